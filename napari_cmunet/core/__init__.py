@@ -1,0 +1,1 @@
+"""The science: network, training, prediction, metrics. No Qt, no napari."""
