@@ -1,0 +1,73 @@
+"""The errors that a person is meant to read: what happened, to which file, what to do.
+
+``str(error)`` is one or two sentences on one line and needs no traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def display_name(path: Path | str) -> str:
+    """Return a file's name as it may be shown: no folders, one printable line.
+
+    Folders often hold patients' names, and messages end up in logs.
+    """
+    name = Path(path).name or "."
+    # Names may hold line breaks, terminal codes or bytes that are no text at all.
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+class CMUNetError(Exception):
+    """Base of every error that napari-cmunet raises for a person to read."""
+
+
+class FileError(CMUNetError):
+    """Something about one file.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file. Kept whole in ``.path``; the message shows its name alone.
+    reason : str
+        What is wrong and, where something can be done, what to do.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{display_name(path)}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str]]:
+        # The default would rebuild the error from its message alone.
+        return type(self), (self.path, self.reason)
+
+
+class ReadError(FileError):
+    """A file that cannot be read, or whose content cannot be used."""
+
+
+class WriteError(FileError):
+    """A file that could not be written. What was there before is still there."""
+
+
+class ModelError(CMUNetError):
+    """A model that is missing, damaged, unknown or does not fit."""
+
+
+class TrainingError(CMUNetError):
+    """A training that could not start or go on.
+
+    Not a RuntimeError on purpose: napari's generator workers swallow those.
+    """
+
+
+class DeviceError(CMUNetError):
+    """A device that was asked for and is not there, or cannot do the job."""
+
+
+class Cancelled(CMUNetError):
+    """The user stopped the job; nothing is wrong."""
+
+    def __init__(self, message: str = "Cancelled.") -> None:
+        super().__init__(message)
