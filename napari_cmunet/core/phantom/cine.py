@@ -1,0 +1,292 @@
+"""Synthetic angiograms with known masks: a whole cine, or single frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from napari_cmunet.core.phantom.anatomy import Anatomy, make_anatomy
+from napari_cmunet.core.phantom.detector import Detector, make_blades
+from napari_cmunet.core.phantom.devices import Catheter, make_catheter, make_clutter
+from napari_cmunet.core.phantom.flow import Bolus, make_bolus
+from napari_cmunet.core.phantom.heart import Heart, contraction, make_heart
+from napari_cmunet.core.phantom.projection import CArm, draw, join, tube
+from napari_cmunet.core.phantom.tree import TreeMaker, TreeStyle, Vessel
+
+VIEWS = {
+    "left": ((-30, -22), (-25, 28), (5, 35), (42, 25), (45, -28), (0, -28), (-10, -35)),
+    "right": ((42, 0), (32, 24), (-30, 0), (0, 28), (50, 5)),
+}
+"""Usual angulations: LAO and cranial, in degrees."""
+
+LEAST_DIAMETER = 1.5
+"""Thinnest lumen that the mask holds, in pixels of a 512-pixel frame."""
+
+LEAST_DENSITY = 0.22
+"""Least share of full contrast at which a lumen counts as visible."""
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """What to make.
+
+    Attributes
+    ----------
+    frames
+        Number of frames of a cine.
+    size
+        Pixels along each side; the field of view stays the same.
+    seed
+        The same seed gives the same bytes.
+    bits
+        Bit depth, 8 to 16; 8 gives uint8, more gives uint16.
+    side
+        ``"left"``, ``"right"``, or None for either.
+    fps
+        Frames per second, or None for 7.5, 10, 12.5 or 15.
+    """
+
+    frames: int = 30
+    size: int = 512
+    seed: int = 0
+    bits: int = 8
+    side: str | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError("A cine needs at least one frame.")
+        if self.size < 64:
+            raise ValueError("A phantom frame needs at least 64 pixels a side.")
+        if not 8 <= self.bits <= 16:
+            raise ValueError("The bit depth must be between 8 and 16.")
+        if self.side not in (None, "left", "right"):
+            raise ValueError("The side must be 'left', 'right' or None.")
+
+
+@dataclass(frozen=True)
+class PhantomCine:
+    """A cine and its truth.
+
+    Attributes
+    ----------
+    frames
+        (T, Y, X), uint8 or uint16.
+    masks
+        (T, Y, X), bool: the lumen of every artery that shows at that frame.
+    fps
+        Frames per second.
+    pixel_size_mm
+        Size of a pixel (y, x) in the plane of the heart.
+    seed
+        The seed it came from.
+    """
+
+    frames: np.ndarray
+    masks: np.ndarray
+    fps: float
+    pixel_size_mm: tuple[float, float]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that does not change from frame to frame."""
+
+    heart: Heart
+    vessels: list[Vessel]
+    view: CArm
+    anatomy: Anatomy
+    clutter: np.ndarray
+    catheter: Catheter | None
+    detector: Detector
+    attenuation: float
+
+    def attenuation_at(
+        self, beat: float, breath: np.ndarray, bolus: Bolus, time: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return total attenuation and the mask at one moment."""
+        view = self.view
+        heart = self.heart.contracted(beat).moved(breath)
+        tubes, seen = [], []
+        for vessel in self.vessels:
+            density = bolus.density(time, vessel.distance)
+            if density.max() < 0.01:
+                continue
+            part = tube(view, heart.to_patient(vessel.local), vessel.radius, density)
+            tubes.append(part)
+        arteries = np.zeros((view.size, view.size), dtype=np.float32)
+        mask = arteries > 0
+        if tubes:
+            samples = join(tubes)
+            unit = view.size / 512
+            seen = (samples.density >= LEAST_DENSITY) & (
+                samples.radius >= LEAST_DIAMETER / 2 * unit
+            )
+            arteries, mask = draw(samples, view.size, seen)
+        total = self.anatomy.fixed + self.clutter
+        total += self._moved_background(beat, breath)
+        total += self.attenuation * view.pitch * arteries
+        if self.catheter is not None:
+            trunk = self.vessels[0].local[:1]
+            shift = heart.to_patient(trunk)[0] - self.heart.to_patient(trunk)[0]
+            filled = float(bolus.density(time + 0.15, np.zeros(1))[0])
+            total += self.attenuation * self.catheter.thickness(view, shift, filled)
+        # Behind the blades nothing is seen, so nothing is to be found.
+        open_field = self.detector.blades > 0.6
+        if self.detector.outside is not None:
+            open_field &= ~self.detector.outside[0]
+        return total, mask & open_field
+
+    def _moved_background(self, beat: float, breath: np.ndarray) -> np.ndarray:
+        view = self.view
+        if beat == 0 and not breath.any():
+            return self.anatomy.moving
+        right, up, _ = view.basis
+        move = np.array([-(up @ breath), right @ breath]) / view.pitch
+        grow = 1 + 0.035 * beat
+        middle = np.array([view.centre[1], view.centre[0]])
+        return affine_transform(
+            self.anatomy.moving,
+            np.array([grow, grow]),
+            middle - grow * (middle + move),
+            order=1,
+            mode="nearest",
+        )
+
+
+def make_cine(config: PhantomConfig) -> PhantomCine:
+    """Make a cine: an injection from the empty to the clearing tree.
+
+    A pixel is in the mask where it lies within the lumen of an artery at least
+    ``LEAST_DIAMETER`` wide that holds at least ``LEAST_DENSITY`` of full contrast
+    at that frame, inside the collimated field. The catheter is not; an artery
+    that it crosses is.
+    """
+    rng = np.random.default_rng(config.seed)
+    scene = _make_scene(rng, config, wide=False)
+    fps = config.fps or float(rng.choice([7.5, 10.0, 12.5, 15.0]))
+    seconds = config.frames / fps
+    bolus = make_bolus(rng, seconds)
+    rate = rng.uniform(55, 92) / 60
+    phase = rng.uniform(0, 1)
+    vigour = rng.uniform(0.6, 1.0)
+    breathing = rng.choice([rng.uniform(0, 1.0), rng.uniform(3, 9)])
+    breath_rate = rng.uniform(0.18, 0.32)
+    breath_phase = rng.uniform(0, 2 * np.pi)
+    shape = (config.frames, config.size, config.size)
+    frames = np.empty(shape, np.uint8 if config.bits <= 8 else np.uint16)
+    masks = np.empty(shape, dtype=bool)
+    for index in range(config.frames):
+        time = index / fps
+        beat = vigour * float(contraction(phase + rate * time))
+        lift = breathing * np.sin(2 * np.pi * breath_rate * time + breath_phase)
+        breath = np.array([0.1, -0.25, 1.0]) * lift
+        total, masks[index] = scene.attenuation_at(beat, breath, bolus, time)
+        frames[index] = scene.detector.expose(total, rng)
+    pitch = scene.view.pitch
+    return PhantomCine(frames, masks, fps, (pitch, pitch), config.seed)
+
+
+def make_frame(config: PhantomConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Make one frame at full contrast and its mask, varied widely for training.
+
+    ``config.frames`` and ``config.fps`` are not used. The mask follows the rule of
+    `make_cine`.
+    """
+    rng = np.random.default_rng(config.seed)
+    scene = _make_scene(rng, config, wide=True)
+    bolus = Bolus(0.0, 3.0, rng.uniform(110, 260), 1.0)
+    beat = rng.uniform(0.5, 1.0) * float(contraction(rng.uniform(0, 1)))
+    breath = np.array([0.1, -0.25, 1.0]) * rng.normal(0, 4)
+    time = rng.uniform(1.0, 3.2)
+    total, mask = scene.attenuation_at(beat, breath, bolus, time)
+    return scene.detector.expose(total, rng), mask
+
+
+def _make_scene(
+    rng: np.random.Generator, config: PhantomConfig, *, wide: bool
+) -> Scene:
+    """Draw a patient, a view and a system; ``wide`` goes beyond the usual."""
+    side = config.side or ("left" if rng.random() < 0.6 else "right")
+    spread = 0.32 if wide else 0.14
+    style = TreeStyle(
+        side,
+        calibre=float(np.clip(rng.lognormal(0, 0.6 * spread), 0.7, 1.45)),
+        richness=float(np.clip(rng.lognormal(0, spread), 0.4, 1.8)),
+        tortuosity=float(np.clip(rng.lognormal(0, 1.5 * spread), 0.3, 2.5)),
+    )
+    heart = make_heart(rng)
+    vessels = TreeMaker(heart, style, rng).make()
+    view = _make_view(rng, config.size, heart, vessels, side, wide)
+    anatomy = make_anatomy(
+        rng, view, heart, float(np.clip(rng.lognormal(0, spread), 0.4, 2.0))
+    )
+    clutter = make_clutter(rng, view, 1.5 if wide else 1.0)
+    catheter = None
+    if not wide or rng.random() < 0.92:
+        trunk = heart.to_patient(vessels[0].local)
+        catheter = make_catheter(rng, trunk, 1.0)
+    return Scene(
+        heart,
+        vessels,
+        view,
+        anatomy,
+        clutter,
+        catheter,
+        _make_detector(rng, config, wide),
+        rng.uniform(0.09, 0.28) if wide else rng.uniform(0.13, 0.22),
+    )
+
+
+def _make_view(
+    rng: np.random.Generator,
+    size: int,
+    heart: Heart,
+    vessels: list[Vessel],
+    side: str,
+    wide: bool,
+) -> CArm:
+    """Draw a view and put the tree into the picture."""
+    lao, cranial = VIEWS[side][rng.integers(len(VIEWS[side]))]
+    loose = 12 if wide else 5
+    lao, cranial = lao + rng.normal(0, loose), cranial + rng.normal(0, loose)
+    pitch = (rng.uniform(0.18, 0.32) if wide else rng.uniform(0.2, 0.28)) * 512 / size
+    view = CArm(lao, cranial, pitch, (size / 2, size / 2), size)
+    points = np.concatenate(
+        [heart.to_patient(v.local) for v in vessels if v.length > 25]
+    )
+    place, _ = view.project(points)
+    low, high = np.percentile(place, [2, 98], axis=0)
+    room = 0.1 if wide else 0.04
+    middle = (low + high) / 2 + rng.normal(0, room * size, 2)
+    return CArm(lao, cranial, pitch, tuple(size - middle), size)
+
+
+def _make_detector(
+    rng: np.random.Generator, config: PhantomConfig, wide: bool
+) -> Detector:
+    unit = config.size / 512
+    blades, shutter = make_blades(rng, config.size)
+    grey = rng.uniform(0.32, 0.62) if wide else rng.uniform(0.4, 0.55)
+    outside = None
+    if shutter is not None:
+        outside = (shutter, float(rng.choice([0.0, 0.0, rng.uniform(0.02, 0.2)])))
+    return Detector(
+        scatter=rng.uniform(0.1, 0.45),
+        blur=rng.uniform(0.4, 0.9) * unit,
+        noise=rng.uniform(0.012, 0.06) if wide else rng.uniform(0.02, 0.04),
+        smooth=rng.choice([0.0, rng.uniform(0.4, 0.8)]) * unit**0.5,
+        gamma=rng.uniform(0.2, 1.0),
+        flatten=rng.uniform(0.0, 0.6),
+        flatten_scale=rng.uniform(25, 70) * unit,
+        sharpen=rng.choice([0.0, rng.uniform(0.2, 1.0), rng.uniform(0.4, 1.4)]),
+        sharpen_scale=rng.uniform(1.5, 4.0) * unit,
+        grey=grey,
+        contrast=rng.uniform(0.3, 0.75) if wide else rng.uniform(0.4, 0.6),
+        blades=blades,
+        outside=outside,
+        bits=config.bits,
+    )
