@@ -9,11 +9,13 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from napari_cmunet.errors import WriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # Hidden, so that no walk over images takes a leftover for an image. Short and free
 # of the target's name, which may already be as long as the file system allows.
@@ -53,7 +55,7 @@ def atomic_write(
     mode: str = "wb",
     verify: Callable[[Path], None] | None = None,
 ) -> Iterator[IO[Any]]:
-    """Open a file for writing that takes its place only when whole and on disk.
+    r"""Open a file for writing that takes its place only when whole and on disk.
 
     Everything goes to a temporary file in the same folder, which is flushed and then
     renamed over ``path``. If the body or ``verify`` raises, what was at ``path`` stays
@@ -64,7 +66,7 @@ def atomic_write(
     path : Path or str
         The file to write. Its folder must exist.
     mode : {"wb", "w"}
-        Binary, or text (UTF-8, ``\\n`` line ends).
+        Binary, or text (UTF-8, ``\n`` line ends).
     verify : callable, optional
         Called with the path of the finished temporary file before it is renamed; it
         raises if the file is not what was meant.
@@ -87,18 +89,9 @@ def atomic_write(
     )
     try:
         permissions = _permissions_of(path)
-        # Not tempfile: its files are private to the user, and stay so once renamed.
-        descriptor = os.open(
-            temporary,
-            os.O_RDWR
-            | os.O_CREAT
-            | os.O_EXCL
-            | getattr(os, "O_CLOEXEC", 0)
-            | getattr(os, "O_BINARY", 0),
-            0o666,
-        )
         try:
-            with _wrap(descriptor, mode) as handle:
+            # Not tempfile: its files are private to the user, and stay so once renamed.
+            with _create(temporary, mode) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -128,10 +121,11 @@ def _permissions_of(path: Path) -> int | None:
     return stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else None
 
 
-def _wrap(descriptor: int, mode: str) -> IO[Any]:
+def _create(path: Path, mode: str) -> IO[Any]:
+    """Open a file that must not exist yet."""
     if mode == "wb":
-        return os.fdopen(descriptor, "w+b")
-    return os.fdopen(descriptor, "w+", encoding="utf-8", newline="\n")
+        return path.open("x+b")
+    return path.open("x+", encoding="utf-8", newline="\n")
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -1,0 +1,1 @@
+"""Angiograms in (NPY, TIFF, PNG, WebP, JPEG, BMP), mask TIFFs out."""

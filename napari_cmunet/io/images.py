@@ -1,0 +1,142 @@
+"""Reading an angiogram, whatever the format, as frames of grey values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cmunet.errors import ReadError
+from napari_cmunet.io.find import InputFile, find_images, holds_images, output_paths
+from napari_cmunet.io.grey import make_finite, to_grey, to_plain_type
+from napari_cmunet.io.npy import decode_npy
+from napari_cmunet.io.raster import decode_raster
+from napari_cmunet.io.raw import DEFAULT_LIMITS, Raw, ReadLimits
+from napari_cmunet.io.source import SUFFIXES, Source, open_source, read_reason
+from napari_cmunet.io.tiff import decode_tiff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "SUFFIXES",
+    "Angiogram",
+    "InputFile",
+    "ReadLimits",
+    "decode",
+    "find_images",
+    "output_paths",
+    "read_angiogram",
+]
+
+# By kind of content (see source.py). A further format is one entry here.
+_DECODERS: dict[str, Callable[..., Raw]] = {
+    "BMP": decode_raster,
+    "JPEG": decode_raster,
+    "NPY": decode_npy,
+    "PNG": decode_raster,
+    "TIFF": decode_tiff,
+    "WebP": decode_raster,
+}
+
+
+@dataclass(frozen=True)
+class Angiogram:
+    """The frames of one image file."""
+
+    frames: np.ndarray  # (T, Y, X), (u)int8..32 or float16..64, finite
+    is_cine: bool
+    pixel_size_mm: tuple[float, float] | None  # (y, x)
+    pixel_size_source: str  # where the size comes from, or "unknown…"
+    sha256: str  # of the file's bytes
+    notes: tuple[str, ...] = ()  # what was changed or is odd, for the user
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The image's own grid: (Y, X), or (T, Y, X) for a cine."""
+        return self.frames.shape if self.is_cine else self.frames.shape[1:]
+
+
+def read_angiogram(path: Path | str, limits: ReadLimits = DEFAULT_LIMITS) -> Angiogram:
+    """Read a frame or a cine.
+
+    Parameters
+    ----------
+    path : Path or str
+        An NPY, TIFF, PNG, WebP, JPEG or BMP file; the content decides, not the suffix.
+    limits : ReadLimits
+        Held against the declared size before anything is decoded.
+
+    Raises
+    ------
+    ReadError
+        With one sentence on what is wrong and what to do.
+    """
+    path = Path(path)
+    with _open(path) as source:
+        raw = decode(source, limits)
+        sha256 = source.sha256()
+    try:
+        frames, grey_notes = to_grey(path, raw.array)
+        frames, value_notes = make_finite(path, to_plain_type(frames))
+    except MemoryError as error:
+        raise _no_memory(path) from error
+    notes = (*raw.notes, *grey_notes, *value_notes)
+    if all(frame.min() == frame.max() == frames[0, 0, 0] for frame in frames):
+        notes += ("all its pixels have the same value: there is nothing to find",)
+    return Angiogram(
+        frames, raw.is_cine, raw.pixel_size_mm, raw.pixel_size_source, sha256, notes
+    )
+
+
+def decode(source: Source, limits: ReadLimits, *, keep_indices: bool = False) -> Raw:
+    """Decode an open file; whatever a decoder raises becomes a ReadError.
+
+    Parameters
+    ----------
+    source : Source
+        From ``open_source``.
+    limits : ReadLimits
+        Held against the declared size before anything is decoded.
+    keep_indices : bool
+        Take a palette picture's indices instead of its colours, as masks need.
+    """
+    decoder = _DECODERS.get(source.kind)
+    if decoder is None:
+        raise source.error(
+            f"it is a {source.kind} file, which this version does not read. Export "
+            f"its frames as PNG or TIFF."
+        )
+    options = {} if decoder is decode_npy else {"keep_indices": keep_indices}
+    try:
+        return decoder(source, limits, **options)
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise _no_memory(source.path) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise source.error(read_reason(source.path, error)) from error
+        raise source.error(
+            f"the {source.kind} file is damaged or cut short and could not be decoded. "
+            f"Copy or export it again."
+        ) from error
+
+
+def _open(path: Path) -> AbstractContextManager[Source]:
+    if path.is_dir() and not holds_images(path):
+        endings = ", ".join(SUFFIXES)
+        raise ReadError(
+            path, f"no image was found in this folder. Images end in {endings}."
+        )
+    return open_source(path)
+
+
+def _no_memory(path: Path) -> ReadError:
+    return ReadError(
+        path, "this computer has not enough free memory for it. Close other programs."
+    )

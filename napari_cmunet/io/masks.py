@@ -1,0 +1,209 @@
+"""Mask TIFFs: written so that any program reads them rightly, and read back checked.
+
+``uint8``, 0 background and 255 (or 1) artery, ``(Y, X)`` or one page a frame, deflate
+without loss, pixels per centimetre in the resolution tags where the size is known, and
+one JSON object in ImageDescription: the provenance, the axes and the pixel size.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_cmunet.atomic import atomic_write
+from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.io.grey import to_grey
+from napari_cmunet.io.images import decode
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.io.raw import Raw, ReadLimits
+from napari_cmunet.io.source import open_source
+
+# A mask may be as small as it likes.
+_LIMITS = ReadLimits(min_side=1)
+# Above this, plain TIFF's 32-bit offsets might not do.
+_BIG_TIFF_BYTES = 2**32 - 2**26
+
+
+def write_mask(
+    path: Path | str,
+    mask: np.ndarray,
+    provenance: Provenance,
+    pixel_size_mm: tuple[float, float] | None = None,
+    values: tuple[int, int] = (0, 255),
+) -> None:
+    """Write a mask as TIFF, whole or not at all, and compare it with what was meant.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file. An existing one is replaced when the new one is proved.
+    mask : np.ndarray
+        bool ``(Y, X)`` or ``(T, Y, X)``; a single frame ``(1, Y, X)`` is written as
+        ``(Y, X)``.
+    provenance : Provenance
+        Goes into ImageDescription.
+    pixel_size_mm : tuple of float, optional
+        (y, x) in millimetres, only where it is known.
+    values : {(0, 255), (0, 1)}
+        What stands for background and artery.
+
+    Raises
+    ------
+    WriteError
+        If the file could not be written or was read back differently; what was at
+        ``path`` before is still there.
+    """
+    if mask.dtype != bool:
+        raise TypeError(f"a mask is bool, not {mask.dtype}")
+    if tuple(values) not in ((0, 255), (0, 1)):
+        raise ValueError(f"values must be (0, 255) or (0, 1), not {values}")
+    pixels = mask.view(np.uint8) * np.uint8(values[1])
+    meaning = {"content": "artery mask", "background": 0, "artery": values[1]}
+    _write(Path(path), pixels, meaning, provenance, pixel_size_mm)
+
+
+def write_probability(
+    path: Path | str,
+    probability: np.ndarray,
+    provenance: Provenance,
+    pixel_size_mm: tuple[float, float] | None = None,
+) -> None:
+    """Write an artery probability, uint8 0..255 for 0..1, as ``write_mask`` does."""
+    if probability.dtype != np.uint8:
+        raise TypeError(f"a probability map is uint8, not {probability.dtype}")
+    meaning = {"content": "artery probability", "certain": 255}
+    _write(Path(path), probability, meaning, provenance, pixel_size_mm)
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """Read a mask as bool ``(Y, X)`` or ``(T, Y, X)``.
+
+    Zero is background and the one other value, whichever it is, artery.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read or holds more than one value beside zero.
+    """
+    path = Path(path)
+    raw = _read(path)
+    array, _ = to_grey(path, raw.array, allow_tint=False)
+    artery = array != 0
+    marked = array[artery]
+    if marked.size and not (marked == marked[0]).all():
+        values = np.unique(marked)
+        advice = (
+            "JPEG changes the values of a mask; export it as PNG or TIFF."
+            if path.suffix.lower() in (".jpg", ".jpeg")
+            else "Export it with two values, without smoothing and with one label."
+        )
+        shown = ", ".join(str(v) for v in values[:3])
+        more = " …" if len(values) > 3 else ""
+        raise ReadError(
+            path,
+            f"it is not a mask of two values: it holds 0 and {shown}{more}. {advice}",
+        )
+    if marked.size and not marked[0] > 0:
+        raise ReadError(path, "its values are negative or no numbers. Export it again.")
+    return artery if raw.is_cine else artery[0]
+
+
+def read_provenance(path: Path | str) -> Provenance | None:
+    """Read where a mask comes from; None if another program wrote it.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read, or its record is damaged or newer than this program.
+    """
+    path = Path(path)
+    description = _read(path).description
+    try:
+        values = json.loads(description)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or "program" not in values:
+        return None
+    try:
+        return Provenance.from_dict(values)
+    except ValueError as error:
+        raise ReadError(
+            path, f"its record of origin cannot be used: {error}."
+        ) from error
+
+
+def _read(path: Path) -> Raw:
+    with open_source(path) as source:
+        return decode(source, _LIMITS, keep_indices=True)
+
+
+def _write(
+    path: Path,
+    pixels: np.ndarray,
+    meaning: dict[str, Any],
+    provenance: Provenance,
+    pixel_size_mm: tuple[float, float] | None,
+) -> None:
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise WriteError(
+            path,
+            f"a mask has rows and columns, and frames for a cine; this one has the "
+            f"shape {pixels.shape}.",
+        )
+    pixels = np.ascontiguousarray(pixels)
+    record: dict[str, Any] = {
+        # These two are how tifffile and what builds on it learn the axes.
+        "shape": list(pixels.shape),
+        "axes": "YX" if pixels.ndim == 2 else "TYX",
+        **meaning,
+        "pixel_size_mm": None if pixel_size_mm is None else list(pixel_size_mm),
+        **provenance.to_dict(),
+    }
+    description = json.dumps(record)  # ASCII, as the tag demands
+    options: dict[str, Any] = {}
+    if pixel_size_mm is not None:
+        height, width = pixel_size_mm
+        options["resolution"] = (10 / width, 10 / height)
+        options["resolutionunit"] = "CENTIMETER"
+
+    def verify(temporary: Path) -> None:
+        if not _holds(temporary, pixels, description):
+            raise WriteError(
+                path,
+                "what was read back is not what was written. The disk or network may "
+                "be faulty; choose another folder.",
+            )
+
+    with (
+        atomic_write(path, verify=verify) as handle,
+        tifffile.TiffWriter(handle, bigtiff=pixels.nbytes > _BIG_TIFF_BYTES) as tif,
+    ):
+        tif.write(
+            pixels,
+            photometric="minisblack",
+            compression="zlib",
+            description=description,
+            metadata=None,  # tifffile's own would be a second description
+            software=f"{provenance.program} {provenance.version}",
+            **options,
+        )
+
+
+def _holds(path: Path, pixels: np.ndarray, description: str) -> bool:
+    """Whether a file holds exactly these pixels and this description."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            found = tif.series[0].asarray(maxworkers=1)
+            return (
+                tif.pages.first.description == description
+                and found.dtype == pixels.dtype
+                and np.array_equal(found, pixels)
+            )
+    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, RuntimeError):
+        return False

@@ -1,0 +1,144 @@
+"""Pixel size from a TIFF's metadata, and where it comes from.
+
+A size that only says how an image would be printed, or that no angiogram can have, is
+reported as unknown: a wrong size is worse than none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.io.raw import UNKNOWN_PIXEL_SIZE
+
+if TYPE_CHECKING:
+    import tifffile
+
+# Millimetres a unit, by the names that ImageJ and OME give to units.
+_MILLIMETRES = {
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "millimetre": 1.0,
+    "cm": 10.0,
+    "centimeter": 10.0,
+    "m": 1000.0,
+    "µm": 1e-3,  # micro sign
+    "\u03bcm": 1e-3,  # Greek letter mu
+    "um": 1e-3,
+    "micron": 1e-3,
+    "microns": 1e-3,
+    "nm": 1e-6,
+    "inch": 25.4,
+    "in": 25.4,
+}
+# TIFF's ResolutionUnit; 4 and 5 are widespread additions.
+_UNIT_OF_TAG = {2: "inch", 3: "cm", 4: "mm", 5: "µm"}
+# Dots an inch that printing and screens use, met in any image that passed an editor.
+_PRINT_DENSITIES = (72, 75, 90, 96, 100, 120, 150, 180, 200, 240, 300, 360, 400)
+_PRINT_DENSITIES_HIGH = (600, 720, 1200, 1440, 2400)
+# A detector's pixel is 0.1 to 0.4 mm; an image may be scaled down or magnified.
+_SMALLEST_MM, _LARGEST_MM = 0.01, 10.0
+
+
+@dataclass(frozen=True)
+class PixelSize:
+    """A pixel's height and width in millimetres, None if unknown, and its source."""
+
+    mm: tuple[float, float] | None
+    source: str
+
+
+def pixel_size_of_tiff(
+    tif: tifffile.TiffFile, page: tifffile.TiffPage, description: str
+) -> PixelSize:
+    """Look where TIFF writers put the pixel size, the most explicit place first."""
+    own = _own(description)
+    if own is not None:
+        return _checked(*own, "napari-cmunet's record in the file")
+    if tif.is_ome:
+        found = _ome(tif.ome_metadata or "")
+        if found is not None:
+            return _checked(*found, "OME metadata")
+    resolution = _resolution(page)
+    if resolution is None:
+        return PixelSize(None, UNKNOWN_PIXEL_SIZE)
+    if tif.is_imagej:
+        unit = str((tif.imagej_metadata or {}).get("unit", "")).strip()
+        unit = unit.replace("\\u00B5", "µ")
+        if unit.lower() in _MILLIMETRES:
+            mm = _MILLIMETRES[unit.lower()]
+            return _checked(
+                mm / resolution[0], mm / resolution[1], f"ImageJ calibration ({unit})"
+            )
+        return PixelSize(None, UNKNOWN_PIXEL_SIZE)
+    return _from_tags(page, resolution)
+
+
+def _own(description: str) -> tuple[float, float] | None:
+    """Size written by this program, exact where the tags are rounded fractions."""
+    if not description.startswith("{") or "napari-cmunet" not in description:
+        return None
+    try:
+        height, width = json.loads(description)["pixel_size_mm"]
+        return float(height), float(width)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _ome(xml: str) -> tuple[float, float] | None:
+    # Two attributes of one element: not worth handing foreign XML to a parser.
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "YX":
+        size = re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels[0])
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', pixels[0])
+        name = unit[1] if unit else "µm"
+        if size is None or name not in _MILLIMETRES:
+            return None
+        try:
+            sizes.append(float(size[1]) * _MILLIMETRES[name])
+        except ValueError:
+            return None
+    return sizes[0], sizes[1]
+
+
+def _resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Pixels a unit as (y, x), from the resolution tags."""
+    values = []
+    for name in ("YResolution", "XResolution"):
+        tag = page.tags.get(name)
+        value: Any = tag.value if tag is not None else None
+        if not isinstance(value, tuple) or len(value) != 2:
+            return None
+        numerator, denominator = value
+        if not numerator or not denominator:
+            return None
+        values.append(numerator / denominator)
+    return values[0], values[1]
+
+
+def _from_tags(page: tifffile.TiffPage, resolution: tuple[float, float]) -> PixelSize:
+    tag = page.tags.get("ResolutionUnit")
+    unit = _UNIT_OF_TAG.get(int(tag.value)) if tag is not None else "inch"
+    if unit is None:
+        return PixelSize(None, UNKNOWN_PIXEL_SIZE)
+    mm = _MILLIMETRES[unit]
+    per_inch = [25.4 * value / mm for value in resolution]
+    for density in _PRINT_DENSITIES + _PRINT_DENSITIES_HIGH:
+        if all(abs(value - density) < 5e-4 * density for value in per_inch):
+            return PixelSize(
+                None, f"unknown ({density} dots per inch is a printing density)"
+            )
+    return _checked(
+        mm / resolution[0], mm / resolution[1], f"resolution tags (per {unit})"
+    )
+
+
+def _checked(height: float, width: float, source: str) -> PixelSize:
+    if all(_SMALLEST_MM <= value <= _LARGEST_MM for value in (height, width)):
+        return PixelSize((height, width), source)
+    return PixelSize(None, f"unknown ({source} is out of range)")
