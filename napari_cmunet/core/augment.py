@@ -1,0 +1,127 @@
+"""Random views of labelled frames, made on the device that trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far random views may go.
+
+    Parameters
+    ----------
+    rotation : float
+        Degrees, either way.
+    zoom : (float, float)
+        Smallest and largest magnification.
+    shift : float
+        Share of the frame's side, either way.
+    elastic : float
+        Standard deviation of a smooth random displacement, as a share of the
+        side.
+    contrast, brightness : float
+        Standard deviations of a random gain (log) and offset; the frames have
+        unit variance.
+    noise, blur : float
+        Largest standard deviations of added noise, and of a blur in pixels.
+    """
+
+    rotation: float = 30.0
+    zoom: tuple[float, float] = (0.75, 1.4)
+    shift: float = 0.1
+    elastic: float = 0.006
+    contrast: float = 0.25
+    brightness: float = 0.25
+    noise: float = 0.25
+    blur: float = 0.8
+
+
+def augment(
+    frames: torch.Tensor,
+    maps: torch.Tensor,
+    how: Augmentation,
+    generator: torch.Generator | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw one random view of each frame and of the maps that lie over it.
+
+    Parameters
+    ----------
+    frames : float tensor (B, 1, H, W)
+        Prepared frames, zero mean and unit variance.
+    maps : float tensor (B, C, H, W)
+        Label, reviewed part and the like, 0 to 1; outside the frame they are 0,
+        that is: not reviewed.
+    how : Augmentation
+    generator : torch.Generator, optional
+        Of the frames' device.
+    size : (int, int), optional
+        Grid of the view; the frame's own by default.
+
+    Returns
+    -------
+    frames : tensor (B, 1, *size)
+    maps : tensor (B, C, *size)
+    """
+    grid = _random_grid(frames, how, generator, size or tuple(frames.shape[-2:]))
+    both = F.grid_sample(
+        torch.cat([frames.float(), maps.float()], 1),
+        grid,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    x, maps = both[:, :1], both[:, 1:].clamp(0, 1)
+    return _random_intensity(x, how, generator), maps
+
+
+def _uniform(n, low, high, like, generator):
+    return torch.rand(n, generator=generator, device=like.device) * (high - low) + low
+
+
+def _random_grid(frames, how, generator, size):
+    b = frames.shape[0]
+    angle = _uniform(b, -how.rotation, how.rotation, frames, generator)
+    angle = angle * math.pi / 180
+    low, high = math.log(how.zoom[0]), math.log(how.zoom[1])
+    scale = torch.exp(-_uniform(b, low, high, frames, generator))
+    stretch = torch.exp(_uniform(b, -0.1, 0.1, frames, generator))
+    flip_x = torch.sign(_uniform(b, -1, 1, frames, generator))
+    flip_y = torch.sign(_uniform(b, -1, 1, frames, generator))
+    dx = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
+    dy = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    # Rows of the affine map from the view's coordinates to the frame's.
+    theta = torch.stack(
+        [
+            torch.stack([flip_x * cos * stretch, -sin, dx], -1),
+            torch.stack([sin, flip_y * cos / stretch, dy], -1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, [b, 1, *size], align_corners=False)
+    if how.elastic:
+        coarse = torch.randn(b, 2, 8, 8, generator=generator, device=frames.device)
+        bend = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)
+        grid = grid + 2 * how.elastic * bend.permute(0, 2, 3, 1)
+    return grid
+
+
+def _random_intensity(x, how, generator):
+    b = (x.shape[0], 1, 1, 1)
+    normal = lambda: torch.randn(b, generator=generator, device=x.device)  # noqa: E731
+    uniform = lambda: torch.rand(b, generator=generator, device=x.device)  # noqa: E731
+    if how.blur:
+        # Between the frame and a blurred one: cheaper than a kernel for each.
+        soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        x = torch.lerp(x, soft, (uniform() * 2 - 1).clamp_min(0) * min(how.blur, 1))
+    x = x * torch.exp(how.contrast * normal()) + how.brightness * normal()
+    amount = (uniform() * 2 - 1).clamp_min(0) * how.noise
+    return x + amount * torch.randn(
+        x.shape, generator=generator, device=x.device, dtype=x.dtype
+    )

@@ -1,0 +1,102 @@
+"""Which processor runs the network, and in which precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_cmunet.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def import_torch():
+    """Import torch, turning a broken installation into a readable error.
+
+    Raises
+    ------
+    DeviceError
+        If torch is missing or its libraries do not load.
+    """
+    try:
+        import torch
+    except ImportError as exc:
+        raise DeviceError(
+            f"PyTorch cannot be imported ({exc}). Install it with: pip install torch"
+        ) from exc
+    except OSError as exc:
+        # Seen on Windows when a GUI library has loaded another C++ runtime first.
+        raise DeviceError(
+            f"PyTorch's libraries cannot be loaded ({exc}). On Windows, install the "
+            "current Microsoft Visual C++ redistributable and start again."
+        ) from exc
+    return torch
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine, the fastest first, ``cpu`` last."""
+    torch = import_torch()
+    found = []
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Pick a device: the one asked for, or CUDA, then Apple MPS, then the CPU.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`DEVICES`.
+
+    Raises
+    ------
+    DeviceError
+        If the device asked for is not there.
+    """
+    torch = import_torch()
+    if name not in DEVICES:
+        raise DeviceError(
+            f"Unknown device '{name}'. Choose one of: {', '.join(DEVICES)}."
+        )
+    found = available_devices()
+    if name == "auto":
+        return torch.device(found[0])
+    if name not in found:
+        raise DeviceError(
+            f"This machine has no '{name}' device that PyTorch can use. "
+            f"It has: {', '.join(found)}."
+        )
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """Short name for people, such as ``CPU (2 threads)`` or the GPU's own name."""
+    torch = import_torch()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU ({torch.get_num_threads()} threads)"
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which the device runs convolutions fastest, safely.
+
+    bfloat16 where the processor has instructions for it, else float32 (half
+    precision on CUDA before Ampere, and on MPS).
+    """
+    torch = import_torch()
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    known = torch.cpu.get_capabilities()
+    if known.get("avx512_bf16") or known.get("amx_bf16"):
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,94 @@
+"""What a training tells those who watch it: one frozen record at a time.
+
+The same events go to the window, to the command line's progress and, as one JSON
+object a line, from the trainer's process to its parent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins: what it starts from, on what, with what."""
+
+    steps: int
+    labels: int
+    patients: int
+    validation_labels: int
+    validation_patients: int
+    device: str
+    receipt: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Some optimiser steps were made; the loss is their mean."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The averaged model was measured on patients that it does not learn from."""
+
+    step: int
+    dice: float
+    dice_low: float
+    dice_high: float
+    cldice: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know: a smaller batch, a fold, a label left out."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training ended; ``reason`` is ``done``, ``stopped``, ``early stop`` or ``time``."""
+
+    reason: str
+    steps: int
+    seconds: float
+    best_step: int
+    dice: float | None
+    model: str | None = None
+
+
+Event = Started | Step | Validated | Note | Finished
+_KINDS = {
+    kind.__name__.lower(): kind for kind in (Started, Step, Validated, Note, Finished)
+}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON, without the line's end."""
+    values: dict[str, Any] = {"event": type(event).__name__.lower()}
+    return json.dumps(values | dataclasses.asdict(event))
+
+
+def from_line(line: str) -> Event:
+    """Read back what :func:`to_line` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the line is not an event.
+    """
+    try:
+        values = json.loads(line)
+        return _KINDS[values.pop("event")](**values)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise ValueError(f"not a training event: {line[:80]!r}") from exc

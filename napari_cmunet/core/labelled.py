@@ -1,0 +1,120 @@
+"""Labelled frames, prepared once and held as tensors for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import binary_dilation
+from skimage.morphology import skeletonize
+
+from napari_cmunet.core.preprocess import Preprocessing, prepare, prepare_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+TARGET, REVIEWED, SKELETON = 0, 1, 2
+"""Channels of :attr:`LabelledFrames.maps`."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One frame with its mask, as a reader or a file gives them.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+        Grey values, arteries dark.
+    mask : bool array (Y, X)
+        True where artery.
+    reviewed : bool array (Y, X), optional
+        Where the mask was looked at; everywhere by default. The rest is unknown,
+        not background.
+    patient : str
+        Frames of one patient never sit on both sides of a split.
+    name : str
+        For messages.
+    """
+
+    frame: np.ndarray
+    mask: np.ndarray
+    reviewed: np.ndarray | None = None
+    patient: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Prepared frames on a common square grid.
+
+    Parameters
+    ----------
+    frames : float16 tensor (N, 1, G, G)
+        Zero where the square reaches beyond the frame.
+    maps : uint8 tensor (N, 3, G, G)
+        0 or 1: target, reviewed part, centreline of the target.
+    patients, names : tuple of str
+    """
+
+    frames: torch.Tensor
+    maps: torch.Tensor
+    patients: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def subset(self, indices: Sequence[int]) -> LabelledFrames:
+        """The frames at ``indices``, in that order."""
+        at = torch.as_tensor(list(indices), dtype=torch.long)
+        return LabelledFrames(
+            self.frames[at],
+            self.maps[at],
+            tuple(self.patients[i] for i in indices),
+            tuple(self.names[i] for i in indices),
+        )
+
+    def to(self, device: torch.device | str) -> LabelledFrames:
+        """The same on another device."""
+        return LabelledFrames(
+            self.frames.to(device), self.maps.to(device), self.patients, self.names
+        )
+
+
+def prepare_labels(
+    labels: Iterable[Label], preprocessing: Preprocessing
+) -> LabelledFrames:
+    """Prepare labels for training: resampled, flattened, centreline drawn.
+
+    Parameters
+    ----------
+    labels : iterable of Label
+        Consumed one by one, so that they need not lie in memory together.
+    preprocessing : Preprocessing
+        Of the model that is trained.
+    """
+    side = -(-preprocessing.grid // 16) * 16
+    frames, maps, patients, names = [], [], [], []
+    for label in labels:
+        x, geo = prepare(label.frame, preprocessing)
+        reviewed = label.reviewed
+        if reviewed is None:
+            reviewed = np.ones(label.mask.shape, bool)
+        target = prepare_mask(label.mask, geo) > 0.5
+        seen = prepare_mask(reviewed, geo) > 0.99
+        centre = skeletonize(target[0, 0].numpy())
+        # One pixel to either side, as skeleton recall has it ("tubed"), but never
+        # outside the vessel.
+        centre = binary_dilation(centre) & target[0, 0].numpy()
+        stack = torch.cat([target, seen, torch.from_numpy(centre)[None, None]], 1)
+        pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
+        frames.append(F.pad(x, pad).to(torch.float16))
+        maps.append(F.pad(stack.to(torch.uint8), pad))
+        patients.append(label.patient)
+        names.append(label.name)
+    return LabelledFrames(
+        torch.cat(frames), torch.cat(maps), tuple(patients), tuple(names)
+    )

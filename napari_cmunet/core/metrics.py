@@ -1,0 +1,133 @@
+"""How well a mask agrees with the truth.
+
+Dice and clDice are defined as in the usual scorers: two empty masks agree fully.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from skimage.morphology import skeletonize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Agreement of one mask with the truth.
+
+    ``dice``, ``cldice`` (Shit et al. 2021, arXiv 2003.07311), ``precision`` and
+    ``recall`` lie between 0 and 1; ``hd95`` is the 95th percentile of the distances
+    between the two borders, in pixels (``inf`` if just one mask is empty).
+    """
+
+    dice: float
+    cldice: float
+    precision: float
+    recall: float
+    hd95: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Dice coefficient of two bool arrays of one shape; 1 if both are empty."""
+    total = int(predicted.sum()) + int(truth.sum())
+    return 2 * int((predicted & truth).sum()) / total if total else 1.0
+
+
+def cldice(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Centreline Dice of two bool arrays (Y, X) (arXiv 2003.07311).
+
+    Harmonic mean of the share of the predicted centreline inside the truth and of
+    the true centreline inside the prediction.
+    """
+    if not predicted.any() and not truth.any():
+        return 1.0
+    return _harmonic(
+        _share(skeletonize(predicted), truth), _share(skeletonize(truth), predicted)
+    )
+
+
+def hd95(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """95th percentile of the distances between the borders, in pixels."""
+    if not predicted.any() and not truth.any():
+        return 0.0
+    if not predicted.any() or not truth.any():
+        return float("inf")
+    a, b = (mask & ~binary_erosion(mask) for mask in (predicted, truth))
+    distances = np.concatenate(
+        [distance_transform_edt(~b)[a], distance_transform_edt(~a)[b]]
+    )
+    return float(np.percentile(distances, 95))
+
+
+def score(predicted: np.ndarray, truth: np.ndarray) -> Scores:
+    """All measures of one mask.
+
+    Parameters
+    ----------
+    predicted, truth : bool arrays (Y, X)
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"shapes differ: {predicted.shape} and {truth.shape}")
+    both_empty = not predicted.any() and not truth.any()
+    return Scores(
+        dice=dice(predicted, truth),
+        cldice=cldice(predicted, truth),
+        precision=1.0 if both_empty else _share(predicted, truth),
+        recall=1.0 if both_empty else _share(truth, predicted),
+        hd95=hd95(predicted, truth),
+    )
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    groups: Sequence[str] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the mean, drawing whole groups (patients) with replacement.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One for each image.
+    groups : sequence of str, optional
+        The patient of each image; frames of one patient are not independent. Each
+        image on its own by default.
+    """
+    v = np.asarray(values, float)
+    keys = (
+        np.arange(len(v))
+        if groups is None
+        else np.unique(groups, return_inverse=True)[1]
+    )
+    sums = np.bincount(keys, v)
+    counts = np.bincount(keys)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(sums), size=(draws, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    """Share of ``part`` that lies in ``whole``; 0 if ``part`` is empty."""
+    n = int(part.sum())
+    return int((part & whole).sum()) / n if n else 0.0
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0

@@ -1,0 +1,60 @@
+"""From artery probability to mask, and a threshold that respects corrections."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def cut(threshold: float) -> int:
+    """Smallest probability byte (0 to 255) that counts as artery."""
+    return int(np.clip(np.ceil(threshold * 255), 1, 255))
+
+
+def mask_at(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Artery where the probability reaches the threshold.
+
+    Parameters
+    ----------
+    probability : uint8 array, any shape
+        Artery probability in steps of 1/255.
+    threshold : float
+        0 to 1.
+
+    Returns
+    -------
+    bool array of the same shape
+    """
+    return probability >= cut(threshold)
+
+
+def threshold_change(
+    mask: np.ndarray, probability: np.ndarray, old: float, new: float
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """What a new threshold changes in a mask that may have been corrected.
+
+    A pixel that the reader has set otherwise than the old threshold did is
+    theirs, and stays.
+
+    Parameters
+    ----------
+    mask : integer or bool array
+        The mask as it is; above 0 is artery.
+    probability : uint8 array of the same shape
+    old, new : float
+        Thresholds, 0 to 1.
+
+    Returns
+    -------
+    indices : tuple of integer arrays
+        Of the pixels to set, as ``Labels.data_setitem`` takes them.
+    values : uint8 array
+        1 artery, 0 background, one for each pixel.
+    """
+    low, high = sorted((cut(old), cut(new)))
+    band = (probability >= low) & (probability < high)
+    was_artery = cut(old) == low
+    band &= (mask > 0) == was_artery
+    indices = np.nonzero(band)
+    return indices, np.full(len(indices[0]), not was_artery, np.uint8)
