@@ -1,0 +1,32 @@
+"""File, Open Sample, CM-UNet: synthetic angiograms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_cmunet.core.phantom import PhantomConfig, make_cine, make_frame
+
+if TYPE_CHECKING:
+    from napari.types import LayerData
+
+# Seeds picked by eye: a whole tree in view, well filled, some vessels crossing.
+FRAME = PhantomConfig(frames=1, size=512, seed=3)
+CINE = PhantomConfig(frames=30, size=512, seed=5, side="left")
+
+
+def sample_frame() -> list[LayerData]:
+    """Make one frame at full contrast."""
+    image, _ = make_frame(FRAME)
+    return [(image, {"name": "Synthetic angiogram", "colormap": "gray"}, "image")]
+
+
+def sample_cine() -> list[LayerData]:
+    """Make a cine (T, Y, X), from before the contrast to its clearing."""
+    cine = make_cine(CINE)
+    options = {
+        "name": "Synthetic cine",
+        "colormap": "gray",
+        "axis_labels": ("t", "y", "x"),
+        "metadata": {"fps": cine.fps, "pixel_size_mm": cine.pixel_size_mm},
+    }
+    return [(cine.frames, options, "image")]
