@@ -57,7 +57,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Finished:
-    """Training ended; ``reason`` is ``done``, ``stopped``, ``early stop`` or ``time``."""
+    """Training ended; ``reason``: ``done``, ``stopped``, ``early stop`` or ``time``."""
 
     reason: str
     steps: int

@@ -1,0 +1,156 @@
+"""The command line: ``napari-cmunet`` and ``python -m napari_cmunet``.
+
+Exit 0: all done. 1: some input failed, every other was done, each failure named on
+stderr. 2: bad usage. Nothing but results goes to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cmunet import __version__
+from napari_cmunet.core.models import DEFAULT_MODEL
+from napari_cmunet.errors import CMUNetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except CMUNetError as exc:
+        print(f"napari-cmunet: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("napari-cmunet: stopped; finished files are whole.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `... | head`
+        sys.stderr.close()
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="napari-cmunet",
+        description="Coronary artery segmentation with CM-UNet. Research use only: "
+        "not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_segment(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add_demo(commands) -> None:
+    p = commands.add_parser(
+        "demo", help="open napari on a synthetic cine, pre-segmented"
+    )
+    p.add_argument(
+        "--screenshot",
+        type=Path,
+        metavar="FILE",
+        help="save the window's picture (PNG) and exit",
+    )
+    p.set_defaults(run=_demo)
+
+
+def _add_segment(commands) -> None:
+    p = commands.add_parser(
+        "segment",
+        help="write an artery mask (TIFF) for each image",
+        description="Write one mask TIFF for each image: uint8, 0 background, 255 "
+        "artery, on the image's own grid. Folders are walked.",
+    )
+    p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
+    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    _model_options(p)
+    p.add_argument(
+        "--threshold",
+        type=_probability,
+        metavar="T",
+        help="artery from this probability on (default: the model's own)",
+    )
+    p.add_argument(
+        "--probability",
+        action="store_true",
+        help="also write NAME_probability.tif (uint8, 255 is certain)",
+    )
+    p.set_defaults(run=_segment)
+
+
+def _add_models(commands) -> None:
+    p = commands.add_parser("models", help="list, show and verify models")
+    p.set_defaults(run=_models, action="list", model=None)
+    actions = p.add_subparsers(title="actions", metavar="ACTION")
+    actions.add_parser("list", help="names of all models").set_defaults(action="list")
+    show = actions.add_parser("show", help="a model's card")
+    show.add_argument("model", metavar="NAME|DIR")
+    show.set_defaults(action="show")
+    verify = actions.add_parser("verify", help="check the hash and tensors of models")
+    verify.add_argument("model", nargs="?", metavar="NAME|DIR", help="default: all")
+    verify.set_defaults(action="verify")
+
+
+def _model_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|DIR",
+        help=f"default: {DEFAULT_MODEL}",
+    )
+    p.add_argument("--device", choices=DEVICES, default="auto")
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+# The commands' modules load torch or napari, so each is imported when it runs.
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.demo import demo
+
+    return demo(args.screenshot)
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.segment import SegmentJob, segment
+
+    return segment(
+        SegmentJob(
+            inputs=tuple(args.inputs),
+            output=args.output,
+            model=args.model,
+            device=args.device,
+            threshold=args.threshold,
+            probability=args.probability,
+        )
+    )
+
+
+def _models(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands import models
+
+    if args.action == "show":
+        return models.show(args.model)
+    if args.action == "verify":
+        return models.verify(args.model)
+    return models.list_all()
