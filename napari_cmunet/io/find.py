@@ -46,7 +46,7 @@ def find_images(
     listed: set[object] = set()
     found: list[InputFile] = []
     for given in map(Path, inputs):
-        if _is_folder(given):
+        if is_folder(given):
             files = _walk(given, skipped) or [InputFile(given, Path(given.name))]
         else:
             files = [InputFile(given, Path(given.name))]
@@ -110,7 +110,8 @@ def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False also for names that no file can have."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # reading it will say what is wrong

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.find import InputFile, find_images, holds_images, output_paths
+from napari_cmunet.io.find import (
+    InputFile,
+    find_images,
+    holds_images,
+    is_folder,
+    output_paths,
+)
 from napari_cmunet.io.grey import make_finite, to_grey, to_plain_type
 from napari_cmunet.io.npy import decode_npy
 from napari_cmunet.io.raster import decode_raster
@@ -128,7 +134,7 @@ def decode(source: Source, limits: ReadLimits, *, keep_indices: bool = False) ->
 
 
 def _open(path: Path) -> AbstractContextManager[Source]:
-    if path.is_dir() and not holds_images(path):
+    if is_folder(path) and not holds_images(path):
         endings = ", ".join(SUFFIXES)
         raise ReadError(
             path, f"no image was found in this folder. Images end in {endings}."
