@@ -13,7 +13,13 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from napari_cmunet.core.phantom.projection import CArm, ellipsoid_thickness
+from napari_cmunet.core.phantom.projection import (
+    CArm,
+    draw,
+    ellipsoid_thickness,
+    join,
+    tube,
+)
 
 if TYPE_CHECKING:
     from napari_cmunet.core.phantom.heart import Heart
@@ -44,14 +50,17 @@ def make_anatomy(
     """
     shadow, lung = _heart_shadow(rng, view, heart)
     moving = shadow
-    if rng.random() < 0.75:
+    if rng.random() < 0.85:
         moving = moving + _diaphragm(rng, view)
-    fixed = _body(rng, view)
-    fixed += _lung_texture(rng, view) * (0.35 + 0.65 * lung)
+    fixed = _body(rng, view) + _folds(rng, view)
+    airy = 0.3 + 0.7 * lung
+    fixed += _lung_texture(rng, view) * airy
+    if rng.random() < 0.7:
+        fixed += _lung_vessels(rng, view) * airy
     if rng.random() < 0.9:
         fixed += _spine(rng, view)
     for _ in range(rng.integers(0, 3)):
-        fixed += _ribs(rng, view) * (0.4 + 0.6 * lung)
+        fixed += _ribs(rng, view) * airy
     return Anatomy(
         (strength * fixed).astype(np.float32), (strength * moving).astype(np.float32)
     )
@@ -95,69 +104,100 @@ def _edge(distance: np.ndarray, width: float) -> np.ndarray:
 
 def _body(rng: np.random.Generator, view: CArm) -> np.ndarray:
     u, v = _millimetres(view)
-    tilt = rng.normal(0, 0.0018, 2)
+    tilt = rng.normal(0, 0.0028, 2)
     field = tilt[0] * u + tilt[1] * v
     bulge = rng.normal(0, 6e-6, 2)
     field = field + bulge[0] * u * u + bulge[1] * v * v
-    field += rng.uniform(0.03, 0.10) * fractal(rng, view.size, 2.0, 0.5)
+    field += rng.uniform(0.03, 0.09) * fractal(rng, view.size, 2.0, 0.5)
     return field
 
 
 def _heart_shadow(
     rng: np.random.Generator, view: CArm, heart: Heart
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shadow of heart and great vessels, and where lung is (0..1)."""
-    radii = np.array(heart.radii) * rng.uniform(1.06, 1.2)
-    ventricles = ellipsoid_thickness(view, heart.centre, heart.axes, radii)
-    apex = heart.axes[2]
-    middle = heart.centre - apex * heart.radii[2] * 0.75 + np.array([0, 8, 14])
-    size = rng.uniform(0.75, 0.95) * np.array([46, 40, 48])
-    atria = ellipsoid_thickness(view, middle, np.eye(3), size)
-    aorta = ellipsoid_thickness(
-        view, middle + np.array([-4, -12, 55]), np.eye(3), np.array([16, 17, 60])
-    )
-    per_mm = rng.uniform(0.002, 0.0075)
-    depth = np.maximum(ventricles, atria) + 0.3 * np.minimum(ventricles, atria)
-    depth = depth + 0.5 * aorta
-    blur = max(rng.uniform(0.6, 2.5) / view.pitch, 0.7)
+    """Return the shadow of heart and mediastinum, and where lung is (0..1)."""
+    radii = np.array(heart.radii) * rng.uniform(1.06, 1.25, 3)
+    depth = ellipsoid_thickness(view, heart.centre, heart.axes, radii)
+    base = heart.centre - heart.axes[2] * heart.radii[2] * rng.uniform(0.6, 0.9)
+    for middle, size in (
+        (base + np.array([-4, 8, 8]), [46, 42, 44]),  # atria
+        (base + np.array([-8, 4, 62]), [27, 30, 75]),  # great vessels
+        ([-28, 42, 0], [30, 34, 260]),  # the rest of the mediastinum
+    ):
+        grown = np.array(size) * rng.uniform(0.8, 1.15, 3)
+        shifted = np.array(middle) + rng.normal(0, 4, 3)
+        part = ellipsoid_thickness(view, shifted, np.eye(3), grown)
+        depth = np.maximum(depth, part) + 0.35 * np.minimum(depth, part)
+    # Fat and beam hardening: the shadow is flat inside and steep at its border.
+    level = rng.uniform(35, 90)
+    depth = level * np.tanh(depth / level)
+    blur = max(rng.uniform(0.3, 1.6) / view.pitch, 0.7)
     depth = gaussian_filter(depth, blur, truncate=2.5)
-    return per_mm * depth, np.exp(-depth / 25)
+    return rng.uniform(0.08, 0.6) * depth / level, 1 - depth / level
 
 
 def _diaphragm(rng: np.random.Generator, view: CArm) -> np.ndarray:
     """Draw one or two domes; below them the abdomen is denser."""
-    top = rng.uniform(-62, -22)
-    high = rng.uniform(55, 95)
-    side = rng.normal(0, 45)
-    dome = np.array([side, rng.normal(0, 20), top - high])
-    chord = ellipsoid_thickness(
-        view,
-        dome,
-        np.eye(3),
-        np.array([rng.uniform(80, 130), rng.uniform(70, 100), high]),
-    )
-    field = rng.uniform(0.0015, 0.006) * chord
-    if rng.random() < 0.4:
-        other = dome + np.array(
-            [-np.sign(side) * rng.uniform(60, 120), 0, rng.normal(0, 12)]
+    field = np.zeros((view.size, view.size), dtype=np.float32)
+    top = rng.uniform(-52, -4)
+    side = rng.choice([-1, 1])
+    for _ in range(rng.integers(1, 3)):
+        high = rng.uniform(70, 130)
+        wide = rng.uniform(80, 170)
+        dome = np.array([side * rng.uniform(10, 110), rng.normal(0, 25), top - high])
+        chord = ellipsoid_thickness(
+            view, dome, np.eye(3), np.array([wide, rng.uniform(70, 120), high])
         )
-        field = field + rng.uniform(0.0006, 0.002) * ellipsoid_thickness(
-            view, other, np.eye(3), np.array([80, 75, high])
-        )
-    if rng.random() < 0.35:  # gas in the stomach or colon
-        gas = dome + np.array([rng.normal(20, 25), 0, high * rng.uniform(0.55, 0.8)])
-        size = rng.uniform(12, 32, 3)
-        field = field - rng.uniform(0.003, 0.007) * ellipsoid_thickness(
+        level = rng.uniform(50, 150)
+        field = np.maximum(field, rng.uniform(0.15, 0.75) * np.tanh(chord / level))
+        side, top = -side, top + rng.normal(0, 14)
+    if rng.random() < 0.3:  # gas in the stomach or colon
+        gas = np.array([rng.normal(20, 45), 0, top - rng.uniform(10, 40)])
+        size = rng.uniform(12, 34, 3)
+        field = field - rng.uniform(0.003, 0.008) * ellipsoid_thickness(
             view, gas, np.eye(3), size
         )
     return gaussian_filter(
-        field, max(rng.uniform(0.4, 1.8) / view.pitch, 0.6), truncate=2.5
+        field, max(rng.uniform(0.3, 1.4) / view.pitch, 0.6), truncate=2.5
     )
+
+
+def _folds(rng: np.random.Generator, view: CArm) -> np.ndarray:
+    """Draw large soft parts whose border crosses the field: breast, arm, fissure."""
+    field = np.zeros((view.size, view.size), dtype=np.float32)
+    for _ in range(rng.integers(0, 4)):
+        turn = rng.uniform(0, 2 * np.pi)
+        size = rng.uniform(60, 260, 3)
+        away = size.mean() + rng.uniform(-20, 55)
+        middle = away * (np.cos(turn) * view.basis[0] + np.sin(turn) * view.basis[1])
+        chord = ellipsoid_thickness(view, middle, np.eye(3), size)
+        field += rng.uniform(0.04, 0.35) * np.tanh(chord / rng.uniform(30, 150))
+    return gaussian_filter(field, 0.5 / view.pitch, truncate=2.5)
+
+
+def _lung_vessels(rng: np.random.Generator, view: CArm) -> np.ndarray:
+    """Draw faint, soft, branching lines that fan out from a hilum."""
+    right, up, _ = view.basis
+    tubes = []
+    hilum = rng.normal(0, 45, 2)
+    for _ in range(rng.integers(10, 40)):
+        turn = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.16, 40))
+        start = hilum + rng.normal(0, 18, 2)
+        reach = rng.uniform(1.0, 2.4)
+        flat = start + reach * np.cumsum(
+            np.stack([np.cos(turn), np.sin(turn)], axis=1), axis=0
+        )
+        points = flat[:, :1] * right + flat[:, 1:] * up
+        width = rng.uniform(0.6, 2.6) * np.linspace(1, 0.3, 40)
+        tubes.append(tube(view, points, width, rng.uniform(0.3, 1.0)))
+    drawn, _ = draw(join(tubes), view.size)
+    drawn = gaussian_filter(drawn, rng.uniform(0.4, 1.2) / view.pitch, truncate=2.5)
+    return rng.uniform(0.01, 0.04) * view.pitch * drawn
 
 
 def _lung_texture(rng: np.random.Generator, view: CArm) -> np.ndarray:
     fine = fractal(rng, view.size, 1.7, 0.06)
-    return rng.uniform(0.008, 0.035) * fine
+    return rng.uniform(0.01, 0.045) * fine
 
 
 def _spine(rng: np.random.Generator, view: CArm) -> np.ndarray:
@@ -174,11 +214,11 @@ def _spine(rng: np.random.Generator, view: CArm) -> np.ndarray:
     waist = half * (0.93 + 0.16 * np.abs(2 * y) ** 3)
     soft = rng.uniform(0.8, 2.5)
     inside = _edge(np.abs(x) - waist, soft)
-    body = rng.uniform(0.06, 0.24) * inside
+    body = rng.uniform(0.1, 0.42) * inside
     bone = rng.uniform(0.02, 0.10)
     plate = np.exp(-(((np.abs(y) - 0.40) * spacing / 1.0) ** 2))
     disc = np.exp(-(((np.abs(y) - 0.5) * spacing / 1.8) ** 2))
-    field = body + bone * inside * (plate - 0.8 * disc)
+    field = body + bone * inside * (plate - 0.35 * disc)
     field = field + 0.5 * bone * np.exp(-(((np.abs(x) - waist + 1.0) / 1.2) ** 2))
     turn = np.sin(np.deg2rad(view.lao)) * 12
     for hand in (-1, 1):
@@ -195,18 +235,23 @@ def _spine(rng: np.random.Generator, view: CArm) -> np.ndarray:
 
 
 def _ribs(rng: np.random.Generator, view: CArm) -> np.ndarray:
-    """Draw one family of ribs: parallel curved bands with denser margins."""
+    """Draw one family of ribs: curved bands with denser margins.
+
+    Ribs of the back fall from the spine to the sides, those of the front rise.
+    """
     u, v = _millimetres(view)
-    slope = rng.choice([-1, 1]) * rng.uniform(0.15, 0.9)
+    spine = view.basis[0] @ np.array([-28.0, 72.0, 0.0])
+    along = np.abs(u - spine)
+    slope = rng.choice([-1, 1]) * rng.uniform(0.15, 0.8)
     bend = rng.normal(0, 0.003)
-    origin = rng.normal(0, 40)
     spacing = rng.uniform(24, 36)
-    along = u - origin
-    row = (v - slope * along - bend * along * along) / spacing + rng.uniform(0, 1)
+    row = (v + slope * along + bend * along * along) / spacing + rng.uniform(0, 1)
+    number = np.floor(row).astype(int)
+    shift = rng.normal(0, 0.07, 64)[number % 64]
     tilt = np.sqrt(1 + (slope + 2 * bend * along) ** 2)
-    gap = np.abs(row - np.floor(row) - 0.5) * spacing / tilt
-    half = rng.uniform(3.5, 6.0)
-    inside = _edge(gap - half, 0.7)
+    gap = np.abs(row - number - 0.5 - shift) * spacing / tilt
+    half = rng.uniform(3.5, 6.5) * rng.normal(1, 0.1, 64).clip(0.7, 1.3)[number % 64]
+    inside = _edge(gap - half, rng.uniform(0.5, 1.2))
     margin = np.exp(-(((gap - half + 0.6) / 0.8) ** 2))
-    amount = rng.uniform(0.015, 0.07)
-    return amount * (inside + rng.uniform(0.2, 0.9) * margin)
+    amount = rng.uniform(0.02, 0.10)
+    return amount * (inside + rng.uniform(0.2, 0.9) * margin) * (along > 8)

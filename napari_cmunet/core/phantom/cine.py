@@ -8,12 +8,18 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from napari_cmunet.core.phantom.anatomy import Anatomy, make_anatomy
+from napari_cmunet.core.phantom.calibre import STEP, Vessel
 from napari_cmunet.core.phantom.detector import Detector, make_blades
-from napari_cmunet.core.phantom.devices import Catheter, make_catheter, make_clutter
+from napari_cmunet.core.phantom.devices import (
+    Catheter,
+    make_catheter,
+    make_clutter,
+    reflux,
+)
 from napari_cmunet.core.phantom.flow import Bolus, make_bolus
 from napari_cmunet.core.phantom.heart import Heart, contraction, make_heart
 from napari_cmunet.core.phantom.projection import CArm, draw, join, tube
-from napari_cmunet.core.phantom.tree import TreeMaker, TreeStyle, Vessel
+from napari_cmunet.core.phantom.tree import TreeMaker, TreeStyle
 
 VIEWS = {
     "left": ((-30, -22), (-25, 28), (5, 35), (42, 25), (45, -28), (0, -28), (-10, -35)),
@@ -24,8 +30,15 @@ VIEWS = {
 LEAST_DIAMETER = 1.5
 """Thinnest lumen that the mask holds, in pixels of a 512-pixel frame."""
 
+WIRE_RADIUS = 0.18
+"""Radius (mm) of a coronary guide wire."""
+
 LEAST_DENSITY = 0.22
 """Least share of full contrast at which a lumen counts as visible."""
+
+
+LEAST_CONTRAST = 0.7
+"""Least drop of the signal in the middle of a lumen, in SD of the noise."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,8 @@ class Scene:
     anatomy: Anatomy
     clutter: np.ndarray
     catheter: Catheter | None
+    wire: Vessel | None
+    reflux: float
     detector: Detector
     attenuation: float
 
@@ -115,15 +130,21 @@ class Scene:
             density = bolus.density(time, vessel.distance)
             if density.max() < 0.01:
                 continue
-            part = tube(view, heart.to_patient(vessel.local), vessel.radius, density)
-            tubes.append(part)
+            # Lumen counts once where a branch leaves its parent.
+            free = slice(min(int(vessel.covered / STEP), len(density) - 2), None)
+            points = heart.to_patient(vessel.local[free])
+            tubes.append(tube(view, points, vessel.radius[free], density[free]))
         arteries = np.zeros((view.size, view.size), dtype=np.float32)
         mask = arteries > 0
         if tubes:
             samples = join(tubes)
             unit = view.size / 512
-            seen = (samples.density >= LEAST_DENSITY) & (
-                samples.radius >= LEAST_DIAMETER / 2 * unit
+            shown = self.attenuation * view.pitch * 2 * samples.radius * samples.density
+            shown = (1 - self.detector.scatter) * (1 - np.exp(-shown))
+            seen = (
+                (samples.density >= LEAST_DENSITY)
+                & (samples.radius >= LEAST_DIAMETER / 2 * unit)
+                & (shown >= LEAST_CONTRAST * self.detector.noise)
             )
             arteries, mask = draw(samples, view.size, seen)
         total = self.anatomy.fixed + self.clutter
@@ -133,7 +154,16 @@ class Scene:
             trunk = self.vessels[0].local[:1]
             shift = heart.to_patient(trunk)[0] - self.heart.to_patient(trunk)[0]
             filled = float(bolus.density(time + 0.15, np.zeros(1))[0])
-            total += self.attenuation * self.catheter.thickness(view, shift, filled)
+            held = self.catheter.thickness(view, shift, filled)
+            if self.reflux * filled > 1:
+                start = heart.to_patient(self.vessels[0].local[:9])
+                back = (start[0] - start[-1]) / np.linalg.norm(start[0] - start[-1])
+                held += filled * reflux(view, start[0], back, self.reflux)
+            total += self.attenuation * held
+        if self.wire is not None:
+            points = heart.to_patient(self.wire.local)
+            line = tube(view, points, np.full(len(points), WIRE_RADIUS))
+            total += 0.6 * view.pitch * draw(line, view.size)[0]
         # Behind the blades nothing is seen, so nothing is to be found.
         open_field = self.detector.blades > 0.6
         if self.detector.outside is not None:
@@ -162,8 +192,8 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
 
     A pixel is in the mask where it lies within the lumen of an artery at least
     ``LEAST_DIAMETER`` wide that holds at least ``LEAST_DENSITY`` of full contrast
-    at that frame, inside the collimated field. The catheter is not; an artery
-    that it crosses is.
+    at that frame and stands out by ``LEAST_CONTRAST`` from the noise, inside
+    the collimated field. The catheter is not; an artery that it crosses is.
     """
     rng = np.random.default_rng(config.seed)
     scene = _make_scene(rng, config, wide=False)
@@ -185,7 +215,10 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
         lift = breathing * np.sin(2 * np.pi * breath_rate * time + breath_phase)
         breath = np.array([0.1, -0.25, 1.0]) * lift
         total, masks[index] = scene.attenuation_at(beat, breath, bolus, time)
-        frames[index] = scene.detector.expose(total, rng)
+        tones = scene.detector.expose(total, rng)
+        if index == 0:
+            window = scene.detector.window(tones)
+        frames[index] = scene.detector.show(tones, window)
     pitch = scene.view.pitch
     return PhantomCine(frames, masks, fps, (pitch, pitch), config.seed)
 
@@ -203,7 +236,8 @@ def make_frame(config: PhantomConfig) -> tuple[np.ndarray, np.ndarray]:
     breath = np.array([0.1, -0.25, 1.0]) * rng.normal(0, 4)
     time = rng.uniform(1.0, 3.2)
     total, mask = scene.attenuation_at(beat, breath, bolus, time)
-    return scene.detector.expose(total, rng), mask
+    tones = scene.detector.expose(total, rng)
+    return scene.detector.show(tones, scene.detector.window(tones)), mask
 
 
 def _make_scene(
@@ -215,14 +249,14 @@ def _make_scene(
     style = TreeStyle(
         side,
         calibre=float(np.clip(rng.lognormal(0, 0.6 * spread), 0.7, 1.45)),
-        richness=float(np.clip(rng.lognormal(0, spread), 0.4, 1.8)),
-        tortuosity=float(np.clip(rng.lognormal(0, 1.5 * spread), 0.3, 2.5)),
+        richness=float(np.clip(rng.lognormal(0.2, spread), 0.5, 2.2)),
+        tortuosity=float(np.clip(rng.lognormal(0.15, 1.5 * spread), 0.3, 2.5)),
     )
     heart = make_heart(rng)
     vessels = TreeMaker(heart, style, rng).make()
     view = _make_view(rng, config.size, heart, vessels, side, wide)
     anatomy = make_anatomy(
-        rng, view, heart, float(np.clip(rng.lognormal(0, spread), 0.4, 2.0))
+        rng, view, heart, float(np.clip(rng.lognormal(0.3, spread), 0.5, 2.6))
     )
     clutter = make_clutter(rng, view, 1.5 if wide else 1.0)
     catheter = None
@@ -236,8 +270,10 @@ def _make_scene(
         anatomy,
         clutter,
         catheter,
+        vessels[0 if side == "right" else 1] if rng.random() < 0.1 else None,
+        float(rng.choice([0.0, rng.uniform(6, 16)])),
         _make_detector(rng, config, wide),
-        rng.uniform(0.09, 0.28) if wide else rng.uniform(0.13, 0.22),
+        rng.uniform(0.085, 0.2) if wide else rng.uniform(0.13, 0.22),
     )
 
 
@@ -253,16 +289,19 @@ def _make_view(
     lao, cranial = VIEWS[side][rng.integers(len(VIEWS[side]))]
     loose = 12 if wide else 5
     lao, cranial = lao + rng.normal(0, loose), cranial + rng.normal(0, loose)
-    pitch = (rng.uniform(0.18, 0.32) if wide else rng.uniform(0.2, 0.28)) * 512 / size
-    view = CArm(lao, cranial, pitch, (size / 2, size / 2), size)
+    view = CArm(lao, cranial, 1.0, (0.0, 0.0), size)
     points = np.concatenate(
         [heart.to_patient(v.local) for v in vessels if v.length > 25]
     )
     place, _ = view.project(points)
     low, high = np.percentile(place, [2, 98], axis=0)
+    # Operators choose the field so that the tree fills most of the picture.
+    fill = rng.uniform(0.58, 1.0) if wide else rng.uniform(0.68, 0.92)
+    pitch = float(np.clip((high - low).max() / (fill * 512), 0.18, 0.31)) * 512 / size
+    low, high = low / pitch, high / pitch
     room = 0.1 if wide else 0.04
     middle = (low + high) / 2 + rng.normal(0, room * size, 2)
-    return CArm(lao, cranial, pitch, tuple(size - middle), size)
+    return CArm(lao, cranial, pitch, tuple(size / 2 - middle), size)
 
 
 def _make_detector(
@@ -273,19 +312,20 @@ def _make_detector(
     grey = rng.uniform(0.32, 0.62) if wide else rng.uniform(0.4, 0.55)
     outside = None
     if shutter is not None:
-        outside = (shutter, float(rng.choice([0.0, 0.0, rng.uniform(0.02, 0.2)])))
+        outside = (shutter, float(rng.choice([0.0, 0.0, 0.0, rng.uniform(0.02, 0.15)])))
     return Detector(
         scatter=rng.uniform(0.1, 0.45),
-        blur=rng.uniform(0.4, 0.9) * unit,
-        noise=rng.uniform(0.012, 0.06) if wide else rng.uniform(0.02, 0.04),
-        smooth=rng.choice([0.0, rng.uniform(0.4, 0.8)]) * unit**0.5,
+        blur=rng.uniform(0.3, 0.8) * unit,
+        noise=rng.uniform(0.01, 0.042) if wide else rng.uniform(0.016, 0.034),
+        smooth=rng.uniform(0.3, 0.85) * unit**0.5,
         gamma=rng.uniform(0.2, 1.0),
-        flatten=rng.uniform(0.0, 0.6),
-        flatten_scale=rng.uniform(25, 70) * unit,
+        flatten=rng.uniform(0.1, 0.7),
+        flatten_scale=rng.uniform(20, 80) * unit,
         sharpen=rng.choice([0.0, rng.uniform(0.2, 1.0), rng.uniform(0.4, 1.4)]),
         sharpen_scale=rng.uniform(1.5, 4.0) * unit,
         grey=grey,
-        contrast=rng.uniform(0.3, 0.75) if wide else rng.uniform(0.4, 0.6),
+        contrast=rng.uniform(0.35, 0.75) if wide else rng.uniform(0.42, 0.62),
+        spread=float(rng.lognormal(np.log(0.085), 0.4 if wide else 0.25)),
         blades=blades,
         outside=outside,
         bits=config.bits,

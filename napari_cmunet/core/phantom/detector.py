@@ -35,7 +35,9 @@ class Detector:
     grey
         Where the middle of the picture is shown, 0..1.
     contrast
-        Grey range (0..1) for one unit of attenuation.
+        Grey range (0..1) for one unit of tone, before the window is fitted.
+    spread
+        SD of the grey values (0..1) for which the window aims.
     blades
         Signal passed by the collimator, (Y, X), 0..1.
     outside
@@ -55,6 +57,7 @@ class Detector:
     sharpen_scale: float
     grey: float
     contrast: float
+    spread: float
     blades: np.ndarray
     outside: tuple[np.ndarray, float] | None
     bits: int
@@ -69,18 +72,17 @@ class Detector:
         return signal
 
     def expose(self, attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the picture of one exposure in grey values."""
+        """Return the tones of one exposure, noise and all, before windowing."""
         signal = self.signal(attenuation)
         # With thousands of quanta a pixel, Poisson noise is Gaussian.
         noise = rng.standard_normal(signal.shape, dtype=np.float32)
         if self.smooth > 0.2:
             noise = gaussian_filter(noise, self.smooth, truncate=2.5)
         level = np.maximum(signal, 0.004)
-        noisy = level + self.noise * np.sqrt(level) * noise
-        return self.show(noisy)
+        return self.tones(level + self.noise * np.sqrt(level) * noise)
 
-    def show(self, signal: np.ndarray) -> np.ndarray:
-        """Return the signal as a system shows it: flattened, sharpened, windowed."""
+    def tones(self, signal: np.ndarray) -> np.ndarray:
+        """Return the signal on the system's scale, flattened and sharpened."""
         signal = np.maximum(signal, 0.01)
         if self.gamma < 0.02:
             tone = np.log(signal)
@@ -91,9 +93,25 @@ class Detector:
         if self.sharpen > 0:
             soft = gaussian_filter(tone, self.sharpen_scale, truncate=2.5)
             tone = tone + self.sharpen * (tone - soft)
-        size = len(tone)
-        inner = tone[size // 4 : -size // 4, size // 4 : -size // 4]
-        shown = self.grey + self.contrast * (tone - np.median(inner))
+        return tone
+
+    def window(self, tone: np.ndarray) -> tuple[float, float]:
+        """Return the tone shown as ``grey`` and the gain, as a system would set them.
+
+        Half way between a gain of its own and one that fills the grey scale.
+        """
+        few = tone[::4, ::4]
+        seen = few[self.blades[::4, ::4] > 0.9]
+        if seen.size < 16:
+            seen = few.ravel()
+        low, middle, high = np.percentile(seen, [5, 50, 95])
+        filling = self.spread * 3.3 / max(high - low, 0.02)
+        return float(middle), float(np.sqrt(self.contrast * filling))
+
+    def show(self, tone: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+        """Return grey values of the detector's bit depth."""
+        middle, gain = window
+        shown = self.grey + gain * (tone - middle)
         if self.outside is not None:
             where, grey = self.outside
             shown = np.where(where, grey, shown)
@@ -124,18 +142,18 @@ def make_blades(
     line = np.arange(size, dtype=np.float32)
     u, v = line[None, :], line[:, None]
     blades = np.ones((size, size), dtype=np.float32)
-    leak = rng.uniform(0.03, 0.25)
+    leak = rng.uniform(0.01, 0.12)
     edges = []
     for _ in range(4):
-        inset = rng.choice([-60.0, rng.uniform(0, 22), rng.uniform(8, 60)])
+        inset = rng.choice([-60.0, rng.uniform(-4, 16), rng.uniform(0, 45)])
         edges.append(inset * unit)
-    soft = rng.uniform(0.8, 3.5) * unit
+    soft = rng.uniform(1.0, 6.0) * unit
     left, right, top, bottom = edges
     gap = np.maximum(
         np.maximum(left - u, u - (size - 1 - right)),
         np.maximum(top - v, v - (size - 1 - bottom)),
     )
-    if rng.random() < 0.25:  # corners cut off or rounded by the round entrance
+    if rng.random() < 0.1:  # corners cut off or rounded by the round entrance
         radius = size * rng.uniform(0.56, 0.7)
         far = np.hypot(u - size / 2, v - size / 2) - radius
         gap = np.maximum(gap, far)

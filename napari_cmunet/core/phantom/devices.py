@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter
 
 from napari_cmunet.core.phantom.projection import CArm, draw, join, tube
 
@@ -77,6 +78,20 @@ def make_catheter(
     return Catheter(points, radius, rng.uniform(0.35, 0.8))
 
 
+def reflux(view: CArm, ostium: np.ndarray, way: np.ndarray, size: float) -> np.ndarray:
+    """Return the cloud (mm of full contrast) that spills back into the aortic root.
+
+    ``way`` is the unit vector from the ostium into the root.
+    """
+    steps = np.linspace(0, 1, 14)[:, None]
+    swirl = np.array([0.0, 0.15, 0.5]) * np.sin(3 * steps)
+    points = ostium + size * (steps * way + swirl)
+    radius = size * (0.25 + 0.6 * np.sin(np.pi * steps[:, 0]))
+    cloud, _ = draw(tube(view, points, radius), view.size)
+    cloud = gaussian_filter(cloud, 0.22 * size / view.pitch, truncate=2.0)
+    return 0.07 * view.pitch * cloud
+
+
 def _curve(stops: np.ndarray, step: float) -> np.ndarray:
     knots = np.r_[0, np.cumsum(np.linalg.norm(np.diff(stops, axis=0), axis=1) ** 0.7)]
     knots += 1e-4 * np.arange(len(knots))
@@ -93,7 +108,7 @@ def make_clutter(rng: np.random.Generator, view: CArm, amount: float) -> np.ndar
     """
     field = np.zeros((view.size, view.size), dtype=np.float32)
     tubes = []
-    if rng.random() < 0.06 * amount:  # sternal wires: a row of twisted loops
+    if rng.random() < 0.03 * amount:  # sternal wires: a row of twisted loops
         across = rng.normal(0, 25)
         for level in np.arange(70, -60, -rng.uniform(24, 32)):
             tubes.append(_loop(rng, view, across + rng.normal(0, 2), level))
@@ -101,7 +116,7 @@ def make_clutter(rng: np.random.Generator, view: CArm, amount: float) -> np.ndar
         tubes.append(_lead(rng, view, rng.uniform(0.5, 1.3), rng.uniform(0.1, 0.5)))
     if rng.random() < 0.06 * amount:  # a pacing lead, denser
         tubes.append(_lead(rng, view, rng.uniform(0.7, 1.0), rng.uniform(0.8, 1.6)))
-    for _ in range(rng.poisson(0.25 * amount)):  # surgical clips
+    for _ in range(rng.poisson(0.12 * amount)):  # surgical clips
         place = rng.uniform(-70, 70, 2)
         turn = rng.uniform(0, np.pi)
         reach = np.array([np.cos(turn), np.sin(turn)]) * rng.uniform(1.5, 3.5)
@@ -109,7 +124,7 @@ def make_clutter(rng: np.random.Generator, view: CArm, amount: float) -> np.ndar
         tubes.append(_flat_tube(view, line, 0.35, 4.0))
     if tubes:
         field += 0.25 * view.pitch * draw(join(tubes), view.size)[0]
-    if rng.random() < 0.12 * amount:
+    if rng.random() < 0.06 * amount:
         field += _electrode(rng, view)
     return field
 
@@ -133,7 +148,8 @@ def _lead(rng: np.random.Generator, view: CArm, radius: float, dense: float):
 
 
 def _loop(rng: np.random.Generator, view: CArm, across: float, level: float):
-    turn = np.linspace(0, 2 * np.pi * rng.uniform(0.8, 1.1), 80)
+    """Draw a sternal wire: a dented loop whose ends are twisted together."""
+    turn = np.linspace(0, 2 * np.pi * rng.uniform(0.75, 1.0), 80)
     turn = turn + rng.uniform(0, 6)
     width, height = rng.uniform(5, 10), rng.uniform(2.5, 6)
     dent = (
@@ -143,7 +159,10 @@ def _loop(rng: np.random.Generator, view: CArm, across: float, level: float):
         [across + width * dent * np.cos(turn), level + height * dent * np.sin(turn)],
         axis=1,
     )
-    return _flat_tube(view, line, 0.38, 3.5)
+    lean = rng.normal(0, 0.25)
+    line[:, 1] += lean * (line[:, 0] - across)
+    twist = line[-1] + np.cumsum(rng.normal(0, 0.45, (10, 2)), axis=0)
+    return _flat_tube(view, np.concatenate([line, twist]), 0.36, 3.0)
 
 
 def _electrode(rng: np.random.Generator, view: CArm) -> np.ndarray:

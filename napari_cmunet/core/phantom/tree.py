@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
+from napari_cmunet.core.phantom.calibre import (
+    STEP,
+    Vessel,
+    give_calibre,
+    narrow,
+    roughen,
+)
 from napari_cmunet.core.phantom.heart import RING, Heart
-
-STEP = 0.5
-"""Distance (mm) between samples of a centreline."""
-
-
-@dataclass
-class Vessel:
-    """One artery from its origin to its end.
-
-    Attributes
-    ----------
-    local
-        Centreline (n, 3) in the heart's own coordinates.
-    radius
-        Radius of the lumen (mm) at each sample.
-    distance
-        Way (mm) that contrast has gone from the ostium to each sample.
-    """
-
-    name: str
-    local: np.ndarray
-    share: float = 1.0
-    at: float = 0.0
-    radius: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    distance: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    children: list[Vessel] = field(default_factory=list)
-
-    @property
-    def length(self) -> float:
-        """Length (mm) of the relaxed artery."""
-        return STEP * (len(self.local) - 1)
 
 
 @dataclass(frozen=True)
@@ -84,10 +60,10 @@ class TreeMaker:
             if self.style.side == "left"
             else (rng.uniform(1.7, 2.35))
         )
-        vessels = []
-        _size(root, width * self.style.calibre, 0.0, vessels)
-        self._roughen(vessels)
-        self._narrow(vessels)
+        give_calibre(root, width * self.style.calibre)
+        vessels = list(root.walk())
+        roughen(vessels, rng)
+        narrow(vessels, self.style.disease, rng)
         return vessels
 
     # The named arteries ---------------------------------------------------
@@ -177,11 +153,11 @@ class TreeMaker:
             self._branch(rca, 0.12, "SN", (0.4, -1.0), (25, 50), (0.25, 0.4), 1.6)
         for at in self._places(0.25, 0.8, rng.integers(2, 6)):
             self._branch(rca, at, "RV", (-0.15, 1.0), (25, 62), (0.32, 0.55))
-        if rng.random() < 0.85:
+        if rng.random() < 0.93:
             pda = self._branch(rca, 0.985, "PDA", (-0.3, 1.0), (45, 78), (0.62, 0.8))
             for at in self._places(0.1, 0.85, rng.integers(3, 8)):
                 self._septal(pda, at, down=False)
-            pl = self._branch(rca, 1.0, "PL", (-1.0, 0.25), (30, 62), (0.7, 0.85), 0.9)
+            pl = self._branch(rca, 1.0, "PL", (-1.0, 0.25), (38, 72), (0.7, 0.85), 0.9)
             for at in self._places(0.15, 0.85, rng.integers(1, 4)):
                 self._branch(pl, at, "PLB", (-0.35, 1.0), (22, 52), (0.5, 0.8))
         return self._crown(rca)
@@ -267,7 +243,7 @@ class TreeMaker:
             if vessel.name == "S":
                 continue
             per_mm = 1 / (14 if vessel.name in ("t", "tt") else 17)
-            count = int(vessel.length * per_mm * self.rng.uniform(0.3, 1.3))
+            count = int(vessel.length * per_mm * self.rng.uniform(0.5, 1.5))
             if vessel.name == "tt" or vessel.length < 10:
                 continue
             before = len(vessel.children)
@@ -303,7 +279,7 @@ class TreeMaker:
         grow = np.clip(way / max(way[-1], 1), 0.15, 1) ** 0.8
         grow = grow * np.clip(way / 6.0, 0, 1) * strength
         offset = np.zeros((count, 3))
-        for wave, size in ((5.0, 0.45), (11.0, 1.0), (26.0, 1.9)):
+        for wave, size in ((3.5, 0.35), (8.0, 1.1), (16.0, 1.7), (30.0, 2.1)):
             noise = rng.standard_normal((count + 8, 3))
             noise = gaussian_filter1d(noise, wave / STEP / 2.5, axis=0)[4:-4]
             noise /= noise.std() + 1e-6
@@ -322,30 +298,6 @@ class TreeMaker:
         local[:, 2] += 0.3 * offset[:, 2] / side
         return _resample(self.heart, local)
 
-    # How wide an artery is --------------------------------------------------
-
-    def _roughen(self, vessels: list[Vessel]) -> None:
-        amount = self.rng.uniform(0.02, 0.09)
-        for vessel in vessels:
-            noise = self.rng.standard_normal(len(vessel.radius) + 20)
-            noise = gaussian_filter1d(noise, 5)[10:-10]
-            vessel.radius = vessel.radius * (
-                1 + amount * noise / (noise.std() + 1e-6)
-            ).clip(0.7, 1.3)
-
-    def _narrow(self, vessels: list[Vessel]) -> None:
-        """Put stenoses into the larger arteries."""
-        rng = self.rng
-        large = [v for v in vessels if v.radius.mean() > 0.6 and v.length > 18]
-        for _ in range(rng.poisson(self.style.disease)):
-            vessel = large[rng.integers(len(large))]
-            way = np.arange(len(vessel.radius)) * STEP
-            middle = rng.uniform(0.08, 0.85) * vessel.length
-            span = rng.uniform(1.5, 6.0)
-            depth = rng.uniform(0.25, 0.85)
-            shape = np.exp(-(np.abs((way - middle) / span) ** rng.uniform(1.6, 4.0)))
-            vessel.radius = vessel.radius * (1 - depth * shape)
-
 
 def _resample(heart: Heart, local: np.ndarray) -> np.ndarray:
     points = heart.to_patient(local)
@@ -353,37 +305,3 @@ def _resample(heart: Heart, local: np.ndarray) -> np.ndarray:
     count = max(int(way[-1] / STEP) + 1, 4)
     even = np.linspace(0, way[-1], count)
     return np.stack([np.interp(even, way, local[:, k]) for k in range(3)], axis=1)
-
-
-def _size(vessel: Vessel, width: float, way: float, out: list[Vessel]) -> None:
-    """Set radii by Murray's law, from the root to the twigs.
-
-    At each branch the cube of the radius is shared: what the branch takes, the
-    artery behind it has less. Between branches it tapers slowly, for the many
-    branches too thin to draw.
-    """
-    count = len(vessel.local)
-    radius = np.empty(count)
-    current = width
-    position = 0
-    out.append(vessel)
-    taper = np.exp(-0.0035 * STEP)
-    vessel.distance = way + np.arange(count) * STEP
-    for child in sorted(vessel.children, key=lambda c: c.at):
-        index = min(round(child.at * (count - 1)), count - 1)
-        run = np.arange(max(index - position, 0))
-        radius[position : position + len(run)] = current * taper**run
-        current *= taper ** len(run)
-        position += len(run)
-        share = min(child.share, 0.93)
-        _size(child, current * share, vessel.distance[index], out)
-        if child.at < 0.97:
-            current *= (1 - share**3) ** (1 / 3)
-    run = np.arange(count - position)
-    radius[position:] = current * taper**run
-    radius = gaussian_filter1d(radius, 3, mode="nearest")
-    if not any(child.at > 0.97 for child in vessel.children):
-        end = np.arange(count)[::-1] * STEP
-        fade = 0.35 * vessel.length + 1e-6
-        radius *= 0.45 + 0.55 * np.clip(end / fade, 0, 1)
-    vessel.radius = np.maximum(radius, 0.14)
