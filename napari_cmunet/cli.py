@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet import __version__
-from napari_cmunet.core.models import DEFAULT_MODEL
+from napari_cmunet.core.models import DEFAULT_MODEL, START_MODEL
 from napari_cmunet.errors import CMUNetError
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_segment(commands)
+    _add_finetune(commands)
+    _add_evaluate(commands)
     _add_models(commands)
     return parser
 
@@ -89,6 +91,78 @@ def _add_segment(commands) -> None:
     p.set_defaults(run=_segment)
 
 
+def _add_finetune(commands) -> None:
+    p = commands.add_parser(
+        "finetune",
+        help="learn from labelled frames",
+        description="Few-shot fine-tuning from folders of images and masks, paired by "
+        "stem. Ctrl-C stops and keeps the best model so far.",
+    )
+    p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="new model"
+    )
+    p.add_argument(
+        "--start",
+        default=START_MODEL,
+        metavar="NAME|DIR|random",
+        help=f"weights to start from (default: {START_MODEL})",
+    )
+    p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
+    p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
+    p.add_argument(
+        "--no-validation",
+        dest="validate",
+        action="store_false",
+        help="learn from every label; keep the last averaged weights",
+    )
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+    p.add_argument("--minutes", type=_positive, metavar="M", help="time budget")
+    p.add_argument("--steps", type=int, metavar="N", help="default: by labels")
+    p.add_argument("--batch", type=int, default=8, metavar="N")
+    p.add_argument("--learning-rate", type=_positive, default=2e-3, metavar="R")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--phantoms", type=int, default=0, metavar="N", help="synthetic frames to add"
+    )
+    p.add_argument(
+        "--partial-labels",
+        action="store_true",
+        help="the masks leave out arteries: unlabelled is unknown, not background",
+    )
+    p.add_argument("--width", type=int, metavar="N", help="for --start random")
+    p.add_argument("--grid", type=int, metavar="PX", help="longer side as fed")
+    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.add_argument(
+        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
+    )
+    for name in ("description", "data", "licence"):
+        p.add_argument(f"--{name}", default="", metavar="TEXT", help="for the card")
+    p.set_defaults(run=_finetune)
+
+
+def _add_evaluate(commands) -> None:
+    p = commands.add_parser(
+        "evaluate",
+        help="Dice, clDice, HD95, precision, recall of a model",
+        description="Compare a model's masks with the truth, each on the image's own "
+        "grid; means with 95 %% intervals, by patient where --patients is given.",
+    )
+    p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
+    _model_options(p)
+    p.add_argument("--threshold", type=_probability, metavar="T")
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
+    p.set_defaults(run=_evaluate)
+
+
 def _add_models(commands) -> None:
     p = commands.add_parser("models", help="list, show and verify models")
     p.set_defaults(run=_models, action="list", model=None)
@@ -110,6 +184,16 @@ def _model_options(p: argparse.ArgumentParser) -> None:
         help=f"default: {DEFAULT_MODEL}",
     )
     p.add_argument("--device", choices=DEVICES, default="auto")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
 
 
 def _probability(text: str) -> float:
@@ -142,6 +226,57 @@ def _segment(args: argparse.Namespace) -> int:
             device=args.device,
             threshold=args.threshold,
             probability=args.probability,
+        )
+    )
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.finetune import FinetuneJob, run
+    from napari_cmunet.core.finetune import FinetuneConfig
+
+    return run(
+        FinetuneJob(
+            images=tuple(args.images),
+            masks=tuple(args.masks),
+            output=args.output,
+            start=args.start,
+            config=FinetuneConfig(
+                steps=args.steps or 0,
+                batch=args.batch,
+                learning_rate=args.learning_rate,
+                partial_labels=args.partial_labels,
+                minutes=args.minutes,
+                seed=args.seed,
+            ),
+            val_images=tuple(args.val_images),
+            val_masks=tuple(args.val_masks),
+            validate=args.validate,
+            patients=args.patients,
+            phantoms=args.phantoms,
+            device=args.device,
+            events=args.events,
+            width=args.width,
+            grid=args.grid,
+            description=args.description,
+            data=args.data,
+            licence=args.licence,
+        )
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.evaluate import EvaluateJob, evaluate
+
+    return evaluate(
+        EvaluateJob(
+            images=tuple(args.images),
+            masks=tuple(args.masks),
+            model=args.model,
+            device=args.device,
+            threshold=args.threshold,
+            patients=args.patients,
+            json=args.json,
+            worst=args.worst,
         )
     )
 

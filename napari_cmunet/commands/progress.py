@@ -29,9 +29,14 @@ class Progress:
         if self.done:
             each = (time.monotonic() - self._began) / self.done
             left = f", {duration(each * (self.total - self.done))} left"
-        line = f"{self.done + 1}/{self.total} {text}{left}"
+        self.line(f"{self.done + 1}/{self.total} {text}{left}")
+
+    def line(self, text: str) -> None:
+        """Write over the progress line."""
+        if not self._shown:
+            return
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
     def advance(self) -> None:
         """One more is done."""

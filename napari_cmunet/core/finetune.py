@@ -32,7 +32,7 @@ class FinetuneConfig:
     Parameters
     ----------
     steps : int
-        Optimiser steps.
+        Optimiser steps; 0 chooses by the number of labels (:func:`default_steps`).
     batch : int
         Views in a step.
     learning_rate : float
@@ -64,7 +64,7 @@ class FinetuneConfig:
     seed : int
     """
 
-    steps: int = 400
+    steps: int = 0
     batch: int = 8
     learning_rate: float = 2e-3
     warmup: float = 0.05
@@ -153,7 +153,7 @@ def finetune(
     began = time.monotonic()
     device = torch.device(device)
     trainer = _Trainer(network, train, companion, config, device)
-    steps = config.steps
+    steps = config.steps or default_steps(len(train))
     yield Started(
         steps=steps,
         labels=len(train),
@@ -225,6 +225,11 @@ def finetune(
         best, best_step = _copy_weights(trainer.averaged()), step
     yield Finished(reason, step, time.monotonic() - began, best_step, best_dice)
     return FinetuneResult(best, best_step, step, best_dice, best_cldice, reason)
+
+
+def default_steps(labels: int) -> int:
+    """Optimiser steps that suit a number of labels: more labels, more steps."""
+    return int(min(4000, 250 + 12 * labels))
 
 
 @dataclass(frozen=True)

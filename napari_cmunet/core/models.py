@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 CARD_VERSION = 1
 DEFAULT_MODEL = "cmunet-artery"
+"""Pre-segments on first start."""
+START_MODEL = "cmunet-ssl"
+"""Where fine-tuning starts."""
 MAX_WEIGHTS_BYTES = 2**30
 MAX_CARD_BYTES = 2**20
 MAX_WIDTH = 128

@@ -1,0 +1,279 @@
+"""``finetune``: a better artery model from a few labelled frames."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_cmunet.commands.label_folders import LabelFolders, read_label_folders
+from napari_cmunet.commands.watching import event_writer, stop_on_signals
+from napari_cmunet.core import events
+from napari_cmunet.core.crossvalidate import leave_one_out_steps
+from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
+from napari_cmunet.core.labelled import prepare_labels
+from napari_cmunet.core.models import (
+    LoadedModel,
+    ModelCard,
+    find_model,
+    load_model,
+    save_model,
+)
+from napari_cmunet.core.network import CMUNet, parameter_count
+from napari_cmunet.core.phantom_labels import phantom_labels
+from napari_cmunet.core.preprocess import Preprocessing
+from napari_cmunet.core.splits import FEW_PATIENTS, split_by_patient
+from napari_cmunet.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_cmunet.core.labelled import Label
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """One call of the command.
+
+    Parameters
+    ----------
+    images, masks : tuples of Path
+        Folders or files, paired by stem.
+    output : Path
+        The new model's folder.
+    start : str
+        Model name or folder, or ``random``.
+    val_images, val_masks : tuples of Path
+        Other patients' frames to validate on. Without them some of the patients
+        are held out, or each in turn if they are fewer than eight.
+    validate : bool
+        False: learn from every label and keep the last averaged weights.
+    patients : Path or None
+        CSV with the columns ``stem`` and ``patient``.
+    phantoms : int
+        Synthetic frames to mix in.
+    device, events : str
+        ``events`` is a file, ``-`` for stdout, or empty.
+    width, grid : int or None
+        For a random start; otherwise the start's own width, and its grid unless
+        another is given.
+    config : FinetuneConfig
+    """
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    output: Path
+    start: str
+    config: FinetuneConfig
+    val_images: tuple[Path, ...] = ()
+    val_masks: tuple[Path, ...] = ()
+    validate: bool = True
+    patients: Path | None = None
+    phantoms: int = 0
+    device: str = "auto"
+    events: str = ""
+    width: int | None = None
+    grid: int | None = None
+    description: str = ""
+    data: str = ""
+    licence: str = ""
+
+
+def run(job: FinetuneJob) -> int:
+    """Fine-tune and write the model; returns the exit code."""
+    told = read_label_folders(job.images, job.masks, job.patients)
+    _tell(told)
+    if not told.labels:
+        raise TrainingError(
+            "No label could be read: --masks needs files with the stems of --images."
+        )
+    validation_labels: list[Label] = []
+    if job.val_masks:
+        others = read_label_folders(
+            job.val_images or job.images, job.val_masks, job.patients
+        )
+        _tell(others)
+        validation_labels = others.labels
+    device = choose_device(job.device)
+    start = _Start.make(job)
+    with stop_on_signals() as should_stop, event_writer(job.events) as write:
+        for note in (*told.notes, *told.problems):
+            write(events.Note(note))
+        result = _train(
+            job, start, told.labels, validation_labels, device, write, should_stop
+        )
+    if result is None:
+        print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
+        return 1
+    card = save_model(job.output, result.weights, _card(job, start, told, result))
+    print(job.output)
+    if result.dice is not None:
+        print(
+            f"{card.name}: validation Dice {result.dice:.3f}, clDice "
+            f"{result.cldice:.3f} at step {result.best_step}",
+            file=sys.stderr,
+        )
+    return 1 if told.problems else 0
+
+
+def _train(
+    job: FinetuneJob,
+    start: _Start,
+    labels: list[Label],
+    validation_labels: list[Label],
+    device: torch.device,
+    write: Callable[[events.Event], None],
+    should_stop: Callable[[], bool],
+) -> FinetuneResult | None:
+    frames = prepare_labels(labels, start.preprocessing)
+    companion = None
+    if job.phantoms:
+        write(events.Note(f"Drawing {job.phantoms} synthetic frames."))
+        companion = prepare_labels(
+            phantom_labels(job.phantoms, job.config.seed), start.preprocessing
+        )
+    config, train, validation = job.config, frames, None
+    if validation_labels:
+        validation = prepare_labels(validation_labels, start.preprocessing)
+    elif job.validate:
+        n_patients = len(set(frames.patients))
+        at, held_out = split_by_patient(frames.patients)
+        if n_patients < 2:
+            write(
+                events.Note(
+                    "All labels are of one patient: how well the model does on others "
+                    "cannot be known. It is trained without validation."
+                )
+            )
+        elif n_patients < FEW_PATIENTS or not held_out or not at:
+            chosen = yield_to(
+                leave_one_out_steps(
+                    start.network,
+                    frames,
+                    config,
+                    device=device,
+                    should_stop=should_stop,
+                ),
+                write,
+            )
+            config = replace(config, steps=chosen.steps)
+            if should_stop():
+                return None
+            result = yield_to(
+                finetune(
+                    start.network(),
+                    frames,
+                    config,
+                    companion=companion,
+                    device=device,
+                    receipt=start.receipt,
+                    should_stop=should_stop,
+                ),
+                write,
+            )
+            return replace(result, dice=chosen.dice, cldice=chosen.cldice)
+        else:
+            train, validation = frames.subset(at), frames.subset(held_out)
+    return yield_to(
+        finetune(
+            start.network(),
+            train,
+            config,
+            validation=validation,
+            companion=companion,
+            device=device,
+            receipt=start.receipt,
+            should_stop=should_stop,
+        ),
+        write,
+    )
+
+
+def yield_to(training, write):
+    """Drive a training generator, passing on its events; returns its result."""
+    while True:
+        try:
+            write(next(training))
+        except StopIteration as end:
+            return end.value
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where training starts: makes the network anew for each fold."""
+
+    model: LoadedModel | None
+    width: int
+    preprocessing: Preprocessing
+    receipt: str
+    seed: int
+
+    @classmethod
+    def make(cls, job: FinetuneJob) -> _Start:
+        if job.start == RANDOM:
+            grid = job.grid or Preprocessing().grid
+            width = job.width or 24
+            receipt = f"random weights, width {width}, seed {job.config.seed}"
+            return cls(None, width, Preprocessing(grid=grid), receipt, job.config.seed)
+        model = load_model(find_model(job.start))
+        if job.width and job.width != model.card.width:
+            raise TrainingError(
+                f"--width {job.width} does not fit: '{model.card.name}' has width "
+                f"{model.card.width}. Leave --width out."
+            )
+        preprocessing = model.preprocessing
+        if job.grid:
+            preprocessing = replace(preprocessing, grid=job.grid)
+        return cls(
+            model, model.card.width, preprocessing, str(model.receipt), job.config.seed
+        )
+
+    def network(self) -> CMUNet:
+        """The network with the weights to start from."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = CMUNet(self.width)
+        if self.model is not None:
+            network.load_state_dict(self.model.network.state_dict())
+        return network
+
+
+def _card(
+    job: FinetuneJob, start: _Start, told: LabelFolders, result: FinetuneResult
+) -> ModelCard:
+    metrics = {}
+    if result.dice is not None:
+        metrics["validation"] = {
+            "dice": round(result.dice, 4),
+            "cldice": round(result.cldice or 0.0, 4),
+            "protocol": "patients held out of this training, on the network's grid; "
+            "used to choose the step",
+        }
+    parent = start.model.card if start.model else None
+    return ModelCard(
+        name=job.output.name,
+        kind="artery",
+        width=start.width,
+        parameters=parameter_count(CMUNet(start.width)),
+        preprocessing=asdict(start.preprocessing),
+        description=job.description or f"Fine-tuned on {len(told.labels)} labels.",
+        parent=parent.name if parent else None,
+        parent_sha256=parent.sha256 if parent else None,
+        data=job.data or "the user's own labels",
+        licence=job.licence,
+        labels=len(told.labels),
+        metrics=metrics,
+        created=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _tell(found: LabelFolders) -> None:
+    for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
+        print(text, file=sys.stderr)

@@ -1,0 +1,114 @@
+"""Few patients: each is left out in turn, and all labels train the final model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.core.events import Event, Note, Validated
+from napari_cmunet.core.finetune import FinetuneConfig, default_steps, finetune
+from napari_cmunet.core.metrics import bootstrap_interval
+from napari_cmunet.core.splits import leave_one_patient_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    import torch
+
+    from napari_cmunet.core.labelled import LabelledFrames
+    from napari_cmunet.core.network import CMUNet
+
+
+@dataclass(frozen=True)
+class ChosenSteps:
+    """How long to train, and how well models trained so long did on left-out patients.
+
+    Parameters
+    ----------
+    steps : int
+        Where the mean Dice over the left-out patients was best.
+    dice, cldice : float or None
+    interval : (float, float) or None
+        95 % bootstrap interval of the Dice, by patient.
+    """
+
+    steps: int
+    dice: float | None
+    cldice: float | None
+    interval: tuple[float, float] | None
+
+
+def leave_one_out_steps(
+    start: Callable[[], CMUNet],
+    frames: LabelledFrames,
+    config: FinetuneConfig,
+    *,
+    device: torch.device | str = "cpu",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, ChosenSteps]:
+    """Train once for each patient, without that patient.
+
+    Parameters
+    ----------
+    start : callable
+        Gives the network with the weights to start from, anew for each fold.
+    frames : LabelledFrames
+    config : FinetuneConfig
+        ``minutes`` is shared by the folds and the final training.
+
+    Yields
+    ------
+    Event
+        Notes, and one validation for each looked-at step, over all patients.
+
+    Returns
+    -------
+    ChosenSteps
+    """
+    folds = list(leave_one_patient_out(frames.patients))
+    minutes = config.minutes / (len(folds) + 1) if config.minutes else None
+    config = replace(config, minutes=minutes, patience=0)
+    yield Note(
+        f"Only {len(folds)} patients: each is left out once, then all labels train the "
+        "final model."
+    )
+    curves: list[dict[int, Validated]] = []
+    for number, (_, train, held_out) in enumerate(folds, 1):
+        if should_stop():
+            break
+        training = finetune(
+            start(),
+            frames.subset(train),
+            config,
+            validation=frames.subset(held_out),
+            device=device,
+            should_stop=should_stop,
+        )
+        curve = {e.step: e for e in training if isinstance(e, Validated)}
+        if curve:
+            curves.append(curve)
+            best = max(e.dice for e in curve.values())
+            yield Note(f"Fold {number} of {len(folds)}: best Dice {best:.3f}.")
+    if not curves:
+        return ChosenSteps(config.steps or default_steps(len(frames)), None, None, None)
+    common = sorted(set.intersection(*(set(c) for c in curves)))
+    if not common:
+        # A time budget gave each fold another length: their last looks are compared.
+        common = [min(max(c) for c in curves)]
+        curves = [{common[0]: c[max(c)]} for c in curves]
+    means = {step: float(np.mean([c[step].dice for c in curves])) for step in common}
+    best_step = max(means, key=means.__getitem__)
+    dices = [c[best_step].dice for c in curves]
+    chosen = ChosenSteps(
+        best_step,
+        means[best_step],
+        float(np.mean([c[best_step].cldice for c in curves])),
+        bootstrap_interval(dices),
+    )
+    for step in common:
+        low, high = bootstrap_interval([c[step].dice for c in curves])
+        cl = float(np.mean([c[step].cldice for c in curves]))
+        yield Validated(step, means[step], low, high, cl, step == best_step)
+    return chosen
