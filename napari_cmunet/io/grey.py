@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLOURED = 1 / 16
 # An annotation in colour covers less than this part of a frame; a photograph, more.
 _MOST_COLOURED = 0.01
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # luminance
 # Beyond this, float32 arithmetic overflows; such values only ever mark missing data.
 _LARGEST = np.float64(1e30)
 
@@ -72,17 +72,19 @@ def _frame_to_grey(
 ) -> tuple[np.ndarray, int]:
     """Return one frame (Y, X) and its number of coloured pixels."""
     grey = np.array(frame[..., 0])
+    limit = _COLOURED * full if allow_tint else 0.0
     coloured = 0
-    step = max(1, 2_000_000 // frame.shape[1])
+    step = max(1, 1_000_000 // frame.shape[1])
     for top in range(0, len(frame), step):  # in bands, to keep memory small
         rows = slice(top, top + step)
-        band = frame[rows, :, :3].astype(np.float64)
-        spread = band.max(-1) - band.min(-1)
-        if not (spread > 0).any():
+        red, green, blue = (frame[rows, :, i] for i in range(3))
+        if np.array_equal(red, green) and np.array_equal(red, blue):
             continue
-        limit = _COLOURED * full if allow_tint else 0.0
+        red, green, blue = (c.astype(np.float64) for c in (red, green, blue))
+        spread = np.maximum(np.maximum(red, green), blue)
+        spread -= np.minimum(np.minimum(red, green), blue)
         coloured += int((spread > limit).sum())
-        luminance = band @ _LUMINANCE
+        luminance = _RED * red + _GREEN * green + _BLUE * blue
         if grey.dtype.kind != "f":
             luminance = np.rint(luminance)
         grey[rows] = luminance.astype(grey.dtype)
@@ -105,25 +107,25 @@ def to_plain_type(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def make_finite(path: Path, frames: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Replace NaN, infinities and absurd values by the median of their frame.
+def make_finite(path: Path, frames: np.ndarray) -> tuple[str, ...]:
+    """Replace NaN, infinities and absurd values in place; return notes on it.
 
-    The median disturbs flattening and standardisation least.
+    The median of the frame takes their place, since it disturbs flattening and
+    standardisation least.
     """
     if frames.dtype.kind != "f":
-        return frames, ()
-    result = frames
+        return ()
     bad = 0
+    medians: dict[int, float] = {}
     hopeless: list[int] = []
     for index, frame in enumerate(frames):
-        good = np.abs(frame) < _LARGEST  # False for NaN
+        good = (frame < _LARGEST) & (frame > -_LARGEST)  # False for NaN
         if good.all():
             continue
-        if result is frames:
-            result = frames.copy()
         bad += good.size - int(good.sum())
         if good.any():
-            result[index][~good] = np.median(frame[good].astype(np.float64))
+            medians[index] = _median(frame, good)
+            frame[~good] = medians[index]
         else:
             hopeless.append(index)
     if len(hopeless) == len(frames):
@@ -135,8 +137,20 @@ def make_finite(path: Path, frames: np.ndarray) -> tuple[np.ndarray, tuple[str, 
     usable = [i for i in range(len(frames)) if i not in set(hopeless)]
     for index in hopeless:
         nearest = min(usable, key=lambda i: abs(i - index))
-        result[index] = np.median(result[nearest])
+        if nearest not in medians:
+            everywhere = np.ones(frames[nearest].shape, bool)
+            medians[nearest] = _median(frames[nearest], everywhere)
+        frames[index] = medians[nearest]
     if not bad:
-        return frames, ()
+        return ()
     values = "1 value" if bad == 1 else f"{bad} values"
-    return result, (f"{values} (NaN or infinite) replaced by the median of the frame",)
+    return (f"{values} (NaN or infinite) replaced by the median of the frame",)
+
+
+def _median(frame: np.ndarray, good: np.ndarray) -> float:
+    """Median of the good values; of some of them where the frame is large."""
+    step = 1 + frame.size // 2_000_000
+    some = frame.ravel()[::step][good.ravel()[::step]]
+    if not some.size:
+        some = frame[good]
+    return float(np.median(some.astype(np.float64)))

@@ -23,7 +23,8 @@ from napari_cmunet.io.tiff import decode_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    import errno
+from contextlib import AbstractContextManager
 
     import numpy as np
 
@@ -88,7 +89,8 @@ def read_angiogram(path: Path | str, limits: ReadLimits = DEFAULT_LIMITS) -> Ang
         sha256 = source.sha256()
     try:
         frames, grey_notes = to_grey(path, raw.array)
-        frames, value_notes = make_finite(path, to_plain_type(frames))
+        frames = to_plain_type(frames)
+        value_notes = make_finite(path, frames)
     except MemoryError as error:
         raise _no_memory(path) from error
     notes = (*raw.notes, *grey_notes, *value_notes)
@@ -125,7 +127,8 @@ def decode(source: Source, limits: ReadLimits, *, keep_indices: bool = False) ->
     except MemoryError as error:
         raise _no_memory(source.path) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL comes of a damaged file that points outside itself.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise source.error(read_reason(source.path, error)) from error
         raise source.error(
             f"the {source.kind} file is damaged or cut short and could not be decoded. "

@@ -95,10 +95,10 @@ def _check_pages(source: Source, limits: ReadLimits) -> None:
                 f"it holds more than {limits.max_frames} pages, the limit. Split it "
                 f"into shorter pieces."
             )
+        if offset + count_bytes > source.size:
+            raise _cut_short(source)
         handle.seek(offset)
         start_of_page = handle.read(count_bytes)
-        if len(start_of_page) < count_bytes:
-            raise _cut_short(source)
         (entries,) = struct.unpack(order + count_format, start_of_page)
         end = offset + count_bytes + entries * entry_bytes
         if end + pointer_bytes > source.size:

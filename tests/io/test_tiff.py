@@ -198,6 +198,20 @@ def test_pages_in_a_circle(tmp_path, frame):
         read_angiogram(path)
 
 
+def test_pages_beyond_the_end(tmp_path, frame):
+    path = write(tmp_path / "a.tif", frame, bigtiff=True, metadata=None)
+    whole = path.read_bytes()
+    (first,) = struct.unpack_from("<Q", whole, 8)
+    (entries,) = struct.unpack_from("<Q", whole, first)
+    for place in (8, first + 8 + 20 * entries):
+        for offset in (len(whole) - 3, 2**40, 2**63 - 1, 2**64 - 1):
+            content = bytearray(whole)
+            struct.pack_into("<Q", content, place, offset)
+            path.write_bytes(content)
+            with pytest.raises(ReadError, match="cut short"):
+                read_angiogram(path)
+
+
 def test_no_page_at_all(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(b"II*\0" + bytes(100))
