@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,7 @@ from napari_cmunet.io.tiff import decode_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    import errno
-from contextlib import AbstractContextManager
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
