@@ -109,11 +109,13 @@ def run(job: FinetuneJob) -> int:
         result = _train(
             job, start, told.labels, validation_labels, device, write, should_stop
         )
-    if result is None:
-        print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
-        return 1
-    card = save_model(job.output, result.weights, _card(job, start, told, result))
-    print(job.output)
+        if result is None:
+            print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
+            return 1
+        card = save_model(job.output, result.weights, _card(job, start, told, result))
+        write(events.Saved(str(job.output)))
+    if job.events != "-":
+        print(job.output)
     if result.dice is not None:
         print(
             f"{card.name}: validation Dice {result.dice:.3f}, clDice "

@@ -64,12 +64,19 @@ class Finished:
     seconds: float
     best_step: int
     dice: float | None
-    model: str | None = None
 
 
-Event = Started | Step | Validated | Note | Finished
+@dataclass(frozen=True)
+class Saved:
+    """The model's folder is whole on disk."""
+
+    model: str
+
+
+Event = Started | Step | Validated | Note | Finished | Saved
 _KINDS = {
-    kind.__name__.lower(): kind for kind in (Started, Step, Validated, Note, Finished)
+    kind.__name__.lower(): kind
+    for kind in (Started, Step, Validated, Note, Finished, Saved)
 }
 
 
