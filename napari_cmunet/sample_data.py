@@ -27,6 +27,6 @@ def sample_cine() -> list[LayerData]:
         "name": "Synthetic cine",
         "colormap": "gray",
         "axis_labels": ("t", "y", "x"),
-        "metadata": {"fps": cine.fps, "pixel_size_mm": cine.pixel_size_mm},
+        "metadata": {"napari_cmunet": {"pixel_size_mm": cine.pixel_size_mm}},
     }
     return [(cine.frames, options, "image")]
