@@ -13,7 +13,9 @@ import pytest
 
 # Set before torch, napari and platformdirs are imported: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-_HOME = tempfile.TemporaryDirectory(prefix="napari-cmunet-tests-")
+_HOME = tempfile.TemporaryDirectory(
+    prefix="napari-cmunet-tests-", ignore_cleanup_errors=True
+)
 os.environ["NAPARI_CONFIG"] = str(Path(_HOME.name) / "settings.yaml")
 for _name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
     os.environ[_name] = str(Path(_HOME.name) / _name.lower())
