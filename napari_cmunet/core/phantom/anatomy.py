@@ -167,8 +167,8 @@ def _folds(rng: np.random.Generator, view: CArm) -> np.ndarray:
     field = np.zeros((view.size, view.size), dtype=np.float32)
     for _ in range(rng.integers(0, 4)):
         turn = rng.uniform(0, 2 * np.pi)
-        size = rng.uniform(60, 260, 3)
-        away = size.mean() + rng.uniform(-20, 55)
+        size = rng.uniform(130, 320, 3)
+        away = size.mean() + rng.uniform(-40, 45)
         middle = away * (np.cos(turn) * view.basis[0] + np.sin(turn) * view.basis[1])
         chord = ellipsoid_thickness(view, middle, np.eye(3), size)
         field += rng.uniform(0.04, 0.35) * np.tanh(chord / rng.uniform(30, 150))
@@ -196,7 +196,7 @@ def _lung_vessels(rng: np.random.Generator, view: CArm) -> np.ndarray:
 
 
 def _lung_texture(rng: np.random.Generator, view: CArm) -> np.ndarray:
-    fine = fractal(rng, view.size, 1.7, 0.06)
+    fine = fractal(rng, view.size, rng.uniform(1.5, 2.2), 0.06)
     return rng.uniform(0.01, 0.045) * fine
 
 
@@ -211,7 +211,7 @@ def _spine(rng: np.random.Generator, view: CArm) -> np.ndarray:
     row = (v - up @ axis) / spacing + rng.uniform(0, 1)
     y = row - np.floor(row) - 0.5  # -0.5..0.5, the disc at the ends
     half = rng.uniform(15, 20)
-    waist = half * (0.93 + 0.16 * np.abs(2 * y) ** 3)
+    waist = half * (0.95 + rng.uniform(0.03, 0.13) * np.abs(2 * y) ** 3)
     soft = rng.uniform(0.8, 2.5)
     inside = _edge(np.abs(x) - waist, soft)
     body = rng.uniform(0.1, 0.42) * inside

@@ -273,7 +273,7 @@ def _make_scene(
         vessels[0 if side == "right" else 1] if rng.random() < 0.1 else None,
         float(rng.choice([0.0, rng.uniform(6, 16)])),
         _make_detector(rng, config, wide),
-        rng.uniform(0.085, 0.2) if wide else rng.uniform(0.13, 0.22),
+        rng.uniform(0.105, 0.21) if wide else rng.uniform(0.13, 0.22),
     )
 
 
@@ -316,7 +316,7 @@ def _make_detector(
     return Detector(
         scatter=rng.uniform(0.1, 0.45),
         blur=rng.uniform(0.3, 0.8) * unit,
-        noise=rng.uniform(0.01, 0.042) if wide else rng.uniform(0.016, 0.034),
+        noise=rng.uniform(0.012, 0.046) if wide else rng.uniform(0.016, 0.034),
         smooth=rng.uniform(0.3, 0.85) * unit**0.5,
         gamma=rng.uniform(0.2, 1.0),
         flatten=rng.uniform(0.1, 0.7),
@@ -324,8 +324,8 @@ def _make_detector(
         sharpen=rng.choice([0.0, rng.uniform(0.2, 1.0), rng.uniform(0.4, 1.4)]),
         sharpen_scale=rng.uniform(1.5, 4.0) * unit,
         grey=grey,
-        contrast=rng.uniform(0.35, 0.75) if wide else rng.uniform(0.42, 0.62),
-        spread=float(rng.lognormal(np.log(0.085), 0.4 if wide else 0.25)),
+        contrast=rng.uniform(0.42, 0.72) if wide else rng.uniform(0.42, 0.62),
+        spread=float(rng.lognormal(np.log(0.095), 0.4 if wide else 0.25)),
         blades=blades,
         outside=outside,
         bits=config.bits,
