@@ -1,0 +1,1 @@
+"""The window: panels and one controller. Qt and napari here, never torch on import."""

@@ -1,0 +1,84 @@
+"""What the reader has done to a mask, and whether an export holds it."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+
+def frames_of(history_item: Iterable[Any], ndim: int, count: int) -> set[int]:
+    """Frames that an undo item of a Labels layer changed.
+
+    Parameters
+    ----------
+    history_item : iterable
+        The value of a ``paint`` event: changes by region, or by index.
+    ndim : int
+        Of the layer; a single frame is always frame 0.
+    count : int
+        Number of frames.
+    """
+    if ndim == 2:
+        return {0}
+    frames: set[int] = set()
+    for change in history_item:
+        where = getattr(change, "slice_key", None)
+        first = (where if where is not None else change[0])[0]
+        if isinstance(first, slice):
+            frames.update(range(*first.indices(count)))
+        else:
+            frames.update(int(f) for f in np.unique(first))
+    return frames
+
+
+def fingerprint(mask: np.ndarray) -> int:
+    """Hash a frame's mask, to tell whether it has changed."""
+    return zlib.crc32(np.ascontiguousarray(mask != 0))
+
+
+class Corrections:
+    """The frames that the reader has painted in, and which of them are exported.
+
+    Parameters
+    ----------
+    mask_of : callable
+        Gives the mask of a frame, (Y, X).
+    """
+
+    def __init__(self, mask_of: Callable[[int], np.ndarray]) -> None:
+        self._mask_of = mask_of
+        self._known: dict[int, int] = {}
+        self._blank: int | None = None
+        #: Frames that the reader has painted in.
+        self.painted: set[int] = set()
+        #: Frames that napari's undo history holds, for whatever reason.
+        self.in_history: set[int] = set()
+        #: The threshold of the last export, None before the first.
+        self.exported_at: float | None = None
+
+    def note_filled(self, frame: int) -> None:
+        """The program has filled this frame; there is nothing to lose in it."""
+        self._known[frame] = fingerprint(self._mask_of(frame))
+
+    def note_export(self, fingerprints: Mapping[int, int], threshold: float) -> None:
+        """An export holds these frames as they were then."""
+        self._known.update(fingerprints)
+        self.exported_at = threshold
+
+    def unsaved(self) -> list[int]:
+        """Frames that were changed and that no export holds as they are."""
+        return sorted(f for f in self.painted | self.in_history if self._changed(f))
+
+    def _changed(self, frame: int) -> bool:
+        mask = self._mask_of(frame)
+        known = self._known.get(frame)
+        if known is None:
+            if self._blank is None:
+                self._blank = fingerprint(np.zeros_like(mask))
+            known = self._blank
+        return fingerprint(mask) != known

@@ -1,0 +1,170 @@
+"""Writing masks: what is written where, off the GUI thread, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.layers import record_of
+from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.provenance import Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+
+    from napari_cmunet.gui.reading import Reading
+
+logger = logging.getLogger(__name__)
+
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+@dataclass(frozen=True)
+class MaskToWrite:
+    """One mask as it was when the export was asked for.
+
+    ``source`` is the image's own file, hashed when the mask is written.
+    """
+
+    reading: Reading
+    path: Path
+    mask: np.ndarray
+    fingerprints: dict[int, int]
+    threshold: float
+    provenance: Provenance
+    pixel_size_mm: tuple[float, float] | None
+    source: Path | None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one mask: ``problem`` is empty if it is on disk."""
+
+    job: MaskToWrite
+    problem: str = ""
+
+
+def file_name(reading: Reading) -> str:
+    """A file name for a reading's mask, made of the image's name."""
+    name = _UNSAFE.sub("_", reading.image.name).strip(". ") or "mask"
+    return f"{name}.tif"
+
+
+def file_names(readings: Iterable[Reading]) -> list[str]:
+    """File names for several masks, no two alike."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for reading in readings:
+        stem = Path(file_name(reading)).stem
+        name, number = f"{stem}.tif", 2
+        # Windows and macOS do not tell upper from lower case.
+        while name.lower() in taken:
+            name, number = f"{stem}-{number}.tif", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def with_suffix(path: str) -> Path:
+    """The path that a person meant: a TIFF."""
+    target = Path(path)
+    if target.suffix.lower() not in (".tif", ".tiff"):
+        target = target.with_name(f"{target.name}.tif")
+    return target
+
+
+def prepare(reading: Reading, path: Path) -> MaskToWrite:
+    """Copy what is to be written. On the GUI thread."""
+    mask, fingerprints = reading.snapshot()
+    own_file = reading.image.source.path
+    record = record_of(reading.image)
+    sources = list(reading.sources.values())
+    last = sources[-1] if sources else None
+    provenance = Provenance(
+        model=last.model if last else None,
+        model_sha256=(last.sha256 or None) if last else None,
+        device=last.device if last else None,
+        threshold=reading.threshold if last else None,
+        source_sha256=record.get("source_sha256"),
+        corrected=any(reading.is_corrected(frame) for frame in range(reading.count)),
+    )
+    return MaskToWrite(
+        reading=reading,
+        path=path,
+        mask=mask,
+        fingerprints=fingerprints,
+        threshold=reading.threshold,
+        provenance=provenance,
+        pixel_size_mm=pixel_size_mm(reading),
+        source=Path(own_file) if own_file else None,
+    )
+
+
+def pixel_size_mm(reading: Reading) -> tuple[float, float] | None:
+    """Pixel size (y, x), where the image's reader has noted it or units say so."""
+    image = reading.image
+    size = record_of(image).get("pixel_size_mm") or image.metadata.get("pixel_size_mm")
+    if size is None and all(str(u) in ("mm", "millimeter") for u in image.units[-2:]):
+        size = image.scale[-2:]
+    try:
+        height, width = (abs(float(value)) for value in size)
+    except (TypeError, ValueError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def write_masks(jobs: Iterable[MaskToWrite]) -> list[Written]:
+    """Write masks one by one; one that fails does not stop the others."""
+    return [_write(job) for job in jobs]
+
+
+def _write(job: MaskToWrite) -> Written:
+    try:
+        provenance = job.provenance
+        if provenance.source_sha256 is None:
+            provenance = replace(provenance, source_sha256=_hash(job.source))
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(job.path, job.mask, provenance, job.pixel_size_mm)
+    except CMUNetError as exc:
+        return Written(job, str(exc))
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        return Written(job, f"{job.path.name} could not be written: {reason}.")
+    except Exception as exc:
+        logger.exception("Export failed")
+        return Written(job, f"{job.path.name} could not be written: {exc}.")
+    return Written(job)
+
+
+def _hash(path: Path | None) -> str | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def summary(results: list[Written]) -> tuple[str, bool]:
+    """Say in words what an export did, and whether all of it went well."""
+    done = [r for r in results if not r.problem]
+    problems = [r.problem for r in results if r.problem]
+    if not problems:
+        if len(done) == 1:
+            path = done[0].job.path
+            return f"Exported {path.name} to {path.parent}.", True
+        return f"Exported {len(done)} masks to {done[0].job.path.parent}.", True
+    text = " ".join(problems[:3])
+    if len(problems) > 3:
+        text += f" And {len(problems) - 3} more."
+    if done:
+        text = f"{len(done)} of {len(results)} masks were exported. {text}"
+    return text, False

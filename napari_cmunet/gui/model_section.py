@@ -1,0 +1,114 @@
+"""Which model runs, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.qt.threading import create_worker
+from qtpy.QtWidgets import QGridLayout, QWidget
+from superqt.utils import signals_blocked
+
+from napari_cmunet.gui.preferences import save_preference
+from napari_cmunet.gui.sections import combo, labelled, text_label
+
+if TYPE_CHECKING:
+    from napari_cmunet.core.models import ModelCard
+    from napari_cmunet.gui.controller import Controller
+
+DEVICE_TEXT = {
+    "auto": "automatic",
+    "cpu": "CPU",
+    "cuda": "graphics card (CUDA)",
+    "mps": "Apple graphics (MPS)",
+}
+
+
+class ModelSection(QWidget):
+    """Combos for model and device, with a line about each."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._controller = controller
+        self._cards: dict[str, ModelCard] = {}
+        self.model = combo("The model that segments from now on")
+        self.about = text_label()
+        self.device = combo("Where the network runs")
+        self.in_use = text_label()
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(4)
+        layout.setColumnStretch(1, 1)
+        layout.addWidget(labelled("M&odel", self.model), 0, 0)
+        layout.addWidget(self.model, 0, 1)
+        layout.addWidget(self.about, 1, 0, 1, 2)
+        layout.addWidget(labelled("&Device", self.device), 2, 0)
+        layout.addWidget(self.device, 2, 1)
+        layout.addWidget(self.in_use, 3, 0, 1, 2)
+        self._show_models([])
+        self.show_devices(("cpu",))
+        self.model.activated.connect(self._on_model)
+        self.device.activated.connect(self._on_device)
+
+    # -- models ---------------------------------------------------------------
+
+    def look_for_models(self) -> None:
+        """List the models of this installation; reads disks, so in a worker."""
+        worker = create_worker(_list_models)
+        worker.returned.connect(self._show_models)
+        worker.start()
+
+    def _show_models(self, found: list[tuple[ModelCard, Path]]) -> None:
+        chosen = self._controller.choice.model
+        with signals_blocked(self.model):
+            self.model.clear()
+            for card, folder in found:
+                # Self-supervised models find no arteries: training starts there.
+                if card.kind == "artery":
+                    self.model.addItem(card.name, folder.name)
+                    self._cards[folder.name] = card
+            if self.model.findData(chosen) < 0:
+                self.model.addItem(Path(chosen).name, chosen)
+            self.model.setCurrentIndex(self.model.findData(chosen))
+        self._tell_about()
+
+    def _on_model(self) -> None:
+        model = self.model.currentData()
+        self._controller.set_choice(model=model)
+        save_preference("model", model)
+        self._tell_about()
+
+    def _tell_about(self) -> None:
+        card = self._cards.get(self.model.currentData())
+        self.about.setText(card.description if card else "")
+        self.about.setVisible(bool(self.about.text()))
+
+    # -- devices --------------------------------------------------------------
+
+    def show_devices(self, devices: tuple[str, ...]) -> None:
+        """Offer the devices of this machine; the chosen one stays in any case."""
+        chosen = self._controller.choice.device
+        names = ["auto", *devices]
+        if chosen not in names:
+            names.append(chosen)
+        with signals_blocked(self.device):
+            self.device.clear()
+            for name in names:
+                self.device.addItem(DEVICE_TEXT.get(name, name), name)
+            self.device.setCurrentIndex(self.device.findData(chosen))
+
+    def _on_device(self) -> None:
+        device = self.device.currentData()
+        self._controller.set_choice(device=device)
+        save_preference("device", device)
+
+    def show_device_in_use(self, text: str) -> None:
+        """Say where the model runs."""
+        self.in_use.setText(text)
+        self.in_use.setVisible(bool(text))
+
+
+def _list_models() -> list[tuple[ModelCard, Path]]:
+    from napari_cmunet.core.models import list_models
+
+    return list_models()

@@ -1,0 +1,320 @@
+"""The CM-UNet panel: pre-segment, correct, export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_cmunet.gui import export
+from napari_cmunet.gui.controller import Controller
+from napari_cmunet.gui.export_dialog import ask_where
+from napari_cmunet.gui.model_section import ModelSection
+from napari_cmunet.gui.panel_state import PanelState, describe
+from napari_cmunet.gui.preferences import save_preference
+from napari_cmunet.gui.sections import (
+    KeyList,
+    NameCombo,
+    ToolRow,
+    WorkBar,
+    button,
+    check,
+    column,
+    heading,
+    labelled,
+    row,
+    text_label,
+)
+from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.threshold_slider import ThresholdSlider
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_cmunet.gui.prediction import Engine
+
+_WARM_UP_AFTER_MS = 500
+NOT_A_DEVICE = "Research use only. Not a medical device."
+
+
+class CMUNetPanel(QWidget):
+    """The panel of one viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer; napari hands over its own.
+    parent : QWidget, optional
+    controller : Controller, optional
+        Made for the viewer where not given.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        parent: QWidget | None = None,
+        *,
+        controller: Controller | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName("cmunet_panel")
+        self.controller = controller or Controller(viewer)
+        self._viewer = viewer
+        self._state = PanelState()
+        self._exporting = None
+        self._docked = False
+        self._shown_once = False
+        self._build()
+        self._connect()
+        self._shortcuts = Shortcuts(viewer, self.controller, self.threshold.step)
+        # Many things change at once; the panel is brought up to date once for all.
+        self._refresh_soon = QTimer(self)
+        self._refresh_soon.setSingleShot(True)
+        self._refresh_soon.timeout.connect(self.refresh)
+        self.controller.changed.connect(self._on_changed)
+        self.refresh()
+
+    # -- building -------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.image = NameCombo("The image that is worked on; follows the layer list")
+        self.on_opening = check(
+            "&Pre-segment on opening",
+            "Find the arteries of every image as soon as it is opened",
+        )
+        self.on_opening.setChecked(self.controller.pre_segment)
+        self.segment = button(
+            "&Segment arteries", "Find the arteries of this image now"
+        )
+        self.work = WorkBar()
+        self.status = text_label()
+        self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
+        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.tools = ToolRow()
+        self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
+        self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
+        self.reset = button(
+            "Back to prediction",
+            "Replace your own mask of the shown frame by the prediction at this "
+            "threshold. Can be undone.",
+        )
+        self.again = button(
+            "&Make the mask again", "Make a new mask from the prediction"
+        )
+        self.threshold = ThresholdSlider()
+        tip = (
+            "How sure the model has to be before a pixel counts as artery. Lower finds "
+            "more. Your own corrections stay. One drag is one undo step."
+        )
+        self.threshold.slider.setToolTip(tip)
+        self.threshold.number.setToolTip(tip)
+        self.threshold_note = text_label()
+        self.mask_shown = check("Show mask", "Show the mask")
+        self.outline = check("Outline", "Show the mask as an outline (O)")
+        self.prediction_shown = check(
+            "Prediction", "Show what the model has found, as a thin line (G)"
+        )
+        self.export = button(
+            "&Export mask…",
+            "Write the mask as TIFF: 0 background, 255 artery, where it comes from "
+            "inside",
+        )
+        self.saved = text_label()
+        self.model = ModelSection(self.controller)
+        self.keys = KeyList(listed_keys())
+        self.notice = text_label(NOT_A_DEVICE)
+        self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+
+        inside = QWidget()
+        content = column(
+            row(labelled("&Image", self.image), self.image, stretch=1),
+            self.segment,
+            self.on_opening,
+            self.work,
+            self.status,
+            heading("Correct the mask"),
+            self.again,
+            self.tools,
+            row(self.undo, self.redo, self.reset),
+            row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
+            self.threshold_note,
+            row(
+                self.mask_shown,
+                self.outline,
+                self.prediction_shown,
+            ),
+            heading("Export"),
+            self.export,
+            self.saved,
+            heading("Model"),
+            self.model,
+            heading("Keys"),
+            self.keys,
+        )
+        content.setContentsMargins(8, 4, 8, 4)
+        content.addStretch(1)
+        inside.setLayout(content)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(inside)
+        self._scroll = scroll
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 4)
+        outer.setSpacing(4)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.notice)
+        self.setMinimumWidth(300)
+
+    def _connect(self) -> None:
+        controller = self.controller
+        self.image.chosen.connect(self._on_image_chosen)
+        self.on_opening.toggled.connect(self._on_opening_toggled)
+        self.segment.clicked.connect(controller.segment)
+        self.work.cancel.clicked.connect(controller.cancel)
+        self.tools.picked.connect(self._on_tool)
+        self.undo.clicked.connect(controller.undo)
+        self.redo.clicked.connect(controller.redo)
+        self.reset.clicked.connect(controller.reset_frame)
+        self.again.clicked.connect(controller.make_mask_again)
+        self.threshold.grabbed.connect(controller.begin_threshold)
+        self.threshold.moved.connect(self._on_threshold)
+        self.threshold.released.connect(controller.end_threshold)
+        self.mask_shown.clicked.connect(controller.set_mask_visible)
+        self.outline.clicked.connect(controller.set_outline)
+        self.prediction_shown.clicked.connect(controller.set_prediction_visible)
+        self.export.clicked.connect(self.export_masks)
+        controller.runner.engine_ready.connect(self._on_engine)
+
+    # -- what the user does ---------------------------------------------------
+
+    def _on_image_chosen(self, index: int) -> None:
+        if 0 <= index < len(self.controller.readings):
+            self.controller.activate(self.controller.readings[index])
+
+    def _on_opening_toggled(self, on: bool) -> None:
+        self.controller.pre_segment = on
+        save_preference("pre_segment", on)
+
+    def _on_tool(self, mode: str) -> None:
+        mask = self.controller.mask_in_hand()
+        if mask is not None:
+            mask.mode = mode
+        self._on_changed()
+
+    def _on_engine(self, engine: Engine) -> None:
+        self.model.show_devices(engine.devices)
+
+    def _on_threshold(self, value: float, join: bool) -> None:
+        self.controller.move_threshold(value, join=join)
+
+    # -- showing --------------------------------------------------------------
+
+    def _on_changed(self) -> None:
+        if not self._refresh_soon.isActive():
+            self._refresh_soon.start(0)
+
+    def refresh(self) -> None:
+        """Show the controller's state as it is now."""
+        state = self._state = describe(self.controller)
+        self.image.show_names(state.images, state.active, "no image open")
+        self.segment.setText(state.segment_text)
+        self.segment.setEnabled(state.can_segment)
+        self.work.show_work(state.busy, state.done, state.total, state.time_left)
+        self.status.setText(state.status)
+        self.status.setStyleSheet("font-weight: bold;" if state.failed else "")
+        self.again.setVisible(state.mask_missing)
+        for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
+            widget.setEnabled(state.can_correct)
+        self.tools.show_mode(state.mode)
+        self.reset.setEnabled(state.can_reset)
+        self.reset.setText(state.reset_text)
+        self.mask_shown.setChecked(state.mask_visible)
+        self.outline.setChecked(state.outline)
+        self.prediction_shown.setEnabled(state.has_prediction)
+        self.prediction_shown.setChecked(state.prediction_visible)
+        self.threshold.setEnabled(state.can_cut)
+        self.threshold.show_value(state.threshold)
+        self.threshold_note.setText(state.threshold_note)
+        self.threshold_note.setVisible(bool(state.threshold_note))
+        self.saved.setText(state.saved)
+        self.saved.setVisible(bool(state.saved))
+        self.saved.setStyleSheet("font-weight: bold;" if state.unsaved else "")
+        self.export.setText(state.export_text)
+        self.export.setEnabled(state.can_export and self._exporting is None)
+        self.model.show_device_in_use(state.device_in_use)
+
+    # -- export ---------------------------------------------------------------
+
+    def export_masks(self) -> None:
+        """Ask where the masks go and write them."""
+        readings = [r for r in self.controller.readings if r.usable_mask]
+        if not readings or self._exporting is not None:
+            return
+        where = ask_where(readings, self.controller.export_folder(), self)
+        jobs = [export.prepare(reading, path) for reading, path in where]
+        if not jobs:
+            return
+        self._exporting = create_worker(export.write_masks, jobs)
+        self._exporting.returned.connect(self._on_exported)
+        self._exporting.finished.connect(self._on_export_finished)
+        self.controller.say(f"Exporting to {jobs[0].path.parent}…")
+        self._exporting.start()
+
+    def _on_exported(self, results: list[export.Written]) -> None:
+        text, good = export.summary(results)
+        self.controller.note_export(results)
+        self.controller.say(text, failed=not good)
+        (show_info if good else show_error)(text)
+
+    def _on_export_finished(self) -> None:
+        self._exporting = None
+        self._on_changed()
+
+    # -- life -----------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Stop work, give back keys; layers stay. Safe to call more than once."""
+        self._refresh_soon.stop()
+        self.controller.changed.disconnect(self._on_changed, missing_ok=True)
+        self._shortcuts.unbind(self._viewer)
+        self.controller.detach()
+
+    def _wake_up(self) -> None:
+        if self.controller.attached:
+            return
+        self.controller.attach()
+        self.controller.changed.connect(self._on_changed)
+        self._shortcuts = Shortcuts(self._viewer, self.controller, self.threshold.step)
+        self.refresh()
+
+    def showEvent(self, event) -> None:
+        super().showEvent(event)
+        if not self._shown_once:
+            self._shown_once = True
+            self.model.look_for_models()
+            QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
+
+    def _warm_up(self) -> None:
+        # The model is loaded while the user looks for a file.
+        if self.controller.attached:
+            self.controller.warm_up()
+
+    def event(self, event: QEvent) -> bool:
+        # napari closes a dock by taking the widget out of it, without closing it.
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+                self._wake_up()
+            elif self._docked:
+                self.shut_down()
+        return super().event(event)
+
+    def closeEvent(self, event) -> None:
+        self.shut_down()
+        super().closeEvent(event)

@@ -1,0 +1,197 @@
+"""What the panel shows, as one value made from the controller's state.
+
+No widget is known here, so that every text and every greyed-out button can be tested
+without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_cmunet.core.threshold import DEFAULT_THRESHOLD
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.reading import Reading
+
+
+@dataclass(frozen=True)
+class PanelState:
+    """Everything that changes in the panel.
+
+    ``done`` and ``total`` are frames; a total of 0 while busy means that nobody knows.
+    """
+
+    images: tuple[str, ...] = ()
+    active: int = -1
+    status: str = ""
+    failed: bool = False
+    busy: bool = False
+    done: int = 0
+    total: int = 0
+    time_left: str = ""
+    segment_text: str = "Segment arteries"
+    can_segment: bool = False
+    mask_missing: bool = False
+    can_correct: bool = False
+    can_reset: bool = False
+    reset_text: str = "Back to the prediction"
+    mode: str = ""
+    mask_visible: bool = False
+    outline: bool = False
+    has_prediction: bool = False
+    prediction_visible: bool = False
+    can_cut: bool = False
+    threshold: float = DEFAULT_THRESHOLD
+    threshold_note: str = ""
+    saved: str = ""
+    unsaved: bool = False
+    can_export: bool = False
+    export_text: str = "&Export mask…"
+    device_in_use: str = ""
+
+
+def describe(controller: Controller) -> PanelState:
+    """Put the controller's state into words."""
+    reading = controller.active
+    readings = controller.readings
+    names = tuple(_name(controller, r) for r in readings)
+    masks = [r for r in readings if r.usable_mask]
+    common = {
+        "images": names,
+        "active": readings.index(reading) if reading in readings else -1,
+        "can_export": bool(masks),
+        "export_text": "&Export masks…" if len(masks) > 1 else "&Export mask…",
+        "device_in_use": _device(controller),
+        **_work(controller),
+    }
+    if reading is None:
+        status = (
+            controller.message
+            or "Open an angiogram: drag a file onto the window, or use File > Open."
+        )
+        return PanelState(status=status, failed=controller.failed, **common)
+    if reading.why_not is not None:
+        return PanelState(status=reading.why_not, **common)
+
+    frame = controller.shown(reading)
+    mask = reading.mask if reading.usable_mask else None
+    threshold = float(reading.thresholds[frame])
+    if reading.steps.dragging:
+        threshold = reading.threshold
+    unsaved = reading.corrections.unsaved() if mask is not None else []
+    return PanelState(
+        status=_status(controller, reading, frame),
+        failed=controller.failed,
+        segment_text=_segment_text(controller, reading),
+        can_segment=reading is not controller.predicting,
+        mask_missing=mask is None and (reading.mask_was_deleted or bool(reading.mask)),
+        can_correct=mask is not None,
+        can_reset=mask is not None
+        and reading.has_prediction(frame)
+        and reading.is_corrected(frame),
+        reset_text="Frame back to prediction"
+        if reading.is_cine
+        else "Back to prediction",
+        mode=str(mask.mode) if mask is not None else "",
+        mask_visible=mask is not None and mask.visible,
+        outline=mask is not None and mask.contour > 0,
+        has_prediction=bool(reading.sources),
+        prediction_visible=reading.prediction is not None
+        and reading.prediction.visible,
+        can_cut=mask is not None and bool(reading.sources),
+        threshold=threshold,
+        threshold_note=(
+            "Acts on this frame and on every frame you have not corrected."
+            if reading.is_cine
+            else ""
+        ),
+        saved=_saved(reading, unsaved) if mask is not None else "",
+        unsaved=bool(unsaved),
+        **common,
+    )
+
+
+def _name(controller: Controller, reading: Reading) -> str:
+    gone = reading.image not in controller.viewer.layers
+    return f"{reading.image.name} (image closed)" if gone else reading.image.name
+
+
+def _device(controller: Controller) -> str:
+    engine = controller.runner.engine
+    return "" if engine is None else f"In use: {engine.device_text()}"
+
+
+def _work(controller: Controller) -> dict:
+    runner = controller.runner
+    if not runner.running:
+        return {}
+    done, total = runner.progress
+    if runner.loading:
+        return {"busy": True}
+    return {
+        "busy": True,
+        "done": done,
+        "total": total if total > 1 else 0,
+        "time_left": _time_left(runner.seconds_left),
+    }
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    return f"about {round(seconds / 60)} min left"
+
+
+def _segment_text(controller: Controller, reading: Reading) -> str:
+    waiting = len(reading.waiting_frames())
+    if not reading.sources or (waiting == reading.count and waiting == 1):
+        return "&Segment arteries"
+    if 0 < waiting < reading.count:
+        return f"&Segment the other {waiting} frames"
+    return "&Segment again"
+
+
+def _status(controller: Controller, reading: Reading, frame: int) -> str:
+    if controller.message:
+        return controller.message
+    if controller.runner.running and controller.runner.loading:
+        return "Loading the model. The first time takes a few seconds."
+    if reading is controller.predicting:
+        if not reading.is_cine:
+            return "Segmenting the arteries…"
+        done, total = controller.runner.progress
+        text = f"Segmenting the arteries: {done} of {total} frames."
+        if reading.usable_mask:
+            text += " You can correct meanwhile."
+        return text
+    if reading in controller.queued:
+        return "This image is segmented next."
+    if not reading.sources:
+        return "Press Segment to find the arteries."
+    if reading.mask is None:
+        return "The mask was deleted."
+    if not reading.usable_mask:
+        return "The mask no longer has the size of the image."
+    if not reading.has_prediction(frame):
+        return "This frame is not segmented yet."
+    if not reading.mask.visible:
+        return "The mask is hidden."
+    return "Arteries found. Correct the mask with the brush, then export it."
+
+
+def _saved(reading: Reading, unsaved: list[int]) -> str:
+    exported = reading.corrections.exported_at
+    if unsaved and reading.is_cine:
+        frames = f"{len(unsaved)} frame" + ("s" if len(unsaved) > 1 else "")
+        return f"Corrections in {frames} are not exported."
+    if unsaved:
+        return "Your corrections are not exported."
+    if exported is None:
+        return "Not exported yet."
+    if exported != reading.threshold:
+        return "The threshold has changed since the export."
+    return "Exported as it is."

@@ -1,0 +1,326 @@
+"""One image being read: its layers, its prediction and its mask.
+
+The layers are held by reference. Names, order and selection mean nothing here, and
+any layer may be gone at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.core.threshold import DEFAULT_THRESHOLD, mask_at
+from napari_cmunet.gui.corrections import Corrections, fingerprint, frames_of
+from napari_cmunet.gui.layers import (
+    frame_shape,
+    is_cine,
+    make_mask_layer,
+    make_prediction_layer,
+    why_not,
+)
+from napari_cmunet.gui.threshold_steps import ThresholdSteps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.layers import Image, Labels, Layer
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model made a prediction."""
+
+    model: str
+    sha256: str
+    device: str
+    threshold: float
+
+
+class Reading:
+    """The state of one image.
+
+    Parameters
+    ----------
+    image : Image
+        A frame or a cine.
+    threshold : float
+        Where the mask starts.
+    """
+
+    def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
+        self.image = image
+        self.why_not = why_not(image)
+        self.prediction: Labels | None = None
+        self.mask: Labels | None = None
+        self.mask_was_deleted = False
+        self.prediction_was_deleted = False
+        self.show_prediction = True
+        self.threshold = threshold
+        self.shape = frame_shape(image) if self.why_not is None else (0, 0, 0)
+        self._new_pixels()
+
+    def _new_pixels(self) -> None:
+        frames = self.shape[0]
+        self.probability = np.zeros(self.shape, np.uint8)
+        self.predicted = np.zeros(frames, bool)
+        #: The threshold at which each frame's mask was cut.
+        self.thresholds = np.full(frames, self.threshold)
+        self.sources: dict[int, Source] = {}
+        self.corrections = Corrections(self.mask_frame)
+        self.steps = ThresholdSteps(self)
+        self._busy = False
+
+    @property
+    def is_cine(self) -> bool:
+        """Whether there is more than a single frame."""
+        return is_cine(self.image)
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return self.shape[0]
+
+    @property
+    def image_changed(self) -> bool:
+        """Whether the image now has pixels of another shape."""
+        return self.why_not is None and frame_shape(self.image) != self.shape
+
+    @property
+    def usable_mask(self) -> bool:
+        """Whether there is a mask that still fits the image."""
+        if self.mask is None:
+            return False
+        return self.mask.data.shape == self._layer_shape
+
+    @property
+    def _layer_shape(self) -> tuple[int, ...]:
+        return self.shape if self.is_cine else self.shape[1:]
+
+    def mask_frame(self, frame: int) -> np.ndarray:
+        """Return a frame of the mask, as a view of the layer's own array."""
+        return self.mask.data[frame] if self.mask.ndim == 3 else self.mask.data
+
+    # -- layers ---------------------------------------------------------------
+
+    def _as_layer_data(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels if self.is_cine else pixels[0]
+
+    def layers(self) -> list[Layer]:
+        """Return the layers that there are, the lowest first."""
+        return [
+            layer
+            for layer in (self.image, self.prediction, self.mask)
+            if layer is not None
+        ]
+
+    def overlays(self) -> list[Layer]:
+        """Return the layers that lie over the image."""
+        return [layer for layer in self.layers() if layer is not self.image]
+
+    def new_prediction_layer(self) -> Labels:
+        """Make the layer that shows what the model has found."""
+        found = np.zeros(self.shape, np.uint8)
+        for frame in self.sources:
+            found[frame] = self._found(frame)
+        self.prediction = make_prediction_layer(self.image, self._as_layer_data(found))
+        self.prediction.visible = self.show_prediction
+        self.prediction_was_deleted = False
+        return self.prediction
+
+    def _found(self, frame: int) -> np.ndarray:
+        # At the model's own threshold: the slider moves the mask, not the prediction.
+        return mask_at(self.probability[frame], self.sources[frame].threshold)
+
+    def new_mask_layer(self) -> Labels:
+        """Make a fresh mask, cut from whatever has been predicted."""
+        blank = np.zeros(self.shape, np.uint8)
+        self.mask = make_mask_layer(self.image, self._as_layer_data(blank))
+        self.mask_was_deleted = False
+        self.corrections = Corrections(self.mask_frame)
+        self.steps = ThresholdSteps(self)
+        self.thresholds[:] = self.threshold
+        for frame in self.sources:
+            self.mask_frame(frame)[...] = self._cut(frame)
+            self.corrections.note_filled(frame)
+        self.mask.refresh()
+        return self.mask
+
+    def forget_mask(self) -> None:
+        """The mask layer is gone."""
+        self.mask = None
+        self.mask_was_deleted = True
+
+    def forget_prediction(self) -> None:
+        """The prediction layer is gone; the probability itself is kept."""
+        self.prediction = None
+        self.prediction_was_deleted = True
+        self.show_prediction = False
+
+    # -- prediction -----------------------------------------------------------
+
+    def waiting_frames(self) -> list[int]:
+        """Frames without a prediction."""
+        return [int(f) for f in np.flatnonzero(~self.predicted)]
+
+    def has_prediction(self, frame: int) -> bool:
+        """Whether a probability is there, be it of an earlier model."""
+        return frame in self.sources
+
+    def start_over(self) -> None:
+        """Forget that anything was predicted; masks stay until they are replaced."""
+        self.predicted[:] = False
+
+    def set_prediction(
+        self, frame: int, probability: np.ndarray, source: Source, shown: int
+    ) -> bool:
+        """Take in a predicted frame; fill the mask where nobody has painted.
+
+        The fill is no undo step: it happens only in frames that the undo history
+        does not hold. A frame that it holds through a threshold step alone is
+        replaced by an undoable step.
+
+        Returns
+        -------
+        bool
+            False if the frame holds the reader's own work and so was left as it is.
+        """
+        mine = self.usable_mask and self.is_corrected(frame)
+        self.probability[frame] = probability
+        self.predicted[frame] = True
+        self.sources[frame] = source
+        self._show_found(frame, shown)
+        if not self.usable_mask or mine:
+            return not mine
+        self.thresholds[frame] = self.threshold
+        if frame in self.corrections.in_history:
+            self._replace(frame, self._cut(frame))
+        else:
+            self.mask_frame(frame)[...] = self._cut(frame)
+            if frame == shown:
+                self.refresh_mask()
+        self.steps.rebase(frame)
+        self.corrections.note_filled(frame)
+        return True
+
+    def _show_found(self, frame: int, shown: int) -> None:
+        layer = self.prediction
+        if layer is None or layer.data.shape != self._layer_shape:
+            return
+        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self._found(frame)
+        if frame == shown:
+            layer.refresh(extent=False)
+
+    def is_corrected(self, frame: int) -> bool:
+        """Whether a frame's mask holds more than the program has put there."""
+        if frame in self.corrections.painted:
+            return True
+        mask = self.mask_frame(frame)
+        if frame not in self.sources:
+            return bool(mask.any())
+        return not np.array_equal(mask != 0, self._cut(frame))
+
+    def _cut(self, frame: int) -> np.ndarray:
+        return mask_at(self.probability[frame], self.thresholds[frame])
+
+    # -- changes that can be undone -------------------------------------------
+
+    def _replace(self, frame: int, wanted: np.ndarray) -> None:
+        """Set a frame of the mask in one undo step."""
+        rows, columns = np.nonzero((self.mask_frame(frame) != 0) != wanted)
+        self.write(frame, (rows, columns), wanted[rows, columns].astype(np.uint8))
+
+    def write(
+        self,
+        frame: int,
+        where: tuple[np.ndarray, np.ndarray],
+        values: np.ndarray | int,
+    ) -> None:
+        """Set pixels of a frame through napari's own undo history."""
+        if not len(where[0]):
+            return
+        if self.mask.ndim == 3:
+            where = (np.full(len(where[0]), frame), *where)
+        self._busy = True
+        try:
+            self.mask.data_setitem(where, values)
+        finally:
+            self._busy = False
+        self.corrections.in_history.add(frame)
+
+    def undo_quietly(self) -> None:
+        """Take back the last undo step, which the caller knows to be its own."""
+        self._busy = True
+        try:
+            self.mask.undo()
+        finally:
+            self._busy = False
+
+    def refresh_mask(self) -> None:
+        """Draw the mask again after a change that napari has not made itself."""
+        self._busy = True
+        try:
+            self.mask.refresh(extent=False, highlight=False)
+        finally:
+            self._busy = False
+
+    # -- what the layer tells -------------------------------------------------
+
+    def on_paint(self, history_item: Iterable) -> bool:
+        """The mask was changed. Return True if it was the reader who did it."""
+        if self._busy:
+            return False
+        frames = frames_of(history_item, self.mask.ndim, self.count)
+        self.corrections.painted |= frames
+        self.corrections.in_history |= frames
+        self.steps.on_reader_stroke()
+        return True
+
+    def on_redraw(self) -> bool:
+        """The mask was drawn anew. Return True if that was an undo of a threshold."""
+        if self._busy or not self.usable_mask:
+            return False
+        return self.steps.settle()
+
+    def on_data_replaced(self) -> None:
+        """Another array was put into the layer: all of it is the reader's now."""
+        self.steps.forget()
+        if self.usable_mask:
+            self.corrections.painted.update(
+                f for f in range(self.count) if self.is_corrected(f)
+            )
+
+    def on_image_replaced(self) -> None:
+        """Another array was put into the image layer."""
+        self.why_not = why_not(self.image)
+        shape = frame_shape(self.image) if self.why_not is None else (0, 0, 0)
+        if shape == self.shape:
+            self.predicted[:] = False
+            return
+        # Nothing of before fits: prediction and mask are no longer this image's.
+        self.shape = shape
+        self.prediction = self.mask = None
+        self.mask_was_deleted = self.prediction_was_deleted = False
+        self._new_pixels()
+
+    def start_threshold(self, threshold: float) -> None:
+        """Begin at what the model's card recommends, if nothing is cut yet."""
+        if not self.sources and not self.corrections.in_history:
+            self.threshold = threshold
+            self.thresholds[:] = threshold
+
+    def next_out_of_date(self) -> int | None:
+        """Return a frame that has yet to follow the threshold."""
+        late = (self.steps.out_of_date(f) for f in range(self.count))
+        return next((f for f, is_late in enumerate(late) if is_late), None)
+
+    # -- export ---------------------------------------------------------------
+
+    def snapshot(self) -> tuple[np.ndarray, dict[int, int]]:
+        """Copy the mask as bool, with the fingerprints of its frames."""
+        for frame in range(self.count):
+            self.steps.bring_up_to_date(frame)
+        mask = np.array(self.mask.data != 0)
+        frames = mask if mask.ndim == 3 else mask[None]
+        return mask, {i: fingerprint(f) for i, f in enumerate(frames)}

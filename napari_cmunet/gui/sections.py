@@ -1,0 +1,213 @@
+"""The parts of the panel, from top to bottom. They show; the panel connects them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import signals_blocked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from qtpy.QtWidgets import QLayout
+
+# Controls are reached by Tab, but a click leaves the keys with the canvas: P, E or
+# Ctrl+Z must work right after a button or the slider was used.
+TAB_ONLY = Qt.FocusPolicy.TabFocus
+
+
+def text_label(text: str = "") -> QLabel:
+    """Make a label that wraps instead of widening the dock."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    return label
+
+
+def heading(text: str) -> QLabel:
+    """Make the title of a section."""
+    label = QLabel(f"<b>{escape(text)}</b>")
+    label.setContentsMargins(0, 6, 0, 0)
+    return label
+
+
+def button(text: str, tip: str) -> QPushButton:
+    """Make a push button."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.setFocusPolicy(TAB_ONLY)
+    return made
+
+
+def check(text: str, tip: str) -> QCheckBox:
+    """Make a check box."""
+    made = QCheckBox(text)
+    made.setToolTip(tip)
+    made.setFocusPolicy(TAB_ONLY)
+    return made
+
+
+def combo(tip: str) -> QComboBox:
+    """Make a combo box that does not widen the dock for a long name."""
+    made = QComboBox()
+    made.setToolTip(tip)
+    made.setFocusPolicy(TAB_ONLY)
+    made.setMinimumContentsLength(8)
+    made.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    return made
+
+
+def labelled(text: str, widget: QWidget) -> QLabel:
+    """Make a label whose mnemonic leads to the widget."""
+    label = QLabel(text)
+    label.setBuddy(widget)
+    return label
+
+
+class NameCombo(QComboBox):
+    """Chooses one of several named things, by position: names may be alike."""
+
+    chosen = Signal(int)
+
+    def __init__(self, tip: str) -> None:
+        super().__init__()
+        self.setToolTip(tip)
+        self.setFocusPolicy(TAB_ONLY)
+        self.setMinimumContentsLength(8)
+        self.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self._shown: tuple[str, ...] | None = None
+        self.activated.connect(self.chosen)
+
+    def show_names(self, names: Sequence[str], active: int, empty: str) -> None:
+        """Show these names, one of them chosen, or a word for none."""
+        names = tuple(names)
+        with signals_blocked(self):
+            if names != self._shown:
+                self._shown = names
+                self.clear()
+                self.addItems(names or (empty,))
+                self.setEnabled(bool(names))
+            self.setCurrentIndex(max(0, active))
+
+
+class ToolRow(QWidget):
+    """The tools of a mask; shows which one is in hand."""
+
+    picked = Signal(str)
+
+    TOOLS = (
+        ("paint", "Paint", "Draw artery with the brush (P)"),
+        ("erase", "Erase", "Take artery away with the brush (E)"),
+        ("fill", "Fill", "Fill an enclosed area with one click (F)"),
+        ("pan_zoom", "Move", "Drag moves the image (Z), as holding Space does"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buttons: dict[str, QPushButton] = {}
+        self._group = QButtonGroup(self)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        for mode, text, tip in self.TOOLS:
+            tool = button(text, tip)
+            tool.setCheckable(True)
+            tool.clicked.connect(self._on_clicked)
+            self._group.addButton(tool)
+            self._buttons[mode] = tool
+            layout.addWidget(tool)
+
+    def show_mode(self, mode: str) -> None:
+        """Show the tool in hand; none of ours for napari's other tools."""
+        self._group.setExclusive(False)
+        for name, tool in self._buttons.items():
+            tool.setChecked(name == mode)
+        self._group.setExclusive(mode in self._buttons)
+
+    def _on_clicked(self) -> None:
+        for name, tool in self._buttons.items():
+            if tool is self.sender():
+                self.picked.emit(name)
+
+
+class WorkBar(QWidget):
+    """Progress, time left and Cancel, in a place of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.time_left = QLabel()
+        self.cancel = button("Ca&ncel", "Stop segmenting; frames already done are kept")
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.bar, 0, 0)
+        layout.addWidget(self.cancel, 0, 1)
+        layout.addWidget(self.time_left, 1, 0, 1, 2)
+        self.setVisible(False)
+
+    def show_work(self, busy: bool, done: int, total: int, time_left: str) -> None:
+        """Show how far the work is; a total of 0 means that nobody knows."""
+        self.setVisible(busy)
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        self.time_left.setText(time_left)
+
+
+class KeyList(QLabel):
+    """Two columns of keys and what they do."""
+
+    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
+        super().__init__()
+        rows = "".join(
+            f"<tr><td style='padding-right:8px'><b>{escape(_spell(key))}</b></td>"
+            f"<td>{escape(text)}</td></tr>"
+            for key, text in keys
+        )
+        self.setTextFormat(Qt.TextFormat.RichText)
+        self.setText(f"<table cellspacing='0'>{rows}</table>")
+
+
+def _spell(key: str) -> str:
+    return key.replace(",", ", (comma)").replace(".", ". (dot)")
+
+
+def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:
+    """Stack widgets and layouts."""
+    layout = QVBoxLayout()
+    layout.setSpacing(spacing)
+    for item in items:
+        if isinstance(item, QWidget):
+            layout.addWidget(item)
+        else:
+            layout.addLayout(item)
+    return layout
+
+
+def row(*items: QWidget, stretch: int | None = None) -> QHBoxLayout:
+    """Put widgets side by side; one of them may take the room that is left."""
+    layout = QHBoxLayout()
+    layout.setSpacing(4)
+    for index, item in enumerate(items):
+        layout.addWidget(item, 1 if index == stretch else 0)
+    return layout

@@ -1,0 +1,128 @@
+"""Keys: napari's own, as they are listed in the panel, and a few of ours.
+
+Ours are bound to the viewer, never over a key that is taken, and unbound again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.settings import get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari.components import ViewerModel
+
+    from napari_cmunet.gui.controller import Controller
+
+PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "O", "G", ",", "."
+
+# What the panel lists: napari's own actions by name, so that keys which the user has
+# changed in Preferences are shown as they are, and keys that are as written here.
+_LISTED = (
+    (("napari:activate_labels_paint_mode",), "paint artery"),
+    (("napari:activate_labels_erase_mode",), "erase"),
+    (("napari:activate_labels_fill_mode",), "fill"),
+    (
+        ("napari:decrease_brush_size", "napari:increase_brush_size"),
+        "smaller, larger brush",
+    ),
+    (("napari:hold_for_pan_zoom",), "hold and drag: move the image"),
+    (("Ctrl+Z",), "undo"),
+    (("Ctrl+Shift+Z",), "redo"),
+    ((LOWER, HIGHER), "lower, higher threshold"),
+    ((PEEK,), "hold: see the vessel beneath"),
+    ((OUTLINE,), "mask as outline"),
+    ((PREDICTION,), "show the prediction"),
+)
+
+
+def listed_keys() -> list[tuple[str, str]]:
+    """Return (keys, what they do) for the panel's list."""
+    bound = get_settings().shortcuts.shortcuts
+    return [
+        ("  ".join(_key(name, bound) for name in names), text)
+        for names, text in _LISTED
+    ]
+
+
+def _key(name: str, bound: Mapping) -> str:
+    if not name.startswith("napari:"):
+        return name
+    keys = [str(binding) for binding in bound.get(name, [])]
+    # Of several keys the letter is easier to keep in mind than the digit.
+    keys.sort(key=str.isdigit)
+    return keys[0] if keys else "(none)"
+
+
+class Shortcuts:
+    """The keys of one panel on one viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    controller : Controller
+    step_threshold : callable
+        Moves the threshold by hundredths.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        controller: Controller,
+        step_threshold: Callable[[int], None],
+    ) -> None:
+        self._controller = controller
+        self._step_threshold = step_threshold
+        self._bound: dict[str, Callable] = {}
+        self._bind(viewer)
+
+    def _bind(self, viewer: ViewerModel) -> None:
+        # Plain functions: napari tells a press from a release by the generator.
+        controller, step = self._controller, self._step_threshold
+
+        def peek(_viewer):
+            layers = controller.active.overlays() if controller.active else []
+            shown = [layer for layer in layers if layer.visible]
+            for layer in shown:
+                layer.visible = False
+            yield
+            for layer in shown:
+                layer.visible = True
+
+        def outline(_viewer) -> None:
+            controller.toggle_outline()
+
+        def prediction(_viewer) -> None:
+            reading = controller.active
+            if reading is not None:
+                layer = reading.prediction
+                controller.set_prediction_visible(layer is None or not layer.visible)
+
+        def lower(_viewer) -> None:
+            step(-1)
+
+        def higher(_viewer) -> None:
+            step(1)
+
+        for key, function in (
+            (PEEK, peek),
+            (OUTLINE, outline),
+            (PREDICTION, prediction),
+            (LOWER, lower),
+            (HIGHER, higher),
+        ):
+            try:
+                viewer.bind_key(key, function)
+            except ValueError:  # taken by another plugin or by the user
+                continue
+            self._bound[key] = function
+
+    def unbind(self, viewer: ViewerModel) -> None:
+        """Give the keys back, those that are still ours."""
+        for key, function in self._bound.items():
+            taken = viewer.bind_key(key, None)
+            if taken is not None and taken is not function:
+                viewer.bind_key(key, taken)
+        self._bound.clear()

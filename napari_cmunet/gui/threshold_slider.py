@@ -1,0 +1,101 @@
+"""A labelled slider from 0 to 1 that tells a drag from a step."""
+
+from __future__ import annotations
+
+import time
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QWidget
+from superqt.utils import signals_blocked
+
+_STEPS = 100
+# Steps that follow each other within this time are one undo step.
+_JOIN_SECONDS = 1.0
+
+
+class ThresholdSlider(QWidget):
+    """Slider and number field for a threshold in steps of 0.01.
+
+    Signals
+    -------
+    grabbed, released
+        The handle is taken and let go; moves in between are one change.
+    moved : float, bool
+        The new value, and whether it goes on from a step just made by key or wheel.
+    """
+
+    grabbed = Signal()
+    moved = Signal(float, bool)
+    released = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.slider = _Slider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, _STEPS)
+        self.slider.setPageStep(5)
+        self.number = QDoubleSpinBox()
+        self.number.setRange(0, 1)
+        self.number.setSingleStep(1 / _STEPS)
+        self.number.setDecimals(2)
+        self.number.setKeyboardTracking(False)
+        self.number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.number.setFixedWidth(8 * self.number.fontMetrics().averageCharWidth())
+        self.number.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._last_step = float("-inf")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.slider, 1)
+        layout.addWidget(self.number)
+        self.setFocusProxy(self.slider)
+        self.slider.sliderPressed.connect(self.grabbed)
+        self.slider.sliderReleased.connect(self.released)
+        self.slider.valueChanged.connect(self._on_slider)
+        self.number.valueChanged.connect(self._on_number)
+
+    def value(self) -> float:
+        """Return the threshold."""
+        return self.slider.value() / _STEPS
+
+    def show_value(self, value: float) -> None:
+        """Show a value without telling anybody."""
+        if self.slider.isSliderDown():
+            return
+        with signals_blocked(self.slider), signals_blocked(self.number):
+            self.slider.setValue(round(value * _STEPS))
+            if not self.number.hasFocus():
+                self.number.setValue(value)
+
+    def step(self, by: int) -> None:
+        """Move by hundredths, as the keys do."""
+        self.slider.setValue(self.slider.value() + by)
+
+    def _on_slider(self, value: int) -> None:
+        with signals_blocked(self.number):
+            self.number.setValue(value / _STEPS)
+        self._tell()
+
+    def _on_number(self, value: float) -> None:
+        with signals_blocked(self.slider):
+            self.slider.setValue(round(value * _STEPS))
+        self._tell()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        join = now - self._last_step < _JOIN_SECONDS
+        self._last_step = float("-inf") if self.slider.isSliderDown() else now
+        self.moved.emit(self.value(), join)
+
+
+class _Slider(QSlider):
+    """A slider that a mouse wheel over the panel does not move by accident."""
+
+    def __init__(self, orientation: Qt.Orientation) -> None:
+        super().__init__(orientation)
+        # By Tab only: a click must leave the keys with the canvas.
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+
+    def wheelEvent(self, event) -> None:
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
