@@ -19,6 +19,9 @@ import torch.nn.functional as F
 
 from napari_cmunet.core.network import STRIDE
 
+# Beyond this, sums over a frame overflow float32; such values mark missing data.
+_LARGEST = np.float64(1e30)
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -57,10 +60,14 @@ class Preprocessing:
         ValueError
             If a value is unknown or out of range.
         """
-        try:
-            made = cls(**{k: type(getattr(cls, k))(v) for k, v in values.items()})
-        except (AttributeError, TypeError) as exc:
-            raise ValueError(f"unknown preprocessing {values!r}") from exc
+        if unknown := set(values) - set(cls.__dataclass_fields__):
+            raise ValueError(f"unknown preprocessing {min(unknown)!r}")
+        made = cls(**values)
+        for name, value in values.items():
+            # A bool is an int in Python, and a whole number may stand for a float.
+            allowed = (int,) if name == "grid" else (int, float)
+            if type(value) not in allowed:
+                raise ValueError(f"preprocessing: {name} is {value!r}")
         if not (
             STRIDE <= made.grid <= 4096
             and 0 < made.radius <= 1
@@ -109,7 +116,8 @@ def prepare(
     Parameters
     ----------
     frames : array (Y, X) or (B, Y, X)
-        Grey values of any real type and range; arteries dark.
+        Grey values of any real type and range; arteries dark. In an array, values
+        that are not finite count as the median of their frame.
     preprocessing : Preprocessing
     device : torch device
         Where the work is done and the result lies.
@@ -122,8 +130,6 @@ def prepare(
         For :func:`restore`.
     """
     x = _as_float(frames, device)
-    if x.ndim == 2:
-        x = x[None]
     geo = geometry((x.shape[-2], x.shape[-1]), preprocessing.grid)
     x = resample(x[:, None], geo.inner)
     x = flatten(x, preprocessing)
@@ -133,7 +139,9 @@ def prepare(
 
 def prepare_mask(mask: np.ndarray | torch.Tensor, geo: Geometry) -> torch.Tensor:
     """A mask (Y, X) or (B, Y, X) on the network's grid, ``(B, 1, H, W)``, 0 to 1."""
-    x = torch.as_tensor(mask).to(torch.float32)
+    if isinstance(mask, np.ndarray):
+        mask = torch.from_numpy(mask.astype(np.float32))
+    x = mask.to(torch.float32)
     if x.ndim == 2:
         x = x[None]
     x = resample(x[:, None], geo.inner)
@@ -189,7 +197,8 @@ def flatten(x: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     # Centred and scaled first: 16-bit offsets would cost float32 its last digits.
     mean = (x * field).sum((-2, -1), keepdim=True) / area
     x = (x - mean) * field
-    x = x / x.abs().amax((-2, -1), keepdim=True).clamp_min(1e-12)
+    largest = x.abs().amax((-2, -1), keepdim=True)
+    x = x / torch.where(largest > 0, largest, torch.ones_like(largest))
     sigma = preprocessing.radius * max(x.shape[-2:])
     background = _wide_blur(x, sigma) / _wide_blur(field, sigma).clamp_min(1e-3)
     x = (x + preprocessing.amount * (x - background)) * field
@@ -223,7 +232,8 @@ def exposed_field(x: torch.Tensor, border: float) -> torch.Tensor:
 
 def _between_first_and_last(lit: torch.Tensor, dim: int) -> torch.Tensor:
     """1 from the first to the last 1 along ``dim``."""
-    return lit.cummax(dim).values * lit.flip(dim).cummax(dim).values.flip(dim)
+    after, before = lit.cumsum(dim) > 0, lit.flip(dim).cumsum(dim).flip(dim) > 0
+    return (after & before).to(lit.dtype)
 
 
 def _wide_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -246,14 +256,35 @@ def _wide_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
 def _as_float(
     frames: np.ndarray | torch.Tensor, device: torch.device | str
 ) -> torch.Tensor:
-    """Float32 on the device, keeping the differences of 16- to 64-bit values."""
+    """Float32 ``(B, Y, X)`` on the device, each frame above its own minimum.
+
+    The minimum goes before anything is rounded: differences of 16- to 64-bit values
+    survive, and a constant frame is 0 and not the rounding errors of a resampling,
+    which would be scaled up to unit variance.
+    """
     if isinstance(frames, torch.Tensor):
-        return frames.to(device, torch.float32)
+        x = frames.to(device, torch.float32).reshape(-1, *frames.shape[-2:])
+        return x - x.amin((-2, -1), keepdim=True)
     frames = np.asarray(frames)
-    if frames.dtype.kind == "f" and frames.dtype.itemsize == 8:
-        frames = frames - np.mean(frames)
-    if frames.dtype.kind in "iu" and frames.dtype.itemsize >= 4:
-        frames = frames - np.asarray(frames.min())
+    frames = frames.reshape(-1, *frames.shape[-2:])
     if frames.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(frames)).to(device).float()
-    return torch.from_numpy(frames.astype(np.float32)).to(device)
+        # Moved as bytes: a quarter of the memory.
+        x = torch.from_numpy(np.require(frames, requirements="CW")).to(device).float()
+        return x.sub_(x.amin((-2, -1), keepdim=True))
+    x = np.empty(frames.shape, np.float32)
+    for frame, out in zip(frames, x, strict=True):
+        if frame.dtype.kind == "f":
+            frame = _finite(frame)
+        lowest = np.asarray(frame.min(), np.float64)
+        np.subtract(frame, lowest, out=out, dtype=np.float64, casting="unsafe")
+    return torch.from_numpy(x).to(device)
+
+
+def _finite(frame: np.ndarray) -> np.ndarray:
+    """The frame, with what is no number or absurdly large set to its median."""
+    with np.errstate(invalid="ignore"):
+        if -_LARGEST < frame.min() and frame.max() < _LARGEST:  # False for NaN
+            return frame
+        good = np.abs(frame) < _LARGEST
+    fill = np.median(frame[good].astype(np.float64)) if good.any() else 0.0
+    return np.where(good, frame, fill)
