@@ -65,8 +65,6 @@ def why_not(image: Image) -> str | None:
         return "This is a yes/no image, not an angiogram."
     if dtype.kind not in "uif":
         return f"Pixels of type {dtype} cannot be segmented."
-    if 0 in data.shape:
-        return "This image has no pixels."
     if image.rgb and not _is_grey(data, image.ndim):
         return "This is a colour image. An angiogram is grey."
     return None

@@ -138,7 +138,7 @@ class CMUNetPanel(QWidget):
             heading("Correct the mask"),
             self.again,
             self.tools,
-            row(self.undo, self.redo, self.reset),
+            row(self.undo, self.redo, self.reset, stretch=2),
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
             row(
@@ -169,7 +169,9 @@ class CMUNetPanel(QWidget):
         outer.setSpacing(4)
         outer.addWidget(scroll, 1)
         outer.addWidget(self.notice)
-        self.setMinimumWidth(300)
+        # Nothing may be cut at the right: there is no scroll bar along the bottom.
+        bar = scroll.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(max(300, inside.minimumSizeHint().width() + bar))
 
     def _connect(self) -> None:
         controller = self.controller

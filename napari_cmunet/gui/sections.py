@@ -132,6 +132,8 @@ class ToolRow(QWidget):
         for mode, text, tip in self.TOOLS:
             tool = button(text, tip)
             tool.setCheckable(True)
+            # Equal shares of the row, however narrow the dock.
+            tool.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             tool.clicked.connect(self._on_clicked)
             self._group.addButton(tool)
             self._buttons[mode] = tool
@@ -189,7 +191,7 @@ class KeyList(QLabel):
 
 
 def _spell(key: str) -> str:
-    return key.replace(",", ", (comma)").replace(".", ". (dot)")
+    return key.replace(",", "comma").replace(".", "dot")
 
 
 def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:

@@ -26,13 +26,13 @@ _LISTED = (
     (("napari:activate_labels_fill_mode",), "fill"),
     (
         ("napari:decrease_brush_size", "napari:increase_brush_size"),
-        "smaller, larger brush",
+        "smaller / larger brush",
     ),
-    (("napari:hold_for_pan_zoom",), "hold and drag: move the image"),
+    (("napari:hold_for_pan_zoom",), "hold: drag moves the image"),
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
-    ((LOWER, HIGHER), "lower, higher threshold"),
-    ((PEEK,), "hold: see the vessel beneath"),
+    ((LOWER, HIGHER), "lower / higher threshold"),
+    ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),
 )

@@ -64,6 +64,7 @@ class ThresholdSteps:
         self._kept: dict[int, np.ndarray] = {}
         self._drag: tuple[int, np.ndarray, float, float] | None = None
         self._last_is_on_top = False
+        self._stroke_unseen = False
 
     # -- moving ---------------------------------------------------------------
 
@@ -182,6 +183,7 @@ class ThresholdSteps:
             states=(before, self._state(frame, shown)),
         )
         self._undone.clear()
+        self._stroke_unseen = False
         self._done.append(step)
         del self._done[:-_HISTORY]
         self._reading.write(frame, where, value)
@@ -261,9 +263,8 @@ class ThresholdSteps:
         """The reader has painted: napari has dropped what could be redone."""
         self._undone.clear()
         self._last_is_on_top = False
-        if self._done:
-            last = self._done[-1]
-            last.painted_over = self._shows(last, 0)
+        # napari tells of some changes before it has made them: look at the next chance.
+        self._stroke_unseen = True
 
     def forget(self) -> None:
         """The undo history no longer belongs to these steps."""
@@ -276,6 +277,10 @@ class ThresholdSteps:
         """Follow napari's undo or redo; True if the threshold has changed."""
         if self.dragging:
             return False
+        if self._stroke_unseen:
+            self._stroke_unseen = False
+            if self._done:
+                self._done[-1].painted_over = self._shows(self._done[-1], 0)
         changed = False
         while self._done and self._shows(self._done[-1], 0):
             if self._done[-1].painted_over:
@@ -291,6 +296,7 @@ class ThresholdSteps:
             step = self._undone.pop()
             self._done.append(step)
             self._restore(step, 1)
+            changed = True
         return changed
 
     def _shows(self, step: _Step, side: int) -> bool:

@@ -1,0 +1,157 @@
+"""Panels on a ViewerModel, with a predictor that does what the test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_cmunet.gui.controller import Controller
+from napari_cmunet.gui.panel import CMUNetPanel
+from napari_cmunet.gui.prediction import Engine, ModelChoice
+from napari_cmunet.gui.preferences import Preferences
+
+
+@dataclass
+class FakeModel:
+    """Dark is artery: the probability of a uint8 frame is 255 - frame."""
+
+    devices: tuple[str, ...] = ("cpu",)
+    load_error: Exception | None = None
+    predict_error: Exception | None = None
+    notices: list[str] = field(default_factory=list)
+    seen: list[np.ndarray] = field(default_factory=list)
+    loaded: list[ModelChoice] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.one_more = threading.Semaphore(0)
+
+    def __call__(self, choice: ModelChoice) -> Engine:
+        self.loaded.append(choice)
+        if self.load_error is not None:
+            raise self.load_error
+        return Engine(
+            choice=choice,
+            predict=self.predict,
+            name=choice.model,
+            sha256="a" * 64,
+            threshold=0.5,
+            devices=self.devices,
+            device=lambda: "cpu",
+            device_text=lambda: "CPU (2 threads)",
+            notices=lambda: list(self.notices),
+        )
+
+    def predict(self, frame: np.ndarray) -> np.ndarray:
+        self.threads.add(threading.get_ident())
+        # Shut, it lets through one frame for each release of ``one_more``.
+        while not self.open.is_set():
+            if self.one_more.acquire(timeout=0.01):
+                break
+        if self.predict_error is not None:
+            raise self.predict_error
+        self.seen.append(frame)
+        return np.clip(255 - frame.astype(int) + self.offset, 0, 255).astype(np.uint8)
+
+    def let_through(self, frames: int = 1) -> None:
+        self.one_more.release(frames)
+
+
+def frame(seed: int = 0, size: int = 32) -> np.ndarray:
+    """Grey noise: every threshold cuts it differently."""
+    return np.random.default_rng(seed).integers(0, 256, (size, size), np.uint8)
+
+
+def cine(frames: int = 5, size: int = 32) -> np.ndarray:
+    return np.stack([frame(i, size) for i in range(frames)])
+
+
+def expected(image: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The mask that the fake model's prediction gives."""
+    cut = int(np.clip(np.ceil(threshold * 255), 1, 255))
+    return ((255 - image.astype(int)) >= cut).astype(np.uint8)
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def make_controller(qtbot, viewer, model):
+    made: list[Controller] = []
+
+    def make(on=None, **preferences) -> Controller:
+        controller = Controller(
+            on if on is not None else viewer,
+            predictor_factory=model,
+            preferences=Preferences(**preferences),
+        )
+        made.append(controller)
+        return controller
+
+    yield make
+    model.open.set()
+    for controller in made:
+        controller.detach()
+        assert controller.runner.wait()
+
+
+@pytest.fixture
+def controller(make_controller) -> Controller:
+    return make_controller()
+
+
+@pytest.fixture
+def panel(qtbot, viewer, controller) -> CMUNetPanel:
+    made = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def settled(qtbot):
+    """Wait until a controller has nothing left to do."""
+
+    def wait(controller: Controller, timeout: int = 5000) -> None:
+        qtbot.waitUntil(lambda: not controller._new_images, timeout=timeout)
+        qtbot.waitUntil(lambda: not controller.runner.running, timeout=timeout)
+        qtbot.waitUntil(lambda: not controller._idle.isActive(), timeout=timeout)
+
+    return wait
+
+
+@pytest.fixture
+def opened(viewer, controller, settled):
+    """A single frame, pre-segmented."""
+    image = frame()
+    viewer.add_image(image, name="a")
+    settled(controller)
+    return image
+
+
+@pytest.fixture
+def opened_cine(viewer, controller, settled):
+    """A cine, pre-segmented; its first frame is shown."""
+    image = cine()
+    viewer.add_image(image, name="c")
+    settled(controller)
+    viewer.dims.set_point(0, 0)
+    return image
+
+
+def pause() -> None:
+    time.sleep(0.05)
