@@ -176,6 +176,13 @@ def model_folders() -> list[Path]:
     return folders
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so: a folder name that every system takes."""
+    # These name devices on Windows, whatever follows the dot.
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
+    return bool(_NAME.fullmatch(name)) and not name.endswith(".") and not device
+
+
 def find_model(name_or_folder: str | Path) -> Path:
     """The folder of a model, by its name or by the folder itself.
 
