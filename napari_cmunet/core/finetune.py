@@ -37,6 +37,8 @@ class FinetuneConfig:
         Views in a step.
     learning_rate : float
         Peak, reached after ``warmup`` of the steps, then down to 0 by cosine.
+    constant_rate : bool
+        No warm-up and no cosine; to compare with recipes that have none.
     weight_decay : float
         AdamW's, on convolution kernels alone.
     ema : float
@@ -68,6 +70,7 @@ class FinetuneConfig:
     batch: int = 8
     learning_rate: float = 2e-3
     warmup: float = 0.05
+    constant_rate: bool = False
     weight_decay: float = 1e-2
     ema: float = 0.99
     skeleton_weight: float = 0.5
@@ -309,8 +312,10 @@ class _Trainer:
     def step(self, step: int, steps: int) -> torch.Tensor:
         """One optimiser step; returns the loss, still on the device."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(
-                step, steps, self.config.warmup
+            group["lr"] = self.config.learning_rate * (
+                1.0
+                if self.config.constant_rate
+                else _schedule(step, steps, self.config.warmup)
             )
         self.network.train()
         if self.config.frozen_batchnorm:
