@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_segment(commands)
+    _add_pretrain(commands)
     _add_finetune(commands)
     _add_evaluate(commands)
     _add_models(commands)
@@ -89,6 +90,50 @@ def _add_segment(commands) -> None:
         help="also write NAME_probability.tif (uint8, 255 is certain)",
     )
     p.set_defaults(run=_segment)
+
+
+def _add_pretrain(commands) -> None:
+    p = commands.add_parser(
+        "pretrain",
+        help="self-supervised pre-training on images without labels",
+        description="Masked reconstruction and momentum contrast after CM-UNet. "
+        "Several GPUs or machines: torchrun --nproc-per-node N -m napari_cmunet "
+        "pretrain ... With --resume, options left out are those of the run.",
+    )
+    p.add_argument("inputs", nargs="+", type=Path, metavar="IMAGES")
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the new model's folder; DIR/run holds the checkpoint",
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where a run in DIR was interrupted; begin if there is none",
+    )
+    for option, kind, text in (
+        ("--width", int, "channels of the first level (default: 24)"),
+        ("--epochs", int, "passes over the images (default: 300)"),
+        ("--minutes", float, "end after this much training, schedules fitted to it"),
+        ("--batch", int, "views in a step, all processes together (default: 16)"),
+        ("--grid", int, "longer side of the prepared frames (default: 256)"),
+        ("--crop", int, "side of the views (default: the whole grid)"),
+        ("--phantoms", int, "synthetic frames with known masks to learn from too"),
+        ("--learning-rate", float, "peak for batches of 16 (default: 0.001)"),
+        ("--seed", int, "default: 0"),
+    ):
+        p.add_argument(option, type=_above(kind), metavar="N", help=text)
+    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.add_argument(
+        "--workers", type=int, metavar="N", help="processes that make phantoms"
+    )
+    p.add_argument("--data", default="", help="what the images are, for the card")
+    p.add_argument("--licence", default="", help="of the weights, for the card")
+    p.add_argument("--events", metavar="FILE|-", help="write JSON events, one a line")
+    p.set_defaults(run=_pretrain)
 
 
 def _add_finetune(commands) -> None:
@@ -164,7 +209,9 @@ def _add_evaluate(commands) -> None:
 
 
 def _add_models(commands) -> None:
-    p = commands.add_parser("models", help="list, show and verify models")
+    p = commands.add_parser(
+        "models", help="list, show, verify, import and fetch models"
+    )
     p.set_defaults(run=_models, action="list", model=None)
     actions = p.add_subparsers(title="actions", metavar="ACTION")
     actions.add_parser("list", help="names of all models").set_defaults(action="list")
@@ -174,6 +221,30 @@ def _add_models(commands) -> None:
     verify = actions.add_parser("verify", help="check the hash and tensors of models")
     verify.add_argument("model", nargs="?", metavar="NAME|DIR", help="default: all")
     verify.set_defaults(action="verify")
+    add = actions.add_parser(
+        "import",
+        help="make a model of a published checkpoint",
+        description="Make a model of a published CM-UNet checkpoint (.pth, .pt, "
+        ".ckpt). Nothing in the file is run.",
+    )
+    add.add_argument("file", type=Path, metavar="FILE")
+    add.add_argument("--name", help="of the model (default: from the file)")
+    add.set_defaults(action="import")
+    fetch = actions.add_parser(
+        "fetch",
+        help="download one of the authors' checkpoints",
+        description="Download one of the checkpoints that the authors of CM-UNet "
+        "published, and make a model of it. Its SHA-256 must be the known one. "
+        "Without a name: list them.",
+    )
+    fetch.add_argument("name", nargs="?", metavar="NAME")
+    fetch.add_argument("--url", help="of a copy (default: the authors' repository)")
+    fetch.add_argument("--yes", action="store_true", help="do not ask")
+    fetch.set_defaults(action="fetch")
+    for p in (add, fetch):
+        p.add_argument(
+            "--force", action="store_true", help="replace a model of that name"
+        )
 
 
 def _model_options(p: argparse.ArgumentParser) -> None:
@@ -206,6 +277,19 @@ def _probability(text: str) -> float:
     return value
 
 
+def _above(kind):
+    """A number of this type that is not negative."""
+
+    def parse(text: str):
+        value = kind(text)
+        if value < 0:
+            raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
 # The commands' modules load torch or napari, so each is imported when it runs.
 
 
@@ -226,6 +310,25 @@ def _segment(args: argparse.Namespace) -> int:
             device=args.device,
             threshold=args.threshold,
             probability=args.probability,
+        )
+    )
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.pretrain import PRETRAIN_OPTIONS, PretrainJob, pretrain
+
+    options = {name: getattr(args, name) for name in PRETRAIN_OPTIONS}
+    return pretrain(
+        PretrainJob(
+            inputs=tuple(args.inputs),
+            output=args.output,
+            options={k: v for k, v in options.items() if v is not None},
+            resume=args.resume,
+            device=args.device,
+            workers=args.workers,
+            about=args.data,
+            licence=args.licence,
+            events=args.events,
         )
     )
 
@@ -288,4 +391,16 @@ def _models(args: argparse.Namespace) -> int:
         return models.show(args.model)
     if args.action == "verify":
         return models.verify(args.model)
+    if args.action in ("import", "fetch"):
+        return _get_model(args)
     return models.list_all()
+
+
+def _get_model(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands import get_models
+
+    if args.action == "import":
+        return get_models.import_file(args.file, args.name, force=args.force)
+    if args.name is None:
+        return get_models.list_published()
+    return get_models.fetch(args.name, url=args.url, yes=args.yes, force=args.force)

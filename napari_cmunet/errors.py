@@ -66,6 +66,10 @@ class DeviceError(CMUNetError):
     """A device that was asked for and is not there, or cannot do the job."""
 
 
+class DownloadError(CMUNetError):
+    """A download that was refused, broke off, or brought another file."""
+
+
 class Cancelled(CMUNetError):
     """The user stopped the job; nothing is wrong."""
 

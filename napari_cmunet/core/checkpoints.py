@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,7 @@ from napari_cmunet.core.published import LICENCE, PublishedFile, published_by_ha
 from napari_cmunet.errors import ModelError, display_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from napari_cmunet.core.checkpoint_files import Checkpoint
@@ -264,7 +266,7 @@ def _choose(
     return chosen, tuple(notes)
 
 
-def _weights(names) -> set[str]:
+def _weights(names: Iterable[str]) -> set[str]:
     """Without the counters of batch normalisation, which old files lack."""
     return {name for name in names if not name.endswith(_COUNTERS)}
 
@@ -291,6 +293,7 @@ def _card(name: str, read: ReadCheckpoint) -> ModelCard:
         data=f"{data}; file SHA-256 {receipt.sha256}",
         licence=LICENCE if known else "not stated in the file",
         labels=known.labels if known else 0,
+        created=datetime.now(UTC).date().isoformat(),
     )
 
 

@@ -15,6 +15,7 @@ hashes what it is told to (nested tuples as a key take for ever).
 from __future__ import annotations
 
 import pickletools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +32,7 @@ MAX_MADE = 4 * MAX_BYTES
 MAX_KEY = 2**60
 """Integers from here on can be chosen to collide as keys, which takes for ever."""
 
+_NAME = re.compile(r"[\w.<>]{1,1000}")
 _MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -270,7 +272,7 @@ class Machine:
         self._push(self._calls.persistent(self._pop()))
 
     def _inst(self, arg: str) -> NoReturn:
-        raise RefusedError(f"it asks to run {Global(*arg.split(' ', 1))}")
+        raise RefusedError(f"it asks to run {_global(*arg.split(' ', 1))}")
 
     def _obj(self) -> NoReturn:
         items = self._above_mark()
@@ -279,6 +281,9 @@ class Machine:
 
 
 def _global(module: str, name: str) -> Global:
+    # A text file may happen to begin like a pickle.
+    if not _NAME.fullmatch(f"{module}.{name}"):
+        raise RefusedError("it is damaged, or no checkpoint at all")
     return Global(_MODULES.get(module, module), name)
 
 
