@@ -91,16 +91,17 @@ def _random_grid(frames, how, generator, size):
     low, high = math.log(how.zoom[0]), math.log(how.zoom[1])
     scale = torch.exp(-_uniform(b, low, high, frames, generator))
     stretch = torch.exp(_uniform(b, -0.1, 0.1, frames, generator))
-    flip_x = torch.sign(_uniform(b, -1, 1, frames, generator))
-    flip_y = torch.sign(_uniform(b, -1, 1, frames, generator))
+    along_x = torch.sign(_uniform(b, -1, 1, frames, generator)) * stretch
+    along_y = torch.sign(_uniform(b, -1, 1, frames, generator)) / stretch
     dx = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
     dy = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    # Rows of the affine map from the view's coordinates to the frame's.
+    # Rows of the affine map from the view's coordinates to the frame's: mirrored and
+    # stretched along the view's axes, then turned, so that nothing is sheared.
     theta = torch.stack(
         [
-            torch.stack([flip_x * cos * stretch, -sin, dx], -1),
-            torch.stack([sin, flip_y * cos / stretch, dy], -1),
+            torch.stack([cos * along_x, -sin * along_y, dx], -1),
+            torch.stack([sin * along_x, cos * along_y, dy], -1),
         ],
         1,
     )
