@@ -105,15 +105,14 @@ def bootstrap_interval(
     values : sequence of float
         One for each image.
     groups : sequence of str, optional
-        The patient of each image; frames of one patient are not independent. Each
-        image on its own by default.
+        The patient of each image; frames of one patient are not independent. Where
+        it is unknown (empty), and by default, each image stands on its own.
     """
     v = np.asarray(values, float)
-    keys = (
-        np.arange(len(v))
-        if groups is None
-        else np.unique(groups, return_inverse=True)[1]
-    )
+    named = groups if groups is not None else [""] * len(v)
+    known = {name: i for i, name in enumerate(sorted(set(named) - {""}))}
+    keys = [known[g] if g else len(known) + i for i, g in enumerate(named)]
+    keys = np.unique(keys, return_inverse=True)[1]
     sums = np.bincount(keys, v)
     counts = np.bincount(keys)
     rng = np.random.default_rng(seed)
