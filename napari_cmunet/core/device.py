@@ -11,6 +11,15 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
+# What torch and the libraries below it say when memory runs out.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "_status_alloc_failed",
+    "could not create a memory object",
+)
+
 
 def import_torch():
     """Import torch, turning a broken installation into a readable error.
@@ -93,10 +102,39 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """
     torch = import_torch()
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older GPUs only emulate bfloat16, slowly.
+        real = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if real else torch.float16
     if device.type == "mps":
         return torch.float16
     known = torch.cpu.get_capabilities()
     if known.get("avx512_bf16") or known.get("amx_bf16"):
         return torch.bfloat16
     return torch.float32
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which networks are trained: bfloat16 where fast, else float32.
+
+    Never half precision: small gradients would vanish in it.
+    """
+    torch = import_torch()
+    fast = fast_dtype(device)
+    return torch.bfloat16 if fast == torch.bfloat16 else torch.float32
+
+
+def training_autocast(device: torch.device) -> torch.autocast:
+    """A context in which forward passes run in :func:`training_dtype`."""
+    torch = import_torch()
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=training_dtype(device) == torch.bfloat16
+    )
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether memory ran out, on any device and system."""
+    torch = import_torch()
+    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(exc).lower()
+    return isinstance(exc, RuntimeError) and any(sign in text for sign in _NO_MEMORY)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_cmunet.core.device import describe_device, fast_dtype
+from napari_cmunet.core.device import describe_device, fast_dtype, is_out_of_memory
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.network import STRIDE, CMUNet, DoubleConv
 from napari_cmunet.core.preprocess import prepare, restore
@@ -206,14 +206,6 @@ class Predictor:
     def _say(self, text: str) -> None:
         logger.warning("%s", text)
         self.notices.append(text)
-
-
-def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether torch ran out of memory, on any device."""
-    if isinstance(exc, torch.OutOfMemoryError):
-        return True
-    text = str(exc).lower()
-    return "out of memory" in text or "can't allocate memory" in text
 
 
 def fuse_batchnorm(network: CMUNet) -> CMUNet:
