@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,86 @@ class Saved:
     model: str
 
 
-Event = Started | Step | Validated | Note | Finished | Saved
-_KINDS = {
-    kind.__name__.lower(): kind
-    for kind in (Started, Step, Validated, Note, Finished, Saved)
-}
+@dataclass(frozen=True)
+class PretrainStarted:
+    """Pre-training begins, or goes on at ``step``, on this many frames."""
+
+    step: int
+    steps: int
+    frames: int
+    held_out: int
+    phantoms: int
+    parameters: int
+    processes: int
+    device: str
+
+
+@dataclass(frozen=True)
+class PretrainStep:
+    """Some pre-training steps were made; the losses are their means.
+
+    ``loss`` is what is minimised, the others its parts before weighting;
+    ``segmentation`` is 0 without phantoms. ``progress`` is the share of the run that
+    is done, by steps or by time, whichever is further.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    reconstruction: float
+    contrast: float
+    segmentation: float
+    progress: float
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class PretrainEpoch:
+    """An epoch ended: mean losses, and what was measured on frames held out.
+
+    ``held_out`` is the error at masked pixels, where 1 is as good as knowing each
+    patch's mean; ``accuracy`` is how often a frame's own target was the nearest of
+    the batch; ``phantom_dice`` is None without phantoms.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    reconstruction: float
+    contrast: float
+    segmentation: float
+    accuracy: float
+    held_out: float
+    phantom_dice: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PretrainFinished:
+    """Pre-training ended; ``reason``: ``done``, ``time`` or ``stopped``."""
+
+    reason: str
+    epoch: int
+    step: int
+    seconds: float
+
+
+Event = (
+    Started
+    | Step
+    | Validated
+    | Note
+    | Finished
+    | Saved
+    | PretrainStarted
+    | PretrainStep
+    | PretrainEpoch
+    | PretrainFinished
+)
+_KINDS = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_line(event: Event) -> str:

@@ -1,0 +1,267 @@
+"""One step of pre-training: the batch, the losses, the update."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_cmunet.core.contrast import PretrainNetworks, info_nce
+from napari_cmunet.core.device import fast_dtype
+from napari_cmunet.core.distributed import share_batch_statistics
+from napari_cmunet.core.labelled import REVIEWED, SKELETON, TARGET
+from napari_cmunet.core.losses import segmentation_loss
+from napari_cmunet.core.masking import (
+    patch_mask,
+    reconstruction_loss,
+    to_pixels,
+    vesselness,
+)
+from napari_cmunet.core.views import ViewRange, disturb, draw, placement, sample
+from napari_cmunet.core.views import shifted as shift_views
+from napari_cmunet.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_cmunet.core.distributed import Team
+    from napari_cmunet.core.labelled import LabelledFrames
+    from napari_cmunet.core.pretrain_config import PretrainConfig
+    from napari_cmunet.core.unlabelled import UnlabelledFrames
+
+# What a random number is drawn for, so that no two uses share their numbers.
+ORDER, FRAME, PHANTOM_CHOICE, PHANTOM, MEASURE, RECALIBRATE = range(1, 7)
+
+PHANTOM_VIEWS = ViewRange(
+    zoom=(0.8, 1.35), rotation=30, contrast=0.25, brightness=0.25, noise=0.3
+)
+
+MOST_ON_DEVICE = 2**33
+"""Bytes of frames that are copied to the device at once; more stay in main memory."""
+
+
+class PretrainStepper:
+    """Networks, optimiser and frames of a pre-training; makes one step at a time."""
+
+    def __init__(
+        self,
+        frames: UnlabelledFrames,
+        learn: list[int],
+        phantoms: LabelledFrames | None,
+        config: PretrainConfig,
+        team: Team,
+    ) -> None:
+        self.config, self.team, self.device = config, team, team.device
+        self.learn = np.asarray(learn)
+        self.groups = frames.groups.numpy()
+        self.frames = _place(frames.frames, self.device)
+        self.phantoms = phantoms.to(self.device) if phantoms is not None else None
+        self.side = config.crop or frames.side
+        self.views = ViewRange(shift=config.shift)
+        self.target_views = ViewRange(noise=config.noise)
+        self.dtype = precision(config, self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            networks = PretrainNetworks(config.width, segments=phantoms is not None)
+        networks = share_batch_statistics(networks, team)
+        self.networks = networks.to(self.device, memory_format=torch.channels_last)
+        self.trained = {
+            name: p for name, p in self.networks.named_parameters() if p.requires_grad
+        }
+        kernels = [p for p in self.trained.values() if p.ndim > 1]
+        others = [p for p in self.trained.values() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": kernels, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+        )
+        self.steps_per_epoch = len(learn) // config.batch_frames
+        self._order: tuple[int, np.ndarray] = (-1, self.learn)
+
+    def learning_rate(self, progress: float) -> float:
+        """At a share of the run: linear warm-up, then half a cosine down to 0."""
+        config = self.config
+        peak = config.learning_rate * min(3.0, math.sqrt(config.batch / 16))
+        if progress < config.warmup:
+            return peak * max(progress / config.warmup, 1e-3)
+        rest = (progress - config.warmup) / (1 - config.warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+    def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
+        """Make a step; returns loss, its three parts and the contrast's accuracy.
+
+        Parameters
+        ----------
+        epoch, index : int
+            The step is the ``index``-th of the epoch, from 0.
+        progress : float
+            Share of the run that is done, for the schedules.
+
+        Returns
+        -------
+        float tensor (5,), still on the device, of all processes' frames
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        self.networks.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = self._learn_from_frames(epoch, index)
+        if self.phantoms is not None:
+            parts[0] = parts[0] + self._learn_from_phantoms(epoch, index, parts)
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        measured = torch.stack(parts).detach()
+        self.team.average([*gradients, measured])
+        nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
+        self.optimiser.step()
+        rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
+        momentum = self.config.momentum
+        self.networks.follow(momentum + (1 - momentum) * rise)
+        return measured
+
+    def _learn_from_frames(self, epoch: int, index: int) -> list[torch.Tensor]:
+        config, team = self.config, self.team
+        chosen = self._frames_of(epoch, index)
+        part = team.part(len(chosen))
+        views, moved, mask = self._draw_views(epoch, chosen[part])
+        masked = views * ~to_pixels(mask, config.patch)
+        groups = torch.from_numpy(self.groups[chosen]).to(self.device)
+        own = torch.arange(part.start, part.stop, device=self.device)
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        ):
+            targets = self.networks.target(_channels_last(moved))
+            pixels, embedding = self.networks.online(_channels_last(masked))
+        rebuilt = reconstruction_loss(pixels, views, mask, config.patch)
+        contrast, accuracy = info_nce(
+            embedding, team.gather(targets), own, groups, config.temperature
+        )
+        loss = rebuilt + config.contrast_weight * 2 * config.temperature * contrast
+        loss.backward()
+        nothing = torch.zeros((), device=self.device)
+        return [p.detach() for p in (loss, rebuilt, contrast, nothing, accuracy)]
+
+    def _learn_from_phantoms(
+        self, epoch: int, index: int, parts: list[torch.Tensor]
+    ) -> torch.Tensor:
+        config = self.config
+        random = np.random.default_rng([config.seed, PHANTOM_CHOICE, epoch, index])
+        chosen = random.integers(len(self.phantoms), size=config.batch_phantoms)
+        part = self.team.part(len(chosen))
+        keys = [
+            (config.seed, PHANTOM, epoch, index, slot)
+            for slot in range(part.start, part.stop)
+        ]
+        at = torch.from_numpy(chosen[part]).to(self.device)
+        stack = torch.cat(
+            [self.phantoms.frames[at].float(), self.phantoms.maps[at].float()], 1
+        )
+        draws = draw(keys)
+        theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
+        both = sample(stack, theta, self.side)
+        views = disturb(both[:, :1], draws, PHANTOM_VIEWS)
+        maps = both[:, 1:]
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        ):
+            logits = self.networks.segment(_channels_last(views))
+        target = (maps[:, TARGET : TARGET + 1] > 0.5).float()
+        seen = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
+        centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
+        # Frame by frame, so that it is the same however many processes share them.
+        loss = torch.stack(
+            [
+                segmentation_loss(
+                    logits[i : i + 1],
+                    target[i : i + 1],
+                    seen[i : i + 1],
+                    centre[i : i + 1],
+                )
+                for i in range(len(at))
+            ]
+        ).mean()
+        loss = loss * config.segmentation_weight
+        loss.backward()
+        parts[3] = loss.detach() / max(config.segmentation_weight, 1e-12)
+        return loss.detach()
+
+    def _frames_of(self, epoch: int, index: int) -> np.ndarray:
+        """Indices of the frames of a step; each epoch has its own order."""
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.config.seed, ORDER, epoch])
+            self._order = (epoch, random.permutation(self.learn))
+        n = self.config.batch_frames
+        return self._order[1][index * n : (index + 1) * n]
+
+    def _draw_views(
+        self, epoch: int, chosen: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The online view, the target's view, and the hidden patches."""
+        config, side = self.config, self.side
+        rows = side // config.patch
+        keys = [(config.seed, FRAME, epoch, int(i)) for i in chosen]
+        draws = draw(keys, rows * rows)
+        stack = self.take(chosen)
+        theta = placement(draws, self.views, stack.shape[-1], side)
+        views = sample(stack, theta, side)
+        moved = sample(stack, shift_views(theta, draws, self.views, side), side)
+        moved = disturb(moved, draws, self.target_views)
+        vessels = None
+        if config.guidance:
+            vessels = nn.functional.avg_pool2d(vesselness(views), config.patch)
+        noise = torch.from_numpy(draws.patches).to(self.device)
+        mask = patch_mask(
+            noise, (rows, rows), config.mask_ratio, vessels, config.guidance
+        )
+        return views, moved, mask
+
+    def take(self, chosen: np.ndarray | list[int]) -> torch.Tensor:
+        """Prepared frames, on the device."""
+        at = torch.as_tensor(np.asarray(chosen), device=self.frames.device)
+        return self.frames[at].to(self.device)
+
+
+def precision(config: PretrainConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 where it is fast, else float32.
+
+    Half precision (older CUDA cards, MPS) would need its losses scaled to train.
+    """
+    if config.precision == "float32":
+        return torch.float32
+    fast = fast_dtype(device)
+    return fast if fast == torch.bfloat16 else torch.float32
+
+
+@contextmanager
+def failures(device: torch.device) -> Iterator[None]:
+    """Turn what torch raises into errors that say what to do."""
+    try:
+        yield
+    except RuntimeError as exc:
+        text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        if isinstance(exc, torch.OutOfMemoryError) or "memory" in text.lower():
+            raise TrainingError(
+                f"Not enough memory on {device.type} for this batch. Choose a smaller "
+                "--batch, --crop or --width and start in a new folder: a batch worked "
+                "off in parts would be another training, since each frame is told "
+                "from all others of its batch."
+            ) from exc
+        raise TrainingError(
+            f"Pre-training failed on {device.type}: {text}. Go on from the last "
+            "checkpoint with --resume."
+        ) from exc
+
+
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _place(frames: torch.Tensor, device: torch.device) -> torch.Tensor:
+    small = frames.numel() * frames.element_size() <= MOST_ON_DEVICE
+    return frames.to(device) if small else frames
