@@ -92,7 +92,7 @@ class PretrainConfig:
     shift: float = 31.0
     noise: float = 0.5
     phantoms: int = 0
-    phantom_share: float = 0.25
+    phantom_share: float = 0.5
     segmentation_weight: float = 1.0
     held_out: float = 0.03
     precision: str = "auto"
@@ -144,7 +144,7 @@ def check_choices(
     TrainingError
     """
     side = config.crop or frames.side
-    if side % 16 or side % config.patch or side < 2 * config.patch:
+    if side % 16 or side % config.patch or side < 2 * config.patch or config.patch % 2:
         raise TrainingError(
             f"Views of {side} pixels do not divide into patches of {config.patch}: "
             "choose a --grid or --crop that is a multiple of 16, at least 32."
