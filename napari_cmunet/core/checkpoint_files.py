@@ -189,7 +189,15 @@ class _LegacyCheckpoint:
         def next_pickle() -> Any:
             return Machine(calls).run(file)
 
-        if next_pickle() != _LEGACY_MAGIC:
+        begins = file.read(1)
+        file.seek(0)
+        try:
+            magic = next_pickle()
+        except RefusedError as exc:
+            if begins == b"\x80" or "asks" in str(exc):
+                raise
+            raise RefusedError("it is not a PyTorch checkpoint") from exc
+        if magic != _LEGACY_MAGIC:
             raise RefusedError("it is not a PyTorch checkpoint")
         version, system = next_pickle(), next_pickle()
         if version != _LEGACY_VERSION or not isinstance(system, dict):

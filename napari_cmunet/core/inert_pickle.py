@@ -32,7 +32,7 @@ MAX_MADE = 4 * MAX_BYTES
 MAX_KEY = 2**60
 """Integers from here on can be chosen to collide as keys, which takes for ever."""
 
-_NAME = re.compile(r"[\w.<>]{1,1000}")
+_NAME = re.compile(r"[\w.<>]{1,500}")
 _MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -48,10 +48,7 @@ class Global:
     name: str
 
     def __str__(self) -> str:
-        text = f"{self.module}.{self.name}"[:80]
-        return "".join(
-            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-        )
+        return f"{self.module}.{self.name}"[:80]
 
 
 class Record:
@@ -282,7 +279,7 @@ class Machine:
 
 def _global(module: str, name: str) -> Global:
     # A text file may happen to begin like a pickle.
-    if not _NAME.fullmatch(f"{module}.{name}"):
+    if not _NAME.fullmatch(module) or not _NAME.fullmatch(name):
         raise RefusedError("it is damaged, or no checkpoint at all")
     return Global(_MODULES.get(module, module), name)
 
