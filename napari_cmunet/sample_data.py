@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from napari.types import LayerData
 
 # Seeds picked by eye: a whole tree in view, well filled, some vessels crossing.
-FRAME = PhantomConfig(frames=1, size=512, seed=3)
+FRAME = PhantomConfig(size=512, seed=12)
 CINE = PhantomConfig(frames=30, size=512, seed=5, side="left")
 
 

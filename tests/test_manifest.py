@@ -25,7 +25,7 @@ def test_installed_manifest_is_the_one_at_the_root():
     installed = PluginManifest.from_distribution("napari-cmunet")
     installed.validate_imports()
     assert installed.contributions == MANIFEST.contributions
-    assert installed.display_name == "CM-UNet"
+    assert installed.display_name == installed.name
 
 
 def test_package_links_to_the_manifest_at_the_root():
@@ -53,6 +53,16 @@ def test_every_command_is_used():
         *(item for items in contributions.menus.values() for item in items),
     ]
     assert {contribution.command for contribution in used} == set(COMMANDS)
+
+
+def test_menu_and_script_open_the_same_panel(make_napari_viewer_proxy, plugin):
+    from napari._app_model import get_app_model
+
+    viewer = make_napari_viewer_proxy()
+    viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    assert len(viewer.window.dock_widgets) == 1
+    get_app_model().commands.execute_command("napari-cmunet.panel").result()
+    assert len(viewer.window.dock_widgets) == 1
 
 
 def test_menus_can_be_contributed_to():
