@@ -194,7 +194,7 @@ def _add_evaluate(commands) -> None:
         "evaluate",
         help="Dice, clDice, HD95, precision, recall of a model",
         description="Compare a model's masks with the truth, each on the image's own "
-        "grid; means with 95 %% intervals, by patient where --patients is given.",
+        "grid; means with 95 % intervals, by patient where --patients is given.",
     )
     p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
