@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_cmunet.core.augment import Augmentation, augment
-from napari_cmunet.core.device import fast_dtype
-from napari_cmunet.core.events import Event, Finished, Started, Step, Validated
-from napari_cmunet.core.labelled import REVIEWED, SKELETON, TARGET, LabelledFrames
-from napari_cmunet.core.losses import artery_logit, segmentation_loss
+from napari_cmunet.core.augment import Augmentation
+from napari_cmunet.core.device import is_out_of_memory, training_autocast
+from napari_cmunet.core.events import Event, Finished, Note, Started, Step, Validated
+from napari_cmunet.core.labelled import REVIEWED, TARGET, LabelledFrames
+from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.metrics import bootstrap_interval, cldice, dice
+from napari_cmunet.core.network import STRIDE
+from napari_cmunet.core.trainer import Trainer
 from napari_cmunet.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class FinetuneConfig:
     grid: int | None = None
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.validate_every < 1 or self.steps < 0:
+            raise TrainingError(
+                "Batch and validation interval must be at least 1, steps at least 0."
+            )
+        if self.grid is not None and (self.grid < STRIDE or self.grid % STRIDE):
+            raise TrainingError(f"The grid must be a multiple of {STRIDE}.")
 
 
 @dataclass(frozen=True)
@@ -153,9 +162,28 @@ def finetune(
         batch of one, or a device that is lost.
     """
     _check(train, validation)
-    began = time.monotonic()
     device = torch.device(device)
-    trainer = _Trainer(network, train, companion, config, device)
+    try:
+        trainer = Trainer(network, train, companion, config, device)
+        return (
+            yield from _train(
+                trainer, train, config, validation, device, receipt, should_stop
+            )
+        )
+    except (RuntimeError, MemoryError) as exc:  # torch: memory, lost devices
+        raise TrainingError(_explain(exc, device)) from exc
+
+
+def _train(
+    trainer: Trainer,
+    train: LabelledFrames,
+    config: FinetuneConfig,
+    validation: LabelledFrames | None,
+    device: torch.device,
+    receipt: str,
+    should_stop: Callable[[], bool],
+) -> Generator[Event, None, FinetuneResult]:
+    began = time.monotonic()
     steps = config.steps or default_steps(len(train))
     yield Started(
         steps=steps,
@@ -176,9 +204,17 @@ def finetune(
             break
         try:
             losses.append(trainer.step(step, steps))
-        except RuntimeError as exc:  # torch: shapes, memory, lost devices
+        except (RuntimeError, MemoryError) as exc:
             if not trainer.try_smaller(exc):
-                raise TrainingError(_explain(exc, device)) from exc
+                raise
+            smaller = True
+        else:
+            smaller = False
+        if smaller:  # told out here, where the error no longer holds memory
+            yield Note(
+                f"Out of memory: batches are learned from in {trainer.parts} parts "
+                "from now on."
+            )
             continue
         step += 1
         if step == 3:
@@ -189,13 +225,7 @@ def finetune(
             steps = max(step + 1, min(steps, step + int(left * 0.95 / each)))
         now = time.monotonic()
         if now - last_told > 0.25 or step == steps:
-            mean = float(torch.stack(losses).mean())
-            if not math.isfinite(mean):
-                raise TrainingError(
-                    f"The loss became {mean} at step {step}: the learning rate is too "
-                    "high for these labels, or a frame holds extreme values. Nothing "
-                    "was replaced; try again with a lower learning rate."
-                )
+            mean = _mean_loss(losses, step)
             speed = (now - timed_from) / max(step - 3, 1)
             yield Step(step, steps, mean, now - began, speed * (steps - step))
             losses, last_told = [], now
@@ -203,7 +233,8 @@ def finetune(
         if validation and (
             step % config.validate_every == 0 or step == steps or out_of_time
         ):
-            measured = measure(trainer.averaged(), validation, device)
+            _mean_loss(losses, step)
+            measured = measure(trainer.average, validation, device)
             better = best_dice is None or measured.dice > best_dice
             if better:
                 best = _copy_weights(trainer.average)
@@ -224,10 +255,23 @@ def finetune(
         if out_of_time:
             reason = "time"
             break
+    _mean_loss(losses, step)
     if best is None:
-        best, best_step = _copy_weights(trainer.averaged()), step
+        best, best_step = _copy_weights(trainer.average), step
     yield Finished(reason, step, time.monotonic() - began, best_step, best_dice)
     return FinetuneResult(best, best_step, step, best_dice, best_cldice, reason)
+
+
+def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
+    """Mean of the losses since the last look; TrainingError if one is no number."""
+    mean = float(torch.stack(losses).mean()) if losses else 0.0
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"The loss became {mean} at step {step}: the learning rate is too high for "
+            "these labels, or a frame holds extreme values. Nothing was replaced; try "
+            "again with a lower learning rate."
+        )
+    return mean
 
 
 def default_steps(labels: int) -> int:
@@ -261,7 +305,7 @@ def measure(
     dices, cldices = [], []
     for i in range(0, len(frames), batch):
         x = frames.frames[i : i + batch].to(device, torch.float32)
-        with torch.autocast(device.type, fast_dtype(device)):
+        with training_autocast(device):
             logit = artery_logit(network(x.to(memory_format=torch.channels_last)))
         for found, maps in zip(
             (logit > 0).cpu(), frames.maps[i : i + batch].cpu(), strict=True
@@ -275,145 +319,6 @@ def measure(
         bootstrap_interval(dices, frames.patients),
         float(np.mean(cldices)),
     )
-
-
-class _Trainer:
-    """Network, optimiser, average and the drawing of batches."""
-
-    def __init__(
-        self,
-        network: CMUNet,
-        train: LabelledFrames,
-        companion: LabelledFrames | None,
-        config: FinetuneConfig,
-        device: torch.device,
-    ) -> None:
-        self.config, self.device = config, device
-        self.dtype = fast_dtype(device)
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.train, self.companion = train.to(device), None
-        if companion is not None:
-            self.companion = companion.to(device)
-        self.batch, self.parts = config.batch, 1
-        kernels = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": kernels, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-        )
-        self.random = torch.Generator(device).manual_seed(config.seed)
-        self.order = np.random.default_rng(config.seed)
-        self.queue: list[int] = []
-
-    def step(self, step: int, steps: int) -> torch.Tensor:
-        """One optimiser step; returns the loss, still on the device."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * (
-                1.0
-                if self.config.constant_rate
-                else _schedule(step, steps, self.config.warmup)
-            )
-        self.network.train()
-        if self.config.frozen_batchnorm:
-            for module in self.network.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
-        self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        frames, maps = self._draw()
-        for x, m in zip(frames.chunk(self.parts), maps.chunk(self.parts), strict=True):
-            loss = self._loss(x, m) * (len(x) / len(frames))
-            loss.backward()
-            total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self._update_average(step)
-        return total
-
-    def _loss(self, x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        target = (maps[:, TARGET : TARGET + 1] > 0.5).float()
-        reviewed = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
-        centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
-        partial = maps[:, 3:4]
-        with torch.autocast(self.device.type, self.dtype):
-            logits = self.network(x.to(memory_format=torch.channels_last))
-        if self.config.partial_labels:
-            unsure = (torch.sigmoid(artery_logit(logits.detach())) > 0.5).float()
-            reviewed = reviewed * (1 - partial * (1 - target) * unsure)
-        return segmentation_loss(
-            logits,
-            target,
-            reviewed,
-            centre,
-            skeleton_weight=self.config.skeleton_weight,
-        )
-
-    def _draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch of augmented views; the fourth map says 'labels are partial'."""
-        n_companion = 0
-        if self.companion is not None:
-            n_companion = round(self.batch * self.config.companion_share)
-        parts = []
-        for source, n, partial in (
-            (self.train, self.batch - n_companion, 1),
-            (self.companion, n_companion, 0),
-        ):
-            if not n:
-                continue
-            at = self._next(n) if partial else self.order.integers(len(source), size=n)
-            at = torch.as_tensor(np.asarray(at), device=self.device)
-            maps = source.maps[at].float()
-            flag = torch.full_like(maps[:, :1], partial)
-            parts.append((source.frames[at], torch.cat([maps, flag], 1)))
-        x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
-        side = self.config.grid or x.shape[-1]
-        return augment(x, maps, self.config.augmentation, self.random, (side, side))
-
-    def _next(self, n: int) -> list[int]:
-        """Every frame once, in random order, before any comes again."""
-        while len(self.queue) < n:
-            self.queue.extend(self.order.permutation(len(self.train)).tolist())
-        taken, self.queue = self.queue[:n], self.queue[n:]
-        return taken
-
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        keep = min(self.config.ema, (1 + step) / (10 + step))
-        source = self.network.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(source[name], 1 - keep)
-            else:
-                value.copy_(source[name])
-
-    def averaged(self) -> CMUNet:
-        """The averaged network, in evaluation mode."""
-        return self.average
-
-    def try_smaller(self, exc: RuntimeError) -> bool:
-        """After running out of memory: the same batch in more, smaller parts."""
-        out_of_memory = isinstance(exc, torch.OutOfMemoryError) or (
-            "memory" in str(exc).lower() and "alloc" in str(exc).lower()
-        )
-        if not out_of_memory or self.parts >= self.batch:
-            return False
-        self.parts = min(self.parts * 2, self.batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return True
-
-
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up, then a half cosine down to 0."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def _copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
@@ -437,9 +342,9 @@ def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
             )
 
 
-def _explain(exc: RuntimeError, device: torch.device) -> str:
+def _explain(exc: BaseException, device: torch.device) -> str:
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    if isinstance(exc, torch.OutOfMemoryError) or "memory" in text.lower():
+    if is_out_of_memory(exc):
         return (
             f"Not enough memory on {device.type} even for one frame at a time. Close "
             "other programs or choose the CPU."

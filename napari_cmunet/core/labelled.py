@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from scipy.ndimage import binary_dilation
 from skimage.morphology import skeletonize
 
+from napari_cmunet.core.network import STRIDE
 from napari_cmunet.core.preprocess import Preprocessing, prepare, prepare_mask
+from napari_cmunet.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,16 +97,22 @@ def prepare_labels(
         Consumed one by one, so that they need not lie in memory together.
     preprocessing : Preprocessing
         Of the model that is trained.
+
+    Raises
+    ------
+    TrainingError
+        If there is none, or one whose mask is of another size than its frame.
     """
-    side = -(-preprocessing.grid // 16) * 16
+    side = -(-preprocessing.grid // STRIDE) * STRIDE
     frames, maps, patients, names = [], [], [], []
     for label in labels:
+        _check(label)
         x, geo = prepare(label.frame, preprocessing)
         reviewed = label.reviewed
         if reviewed is None:
             reviewed = np.ones(label.mask.shape, bool)
-        target = prepare_mask(label.mask, geo) > 0.5
-        seen = prepare_mask(reviewed, geo) > 0.99
+        target = prepare_mask(label.mask.astype(bool), geo) > 0.5
+        seen = prepare_mask(reviewed.astype(bool), geo) > 0.99
         centre = skeletonize(target[0, 0].numpy())
         # One pixel to either side, as skeleton recall has it ("tubed"), but never
         # outside the vessel.
@@ -115,6 +123,17 @@ def prepare_labels(
         maps.append(F.pad(stack.to(torch.uint8), pad))
         patients.append(label.patient)
         names.append(label.name)
+    if not frames:
+        raise TrainingError("There is no label to learn from.")
     return LabelledFrames(
         torch.cat(frames), torch.cat(maps), tuple(patients), tuple(names)
     )
+
+
+def _check(label: Label) -> None:
+    for what, array in (("mask", label.mask), ("reviewed part", label.reviewed)):
+        if array is not None and array.shape != label.frame.shape:
+            raise TrainingError(
+                f"{label.name or 'A label'}: its {what} has {array.shape} pixels, its "
+                f"frame {label.frame.shape}. They must lie on the same grid."
+            )

@@ -108,7 +108,7 @@ def direction(line: torch.Tensor) -> float:
     """Angle of the main axis of a map, in radians."""
     rows, columns = np.nonzero(line.numpy() > 0.5)
     matrix = np.cov(columns, rows)
-    values, vectors = np.linalg.eigh(matrix)
+    _, vectors = np.linalg.eigh(matrix)
     x, y = vectors[:, -1]
     return float(np.arctan2(y, x))
 

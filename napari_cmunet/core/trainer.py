@@ -1,0 +1,203 @@
+"""One step of fine-tuning: drawing a batch, its loss, the averaged network."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_cmunet.core.augment import augment
+from napari_cmunet.core.device import is_out_of_memory, training_autocast
+from napari_cmunet.core.labelled import REVIEWED, SKELETON, TARGET, LabelledFrames
+from napari_cmunet.core.losses import artery_logit, segmentation_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_cmunet.core.finetune import FinetuneConfig
+    from napari_cmunet.core.network import CMUNet
+
+PARTIAL = 3
+"""Channel after those of LabelledFrames: 1 where labels may leave arteries out."""
+
+
+class Trainer:
+    """Network, optimiser, averaged network and the drawing of batches.
+
+    Parameters
+    ----------
+    network : CMUNet
+        Trained in place.
+    train : LabelledFrames
+    companion : LabelledFrames or None
+        Mixed into each batch.
+    config : FinetuneConfig
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        network: CMUNet,
+        train: LabelledFrames,
+        companion: LabelledFrames | None,
+        config: FinetuneConfig,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.train, self.companion = train.to(device), None
+        if companion is not None:
+            self.companion = companion.to(device)
+        self.batch, self.parts = config.batch, 1
+        kernels = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": kernels, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+        )
+        self.random = torch.Generator(device).manual_seed(config.seed)
+        self.order = np.random.default_rng(config.seed)
+        self.queue: list[int] = []
+        self.drawn: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def step(self, step: int, steps: int) -> torch.Tensor:
+        """One optimiser step; returns the loss, still on the device."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * (
+                1.0
+                if self.config.constant_rate
+                else schedule(step, steps, self.config.warmup)
+            )
+        self.network.train()
+        if self.config.frozen_batchnorm:
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+        self.optimiser.zero_grad(set_to_none=True)
+        # Kept until the step is made: it is the same one in smaller parts.
+        self.drawn = self.drawn or self._draw()
+        loss = self._backward(*self.drawn)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self._update_average(step)
+        self.drawn = None
+        # A gradient that is no number spoils the weights, though the loss still is one.
+        return torch.where(norm.isfinite(), loss, norm)
+
+    def _backward(self, frames: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """The batch's loss, its gradients left in the network's parameters."""
+        if self.parts == 1:
+            loss = self._loss(self._logits(frames), maps)
+            loss.backward()
+            return loss.detach()
+        # The loss is not a sum over frames, so that its gradient at all the logits
+        # comes first; the activations of one part at a time lie in memory.
+        with torch.no_grad(), _statistics_kept(self.network):
+            parts = [self._logits(x).float() for x in frames.chunk(self.parts)]
+        logits = torch.cat(parts).requires_grad_()
+        loss = self._loss(logits, maps)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        for x, of_part in zip(
+            frames.chunk(self.parts), gradient.chunk(self.parts), strict=True
+        ):
+            part = self._logits(x)
+            part.backward(of_part.to(part.dtype))
+        return loss.detach()
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        with training_autocast(self.device):
+            return self.network(x.to(memory_format=torch.channels_last))
+
+    def _loss(self, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        target = (maps[:, TARGET : TARGET + 1] > 0.5).float()
+        reviewed = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
+        centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
+        if self.config.partial_labels:
+            partial = (maps[:, PARTIAL : PARTIAL + 1] > 0.5).float()
+            unsure = (artery_logit(logits.detach()) > 0).float()
+            reviewed = reviewed * (1 - partial * (1 - target) * unsure)
+        return segmentation_loss(
+            logits,
+            target,
+            reviewed,
+            centre,
+            skeleton_weight=self.config.skeleton_weight,
+        )
+
+    def _draw(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of augmented views, with one map more: :data:`PARTIAL`."""
+        n_companion = 0
+        if self.companion is not None:
+            n_companion = round(self.batch * self.config.companion_share)
+        parts = []
+        for source, n, partial in (
+            (self.train, self.batch - n_companion, 1),
+            (self.companion, n_companion, 0),
+        ):
+            if not n:
+                continue
+            at = self._next(n) if partial else self.order.integers(len(source), size=n)
+            at = torch.as_tensor(np.asarray(at), device=self.device)
+            maps = source.maps[at].float()
+            flag = torch.full_like(maps[:, :1], partial)
+            parts.append((source.frames[at], torch.cat([maps, flag], 1)))
+        x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
+        side = self.config.grid or x.shape[-1]
+        return augment(x, maps, self.config.augmentation, self.random, (side, side))
+
+    def _next(self, n: int) -> list[int]:
+        """Every frame once, in random order, before any comes again."""
+        while len(self.queue) < n:
+            self.queue.extend(self.order.permutation(len(self.train)).tolist())
+        taken, self.queue = self.queue[:n], self.queue[n:]
+        return taken
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        keep = min(self.config.ema, (1 + step) / (10 + step))
+        source = self.network.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(source[name], 1 - keep)
+            else:
+                value.copy_(source[name])
+
+    def try_smaller(self, exc: BaseException) -> bool:
+        """After running out of memory: the same batch in more, smaller parts."""
+        if not is_out_of_memory(exc) or self.parts >= self.batch:
+            return False
+        self.parts = min(self.parts * 2, self.batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then a half cosine to 0."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+@contextlib.contextmanager
+def _statistics_kept(network: torch.nn.Module) -> Iterator[None]:
+    """Forward passes inside leave the running statistics of BatchNorm alone."""
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
