@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 # Set before torch, napari and platformdirs are imported: they read these once.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _HOME = tempfile.TemporaryDirectory(
     prefix="napari-cmunet-tests-", ignore_cleanup_errors=True
 )
