@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHUNK = 2**18
 TIMEOUT = 30.0
 RETRIES = 4
+PAUSE = 1.0
+"""Seconds before the first new attempt; each further one waits twice as long."""
 _RANGE_START = re.compile(r"bytes (\d+)-")
 _RANGE_TOTAL = re.compile(r"bytes \*/(\d+)")
 
@@ -35,7 +37,6 @@ def download(
     *,
     limit: int,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-    pause: float = 1.0,
 ) -> None:
     """Download a file; it takes its place only if it has the hash.
 
@@ -54,8 +55,6 @@ def download(
         More bytes than this are not taken.
     progress : callable
         Told the bytes so far and, where the server says so, of how many.
-    pause : float
-        Seconds before the first new attempt; each further one waits twice as long.
 
     Raises
     ------
@@ -79,7 +78,7 @@ def download(
             known_hash=f"sha256:{sha256}",
             path=target.parent,
             fname=target.name,
-            downloader=_Download(part, limit, progress, pause),
+            downloader=_Download(part, limit, progress),
         )
     except ValueError as exc:
         raise DownloadError(
@@ -96,14 +95,9 @@ class _Download:
     """What pooch calls to get the bytes."""
 
     def __init__(
-        self,
-        part: Path,
-        limit: int,
-        progress: Callable[[int, int | None], None],
-        pause: float,
+        self, part: Path, limit: int, progress: Callable[[int, int | None], None]
     ) -> None:
-        self._part, self._limit = part, limit
-        self._progress, self._pause = progress, pause
+        self._part, self._limit, self._progress = part, limit, progress
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         """Fill ``output_file``; pooch compares its hash and moves it."""
@@ -121,7 +115,7 @@ class _Download:
                         f"({_why(exc)}). Run the same command again to go on from "
                         f"{self._size() / 1e6:.0f} MB."
                     ) from exc
-            time.sleep(self._pause * 2 ** max(0, failures - 1))
+            time.sleep(PAUSE * 2 ** max(0, failures - 1))
         self._part.replace(output_file)
 
     def _size(self) -> int:
