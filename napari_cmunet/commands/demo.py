@@ -1,0 +1,81 @@
+"""``demo``: napari with the panel docked, on a synthetic cine that is pre-segmented."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import napari
+from qtpy.QtCore import QTimer
+
+from napari_cmunet.errors import CMUNetError, WriteError, display_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cmunet.gui.panel import CMUNetPanel
+
+WINDOW = (1440, 900)
+PATIENCE_SECONDS = 120
+FILLED_FRAME = 18
+"""The sample cine's arteries are full of contrast there."""
+
+
+def demo(screenshot: Path | None = None) -> int:
+    """Open the demo; with ``screenshot`` save the window's picture and close it.
+
+    Returns
+    -------
+    int
+        Exit code; 1 if the sample could not be segmented or the picture not saved.
+    """
+    viewer = napari.Viewer(title="napari-cmunet demo")
+    viewer.window.resize(*WINDOW)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    viewer.open_sample("napari-cmunet", "cine")
+    viewer.dims.set_current_step(0, FILLED_FRAME)
+    if screenshot is None:
+        napari.run()
+        return 0
+    picture = _Picture(viewer, panel, screenshot)
+    napari.run()
+    return picture.exit_code
+
+
+class _Picture:
+    """Waits until the shown frames are segmented, saves the picture, closes."""
+
+    def __init__(self, viewer: napari.Viewer, panel: CMUNetPanel, path: Path) -> None:
+        self.viewer, self.panel, self.path = viewer, panel, path
+        self.exit_code = 1
+        self._until = time.monotonic() + PATIENCE_SECONDS
+        self._was_busy = False
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._look)
+        self._timer.start(200)
+
+    def _look(self) -> None:
+        busy = self.panel.controller.runner.running
+        self._was_busy |= busy
+        if time.monotonic() > self._until:
+            print("The sample was not segmented in time.", file=sys.stderr)
+        elif busy or not self._was_busy:
+            return
+        else:
+            self._save()
+        self._timer.stop()
+        self.viewer.close()
+
+    def _save(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.viewer.screenshot(str(self.path), canvas_only=False, flash=False)
+        except OSError as exc:
+            error: CMUNetError = WriteError(
+                self.path, f"the picture cannot be saved ({exc.strerror or exc})."
+            )
+            print(error, file=sys.stderr)
+        else:
+            print(display_name(self.path))
+            self.exit_code = 0
