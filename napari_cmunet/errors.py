@@ -55,6 +55,10 @@ class ModelError(CMUNetError):
     """A model that is missing, damaged, unknown or does not fit."""
 
 
+class UnknownModelError(ModelError):
+    """A model was asked for that does not exist, or that cannot do the job."""
+
+
 class TrainingError(CMUNetError):
     """A training that could not start or go on.
 

@@ -44,3 +44,48 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host in ("localhost", "")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder ``tiny`` of width 4 that finds something in phantom frames."""
+    from dataclasses import asdict
+
+    import torch
+
+    from napari_cmunet.core.augment import Augmentation
+    from napari_cmunet.core.finetune import FinetuneConfig, finetune
+    from napari_cmunet.core.labelled import Label, prepare_labels
+    from napari_cmunet.core.models import ModelCard, save_model
+    from napari_cmunet.core.network import CMUNet
+    from napari_cmunet.core.phantom import PhantomConfig, make_frame
+    from napari_cmunet.core.preprocess import Preprocessing
+
+    how = Preprocessing(grid=64)
+    frames = [make_frame(PhantomConfig(size=128, seed=seed)) for seed in (1, 2, 4, 7)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = CMUNet(4)
+    training = finetune(
+        network,
+        prepare_labels([Label(*frame) for frame in frames], how),
+        FinetuneConfig(
+            steps=60,
+            batch=4,
+            learning_rate=1e-2,
+            ema=0.8,
+            augmentation=Augmentation(rotation=0, elastic=0, zoom=(1, 1), shift=0),
+        ),
+    )
+    while True:
+        try:
+            next(training)
+        except StopIteration as end:
+            weights = end.value.weights
+            break
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    card = ModelCard(
+        name="tiny", kind="artery", width=4, preprocessing=asdict(how), threshold=0.5
+    )
+    save_model(folder, weights, card)
+    return folder

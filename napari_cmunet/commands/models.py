@@ -18,8 +18,8 @@ from napari_cmunet.errors import ModelError
 
 def list_all() -> int:
     """Print one line for each model: name, kind, width, description."""
-    for card, _ in list_models():
-        print(f"{card.name}\t{card.kind}\twidth {card.width}\t{card.description}")
+    for card, folder in list_models():
+        print(f"{folder.name}\t{card.kind}\twidth {card.width}\t{card.description}")
     return 0
 
 

@@ -9,87 +9,59 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
-from napari_cmunet import __version__
-from napari_cmunet.atomic import atomic_write
-from napari_cmunet.errors import ModelError
+from napari_cmunet.atomic import atomic_write, write_reason
+from napari_cmunet.core.model_card import (
+    CARD,
+    MAX_WIDTH,
+    ModelCard,
+    check_card,
+    is_model_name,
+    read_card,
+)
+from napari_cmunet.core.preprocess_settings import Preprocessing
+from napari_cmunet.errors import ModelError, UnknownModelError, WriteError, display_name
 
 if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.core.network import CMUNet
-    from napari_cmunet.core.preprocess import Preprocessing
 
-CARD, WEIGHTS = "card.json", "weights.safetensors"
-CARD_VERSION = 1
+__all__ = [
+    "CARD",
+    "DEFAULT_MODEL",
+    "MAX_WIDTH",
+    "START_MODEL",
+    "WEIGHTS",
+    "LoadedModel",
+    "ModelCard",
+    "Receipt",
+    "bundled_models_folder",
+    "find_model",
+    "is_model_name",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_folders",
+    "read_card",
+    "save_model",
+    "user_models_folder",
+    "verify_model",
+]
+
+WEIGHTS = "weights.safetensors"
 DEFAULT_MODEL = "cmunet-artery"
 """Pre-segments on first start."""
 START_MODEL = "cmunet-ssl"
 """Where fine-tuning starts."""
 MAX_WEIGHTS_BYTES = 2**30
-MAX_CARD_BYTES = 2**20
-MAX_WIDTH = 128
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What is known of a model.
-
-    Parameters
-    ----------
-    name : str
-        Letters, digits, dots, dashes; the folder's name.
-    kind : str
-        ``ssl`` (self-supervised, where fine-tuning starts) or ``artery``.
-    width : int
-        Channels of the network's first level.
-    preprocessing : dict
-        See :class:`napari_cmunet.core.preprocess.Preprocessing`.
-    threshold : float
-        Probability from which a pixel is artery.
-    parameters : int
-        Trainable parameters of the network.
-    description : str
-        One sentence for the list of models.
-    parent, parent_sha256 : str or None
-        The model that training started from, and the hash of its weights.
-    data, licence : str
-        What it learned from, and under which licence the weights are given.
-    labels : int
-        Labelled frames it learned from.
-    metrics : dict
-        Figures, each with its protocol.
-    sha256 : str
-        Of ``weights.safetensors``.
-    program, created : str
-        Version of napari-cmunet that wrote it, and the UTC date.
-    card_version : int
-    """
-
-    name: str
-    kind: str
-    width: int
-    preprocessing: dict[str, Any]
-    threshold: float = 0.5
-    parameters: int = 0
-    description: str = ""
-    parent: str | None = None
-    parent_sha256: str | None = None
-    data: str = ""
-    licence: str = ""
-    labels: int = 0
-    metrics: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""
-    program: str = __version__
-    created: str = ""
-    card_version: int = CARD_VERSION
+# 8-bit floats and the like are in no CM-UNet, and torch can do little with them.
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -130,8 +102,6 @@ class LoadedModel:
     @property
     def preprocessing(self) -> Preprocessing:
         """How frames are made ready for it."""
-        from napari_cmunet.core.preprocess import Preprocessing
-
         return Preprocessing.from_json(self.card.preprocessing)
 
 
@@ -155,10 +125,13 @@ def user_models_folder() -> Path:
 def list_models() -> list[tuple[ModelCard, Path]]:
     """Cards and folders of all models that can be named, bundled ones first.
 
-    Folders whose card cannot be read are left out; ``models verify`` names them.
+    A model is called as its folder is. Folders whose card cannot be read are left
+    out; ``models verify`` names them.
     """
     found: dict[str, tuple[ModelCard, Path]] = {}
     for folder in model_folders():
+        if not is_model_name(folder.name):
+            continue
         try:
             card = read_card(folder)
         except ModelError:
@@ -176,13 +149,6 @@ def model_folders() -> list[Path]:
     return folders
 
 
-def is_model_name(name: str) -> bool:
-    """Whether a model may be called so: a folder name that every system takes."""
-    # These name devices on Windows, whatever follows the dot.
-    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
-    return bool(_NAME.fullmatch(name)) and not name.endswith(".") and not device
-
-
 def find_model(name_or_folder: str | Path) -> Path:
     """The folder of a model, by its name or by the folder itself.
 
@@ -192,73 +158,27 @@ def find_model(name_or_folder: str | Path) -> Path:
         If there is none, naming those that there are.
     """
     text = str(name_or_folder)
-    if _NAME.fullmatch(text):
+    if is_model_name(text):
         for base in (bundled_models_folder(), user_models_folder()):
             if (base / text / CARD).is_file():
                 return base / text
     folder = Path(name_or_folder)
-    if folder.is_dir():
-        if (folder / CARD).is_file():
-            return folder
-        raise ModelError(
-            f"The folder '{folder.name}' is not a model: it has no {CARD}."
+    try:
+        is_folder, is_model = folder.is_dir(), (folder / CARD).is_file()
+    except OSError:  # a name too long for any file, a folder that may not be entered
+        is_folder = is_model = False
+    if is_model:
+        return folder
+    if is_folder:
+        raise UnknownModelError(
+            f"The folder '{display_name(folder.resolve())}' is not a model: it has no "
+            f"{CARD}."
         )
-    known = ", ".join(card.name for card, _ in list_models()) or "none"
-    raise ModelError(
-        f"There is no model named '{text}'. Known models: {known}. A folder that "
-        f"holds {WEIGHTS} and {CARD} can be given too."
+    known = ", ".join(folder.name for _, folder in list_models()) or "none"
+    raise UnknownModelError(
+        f"There is no model named '{display_name(text)}'. Known models: {known}. A "
+        f"folder that holds {WEIGHTS} and {CARD} can be given too."
     )
-
-
-def read_card(folder: Path) -> ModelCard:
-    """Read and check a model's card.
-
-    Raises
-    ------
-    ModelError
-        If it is missing, damaged, or written by a newer version.
-    """
-    path = folder / CARD
-    where = f"Model '{folder.name}'"
-    try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise ModelError(f"{where}: {CARD} is too large to be a card.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ModelError(f"{where}: {CARD} cannot be read ({exc.strerror}).") from exc
-    except (ValueError, RecursionError) as exc:
-        raise ModelError(f"{where}: {CARD} is damaged (not JSON).") from exc
-    if not isinstance(values, dict):
-        raise ModelError(f"{where}: {CARD} is damaged (not a JSON object).")
-    version = values.get("card_version")
-    if isinstance(version, int) and version > CARD_VERSION:
-        raise ModelError(
-            f"{where} was written by a newer napari-cmunet (card version {version}, "
-            f"this program reads up to {CARD_VERSION}). Update napari-cmunet."
-        )
-    known = ModelCard.__dataclass_fields__
-    try:
-        card = ModelCard(**{k: v for k, v in values.items() if k in known})
-        _check_card(card)
-    except (TypeError, ValueError) as exc:
-        raise ModelError(f"{where}: {CARD} is damaged ({exc}).") from exc
-    return card
-
-
-def _check_card(card: ModelCard) -> None:
-    from napari_cmunet.core.preprocess import Preprocessing
-
-    if not isinstance(card.name, str) or not _NAME.fullmatch(card.name):
-        raise ValueError("bad name")
-    if card.kind not in ("ssl", "artery"):
-        raise ValueError(f"unknown kind {card.kind!r}")
-    if type(card.width) is not int or not 1 <= card.width <= MAX_WIDTH:
-        raise ValueError(f"bad width {card.width!r}")
-    if not isinstance(card.preprocessing, dict):
-        raise ValueError("bad preprocessing")
-    Preprocessing.from_json(card.preprocessing)
-    if not isinstance(card.threshold, int | float) or not 0 < card.threshold < 1:
-        raise ValueError(f"bad threshold {card.threshold!r}")
 
 
 def load_model(name_or_folder: str | Path) -> LoadedModel:
@@ -278,7 +198,12 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
     card = read_card(folder)
     tensors = _read_weights(folder, card)
     network = CMUNet(card.width)
-    receipt = load_weights(network, tensors, card.name)
+    receipt = load_weights(network, tensors, folder.resolve().name)
+    if card.kind == "artery" and not receipt.head_loaded:
+        raise ModelError(
+            f"Model '{receipt.source}' is incomplete: it has no conv_last, without "
+            "which no artery is found."
+        )
     return LoadedModel(network.eval(), card, receipt)
 
 
@@ -324,6 +249,9 @@ def load_weights(
             "which CM-UNet does not have."
         )
     for name, value in tensors.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        if own[name].is_floating_point() and kind not in _FLOATS:
+            raise ModelError(f"Model '{source}' is damaged: {name} is {kind}.")
         if value.shape != own[name].shape:
             raise ModelError(
                 f"Model '{source}' does not fit: {name} has shape "
@@ -335,6 +263,8 @@ def load_weights(
             raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
     loaded = body & set(tensors)
     head_loaded = head <= set(tensors)
+    if head & set(tensors) and not head_loaded:
+        raise ModelError(f"Model '{source}' is damaged: half of conv_last is missing.")
     if len(body) - len(loaded) > allow_missing:
         raise ModelError(
             f"Only {len(loaded)} of {len(body)} encoder and decoder tensors were found "
@@ -364,7 +294,6 @@ def save_model(
     import torch
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     half = {
         k: (v.to(torch.float16) if v.is_floating_point() else v).cpu().contiguous()
         for k, v in weights.items()
@@ -374,11 +303,20 @@ def save_model(
             raise ModelError(f"{name} does not fit half precision; model not saved.")
     data = save(half)
     made = ModelCard(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest()}))
-    _check_card(made)
+    # Whatever may fail comes before the first byte is written.
+    try:
+        check_card(made)
+    except ValueError as exc:
+        raise ModelError(f"The model cannot be saved: {exc}.") from exc
+    text = json.dumps(asdict(made), indent=1) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise WriteError(folder, write_reason(exc)) from exc
     with atomic_write(folder / WEIGHTS) as file:
         file.write(data)
     with atomic_write(folder / CARD) as file:
-        file.write((json.dumps(asdict(made), indent=1) + "\n").encode())
+        file.write(text.encode())
     return made
 
 
@@ -386,7 +324,7 @@ def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    where = f"Model '{folder.name}'"
+    where = f"Model '{display_name(folder.resolve())}'"
     path = folder / WEIGHTS
     try:
         if path.stat().st_size > MAX_WEIGHTS_BYTES:
@@ -405,5 +343,5 @@ def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
         )
     try:
         return load(data)
-    except (SafetensorError, ValueError) as exc:
+    except (SafetensorError, ValueError, KeyError) as exc:
         raise ModelError(f"{where}: {WEIGHTS} is damaged ({exc}).") from exc
