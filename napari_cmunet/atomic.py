@@ -105,7 +105,7 @@ def atomic_write(
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise WriteError(path, write_reason(error)) from error
 
@@ -138,7 +138,7 @@ def _replace(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself last through a power cut, where that is possible."""
     if sys.platform == "win32":  # folders cannot be opened there
         return

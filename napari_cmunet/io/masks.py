@@ -63,7 +63,7 @@ def write_mask(
         raise ValueError(f"values must be (0, 255) or (0, 1), not {values}")
     pixels = mask.view(np.uint8) * np.uint8(values[1])
     meaning = {"content": "artery mask", "background": 0, "artery": values[1]}
-    _write(Path(path), pixels, meaning, provenance, pixel_size_mm)
+    write_pixels(Path(path), pixels, meaning, provenance, pixel_size_mm)
 
 
 def write_probability(
@@ -76,7 +76,7 @@ def write_probability(
     if probability.dtype != np.uint8:
         raise TypeError(f"a probability map is uint8, not {probability.dtype}")
     meaning = {"content": "artery probability", "certain": 255}
-    _write(Path(path), probability, meaning, provenance, pixel_size_mm)
+    write_pixels(Path(path), probability, meaning, provenance, pixel_size_mm)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
@@ -90,7 +90,7 @@ def read_mask(path: Path | str) -> np.ndarray:
         If the file cannot be read or holds more than one value beside zero.
     """
     path = Path(path)
-    raw = _read(path)
+    raw = read_pixels(path)
     array, _ = to_grey(path, raw.array, allow_tint=False)
     artery = array != 0
     marked = array[artery]
@@ -121,7 +121,7 @@ def read_provenance(path: Path | str) -> Provenance | None:
         If the file cannot be read, or its record is damaged or newer than this program.
     """
     path = Path(path)
-    description = _read(path).description
+    description = read_pixels(path).description
     try:
         values = json.loads(description)
     except (ValueError, RecursionError):
@@ -136,18 +136,20 @@ def read_provenance(path: Path | str) -> Provenance | None:
         ) from error
 
 
-def _read(path: Path) -> Raw:
+def read_pixels(path: Path, limits: ReadLimits = _LIMITS) -> Raw:
+    """Read a mask's stored values as they are, with its description."""
     with open_source(path) as source:
-        return decode(source, _LIMITS, keep_indices=True)
+        return decode(source, limits, keep_indices=True)
 
 
-def _write(
+def write_pixels(
     path: Path,
     pixels: np.ndarray,
     meaning: dict[str, Any],
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None,
 ) -> None:
+    """Write uint8 pixels with their record; ``meaning`` says what the values are."""
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:

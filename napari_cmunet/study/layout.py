@@ -1,0 +1,228 @@
+"""What lies where in a study folder, and how its files are read and written safely.
+
+A study may come from anybody. Names in its files are checked before they become
+paths, no link inside it is followed, and no file is read beyond a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.atomic import atomic_write, write_reason
+from napari_cmunet.errors import WriteError
+from napari_cmunet.study.errors import (
+    StudyDamagedError,
+    StudyError,
+    StudyVersionError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = "napari-cmunet study"
+VERSION = 1
+
+STUDY = "study.json"  # written once: format, version, id, salt
+IMAGES = "images.jsonl"
+MARKS = "marks.json"  # skipped, flagged, comments
+SPLIT = "split.json"
+SETTINGS = "settings.json"
+POSITION = "position.json"  # where the reader left off
+JOURNAL = "journal.jsonl"
+LOCK = "lock"
+LABELS = "labels"
+OLDER = "older"
+DRAFTS = "drafts"
+MODELS = "models"
+CURRENT = "current.json"
+TRAINING = "training.json"
+
+MAX_JSON_BYTES = 2**24
+MAX_IMAGES_BYTES = 2**28
+
+_ID = re.compile(r"[0-9a-f]{12}")
+_FRAME_FILE = re.compile(r"frame_(\d{4,6})\.tif")
+_DEVICES = re.compile(r"(con|prn|aux|nul|clock\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
+
+
+def is_image_id(value: object) -> bool:
+    """Whether a value can be the id of an image."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def frame_file(frame: int) -> str:
+    """Name of the label of a frame, counted from 0."""
+    return f"frame_{frame:04d}.tif"
+
+
+def frame_of(name: str) -> int | None:
+    """The frame that a label's file name stands for."""
+    match = _FRAME_FILE.fullmatch(name)
+    frame = int(match[1]) if match else -1
+    return frame if match and name == frame_file(frame) else None
+
+
+def check_relative(text: object) -> str:
+    """Check the path of an image below its folder, as a study file holds it.
+
+    Returns
+    -------
+    str
+        The same, parts divided by ``/``.
+
+    Raises
+    ------
+    ValueError
+        If it is absolute, leads upward, or means a device somewhere.
+    """
+    if not isinstance(text, str) or not text or len(text) > 4000:
+        raise ValueError("a path is missing or too long")
+    parts = text.split("/")
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ValueError("a path leads out of its folder")
+        if "\\" in part or "\0" in part or re.match(r"[A-Za-z]:", part):
+            raise ValueError("a path holds characters that it must not")
+        if _DEVICES.fullmatch(part.split(".")[0].rstrip(" ")):
+            raise ValueError("a path is the name of a device")
+        if os.name == "nt" and (":" in part or part[-1] in ". "):
+            raise ValueError("a path is not possible on this system")
+    try:
+        os.fsencode(text)
+    except UnicodeError as error:
+        raise ValueError("a path is no possible text") from error
+    return text
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """A path of the study itself, refused if a link leads elsewhere.
+
+    Raises
+    ------
+    StudyError
+        If any part of it below ``folder`` is a link.
+    """
+    path = folder.joinpath(*parts)
+    real = os.path.normcase(os.path.join(os.path.realpath(folder), *parts))  # noqa: PTH118
+    if os.path.normcase(os.path.realpath(path)) != real:
+        raise StudyError(
+            f"In the study, {'/'.join(parts)} is a link to another place. Links inside "
+            "a study are not followed; replace it by the file or folder itself."
+        )
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder of the study if it is not there.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(path, write_reason(error)) from error
+    return path
+
+
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
+    """The content of a file of the study; None if there is none.
+
+    Raises
+    ------
+    StudyDamagedError
+        If it is no plain file, too large, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise StudyDamagedError(f"In the study, {path.name} is not a plain file.")
+        with open(path, "rb", opener=_without_waiting) as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StudyDamagedError(
+            f"In the study, {path.name} cannot be read ({error.strerror})."
+        ) from error
+    if len(data) > limit:
+        raise StudyDamagedError(f"In the study, {path.name} is too large to be right.")
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Should a pipe have taken the file's place, a plain open would wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON without the extras that only Python knows; raises ValueError."""
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object of the study; None if the file is not there.
+
+    Raises
+    ------
+    StudyDamagedError
+        If it is no JSON object.
+    StudyVersionError
+        If a newer program wrote it.
+    """
+    data = read_bytes(path)
+    if data is None:
+        return None
+    try:
+        value = parse_json(data)
+    except ValueError as error:
+        raise StudyDamagedError(
+            f"In the study, {path.name} is damaged (not JSON)."
+        ) from error
+    if not isinstance(value, dict):
+        raise StudyDamagedError(f"In the study, {path.name} is damaged (no object).")
+    version = value.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise StudyVersionError(
+            f"The study was written by a newer napari-cmunet ({path.name} has version "
+            f"{version}, this program reads up to {VERSION}). Update napari-cmunet; "
+            "nothing was changed."
+        )
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a JSON file of the study, whole or not at all; raises WriteError."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def set_aside(path: Path) -> str:
+    """Rename a damaged file of the study, so that nothing of it is lost.
+
+    Returns
+    -------
+    str
+        Its new name.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise WriteError(path, write_reason(error)) from error
+    return aside.name

@@ -1,0 +1,80 @@
+"""How a study is worked on; kept with it, each value free to be chosen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.layout import read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a study.
+
+    Parameters
+    ----------
+    title : str
+        Shown in the window.
+    start : str
+        Where fine-tuning starts: a model's name, or ``current``.
+    finetune_every : int
+        Newly accepted labels after which fine-tuning starts by itself; 0: never.
+    minutes : float or None
+        Time budget of a training.
+    phantoms : int
+        Synthetic frames mixed into a training.
+    """
+
+    title: str = ""
+    start: str = "cmunet-ssl"
+    finetune_every: int = 0
+    minutes: float | None = None
+    phantoms: int = 0
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Take over what fits and leave out the rest, which an older program wrote."""
+    chosen = Settings()
+    for name in (f.name for f in fields(Settings)):
+        if name in values:
+            try:
+                chosen = _checked(replace(chosen, **{name: values[name]}))
+            except StudyError:
+                continue
+    return chosen
+
+
+def load_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings, and the whole file: a newer program's values are kept."""
+    values = read_json(path) or {}
+    return settings_from(values), values
+
+
+def save_settings(path: Path, settings: Settings, before: dict[str, Any]) -> None:
+    """Write the settings; raises StudyError if a value cannot be, WriteError."""
+    write_json(path, before | {"version": 1} | asdict(_checked(settings)))
+
+
+def _checked(s: Settings) -> Settings:
+    def whole(n: object, most: int) -> bool:
+        return type(n) is int and 0 <= n <= most
+
+    for fits, what in (
+        (isinstance(s.title, str) and len(s.title) <= 200, "The title"),
+        (isinstance(s.start, str) and 0 < len(s.start) <= 200, "The start model"),
+        (whole(s.finetune_every, 10_000), "The number of labels until a training"),
+        (whole(s.phantoms, 10_000), "The number of phantoms"),
+        (
+            s.minutes is None
+            or (type(s.minutes) in (int, float) and 0 < s.minutes < 10_000),
+            "The time budget",
+        ),
+    ):
+        if not fits:
+            raise StudyError(f"{what} is outside what is possible.")
+    return s

@@ -1,0 +1,292 @@
+"""A study: a folder that holds a reader's work, and everything done with it.
+
+Its parts: ``images`` (which there are and where they lie), ``labels``, ``drafts``,
+``models`` (which one is in use); here, the marks and the way through. Every act is on
+the disk when its method returns. Methods may be called from any thread; those that say
+so take their time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import WriteError
+from napari_cmunet.study.drafts import StudyDrafts
+from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.labelling import StudyLabels
+from napari_cmunet.study.layout import POSITION, SETTINGS, inside, write_json
+from napari_cmunet.study.marks import MAX_COMMENT
+from napari_cmunet.study.opening import Opened, copy_study, open_study
+from napari_cmunet.study.session import new_identity
+from napari_cmunet.study.settings import save_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from napari_cmunet.study.collection import StudyImages
+    from napari_cmunet.study.labels import Key
+    from napari_cmunet.study.marks import Mark
+    from napari_cmunet.study.settings import Settings
+    from napari_cmunet.study.versions import StudyModels
+
+
+@dataclass(frozen=True)
+class ImageStatus:
+    """How far an image is: ``labelled``, ``skipped`` or ``unseen``."""
+
+    state: str
+    frames: tuple[int, ...]  # those with a label
+    flagged: bool
+    comment: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the study is, in images; ``str()`` is for people."""
+
+    images: int
+    labelled: int
+    skipped: int
+    flagged: int
+    frames: int = field(default=0)  # labelled frames
+    patients: int = field(default=0)  # with a label
+
+    def __str__(self) -> str:
+        parts = [f"{self.labelled} of {self.images}"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{self.flagged} flagged"] if self.flagged else []
+        return ", ".join(parts)
+
+
+class Study:
+    """An open study; use :meth:`create` or :meth:`open`.
+
+    Parameters
+    ----------
+    opened : Opened
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._session = opened.session
+        self._marks = opened.marks
+        self._settings, self._settings_file = opened.settings
+        self._position = opened.position
+        self.images: StudyImages = opened.images
+        self.labels = StudyLabels(
+            self._session, self.images, opened.split, opened.labels
+        )
+        self.drafts = StudyDrafts(self._session, self.images, self.labels)
+        self.models: StudyModels = opened.models
+
+    @classmethod
+    def create(cls, folder: Path, *, user: str = "") -> Study:
+        """Make a folder a study and open it.
+
+        Images may lie in the folder already; they are not added by this.
+
+        Raises
+        ------
+        StudyError
+            If the folder is a study already.
+        WriteError
+        """
+        new_identity(folder)
+        return cls.open(folder, user=user)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        user: str = "",
+        read_only: bool = False,
+        break_lock: bool = False,
+        salvage: bool = False,
+    ) -> Study:
+        """Open a study and put in order what a crash left. Takes its time.
+
+        Parameters
+        ----------
+        folder : Path
+        user : str
+            Who works, for the journal; may be empty.
+        read_only : bool
+            Write nothing; possible while another program has the study open.
+        break_lock : bool
+            Take the study over from another program, which can then write no more.
+        salvage : bool
+            If ``study.json`` or ``images.jsonl`` is damaged, keep it under another
+            name and go on with what can be understood.
+
+        Raises
+        ------
+        ReadError
+            If the folder is no study.
+        StudyLockedError, StudyDamagedError, StudyVersionError, WriteError
+        """
+        return cls(
+            open_study(
+                folder,
+                user=user,
+                read_only=read_only,
+                break_lock=break_lock,
+                salvage=salvage,
+            )
+        )
+
+    def close(self) -> None:
+        """Let the study go; twice is once."""
+        self.images.save()
+        self._session.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the study to a new folder. Takes its time; raises WriteError."""
+        with self._session.reading():
+            self.images.save()
+            copy_study(self.folder, folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the study is."""
+        return self._session.folder
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits; a copy has the same."""
+        return self._session.identity.id
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be changed."""
+        return self._session.read_only
+
+    def take_notices(self) -> list[str]:
+        """What the reader should be told since the last call."""
+        notices, self._session.notices[:] = list(self._session.notices), []
+        return notices
+
+    # -- marks and the way through -------------------------------------------
+
+    def mark(self, image: str) -> Mark:
+        """What is noted about an image."""
+        return self._marks[image]
+
+    def skip(self, image: str, skipped: bool = True) -> None:
+        """Pass an image over from now on, or no more; raises WriteError."""
+        self._change(image, "skipped" if skipped else "unskipped", skipped=skipped)
+
+    def flag(self, image: str, flagged: bool = True) -> None:
+        """Flag an image for a second look, or no more; raises WriteError."""
+        self._change(image, "flagged" if flagged else "unflagged", flagged=flagged)
+
+    def comment(self, image: str, text: str) -> None:
+        """Note something about an image; it stays in the study. Raises WriteError."""
+        self._change(image, "commented", comment=text[:MAX_COMMENT])
+
+    def _change(self, image: str, what: str, **changes: Any) -> None:
+        self.images[image]
+        with self._session.writing():
+            before = self._marks[image]
+            if replace(before, **changes) != before:
+                self._marks.change(image, **changes)
+                self._session.journal.append(what, image)
+
+    def status(self, image: str) -> ImageStatus:
+        """How far an image is. A label outweighs a skip."""
+        frames = self.labels.frames(image)
+        mark = self._marks[image]
+        state = "labelled" if frames else "skipped" if mark.skipped else "unseen"
+        return ImageStatus(state, frames, mark.flagged, mark.comment)
+
+    def progress(self) -> Progress:
+        """How far the study is."""
+        with self._session.reading():
+            keys = {key for key in self.labels.keys() if key[0] in self.images}
+            labelled = {image for image, _ in keys}
+            ids = self.images.ids()
+            marks = {i: self._marks[i] for i in ids}
+            return Progress(
+                images=len(ids),
+                labelled=len(labelled),
+                skipped=sum(marks[i].skipped for i in ids if i not in labelled),
+                flagged=sum(mark.flagged for mark in marks.values()),
+                frames=len(keys),
+                patients=len({self.images[i].patient for i in labelled}),
+            )
+
+    def next_unlabelled(
+        self, after: str | None = None, order: Sequence[str] | None = None
+    ) -> str | None:
+        """The next image without a label that is not skipped; begins anew at the end.
+
+        Parameters
+        ----------
+        after : str, optional
+            Where to go on from; it comes last itself.
+        order : sequence of str, optional
+            Another order than the study's.
+
+        Returns
+        -------
+        str or None
+            None if none is left.
+        """
+        labelled = {image for image, _ in self.labels.keys()}
+        ids = list(order) if order is not None else self.images.ids()
+        start = ids.index(after) + 1 if after in ids else 0
+        for image in ids[start:] + ids[:start]:
+            if image not in labelled and not self._marks[image].skipped:
+                return image
+        return None
+
+    def neighbour(self, image: str, by: int = -1) -> str | None:
+        """The image before (or after) another in the study's order, None at the end."""
+        ids = self.images.ids()
+        at = ids.index(image) + by if image in ids else -1
+        return ids[at] if 0 <= at < len(ids) else None
+
+    @property
+    def position(self) -> Key | None:
+        """Image and frame where the reader left off, None if there are none."""
+        return self._position if self._position[0] in self.images else None
+
+    def remember_position(self, image: str, frame: int = 0) -> None:
+        """Note where the reader is. Does nothing if it cannot be written."""
+        with contextlib.suppress(StudyError, WriteError), self._session.writing():
+            values = {"version": 1, "image": image, "frame": frame}
+            self._position = (image, frame)
+            write_json(inside(self.folder, POSITION), values)
+
+    # -- settings and the journal ---------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """How the study is worked on."""
+        return self._settings
+
+    def change_settings(self, **changes: Any) -> Settings:
+        """Change settings and write them; raises StudyError, WriteError."""
+        with self._session.writing():
+            settings = replace(self._settings, **changes)
+            path = inside(self.folder, SETTINGS)
+            save_settings(path, settings, self._settings_file)
+            self._settings = settings
+        return settings
+
+    def journal(self) -> Iterable[Any]:
+        """Entries of the journal, from the first. Takes its time."""
+        return self._session.journal.entries()
+
+    def note_export(self, count: int) -> None:
+        """Note in the journal that labels were exported; nothing if read-only."""
+        with contextlib.suppress(StudyError, WriteError), self._session.writing():
+            self._session.journal.append("exported", count=count)

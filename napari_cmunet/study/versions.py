@@ -1,0 +1,162 @@
+"""Which model an open study uses: promoted, refused, back and forward."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.core.models import read_card
+from napari_cmunet.errors import ModelError
+from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.models import ModelHistory, ModelStore, ModelVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from napari_cmunet.core.models import ModelCard
+    from napari_cmunet.study.models import NewModel
+    from napari_cmunet.study.session import Session
+
+
+class StudyModels:
+    """The models of a study and the one in use."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.store = ModelStore(session.folder)
+
+    @property
+    def history(self) -> ModelHistory:
+        """The models in use one after the other."""
+        return self.store.history
+
+    @property
+    def current(self) -> ModelVersion:
+        """The model in use."""
+        return self.store.history.current
+
+    def names(self) -> list[str]:
+        """Names of the models that were trained in this study."""
+        return self.store.names()
+
+    def card(self, name: str) -> ModelCard:
+        """The card of a model of this study; raises ModelError."""
+        return self.store.card(name)
+
+    def folder(self, version: ModelVersion | None = None) -> Path:
+        """The folder of the model in use, or of another version.
+
+        Raises
+        ------
+        ModelError
+            If it is not there any more, or is not the same model.
+        """
+        return self.store.find(version or self.current)
+
+    def training(self, name: str) -> dict[str, Any]:
+        """How a model of this study was trained; empty if that is not noted."""
+        return self.store.training(name)
+
+    def free_name(self) -> str:
+        """A name for the next model."""
+        return self.store.free_name()
+
+    def new_folder(self) -> AbstractContextManager[NewModel]:
+        """See :meth:`ModelStore.new_folder`; possible without the lock."""
+        return self.store.new_folder()
+
+    def register(self, name: str, **figures: Any) -> ModelVersion:
+        """Note in the journal that a model was trained.
+
+        Parameters
+        ----------
+        name : str
+            Of a finished model folder of this study.
+        figures : plain JSON values
+            Labels, patients, Dice, seconds and the like.
+        """
+        with self._session.writing():
+            version = self.store.version(name)
+            self._journal("trained", version, figures)
+        return version
+
+    def promote(
+        self, name: str, *, installed: bool = False, **figures: Any
+    ) -> ModelVersion:
+        """Put a model to use.
+
+        Parameters
+        ----------
+        name : str
+            Of a model of this study, or of an installed one.
+        figures : plain JSON values
+            What was compared, and how it came out.
+
+        Raises
+        ------
+        ModelError
+            If the model is damaged; the one in use stays.
+        WriteError
+        """
+        with self._session.writing():
+            version = self.store.version(name, installed=installed)
+            self.store.save(self.history.with_next(version))
+            self._journal("promoted", version, figures)
+        return version
+
+    def refuse(self, name: str, reason: str, **figures: Any) -> None:
+        """Note that a model is kept but not put to use, and why."""
+        with self._session.writing():
+            version = ModelVersion(name, self.store.card(name).sha256)
+            self._journal("refused", version, {"reason": reason[:500], **figures})
+
+    def roll_back(self, reason: str = "") -> ModelVersion:
+        """Use the model before; raises StudyError if there is none."""
+        return self._move(-1, "rolled_back", reason)
+
+    def roll_forward(self, reason: str = "") -> ModelVersion:
+        """Use the model after, once gone back; raises StudyError if there is none."""
+        return self._move(1, "rolled_forward", reason)
+
+    def _move(self, by: int, what: str, reason: str) -> ModelVersion:
+        with self._session.writing():
+            moved = self.history.moved(by)
+            self.store.find(moved.current)  # it may have been deleted
+            self.store.save(moved)
+            self._journal(what, moved.current, {"reason": reason[:500]})
+        return moved.current
+
+    def learned_labels(self, name: str) -> set[str]:
+        """Hashes of the label files that a model learned from or was chosen by."""
+        labels = self.store.training(name).get("labels")
+        listed: Iterable[Any] = labels if isinstance(labels, list) else ()
+        return {
+            x["sha256"]
+            for x in listed
+            if isinstance(x, dict) and isinstance(x.get("sha256"), str)
+        }
+
+    def describe(self) -> list[tuple[ModelVersion, ModelCard | None]]:
+        """The history with each model's card, None where it is gone or damaged."""
+        described: list[tuple[ModelVersion, ModelCard | None]] = []
+        for version in self.history.versions:
+            try:
+                card = read_card(self.store.find(version))
+            except (ModelError, StudyError):
+                card = None
+            described.append((version, card))
+        return described
+
+    def _journal(
+        self, what: str, version: ModelVersion, details: dict[str, Any]
+    ) -> None:
+        self._session.journal.append(
+            what,
+            **details
+            | {
+                "model": version.name,
+                "sha256": version.sha256,
+                "installed": version.installed,
+            },
+        )
