@@ -42,7 +42,7 @@ def fingerprint(mask: np.ndarray) -> int:
 
 
 class Corrections:
-    """The frames that the reader has painted in, and which of them are exported.
+    """The frames that were changed, and which of them are exported as they are.
 
     Parameters
     ----------
@@ -54,9 +54,7 @@ class Corrections:
         self._mask_of = mask_of
         self._known: dict[int, int] = {}
         self._blank: int | None = None
-        #: Frames that the reader has painted in.
-        self.painted: set[int] = set()
-        #: Frames that napari's undo history holds, for whatever reason.
+        #: Frames that napari's undo history holds: painted in, or cut anew.
         self.in_history: set[int] = set()
         #: The threshold of the last export, None before the first.
         self.exported_at: float | None = None
@@ -72,7 +70,7 @@ class Corrections:
 
     def unsaved(self) -> list[int]:
         """Frames that were changed and that no export holds as they are."""
-        return sorted(f for f in self.painted | self.in_history if self._changed(f))
+        return sorted(f for f in self.in_history if self._changed(f))
 
     def _changed(self, frame: int) -> bool:
         mask = self._mask_of(frame)

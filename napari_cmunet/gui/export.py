@@ -51,6 +51,22 @@ class Written:
     problem: str = ""
 
 
+def start_folder(reading: Reading | None, working_folder: str) -> str:
+    """Where an export dialog starts: the working folder, or the image's own."""
+    if working_folder:
+        return working_folder
+    source = reading.image.source.path if reading is not None else None
+    return str(Path(source).parent) if source else str(Path.home())
+
+
+def note(results: Iterable[Written]) -> None:
+    """Masks that were written hold no unsaved corrections. On the GUI thread."""
+    for result in results:
+        if not result.problem:
+            job = result.job
+            job.reading.corrections.note_export(job.fingerprints, job.threshold)
+
+
 def file_name(reading: Reading) -> str:
     """A file name for a reading's mask, made of the image's name."""
     name = _UNSAFE.sub("_", reading.image.name).strip(". ") or "mask"

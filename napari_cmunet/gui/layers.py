@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import CyclicLabelColormap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -112,9 +112,10 @@ def _geometry(image: Image) -> dict[str, Any]:
     }
 
 
-def _colours(colour: tuple[float, ...]) -> DirectLabelColormap:
-    # Every label but 0 is artery: a stray label 2 must not look like nothing.
-    return DirectLabelColormap(color_dict={None: colour, 0: "transparent", 1: colour})
+def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:
+    # One colour for every label but 0: a stray label 2 is artery and must not look like
+    # nothing. A direct colormap would do too, but compiles for seconds at first use.
+    return CyclicLabelColormap(colors=[(0, 0, 0, 0), colour])
 
 
 def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
@@ -145,15 +146,3 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
     mask.selected_label = 1
     mask.brush_size = max(2, round(min(data.shape[-2:]) / 75))
     return mask
-
-
-def place_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None:
-    """Insert a layer right above another without changing what is selected."""
-    layers = viewer.layers
-    selected = set(layers.selection)
-    active = layers.selection.active
-    index = layers.index(below) + 1 if below in layers else len(layers)
-    layers.insert(index, layer)
-    if active is not None:
-        layers.selection.active = active
-        layers.selection.update(selected)

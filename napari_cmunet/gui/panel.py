@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cmunet.gui import export
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_dialog import ask_where
 from napari_cmunet.gui.model_section import ModelSection
-from napari_cmunet.gui.panel_state import PanelState, describe
+from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.sections import (
     KeyList,
@@ -32,7 +32,7 @@ from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    import napari.components
 
     from napari_cmunet.gui.prediction import Engine
 
@@ -54,16 +54,18 @@ class CMUNetPanel(QWidget):
 
     def __init__(
         self,
-        viewer: ViewerModel,
+        viewer: napari.components.ViewerModel,
         parent: QWidget | None = None,
         *,
         controller: Controller | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName("cmunet_panel")
+        # napari hands out a wrapper, of which layers and viewers come back as ever new
+        # wrappers. What is held by reference must be the thing itself.
+        viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
-        self._state = PanelState()
         self._exporting = None
         self._docked = False
         self._shown_once = False
@@ -97,7 +99,7 @@ class CMUNetPanel(QWidget):
         self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
         self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
         self.reset = button(
-            "Back to prediction",
+            "Reset mask",
             "Replace your own mask of the shown frame by the prediction at this "
             "threshold. Can be undone.",
         )
@@ -113,7 +115,7 @@ class CMUNetPanel(QWidget):
         self.threshold.number.setToolTip(tip)
         self.threshold_note = text_label()
         self.mask_shown = check("Show mask", "Show the mask")
-        self.outline = check("Outline", "Show the mask as an outline (O)")
+        self.outline = check("Outline", "Show the mask as an outline (T)")
         self.prediction_shown = check(
             "Prediction", "Show what the model has found, as a thin line (G)"
         )
@@ -132,8 +134,8 @@ class CMUNetPanel(QWidget):
         content = column(
             row(labelled("&Image", self.image), self.image, stretch=1),
             self.segment,
-            self.on_opening,
             self.work,
+            self.on_opening,
             self.status,
             heading("Correct the mask"),
             self.again,
@@ -180,15 +182,15 @@ class CMUNetPanel(QWidget):
         self.segment.clicked.connect(controller.segment)
         self.work.cancel.clicked.connect(controller.cancel)
         self.tools.picked.connect(self._on_tool)
-        self.undo.clicked.connect(controller.undo)
-        self.redo.clicked.connect(controller.redo)
-        self.reset.clicked.connect(controller.reset_frame)
+        self.undo.clicked.connect(controller.correct.undo)
+        self.redo.clicked.connect(controller.correct.redo)
+        self.reset.clicked.connect(controller.correct.reset_frame)
         self.again.clicked.connect(controller.make_mask_again)
-        self.threshold.grabbed.connect(controller.begin_threshold)
+        self.threshold.grabbed.connect(controller.correct.begin_threshold)
         self.threshold.moved.connect(self._on_threshold)
-        self.threshold.released.connect(controller.end_threshold)
-        self.mask_shown.clicked.connect(controller.set_mask_visible)
-        self.outline.clicked.connect(controller.set_outline)
+        self.threshold.released.connect(controller.correct.end_threshold)
+        self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
+        self.outline.clicked.connect(controller.correct.set_outline)
         self.prediction_shown.clicked.connect(controller.set_prediction_visible)
         self.export.clicked.connect(self.export_masks)
         controller.runner.engine_ready.connect(self._on_engine)
@@ -204,7 +206,7 @@ class CMUNetPanel(QWidget):
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
-        mask = self.controller.mask_in_hand()
+        mask = self.controller.correct.mask_in_hand()
         if mask is not None:
             mask.mode = mode
         self._on_changed()
@@ -213,7 +215,7 @@ class CMUNetPanel(QWidget):
         self.model.show_devices(engine.devices)
 
     def _on_threshold(self, value: float, join: bool) -> None:
-        self.controller.move_threshold(value, join=join)
+        self.controller.correct.move_threshold(value, join=join)
 
     # -- showing --------------------------------------------------------------
 
@@ -223,13 +225,14 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
-        state = self._state = describe(self.controller)
+        state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
-        self.work.show_work(state.busy, state.done, state.total, state.time_left)
+        self.work.show_work(state.busy, state.done, state.total)
+        self.segment.setVisible(state.show_segment)
         self.status.setText(state.status)
-        self.status.setStyleSheet("font-weight: bold;" if state.failed else "")
+        _embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
         for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
@@ -246,7 +249,7 @@ class CMUNetPanel(QWidget):
         self.threshold_note.setVisible(bool(state.threshold_note))
         self.saved.setText(state.saved)
         self.saved.setVisible(bool(state.saved))
-        self.saved.setStyleSheet("font-weight: bold;" if state.unsaved else "")
+        _embolden(self.saved, state.unsaved)
         self.export.setText(state.export_text)
         self.export.setEnabled(state.can_export and self._exporting is None)
         self.model.show_device_in_use(state.device_in_use)
@@ -258,7 +261,10 @@ class CMUNetPanel(QWidget):
         readings = [r for r in self.controller.readings if r.usable_mask]
         if not readings or self._exporting is not None:
             return
-        where = ask_where(readings, self.controller.export_folder(), self)
+        folder = export.start_folder(
+            self.controller.active, self.controller.working_folder
+        )
+        where = ask_where(readings, folder, self)
         jobs = [export.prepare(reading, path) for reading, path in where]
         if not jobs:
             return
@@ -270,7 +276,7 @@ class CMUNetPanel(QWidget):
 
     def _on_exported(self, results: list[export.Written]) -> None:
         text, good = export.summary(results)
-        self.controller.note_export(results)
+        export.note(results)
         self.controller.say(text, failed=not good)
         (show_info if good else show_error)(text)
 
@@ -320,3 +326,11 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+
+def _embolden(label: QLabel, bold: bool) -> None:
+    # By font, not by style sheet: setting one of those restyles every time.
+    font = label.font()
+    if font.bold() != bold:
+        font.setBold(bold)
+        label.setFont(font)

@@ -30,13 +30,13 @@ class PanelState:
     busy: bool = False
     done: int = 0
     total: int = 0
-    time_left: str = ""
+    show_segment: bool = True
     segment_text: str = "Segment arteries"
     can_segment: bool = False
     mask_missing: bool = False
     can_correct: bool = False
     can_reset: bool = False
-    reset_text: str = "Back to the prediction"
+    reset_text: str = "Reset mask"
     mode: str = ""
     mask_visible: bool = False
     outline: bool = False
@@ -85,15 +85,14 @@ def describe(controller: Controller) -> PanelState:
         status=_status(controller, reading, frame),
         failed=controller.failed,
         segment_text=_segment_text(controller, reading),
-        can_segment=reading is not controller.predicting,
+        can_segment=reading is not controller.schedule.current,
+        show_segment=reading is not controller.schedule.current,
         mask_missing=mask is None and (reading.mask_was_deleted or bool(reading.mask)),
         can_correct=mask is not None,
         can_reset=mask is not None
         and reading.has_prediction(frame)
         and reading.is_corrected(frame),
-        reset_text="Frame back to prediction"
-        if reading.is_cine
-        else "Back to prediction",
+        reset_text="Reset frame" if reading.is_cine else "Reset mask",
         mode=str(mask.mode) if mask is not None else "",
         mask_visible=mask is not None and mask.visible,
         outline=mask is not None and mask.contour > 0,
@@ -134,7 +133,6 @@ def _work(controller: Controller) -> dict:
         "busy": True,
         "done": done,
         "total": total if total > 1 else 0,
-        "time_left": _time_left(runner.seconds_left),
     }
 
 
@@ -142,8 +140,8 @@ def _time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    return f"about {round(seconds / 60)} min left"
+        return f", about {max(1, round(seconds))} s left"
+    return f", about {round(seconds / 60)} min left"
 
 
 def _segment_text(controller: Controller, reading: Reading) -> str:
@@ -160,15 +158,16 @@ def _status(controller: Controller, reading: Reading, frame: int) -> str:
         return controller.message
     if controller.runner.running and controller.runner.loading:
         return "Loading the model. The first time takes a few seconds."
-    if reading is controller.predicting:
+    if reading is controller.schedule.current:
         if not reading.is_cine:
             return "Segmenting the arteries…"
         done, total = controller.runner.progress
-        text = f"Segmenting the arteries: {done} of {total} frames."
+        left = _time_left(controller.runner.seconds_left)
+        text = f"Segmenting: {done} of {total} frames{left}."
         if reading.usable_mask:
             text += " You can correct meanwhile."
         return text
-    if reading in controller.queued:
+    if reading in controller.schedule.waiting:
         return "This image is segmented next."
     if not reading.sources:
         return "Press Segment to find the arteries."
@@ -180,6 +179,9 @@ def _status(controller: Controller, reading: Reading, frame: int) -> str:
         return "This frame is not segmented yet."
     if not reading.mask.visible:
         return "The mask is hidden."
+    if not reading.mask_frame(frame).any():
+        where = "this frame" if reading.is_cine else "this image"
+        return f"No artery in {where}. Lower the threshold, or paint with the brush."
     return "Arteries found. Correct the mask with the brush, then export it."
 
 

@@ -7,9 +7,10 @@ traceback for everything else.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -166,6 +167,7 @@ def run_job(job: Job) -> Iterator[Event]:
 def _predict(job: Job) -> Iterator[Event]:
     engine = job.engine
     if engine is None:
+        _import_ahead()
         engine = job.factory(job.choice)
         yield EngineReady(job.number, engine)
     told = len(engine.notices())
@@ -181,6 +183,13 @@ def _predict(job: Job) -> Iterator[Event]:
         for message in notices[told:]:
             yield Notice(job.number, message)
         told = len(notices)
+
+
+def _import_ahead() -> None:
+    # The first Labels layer imports these, which would take a second of the GUI thread.
+    for name in ("numba", "pandas", "scipy.linalg", "skimage.color.colorconv"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def load_engine(choice: ModelChoice) -> Engine:

@@ -20,7 +20,6 @@ from napari_cmunet.gui.prediction import (
     Job,
     ModelChoice,
     Notice,
-    load_engine,
     run_job,
 )
 
@@ -47,7 +46,7 @@ class PredictionRunner:
     failed = Signal(str)
     finished = Signal()
 
-    def __init__(self, factory: EngineFactory = load_engine) -> None:
+    def __init__(self, factory: EngineFactory) -> None:
         self._factory = factory
         self._number = 0
         self._job: Job | None = None

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels, Layer
 
+    from napari_cmunet.gui.prediction import Engine
+
 
 @dataclass(frozen=True)
 class Source:
@@ -36,6 +38,11 @@ class Source:
     sha256: str
     device: str
     threshold: float
+
+    @classmethod
+    def of(cls, engine: Engine) -> Source:
+        """What is to be noted of an engine."""
+        return cls(engine.name, engine.sha256, engine.device(), engine.threshold)
 
 
 class Reading:
@@ -177,9 +184,8 @@ class Reading:
     ) -> bool:
         """Take in a predicted frame; fill the mask where nobody has painted.
 
-        The fill is no undo step: it happens only in frames that the undo history
-        does not hold. A frame that it holds through a threshold step alone is
-        replaced by an undoable step.
+        The fill is no undo step, except in a frame that the undo history holds
+        already: there, older steps would otherwise undo into the wrong pixels.
 
         Returns
         -------
@@ -213,11 +219,9 @@ class Reading:
             layer.refresh(extent=False)
 
     def is_corrected(self, frame: int) -> bool:
-        """Whether a frame's mask holds more than the program has put there."""
-        if frame in self.corrections.painted:
-            return True
+        """Whether a frame's mask is other than what the program has put there."""
         mask = self.mask_frame(frame)
-        if frame not in self.sources:
+        if not self.has_prediction(frame):
             return bool(mask.any())
         return not np.array_equal(mask != 0, self._cut(frame))
 
@@ -257,11 +261,11 @@ class Reading:
         finally:
             self._busy = False
 
-    def refresh_mask(self) -> None:
+    def refresh_mask(self, *, thumbnail: bool = True) -> None:
         """Draw the mask again after a change that napari has not made itself."""
         self._busy = True
         try:
-            self.mask.refresh(extent=False, highlight=False)
+            self.mask.refresh(extent=False, highlight=False, thumbnail=thumbnail)
         finally:
             self._busy = False
 
@@ -272,7 +276,6 @@ class Reading:
         if self._busy:
             return False
         frames = frames_of(history_item, self.mask.ndim, self.count)
-        self.corrections.painted |= frames
         self.corrections.in_history |= frames
         self.steps.on_reader_stroke()
         return True
@@ -287,9 +290,7 @@ class Reading:
         """Another array was put into the layer: all of it is the reader's now."""
         self.steps.forget()
         if self.usable_mask:
-            self.corrections.painted.update(
-                f for f in range(self.count) if self.is_corrected(f)
-            )
+            self.corrections.in_history.update(range(self.count))
 
     def on_image_replaced(self) -> None:
         """Another array was put into the image layer."""
@@ -309,11 +310,6 @@ class Reading:
         if not self.sources and not self.corrections.in_history:
             self.threshold = threshold
             self.thresholds[:] = threshold
-
-    def next_out_of_date(self) -> int | None:
-        """Return a frame that has yet to follow the threshold."""
-        late = (self.steps.out_of_date(f) for f in range(self.count))
-        return next((f for f, is_late in enumerate(late) if is_late), None)
 
     # -- export ---------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QComboBox,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -153,27 +152,24 @@ class ToolRow(QWidget):
 
 
 class WorkBar(QWidget):
-    """Progress, time left and Cancel, in a place of their own."""
+    """Progress and Cancel, in the place of the button that began the work."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.time_left = QLabel()
         self.cancel = button("Ca&ncel", "Stop segmenting; frames already done are kept")
-        layout = QGridLayout(self)
+        layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.bar, 0, 0)
-        layout.addWidget(self.cancel, 0, 1)
-        layout.addWidget(self.time_left, 1, 0, 1, 2)
-        self.setVisible(False)
+        layout.addWidget(self.bar, 1)
+        layout.addWidget(self.cancel)
 
-    def show_work(self, busy: bool, done: int, total: int, time_left: str) -> None:
+    def show_work(self, busy: bool, done: int, total: int) -> None:
         """Show how far the work is; a total of 0 means that nobody knows."""
         self.setVisible(busy)
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
-        self.time_left.setText(time_left)
+        if busy:
+            self.bar.setRange(0, total)
+            self.bar.setValue(done)
 
 
 class KeyList(QLabel):
@@ -191,7 +187,7 @@ class KeyList(QLabel):
 
 
 def _spell(key: str) -> str:
-    return key.replace(",", "comma").replace(".", "dot")
+    return key.replace(",  .", "comma, dot")
 
 
 def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:

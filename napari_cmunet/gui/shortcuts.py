@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
 
+from napari_cmunet.gui.overlays import set_visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
 
-PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "O", "G", ",", "."
+OWN_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
 
 # What the panel lists: napari's own actions by name, so that keys which the user has
 # changed in Preferences are shown as they are, and keys that are as written here.
@@ -86,13 +88,13 @@ class Shortcuts:
             layers = controller.active.overlays() if controller.active else []
             shown = [layer for layer in layers if layer.visible]
             for layer in shown:
-                layer.visible = False
+                set_visible(layer, False)
             yield
             for layer in shown:
-                layer.visible = True
+                set_visible(layer, True)
 
         def outline(_viewer) -> None:
-            controller.toggle_outline()
+            controller.correct.toggle_outline()
 
         def prediction(_viewer) -> None:
             reading = controller.active

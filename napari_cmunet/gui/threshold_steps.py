@@ -37,7 +37,6 @@ class _State:
     frame_threshold: float
     shown_threshold: float
     kept: np.ndarray | None
-    painted: bool
 
 
 @dataclass
@@ -95,7 +94,7 @@ class ThresholdSteps:
         mask = reading.mask_frame(frame)
         mask[...] = start
         mask[where] = value
-        reading.refresh_mask()
+        reading.refresh_mask(thumbnail=False)
 
     def commit(self) -> None:
         """The slider is let go: what it did becomes one undo step."""
@@ -134,7 +133,6 @@ class ThresholdSteps:
         wanted = mask_at(reading.probability[frame], reading.threshold)
         where = np.nonzero((reading.mask_frame(frame) != 0) != wanted)
         reading.thresholds[frame] = reading.threshold
-        reading.corrections.painted.discard(frame)
         self._kept.pop(frame, None)
         self._record(frame, frame, where, wanted[where].astype(np.uint8), before)
         self._last_is_on_top = False
@@ -167,7 +165,6 @@ class ThresholdSteps:
             frame_threshold=float(reading.thresholds[frame]),
             shown_threshold=float(reading.thresholds[shown]),
             kept=self._kept.get(frame),
-            painted=frame in reading.corrections.painted,
         )
 
     def _record(
@@ -198,9 +195,9 @@ class ThresholdSteps:
         for candidate in sorted(range(reading.count), key=lambda f: abs(f - frame)):
             if not reading.has_prediction(candidate):
                 continue
-            if candidate != frame and candidate in reading.corrections.painted:
-                continue
             self.bring_up_to_date(candidate)
+            if candidate != frame and reading.is_corrected(candidate):
+                continue
             old = float(reading.thresholds[candidate])
             mask = reading.mask_frame(candidate)
             if len(self._change(candidate, mask, old, threshold)[0][0]):
@@ -231,12 +228,10 @@ class ThresholdSteps:
     # -- the other frames of a cine -------------------------------------------
 
     def out_of_date(self, frame: int) -> bool:
-        """Whether a frame has yet to follow the threshold."""
+        """Whether a frame is cut at another threshold than the others."""
         reading = self._reading
-        return (
-            reading.has_prediction(frame)
-            and frame not in reading.corrections.painted
-            and cut(reading.thresholds[frame]) != cut(reading.threshold)
+        return reading.has_prediction(frame) and cut(reading.thresholds[frame]) != cut(
+            reading.threshold
         )
 
     def bring_up_to_date(self, frame: int) -> bool:
@@ -247,8 +242,6 @@ class ThresholdSteps:
         if self._drag is not None and self._drag[0] == frame:
             return False
         if reading.is_corrected(frame):
-            # Changed by something that told nobody: leave it alone from now on.
-            reading.corrections.painted.add(frame)
             return False
         probability = reading.probability[frame]
         reading.mask_frame(frame)[...] = mask_at(probability, reading.threshold)
@@ -309,10 +302,6 @@ class ThresholdSteps:
         reading.threshold = state.threshold
         reading.thresholds[step.shown] = state.shown_threshold
         reading.thresholds[step.frame] = state.frame_threshold
-        if state.painted:
-            reading.corrections.painted.add(step.frame)
-        else:
-            reading.corrections.painted.discard(step.frame)
         if state.kept is None:
             self._kept.pop(step.frame, None)
         else:

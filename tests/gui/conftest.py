@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.panel import CMUNetPanel
@@ -129,7 +130,8 @@ def settled(qtbot):
     def wait(controller: Controller, timeout: int = 5000) -> None:
         qtbot.waitUntil(lambda: not controller._new_images, timeout=timeout)
         qtbot.waitUntil(lambda: not controller.runner.running, timeout=timeout)
-        qtbot.waitUntil(lambda: not controller._idle.isActive(), timeout=timeout)
+        qtbot.waitUntil(lambda: controller.correct.idle, timeout=timeout)
+        QCoreApplication.processEvents()
 
     return wait
 

@@ -208,7 +208,7 @@ def test_a_prediction_in_the_background_leaves_the_selection(
     model.open.clear()
     first = viewer.add_image(frame(0))
     second = viewer.add_image(frame(1))
-    qtbot.waitUntil(lambda: controller.predicting is not None)
+    qtbot.waitUntil(lambda: controller.schedule.current is not None)
     model.let_through()
     qtbot.waitUntil(lambda: controller.active.usable_mask)
     mask = controller.active.mask
@@ -251,7 +251,7 @@ def test_renaming_and_reordering_change_nothing(viewer, controller, opened):
     for layer in viewer.layers:
         layer.name = "x"
     viewer.layers.reverse()
-    controller.move_threshold(0.3)
+    controller.correct.move_threshold(0.3)
     np.testing.assert_array_equal(reading.mask.data, expected(opened, 0.3))
     assert describe(controller).images == (reading.image.name,)
 
@@ -286,7 +286,7 @@ def test_a_deleted_image_leaves_the_mask_in_work(viewer, controller, opened):
     assert controller.active is reading
     assert "image closed" in describe(controller).images[0]
     assert describe(controller).can_export
-    controller.move_threshold(0.3)
+    controller.correct.move_threshold(0.3)
     np.testing.assert_array_equal(reading.mask.data, expected(opened, 0.3))
     viewer.layers.remove(reading.mask)
     assert controller.active is None
@@ -421,19 +421,19 @@ def test_two_viewers_do_not_mix(make_controller, settled, viewer):
 
 
 def test_threshold_reaches_the_hidden_frames(viewer, controller, opened_cine, settled):
-    controller.begin_threshold()
+    controller.correct.begin_threshold()
     for value in (0.6, 0.7, 0.3):
-        controller.move_threshold(value)
-    controller.end_threshold()
+        controller.correct.move_threshold(value)
+    controller.correct.end_threshold()
     settled(controller)
     np.testing.assert_array_equal(
         controller.active.mask.data, expected(opened_cine, 0.3)
     )
-    controller.undo()
+    controller.correct.undo()
     settled(controller)
     assert describe(controller).threshold == 0.5
     np.testing.assert_array_equal(controller.active.mask.data, expected(opened_cine))
-    controller.redo()
+    controller.correct.redo()
     settled(controller)
     assert describe(controller).threshold == 0.3
     np.testing.assert_array_equal(
@@ -442,8 +442,8 @@ def test_threshold_reaches_the_hidden_frames(viewer, controller, opened_cine, se
 
 
 def test_the_shown_frame_follows_when_it_is_shown(viewer, controller, opened_cine):
-    controller.move_threshold(0.3)
-    controller._idle.stop()
+    controller.correct.move_threshold(0.3)
+    controller.correct._idle.stop()
     viewer.dims.set_point(0, 3)
     np.testing.assert_array_equal(
         controller.active.mask.data[3], expected(opened_cine[3], 0.3)
@@ -456,7 +456,7 @@ def test_the_slider_shows_the_frame_s_own_threshold(
     viewer.dims.set_point(0, 2)
     paint(controller.active.mask, (2, 16, 16))
     viewer.dims.set_point(0, 0)
-    controller.move_threshold(0.3)
+    controller.correct.move_threshold(0.3)
     settled(controller)
     assert describe(controller).threshold == 0.3
     viewer.dims.set_point(0, 2)

@@ -232,6 +232,20 @@ def test_undo_restores_the_painted_frame_alone():
     np.testing.assert_array_equal(mask.data[7], expected(image[7]))
 
 
+def test_a_stroke_undone_before_the_prediction_does_not_keep_the_frame():
+    image = cine()
+    reading = Reading(Image(image))
+    mask = reading.new_mask_layer()
+    mask.events.paint.connect(lambda e: reading.on_paint(e.value))
+    paint(reading, 2, 4)
+    mask.undo()
+    assert reading.set_prediction(2, 255 - image[2], SOURCE, 2)
+    np.testing.assert_array_equal(mask.data[2], expected(image[2]))
+    # The stroke can no longer be redone into the middle of the prediction.
+    mask.redo()
+    np.testing.assert_array_equal(mask.data[2], expected(image[2]))
+
+
 def test_a_frame_painted_before_its_prediction_is_kept():
     image = cine()
     reading = Reading(Image(image))

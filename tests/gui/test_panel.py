@@ -1,0 +1,410 @@
+"""The panel's widgets, on a viewer without a window."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from napari.settings import get_settings
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QComboBox,
+    QLabel,
+    QScrollArea,
+    QSlider,
+    QWidget,
+)
+
+from napari_cmunet.gui import export
+from napari_cmunet.gui import panel as panel_module
+from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
+from napari_cmunet.gui.shortcuts import OWN_KEYS, listed_keys
+from napari_cmunet.io.masks import read_mask, read_provenance
+from tests.gui.conftest import cine, expected, frame
+
+
+def test_opening_the_panel_does_not_import_torch():
+    code = """
+        import sys, time
+        from qtpy.QtWidgets import QApplication
+        app = QApplication([])
+        from napari.components import ViewerModel
+        viewer = ViewerModel()
+        from napari_cmunet.gui.panel import CMUNetPanel
+        started = time.perf_counter()
+        panel = CMUNetPanel(viewer)
+        print(time.perf_counter() - started, "torch" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, torch = done.stdout.split()
+    assert torch == "False"
+    # Around 0.15 s alone on two cores; there is room for a busy machine.
+    assert float(seconds) < 1
+
+
+def test_says_what_to_do_first(panel):
+    assert "Open an angiogram" in panel.status.text()
+    assert not panel.segment.isEnabled()
+    assert not panel.export.isEnabled()
+    assert not panel.threshold.isEnabled()
+    assert not panel.tools.isEnabled()
+    assert panel.notice.text() == NOT_A_DEVICE
+
+
+def test_every_control_has_a_tooltip(panel):
+    for kind in (QAbstractButton, QComboBox, QSlider):
+        for widget in panel.findChildren(kind):
+            if widget.parent() is not None and widget.parent().inherits("QComboBox"):
+                continue
+            assert widget.toolTip(), widget
+
+
+def test_mnemonics_are_unique(panel):
+    letters = []
+    for widget in (*panel.findChildren(QLabel), *panel.findChildren(QAbstractButton)):
+        text = widget.text()
+        if "&" in text and not text.startswith("<"):
+            letters.append(text[text.index("&") + 1].lower())
+    assert len(letters) == len(set(letters)), letters
+
+
+def test_a_click_leaves_the_keys_with_the_canvas(panel):
+    for kind in (QAbstractButton, QComboBox, QSlider):
+        for widget in panel.findChildren(kind):
+            assert not widget.focusPolicy() & Qt.FocusPolicy.ClickFocus, widget
+
+
+def test_nothing_is_cut_at_the_width_of_a_dock(qtbot, panel, opened_cine):
+    panel.resize(320, 800)
+    panel.show()
+    qtbot.waitExposed(panel)
+    panel.refresh()
+    scroll = panel.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: scroll.widget().width() <= scroll.viewport().width())
+    for kind in (QAbstractButton, QLabel):
+        for widget in panel.findChildren(kind):
+            if not widget.isVisible() or not widget.text():
+                continue
+            right = widget.mapTo(panel, QPoint(widget.width(), 0)).x()
+            assert right <= panel.width(), widget.text()
+            if isinstance(widget, QLabel) and widget.wordWrap():
+                assert widget.heightForWidth(widget.width()) <= widget.height()
+            elif not widget.text().startswith("<"):
+                text = widget.text().replace("&", "")
+                needed = widget.fontMetrics().horizontalAdvance(text)
+                assert needed + 4 <= widget.width(), text
+            else:
+                assert widget.sizeHint().width() <= widget.width()
+
+
+def test_the_slider_drags_as_one_undo_step(qtbot, panel, controller, opened):
+    panel.refresh()
+    slider = panel.threshold.slider
+    slider.setSliderDown(True)
+    for value in (60, 70, 30):
+        slider.setValue(value)
+    slider.setSliderDown(False)
+    mask = controller.active.mask
+    np.testing.assert_array_equal(mask.data, expected(opened, 0.3))
+    assert panel.threshold.number.value() == 0.3
+    mask.undo()
+    np.testing.assert_array_equal(mask.data, expected(opened))
+    qtbot.waitUntil(lambda: panel.threshold.value() == 0.5)
+    assert panel.threshold.number.value() == 0.5
+    mask.redo()
+    qtbot.waitUntil(lambda: panel.threshold.value() == 0.3)
+
+
+def test_arrow_keys_on_the_slider(qtbot, panel, controller, opened):
+    panel.refresh()
+    for _ in range(5):
+        qtbot.keyClick(panel.threshold.slider, Qt.Key.Key_Left)
+    mask = controller.active.mask
+    np.testing.assert_array_equal(mask.data, expected(opened, 0.45))
+    mask.undo()
+    np.testing.assert_array_equal(mask.data, expected(opened))
+
+
+def test_typing_a_threshold(qtbot, panel, controller, opened):
+    panel.refresh()
+    number = panel.threshold.number
+    number.selectAll()
+    qtbot.keyClicks(number, number.locale().toString(0.25, "f", 2))
+    qtbot.keyClick(number, Qt.Key.Key_Return)
+    np.testing.assert_array_equal(controller.active.mask.data, expected(opened, 0.25))
+
+
+def test_the_slider_is_fast(panel, controller, viewer, settled):
+    viewer.add_image(frame(size=512))
+    settled(controller)
+    panel.refresh()
+    slider = panel.threshold.slider
+    slider.setSliderDown(True)
+    times = []
+    for value in range(20, 80):
+        started = time.perf_counter()
+        slider.setValue(value)
+        times.append(time.perf_counter() - started)
+    slider.setSliderDown(False)
+    assert np.median(times) < 0.05
+
+
+def test_tools_follow_the_layer_and_lead_it(qtbot, panel, controller, opened, viewer):
+    panel.refresh()
+    mask = controller.active.mask
+    buttons = panel.tools._buttons
+    assert buttons["paint"].isChecked()
+    qtbot.mouseClick(buttons["erase"], Qt.MouseButton.LeftButton)
+    assert mask.mode == "erase"
+    mask.mode = "fill"
+    qtbot.waitUntil(lambda: buttons["fill"].isChecked())
+    assert not buttons["erase"].isChecked()
+    mask.mode = "pick"
+    qtbot.waitUntil(lambda: not any(b.isChecked() for b in buttons.values()))
+    viewer.layers.selection.active = controller.active.image
+    qtbot.mouseClick(buttons["paint"], Qt.MouseButton.LeftButton)
+    assert viewer.layers.selection.active is mask
+    assert mask.mode == "paint"
+
+
+def test_eyes_and_outline(qtbot, panel, controller, opened):
+    panel.refresh()
+    reading = controller.active
+    mode = reading.mask.mode
+    panel.prediction_shown.click()
+    assert not reading.prediction.visible
+    panel.outline.click()
+    assert reading.mask.contour > 0
+    panel.mask_shown.click()
+    assert not reading.mask.visible
+    panel.mask_shown.click()
+    assert reading.mask.visible
+    assert reading.mask.mode == mode
+
+
+def test_progress_and_cancel(qtbot, panel, controller, viewer, model):
+    model.open.clear()
+    viewer.add_image(cine(4))
+    model.let_through(2)
+    qtbot.waitUntil(lambda: panel.work.bar.value() == 2)
+    assert panel.work.bar.maximum() == 4
+    assert panel.segment.isHidden()
+    assert "2 of 4 frames" in panel.status.text()
+    qtbot.mouseClick(panel.work.cancel, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(panel.work.isHidden)
+    assert panel.segment.text() == "&Segment the other 2 frames"
+    assert panel.segment.isEnabled()
+
+
+def test_choosing_an_image_by_the_combo(qtbot, panel, controller, viewer, settled):
+    viewer.add_image(frame(0), name="a")
+    viewer.add_image(frame(1), name="b")
+    settled(controller)
+    panel.refresh()
+    assert [panel.image.itemText(i) for i in range(2)] == ["a", "b"]
+    assert panel.image.currentIndex() == 1
+    panel.image.setCurrentIndex(0)
+    panel.image.activated.emit(0)
+    assert controller.active.image.name == "a"
+    controller.active.image.name = "renamed"
+    qtbot.waitUntil(lambda: panel.image.currentText() == "renamed")
+
+
+def test_a_deleted_mask_shows_the_way_back(qtbot, panel, controller, viewer, opened):
+    viewer.layers.remove(controller.active.mask)
+    qtbot.waitUntil(lambda: not panel.again.isHidden())
+    assert not panel.export.isEnabled()
+    qtbot.mouseClick(panel.again, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(panel.again.isHidden)
+    np.testing.assert_array_equal(controller.active.mask.data, expected(opened))
+
+
+def test_devices_are_those_of_the_machine(
+    qtbot, panel, controller, viewer, settled, model
+):
+    model.devices = ("cuda", "cpu")
+    viewer.add_image(frame())
+    settled(controller)
+    names = [panel.model.device.itemData(i) for i in range(panel.model.device.count())]
+    assert names == ["auto", "cuda", "cpu"]
+    panel.refresh()
+    assert panel.model.in_use.text() == "In use: CPU (2 threads)"
+
+
+def test_own_keys_are_bound_and_given_back(viewer, make_controller, qtbot):
+    before = dict(viewer.keymap)
+    viewer.bind_key("G", lambda viewer: None)
+    taken = viewer.keymap[next(k for k in viewer.keymap if str(k) == "G")]
+    panel = CMUNetPanel(viewer, controller=make_controller())
+    qtbot.addWidget(panel)
+    bound = {str(key) for key in viewer.keymap}
+    assert {"H", "T", ",", "."} <= bound
+    panel.shut_down()
+    left = {str(k): f for k, f in viewer.keymap.items() if k not in before}
+    assert left == {"G": taken}
+
+
+def test_own_keys_are_free_in_napari():
+    taken = {str(k) for cls in (Labels, Image, ViewerModel) for k in cls.class_keymap}
+    # Those of Points, Shapes and the like matter only while such a layer is selected.
+    other = (
+        "points",
+        "shapes",
+        "vertex",
+        "_add_",
+        "activate_select",
+        "activate_direct",
+    )
+    for action, keys in get_settings().shortcuts.shortcuts.items():
+        if not any(word in action for word in other):
+            taken |= {str(key) for key in keys}
+    assert not set(OWN_KEYS) & taken
+
+
+def test_keys_act(viewer, panel, controller, opened):
+    reading = controller.active
+    keys = {str(key): function for key, function in viewer.keymap.items()}
+    keys["T"](viewer)
+    assert reading.mask.contour > 0
+    keys["G"](viewer)
+    assert not reading.prediction.visible
+    held = keys["H"](viewer)
+    next(held)
+    assert not reading.mask.visible
+    next(held, None)
+    assert reading.mask.visible
+    assert not reading.prediction.visible
+    keys[","](viewer)
+    assert reading.threshold == 0.49
+    keys["."](viewer)
+    keys["."](viewer)
+    assert reading.threshold == 0.51
+
+
+def test_listed_keys_are_napari_s():
+    keys = {text: key for key, text in listed_keys()}
+    assert keys["paint artery"] == "P"
+    assert keys["erase"] == "E"
+    assert keys["smaller / larger brush"] == "[  ]"
+    assert "(none)" not in keys.values()
+
+
+def test_pre_segment_is_remembered(qtbot, panel, controller, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(panel_module, "save_preference", saved.__setitem__)
+    panel.on_opening.setChecked(False)
+    assert saved == {"pre_segment": False}
+    assert not controller.pre_segment
+
+
+def test_closing_and_opening_keeps_the_masks(
+    qtbot, viewer, panel, controller, opened, make_controller, settled
+):
+    mask = controller.active.mask
+    with mask.block_history():
+        mask.paint((4, 4), 1)
+    panel.close()
+    assert not controller.attached
+    other = make_controller()
+    again = CMUNetPanel(viewer, controller=other)
+    qtbot.addWidget(again)
+    settled(other)
+    assert other.active.mask is mask
+    assert len(viewer.layers) == 3
+    again.refresh()
+    assert "not exported" in again.saved.text()
+
+
+def test_docking_away_is_closing(qtbot, viewer, make_controller):
+    controller = make_controller()
+    panel = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(panel)
+    dock = QWidget()
+    qtbot.addWidget(dock)
+    panel.setParent(dock)
+    assert controller.attached
+    panel.setParent(None)
+    assert not controller.attached
+    panel.setParent(dock)
+    assert controller.attached
+
+
+# -- export -------------------------------------------------------------------
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer the export's dialog."""
+
+    def to(*paths):
+        monkeypatch.setattr(
+            panel_module,
+            "ask_where",
+            lambda readings, folder, parent: list(zip(readings, paths, strict=True)),
+        )
+
+    return to
+
+
+def test_export_writes_what_is_seen(qtbot, panel, controller, opened, answer, tmp_path):
+    mask = controller.active.mask
+    with mask.block_history():
+        mask.paint((4, 4), 1)
+    panel.refresh()
+    assert panel.saved.text() == "Your corrections are not exported."
+    target = tmp_path / "a.tif"
+    answer(target)
+    qtbot.mouseClick(panel.export, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "Exported a.tif" in panel.status.text())
+    np.testing.assert_array_equal(read_mask(target), mask.data > 0)
+    provenance = read_provenance(target)
+    assert provenance.model == "cmunet-artery"
+    assert provenance.threshold == 0.5
+    assert provenance.corrected
+    assert panel.saved.text() == "Exported as it is."
+    mask.undo()
+    qtbot.waitUntil(lambda: panel.saved.text() == "Your corrections are not exported.")
+
+
+def test_export_of_several(qtbot, panel, controller, viewer, settled, answer, tmp_path):
+    images = [frame(0), cine(3)]
+    for image in images:
+        viewer.add_image(image, name="same/name")
+    settled(controller)
+    panel.refresh()
+    assert panel.export.text() == "&Export masks…"
+    names = export.file_names(controller.readings)
+    assert names == ["same_name.tif", "same_name [1].tif"]
+    answer(*(tmp_path / name for name in names))
+    panel.export_masks()
+    qtbot.waitUntil(lambda: "Exported 2 masks" in panel.status.text())
+    for image, name in zip(images, names, strict=True):
+        np.testing.assert_array_equal(read_mask(tmp_path / name), expected(image) > 0)
+
+
+def test_an_export_that_fails_says_so_and_keeps_the_corrections(
+    qtbot, panel, controller, opened, answer, tmp_path
+):
+    mask = controller.active.mask
+    with mask.block_history():
+        mask.paint((4, 4), 1)
+    (tmp_path / "file").write_text("no folder")
+    answer(tmp_path / "file" / "a.tif")
+    panel.export_masks()
+    qtbot.waitUntil(lambda: panel.controller.failed)
+    assert "a.tif" in panel.controller.message or "file" in panel.controller.message
+    panel.refresh()
+    assert panel.saved.text() == "Your corrections are not exported."
+    assert panel.export.isEnabled()

@@ -1,0 +1,245 @@
+"""Whole loops in a real window, with the mouse and the keys of a reader."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as PillowImage
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QOpenGLWidget
+from skimage import io as skimage_io
+
+from napari_cmunet.gui import controller as controller_module
+from napari_cmunet.gui.menus import segment_arteries
+from napari_cmunet.gui.panel import CMUNetPanel
+from tests.gui.conftest import FakeModel, cine, expected, frame
+
+LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+
+
+class Reader:
+    """A hand on mouse and keyboard over napari's canvas."""
+
+    def __init__(self, viewer, panel) -> None:
+        self.viewer = viewer
+        self.canvas = panel.window().findChildren(QOpenGLWidget)[0]
+
+    def at(self, row: float, column: float) -> QPoint:
+        """Where a pixel of the image lies on the canvas."""
+        camera = self.viewer.scene.camera
+        zoom = camera.zoom / self.canvas.devicePixelRatioF()
+        y = (row - camera.center[-2]) * zoom + self.canvas.height() / 2
+        x = (column - camera.center[-1]) * zoom + self.canvas.width() / 2
+        return QPoint(round(x), round(y))
+
+    def drag(self, widget, *points: QPoint) -> None:
+        """Press at the first point, move through the others and let go."""
+        QTest.mouseMove(widget, points[0])
+        QTest.mousePress(widget, LEFT, NONE, points[0])
+        for point in points[1:]:
+            # QTest moves the pointer without a button held.
+            QApplication.sendEvent(
+                widget,
+                QMouseEvent(
+                    QMouseEvent.Type.MouseMove,
+                    QPointF(point),
+                    QPointF(widget.mapToGlobal(point)),
+                    LEFT,
+                    LEFT,
+                    NONE,
+                ),
+            )
+            QApplication.processEvents()
+        QTest.mouseRelease(widget, LEFT, NONE, points[-1])
+        QApplication.processEvents()
+
+    def stroke(self, *pixels: tuple[float, float]) -> None:
+        """Draw through these pixels."""
+        self.drag(self.canvas, *(self.at(*pixel) for pixel in pixels))
+
+    def key(self, key, modifiers=NONE) -> None:
+        """Press a key over the canvas."""
+        QTest.keyClick(self.canvas, key, modifiers)
+        QApplication.processEvents()
+
+
+@pytest.fixture
+def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
+    """A real window with the docked panel."""
+    model = FakeModel()
+    monkeypatch.setattr(controller_module, "load_engine", model)
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1300, 850)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    assert isinstance(panel, CMUNetPanel)
+    qtbot.waitExposed(panel)
+    yield viewer, panel, model
+    model.open.set()
+    panel.shut_down()
+    assert panel.controller.runner.wait()
+    qtbot.waitUntil(lambda: panel._exporting is None)
+
+
+def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_path):
+    viewer, panel, _ = window
+    controller = panel.controller
+    image = frame(size=64)
+    viewer.add_image(image, name="angio")
+    settled(controller)
+    viewer.reset_view()
+    QApplication.processEvents()
+    mask = controller.active.mask
+    np.testing.assert_array_equal(mask.data, expected(image))
+    reader = Reader(viewer, panel)
+
+    # Paint, undo, redo.
+    mask.brush_size = 5
+    reader.stroke((20, 10), (20, 30), (20, 50))
+    painted = mask.data.copy()
+    assert (painted[20, 10:50] == 1).all()
+    assert (painted != expected(image)).any()
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, expected(image))
+    reader.key(Qt.Key.Key_Z, CTRL | SHIFT)
+    np.testing.assert_array_equal(mask.data, painted)
+
+    # Erase.
+    reader.key(Qt.Key.Key_E)
+    assert mask.mode == "erase"
+    reader.stroke((40, 10), (40, 50))
+    erased = mask.data.copy()
+    assert (erased[40, 10:50] == 0).all()
+    qtbot.waitUntil(lambda: panel.tools._buttons["erase"].isChecked())
+
+    # Threshold by the mouse; the corrections stay. One Ctrl+Z takes it back.
+    qtbot.waitUntil(panel.threshold.isEnabled)
+    slider = panel.threshold.slider
+    middle = QPoint(slider.width() // 2, slider.height() // 2)
+    reader.drag(
+        slider,
+        middle,
+        QPoint(slider.width() * 2 // 3, middle.y()),
+        QPoint(slider.width() // 4, middle.y()),
+    )
+    assert controller.active.threshold < 0.4
+    moved = mask.data.copy()
+    assert (moved != erased).any()
+    assert (moved[20, 10:50] == 1).all()
+    changed = erased != painted
+    np.testing.assert_array_equal(moved[changed], erased[changed])
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, erased)
+    qtbot.waitUntil(lambda: panel.threshold.value() == 0.5)
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, painted)
+    reader.key(Qt.Key.Key_Z, CTRL | SHIFT)
+
+    # Export over an existing file: asked first, then written.
+    target = tmp_path / "angio.tif"
+    target.write_bytes(b"precious")
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "angio"), "")
+    )
+    asked = []
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()) or 0)
+    panel.export.click()
+    assert asked == ["angio.tif exists already."]
+    assert target.read_bytes() == b"precious"
+    monkeypatch.setattr(
+        QMessageBox,
+        "clickedButton",
+        lambda box: next(b for b in box.buttons() if b.text() == "Overwrite"),
+    )
+    panel.export.click()
+    qtbot.waitUntil(lambda: "Exported angio.tif" in panel.status.text())
+    for read in (
+        tifffile.imread(target),
+        np.asarray(PillowImage.open(target)),
+        skimage_io.imread(target),
+    ):
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, erased * 255)
+    with tifffile.TiffFile(target) as tif:
+        record = json.loads(tif.pages.first.description)
+    assert record["model"] == "cmunet-artery"
+    assert record["corrected"] is True
+
+
+def test_cine_corrected_while_it_is_predicted(window, qtbot, settled):
+    viewer, panel, model = window
+    controller = panel.controller
+    model.open.clear()
+    image = cine(8, size=64)
+    viewer.add_image(image, name="cine")
+    viewer.dims.set_point(0, 3)
+    viewer.reset_view()
+    model.let_through(1)
+    qtbot.waitUntil(lambda: bool(controller.active and controller.active.usable_mask))
+    QApplication.processEvents()
+    reader = Reader(viewer, panel)
+    mask = controller.active.mask
+    first = int(np.flatnonzero(controller.active.predicted)[0])
+    viewer.dims.set_point(0, first)
+    mask.brush_size = 5
+    reader.stroke((20, 10), (20, 50))
+    assert (mask.data[first, 20, 10:50] == 1).all()
+    painted = mask.data[first].copy()
+    model.open.set()
+    settled(controller)
+    np.testing.assert_array_equal(mask.data[first], painted)
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, expected(image))
+    for step in range(8):
+        viewer.dims.set_point(0, step)
+    # Playing goes on while the slider is held.
+    slider = panel.threshold.slider
+    slider.setSliderDown(True)
+    slider.setValue(70)
+    viewer.dims.set_point(0, 2)
+    slider.setValue(30)
+    slider.setSliderDown(False)
+    settled(controller)
+    np.testing.assert_array_equal(mask.data, expected(image, 0.3))
+
+
+def test_closing_the_dock_in_the_middle(window, qtbot, settled):
+    viewer, panel, model = window
+    model.open.clear()
+    viewer.add_image(cine(6), name="cine")
+    model.let_through(2)
+    qtbot.waitUntil(lambda: panel.controller.runner.progress[0] == 2)
+    mask = panel.controller.active.mask
+    viewer.window.remove_dock_widget(panel)
+    assert not panel.controller.attached
+    model.open.set()
+    assert panel.controller.runner.wait()
+    assert len(viewer.layers) == 3
+    _, again = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    settled(again.controller)
+    assert again.controller.active.mask is mask
+    again.segment.click()
+    settled(again.controller)
+    assert again.controller.active.predicted.all()
+    again.shut_down()
+    assert again.controller.runner.wait()
+
+
+def test_the_layer_menu_segments_the_selected_image(window, settled):
+    viewer, panel, _ = window
+    panel.controller.pre_segment = False
+    images = [frame(0), frame(1)]
+    for image in images:
+        viewer.add_image(image)
+    settled(panel.controller)
+    viewer.layers.selection.active = viewer.layers[0]
+    segment_arteries(viewer)
+    settled(panel.controller)
+    mask = panel.controller.active.mask
+    np.testing.assert_array_equal(mask.data, expected(images[0]))
+    assert len(viewer.layers) == 4
