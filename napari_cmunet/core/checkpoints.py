@@ -17,6 +17,7 @@ from napari_cmunet.core.checkpoint_files import open_checkpoint
 from napari_cmunet.core.checkpoint_layouts import HEAD, Found, find_tensors
 from napari_cmunet.core.inert_pickle import RefusedError
 from napari_cmunet.core.models import (
+    CARD,
     MAX_WIDTH,
     ModelCard,
     Receipt,
@@ -178,7 +179,7 @@ def folder_for(name: str, *, force: bool = False) -> Path:
             "--name."
         )
     folder = user_models_folder() / name
-    if folder.exists() and not force:
+    if (folder / CARD).exists() and not force:
         raise ModelError(
             f"There is a model named '{name}' already. Give another name with --name, "
             "or replace it with --force."

@@ -193,6 +193,16 @@ def test_tensors_that_are_views_of_one_storage(tmp_path: Path) -> None:
     assert made["conv_last.bias"].tolist() == [2.5, 2.5]
 
 
+def test_weights_beyond_half_precision(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    state = make.network().state_dict()
+    torch.save(state | {"conv_last.bias": torch.tensor([1e5, 0])}, path)
+    with pytest.raises(ModelError, match=r"conv_last\.bias does not fit"):
+        import_checkpoint(path, "made")
+    torch.save(state, path)
+    import_checkpoint(path, "made")  # nothing is in the way
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as error:
         import_checkpoint(path, "made")
