@@ -66,6 +66,8 @@ class PretrainNetworks(nn.Module):
         self.network = CMUNet(width)
         _cancel_idle_biases(self.network)
         self.pixel_head = nn.Conv2d(width, 1, 1)
+        nn.init.zeros_(self.pixel_head.weight)  # begin with each patch's mean
+        nn.init.zeros_(self.pixel_head.bias)
         self.feature_decoder = FeatureDecoder(features)
         self.projector = perceptron(features, hidden, embedding)
         self.predictor = perceptron(embedding, hidden, embedding)

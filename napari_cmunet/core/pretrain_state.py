@@ -86,7 +86,7 @@ def restore(path: Path, stepper: PretrainStepper) -> None:
                 continue
             moments = {m: tensors[f"optimiser.{m}.{name}"] for m in _MOMENTS}
             stepper.optimiser.state[parameter] = {
-                m: v if m == "step" else torch.empty_like(parameter).copy_(v)
+                m: v.clone() if m == "step" else torch.empty_like(parameter).copy_(v)
                 for m, v in moments.items()
             }
     except (SafetensorError, OSError, KeyError, RuntimeError) as exc:

@@ -81,6 +81,7 @@ class PretrainStepper:
             ],
             lr=config.learning_rate,
             betas=(0.9, 0.95),
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.steps_per_epoch = len(learn) // config.batch_frames
         self._order: tuple[int, np.ndarray] = (-1, self.learn)
@@ -95,7 +96,7 @@ class PretrainStepper:
         return peak * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 
     def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
-        """Make a step; returns loss, its three parts and the contrast's accuracy.
+        """Make a step; returns losses and what else is measured on the way.
 
         Parameters
         ----------
@@ -106,7 +107,9 @@ class PretrainStepper:
 
         Returns
         -------
-        float tensor (5,), still on the device, of all processes' frames
+        float tensor (6,)
+            Loss, its three parts, the contrast's accuracy and the gradient's norm,
+            of all processes' frames, still on the device.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(progress)
@@ -118,12 +121,12 @@ class PretrainStepper:
         gradients = [p.grad for p in self.trained.values() if p.grad is not None]
         measured = torch.stack(parts).detach()
         self.team.average([*gradients, measured])
-        nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimiser.step()
         rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
         momentum = self.config.momentum
         self.networks.follow(momentum + (1 - momentum) * rise)
-        return measured
+        return torch.cat([measured, norm.detach().float()[None]])
 
     def _learn_from_frames(self, epoch: int, index: int) -> list[torch.Tensor]:
         config, team = self.config, self.team
@@ -214,7 +217,9 @@ class PretrainStepper:
         moved = disturb(moved, draws, self.target_views)
         vessels = None
         if config.guidance:
-            vessels = nn.functional.avg_pool2d(vesselness(views), config.patch)
+            # At half the size: a quarter of the work, and patches are all it is for.
+            half = vesselness(nn.functional.avg_pool2d(views, 2), (1.0, 2.0))
+            vessels = nn.functional.avg_pool2d(half, config.patch // 2)
         noise = torch.from_numpy(draws.patches).to(self.device)
         mask = patch_mask(
             noise, (rows, rows), config.mask_ratio, vessels, config.guidance

@@ -1,0 +1,81 @@
+"""A tiny pre-training in a process of its own, to be killed or shared.
+
+``python pretrain_child.py OUT CHECKPOINT|none PRECISION PHANTOMS PAUSE`` writes the
+weights and the curve to OUT; it resumes from CHECKPOINT if that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from napari_cmunet.core.distributed import team
+from napari_cmunet.core.labelled import LabelledFrames
+from napari_cmunet.core.pretrain import Pretraining
+from napari_cmunet.core.pretrain_config import PretrainConfig
+from napari_cmunet.core.unlabelled import UnlabelledFrames
+
+
+def frames(count: int = 14, side: int = 32) -> UnlabelledFrames:
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, 1, 8, 8, generator=random)
+    smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic")
+    # The last two are frames of one cine.
+    groups = torch.arange(count).clamp_max(count - 2)
+    return UnlabelledFrames(smooth.half(), groups, "digest")
+
+
+def phantoms(count: int = 6, side: int = 32) -> LabelledFrames:
+    random = torch.Generator().manual_seed(1)
+    noise = torch.randn(count, 1, side, side, generator=random)
+    target = torch.zeros(count, 1, side, side)
+    target[:, :, 10:16] = 1
+    maps = torch.cat([target, torch.ones_like(target), target], 1)
+    names = tuple(map(str, range(count)))
+    return LabelledFrames((noise - 2 * target).half(), maps.byte(), names, names)
+
+
+def config(**changes) -> PretrainConfig:
+    small = {"width": 2, "grid": 32, "batch": 4, "epochs": 3, "held_out": 0.1}
+    return PretrainConfig(**(small | {"save_seconds": 0, "save_minutes": 0} | changes))
+
+
+def main() -> None:
+    out, checkpoint, precision, count, pause = sys.argv[1:]
+    torch.set_num_threads(1)
+    if precision == "float64":  # where rounding does not hide a wrong gradient
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+    with team("cpu") as mates:
+        training = Pretraining(
+            frames(),
+            config(
+                precision="float32",
+                phantoms=int(count),
+                phantom_share=0.5,
+                learning_rate=1e-4,
+            ),
+            phantoms(int(count)) if int(count) else None,
+            mates,
+            None if checkpoint == "none" else Path(checkpoint),
+            resume=True,
+        )
+        for _ in training.run():
+            time.sleep(float(pause))
+        if mates.leads:
+            curve = [
+                [e.loss, e.reconstruction, e.contrast, e.segmentation, e.held_out]
+                for e in training.history
+            ]
+            state = training.stepper.networks.state_dict()
+            state = {k: v.contiguous() for k, v in state.items()}
+            save_file(state, Path(out), {"curve": json.dumps(curve)})
+
+
+if __name__ == "__main__":
+    main()

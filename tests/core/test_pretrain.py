@@ -1,0 +1,269 @@
+"""Pre-training: what it learns, how it stops, fails, and goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from napari_cmunet.core import pretrain_step
+from napari_cmunet.core.events import (
+    PretrainEpoch,
+    PretrainFinished,
+    PretrainStarted,
+    PretrainStep,
+)
+from napari_cmunet.core.models import load_weights
+from napari_cmunet.core.network import CMUNet
+from napari_cmunet.core.pretrain import Pretraining, pretrain
+from napari_cmunet.core.pretrain_config import PretrainConfig
+from napari_cmunet.core.pretrain_state import read_state
+from napari_cmunet.core.unlabelled import split
+from napari_cmunet.errors import ReadError, TrainingError
+from tests.core.pretrain_child import config, frames, phantoms
+
+CHILD = Path(__file__).with_name("pretrain_child.py")
+
+
+def finish(generator):
+    events = []
+    while True:
+        try:
+            events.append(next(generator))
+        except StopIteration as stop:
+            return events, stop.value
+
+
+def child(*arguments, launcher=(), **popen) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(CHILD.parents[2])
+    command = [sys.executable, *launcher, CHILD, *arguments]
+    return subprocess.Popen(list(map(str, command)), env=environment, **popen)
+
+
+def read(path: Path):
+    with safe_open(path, "pt") as file:
+        curve = json.loads(file.metadata()["curve"])
+    return load_file(path), curve
+
+
+def test_it_learns_and_tells():
+    events, result = finish(pretrain(frames(), config(epochs=12, learning_rate=2e-2)))
+    assert isinstance(events[0], PretrainStarted)
+    assert (events[0].frames, events[0].held_out) == (13, 1)
+    assert isinstance(events[-1], PretrainFinished)
+    assert events[-1].reason == "done"
+    epochs = [e for e in events if isinstance(e, PretrainEpoch)]
+    assert [e.epoch for e in epochs] == list(range(12))
+    assert epochs[0].reconstruction == pytest.approx(1, abs=0.01)
+    assert epochs[-1].reconstruction < 0.985
+    assert epochs[-1].held_out < epochs[0].held_out
+    assert any(isinstance(e, PretrainStep) for e in events)
+    assert result.step == events[0].steps == 12 * 3
+    assert result.history == tuple(epochs)
+    assert result.phantom_dice is None
+
+
+def test_the_weights_start_a_fine_tuning():
+    _, result = finish(pretrain(frames(), config(epochs=1)))
+    assert not any(name.startswith("conv_last") for name in result.weights)
+    receipt = load_weights(CMUNet(2), result.weights, "pretrained")
+    assert receipt.loaded == receipt.total
+    assert not receipt.head_loaded
+
+
+def test_statistics_are_those_of_whole_frames():
+    _, result = finish(pretrain(frames(), config(epochs=1)))
+    network = CMUNet(2)
+    load_weights(network, result.weights, "pretrained")
+    first = network.down_conv1.double_conv.double_conv[0]
+    views = frames().frames.float()
+    with torch.inference_mode():
+        seen = first(views).var((0, 2, 3))
+    stored = network.down_conv1.double_conv.double_conv[1].running_var
+    # Of masked frames it would be about a third.
+    assert torch.allclose(stored, seen, rtol=0.35)
+
+
+def test_phantoms_train_the_last_convolution():
+    how = config(epochs=15, phantoms=6, phantom_share=0.5, learning_rate=1e-2)
+    events, result = finish(pretrain(frames(), how, phantoms=phantoms()))
+    assert events[0].phantoms == 5  # one is kept for measuring
+    assert "conv_last.weight" in result.weights
+    epochs = result.history
+    assert epochs[-1].segmentation < 0.8 * epochs[0].segmentation
+    assert epochs[-1].phantom_dice > epochs[0].phantom_dice
+
+
+def test_reconstructions_show_the_frame_where_it_was_shown():
+    _, result = finish(pretrain(frames(), config(epochs=1)))
+    shown = result.examples.masked != 0
+    assert 0.2 < shown.float().mean() < 0.55
+    assert torch.equal(result.examples.rebuilt[shown], result.examples.whole[shown])
+    assert not torch.equal(result.examples.rebuilt, result.examples.whole)
+
+
+def test_same_seed_same_weights():
+    runs = [finish(pretrain(frames(), config(epochs=1)))[1] for _ in range(2)]
+    for name, value in runs[0].weights.items():
+        assert torch.equal(value, runs[1].weights[name]), name
+    other = finish(pretrain(frames(), config(epochs=1, seed=1)))[1]
+    assert not torch.equal(
+        other.weights["down_conv1.double_conv.double_conv.0.weight"],
+        runs[0].weights["down_conv1.double_conv.double_conv.0.weight"],
+    )
+
+
+def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
+    whole = Pretraining(frames(), config())
+    finish(whole.run())
+    path, steps = tmp_path / "checkpoint.safetensors", 0
+
+    def soon() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > 5
+
+    first = Pretraining(
+        frames(), config(save_seconds=99, save_minutes=99), checkpoint=path
+    )
+    events, _ = finish(first.run(soon))
+    assert (events[-1].reason, events[-1].step) == ("stopped", 5)
+    second = Pretraining(frames(), config(), checkpoint=path, resume=True)
+    events, _ = finish(second.run())
+    assert events[0].step == 5
+    assert events[-1].reason == "done"
+    a, b = (t.stepper.networks.state_dict() for t in (whole, second))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    plain = [replace(e, seconds=0) for e in whole.history]
+    assert [replace(e, seconds=0) for e in second.history] == plain
+    # A third start finds nothing to do, and the same result.
+    third = Pretraining(frames(), config(), checkpoint=path, resume=True)
+    events, _ = finish(third.run())
+    assert [type(e) for e in events] == [PretrainStarted, PretrainFinished]
+    c = third.result().weights
+    assert all(torch.equal(v, second.result().weights[k]) for k, v in c.items())
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    undisturbed = child(whole, "none", "float32", 6, 0)
+    kills, steps = 0, []
+    while kills < 2:
+        process = child(killed, checkpoint, "float32", 6, 0.15)
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and (
+            not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before
+        ):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.6))
+        process.kill()
+        process.wait()
+        kills += 1
+        steps.append(read_state(checkpoint)["step"])
+    assert 0 < steps[0] <= steps[1]
+    assert child(killed, checkpoint, "float32", 6, 0).wait() == 0
+    assert undisturbed.wait() == 0
+    (a, curve), (b, other) = read(whole), read(killed)
+    assert curve == other
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("precision", "count", "close"), [("float64", 6, 1e-9), ("float32", 0, 1e-4)]
+)
+def test_two_processes_equal_one(tmp_path, precision, count, close):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    alone = child(one, "none", precision, count, 0)
+    pair = child(
+        two, "none", precision, count, 0, launcher=shared, stderr=subprocess.PIPE
+    )
+    assert pair.communicate()[1] is not None
+    assert (alone.wait(), pair.returncode) == (0, 0)
+    (a, curve), (b, other) = read(one), read(two)
+    for row, same in zip(curve, other, strict=True):
+        assert row == pytest.approx(same, rel=100 * close)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=0, atol=close), name
+
+
+def test_the_time_budget_ends_it():
+    how = config(epochs=10_000, minutes=0.02)
+    events, result = finish(pretrain(frames(), how))
+    assert events[-1].reason == "time"
+    assert result.seconds < 20
+    # The schedule was brought to its end.
+    if result.history:
+        rates = [e.learning_rate for e in result.history]
+        assert rates[-1] < 0.2 * max(rates)
+
+
+def test_cines_are_held_out_whole():
+    learn, held = split(frames(), PretrainConfig(grid=32, batch=4, held_out=0.5))
+    groups = frames().groups
+    assert not set(groups[learn].tolist()) & set(groups[held].tolist())
+    assert sorted(learn + held) == list(range(14))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch": 32}, "too few"),
+        ({"batch": 1}, "at least two"),
+        ({"batch": 4, "phantoms": 6, "phantom_share": 0.75}, "at least two"),
+        ({"crop": 24}, "multiple of 16"),
+        ({"crop": 16}, "at least 32"),
+    ],
+)
+def test_impossible_choices_are_refused(changes, words):
+    how = config(**changes)
+    with pytest.raises(TrainingError, match=words):
+        Pretraining(frames(), how, phantoms() if how.phantoms else None)
+
+
+def test_other_images_or_options_are_not_gone_on_with(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    finish(Pretraining(frames(), config(epochs=1), checkpoint=path).run())
+    with pytest.raises(TrainingError, match="width 2, not 3"):
+        Pretraining(frames(), config(epochs=1, width=3), checkpoint=path, resume=True)
+    others = replace(frames(), digest="another")
+    with pytest.raises(TrainingError, match="not the images"):
+        Pretraining(others, config(epochs=1), checkpoint=path, resume=True)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ReadError, match="damaged"):
+        Pretraining(frames(), config(epochs=1), checkpoint=path, resume=True)
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_is_not_saved(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    training = Pretraining(frames(), config(), checkpoint=path)
+    run = training.run()
+    while not path.exists():
+        next(run)
+    training.stepper.frames[training.learn] = float("inf")
+    with pytest.raises(TrainingError, match="became nan"):
+        finish(run)
+    assert all(value.isfinite().all() for value in load_file(path).values())
+
+
+def test_too_little_memory_says_what_to_do(monkeypatch):
+    def out(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(pretrain_step.PretrainStepper, "_learn_from_frames", out)
+    with pytest.raises(TrainingError, match="smaller --batch"):
+        finish(pretrain(frames(), config()))
