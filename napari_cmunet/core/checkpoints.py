@@ -152,7 +152,10 @@ def import_checkpoint(
         known = receipt.published
         name = known.name if known else _name_from(path)
     folder = folder_for(name, force=force)
-    save_model(folder, read.network.state_dict(), _card(name, read))
+    weights = read.network.state_dict()
+    if receipt.kind == "ssl":  # fine-tuning draws its own
+        weights = {n: v for n, v in weights.items() if not n.startswith(HEAD)}
+    save_model(folder, weights, _card(name, read))
     text = f"# {name}\n\nImported from a checkpoint.\n\n{receipt}\n"
     with atomic_write(folder / "README.md", "w") as file:
         file.write(text)
@@ -214,17 +217,14 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
     for name in missing:
         if name.endswith(_COUNTERS) and _module(name) in map(_module, tensors):
             tensors[name] = torch.zeros(own[name], dtype=torch.int64)
-    new = [n for n in own if n not in tensors]
-    lost = [n for n in new if not n.startswith(HEAD)]
+    lost = [n for n in own if n not in tensors and not n.startswith(HEAD)]
     loaded = load_weights(network, tensors, source, allow_missing=len(lost))
     receipt = ImportReceipt(
         loaded=loaded,
         layout=found.layout,
         kind="artery" if has_head else "ssl",
         width=width,
-        new=tuple(
-            dict.fromkeys("conv_last" if n not in lost else "decoder" for n in new)
-        ),
+        new=("decoder",) if lost else (),
         left_out=tuple(sorted((set(found.tensors) - set(chosen)) | set(found.beside))),
         notes=notes,
         sha256=checkpoint.sha256,

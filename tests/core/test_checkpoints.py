@@ -50,6 +50,7 @@ def assert_loaded(path: Path, source: nn.Module, parts: str) -> ImportReceipt:
         if part in parts:
             torch.testing.assert_close(value, wanted[name].to(value.dtype), **HALF)
     assert made.card.kind == receipt.kind == ("artery" if "head" in parts else "ssl")
+    assert made.receipt.head_loaded == ("head" in parts)
     assert made.card.width == receipt.width == make.WIDTH
     assert made.preprocessing.grid == 256
     assert str(receipt) in (folder / "README.md").read_text(encoding="utf-8")
@@ -113,7 +114,7 @@ def test_mmengine(tmp_path: Path) -> None:
     make.save_mmengine(path, source)
     receipt = assert_loaded(path, source, "encoder decoder")
     assert receipt.layout == "a CM-UNet pre-training (mmengine)"
-    assert receipt.new == ("conv_last",)
+    assert receipt.new == ()
     assert receipt.notes == ("Its conv_last is a pre-training's and was left out.",)
     # 70 of the target's encoder, 66 of the feature decoder, a projector, conv_last.
     assert len(receipt.left_out) == 70 + 66 + 1 + 2
@@ -124,7 +125,7 @@ def test_spark(tmp_path: Path) -> None:
     make.save_spark(path, source)
     receipt = assert_loaded(path, source, "encoder decoder")
     assert receipt.layout == "a SparK pre-training"
-    assert receipt.new == ("conv_last",)
+    assert receipt.new == ()
     assert "norm_black" in receipt.left_out
 
 
@@ -133,11 +134,12 @@ def test_moco(tmp_path: Path) -> None:
     make.save_moco(path, source)
     receipt = assert_loaded(path, source, "encoder")
     assert receipt.layout == "a MoCo pre-training (Lightning)"
-    assert receipt.new == ("decoder", "conv_last")
+    assert receipt.new == ("decoder",)
     assert "fc.weight" in receipt.left_out
     assert "queue" in receipt.left_out
     assert "70 of 134 encoder and decoder tensors" in str(receipt)
-    assert "New, with random values (seed 0): decoder, conv_last." in str(receipt)
+    assert "conv_last new" in str(receipt)
+    assert "New, with random values (seed 0): decoder." in str(receipt)
 
 
 @pytest.mark.parametrize("name", ["genesis.pt", "mae.pt"])
@@ -146,7 +148,7 @@ def test_models_genesis_and_mae(tmp_path: Path, name: str) -> None:
     make.save_genesis(path, source)
     receipt = assert_loaded(path, source, "encoder decoder")
     assert receipt.layout == "a Models Genesis or MAE pre-training"
-    assert receipt.new == ("conv_last",)
+    assert receipt.new == ()
 
 
 def test_new_tensors_are_the_same_every_time(tmp_path: Path) -> None:
@@ -337,7 +339,7 @@ def test_truncated_files(tmp_path: Path, archive: bool) -> None:
         make.network().state_dict(), path, _use_new_zipfile_serialization=archive
     )
     data = path.read_bytes()
-    for size in [*range(1, len(data), len(data) // 40), len(data) - 1]:
+    for size in [*range(1, len(data), len(data) // 15), len(data) - 1]:
         path.write_bytes(data[:size])
         assert "is refused: it " in refusal(path)
 
@@ -354,7 +356,7 @@ def test_one_altered_byte_of_a_tensor(tmp_path: Path) -> None:
     assert "truncated or altered" in refusal(path)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("archive", [True, False], ids=["zip", "legacy"])
 def test_altered_files_end_in_a_sentence(
     tmp_path: Path, seed: int, archive: bool
