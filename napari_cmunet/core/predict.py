@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TILE, CONTEXT = 192, 96
-"""Side of a tile when memory is short, and the context around it, in grid pixels."""
+TILE, CONTEXT = 192, 112
+"""Side of a tile when memory is short, and the context around it, in grid pixels.
+
+No output pixel sees farther than 107: 92 by its convolutions and 15 by the place that
+it happens to have in a block of 16.
+"""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ class Predictor:
             ) from exc
 
     def _say(self, text: str) -> None:
-        logger.warning("%s", text)
+        # Whoever runs the predictor shows the notices; a warning would double them.
+        logger.info("%s", text)
         self.notices.append(text)
 
 
