@@ -9,10 +9,14 @@ import types
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import nn
 
+from napari_cmunet.core.checkpoints import import_checkpoint
+from napari_cmunet.core.models import user_models_folder
 from napari_cmunet.core.network import CMUNet
+from napari_cmunet.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,3 +220,13 @@ def whole(instructions: bytes, protocol: int) -> bytes:
     """A pickle of instructions."""
     start = pickle.PROTO + bytes([protocol]) if protocol >= 2 else b""
     return start + instructions + pickle.STOP
+
+
+def refusal(path: Path) -> str:
+    """Why a file is not imported; nothing is left of it."""
+    with pytest.raises(ModelError) as error:
+        import_checkpoint(path, "made")
+    assert not (user_models_folder() / "made").exists()
+    assert path.name in str(error.value)
+    assert str(path.parent) not in str(error.value)
+    return str(error.value)
