@@ -151,7 +151,7 @@ class Pretraining:
             )
         self.step, self.elapsed, self.reason = 0, 0.0, ""
         self.history: list[PretrainEpoch] = []
-        self._sums, self._pending = [0.0] * 6, []
+        self._sums, self._pending = [0.0] * 5, []
         if resume and checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
         self._resumed_elapsed, self._resumed_at = self.elapsed, time.monotonic()
@@ -297,12 +297,12 @@ class Pretraining:
         for row in values:
             if not all(map(math.isfinite, row)):
                 raise TrainingError(
-                    f"The loss or its gradient became {_odd(row)} by step {self.step}: the learning rate "
-                    "is too high, or a frame holds extreme values. The last "
-                    "checkpoint is from before; start anew with a lower "
-                    "--learning-rate."
+                    f"The loss or its gradient became {_odd(row)} by step "
+                    f"{self.step}: the learning rate is too high, or a frame holds "
+                    "extreme values. The last checkpoint is from before; start anew "
+                    "with a lower --learning-rate."
                 )
-            self._sums = [a + b for a, b in zip(self._sums, row, strict=True)]
+            self._sums = [a + b for a, b in zip(self._sums, row[:5], strict=True)]
         return values
 
     def _step_event(
@@ -332,7 +332,7 @@ class Pretraining:
             unseen = self.unseen
             dice = phantom_dice(self.stepper, unseen) if unseen is not None else None
         mean = [total / self.stepper.steps_per_epoch for total in self._sums]
-        self._sums = [0.0] * 6
+        self._sums = [0.0] * 5
         self.elapsed = self._clock()
         self.history.append(
             PretrainEpoch(
