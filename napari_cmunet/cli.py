@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pretrain(commands)
     _add_finetune(commands)
     _add_evaluate(commands)
+    _add_export(commands)
     _add_models(commands)
     return parser
 
@@ -140,19 +141,36 @@ def _add_finetune(commands) -> None:
     p = commands.add_parser(
         "finetune",
         help="learn from labelled frames",
-        description="Few-shot fine-tuning from folders of images and masks, paired by "
-        "stem. Ctrl-C stops and keeps the best model so far.",
+        description="Few-shot fine-tuning from the accepted labels of a study, or from "
+        "folders of images and masks, paired by stem. Ctrl-C stops and keeps the best "
+        "model so far.",
     )
-    p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
-    p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="DIR", help="new model"
+        "study",
+        nargs="?",
+        type=Path,
+        metavar="STUDY",
+        help="the study's folder; the model is added to it",
+    )
+    p.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="with STUDY: where its images lie now",
+    )
+    p.add_argument("--masks", nargs="+", default=[], type=Path, metavar="DIR")
+    p.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="new model, without STUDY"
+    )
+    p.add_argument(
+        "--name", default="", metavar="NAME", help="of the new model, with STUDY"
     )
     p.add_argument(
         "--start",
-        default=START_MODEL,
-        metavar="NAME|DIR|random",
-        help=f"weights to start from (default: {START_MODEL})",
+        metavar="NAME|DIR|random|current",
+        help=f"weights to start from (default: {START_MODEL}, or as the study says)",
     )
     p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
@@ -186,7 +204,7 @@ def _add_finetune(commands) -> None:
     )
     for name in ("description", "data", "licence"):
         p.add_argument(f"--{name}", default="", metavar="TEXT", help="for the card")
-    p.set_defaults(run=_finetune)
+    p.set_defaults(run=_finetune, usage_error=p.error)
 
 
 def _add_evaluate(commands) -> None:
@@ -206,6 +224,31 @@ def _add_evaluate(commands) -> None:
     p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
     p.set_defaults(run=_evaluate)
+
+
+def _add_export(commands) -> None:
+    p = commands.add_parser(
+        "export",
+        help="write the accepted masks of a study (TIFF)",
+        description="Write one mask TIFF for each accepted label, named by the image's "
+        "id, and index.csv, which tells each image by the hash of its file.",
+    )
+    p.add_argument("study", type=Path, metavar="STUDY")
+    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    p.add_argument(
+        "--original-names",
+        action="store_true",
+        help="name masks as the images are named; such names may name patients",
+    )
+    p.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write into a folder that already holds files",
+    )
+    p.add_argument(
+        "--ones", action="store_true", help="0 and 1 in the masks, not 0 and 255"
+    )
+    p.set_defaults(run=_export)
 
 
 def _add_models(commands) -> None:
@@ -334,35 +377,58 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _finetune(args: argparse.Namespace) -> int:
+    if args.study is not None and (args.masks or args.output or args.val_masks):
+        args.usage_error("with STUDY, leave out --masks, --val-masks and -o")
+    if args.study is None and not (args.images and args.masks and args.output):
+        args.usage_error("give a STUDY, or --images, --masks and -o")
     from napari_cmunet.commands.finetune import FinetuneJob, run
     from napari_cmunet.core.finetune import FinetuneConfig
 
-    return run(
-        FinetuneJob(
-            images=tuple(args.images),
-            masks=tuple(args.masks),
+    job = FinetuneJob(
+        images=tuple(args.images),
+        masks=tuple(args.masks),
+        output=args.output or Path(),
+        start=args.start or ("" if args.study else START_MODEL),
+        config=FinetuneConfig(
+            steps=args.steps or 0,
+            batch=args.batch,
+            learning_rate=args.learning_rate,
+            partial_labels=args.partial_labels,
+            minutes=args.minutes,
+            seed=args.seed,
+        ),
+        val_images=tuple(args.val_images),
+        val_masks=tuple(args.val_masks),
+        validate=args.validate,
+        patients=args.patients,
+        phantoms=args.phantoms,
+        device=args.device,
+        events=args.events,
+        width=args.width,
+        grid=args.grid,
+        description=args.description,
+        data=args.data,
+        licence=args.licence,
+    )
+    if args.study is None:
+        return run(job)
+    from napari_cmunet.commands import finetune_study
+
+    return finetune_study.run(
+        finetune_study.StudyJob(args.study, job, args.name, tuple(args.images))
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands import export
+
+    return export.run(
+        export.ExportJob(
+            study=args.study,
             output=args.output,
-            start=args.start,
-            config=FinetuneConfig(
-                steps=args.steps or 0,
-                batch=args.batch,
-                learning_rate=args.learning_rate,
-                partial_labels=args.partial_labels,
-                minutes=args.minutes,
-                seed=args.seed,
-            ),
-            val_images=tuple(args.val_images),
-            val_masks=tuple(args.val_masks),
-            validate=args.validate,
-            patients=args.patients,
-            phantoms=args.phantoms,
-            device=args.device,
-            events=args.events,
-            width=args.width,
-            grid=args.grid,
-            description=args.description,
-            data=args.data,
-            licence=args.licence,
+            original_names=args.original_names,
+            overwrite=args.overwrite,
+            ones=args.ones,
         )
     )
 

@@ -30,7 +30,7 @@ from napari_cmunet.core.splits import FEW_PATIENTS, split_by_patient
 from napari_cmunet.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from napari_cmunet.core.labelled import Label
@@ -102,17 +102,18 @@ def run(job: FinetuneJob) -> int:
         _tell(others)
         validation_labels = others.labels
     device = choose_device(job.device)
-    start = _Start.make(job)
+    start = Start.make(job.start, job.config.seed, job.width, job.grid)
     with stop_on_signals() as should_stop, event_writer(job.events) as write:
         for note in (*told.notes, *told.problems):
             write(events.Note(note))
-        result = _train(
+        result = train(
             job, start, told.labels, validation_labels, device, write, should_stop
         )
         if result is None:
             print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
             return 1
-        card = save_model(job.output, result.weights, _card(job, start, told, result))
+        card = card_of(job, start, len(told.labels), result)
+        card = save_model(job.output, result.weights, card)
         write(events.Saved(str(job.output)))
     if job.events != "-":
         print(job.output)
@@ -125,15 +126,19 @@ def run(job: FinetuneJob) -> int:
     return 1 if told.problems else 0
 
 
-def _train(
+def train(
     job: FinetuneJob,
-    start: _Start,
-    labels: list[Label],
-    validation_labels: list[Label],
+    start: Start,
+    labels: Iterable[Label],
+    validation_labels: Iterable[Label],
     device: torch.device,
     write: Callable[[events.Event], None],
     should_stop: Callable[[], bool],
 ) -> FinetuneResult | None:
+    """Train from labels that are read one by one; None if stopped too early.
+
+    Without ``validation_labels`` (an empty list) some patients are held out.
+    """
     frames = prepare_labels(labels, start.preprocessing)
     companion = None
     if job.phantoms:
@@ -208,7 +213,7 @@ def yield_to(training, write):
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """Where training starts: makes the network anew for each fold."""
 
     model: LoadedModel | None
@@ -218,24 +223,29 @@ class _Start:
     seed: int
 
     @classmethod
-    def make(cls, job: FinetuneJob) -> _Start:
-        if job.start == RANDOM:
-            grid = job.grid or Preprocessing().grid
-            width = job.width or 24
-            receipt = f"random weights, width {width}, seed {job.config.seed}"
-            return cls(None, width, Preprocessing(grid=grid), receipt, job.config.seed)
-        model = load_model(find_model(job.start))
-        if job.width and job.width != model.card.width:
+    def make(
+        cls,
+        name: str | Path,
+        seed: int,
+        width: int | None = None,
+        grid: int | None = None,
+    ) -> Start:
+        """Load the model to start from; raises ModelError, TrainingError."""
+        if name == RANDOM:
+            grid = grid or Preprocessing().grid
+            width = width or 24
+            receipt = f"random weights, width {width}, seed {seed}"
+            return cls(None, width, Preprocessing(grid=grid), receipt, seed)
+        model = load_model(find_model(name))
+        if width and width != model.card.width:
             raise TrainingError(
-                f"--width {job.width} does not fit: '{model.card.name}' has width "
+                f"--width {width} does not fit: '{model.card.name}' has width "
                 f"{model.card.width}. Leave --width out."
             )
         preprocessing = model.preprocessing
-        if job.grid:
-            preprocessing = replace(preprocessing, grid=job.grid)
-        return cls(
-            model, model.card.width, preprocessing, str(model.receipt), job.config.seed
-        )
+        if grid:
+            preprocessing = replace(preprocessing, grid=grid)
+        return cls(model, model.card.width, preprocessing, str(model.receipt), seed)
 
     def network(self) -> CMUNet:
         """The network with the weights to start from."""
@@ -247,9 +257,10 @@ class _Start:
         return network
 
 
-def _card(
-    job: FinetuneJob, start: _Start, told: LabelFolders, result: FinetuneResult
+def card_of(
+    job: FinetuneJob, start: Start, labels: int, result: FinetuneResult
 ) -> ModelCard:
+    """The card of the new model, but for the hash of its weights."""
     metrics = {}
     if result.dice is not None:
         metrics["validation"] = {
@@ -265,12 +276,12 @@ def _card(
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
         preprocessing=asdict(start.preprocessing),
-        description=job.description or f"Fine-tuned on {len(told.labels)} labels.",
+        description=job.description or f"Fine-tuned on {labels} labels.",
         parent=parent.name if parent else None,
         parent_sha256=parent.sha256 if parent else None,
         data=job.data or "the user's own labels",
         licence=job.licence,
-        labels=len(told.labels),
+        labels=labels,
         metrics=metrics,
         created=datetime.now(UTC).date().isoformat(),
     )

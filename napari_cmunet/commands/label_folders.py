@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from napari_cmunet.core.labelled import Label
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
 from napari_cmunet.io.images import find_images, read_angiogram
 from napari_cmunet.io.masks import read_mask
+from napari_cmunet.study.patients import read_patients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,24 +84,6 @@ def read_label_folders(
             "another patient."
         )
     return found
-
-
-def read_patients(path: Path) -> dict[str, str]:
-    """The patient of each stem, from a CSV with the columns ``stem`` and ``patient``.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read or lacks a column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"stem", "patient"} <= set(rows.fieldnames or ()):
-                raise ReadError(path, "it needs the columns 'stem' and 'patient'.")
-            return {row["stem"]: row["patient"] for row in rows if row["patient"]}
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise ReadError(path, f"the CSV cannot be read ({exc}).") from exc
 
 
 def _read_one(

@@ -103,6 +103,10 @@ class StudyImages:
         """The file of an image that is there; raises ImageMissingError."""
         return self._at.found_path(image)
 
+    def files(self) -> set[str]:
+        """Files of all images whose folders are known here, whether there or not."""
+        return self._at.known_paths()
+
     def missing(self) -> list[str]:
         """Images whose files are not where the study looks for them."""
         return [r.id for r in self._table if not self._at.is_there(r.id)]

@@ -131,6 +131,7 @@ def _read(session: Session, salvage: bool) -> Opened:
     if writable:
         labels, found = recover_labels(store, journal, said.labels, set(images.ids()))
         session.notices += found + recover_models(models.store, journal, said)
+        models.recover(said.trained)
     else:
         labels = scan_labels(store)
         _read_models(models, said)

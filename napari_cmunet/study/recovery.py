@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
-from napari_cmunet.errors import ModelError
 from napari_cmunet.study.errors import StudyDamagedError, StudyError
 from napari_cmunet.study.layout import DRAFTS, LABELS, MODELS
 from napari_cmunet.study.marks import Mark
@@ -156,12 +155,7 @@ def scan_labels(store: LabelStore) -> dict[Key, str]:
 
 
 def recover_models(store: ModelStore, journal: Journal, said: Replayed) -> list[str]:
-    """Note models that the journal does not know, and which one is in use."""
-    for name in store.names():
-        if name not in said.trained:
-            with contextlib.suppress(ModelError, StudyError):
-                sha256 = store.card(name).sha256
-                journal.append("trained", model=name, sha256=sha256, recovered=True)
+    """Note which model is in use, where the journal does not know."""
     notices = []
     try:
         store.load()

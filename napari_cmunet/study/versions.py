@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.core.models import read_card
@@ -25,6 +26,7 @@ class StudyModels:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.store = ModelStore(session.folder)
+        self._noted: set[str] = set()  # in the journal as trained
 
     @property
     def history(self) -> ModelHistory:
@@ -66,20 +68,33 @@ class StudyModels:
         """See :meth:`ModelStore.new_folder`; possible without the lock."""
         return self.store.new_folder()
 
-    def register(self, name: str, **figures: Any) -> ModelVersion:
-        """Note in the journal that a model was trained.
+    def register(self, name: str) -> ModelVersion:
+        """Note in the journal that a model was trained, and how; twice is once.
 
         Parameters
         ----------
         name : str
             Of a finished model folder of this study.
-        figures : plain JSON values
-            Labels, patients, Dice, seconds and the like.
         """
         with self._session.writing():
             version = self.store.version(name)
-            self._journal("trained", version, figures)
+            if name not in self._noted:
+                self._journal("trained", version, self.figures(name))
+                self._noted.add(name)
         return version
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """What a training came to: labels, patients, Dice, seconds and the like."""
+        figures = self.training(name).get("figures")
+        return figures if isinstance(figures, dict) else {}
+
+    def recover(self, noted: set[str]) -> None:
+        """Note models that the journal does not know."""
+        self._noted = noted
+        for name in self.names():
+            if name not in noted:
+                with contextlib.suppress(ModelError, StudyError):
+                    self.register(name)
 
     def promote(
         self, name: str, *, installed: bool = False, **figures: Any

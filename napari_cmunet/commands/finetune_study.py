@@ -1,0 +1,202 @@
+"""``finetune STUDY``: a new model from the labels that a reader has accepted.
+
+It only reads the study and adds a model folder to it, so a window may have the study
+open meanwhile; labels accepted during the training are for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
+from napari_cmunet.commands.watching import event_writer, stop_on_signals
+from napari_cmunet.core import events
+from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.models import save_model
+from napari_cmunet.core.splits import FEW_PATIENTS
+from napari_cmunet.errors import CMUNetError, TrainingError
+from napari_cmunet.study.split import TRAIN, VALIDATION
+from napari_cmunet.study.study import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_cmunet.core.finetune import FinetuneResult
+    from napari_cmunet.study.training_labels import LabelRef, StudyLabel
+
+CURRENT = "current"
+"""As the start: the model that the study uses."""
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """One call of the command on a study.
+
+    Parameters
+    ----------
+    study : Path
+    training : FinetuneJob
+        How to train; its folders and its output mean nothing here. An empty ``start``
+        is the study's own choice.
+    name : str
+        Of the new model; empty for the next free one.
+    images : tuple of Path
+        Where the images lie now, if the study does not find them.
+    """
+
+    study: Path
+    training: FinetuneJob
+    name: str = ""
+    images: tuple[Path, ...] = ()
+
+
+def run(job: StudyJob) -> int:
+    """Fine-tune and add the model to the study; returns the exit code."""
+    began = time.monotonic()
+    with (
+        Study.open(job.study, read_only=True) as study,
+        stop_on_signals() as should_stop,
+        event_writer(job.training.events) as write,
+    ):
+        for notice in study.take_notices():
+            write(events.Note(notice))
+        for folder in job.images:
+            study.images.relink(folder, should_stop)
+        training = _with_settings(job.training, study)
+        if job.name:
+            study.models.store.folder(job.name)  # raises if it is no name
+        start = Start.make(
+            _start_of(study, training.start),
+            training.config.seed,
+            training.width,
+            training.grid,
+        )
+        reader = _Reader(study, write)
+        labels, validation = reader.both(training.validate)
+        result = train(
+            training,
+            start,
+            labels,
+            validation,
+            choose_device(training.device),
+            write,
+            should_stop,
+        )
+        if result is None:
+            print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
+            return 1
+        folder = _save(
+            study, job.name, training, start, reader, result, time.monotonic() - began
+        )
+        write(events.Saved(str(folder)))
+    if job.training.events != "-":
+        print(folder)
+    # Where no window has the study open, its journal is brought up to date here.
+    with contextlib.suppress(CMUNetError), Study.open(job.study):
+        pass
+    return 1 if reader.problems else 0
+
+
+def _with_settings(training: FinetuneJob, study: Study) -> FinetuneJob:
+    """What was not said on the command line is as the study has it."""
+    settings = study.settings
+    minutes = training.config.minutes or settings.minutes
+    return replace(
+        training,
+        start=training.start or settings.start,
+        phantoms=training.phantoms or settings.phantoms,
+        config=replace(training.config, minutes=minutes),
+    )
+
+
+def _start_of(study: Study, name: str) -> str | Path:
+    """A model of the study itself, or the name of an installed one."""
+    if name == CURRENT:
+        return study.models.folder()
+    return study.models.store.folder(name) if name in study.models.names() else name
+
+
+class _Reader:
+    """Reads a study's labels and keeps count of what was used."""
+
+    def __init__(self, study: Study, write: Callable[[events.Event], None]) -> None:
+        self._study, self._write = study, write
+        self.used: list[dict[str, object]] = []
+        self.patients: set[str] = set()
+        self.problems = 0
+
+    def both(
+        self, validate: bool
+    ) -> tuple[Iterator[StudyLabel], list[StudyLabel] | Iterator[StudyLabel]]:
+        """Labels to learn from, and of other patients to validate on, if enough."""
+        refs = self._study.labels.refs()
+        if not refs:
+            raise TrainingError(
+                "The study has no accepted label yet. Accept some masks first."
+            )
+        if not validate or len({r.patient for r in refs}) < FEW_PATIENTS:
+            return self._some(refs), []
+        held_out = self._read([r for r in refs if r.side == VALIDATION])
+        first = next(held_out, None)
+        validation = itertools.chain([first], held_out) if first else []
+        return self._some([r for r in refs if r.side == TRAIN]), validation
+
+    def _some(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
+        before = len(self.used)
+        yield from self._read(refs)
+        if len(self.used) == before:
+            raise TrainingError(
+                "None of the study's labels could be used. If its images were moved, "
+                "open the study in the window, or give their folder with --images."
+            )
+
+    def _read(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
+        for label in self._study.labels.read(refs, self._problem):
+            self.used.append(label.to_json())
+            self.patients.add(label.patient)
+            yield label
+
+    def _problem(self, text: str) -> None:
+        self.problems += 1
+        self._write(events.Note(text))
+
+
+def _save(
+    study: Study,
+    name: str,
+    training: FinetuneJob,
+    start: Start,
+    reader: _Reader,
+    result: FinetuneResult,
+    seconds: float,
+) -> Path:
+    name = name or study.models.free_name()
+    card = replace(card_of(training, start, len(reader.used), result), name=name)
+    with study.models.new_folder() as new:
+        save_model(new.folder, result.weights, card)
+        new.note_training(
+            {
+                "version": 1,
+                "start": card.parent or training.start,
+                "start_sha256": card.parent_sha256,
+                "seed": training.config.seed,
+                "figures": {
+                    "labels": len(reader.used),
+                    "patients": len(reader.patients),
+                    "dice": result.dice,
+                    "cldice": result.cldice,
+                    "best_step": result.best_step,
+                    "steps": result.steps,
+                    "reason": result.reason,
+                    "seconds": round(seconds, 1),
+                },
+                "labels": reader.used,
+            }
+        )
+        return new.finish(name)
