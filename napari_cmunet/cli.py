@@ -1,19 +1,20 @@
 """The command line: ``napari-cmunet`` and ``python -m napari_cmunet``.
 
 Exit 0: all done. 1: some input failed, every other was done, each failure named on
-stderr. 2: bad usage. Nothing but results goes to stdout.
+stderr. 2: bad usage, an unknown model among it. Nothing but results goes to stdout.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet import __version__
 from napari_cmunet.core.models import DEFAULT_MODEL, START_MODEL
-from napari_cmunet.errors import CMUNetError
+from napari_cmunet.errors import CMUNetError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,13 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _take_any_file_name()
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
+    except (UsageError, UnknownModelError) as exc:
+        print(f"napari-cmunet: {exc}", file=sys.stderr)
+        return 2
     except CMUNetError as exc:
         print(f"napari-cmunet: {exc}", file=sys.stderr)
         return 1
@@ -35,6 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`
         sys.stderr.close()
         return 1
+
+
+def _take_any_file_name() -> None:
+    """Let stdout print names that are no text in the system's encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Elsewhere than on Windows the very bytes come out again.
+        sys.stdout.reconfigure(
+            errors="backslashreplace" if sys.platform == "win32" else "surrogateescape"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:

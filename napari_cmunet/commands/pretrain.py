@@ -120,7 +120,8 @@ def pretrain(job: PretrainJob) -> int:
     if job.events != "-":
         print(job.output, flush=True)
     if failed:
-        print(f"{failed} image(s) could not be read.", file=sys.stderr)
+        plural = "s" if failed > 1 else ""
+        print(f"{failed} image{plural} could not be read.", file=sys.stderr)
     if reason == "stopped":
         print("Stopped; go on with --resume.", file=sys.stderr)
     return 1 if failed or reason == "stopped" else 0

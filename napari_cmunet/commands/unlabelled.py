@@ -68,8 +68,8 @@ def read_unlabelled(
     told = team.collect_objects((hashes, progress.failed))
     if not len(every):
         raise TrainingError(
-            f"None of {len(files)} images could be used. Give folders or files that "
-            "napari-cmunet reads (see the messages above)."
+            f"None of {len(files)} image file(s) could be used; the reasons are above. "
+            "Give other files or folders."
         )
     known = [text for part, _ in told for text in part]
     return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in told)
