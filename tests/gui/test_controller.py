@@ -300,6 +300,7 @@ def test_layers_deleted_in_the_middle(qtbot, viewer, controller, settled, model,
     model.let_through(2)
     qtbot.waitUntil(lambda: controller.runner.progress[0] == 2)
     reading = controller.active
+    qtbot.waitUntil(lambda: reading.prediction is not None)
     if which == "all":
         viewer.layers.clear()
     else:

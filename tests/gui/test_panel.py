@@ -104,7 +104,7 @@ def test_nothing_is_cut_at_the_width_of_a_dock(qtbot, panel, opened_cine):
             elif not widget.text().startswith("<"):
                 text = widget.text().replace("&", "")
                 needed = widget.fontMetrics().horizontalAdvance(text)
-                assert needed + 4 <= widget.width(), text
+                assert needed <= widget.width(), text
             else:
                 assert widget.sizeHint().width() <= widget.width()
 
