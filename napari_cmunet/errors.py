@@ -22,6 +22,10 @@ class CMUNetError(Exception):
     """Base of every error that napari-cmunet raises for a person to read."""
 
 
+class UsageError(CMUNetError):
+    """A command that cannot be carried out as it was given."""
+
+
 class FileError(CMUNetError):
     """Something about one file.
 

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.atomic import write_reason
 from napari_cmunet.commands.progress import Progress
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.models import load_model
 from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.threshold import mask_at
-from napari_cmunet.errors import CMUNetError, ModelError, WriteError, display_name
+from napari_cmunet.errors import (
+    CMUNetError,
+    UnknownModelError,
+    UsageError,
+    WriteError,
+    display_name,
+)
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import write_mask, write_probability
 from napari_cmunet.io.provenance import Provenance
@@ -55,22 +62,32 @@ def segment(job: SegmentJob) -> int:
     """
     model = load_model(job.model)
     if model.card.kind != "artery":
-        raise ModelError(
+        raise UnknownModelError(
             f"'{model.card.name}' is a self-supervised model: it knows no arteries "
             "yet. Fine-tune it, or choose another with --model."
+        )
+    if job.output.resolve() in {path.resolve() for path in job.inputs}:
+        raise UsageError(
+            "The output folder is an input: masks would lie among the images. Choose "
+            "another with -o."
         )
     predictor = Predictor(model, choose_device(job.device))
     files = find_images(job.inputs, skip=[job.output])
     targets = [job.output / name for name in output_paths(files)]
     inputs = {file.path.resolve() for file in files}
+    maps = {_beside(t).resolve() for t in targets} if job.probability else set()
+    _make_folder(job.output)
     progress = Progress(len(files))
     told = 0
     for file, target in zip(files, targets, strict=True):
         progress.show(display_name(file.path))
         try:
-            if target.resolve() in inputs:
+            own = {_beside(target).resolve()} & maps
+            if target.resolve() in inputs | maps or own & inputs:
                 raise WriteError(
-                    target, "it is an input. Choose another output folder with -o."
+                    target,
+                    "it would replace an input, or another's probability. Choose "
+                    "another output folder with -o.",
                 )
             notes = _segment_one(job, predictor, file.path, target)
         except CMUNetError as exc:
@@ -115,14 +132,24 @@ def _segment_one(
         source_sha256=image.sha256,
         frames=tuple(range(len(image.frames))),
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise WriteError(
-            target.parent, f"the folder cannot be made ({exc.strerror})."
-        ) from exc
+    _make_folder(target.parent)
     write_mask(target, mask_at(probability, threshold), provenance, image.pixel_size_mm)
     if job.probability:
-        beside = target.with_name(f"{target.stem}_probability{target.suffix}")
-        write_probability(beside, probability, provenance, image.pixel_size_mm)
+        write_probability(_beside(target), probability, provenance, image.pixel_size_mm)
     return image.notes
+
+
+def _beside(target: Path) -> Path:
+    """Where the probability goes that belongs to a mask."""
+    return target.with_name(f"{target.stem}_probability{target.suffix}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise WriteError(
+            folder, "a file is in the way of this folder. Choose another with -o."
+        ) from exc
+    except OSError as exc:
+        raise WriteError(folder, write_reason(exc)) from exc
