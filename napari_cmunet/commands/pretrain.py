@@ -40,7 +40,11 @@ from napari_cmunet.core.labelled import LabelledFrames, prepare_labels
 from napari_cmunet.core.phantom_labels import phantom_labels
 from napari_cmunet.core.preprocess import Preprocessing
 from napari_cmunet.core.pretrain import Pretraining
-from napari_cmunet.core.pretrain_config import PretrainConfig, check_same_run
+from napari_cmunet.core.pretrain_config import (
+    PretrainConfig,
+    check_same_run,
+    check_values,
+)
 from napari_cmunet.core.pretrain_state import read_state
 from napari_cmunet.errors import TrainingError, WriteError
 
@@ -106,6 +110,7 @@ def pretrain(job: PretrainJob) -> int:
     with team(job.device) as mates, _events(job, mates) as tell:
         checkpoint = job.output / RUN / CHECKPOINT
         config = _config(job, checkpoint)
+        check_values(config)
         if mates.leads:
             _make_folder(job.output / RUN)
         mates.wait()

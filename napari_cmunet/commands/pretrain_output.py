@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from napari_cmunet.atomic import atomic_write
 from napari_cmunet.core.lineplot import Panel, draw_panels
+from napari_cmunet.core.model_card import name_for
 from napari_cmunet.core.models import CARD, ModelCard, save_model
 from napari_cmunet.core.network import CMUNet, parameter_count
 from napari_cmunet.core.preprocess import Preprocessing
@@ -68,7 +68,7 @@ def write_model(
     if config.phantoms:
         learned += f", and {config.phantoms} synthetic frames with known masks"
     card = ModelCard(
-        name=_name(folder),
+        name=name_for(folder, "pretrained"),
         kind="ssl",
         width=config.width,
         preprocessing=Preprocessing(grid=config.grid).to_json(),
@@ -151,9 +151,3 @@ def holds_run(folder: Path) -> bool:
 def _write_png(path: Path, picture: Image.Image) -> None:
     with atomic_write(path) as file:
         picture.save(file, "PNG")
-
-
-def _name(folder: Path) -> str:
-    name = folder.resolve().name
-    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
-    return name if fits else "pretrained"

@@ -277,6 +277,8 @@ class Pretraining:
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.reason, self._sums = state["reason"], state["sums"]
         self.history = [PretrainEpoch(**values) for values in state["history"]]
+        if self.reason == "time" and self._progress() < 1:
+            self.reason = ""  # it has been given more time
 
     def _clock(self) -> float:
         """Seconds of training, without the time between runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.core.models import MAX_WIDTH
 from napari_cmunet.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("minutes", "save_seconds", "save_minutes")
 """What may differ from the stored run when it is resumed."""
+
+_RANGES = (
+    ("width", 1, MAX_WIDTH),
+    ("epochs", 1, 10**6),
+    ("minutes", 0.01, 10**6),
+    ("batch", 1, 10**6),
+    ("grid", 32, 4096),
+    ("crop", 32, 4096),
+    ("phantoms", 0, 10**6),
+    ("learning_rate", 1e-8, 1.0),
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,24 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
             )
 
 
+def check_values(config: PretrainConfig) -> None:
+    """Refuse values that no run can have.
+
+    Raises
+    ------
+    TrainingError
+        Naming the first one.
+    """
+    for name, low, high in _RANGES:
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            option = name.replace("_", "-")
+            raise TrainingError(
+                f"--{option} {value} does not work: choose a value from {low} to "
+                f"{high}."
+            )
+
+
 def check_choices(
     frames: UnlabelledFrames,
     config: PretrainConfig,
@@ -143,6 +173,7 @@ def check_choices(
     ------
     TrainingError
     """
+    check_values(config)
     side = config.crop or frames.side
     if side % 16 or side % config.patch or side < 2 * config.patch or config.patch % 2:
         raise TrainingError(

@@ -85,9 +85,12 @@ def restore(path: Path, stepper: PretrainStepper) -> None:
             if f"optimiser.step.{name}" not in tensors:
                 continue
             moments = {m: tensors[f"optimiser.{m}.{name}"] for m in _MOMENTS}
+            # Fused, the optimiser counts its steps on the device.
+            fused = stepper.optimiser.defaults["fused"]
             stepper.optimiser.state[parameter] = {
-                m: v.clone() if m == "step" else torch.empty_like(parameter).copy_(v)
-                for m, v in moments.items()
+                "step": moments["step"].to(parameter.device if fused else "cpu"),
+                "exp_avg": torch.empty_like(parameter).copy_(moments["exp_avg"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(moments["exp_avg_sq"]),
             }
     except (SafetensorError, OSError, KeyError, RuntimeError) as exc:
         raise ReadError(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from napari_cmunet.core.distributed import team
+from napari_cmunet.core.distributed import Team, team
 from napari_cmunet.core.labelled import LabelledFrames
 from napari_cmunet.core.pretrain import Pretraining
 from napari_cmunet.core.pretrain_config import PretrainConfig
@@ -45,6 +45,20 @@ def config(**changes) -> PretrainConfig:
     return PretrainConfig(**(small | {"save_seconds": 0, "save_minutes": 0} | changes))
 
 
+def check_team(mates: Team) -> None:
+    """What the processes tell each other arrives whole, in order and type."""
+    own = torch.full((mates.rank, 3), mates.rank, dtype=torch.float16)
+    wanted = [rank for rank in range(mates.size) for _ in range(rank)]
+    assert mates.collect(own)[:, 0].tolist() == (wanted if mates.size > 1 else [])
+    assert mates.collect_objects(mates.rank) == list(range(mates.size))
+    stop, clock = mates.agree(mates.rank == mates.size - 1, 5.0 + mates.rank)
+    assert (stop, clock) == (True, 5.0)
+    mean = torch.tensor([float(mates.rank)])
+    mates.average([mean])
+    assert mean == (mates.size - 1) / 2
+    mates.wait()
+
+
 def main() -> None:
     out, checkpoint, precision, count, pause = sys.argv[1:]
     torch.set_num_threads(1)
@@ -52,6 +66,7 @@ def main() -> None:
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
     with team("cpu") as mates:
+        check_team(mates)
         training = Pretraining(
             frames(),
             config(

@@ -212,6 +212,18 @@ def test_the_time_budget_ends_it():
         assert rates[-1] < 0.2 * max(rates)
 
 
+def test_given_more_time_it_goes_on(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    how = config(epochs=10_000, minutes=0.02)
+    first = Pretraining(frames(), how, checkpoint=path)
+    finish(first.run())
+    again = Pretraining(frames(), how, checkpoint=path, resume=True)
+    assert finish(again.run())[0][-1].step == first.step
+    longer = replace(how, minutes=0.04)
+    more = Pretraining(frames(), longer, checkpoint=path, resume=True)
+    assert finish(more.run())[0][-1].step > first.step
+
+
 def test_cines_are_held_out_whole():
     learn, held = split(frames(), PretrainConfig(grid=32, batch=4, held_out=0.5))
     groups = frames().groups
@@ -225,8 +237,9 @@ def test_cines_are_held_out_whole():
         ({"batch": 32}, "too few"),
         ({"batch": 1}, "at least two"),
         ({"batch": 4, "phantoms": 6, "phantom_share": 0.75}, "at least two"),
-        ({"crop": 24}, "multiple of 16"),
-        ({"crop": 16}, "at least 32"),
+        ({"crop": 40}, "multiple of 16"),
+        ({"crop": 16}, "--crop 16 does not work"),
+        ({"width": 0}, "--width 0 does not work"),
     ],
 )
 def test_impossible_choices_are_refused(changes, words):
