@@ -16,6 +16,7 @@ from napari_cmunet.core.crossvalidate import leave_one_out_steps
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
 from napari_cmunet.core.labelled import prepare_labels
+from napari_cmunet.core.model_card import name_for
 from napari_cmunet.core.models import (
     LoadedModel,
     ModelCard,
@@ -271,7 +272,8 @@ def card_of(
         }
     parent = start.model.card if start.model else None
     return ModelCard(
-        name=job.output.name,
+        # Whatever the folder is called: nothing may fail after hours of training.
+        name=name_for(job.output, "finetuned"),
         kind="artery",
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),

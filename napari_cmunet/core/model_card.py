@@ -82,6 +82,12 @@ def is_model_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and not name.endswith(".") and not device
 
 
+def name_for(folder: Path, otherwise: str) -> str:
+    """The name of the model in a folder: the folder's, if a model may be called so."""
+    name = folder.resolve().name
+    return name if is_model_name(name) else otherwise
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read and check a model's card.
 

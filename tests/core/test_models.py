@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load, save
 
 from napari_cmunet.core import models
+from napari_cmunet.core.model_card import name_for
 from napari_cmunet.core.models import (
     CARD,
     WEIGHTS,
@@ -479,6 +480,14 @@ def test_no_model_at_all(homes):
 )
 def test_model_names(name, good):
     assert is_model_name(name) == good
+
+
+@pytest.mark.parametrize("called", ["my model", "Modèle", "com1", "a" * 100])
+def test_a_folder_of_any_name_gets_a_model_that_loads(tmp_path, called):
+    folder = tmp_path / called
+    save_model(folder, weights_of(), card_of(name=name_for(folder, "finetuned")))
+    assert load_model(folder).card.name == "finetuned"
+    assert name_for(tmp_path / "my-model", "finetuned") == "my-model"
 
 
 # Saving
