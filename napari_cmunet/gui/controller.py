@@ -128,6 +128,8 @@ class Controller:
         if not self.attached:
             return
         self.attached = False
+        # The panel may be gone already: a window that closes does not close its docks.
+        self.changed.disconnect()
         self._soon.stop()
         self.correct.stop()
         self.schedule.clear()
@@ -267,7 +269,7 @@ class Controller:
         """A mask was drawn anew: another frame, or an undo."""
         reading = self._reading_of(event.source)
         if reading is not None and event.source is reading.mask:
-            if reading.on_redraw():
+            if reading.on_redraw(tuple(self.viewer.dims.point)):
                 self.correct.start_idle()
             self.changed.emit()
 
@@ -322,7 +324,7 @@ class Controller:
     def cancel(self) -> None:
         """Give up the prediction at work and those that wait."""
         self.schedule.clear()
-        self.say("Cancelled.")
+        self.say("Cancelled. What is segmented already is kept.")
 
     def set_choice(self, model: str | None = None, device: str | None = None) -> None:
         """Use another model or device from the next prediction on."""

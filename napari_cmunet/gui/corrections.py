@@ -54,23 +54,44 @@ class Corrections:
         self._mask_of = mask_of
         self._known: dict[int, int] = {}
         self._blank: int | None = None
+        self._unsaved: set[int] = set()
+        # Frames to be looked at before anything is said about them.
+        self._unseen: set[int] = set()
         #: Frames that napari's undo history holds: painted in, or cut anew.
         self.in_history: set[int] = set()
         #: The threshold of the last export, None before the first.
         self.exported_at: float | None = None
 
+    def note_change(self, frames: Iterable[int]) -> None:
+        """These frames were changed through the undo history."""
+        self.in_history.update(frames)
+        self._unseen.update(frames)
+
+    def note_undo(self) -> None:
+        """Any frame of the undo history may have changed."""
+        self._unseen |= self.in_history
+
     def note_filled(self, frame: int) -> None:
         """The program has filled this frame; there is nothing to lose in it."""
         self._known[frame] = fingerprint(self._mask_of(frame))
+        self._unsaved.discard(frame)
+        self._unseen.discard(frame)
 
     def note_export(self, fingerprints: Mapping[int, int], threshold: float) -> None:
         """An export holds these frames as they were then."""
         self._known.update(fingerprints)
         self.exported_at = threshold
+        self.note_undo()
 
     def unsaved(self) -> list[int]:
         """Frames that were changed and that no export holds as they are."""
-        return sorted(f for f in self.in_history if self._changed(f))
+        for frame in self._unseen:
+            if self._changed(frame):
+                self._unsaved.add(frame)
+            else:
+                self._unsaved.discard(frame)
+        self._unseen.clear()
+        return sorted(self._unsaved)
 
     def _changed(self, frame: int) -> bool:
         mask = self._mask_of(frame)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.layers import record_of
+from napari_cmunet.gui.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance
 
@@ -96,28 +96,41 @@ def with_suffix(path: str) -> Path:
     return target
 
 
-def prepare(reading: Reading, path: Path) -> MaskToWrite:
-    """Copy what is to be written. On the GUI thread."""
-    mask, fingerprints = reading.snapshot()
-    own_file = reading.image.source.path
-    record = record_of(reading.image)
+def origin(reading: Reading) -> Provenance:
+    """Say where a reading's mask comes from, as it is now."""
     sources = list(reading.sources.values())
     last = sources[-1] if sources else None
-    provenance = Provenance(
+    return Provenance(
         model=last.model if last else None,
         model_sha256=(last.sha256 or None) if last else None,
         device=last.device if last else None,
         threshold=reading.threshold if last else None,
-        source_sha256=record.get("source_sha256"),
-        corrected=any(reading.is_corrected(frame) for frame in range(reading.count)),
+        source_sha256=record_of(reading.image).get("source_sha256"),
+        corrected=any(map(reading.is_corrected, reading.corrections.in_history)),
     )
+
+
+def note_origin(reading: Reading) -> None:
+    """Put it into the mask's metadata, for napari's own File > Save."""
+    if reading.usable_mask:
+        reading.mask.metadata[METADATA] = {
+            "role": "mask",
+            "pixel_size_mm": pixel_size_mm(reading),
+            **origin(reading).to_dict(),
+        }
+
+
+def prepare(reading: Reading, path: Path) -> MaskToWrite:
+    """Copy what is to be written. On the GUI thread."""
+    mask, fingerprints = reading.snapshot()
+    own_file = reading.image.source.path
     return MaskToWrite(
         reading=reading,
         path=path,
         mask=mask,
         fingerprints=fingerprints,
         threshold=reading.threshold,
-        provenance=provenance,
+        provenance=origin(reading),
         pixel_size_mm=pixel_size_mm(reading),
         source=Path(own_file) if own_file else None,
     )

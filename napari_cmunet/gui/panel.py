@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QMenu, QVBoxLayout, QWidget
 
 from napari_cmunet.gui import export
 from napari_cmunet.gui.controller import Controller
@@ -16,6 +16,7 @@ from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.sections import (
+    Column,
     KeyList,
     NameCombo,
     ToolRow,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import napari.components
 
     from napari_cmunet.gui.prediction import Engine
+    from napari_cmunet.gui.reading import Reading
 
 _WARM_UP_AFTER_MS = 500
 NOT_A_DEVICE = "Research use only. Not a medical device."
@@ -77,6 +79,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
         self.controller.changed.connect(self._on_changed)
+        self.destroyed.connect(self.controller.detach)
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -124,6 +127,9 @@ class CMUNetPanel(QWidget):
             "Write the mask as TIFF: 0 background, 255 artery, where it comes from "
             "inside",
         )
+        self.export_menu = QMenu(self)
+        self.export_one = self.export_menu.addAction("The mask of this image…")
+        self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
         self.model = ModelSection(self.controller)
         self.keys = KeyList(listed_keys())
@@ -159,21 +165,12 @@ class CMUNetPanel(QWidget):
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
         inside.setLayout(content)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(inside)
-        self._scroll = scroll
+        scroll = Column(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 4)
         outer.setSpacing(4)
         outer.addWidget(scroll, 1)
         outer.addWidget(self.notice)
-        # Nothing may be cut at the right: there is no scroll bar along the bottom.
-        bar = scroll.verticalScrollBar().sizeHint().width()
-        self.setMinimumWidth(max(300, inside.minimumSizeHint().width() + bar))
 
     def _connect(self) -> None:
         controller = self.controller
@@ -192,7 +189,9 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
         self.prediction_shown.clicked.connect(controller.set_prediction_visible)
-        self.export.clicked.connect(self.export_masks)
+        self.export.clicked.connect(self.export_mask)
+        self.export_one.triggered.connect(self.export_mask)
+        self.export_all.triggered.connect(self.export_masks)
         controller.runner.engine_ready.connect(self._on_engine)
 
     # -- what the user does ---------------------------------------------------
@@ -250,15 +249,29 @@ class CMUNetPanel(QWidget):
         self.saved.setText(state.saved)
         self.saved.setVisible(bool(state.saved))
         _embolden(self.saved, state.unsaved)
-        self.export.setText(state.export_text)
+        self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
         self.export.setEnabled(state.can_export and self._exporting is None)
+        self.export.setMenu(self.export_menu if state.masks > 1 else None)
+        self.export_one.setEnabled(state.can_correct)
+        self.export_all.setText(f"All {state.masks} masks to a folder…")
         self.model.show_device_in_use(state.device_in_use)
+        if self.controller.active is not None:
+            export.note_origin(self.controller.active)
 
     # -- export ---------------------------------------------------------------
 
+    def export_mask(self) -> None:
+        """Ask where the mask of the active image goes and write it."""
+        masks = [r for r in self.controller.readings if r.usable_mask]
+        active = self.controller.active
+        # A single mask may be that of an image which is not the active one.
+        self._export([active] if active in masks else masks[:1])
+
     def export_masks(self) -> None:
-        """Ask where the masks go and write them."""
-        readings = [r for r in self.controller.readings if r.usable_mask]
+        """Ask for a folder and write the masks of all images."""
+        self._export([r for r in self.controller.readings if r.usable_mask])
+
+    def _export(self, readings: list[Reading]) -> None:
         if not readings or self._exporting is not None:
             return
         folder = export.start_folder(
@@ -289,7 +302,6 @@ class CMUNetPanel(QWidget):
     def shut_down(self) -> None:
         """Stop work, give back keys; layers stay. Safe to call more than once."""
         self._refresh_soon.stop()
-        self.controller.changed.disconnect(self._on_changed, missing_ok=True)
         self._shortcuts.unbind(self._viewer)
         self.controller.detach()
 

@@ -47,8 +47,8 @@ class PanelState:
     threshold_note: str = ""
     saved: str = ""
     unsaved: bool = False
+    masks: int = 0
     can_export: bool = False
-    export_text: str = "&Export mask…"
     device_in_use: str = ""
 
 
@@ -61,8 +61,8 @@ def describe(controller: Controller) -> PanelState:
     common = {
         "images": names,
         "active": readings.index(reading) if reading in readings else -1,
+        "masks": len(masks),
         "can_export": bool(masks),
-        "export_text": "&Export masks…" if len(masks) > 1 else "&Export mask…",
         "device_in_use": _device(controller),
         **_work(controller),
     }
@@ -87,7 +87,7 @@ def describe(controller: Controller) -> PanelState:
         segment_text=_segment_text(controller, reading),
         can_segment=reading is not controller.schedule.current,
         show_segment=reading is not controller.schedule.current,
-        mask_missing=mask is None and (reading.mask_was_deleted or bool(reading.mask)),
+        mask_missing=mask is None and bool(reading.sources or reading.mask),
         can_correct=mask is not None,
         can_reset=mask is not None
         and reading.has_prediction(frame)
@@ -118,13 +118,16 @@ def _name(controller: Controller, reading: Reading) -> str:
 
 
 def _device(controller: Controller) -> str:
+    if controller.runner.loading:
+        return "Loading the model…"
     engine = controller.runner.engine
     return "" if engine is None else f"In use: {engine.device_text()}"
 
 
 def _work(controller: Controller) -> dict:
     runner = controller.runner
-    if not runner.running:
+    # The model may also be loaded ahead of time; nobody waits for that.
+    if controller.schedule.current is None:
         return {}
     done, total = runner.progress
     if runner.loading:

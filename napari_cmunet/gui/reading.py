@@ -78,6 +78,7 @@ class Reading:
         self.corrections = Corrections(self.mask_frame)
         self.steps = ThresholdSteps(self)
         self._busy = False
+        self._position: tuple[float, ...] = ()
 
     @property
     def is_cine(self) -> bool:
@@ -251,7 +252,7 @@ class Reading:
             self.mask.data_setitem(where, values)
         finally:
             self._busy = False
-        self.corrections.in_history.add(frame)
+        self.corrections.note_change([frame])
 
     def undo_quietly(self) -> None:
         """Take back the last undo step, which the caller knows to be its own."""
@@ -276,21 +277,31 @@ class Reading:
         if self._busy:
             return False
         frames = frames_of(history_item, self.mask.ndim, self.count)
-        self.corrections.in_history |= frames
+        self.corrections.note_change(frames)
         self.steps.on_reader_stroke()
         return True
 
-    def on_redraw(self) -> bool:
-        """The mask was drawn anew. Return True if that was an undo of a threshold."""
+    def on_redraw(self, position: tuple[float, ...] = ()) -> bool:
+        """The mask was drawn anew. Return True if that was an undo of a threshold.
+
+        Parameters
+        ----------
+        position : tuple of float
+            Where in the world the viewer's slice lies. At another position than last
+            time it is another frame that is drawn, and not an undo.
+        """
         if self._busy or not self.usable_mask:
             return False
+        if position == self._position or not self._position:
+            self.corrections.note_undo()
+        self._position = position
         return self.steps.settle()
 
     def on_data_replaced(self) -> None:
         """Another array was put into the layer: all of it is the reader's now."""
         self.steps.forget()
         if self.usable_mask:
-            self.corrections.in_history.update(range(self.count))
+            self.corrections.note_change(range(self.count))
 
     def on_image_replaced(self) -> None:
         """Another array was put into the image layer."""

@@ -30,7 +30,7 @@ _LISTED = (
         ("napari:decrease_brush_size", "napari:increase_brush_size"),
         "smaller / larger brush",
     ),
-    (("napari:hold_for_pan_zoom",), "hold: drag moves the image"),
+    (("napari:hold_for_pan_zoom",), "hold: move the image"),
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),

@@ -27,6 +27,7 @@ from napari_cmunet.gui import panel as panel_module
 from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
 from napari_cmunet.gui.shortcuts import OWN_KEYS, listed_keys
 from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.writer import write_mask_tiff
 from tests.gui.conftest import cine, expected, frame
 
 
@@ -388,10 +389,41 @@ def test_export_of_several(qtbot, panel, controller, viewer, settled, answer, tm
     names = export.file_names(controller.readings)
     assert names == ["same_name.tif", "same_name [1].tif"]
     answer(*(tmp_path / name for name in names))
-    panel.export_masks()
+    assert panel.export_all.text() == "All 2 masks to a folder…"
+    panel.export_all.trigger()
     qtbot.waitUntil(lambda: "Exported 2 masks" in panel.status.text())
     for image, name in zip(images, names, strict=True):
         np.testing.assert_array_equal(read_mask(tmp_path / name), expected(image) > 0)
+
+
+def test_export_of_one_of_several(
+    qtbot, panel, controller, viewer, settled, answer, tmp_path
+):
+    images = [frame(0), frame(1)]
+    for image in images:
+        viewer.add_image(image)
+    settled(controller)
+    panel.refresh()
+    controller.activate(controller.readings[0])
+    answer(tmp_path / "one.tif")
+    panel.export_one.trigger()
+    qtbot.waitUntil(lambda: "Exported one.tif" in panel.status.text())
+    np.testing.assert_array_equal(
+        read_mask(tmp_path / "one.tif"), expected(images[0]) > 0
+    )
+
+
+def test_napari_s_own_save_knows_where_a_mask_comes_from(
+    panel, controller, opened, tmp_path
+):
+    controller.correct.move_threshold(0.3)
+    panel.refresh()
+    mask = controller.active.mask
+    write_mask_tiff(str(tmp_path / "m.tif"), mask.data, {"metadata": mask.metadata})
+    provenance = read_provenance(tmp_path / "m.tif")
+    assert provenance.model == "cmunet-artery"
+    assert provenance.threshold == 0.3
+    assert not provenance.corrected
 
 
 def test_an_export_that_fails_says_so_and_keeps_the_corrections(

@@ -246,3 +246,33 @@ def test_the_layer_menu_segments_the_selected_image(window, settled):
     mask = panel.controller.active.mask
     np.testing.assert_array_equal(mask.data, expected(images[0]))
     assert len(viewer.layers) == 4
+
+
+def test_closing_the_window_in_the_middle(make_napari_viewer_proxy, monkeypatch, qtbot):
+    model = FakeModel()
+    monkeypatch.setattr(controller_module, "load_engine", model)
+    viewer = make_napari_viewer_proxy(show=True)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    model.open.clear()
+    viewer.add_image(cine(6), name="cine")
+    model.let_through(2)
+    runner = panel.controller.runner
+    qtbot.waitUntil(lambda: runner.progress[0] == 2)
+    viewer.close()
+    model.open.set()
+    assert runner.wait()
+
+
+def test_two_windows(window, make_napari_viewer_proxy, settled):
+    viewer, panel, _ = window
+    other = make_napari_viewer_proxy(show=True)
+    _, second = other.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    a, b = frame(0), frame(1)
+    viewer.add_image(a)
+    other.add_image(b)
+    settled(panel.controller)
+    settled(second.controller)
+    np.testing.assert_array_equal(panel.controller.active.mask.data, expected(a))
+    np.testing.assert_array_equal(second.controller.active.mask.data, expected(b))
+    second.shut_down()
+    assert second.controller.runner.wait()

@@ -1,0 +1,94 @@
+"""What is asked before masks are written."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+from napari_cmunet.gui.export import with_suffix
+from napari_cmunet.gui.export_dialog import ask_where
+from napari_cmunet.gui.panel_state import describe
+from tests.gui.conftest import cine, frame
+
+
+@pytest.fixture
+def dialogs(monkeypatch):
+    """Answer the dialogs: ``asked`` holds the questions, ``say`` the buttons."""
+
+    class Dialogs:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+            self.say: str | None = None
+
+        def file(self, path) -> None:
+            monkeypatch.setattr(
+                QFileDialog, "getSaveFileName", lambda *a, **k: (str(path), "")
+            )
+
+        def folder(self, path) -> None:
+            monkeypatch.setattr(
+                QFileDialog, "getExistingDirectory", lambda *a, **k: str(path)
+            )
+
+    made = Dialogs()
+    monkeypatch.setattr(
+        QMessageBox, "exec", lambda box: made.asked.append(box.text()) or 0
+    )
+    monkeypatch.setattr(
+        QMessageBox,
+        "clickedButton",
+        lambda box: next((b for b in box.buttons() if b.text() == made.say), None),
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("chosen", "meant"),
+    [("a", "a.tif"), ("a.tif", "a.tif"), ("a.TIFF", "a.TIFF"), ("a.b", "a.b.tif")],
+)
+def test_the_suffix_is_tiff(chosen, meant):
+    assert with_suffix(chosen).name == meant
+
+
+def test_a_new_file_is_not_asked_about(panel, controller, opened, dialogs, tmp_path):
+    dialogs.file(tmp_path / "new")
+    reading = controller.active
+    assert ask_where([reading], "", panel) == [(reading, tmp_path / "new.tif")]
+    assert dialogs.asked == []
+
+
+def test_cancelling_the_file_dialog(panel, controller, opened, dialogs):
+    dialogs.file("")
+    assert ask_where([controller.active], "", panel) == []
+
+
+def test_existing_files_are_asked_about(
+    panel, controller, viewer, settled, dialogs, tmp_path
+):
+    viewer.add_image(frame(0), name="a")
+    viewer.add_image(frame(1), name="b")
+    settled(controller)
+    (tmp_path / "a.tif").write_bytes(b"x")
+    dialogs.folder(tmp_path)
+    assert ask_where(controller.readings, "", panel) == []
+    assert dialogs.asked == ["a.tif exists already."]
+    dialogs.say = "Overwrite"
+    paths = [path for _, path in ask_where(controller.readings, "", panel)]
+    assert paths == [tmp_path / "a.tif", tmp_path / "b.tif"]
+
+
+def test_unsegmented_frames_are_told(
+    qtbot, panel, controller, viewer, model, dialogs, tmp_path
+):
+    model.open.clear()
+    viewer.add_image(cine(4))
+    model.let_through(1)
+    qtbot.waitUntil(lambda: controller.runner.progress[0] == 1)
+    dialogs.file(tmp_path / "c.tif")
+    assert ask_where([controller.active], "", panel) == []
+    assert dialogs.asked == [
+        "3 frames are not segmented yet and would be exported without arteries."
+    ]
+    dialogs.say = "Export all the same"
+    assert len(ask_where([controller.active], "", panel)) == 1
+    assert describe(controller).can_export
