@@ -16,6 +16,7 @@ from napari_cmunet.core.crossvalidate import leave_one_out_steps
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
 from napari_cmunet.core.labelled import prepare_labels
+from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.model_card import name_for
 from napari_cmunet.core.models import (
     LoadedModel,
@@ -89,6 +90,7 @@ class FinetuneJob:
 
 def run(job: FinetuneJob) -> int:
     """Fine-tune and write the model; returns the exit code."""
+    keep_freed_memory()
     told = read_label_folders(job.images, job.masks, job.patients)
     _tell(told)
     if not told.labels:

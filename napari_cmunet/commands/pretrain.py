@@ -37,6 +37,7 @@ from napari_cmunet.core.events import (
     to_line,
 )
 from napari_cmunet.core.labelled import LabelledFrames, prepare_labels
+from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.phantom_labels import phantom_labels
 from napari_cmunet.core.preprocess import Preprocessing
 from napari_cmunet.core.pretrain import Pretraining
@@ -107,6 +108,7 @@ class PretrainJob:
 
 def pretrain(job: PretrainJob) -> int:
     """Pre-train; returns the exit code. Prints the model's folder on stdout."""
+    keep_freed_memory()
     with team(job.device) as mates, _events(job, mates) as tell:
         checkpoint = job.output / RUN / CHECKPOINT
         config = _config(job, checkpoint)
