@@ -1,0 +1,52 @@
+"""Kinds of values that several commands take, and the options they share."""
+
+from __future__ import annotations
+
+import argparse
+
+from napari_cmunet.core.models import DEFAULT_MODEL
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def add_model_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|DIR",
+        help=f"default: {DEFAULT_MODEL}",
+    )
+    p.add_argument("--device", choices=DEVICES, default="auto")
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+def above(kind):
+    """A number of this type that is not negative."""
+
+    def parse(text: str):
+        value = kind(text)
+        if value < 0:
+            raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse

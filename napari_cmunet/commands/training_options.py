@@ -1,0 +1,230 @@
+"""Options of the commands that train and measure: pretrain, finetune, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cmunet.commands.option_types import (
+    DEVICES,
+    above,
+    add_model_options,
+    positive,
+    probability,
+)
+from napari_cmunet.core.models import START_MODEL
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_pretrain(commands) -> None:
+    p = commands.add_parser(
+        "pretrain",
+        help="self-supervised pre-training on images without labels",
+        description="Masked reconstruction and momentum contrast after CM-UNet. "
+        "Several GPUs or machines: torchrun --nproc-per-node N -m napari_cmunet "
+        "pretrain ... With --resume, options left out are those of the run.",
+    )
+    p.add_argument("inputs", nargs="+", type=Path, metavar="IMAGES")
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the new model's folder; DIR/run holds the checkpoint",
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where a run in DIR was interrupted; begin if there is none",
+    )
+    for option, kind, text in (
+        ("--width", int, "channels of the first level (default: 24)"),
+        ("--epochs", int, "passes over the images (default: 300)"),
+        ("--minutes", float, "end after this much training, schedules fitted to it"),
+        ("--batch", int, "views in a step, all processes together (default: 16)"),
+        ("--grid", int, "longer side of the prepared frames (default: 256)"),
+        ("--crop", int, "side of the views (default: the whole grid)"),
+        ("--phantoms", int, "synthetic frames with known masks to learn from too"),
+        ("--learning-rate", float, "peak for batches of 16 (default: 0.001)"),
+        ("--seed", int, "default: 0"),
+    ):
+        p.add_argument(option, type=above(kind), metavar="N", help=text)
+    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.add_argument(
+        "--workers", type=int, metavar="N", help="processes that make phantoms"
+    )
+    p.add_argument("--data", default="", help="what the images are, for the card")
+    p.add_argument("--licence", default="", help="of the weights, for the card")
+    p.add_argument("--events", metavar="FILE|-", help="write JSON events, one a line")
+    p.set_defaults(run=_pretrain)
+
+
+def add_finetune(commands) -> None:
+    p = commands.add_parser(
+        "finetune",
+        help="learn from labelled frames",
+        description="Few-shot fine-tuning from the accepted labels of a study, or from "
+        "folders of images and masks, paired by stem. Ctrl-C stops and keeps the best "
+        "model so far.",
+    )
+    p.add_argument(
+        "study",
+        nargs="?",
+        type=Path,
+        metavar="STUDY",
+        help="the study's folder; the model is added to it",
+    )
+    p.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="with STUDY: where its images lie now",
+    )
+    p.add_argument("--masks", nargs="+", default=[], type=Path, metavar="DIR")
+    p.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="new model, without STUDY"
+    )
+    p.add_argument(
+        "--name", default="", metavar="NAME", help="of the new model, with STUDY"
+    )
+    p.add_argument(
+        "--start",
+        metavar="NAME|DIR|random|current",
+        help=f"weights to start from (default: {START_MODEL}, or as the study says)",
+    )
+    p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
+    p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
+    p.add_argument(
+        "--no-validation",
+        dest="validate",
+        action="store_false",
+        help="learn from every label; keep the last averaged weights",
+    )
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+    p.add_argument("--minutes", type=positive, metavar="M", help="time budget")
+    p.add_argument("--steps", type=int, metavar="N", help="default: by labels")
+    p.add_argument("--batch", type=int, default=8, metavar="N")
+    p.add_argument("--learning-rate", type=positive, default=2e-3, metavar="R")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--phantoms", type=int, default=0, metavar="N", help="synthetic frames to add"
+    )
+    p.add_argument(
+        "--partial-labels",
+        action="store_true",
+        help="the masks leave out arteries: unlabelled is unknown, not background",
+    )
+    p.add_argument("--width", type=int, metavar="N", help="for --start random")
+    p.add_argument("--grid", type=int, metavar="PX", help="longer side as fed")
+    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.add_argument(
+        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
+    )
+    for name in ("description", "data", "licence"):
+        p.add_argument(f"--{name}", default="", metavar="TEXT", help="for the card")
+    p.set_defaults(run=_finetune, usage_error=p.error)
+
+
+def add_evaluate(commands) -> None:
+    p = commands.add_parser(
+        "evaluate",
+        help="Dice, clDice, HD95, precision, recall of a model",
+        description="Compare a model's masks with the truth, each on the image's own "
+        "grid; means with 95 % intervals, by patient where --patients is given.",
+    )
+    p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
+    add_model_options(p)
+    p.add_argument("--threshold", type=probability, metavar="T")
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
+    p.set_defaults(run=_evaluate)
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.pretrain import PRETRAIN_OPTIONS, PretrainJob, pretrain
+
+    options = {name: getattr(args, name) for name in PRETRAIN_OPTIONS}
+    return pretrain(
+        PretrainJob(
+            inputs=tuple(args.inputs),
+            output=args.output,
+            options={k: v for k, v in options.items() if v is not None},
+            resume=args.resume,
+            device=args.device,
+            workers=args.workers,
+            about=args.data,
+            licence=args.licence,
+            events=args.events,
+        )
+    )
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    if args.study is not None and (args.masks or args.output or args.val_masks):
+        args.usage_error("with STUDY, leave out --masks, --val-masks and -o")
+    if args.study is None and not (args.images and args.masks and args.output):
+        args.usage_error("give a STUDY, or --images, --masks and -o")
+    from napari_cmunet.commands.finetune import FinetuneJob, run
+    from napari_cmunet.core.finetune import FinetuneConfig
+
+    job = FinetuneJob(
+        images=tuple(args.images),
+        masks=tuple(args.masks),
+        output=args.output or Path(),
+        start=args.start or ("" if args.study else START_MODEL),
+        config=FinetuneConfig(
+            steps=args.steps or 0,
+            batch=args.batch,
+            learning_rate=args.learning_rate,
+            partial_labels=args.partial_labels,
+            minutes=args.minutes,
+            seed=args.seed,
+        ),
+        val_images=tuple(args.val_images),
+        val_masks=tuple(args.val_masks),
+        validate=args.validate,
+        patients=args.patients,
+        phantoms=args.phantoms,
+        device=args.device,
+        events=args.events,
+        width=args.width,
+        grid=args.grid,
+        description=args.description,
+        data=args.data,
+        licence=args.licence,
+    )
+    if args.study is None:
+        return run(job)
+    from napari_cmunet.commands import finetune_study
+
+    return finetune_study.run(
+        finetune_study.StudyJob(args.study, job, args.name, tuple(args.images))
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.evaluate import EvaluateJob, evaluate
+
+    return evaluate(
+        EvaluateJob(
+            images=tuple(args.images),
+            masks=tuple(args.masks),
+            model=args.model,
+            device=args.device,
+            threshold=args.threshold,
+            patients=args.patients,
+            json=args.json,
+            worst=args.worst,
+        )
+    )
