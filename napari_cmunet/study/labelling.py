@@ -266,14 +266,6 @@ class StudyLabels:
             problem or (lambda text: None),
         )
 
-    def not_learned(self, model: str) -> list[Key]:
-        """Labels, or versions of them, that a model of this study has not seen."""
-        learned = self.models.learned_labels(model)
-        with self._session.reading():
-            return [
-                key for key, sha256 in self._hashes.items() if sha256 not in learned
-            ]
-
     def sides(self) -> dict[str, Side]:
         """Which patients train and which validate; fixed once a patient has a label."""
         return self._split.sides()

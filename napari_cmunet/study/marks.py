@@ -62,12 +62,17 @@ class Marks:
         marks = {k: v for k, v in self._marks.items() if k != image}
         if mark != Mark():
             marks[image] = mark
-        write_json(
-            self.path,
-            {"version": 1, "images": {k: asdict(v) for k, v in marks.items()}},
-        )
+        self._write(marks)
         self._marks = marks
         return mark
+
+    def save(self) -> None:
+        """Write what is known; raises WriteError."""
+        self._write(self._marks)
+
+    def _write(self, marks: dict[str, Mark]) -> None:
+        values = {k: asdict(v) for k, v in marks.items()}
+        write_json(self.path, {"version": 1, "images": values})
 
 
 def _mark(image: str, values: dict[str, Any]) -> Mark:

@@ -81,8 +81,7 @@ def open_study(
     except StudyDamagedError:
         if not salvage or not (folder / STUDY).is_file():
             raise
-    if not salvage:
-        ImageTable(inside(folder, IMAGES)).load()
+    ImageTable(inside(folder, IMAGES)).load(salvage=salvage)
     lock = None if read_only else take_lock(folder, take_over=break_lock)
     try:
         if salvage:

@@ -123,12 +123,19 @@ def recover_labels(
         What the reader should know.
     """
     labels = scan_labels(store)
+    # A crash may come between a change on the disk and its line.
     for (image, frame), sha256 in labels.items():
         if said.get((image, frame)) != sha256:
             journal.append("label_recovered", image, frame, sha256=sha256)
-    missing = [key for key in said if key not in labels]
-    for image, frame in missing:
-        journal.append("label_missing", image, frame)
+    missing = []
+    for (image, frame), sha256 in said.items():
+        if (image, frame) in labels:
+            continue
+        if any(store.hash_of(o) == sha256 for o in store.older(image, frame)):
+            journal.append("withdrawn", image, frame, sha256=sha256, recovered=True)
+        else:
+            journal.append("label_missing", image, frame)
+            missing.append((image, frame))
     notices = []
     if missing:
         notices.append(

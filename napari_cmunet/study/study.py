@@ -266,6 +266,11 @@ class Study:
             self._position = (image, frame)
             write_json(inside(self.folder, POSITION), values)
 
+    def labels_not_learned(self, model: str) -> list[Key]:
+        """Labels, or versions of them, that a model of this study has not seen."""
+        learned = self.models.learned_labels(model)
+        return [k for k in self.labels.keys() if self.labels.hash(*k) not in learned]
+
     # -- settings and the journal ---------------------------------------------
 
     @property

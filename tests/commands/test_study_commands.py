@@ -1,0 +1,151 @@
+"""``finetune STUDY`` and ``export STUDY``, while a window has the study open."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_cmunet.cli import main
+from napari_cmunet.core.models import load_model
+from napari_cmunet.io.labels import read_label
+from napari_cmunet.study.study import Study
+
+QUICK = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
+EVENTS = ["--events", "-"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Ten patients, one frame and label each; open, as in a window."""
+    random = np.random.default_rng(2)
+    for number in range(10):
+        folder = tmp_path / "images" / f"Roe-{number}"
+        folder.mkdir(parents=True)
+        frame = random.integers(1, 250, (64, 64), dtype=np.uint8)
+        np.save(folder / "a.npy", frame)
+    mask = np.zeros((64, 64), bool)
+    mask[10:50, 30:33] = True
+    with Study.create(tmp_path / "study") as made:
+        made.images.add([tmp_path / "images"], lambda path: path.parts[0])
+        for image in made.images.ids():
+            made.labels.accept(image, 0, mask, np.tri(64, dtype=bool))
+        yield made
+
+
+def events(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_finetune_adds_a_model_that_says_what_it_learned_from(study, capsys):
+    code = main(["finetune", str(study.folder), *QUICK, "--steps", "2", *EVENTS])
+    told = events(capsys.readouterr().out)
+    assert code == 0
+    started = told[0]
+    held_out = [s for s in study.labels.sides().values() if s == "validation"]
+    assert started["validation_patients"] == len(held_out) == 2
+    assert started["patients"] == 8
+    assert told[-1]["event"] == "saved"
+    assert study.models.names() == ["tuned-001"]
+    folder = study.models.store.folder("tuned-001")
+    assert told[-1]["model"] == str(folder)
+    card = load_model(folder).card
+    assert (card.name, card.labels) == ("tuned-001", 10)
+    record = study.models.training("tuned-001")
+    assert {x["side"] for x in record["labels"]} == {"train", "validation"}
+    assert study.labels_not_learned("tuned-001") == []
+    assert b"Roe" not in b"".join(p.read_bytes() for p in folder.iterdir())
+    study.models.register("tuned-001")
+    study.models.promote("tuned-001")
+    code = main(
+        f"finetune {study.folder} --start current --steps 1 --batch 2 --name b".split()
+    )
+    assert code == 0
+    assert load_model(study.models.store.folder("b")).card.parent == "tuned-001"
+
+
+def test_few_patients_are_left_out_in_turn(study, capsys):
+    for image in study.images.ids()[3:]:
+        study.labels.withdraw(image, 0)
+    code = main(["finetune", str(study.folder), *QUICK, "--steps", "1", *EVENTS])
+    told = events(capsys.readouterr().out)
+    assert code == 0
+    assert any("Only 3 patients" in e.get("text", "") for e in told)
+
+
+def test_labels_that_cannot_be_used_are_told_without_names(study, capsys):
+    study.images.path(study.images.ids()[0]).unlink()
+    code = main(["finetune", str(study.folder), *QUICK, "--steps", "1", *EVENTS])
+    out = capsys.readouterr().out
+    assert code == 1  # one failed, the others were done
+    assert study.models.names() == ["tuned-001"]
+    assert any(e["event"] == "note" for e in events(out))
+    assert "Roe" not in out
+
+
+def test_images_that_were_moved(study, tmp_path, capsys):
+    (tmp_path / "images").rename(tmp_path / "moved")
+    order = ["finetune", str(study.folder), *QUICK, "--steps", "1"]
+    assert main(order) == 1
+    error = capsys.readouterr().err
+    assert "--images" in error
+    assert "Traceback" not in error
+    assert main([*order, "--images", str(tmp_path / "moved")]) == 0
+
+
+def test_a_study_without_labels(tmp_path, capsys):
+    Study.create(tmp_path / "s").close()
+    assert main(["finetune", str(tmp_path / "s"), *QUICK]) == 1
+    assert "no accepted label" in capsys.readouterr().err
+    assert main(["finetune", str(tmp_path / "none"), *QUICK]) == 1
+
+
+def test_without_a_window_the_journal_is_kept(study):
+    study.close()
+    assert main(["finetune", str(study.folder), *QUICK, "--steps", "1"]) == 0
+    with Study.open(study.folder, read_only=True) as reader:
+        assert [e.what for e in reader.journal()][-1] == "trained"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--images", "a"],
+        ["study", "--masks", "a"],
+        ["study", "-o", "x"],
+    ],
+)
+def test_bad_usage(options):
+    with pytest.raises(SystemExit) as caught:
+        main(["finetune", *options])
+    assert caught.value.code == 2
+
+
+def test_export(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["export", str(study.folder), "-o", str(out)]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 10
+    assert "Roe" not in (out / "index.csv").read_text()
+    assert main(["export", str(study.folder), "-o", str(out)]) == 1
+    assert "already holds" in capsys.readouterr().err
+    again = ["export", str(study.folder), "-o", str(out), "--overwrite"]
+    assert main([*again, "--original-names"]) == 0
+    assert (out / "Roe-0" / "a.tif").is_file()
+
+
+def test_exported_masks_are_the_labels(study, tmp_path):
+    main(["export", str(study.folder), "-o", str(tmp_path / "out"), "--ones"])
+    from napari_cmunet.io.masks import read_mask
+
+    for ref in study.labels.refs():
+        path = study.folder / "labels" / ref.image / "frame_0000.tif"
+        exported = read_mask(tmp_path / "out" / f"{ref.image}.tif")
+        assert np.array_equal(exported, read_label(path).mask)

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from study_making import events, mask_of, reopened, save_pictures
+
+from napari_cmunet.errors import CMUNetError, ReadError, WriteError
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.study.errors import (
+    StudyDamagedError,
+    StudyError,
+    StudyVersionError,
+)
+from napari_cmunet.study.session import is_study
+from napari_cmunet.study.split import Split
+from napari_cmunet.study.study import Study
+
+
+def test_no_torch_no_qt_no_napari(run_python):
+    run_python(
+        "import sys, napari_cmunet.study.study, napari_cmunet.study.export\n"
+        "loaded = {'torch', 'qtpy', 'napari', 'PyQt6'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+
+
+def test_a_folder_becomes_a_study_once(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert not is_study(folder)
+    Study.create(folder).close()
+    assert is_study(folder)
+    with pytest.raises(StudyError, match="already"):
+        Study.create(folder)
+    values = json.loads((folder / "study.json").read_text())
+    assert (values["format"], values["version"]) == ("napari-cmunet study", 1)
+
+
+def test_leftovers_of_a_study_are_not_covered(tmp_path):
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(StudyError, match="part of one"):
+        Study.create(tmp_path)
+
+
+def test_what_is_no_study(tmp_path):
+    with pytest.raises(ReadError, match="no study"):
+        Study.open(tmp_path)
+    with pytest.raises(ReadError, match="no such folder"):
+        Study.open(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_study_says_so(study):
+    study.close()
+    with pytest.raises(StudyError, match="closed"):
+        study.skip(study.images.ids()[0])
+
+
+# -- the way through -------------------------------------------------------------
+
+
+def test_next_goes_round_and_passes_over_what_is_done(study):
+    ids = study.images.ids()
+    assert study.next_unlabelled() == ids[0]
+    study.labels.accept(ids[0], 0, mask_of(1))
+    study.skip(ids[1])
+    assert study.next_unlabelled(ids[0]) == ids[2]
+    assert study.next_unlabelled(ids[5]) == ids[2]
+    assert study.next_unlabelled(ids[2]) == ids[3]
+    for image in ids[2:5]:
+        study.labels.accept(image, 0, mask_of(1))
+    assert study.next_unlabelled(ids[5]) == ids[5]
+    study.labels.accept(ids[5], 0, mask_of(1))
+    assert study.next_unlabelled(ids[5]) is None
+    study.skip(ids[1], False)
+    assert study.next_unlabelled(ids[5]) == ids[1]
+    assert study.next_unlabelled(ids[5], order=ids[2:]) is None
+    assert study.neighbour(ids[3]) == ids[2]
+    assert study.neighbour(ids[3], 1) == ids[4]
+    assert study.neighbour(ids[0]) is None
+    assert study.neighbour(ids[5], 1) is None
+
+
+def test_progress_and_marks(study):
+    ids = study.images.ids()
+    assert str(study.progress()) == "0 of 6"
+    study.labels.accept(ids[0], 0, mask_of(1))
+    study.labels.accept(ids[0], 3, mask_of(1))
+    study.labels.accept(ids[2], 0, mask_of(1))
+    study.skip(ids[0])  # the label outweighs it
+    study.skip(ids[1])
+    study.flag(ids[1])
+    study.flag(ids[1])
+    study.comment(ids[1], "Müller, catheter?")
+    with reopened(study) as again:
+        progress = again.progress()
+        assert str(progress) == "2 of 6, 1 skipped, 1 flagged"
+        assert (progress.frames, progress.patients) == (3, 2)
+        assert again.status(ids[0]).state == "labelled"
+        assert again.status(ids[0]).frames == (0, 3)
+        status = again.status(ids[1])
+        assert (status.state, status.flagged) == ("skipped", True)
+        assert status.comment == "Müller, catheter?"
+        assert again.status(ids[5]).state == "unseen"
+        assert events(again).count("flagged") == 1
+        # What a reader writes about an image stays out of the journal.
+        assert "Müller" not in (again.folder / "journal.jsonl").read_text("utf-8")
+
+
+def test_reopened_where_one_left_off(study):
+    assert study.position is None
+    image = study.images.ids()[3]
+    study.remember_position(image, 7)
+    with reopened(study) as again:
+        assert again.position == (image, 7)
+    (study.folder / "position.json").write_text('{"image": "../x", "frame": 1}')
+    with reopened(study) as again:
+        assert again.position is None
+
+
+def test_settings(study):
+    study.change_settings(title="LAD", finetune_every=5, minutes=2.5)
+    path = study.folder / "settings.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"of_tomorrow": 1, "phantoms": "many"}))
+    with reopened(study) as again:
+        assert again.settings.title == "LAD"
+        assert again.settings.minutes == 2.5
+        assert again.settings.phantoms == 0  # what does not fit is left out
+        again.change_settings(finetune_every=6)
+        assert json.loads(path.read_text())["of_tomorrow"] == 1
+        for wrong in ({"finetune_every": -1}, {"minutes": float("nan")}, {"title": 5}):
+            with pytest.raises(StudyError):
+                again.change_settings(**wrong)
+        assert again.settings.finetune_every == 6
+
+
+# -- the split ---------------------------------------------------------------------
+
+
+def test_one_patient_of_five_validates(tmp_path):
+    split = Split(tmp_path / "split.json", b"salt" * 8)
+    names = [f"{n:016x}" for n in range(50)]
+    sides = list(split.preview(names).values())
+    for block in range(10):
+        assert sides[5 * block : 5 * block + 5].count("validation") == 1
+    places = {sides[5 * b : 5 * b + 5].index("validation") for b in range(10)}
+    assert len(places) > 1
+
+
+def test_a_patient_keeps_its_side(tmp_path):
+    save_pictures(tmp_path / "pictures", 24)
+    with Study.create(tmp_path / "study") as study:
+        study.images.add([tmp_path / "pictures"], lambda path: path.parts[0])
+        ids = study.images.ids()
+        for image in ids[:12]:
+            study.labels.accept(image, 0, mask_of(1))
+        before = study.labels.sides()
+        assert len(before) == 6
+        for image in ids[12:]:
+            study.labels.accept(image, 0, mask_of(1))
+        after = study.labels.sides()
+        assert {p: after[p] for p in before} == before
+        assert list(after.values()).count("validation") in (2, 3)
+        for image in ids:
+            study.labels.withdraw(image, 0)
+        assert study.labels.sides() == after
+        refs = study.labels.refs()
+        assert refs == []
+
+
+@pytest.mark.parametrize("damage", ["{", '{"patients": {"x": "both"}}', "gone"])
+def test_a_lost_split_is_not_drawn_anew(study, damage):
+    for image in study.images.ids():
+        study.labels.accept(image, 0, mask_of(1))
+    before = study.labels.sides()
+    study.close()
+    path = study.folder / "split.json"
+    path.unlink() if damage == "gone" else path.write_text(damage)
+    with reopened(study, read_only=True) as reader:
+        sides = {ref.patient: ref.side for ref in reader.labels.refs()}
+        assert sides == before
+    with reopened(study) as again:
+        assert again.labels.sides() == before
+        if damage != "gone":
+            assert "split.json" in again.take_notices()[0]
+            assert list(again.folder.glob("split.json.damaged-*"))
+
+
+def test_labels_of_one_side(study):
+    for image in study.images.ids():
+        study.labels.accept(image, 0, mask_of(1))
+    refs = study.labels.refs()
+    train, held_out = study.labels.refs("train"), study.labels.refs("validation")
+    assert sorted(train + held_out, key=refs.index) == refs
+    assert {r.patient for r in train}.isdisjoint({r.patient for r in held_out})
+
+
+# -- damaged, newer, hostile -----------------------------------------------------
+
+
+def contents(folder):
+    found = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    found.pop(folder / "lock", None)
+    return found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "../../x"},
+        {"id": 5},
+        {"salt": "zz"},
+        {"salt": None},
+        {"format": "another"},
+        {"version": "1"},
+        {"version": 0},
+    ],
+)
+def test_a_damaged_study_is_refused_and_not_touched(study, change):
+    study.labels.accept(study.images.ids()[0], 0, mask_of(1))
+    study.close()
+    path = study.folder / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = contents(study.folder)
+    with pytest.raises(StudyDamagedError, match=r"study\.json.*No label is harmed"):
+        Study.open(study.folder)
+    assert contents(study.folder) == before
+    with Study.open(study.folder, salvage=True) as again:
+        assert again.progress().labelled == 1
+        assert "made anew" in again.take_notices()[0]
+    with Study.open(study.folder) as again:
+        assert again.take_notices() == []
+
+
+def test_a_newer_study_is_refused_and_not_touched(study):
+    study.close()
+    path = study.folder / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    before = contents(study.folder)
+    for options in ({}, {"salvage": True}, {"break_lock": True}, {"read_only": True}):
+        with pytest.raises(StudyVersionError, match="newer"):
+            Study.open(study.folder, **options)
+    assert contents(study.folder) == before
+
+
+@pytest.mark.parametrize("name", ["marks.json", "settings.json", "position.json"])
+def test_small_files_can_be_done_without(study, name):
+    image = study.images.ids()[0]
+    study.skip(image)
+    study.flag(image)
+    study.flag(image, False)
+    study.change_settings(title="x")
+    study.remember_position(image)
+    study.close()
+    (study.folder / name).write_bytes(b"\xff\0")
+    with Study.open(study.folder) as again:
+        assert again.status(image).state == "skipped"  # from the journal, if need be
+        assert not again.status(image).flagged
+    with Study.open(study.folder) as again:
+        assert again.take_notices() == []
+
+
+def test_without_its_journal_a_study_has_its_labels(study):
+    image = study.images.ids()[0]
+    study.labels.accept(image, 0, mask_of(1))
+    study.close()
+    (study.folder / "journal.jsonl").unlink()
+    with Study.open(study.folder) as again:
+        assert again.progress().labelled == 1
+        assert events(again) == ["created", "label_recovered"]
+
+
+def test_a_label_put_in_or_taken_out_by_hand(study):
+    ids = study.images.ids()
+    study.labels.accept(ids[0], 0, mask_of(1))
+    study.close()
+    folder = study.folder / "labels" / ids[0]
+    (folder / "frame_0000.tif").rename(folder / "frame_0002.tif")
+    with Study.open(study.folder) as again:
+        assert "backup" in again.take_notices()[0]
+        assert again.labels.frames(ids[0]) == (2,)
+        assert events(again)[-2:] == ["label_recovered", "label_missing"]
+    with Study.open(study.folder) as again:
+        assert again.take_notices() == []
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["images", "patients", "history", "position", "version", "id"]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(
+        [
+            "study.json",
+            "marks.json",
+            "split.json",
+            "settings.json",
+            "position.json",
+            "models/current.json",
+            "images.jsonl",
+            "journal.jsonl",
+            "lock",
+        ]
+    ),
+    _values.map(lambda v: json.dumps(v).encode()) | st.binary(max_size=60),
+)
+def test_hostile_files_open_or_are_refused_in_words(study, name, data):
+    image = study.images.ids()[0]
+    if not study._session.closed:
+        study.labels.accept(image, 0, mask_of(1))
+        study.close()
+        study.folder.joinpath("models").mkdir(exist_ok=True)
+    path = study.folder / name
+    before = path.read_bytes() if path.exists() else None
+    outside = sorted(study.folder.parent.rglob("*"))
+    path.write_bytes(data)
+    for options in ({"read_only": True}, {}, {"salvage": True}):
+        try:
+            with Study.open(study.folder, **options) as opened:
+                opened.progress()
+                opened.labels.refs()
+                opened.next_unlabelled()
+                opened.take_notices()
+        except CMUNetError as error:
+            assert str(error)
+    label = study.folder / "labels" / image / "frame_0000.tif"
+    assert label.exists()
+    here = {p for p in study.folder.parent.rglob("*") if study.folder not in p.parents}
+    assert {p for p in here if "home" not in p.parts} <= set(outside)
+    path.unlink(missing_ok=True)
+    for kept in study.folder.rglob("*.damaged-*"):
+        kept.unlink()
+    if before is not None:
+        path.write_bytes(before)
+
+
+def test_a_disk_that_fails_when_a_study_is_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError):
+        Study.create(tmp_path / "file" / "study")
+
+
+# -- at once, and identity ---------------------------------------------------------
+
+
+def test_threads_share_a_study(study):
+    ids = study.images.ids()
+    problems = []
+
+    def read():
+        for number in range(8):
+            study.labels.accept(ids[number % 3], 0, mask_of(number))
+            study.drafts.save(ids[3], 0, mask_of(number))
+            study.images.learn_facts(ids[number % 3], "a" * 64)
+
+    def watch():
+        for _ in range(20):
+            study.progress()
+            for ref in study.labels.refs():
+                if study.labels.get(ref.image, ref.frame) is None:
+                    problems.append("half")
+
+    threads = [threading.Thread(target=work) for work in (read, read, watch)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    numbers = [entry.number for entry in study.journal()]
+    assert numbers == sorted(set(numbers))
+
+
+def test_no_name_of_a_patient_leaves_the_list_of_images(tmp_path, make_model):
+    pictures = tmp_path / "Jane Roe 1950" / "run"
+    pictures.mkdir(parents=True)
+    for number in range(2):
+        frame = np.eye(40, dtype=np.uint8) + number
+        np.save(pictures / f"Roe_Jane_{number}.npy", frame)
+    said = []
+    with Study.create(tmp_path / "study", user="r1") as study:
+        study.images.add([pictures.parent], lambda path: "Jane Roe")
+        image = study.images.ids()[0]
+        origin = Provenance(source_sha256=study.images.hash_of(image))
+        study.labels.accept(image, 0, np.eye(40) > 0, provenance=origin)
+        study.drafts.save(image, 0, np.eye(40) > 0)
+        study.flag(image)
+        make_model(study, "tuned-001")
+        study.models.register("tuned-001")
+        study.remember_position(image)
+        study.images.path(study.images.ids()[0]).unlink()
+        assert list(study.labels.read(problem=said.append)) == []
+        try:
+            study.images.found_path(image)
+        except StudyError as error:
+            said.append(str(error))
+    for path in study.folder.rglob("*"):
+        if path.is_file() and path.name != "images.jsonl":
+            text = path.read_bytes()
+            assert b"Roe" not in text, path.name
+            assert b"Jane" not in text, path.name
+    assert len(said) == 2
+    assert "Roe" not in " ".join(said)

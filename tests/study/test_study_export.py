@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+
+import numpy as np
+import pytest
+import tifffile
+from study_making import SHAPE, events, mask_of
+
+from napari_cmunet.errors import WriteError
+from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.study.errors import ExportConflictError, StudyError
+from napari_cmunet.study.export import export_masks
+from napari_cmunet.study.study import Study
+
+
+@pytest.fixture
+def labelled(study):
+    ids = study.images.ids()
+    study.labels.accept(ids[0], 0, mask_of(1), pixel_size_mm=(0.2, 0.2))
+    reviewed = np.zeros(SHAPE, bool)
+    reviewed[:20] = True
+    study.labels.accept(ids[3], 0, mask_of(2), reviewed)
+    return study
+
+
+def index(folder) -> list[dict[str, str]]:
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_masks_that_any_program_reads_and_where_they_come_from(labelled, tmp_path):
+    ids = labelled.images.ids()
+    exported = export_masks(labelled, tmp_path / "out" / "masks")
+    assert exported.files == (f"{ids[0]}.tif", f"{ids[3]}.tif")
+    assert (exported.problems, exported.complete) == ((), True)
+    path = exported.folder / exported.files[0]
+    assert np.array_equal(tifffile.imread(path), mask_of(1) * np.uint8(255))
+    origin = read_provenance(path)
+    assert origin.corrected
+    assert origin.source_sha256 == labelled.images.hash_of(ids[0])
+    rows = index(exported.folder)
+    assert [row["image"] for row in rows] == [ids[0], ids[3]]
+    assert rows[0]["mask_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert rows[0]["artery_pixels"] == str(mask_of(1).sum())
+    assert (rows[0]["reviewed_file"], rows[0]["reviewed_share"]) == ("", "1.0")
+    assert rows[1]["reviewed_share"] == "0.5"
+    part = read_mask(exported.folder / rows[1]["reviewed_file"])
+    assert part[:20].all()
+    assert not part[20:].any()
+    assert events(labelled)[-1] == "exported"
+
+
+def test_chosen_labels_with_ones(labelled, tmp_path):
+    image = labelled.images.ids()[3]
+    exported = export_masks(labelled, tmp_path / "o", [(image, 0)], values=(0, 1))
+    assert exported.files == (f"{image}.tif",)
+    assert set(np.unique(tifffile.imread(tmp_path / "o" / f"{image}.tif"))) == {0, 1}
+
+
+def test_frames_of_a_cine_are_told_apart(study, tmp_path):
+    np.save(tmp_path / "c.npy", np.ones((3, *SHAPE), np.uint8))
+    (image,) = study.images.add([tmp_path / "c.npy"]).images
+    for frame in (0, 2):
+        study.labels.accept(image, frame, mask_of(frame))
+    exported = export_masks(study, tmp_path / "o")
+    assert exported.files == (f"{image}_frame_0000.tif", f"{image}_frame_0002.tif")
+
+
+def test_by_default_no_name_of_a_file_is_given_away(labelled, tmp_path):
+    export_masks(labelled, tmp_path / "o")
+    for path in (tmp_path / "o").iterdir():
+        assert "frame-" not in path.name
+        assert b"patient-" not in path.read_bytes()
+
+
+def test_own_names_for_who_asks(study, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("=1+1", "@SUM(A1)", "a", "é"):
+        np.save(folder / f"{name}.npy", np.eye(40, dtype=np.uint8))
+    (folder / "a.npy").rename(folder / "b.npy")
+    tifffile.imwrite(folder / "b.tif", np.eye(40, dtype=np.uint8))
+    images = study.images.add([folder]).images
+    for image in images:
+        study.labels.accept(image, 0, np.eye(40, dtype=bool))
+    exported = export_masks(study, tmp_path / "o", original_names=True)
+    assert sorted(exported.files) == [
+        "_=1+1.tif",
+        "_@SUM(A1).tif",
+        "b.npy.tif",
+        "b.tif.tif",
+        "é.tif",
+    ]
+    for row in index(tmp_path / "o"):
+        assert all(not v.startswith(("=", "+", "-", "@")) for v in row.values())
+        assert (tmp_path / "o" / row["file"]).is_file()
+
+
+def test_a_model_name_that_would_be_a_formula(labelled, tmp_path):
+    image = labelled.images.ids()[0]
+    origin = Provenance(model="=1+1")
+    labelled.labels.accept(image, 0, mask_of(1), provenance=origin)
+    export_masks(labelled, tmp_path / "o")
+    assert index(tmp_path / "o")[0]["model"].startswith("'=")
+
+
+def test_other_files_are_not_replaced_without_asking(labelled, tmp_path):
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ExportConflictError, match="none would be replaced") as caught:
+        export_masks(labelled, out)
+    assert caught.value.replaced == ()
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    export_masks(labelled, out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ExportConflictError) as caught:
+        export_masks(labelled, out)
+    assert "index.csv" in caught.value.replaced
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_images_are_never_replaced(study, tmp_path):
+    folder = tmp_path / "tiffs"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", np.eye(40, dtype=np.uint8))
+    before = (folder / "a.tif").read_bytes()
+    (image,) = study.images.add([folder]).images
+    study.labels.accept(image, 0, np.eye(40, dtype=bool))
+    with pytest.raises(ExportConflictError, match="image of this study"):
+        export_masks(study, folder, original_names=True, overwrite=True)
+    assert (folder / "a.tif").read_bytes() == before
+
+
+def test_the_study_is_never_written_over(labelled):
+    image = labelled.images.ids()[0]
+    for name in (".", "labels", "drafts", "models", f"labels/{image}"):
+        with pytest.raises(StudyError, match="study itself"):
+            export_masks(labelled, labelled.folder / name, overwrite=True)
+    export_masks(labelled, labelled.folder / "export")
+
+
+def test_nothing_to_export_and_no_folder(study, tmp_path):
+    with pytest.raises(StudyError, match="no accepted label"):
+        export_masks(study, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    study.labels.accept(study.images.ids()[0], 0, mask_of(1))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError, match="not a folder"):
+        export_masks(study, tmp_path / "file")
+
+
+def test_stopped_exports_say_so_and_problems_are_told(labelled, tmp_path):
+    done = []
+    exported = export_masks(
+        labelled,
+        tmp_path / "o",
+        progress=lambda n, total: done.append((n, total)),
+        should_stop=lambda: len(done) == 1,
+    )
+    assert not exported.complete
+    assert [row["file"] for row in index(tmp_path / "o")] == list(exported.files)
+    image = labelled.images.ids()[0]
+    (labelled.folder / "labels" / image / "frame_0000.tif").write_bytes(b"II*\0")
+    exported = export_masks(labelled, tmp_path / "o2")
+    assert len(exported.files) == 1
+    assert exported.problems[0].startswith(f"Label {image}#0: ")
+
+
+def test_images_are_not_needed_nor_the_lock(labelled, tmp_path, pictures):
+    pictures.rename(tmp_path / "gone")
+    with Study.open(labelled.folder, read_only=True) as reader:
+        assert len(export_masks(reader, tmp_path / "o").files) == 2

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from study_making import events, mask_of, reopened
+
+from napari_cmunet.core.models import CARD, DEFAULT_MODEL, WEIGHTS
+from napari_cmunet.errors import ModelError, WriteError
+from napari_cmunet.study import models as models_module
+from napari_cmunet.study.errors import (
+    StudyDamagedError,
+    StudyError,
+    StudyVersionError,
+)
+from napari_cmunet.study.layout import read_json, write_json
+from napari_cmunet.study.models import ModelHistory, ModelVersion, history_from
+
+
+@pytest.fixture
+def models(study, make_model):
+    for name in ("tuned-001", "tuned-002", "tuned-003"):
+        make_model(study, name, name.encode())
+        study.models.register(name)
+    return study.models
+
+
+def test_a_new_study_uses_the_bundled_model(study):
+    assert study.models.current == ModelVersion(DEFAULT_MODEL, "", True)
+    assert not study.models.history.can_go_back
+    assert study.models.free_name() == "tuned-001"
+
+
+def test_promote_back_and_forward(study, models):
+    models.promote("tuned-001", dice=0.81, before=0.78)
+    models.promote("tuned-002")
+    assert models.folder().name == "tuned-002"
+    assert models.roll_back("looks worse").name == "tuned-001"
+    assert models.roll_back().name == DEFAULT_MODEL
+    with pytest.raises(StudyError, match="older"):
+        models.roll_back()
+    assert models.roll_forward().name == "tuned-001"
+    with reopened(study) as again:
+        assert again.models.current.name == "tuned-001"
+        assert again.models.history.can_go_forward
+        again.models.promote("tuned-003")
+        assert not again.models.history.can_go_forward
+        assert [v.name for v in again.models.history.versions] == [
+            DEFAULT_MODEL,
+            "tuned-001",
+            "tuned-003",
+        ]
+        entries = list(again.journal())
+        promoted = next(e for e in entries if e.what == "promoted")
+        assert promoted.details["dice"] == 0.81
+        assert promoted.details["model"] == "tuned-001"
+        assert "models_recovered" not in events(again)
+
+
+def test_an_installed_model_can_be_promoted(study, models):
+    assert models.promote(DEFAULT_MODEL, installed=True).sha256
+    assert models.folder().name == DEFAULT_MODEL
+
+
+def test_refused_models_are_kept(study, models):
+    models.refuse("tuned-002", "Dice 0.78 is below 0.81", dice=0.78)
+    assert models.current.name == DEFAULT_MODEL
+    assert "tuned-002" in models.names()
+    entry = list(study.journal())[-1]
+    assert (entry.what, entry.details["reason"]) == (
+        "refused",
+        "Dice 0.78 is below 0.81",
+    )
+
+
+def test_registering_twice_is_once(study, models):
+    models.register("tuned-001")
+    with reopened(study) as again:
+        again.models.register("tuned-001")
+        assert events(again).count("trained") == 3
+        trained = next(e for e in again.journal() if e.what == "trained")
+        assert trained.details["dice"] == 0.8
+
+
+def test_models_that_the_journal_missed_are_noted_when_opened(study, make_model):
+    make_model(study, "tuned-001")
+    with reopened(study) as again:
+        assert events(again).count("trained") == 1
+    with reopened(again) as third:
+        assert events(third).count("trained") == 1
+
+
+def test_damaged_models_are_not_put_to_use(study, models):
+    (models.store.folder("tuned-001") / WEIGHTS).write_bytes(b"other")
+    with pytest.raises(ModelError, match="damaged"):
+        models.promote("tuned-001")
+    (models.store.folder("tuned-002") / CARD).unlink()
+    with pytest.raises(ModelError):
+        models.promote("tuned-002")
+    with pytest.raises(ModelError):
+        models.promote("never-was")
+    assert models.current.name == DEFAULT_MODEL
+
+
+def test_going_back_to_a_model_that_is_gone(study, models):
+    models.promote("tuned-001")
+    models.promote("tuned-002")
+    (models.store.folder("tuned-001") / CARD).unlink()
+    with pytest.raises(ModelError):
+        models.roll_back()
+    assert models.current.name == "tuned-002"
+    described = models.describe()
+    assert [card is None for _, card in described] == [False, True, False]
+
+
+def test_another_model_of_the_same_name_is_told_apart(study, models, make_model):
+    models.promote("tuned-001")
+    folder = models.store.folder("tuned-001")
+    folder.rename(folder.with_name("aside"))
+    make_model(study, "tuned-001", b"different")
+    with pytest.raises(ModelError, match="not the one"):
+        models.folder()
+
+
+def test_a_model_counts_when_it_is_whole(study):
+    with pytest.raises(ZeroDivisionError), study.models.new_folder() as new:
+        (new.folder / CARD).write_text("{}")
+        1 / 0  # noqa: B018
+    with study.models.new_folder() as new:
+        (new.folder / CARD).write_text("{}")
+        assert study.models.names() == []
+    assert list((study.folder / "models").iterdir()) == []
+
+
+def test_names_are_not_taken_twice(study, make_model):
+    make_model(study, "tuned-001")
+    with pytest.raises(StudyError, match="already"):
+        make_model(study, "tuned-001")
+    assert study.models.free_name() == "tuned-002"
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "-x", "nul", "x" * 65, "a."])
+def test_names_that_are_none(study, name):
+    for act in (study.models.store.folder, study.models.promote):
+        with pytest.raises(StudyError, match="letters"):
+            act(name)
+
+
+def test_models_reached_by_links_are_refused(study, models, tmp_path):
+    folder = models.store.folder("tuned-001").rename(tmp_path / "outside")
+    (study.folder / "models" / "tuned-001").symlink_to(folder)
+    assert "tuned-001" not in models.names()
+    with pytest.raises(StudyError, match="link"):
+        models.promote("tuned-001")
+
+
+def test_what_killed_trainings_left_is_removed_once_old(study):
+    base = study.folder / "models"
+    old, new = base / f".partial-{'0' * 16}", base / f".partial-{'1' * 16}"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / WEIGHTS).write_bytes(b"half")
+    os.utime(old, (1, 1))
+    with reopened(study):
+        assert not old.exists()
+        assert new.exists()
+
+
+def test_a_full_disk_leaves_the_model_in_use(study, models, monkeypatch):
+    models.promote("tuned-001")
+
+    def full(*_):
+        raise WriteError("current.json", "the disk is full.")
+
+    monkeypatch.setattr(models_module, "write_json", full)
+    with pytest.raises(WriteError):
+        models.promote("tuned-002")
+    assert models.current.name == "tuned-001"
+    monkeypatch.undo()
+    with reopened(study) as again:
+        assert again.models.current.name == "tuned-001"
+
+
+@pytest.mark.parametrize("damage", ["{", "", '{"history": []}', "gone"])
+def test_the_history_comes_back_from_the_journal(study, models, damage):
+    models.promote("tuned-001")
+    models.promote("tuned-002")
+    models.roll_back()
+    study.close()
+    path = study.folder / "models" / "current.json"
+    path.unlink() if damage == "gone" else path.write_text(damage)
+    for read_only in (True, False):
+        with reopened(study, read_only=read_only) as again:
+            if damage == "gone" and read_only:
+                continue
+            assert again.models.current.name == "tuned-001"
+            assert again.models.history.can_go_forward
+    assert read_json(path)["position"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": "x"},
+        {"history": [1]},
+        {"history": [{"name": "../x", "sha256": "", "installed": True}]},
+        {"history": [{"name": "x", "sha256": 3, "installed": True}]},
+        {"history": [{"name": "x", "sha256": "", "installed": "no"}]},
+        {"position": 5},
+        {"position": -1},
+        {"position": True},
+    ],
+)
+def test_histories_that_must_not_be(change):
+    values = ModelHistory().to_json() | change
+    with pytest.raises(StudyDamagedError):
+        history_from(values)
+
+
+def test_a_newer_history_is_left_alone(study):
+    study.close()
+    path = study.folder / "models" / "current.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"version": 99})
+    with pytest.raises(StudyVersionError):
+        reopened(study)
+    assert read_holder_free(study)
+
+
+def read_holder_free(study) -> bool:
+    """The lock was let go by the opening that failed."""
+    (study.folder / "models" / "current.json").unlink()
+    reopened(study).close()
+    return True
+
+
+def test_labels_that_a_model_has_not_seen(study, make_model):
+    ids = study.images.ids()
+    seen = study.labels.accept(ids[0], 0, mask_of(1))
+    study.labels.accept(ids[1], 0, mask_of(1))
+    with study.models.new_folder() as new:
+        new.note_training({"labels": [{"sha256": seen.sha256}, 5, {}]})
+        new.finish("tuned-001")
+    assert study.labels_not_learned("tuned-001") == [(ids[1], 0)]
+    assert len(study.labels_not_learned("unknown")) == 2
+    study.labels.accept(ids[0], 0, mask_of(2))
+    assert len(study.labels_not_learned("tuned-001")) == 2
