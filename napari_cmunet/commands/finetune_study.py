@@ -17,9 +17,10 @@ from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
 from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import save_model
 from napari_cmunet.core.splits import FEW_PATIENTS
-from napari_cmunet.errors import CMUNetError, TrainingError
+from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
 from napari_cmunet.study.split import TRAIN, VALIDATION
 from napari_cmunet.study.study import Study
 
@@ -58,6 +59,7 @@ class StudyJob:
 
 def run(job: StudyJob) -> int:
     """Fine-tune and add the model to the study; returns the exit code."""
+    keep_freed_memory()
     began = time.monotonic()
     with (
         Study.open(job.study, read_only=True) as study,
@@ -77,7 +79,7 @@ def run(job: StudyJob) -> int:
             training.width,
             training.grid,
         )
-        reader = _Reader(study, write)
+        reader = _Reader(study, write, should_stop)
         labels, validation = reader.both(training.validate)
         result = train(
             training,
@@ -125,8 +127,13 @@ def _start_of(study: Study, name: str) -> str | Path:
 class _Reader:
     """Reads a study's labels and keeps count of what was used."""
 
-    def __init__(self, study: Study, write: Callable[[events.Event], None]) -> None:
-        self._study, self._write = study, write
+    def __init__(
+        self,
+        study: Study,
+        write: Callable[[events.Event], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._study, self._write, self._should_stop = study, write, should_stop
         self.used: list[dict[str, object]] = []
         self.patients: set[str] = set()
         self.problems = 0
@@ -158,6 +165,8 @@ class _Reader:
 
     def _read(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
         for label in self._study.labels.read(refs, self._problem):
+            if self._should_stop():
+                raise Cancelled("Stopped before there was a model.")
             self.used.append(label.to_json())
             self.patients.add(label.patient)
             yield label

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cmunet.study.patients import PatientRule
     from napari_cmunet.study.session import Session
 
-_SAVE_EVERY = 50
+_SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)

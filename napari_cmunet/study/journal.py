@@ -149,7 +149,8 @@ class Journal:
         if frame is not None:
             line["frame"] = frame
         self._next += 1
-        self._waiting.append(line | _plain(details))
+        known = {k: v for k, v in details.items() if v is not None}
+        self._waiting.append(line | _plain(known))
         return self.flush()
 
     def flush(self) -> bool:

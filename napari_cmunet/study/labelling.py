@@ -68,6 +68,9 @@ class StudyLabels:
     ) -> None:
         self._session, self._images, self._split = session, images, split
         self._hashes = hashes
+        self._frames: dict[str, set[int]] = {}
+        for image, frame in hashes:
+            self._frames.setdefault(image, set()).add(frame)
         self._store = LabelStore(session.folder)
         self._drafts = DraftStore(session.folder)
 
@@ -135,7 +138,7 @@ class StudyLabels:
         with self._session.writing():
             before = self._hashes.get((image, frame))
             made = self._store.write(image, frame, label)
-            self._hashes[image, frame] = made
+            self._note(image, frame, made)
             self._session.journal.append(
                 "accepted",
                 image,
@@ -154,6 +157,10 @@ class StudyLabels:
             self._images.learn_facts(image, sha256, shape)
             notice = self._waiting_notice()
         return Accepted(image, frame, made, before, notice)
+
+    def _note(self, image: str, frame: int, sha256: str) -> None:
+        self._hashes[image, frame] = sha256
+        self._frames.setdefault(image, set()).add(frame)
 
     def _after_labelling(self, image: str, frame: int) -> None:
         with contextlib.suppress(CMUNetError):  # the label is what matters
@@ -186,6 +193,7 @@ class StudyLabels:
             if self._store.withdraw(image, frame) is None:
                 return False
             sha256 = self._hashes.pop((image, frame), None)
+            self._frames.get(image, set()).discard(frame)
             self._session.journal.append("withdrawn", image, frame, sha256=sha256)
         return True
 
@@ -219,7 +227,7 @@ class StudyLabels:
         with self._session.writing():
             before = self._hashes.get((image, frame))
             made = self._store.restore(older)
-            self._hashes[image, frame] = made
+            self._note(image, frame, made)
             self._session.journal.append(
                 "restored", image, frame, sha256=made, replaced=before
             )
@@ -233,7 +241,7 @@ class StudyLabels:
     def frames(self, image: str) -> tuple[int, ...]:
         """Frames of an image that have a label."""
         with self._session.reading():
-            return tuple(sorted(f for i, f in self._hashes if i == image))
+            return tuple(sorted(self._frames.get(image, ())))
 
     def refs(self, side: Side | None = None) -> list[LabelRef]:
         """All labels as of now, in the order of the images; nothing is read."""

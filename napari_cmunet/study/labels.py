@@ -172,6 +172,7 @@ class LabelStore:
         kept = self._next_older(image, frame)
         try:
             os.link(path, kept)
+            sync_folder(kept.parent)
         except OSError:  # a disk without links
             with atomic_write(kept) as file:
                 file.write(read_bytes(path, MAX_LABEL_BYTES) or b"")

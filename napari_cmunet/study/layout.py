@@ -12,7 +12,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.atomic import atomic_write, write_reason
+from napari_cmunet.atomic import atomic_write, sync_folder, write_reason
 from napari_cmunet.errors import WriteError
 from napari_cmunet.study.errors import (
     StudyDamagedError,
@@ -117,15 +117,20 @@ def inside(folder: Path, *parts: str) -> Path:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder of the study if it is not there.
+    """Make a folder of the study, and those above it, so that it lasts.
 
     Raises
     ------
     WriteError
         If it cannot be made.
     """
+    if path.is_dir():
+        return path
+    if path.parent != path:
+        make_folder(path.parent)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
     except OSError as error:
         raise WriteError(path, write_reason(error)) from error
     return path

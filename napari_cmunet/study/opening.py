@@ -122,15 +122,15 @@ def _read(session: Session, salvage: bool) -> Opened:
     if damaged(MARKS, marks.load):
         marks.recall(said.marks)
         if writable:
-            marks.save()
+            _try(session, marks.save)
     settings = (Settings(), {})
     with contextlib.suppress(StudyDamagedError):
         settings = load_settings(inside(folder, SETTINGS))
     damaged(SETTINGS, lambda: load_settings(inside(folder, SETTINGS)))
     if writable:
         labels, found = recover_labels(store, journal, said.labels, set(images.ids()))
-        session.notices += found + recover_models(models.store, journal, said)
-        models.recover(said.trained)
+        session.notices += found
+        _try(session, lambda: _recover_models(session, models, said))
     else:
         labels = scan_labels(store)
         _read_models(models, said)
@@ -139,9 +139,9 @@ def _read(session: Session, salvage: bool) -> Opened:
     if damaged(SPLIT, split.load):
         split.recall(said.sides)
         if writable:
-            split.save()
+            _try(session, split.save)
     if writable:
-        _assign(session, split, images, labels)
+        _try(session, lambda: _assign(session, split, images, labels))
     return Opened(
         session,
         images,
@@ -162,12 +162,26 @@ def _reader(session: Session) -> Callable[[str, Callable[[], object]], bool]:
         except StudyDamagedError as error:
             aside = ""
             if not session.read_only:
-                aside = f" It is kept as {set_aside(session.folder / name)}."
+                with contextlib.suppress(WriteError):
+                    aside = f" It is kept as {set_aside(session.folder / name)}."
             session.note(f"{error} It was made anew from the journal.{aside}")
             return True
         return False
 
     return damaged
+
+
+def _try(session: Session, act: Callable[[], object]) -> None:
+    """Put something in order, or leave it for the next time: the disk may be full."""
+    try:
+        act()
+    except WriteError as error:
+        session.note(f"A file of the study could not be put in order: {error.reason}")
+
+
+def _recover_models(session: Session, models: StudyModels, said: Replayed) -> None:
+    session.notices += recover_models(models.store, session.journal, said)
+    models.recover(said.trained)
 
 
 def _read_models(models: StudyModels, said: Replayed) -> None:

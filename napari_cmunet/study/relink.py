@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import Cancelled
@@ -58,17 +58,15 @@ def find_again(
     """
     folder = Path(folder).absolute()
     files = [f.path.absolute() for f in find_images([folder]) if f.path.is_file()]
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        by_name[_folded(file.name)].append(file)
     missing, fixed = list(missing), set(fixed_roots)
     votes: dict[str, Counter[Path]] = defaultdict(Counter)
     matches: dict[str, dict[Path, Path]] = {}  # image -> place -> file
+    ending = _by_ending(files, {len(_parts(r.path)) for r in missing})
     for record in missing:
         if should_stop():
             raise Cancelled
         matches[record.id] = {}
-        for file in by_name.get(_folded(PurePosixPath(record.path).name), ()):
+        for file in ending.get(_parts(record.path), ()):
             place = _place(file, record.path)
             if place and record.size in (None, _size(file)):
                 matches[record.id][place] = file
@@ -124,18 +122,28 @@ def _by_content(
     return moved
 
 
+def _by_ending(
+    files: list[Path], lengths: set[int]
+) -> dict[tuple[str, ...], list[Path]]:
+    """Files by the last parts of their paths, as many as any record has."""
+    found: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        folded = tuple(map(_folded, file.parts))
+        for length in lengths:
+            if 0 < length < len(folded):
+                found[folded[-length:]].append(file)
+    return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(map(_folded, path.split("/"))) if path else ()
+
+
 def _place(file: Path, path: str) -> Path | None:
-    """The folder below which ``file`` has this path, if its path ends so."""
-    if not path:
-        return None
-    parts = path.split("/")
-    if len(file.parts) <= len(parts):
-        return None
-    tail = file.parts[-len(parts) :]
-    same = all(_folded(a) == _folded(b) for a, b in zip(tail, parts, strict=True))
-    # Names that differ in case or code points would not be found by the record's path.
-    place = file.parents[len(parts) - 1]
-    return place if same and (place / path).exists() else None
+    """The folder below which ``file`` has this path."""
+    place = file.parents[len(_parts(path)) - 1]
+    # Where case or code points differ, the record's path may not find the file.
+    return place if (place / path).exists() else None
 
 
 def _most(votes: Counter[Path]) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import numpy as np
@@ -19,6 +20,8 @@ from napari_cmunet.study.errors import (
 from napari_cmunet.study.session import is_study
 from napari_cmunet.study.split import Split
 from napari_cmunet.study.study import Study
+
+EXAMPLES = int(os.environ.get("NAPARI_CMUNET_TEST_EXAMPLES", "120"))
 
 
 def test_no_torch_no_qt_no_napari(run_python):
@@ -307,7 +310,7 @@ _values = st.recursive(
 
 
 @settings(
-    max_examples=120,
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -355,6 +358,30 @@ def test_hostile_files_open_or_are_refused_in_words(study, name, data):
         kept.unlink()
     if before is not None:
         path.write_bytes(before)
+
+
+def test_a_full_disk_at_opening_is_said(study, monkeypatch):
+    image = study.images.ids()[0]
+    study.labels.accept(image, 0, mask_of(1))
+    study.close()
+    for name in ("split.json", "marks.json", "journal.jsonl"):
+        (study.folder / name).unlink(missing_ok=True)
+    real = os.fsync
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with Study.open(study.folder) as again:
+        assert any("disk is full" in text for text in again.take_notices())
+        assert again.progress().labelled == 1
+        with pytest.raises(WriteError):
+            again.labels.accept(image, 0, mask_of(2))
+        monkeypatch.setattr(os, "fsync", real)
+        again.labels.accept(image, 0, mask_of(2))
+    with Study.open(study.folder) as again:
+        assert again.take_notices() == []
+        assert len(again.labels.sides()) == 1
 
 
 def test_a_disk_that_fails_when_a_study_is_made(tmp_path, monkeypatch):
