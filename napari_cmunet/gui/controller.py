@@ -128,7 +128,7 @@ class Controller:
         if not self.attached:
             return
         self.attached = False
-        # The panel may be gone already: a window that closes does not close its docks.
+        # The panel may be gone already.
         self.changed.disconnect()
         self._soon.stop()
         self.correct.stop()
@@ -258,20 +258,14 @@ class Controller:
         self.changed.emit()
 
     def on_paint(self, event) -> None:
-        """Something was drawn."""
-        reading = self._reading_of(event.source)
-        if reading is not None and event.source is reading.mask:
-            if reading.on_paint(event.value):
-                self.message = ""
-            self.changed.emit()
+        """Something was drawn, or the threshold moved."""
+        self.message = ""
+        self.changed.emit()
 
     def on_redraw(self, event) -> None:
         """A mask was drawn anew: another frame, or an undo."""
-        reading = self._reading_of(event.source)
-        if reading is not None and event.source is reading.mask:
-            if reading.on_redraw(tuple(self.viewer.dims.point)):
-                self.correct.start_idle()
-            self.changed.emit()
+        self.correct.start_idle()
+        self.changed.emit()
 
     def on_editable(self, event) -> None:
         """The prediction stays read-only, whatever napari does when it slices."""

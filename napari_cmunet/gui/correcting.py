@@ -45,10 +45,10 @@ class Correcting:
         self._late = [
             (reading, frame)
             for reading in self._controller.readings
-            for frame in range(reading.count)
-            if reading.steps.out_of_date(frame)
+            for frame in reading.steps.late_frames()
         ]
-        self._idle.start()
+        if self._late:
+            self._idle.start()
 
     def stop(self) -> None:
         """End what is begun; nothing more is done by itself."""
@@ -92,6 +92,7 @@ class Correcting:
     def begin_threshold(self) -> None:
         """The slider is taken hold of."""
         if (reading := self._reading()) is not None:
+            set_visible(reading.mask, True)
             reading.steps.begin(self._controller.shown(reading))
 
     def move_threshold(self, threshold: float, *, join: bool = False) -> None:

@@ -48,12 +48,18 @@ class Corrections:
     ----------
     mask_of : callable
         Gives the mask of a frame, (Y, X).
+    is_corrected : callable
+        Whether a frame is other than its prediction.
     """
 
-    def __init__(self, mask_of: Callable[[int], np.ndarray]) -> None:
+    def __init__(
+        self,
+        mask_of: Callable[[int], np.ndarray],
+        is_corrected: Callable[[int], bool],
+    ) -> None:
         self._mask_of = mask_of
-        self._known: dict[int, int] = {}
-        self._blank: int | None = None
+        self._is_corrected = is_corrected
+        self._exported: dict[int, int] = {}
         self._unsaved: set[int] = set()
         # Frames to be looked at before anything is said about them.
         self._unseen: set[int] = set()
@@ -71,15 +77,9 @@ class Corrections:
         """Any frame of the undo history may have changed."""
         self._unseen |= self.in_history
 
-    def note_filled(self, frame: int) -> None:
-        """The program has filled this frame; there is nothing to lose in it."""
-        self._known[frame] = fingerprint(self._mask_of(frame))
-        self._unsaved.discard(frame)
-        self._unseen.discard(frame)
-
     def note_export(self, fingerprints: Mapping[int, int], threshold: float) -> None:
         """An export holds these frames as they were then."""
-        self._known.update(fingerprints)
+        self._exported.update(fingerprints)
         self.exported_at = threshold
         self.note_undo()
 
@@ -94,10 +94,7 @@ class Corrections:
         return sorted(self._unsaved)
 
     def _changed(self, frame: int) -> bool:
-        mask = self._mask_of(frame)
-        known = self._known.get(frame)
-        if known is None:
-            if self._blank is None:
-                self._blank = fingerprint(np.zeros_like(mask))
-            known = self._blank
-        return fingerprint(mask) != known
+        exported = self._exported.get(frame)
+        if exported is None:
+            return self._is_corrected(frame)
+        return fingerprint(self._mask_of(frame)) != exported

@@ -91,6 +91,8 @@ class ModelSection(QWidget):
         names = ["auto", *devices]
         if chosen not in names:
             names.append(chosen)
+        if names == [self.device.itemData(i) for i in range(self.device.count())]:
+            return
         with signals_blocked(self.device):
             self.device.clear()
             for name in names:

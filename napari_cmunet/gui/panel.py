@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
@@ -35,7 +37,6 @@ from napari_cmunet.gui.threshold_slider import ThresholdSlider
 if TYPE_CHECKING:
     import napari.components
 
-    from napari_cmunet.gui.prediction import Engine
     from napari_cmunet.gui.reading import Reading
 
 _WARM_UP_AFTER_MS = 500
@@ -79,7 +80,8 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
         self.controller.changed.connect(self._on_changed)
-        self.destroyed.connect(self.controller.detach)
+        # A window that closes does not close its docks: they are just gone.
+        self.destroyed.connect(partial(_let_go, self.controller))
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -192,7 +194,6 @@ class CMUNetPanel(QWidget):
         self.export.clicked.connect(self.export_mask)
         self.export_one.triggered.connect(self.export_mask)
         self.export_all.triggered.connect(self.export_masks)
-        controller.runner.engine_ready.connect(self._on_engine)
 
     # -- what the user does ---------------------------------------------------
 
@@ -209,9 +210,6 @@ class CMUNetPanel(QWidget):
         if mask is not None:
             mask.mode = mode
         self._on_changed()
-
-    def _on_engine(self, engine: Engine) -> None:
-        self.model.show_devices(engine.devices)
 
     def _on_threshold(self, value: float, join: bool) -> None:
         self.controller.correct.move_threshold(value, join=join)
@@ -254,6 +252,7 @@ class CMUNetPanel(QWidget):
         self.export.setMenu(self.export_menu if state.masks > 1 else None)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
+        self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
         if self.controller.active is not None:
             export.note_origin(self.controller.active)
@@ -338,6 +337,12 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+
+def _let_go(controller: Controller) -> None:
+    # When the program ends, Qt may have deleted the controller's timers already.
+    with suppress(RuntimeError):
+        controller.detach()
 
 
 def _embolden(label: QLabel, bold: bool) -> None:

@@ -49,6 +49,7 @@ class PanelState:
     unsaved: bool = False
     masks: int = 0
     can_export: bool = False
+    devices: tuple[str, ...] = ("cpu",)
     device_in_use: str = ""
 
 
@@ -58,11 +59,13 @@ def describe(controller: Controller) -> PanelState:
     readings = controller.readings
     names = tuple(_name(controller, r) for r in readings)
     masks = [r for r in readings if r.usable_mask]
+    engine = controller.runner.engine
     common = {
         "images": names,
         "active": readings.index(reading) if reading in readings else -1,
         "masks": len(masks),
         "can_export": bool(masks),
+        "devices": engine.devices if engine is not None else ("cpu",),
         "device_in_use": _device(controller),
         **_work(controller),
     }

@@ -110,14 +110,6 @@ class FrameReady:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """The predictor had to do something otherwise than asked."""
-
-    number: int
-    message: str
-
-
-@dataclass(frozen=True)
 class Failure:
     """The job ended early. ``message`` is for people."""
 
@@ -125,7 +117,7 @@ class Failure:
     message: str
 
 
-Event = EngineReady | FrameReady | Notice | Failure
+Event = EngineReady | FrameReady | Failure
 
 
 @contextmanager
@@ -170,7 +162,6 @@ def _predict(job: Job) -> Iterator[Event]:
         _import_ahead()
         engine = job.factory(job.choice)
         yield EngineReady(job.number, engine)
-    told = len(engine.notices())
     while (frame := job.queue.take()) is not None:
         started = time.perf_counter()
         pixels = read_frame(job.frames, frame, cine=job.cine, rgb=job.rgb)
@@ -179,10 +170,6 @@ def _predict(job: Job) -> Iterator[Event]:
             return
         seconds = time.perf_counter() - started
         yield FrameReady(job.number, frame, probability, seconds, engine)
-        notices = engine.notices()
-        for message in notices[told:]:
-            yield Notice(job.number, message)
-        told = len(notices)
 
 
 def _import_ahead() -> None:

@@ -19,7 +19,6 @@ from napari_cmunet.gui.prediction import (
     FrameReady,
     Job,
     ModelChoice,
-    Notice,
     run_job,
 )
 
@@ -56,6 +55,7 @@ class PredictionRunner:
         self._total = 0
         self._done = 0
         self._seconds: list[float] = []
+        self._told = 0
         self.engine: Engine | None = None
 
     # -- state ----------------------------------------------------------------
@@ -153,7 +153,9 @@ class PredictionRunner:
         if isinstance(event, EngineReady):
             # Even of a job that was given up: the next one need not load again.
             self.engine = event.engine
+            self._told = 0
             self.engine_ready.emit(event.engine)
+            self._tell_notices()
             return
         if self._job is None or event.number != self._job.number:
             return
@@ -161,11 +163,16 @@ class PredictionRunner:
             self._done += 1
             self._seconds.append(event.seconds)
             self.frame_ready.emit(event)
-        elif isinstance(event, Notice):
-            self.noticed.emit(event.message)
+            self._tell_notices()
         elif isinstance(event, Failure):
             self._job = None
             self.failed.emit(event.message)
+
+    def _tell_notices(self) -> None:
+        notices = self.engine.notices()
+        for message in notices[self._told :]:
+            self.noticed.emit(message)
+        self._told = len(notices)
 
     def _on_finished(self) -> None:
         self._worker = None

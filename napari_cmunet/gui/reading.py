@@ -23,7 +23,7 @@ from napari_cmunet.gui.layers import (
 from napari_cmunet.gui.threshold_steps import ThresholdSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from napari.layers import Image, Labels, Layer
 
@@ -75,10 +75,8 @@ class Reading:
         #: The threshold at which each frame's mask was cut.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}
-        self.corrections = Corrections(self.mask_frame)
+        self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
-        self._busy = False
-        self._position: tuple[float, ...] = ()
 
     @property
     def is_cine(self) -> bool:
@@ -146,14 +144,49 @@ class Reading:
         blank = np.zeros(self.shape, np.uint8)
         self.mask = make_mask_layer(self.image, self._as_layer_data(blank))
         self.mask_was_deleted = False
-        self.corrections = Corrections(self.mask_frame)
+        self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
         self.thresholds[:] = self.threshold
         for frame in self.sources:
             self.mask_frame(frame)[...] = self._cut(frame)
-            self.corrections.note_filled(frame)
         self.mask.refresh()
+        self._listen(self.mask)
         return self.mask
+
+    def _listen(self, mask: Labels) -> None:
+        # Not through the controller: strokes count while the panel is closed, too.
+        mask.events.paint.connect(self._on_paint)
+        mask.events.editable.connect(self._on_editable)
+        # napari tells nobody that it undoes, so this mask's own methods do.
+        undo, redo = mask.undo, mask.redo
+
+        def undo_and_tell() -> None:
+            undo()
+            self._after_undo(self.steps.note_undo)
+
+        def redo_and_tell() -> None:
+            redo()
+            self._after_undo(self.steps.note_redo)
+
+        mask.undo, mask.redo = undo_and_tell, redo_and_tell
+
+    def _after_undo(self, note: Callable[[], None]) -> None:
+        note()
+        self.corrections.note_undo()
+        self.refresh_mask()
+
+    def _on_paint(self, event) -> None:
+        if event.source is not self.mask:
+            return
+        self.steps.note_item()
+        if self.usable_mask:
+            self.corrections.note_change(
+                frames_of(event.value, self.mask.ndim, self.count)
+            )
+
+    def _on_editable(self, event) -> None:
+        if event.source is self.mask and not self.mask.editable:
+            self.steps.forget_history()
 
     def forget_mask(self) -> None:
         """The mask layer is gone."""
@@ -208,7 +241,6 @@ class Reading:
             if frame == shown:
                 self.refresh_mask()
         self.steps.rebase(frame)
-        self.corrections.note_filled(frame)
         return True
 
     def _show_found(self, frame: int, shown: int) -> None:
@@ -224,6 +256,8 @@ class Reading:
         mask = self.mask_frame(frame)
         if not self.has_prediction(frame):
             return bool(mask.any())
+        if self.steps.keeps(frame):
+            return True
         return not np.array_equal(mask != 0, self._cut(frame))
 
     def _cut(self, frame: int) -> np.ndarray:
@@ -245,57 +279,18 @@ class Reading:
         """Set pixels of a frame through napari's own undo history."""
         if not len(where[0]):
             return
+        if not self.mask.visible:
+            # napari slices no hidden layer, and data_setitem needs a slice.
+            self.mask.set_view_slice()
         if self.mask.ndim == 3:
             where = (np.full(len(where[0]), frame), *where)
-        self._busy = True
-        try:
-            self.mask.data_setitem(where, values)
-        finally:
-            self._busy = False
-        self.corrections.note_change([frame])
-
-    def undo_quietly(self) -> None:
-        """Take back the last undo step, which the caller knows to be its own."""
-        self._busy = True
-        try:
-            self.mask.undo()
-        finally:
-            self._busy = False
+        self.mask.data_setitem(where, values)
 
     def refresh_mask(self, *, thumbnail: bool = True) -> None:
         """Draw the mask again after a change that napari has not made itself."""
-        self._busy = True
-        try:
-            self.mask.refresh(extent=False, highlight=False, thumbnail=thumbnail)
-        finally:
-            self._busy = False
+        self.mask.refresh(extent=False, highlight=False, thumbnail=thumbnail)
 
-    # -- what the layer tells -------------------------------------------------
-
-    def on_paint(self, history_item: Iterable) -> bool:
-        """The mask was changed. Return True if it was the reader who did it."""
-        if self._busy:
-            return False
-        frames = frames_of(history_item, self.mask.ndim, self.count)
-        self.corrections.note_change(frames)
-        self.steps.on_reader_stroke()
-        return True
-
-    def on_redraw(self, position: tuple[float, ...] = ()) -> bool:
-        """The mask was drawn anew. Return True if that was an undo of a threshold.
-
-        Parameters
-        ----------
-        position : tuple of float
-            Where in the world the viewer's slice lies. At another position than last
-            time it is another frame that is drawn, and not an undo.
-        """
-        if self._busy or not self.usable_mask:
-            return False
-        if position == self._position or not self._position:
-            self.corrections.note_undo()
-        self._position = position
-        return self.steps.settle()
+    # -- what the controller tells ----------------------------------------------
 
     def on_data_replaced(self) -> None:
         """Another array was put into the layer: all of it is the reader's now."""

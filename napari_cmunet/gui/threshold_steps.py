@@ -1,8 +1,8 @@
 """The threshold of a mask that is being corrected, with undo.
 
-One drag of the slider is one step in napari's own undo history. napari does not say
-when it undoes or redoes, so the pixels of a step are looked at: if all of them have
-gone back, the step was undone and the threshold goes back with it.
+One drag of the slider is one step in napari's own undo history. Beside that history a
+list of the same length is kept, which knows what else belongs to a step: the threshold
+before and after it.
 
 In a cine the threshold acts on the shown frame and on every frame that the reader has
 not corrected. Those others are nothing but their prediction cut at the threshold, so
@@ -12,6 +12,7 @@ the program is idle.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,19 +38,17 @@ class _State:
     frame_threshold: float
     shown_threshold: float
     kept: np.ndarray | None
+    shown_kept: np.ndarray | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Step:
     """One undoable change that the program has made."""
 
     frame: int
     shown: int
-    where: Where
-    pixels: tuple[Pixels, Pixels]
-    states: tuple[_State, _State]
-    # The reader has since painted every pixel back, so that it looks undone.
-    painted_over: bool = False
+    before: _State
+    after: _State
 
 
 class ThresholdSteps:
@@ -57,13 +56,14 @@ class ThresholdSteps:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._done: list[_Step] = []
-        self._undone: list[_Step] = []
+        # As long as napari's own; None stands for a stroke of the reader.
+        self._done: deque[_Step | None] = deque(maxlen=_HISTORY)
+        self._undone: deque[_Step | None] = deque(maxlen=_HISTORY)
+        self._next: _Step | None = None
+        self._last_by_key: _Step | None = None
         # Pixels of each frame that are the reader's, whatever the threshold.
         self._kept: dict[int, np.ndarray] = {}
         self._drag: tuple[int, np.ndarray, float, float] | None = None
-        self._last_is_on_top = False
-        self._stroke_unseen = False
 
     # -- moving ---------------------------------------------------------------
 
@@ -121,10 +121,11 @@ class ThresholdSteps:
 
     def step(self, frame: int, threshold: float, *, join: bool) -> None:
         """Move by key or wheel. ``join`` makes it one undo step with the last."""
-        if join and self._last_is_on_top and self._done[-1].shown == frame:
-            self._reading.undo_quietly()
-            self._restore(self._done.pop(), 0)
-        self._move(frame, threshold)
+        last = self._done[-1] if self._done else None
+        if join and last is not None and last is self._last_by_key:
+            if last.shown == frame:
+                self._reading.mask.undo()
+        self._last_by_key = self._done[-1] if self._move(frame, threshold) else None
 
     def reset(self, frame: int) -> None:
         """Make a frame's mask its prediction again, in one undo step."""
@@ -132,31 +133,37 @@ class ThresholdSteps:
         before = self._state(frame, frame)
         wanted = mask_at(reading.probability[frame], reading.threshold)
         where = np.nonzero((reading.mask_frame(frame) != 0) != wanted)
+        if not len(where[0]):
+            return
         reading.thresholds[frame] = reading.threshold
         self._kept.pop(frame, None)
         self._record(frame, frame, where, wanted[where].astype(np.uint8), before)
-        self._last_is_on_top = False
 
-    def _move(self, frame: int, threshold: float) -> None:
+    def _move(self, frame: int, threshold: float) -> bool:
+        """Change the threshold; True if that made an undo step."""
         reading = self._reading
+        if reading.has_prediction(frame) and threshold == reading.thresholds[frame]:
+            return False  # back where it began
         carrier = self._carrier(frame, threshold)
-        self._last_is_on_top = False
         if carrier is None:
             reading.threshold = threshold
             if reading.has_prediction(frame):
+                self._keep_corrections(frame)
                 reading.thresholds[frame] = threshold
-            return
+            return False
         before = self._state(carrier, frame)
+        self._keep_corrections(carrier)
+        if reading.has_prediction(frame):
+            self._keep_corrections(frame)
         old = float(reading.thresholds[carrier])
         mask = reading.mask_frame(carrier)
         where, value = self._change(carrier, mask, old, threshold)
-        self._keep_corrections(carrier, mask, old)
         reading.threshold = threshold
         reading.thresholds[carrier] = threshold
         if reading.has_prediction(frame):
             reading.thresholds[frame] = threshold
         self._record(carrier, frame, where, value, before)
-        self._last_is_on_top = True
+        return True
 
     def _state(self, frame: int, shown: int) -> _State:
         reading = self._reading
@@ -165,25 +172,15 @@ class ThresholdSteps:
             frame_threshold=float(reading.thresholds[frame]),
             shown_threshold=float(reading.thresholds[shown]),
             kept=self._kept.get(frame),
+            shown_kept=self._kept.get(shown),
         )
 
     def _record(
         self, frame: int, shown: int, where: Where, value: Pixels, before: _State
     ) -> None:
-        if not len(where[0]):
-            return
-        step = _Step(
-            frame=frame,
-            shown=shown,
-            where=where,
-            pixels=(1 - value, value),
-            states=(before, self._state(frame, shown)),
-        )
-        self._undone.clear()
-        self._stroke_unseen = False
-        self._done.append(step)
-        del self._done[:-_HISTORY]
+        self._next = _Step(frame, shown, before, self._state(frame, shown))
         self._reading.write(frame, where, value)
+        self._next = None
 
     def _carrier(self, frame: int, threshold: float) -> int | None:
         """The frame whose change goes into the undo history.
@@ -216,28 +213,39 @@ class ThresholdSteps:
         # A threshold moves one way at a time, so all the values are the same.
         return (rows, columns), int(values[0]) if len(values) else 0
 
-    def _keep_corrections(self, frame: int, mask: np.ndarray, old: float) -> None:
+    def _keep_corrections(self, frame: int) -> None:
         # At the new threshold a correction may agree with the prediction; on the way
         # back it would then be taken for a pixel of the prediction. So it is kept.
-        theirs = (mask != 0) != mask_at(self._reading.probability[frame], old)
+        reading = self._reading
+        cut_now = mask_at(reading.probability[frame], reading.thresholds[frame])
+        theirs = (reading.mask_frame(frame) != 0) != cut_now
         if not theirs.any():
             return
         kept = self._kept.get(frame)
         self._kept[frame] = theirs if kept is None else theirs | kept
 
+    def keeps(self, frame: int) -> bool:
+        """Whether a frame holds corrections, be they seen at this threshold or not."""
+        return frame in self._kept
+
     # -- the other frames of a cine -------------------------------------------
 
-    def out_of_date(self, frame: int) -> bool:
-        """Whether a frame is cut at another threshold than the others."""
+    def late_frames(self) -> list[int]:
+        """Return the frames that are cut at another threshold than the reading's."""
         reading = self._reading
-        return reading.has_prediction(frame) and cut(reading.thresholds[frame]) != cut(
-            reading.threshold
+        late = np.flatnonzero(reading.thresholds != reading.threshold)
+        return [int(frame) for frame in late if self._is_late(frame)]
+
+    def _is_late(self, frame: int) -> bool:
+        reading = self._reading
+        return reading.has_prediction(frame) and (
+            cut(reading.thresholds[frame]) != cut(reading.threshold)
         )
 
     def bring_up_to_date(self, frame: int) -> bool:
         """Let an uncorrected frame follow the threshold; True if it changed."""
         reading = self._reading
-        if not reading.usable_mask or not self.out_of_date(frame):
+        if not reading.usable_mask or not self._is_late(frame):
             return False
         if self._drag is not None and self._drag[0] == frame:
             return False
@@ -246,64 +254,55 @@ class ThresholdSteps:
         probability = reading.probability[frame]
         reading.mask_frame(frame)[...] = mask_at(probability, reading.threshold)
         reading.thresholds[frame] = reading.threshold
-        if frame not in reading.corrections.in_history:
-            reading.corrections.note_filled(frame)
+        if frame in reading.corrections.in_history:
+            reading.corrections.note_change([frame])
         return True
 
     # -- undo and redo ----------------------------------------------------------
 
-    def on_reader_stroke(self) -> None:
-        """The reader has painted: napari has dropped what could be redone."""
+    def note_item(self) -> None:
+        """Napari has added an item to its undo history."""
+        self._done.append(self._next)
         self._undone.clear()
-        self._last_is_on_top = False
-        # napari tells of some changes before it has made them: look at the next chance.
-        self._stroke_unseen = True
+
+    def note_undo(self) -> None:
+        """Napari has undone one item, if it had one."""
+        if self._done:
+            self._undone.append(self._done.pop())
+            self._restore(self._undone[-1], back=True)
+
+    def note_redo(self) -> None:
+        """Napari has redone one item, if it had one."""
+        if self._undone:
+            self._done.append(self._undone.pop())
+            self._restore(self._done[-1], back=False)
 
     def forget(self) -> None:
-        """The undo history no longer belongs to these steps."""
+        """The pixels are others; what napari may undo is no longer ours."""
+        self._done = deque([None] * len(self._done), maxlen=_HISTORY)
+        self._undone = deque([None] * len(self._undone), maxlen=_HISTORY)
+        self._kept.clear()
+
+    def forget_history(self) -> None:
+        """Napari has emptied its undo history."""
         self._done.clear()
         self._undone.clear()
-        self._kept.clear()
-        self._last_is_on_top = False
 
-    def settle(self) -> bool:
-        """Follow napari's undo or redo; True if the threshold has changed."""
-        if self.dragging:
-            return False
-        if self._stroke_unseen:
-            self._stroke_unseen = False
-            if self._done:
-                self._done[-1].painted_over = self._shows(self._done[-1], 0)
-        changed = False
-        while self._done and self._shows(self._done[-1], 0):
-            if self._done[-1].painted_over:
-                break
-            step = self._done.pop()
-            self._undone.append(step)
-            self._restore(step, 0)
-            changed = True
-        else:
-            if self._done:
-                self._done[-1].painted_over = False
-        if not changed and self._undone and self._shows(self._undone[-1], 1):
-            step = self._undone.pop()
-            self._done.append(step)
-            self._restore(step, 1)
-            changed = True
-        return changed
-
-    def _shows(self, step: _Step, side: int) -> bool:
-        mask = self._reading.mask_frame(step.frame)
-        return bool(((mask[step.where] != 0) == (step.pixels[side] != 0)).all())
-
-    def _restore(self, step: _Step, side: int) -> None:
+    def _restore(self, step: _Step | None, *, back: bool) -> None:
         reading = self._reading
-        state = step.states[side]
-        reading.threshold = state.threshold
-        reading.thresholds[step.shown] = state.shown_threshold
-        reading.thresholds[step.frame] = state.frame_threshold
-        if state.kept is None:
-            self._kept.pop(step.frame, None)
+        if step is not None:
+            state = step.before if back else step.after
+            reading.threshold = state.threshold
+            reading.thresholds[step.shown] = state.shown_threshold
+            reading.thresholds[step.frame] = state.frame_threshold
+            self._set_kept(step.shown, state.shown_kept)
+            self._set_kept(step.frame, state.kept)
+        # At once, not when there is time: the next undo may be in one of these.
+        for frame in reading.corrections.in_history:
+            self.bring_up_to_date(frame)
+
+    def _set_kept(self, frame: int, kept: np.ndarray | None) -> None:
+        if kept is None:
+            self._kept.pop(frame, None)
         else:
-            self._kept[step.frame] = state.kept
-        self._last_is_on_top = False
+            self._kept[frame] = kept

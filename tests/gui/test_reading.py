@@ -16,9 +16,7 @@ SOURCE = Source("m", "a" * 64, "cpu", 0.5)
 def read(image: np.ndarray, shown: int = 0) -> Reading:
     """A reading of which every frame is predicted and filled."""
     reading = Reading(Image(image))
-    mask = reading.new_mask_layer()
-    mask.events.paint.connect(lambda e: reading.on_paint(e.value))
-    mask.events.set_data.connect(lambda e: reading.on_redraw())
+    reading.new_mask_layer()
     frames = image if image.ndim == 3 else image[None]
     for i, one in enumerate(frames):
         assert reading.set_prediction(i, 255 - one, SOURCE, shown)
@@ -219,7 +217,6 @@ def test_undo_restores_the_painted_frame_alone():
     image = cine(8)
     reading = Reading(Image(image))
     mask = reading.new_mask_layer()
-    mask.events.paint.connect(lambda e: reading.on_paint(e.value))
     reading.set_prediction(3, 255 - image[3], SOURCE, 3)
     paint(reading, 3, 4)
     reading.set_prediction(7, 255 - image[7], SOURCE, 3)
@@ -236,7 +233,6 @@ def test_a_stroke_undone_before_the_prediction_does_not_keep_the_frame():
     image = cine()
     reading = Reading(Image(image))
     mask = reading.new_mask_layer()
-    mask.events.paint.connect(lambda e: reading.on_paint(e.value))
     paint(reading, 2, 4)
     mask.undo()
     assert reading.set_prediction(2, 255 - image[2], SOURCE, 2)
@@ -250,7 +246,6 @@ def test_a_frame_painted_before_its_prediction_is_kept():
     image = cine()
     reading = Reading(Image(image))
     mask = reading.new_mask_layer()
-    mask.events.paint.connect(lambda e: reading.on_paint(e.value))
     paint(reading, 2, 4)
     painted = mask.data.copy()
     assert not reading.set_prediction(2, 255 - image[2], SOURCE, 2)

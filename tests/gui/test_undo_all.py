@@ -1,0 +1,66 @@
+"""Whatever a reader does, undoing all of it gives the prediction back."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from tests.gui.conftest import cine, expected
+
+
+def act(rng: random.Random, viewer, controller) -> None:
+    """Do one thing that a reader might do."""
+    correct, reading = controller.correct, controller.active
+    what = rng.choice(["paint", "paint", "drag", "keys", "reset", "scrub", "idle"])
+    if what == "scrub":
+        viewer.dims.set_point(0, rng.randrange(4))
+    elif what == "paint":
+        # Also strokes through several frames' worth of the same place.
+        mask, frame = reading.mask, controller.shown(reading)
+        with mask.block_history():
+            for _ in range(rng.randrange(1, 4)):
+                place = (frame, rng.randrange(16), rng.randrange(16))
+                mask.paint(place, rng.randrange(2))
+    elif what == "drag":
+        correct.begin_threshold()
+        for _ in range(rng.randrange(1, 4)):
+            correct.move_threshold(rng.randrange(101) / 100)
+        correct.end_threshold()
+    elif what == "keys":
+        value = float(reading.thresholds[controller.shown(reading)])
+        for i in range(rng.randrange(1, 5)):
+            value = min(1.0, max(0.0, value + rng.choice([-0.05, 0.05])))
+            correct.move_threshold(value, join=i > 0)
+    elif what == "reset":
+        correct.reset_frame()
+    elif what == "idle":
+        correct._on_idle()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_undo_all_and_redo_all(seed, viewer, controller, settled):
+    rng = random.Random(seed)
+    image = cine(4, size=16)
+    viewer.add_image(image)
+    settled(controller)
+    reading = controller.active
+    reading.mask.brush_size = 3
+    for _ in range(30):
+        act(rng, viewer, controller)
+    settled(controller)
+    final, threshold = reading.mask.data.copy(), reading.threshold
+    for _ in range(100):
+        reading.mask.undo()
+        if rng.random() < 0.3:
+            viewer.dims.set_point(0, rng.randrange(4))
+    settled(controller)
+    assert reading.threshold == 0.5
+    np.testing.assert_array_equal(reading.mask.data, expected(image))
+    assert reading.corrections.unsaved() == []
+    for _ in range(100):
+        reading.mask.redo()
+    settled(controller)
+    assert reading.threshold == threshold
+    np.testing.assert_array_equal(reading.mask.data, final)
