@@ -12,7 +12,7 @@ import torch
 from napari_cmunet.commands.label_folders import LabelFolders, read_label_folders
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
-from napari_cmunet.core.crossvalidate import leave_one_out_steps
+from napari_cmunet.core.crossvalidate import cross_validated
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
 from napari_cmunet.core.labelled import prepare_labels
@@ -91,24 +91,23 @@ class FinetuneJob:
 def run(job: FinetuneJob) -> int:
     """Fine-tune and write the model; returns the exit code."""
     keep_freed_memory()
-    told = read_label_folders(job.images, job.masks, job.patients)
-    _tell(told)
-    if not told.labels:
-        raise TrainingError(
-            "No label could be read: --masks needs files with the stems of --images."
-        )
-    validation_labels: list[Label] = []
-    if job.val_masks:
-        others = read_label_folders(
-            job.val_images or job.images, job.val_masks, job.patients
-        )
-        _tell(others)
-        validation_labels = others.labels
     device = choose_device(job.device)
     start = Start.make(job.start, job.config.seed, job.width, job.grid)
     with stop_on_signals() as should_stop, event_writer(job.events) as write:
-        for note in (*told.notes, *told.problems):
-            write(events.Note(note))
+        told = read_label_folders(job.images, job.masks, job.patients)
+        validation_labels: list[Label] = []
+        _tell(told, write)
+        if job.val_masks:
+            others = read_label_folders(
+                job.val_images or job.images, job.val_masks, job.patients
+            )
+            _tell(others, write)
+            validation_labels = others.labels
+        if not told.labels:
+            raise TrainingError(
+                "No label could be read: --masks needs files with the stems of "
+                "--images."
+            )
         result = train(
             job, start, told.labels, validation_labels, device, write, should_stop
         )
@@ -149,7 +148,8 @@ def train(
         companion = prepare_labels(
             phantom_labels(job.phantoms, job.config.seed), start.preprocessing
         )
-    config, train, validation = job.config, frames, None
+    validation = None
+    learned = frames
     if validation_labels:
         validation = prepare_labels(validation_labels, start.preprocessing)
     elif job.validate:
@@ -163,47 +163,29 @@ def train(
                 )
             )
         elif n_patients < FEW_PATIENTS or not held_out or not at:
-            chosen = yield_to(
-                leave_one_out_steps(
-                    start.network,
-                    frames,
-                    config,
-                    device=device,
-                    should_stop=should_stop,
-                ),
-                write,
+            training = cross_validated(
+                start.network,
+                frames,
+                job.config,
+                companion=companion,
+                device=device,
+                receipt=start.receipt,
+                should_stop=should_stop,
             )
-            config = replace(config, steps=chosen.steps)
-            if should_stop():
-                return None
-            result = yield_to(
-                finetune(
-                    start.network(),
-                    frames,
-                    config,
-                    companion=companion,
-                    device=device,
-                    receipt=start.receipt,
-                    should_stop=should_stop,
-                ),
-                write,
-            )
-            return replace(result, dice=chosen.dice, cldice=chosen.cldice)
+            return yield_to(training, write)
         else:
-            train, validation = frames.subset(at), frames.subset(held_out)
-    return yield_to(
-        finetune(
-            start.network(),
-            train,
-            config,
-            validation=validation,
-            companion=companion,
-            device=device,
-            receipt=start.receipt,
-            should_stop=should_stop,
-        ),
-        write,
+            learned, validation = frames.subset(at), frames.subset(held_out)
+    training = finetune(
+        start.network(),
+        learned,
+        job.config,
+        validation=validation,
+        companion=companion,
+        device=device,
+        receipt=start.receipt,
+        should_stop=should_stop,
     )
+    return yield_to(training, write)
 
 
 def yield_to(training, write):
@@ -291,6 +273,6 @@ def card_of(
     )
 
 
-def _tell(found: LabelFolders) -> None:
-    for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
-        print(text, file=sys.stderr)
+def _tell(found: LabelFolders, write: Callable[[events.Event], None]) -> None:
+    for text in (*found.problems, *found.notes):
+        write(events.Note(text))

@@ -93,6 +93,8 @@ def _read_one(
     seen: dict[str, str],
     notes: list[str],
 ) -> list[Label]:
+    if not path.is_file():
+        raise ReadError(path, "there is no such file, or no mask in this folder.")
     candidates = by_stem.get(path.stem, [])
     if not candidates:
         raise ReadError(path, "no image has this stem.")

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.core.events import Event, Note, Validated
-from napari_cmunet.core.finetune import FinetuneConfig, default_steps, finetune
+from napari_cmunet.core.finetune import (
+    FinetuneConfig,
+    FinetuneResult,
+    default_steps,
+    finetune,
+)
 from napari_cmunet.core.metrics import bootstrap_interval
 from napari_cmunet.core.splits import leave_one_patient_out
 
@@ -40,11 +45,65 @@ class ChosenSteps:
     interval: tuple[float, float] | None
 
 
+def cross_validated(
+    start: Callable[[], CMUNet],
+    frames: LabelledFrames,
+    config: FinetuneConfig,
+    *,
+    companion: LabelledFrames | None = None,
+    device: torch.device | str = "cpu",
+    receipt: str = "",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, FinetuneResult | None]:
+    """Leave each patient out once, then train on all labels for as long as was best.
+
+    Parameters
+    ----------
+    start : callable
+        Gives the network with the weights to start from, anew for each training.
+    frames : LabelledFrames
+    config : FinetuneConfig
+        ``minutes`` is shared by the folds and the final training.
+    companion, device, receipt, should_stop
+        As :func:`napari_cmunet.core.finetune.finetune` takes them.
+
+    Returns
+    -------
+    FinetuneResult or None
+        With the Dice of the left-out patients; None if stopped before the final
+        training.
+    """
+    if config.minutes:
+        trainings = len(set(frames.patients)) + 1
+        config = replace(config, minutes=config.minutes / trainings)
+    chosen = yield from leave_one_out_steps(
+        start,
+        frames,
+        config,
+        companion=companion,
+        device=device,
+        should_stop=should_stop,
+    )
+    if should_stop():
+        return None
+    result = yield from finetune(
+        start(),
+        frames,
+        replace(config, steps=chosen.steps),
+        companion=companion,
+        device=device,
+        receipt=receipt,
+        should_stop=should_stop,
+    )
+    return replace(result, dice=chosen.dice, cldice=chosen.cldice)
+
+
 def leave_one_out_steps(
     start: Callable[[], CMUNet],
     frames: LabelledFrames,
     config: FinetuneConfig,
     *,
+    companion: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, ChosenSteps]:
@@ -56,7 +115,7 @@ def leave_one_out_steps(
         Gives the network with the weights to start from, anew for each fold.
     frames : LabelledFrames
     config : FinetuneConfig
-        ``minutes`` is shared by the folds and the final training.
+        ``minutes`` is the budget of each fold.
 
     Yields
     ------
@@ -68,8 +127,7 @@ def leave_one_out_steps(
     ChosenSteps
     """
     folds = list(leave_one_patient_out(frames.patients))
-    minutes = config.minutes / (len(folds) + 1) if config.minutes else None
-    config = replace(config, minutes=minutes, patience=0)
+    config = replace(config, patience=0)
     yield Note(
         f"Only {len(folds)} patients: each is left out once, then all labels train the "
         "final model."
@@ -83,6 +141,7 @@ def leave_one_out_steps(
             frames.subset(train),
             config,
             validation=frames.subset(held_out),
+            companion=companion,
             device=device,
             should_stop=should_stop,
         )
