@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Seeds picked by eye: a whole tree in view, well filled, some vessels crossing.
 FRAME = PhantomConfig(size=512, seed=12)
-CINE = PhantomConfig(frames=30, size=512, seed=5, side="left")
+CINE = PhantomConfig(frames=30, size=512, seed=12, side="left")
 
 
 def sample_frame() -> list[LayerData]:
