@@ -164,10 +164,9 @@ class Controller:
             follow_layers(self, *reading.layers())
             self._add_prediction(reading)
 
-    # -- what the viewer tells ------------------------------------------------
+    # -- what the viewer tells, see viewer_link.Follower ----------------------
 
     def on_inserted(self, event) -> None:
-        """A layer was added."""
         if is_image(event.value):
             # When it is inserted, the viewer has not yet selected it nor set its dims.
             self._new_images.append(event.value)
@@ -194,7 +193,6 @@ class Controller:
         self.say("")
 
     def on_removed(self, event) -> None:
-        """A layer was taken away."""
         layer = event.value
         if layer in self._new_images:
             self._new_images.remove(layer)
@@ -219,7 +217,6 @@ class Controller:
         self.changed.emit()
 
     def on_selected(self, event=None) -> None:
-        """Another layer was selected: its image is the one that is worked on."""
         reading = self._reading_of(self.viewer.layers.selection.active)
         if reading is not None and reading is not self.active:
             self.active = reading
@@ -228,7 +225,6 @@ class Controller:
         self.changed.emit()
 
     def on_dims(self, event=None) -> None:
-        """Another frame is shown."""
         for reading in self.readings:
             shown = self.shown(reading)
             if reading.usable_mask and reading.steps.bring_up_to_date(shown):
@@ -238,11 +234,9 @@ class Controller:
         self.changed.emit()
 
     def on_looks(self, event=None) -> None:
-        """A name, an eye or a tool."""
         self.changed.emit()
 
     def on_data(self, event) -> None:
-        """Another array was put into a layer."""
         reading = self._reading_of(event.source)
         if reading is None:
             return
@@ -258,12 +252,10 @@ class Controller:
         self.changed.emit()
 
     def on_paint(self, event) -> None:
-        """Something was drawn, or the threshold moved."""
         self.message = ""
         self.changed.emit()
 
     def on_redraw(self, event) -> None:
-        """A mask was drawn anew: another frame, or an undo."""
         self.correct.start_idle()
         self.changed.emit()
 
@@ -362,7 +354,7 @@ class Controller:
     def _on_notice(self, message: str) -> None:
         self.notices.append(message)
         show_warning(message)
-        self.changed.emit()
+        self.say(message)
 
     def _on_failed(self, message: str) -> None:
         self.schedule.clear()
