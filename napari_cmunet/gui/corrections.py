@@ -41,6 +41,12 @@ def fingerprint(mask: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(mask != 0))
 
 
+def fingerprints(mask: np.ndarray) -> dict[int, int]:
+    """Hash every frame of a mask."""
+    frames = mask if mask.ndim == 3 else mask[None]
+    return {index: fingerprint(frame) for index, frame in enumerate(frames)}
+
+
 class Corrections:
     """The frames that were changed, and which of them are exported as they are.
 
@@ -77,9 +83,9 @@ class Corrections:
         """Any frame of the undo history may have changed."""
         self._unseen |= self.in_history
 
-    def note_export(self, fingerprints: Mapping[int, int], threshold: float) -> None:
+    def note_export(self, prints: Mapping[int, int], threshold: float) -> None:
         """An export holds these frames as they were then."""
-        self._exported.update(fingerprints)
+        self._exported.update(prints)
         self.exported_at = threshold
         self.note_undo()
 

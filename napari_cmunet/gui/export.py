@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.corrections import fingerprints
 from napari_cmunet.gui.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
 
@@ -36,7 +37,6 @@ class MaskToWrite:
     reading: Reading
     path: Path
     mask: np.ndarray
-    fingerprints: dict[int, int]
     threshold: float
     provenance: Provenance
     pixel_size_mm: tuple[float, float] | None
@@ -49,6 +49,7 @@ class Written:
 
     job: MaskToWrite
     problem: str = ""
+    prints: Mapping[int, int] = field(default_factory=dict)
 
 
 def start_folder(reading: Reading | None, working_folder: str) -> str:
@@ -64,7 +65,7 @@ def note(results: Iterable[Written]) -> None:
     for result in results:
         if not result.problem:
             job = result.job
-            job.reading.corrections.note_export(job.fingerprints, job.threshold)
+            job.reading.corrections.note_export(result.prints, job.threshold)
 
 
 def file_name(reading: Reading) -> str:
@@ -98,13 +99,14 @@ def with_suffix(path: str) -> Path:
 
 def origin(reading: Reading) -> Provenance:
     """Say where a reading's mask comes from, as it is now."""
-    sources = list(reading.sources.values())
-    last = sources[-1] if sources else None
+    sources = set(reading.sources.values())
+    # Frames of two models, when a second run was stopped half-way, name neither.
+    made_by = sources.pop() if len(sources) == 1 else None
     return Provenance(
-        model=last.model if last else None,
-        model_sha256=(last.sha256 or None) if last else None,
-        device=last.device if last else None,
-        threshold=reading.threshold if last else None,
+        model=made_by.model if made_by else None,
+        model_sha256=(made_by.sha256 or None) if made_by else None,
+        device=made_by.device if made_by else None,
+        threshold=reading.threshold if reading.sources else None,
         source_sha256=record_of(reading.image).get("source_sha256"),
         corrected=any(map(reading.is_corrected, reading.corrections.in_history)),
     )
@@ -122,13 +124,11 @@ def note_origin(reading: Reading) -> None:
 
 def prepare(reading: Reading, path: Path) -> MaskToWrite:
     """Copy what is to be written. On the GUI thread."""
-    mask, fingerprints = reading.snapshot()
     own_file = reading.image.source.path
     return MaskToWrite(
         reading=reading,
         path=path,
-        mask=mask,
-        fingerprints=fingerprints,
+        mask=reading.snapshot(),
         threshold=reading.threshold,
         provenance=origin(reading),
         pixel_size_mm=pixel_size_mm(reading),
@@ -169,7 +169,7 @@ def _write(job: MaskToWrite) -> Written:
     except Exception as exc:
         logger.exception("Export failed")
         return Written(job, f"{job.path.name} could not be written: {exc}.")
-    return Written(job)
+    return Written(job, prints=fingerprints(job.mask))
 
 
 def _hash(path: Path | None) -> str | None:

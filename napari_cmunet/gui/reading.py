@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.core.threshold import DEFAULT_THRESHOLD, mask_at
-from napari_cmunet.gui.corrections import Corrections, fingerprint, frames_of
+from napari_cmunet.gui.corrections import Corrections, frames_of
 from napari_cmunet.gui.layers import (
     frame_shape,
     is_cine,
@@ -319,10 +319,8 @@ class Reading:
 
     # -- export ---------------------------------------------------------------
 
-    def snapshot(self) -> tuple[np.ndarray, dict[int, int]]:
-        """Copy the mask as bool, with the fingerprints of its frames."""
-        for frame in range(self.count):
+    def snapshot(self) -> np.ndarray:
+        """Copy the mask as bool, (Y, X) or (T, Y, X)."""
+        for frame in self.steps.late_frames():
             self.steps.bring_up_to_date(frame)
-        mask = np.array(self.mask.data != 0)
-        frames = mask if mask.ndim == 3 else mask[None]
-        return mask, {i: fingerprint(f) for i, f in enumerate(frames)}
+        return np.array(self.mask.data != 0)

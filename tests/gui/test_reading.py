@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
+from napari_cmunet.gui.corrections import fingerprints
 from napari_cmunet.gui.layers import is_image, why_not
 from napari_cmunet.gui.reading import Reading, Source
 from tests.gui.conftest import cine, expected, frame
@@ -301,8 +302,8 @@ def test_unsaved_corrections_are_known_exactly():
     reading.mask.undo()
     assert reading.corrections.unsaved() == []
     reading.mask.redo()
-    _, fingerprints = reading.snapshot()
-    reading.corrections.note_export(fingerprints, reading.threshold)
+    prints = fingerprints(reading.snapshot())
+    reading.corrections.note_export(prints, reading.threshold)
     assert reading.corrections.unsaved() == []
     paint(reading, 4, 4)
     assert reading.corrections.unsaved() == [4]
@@ -329,7 +330,7 @@ def test_labels_beyond_one_are_artery():
     image = frame()
     reading = read(image)
     reading.mask.data_setitem((np.array([0]), np.array([0])), 3)
-    mask, _ = reading.snapshot()
+    mask = reading.snapshot()
     assert mask.dtype == bool
     assert mask[0, 0]
 
