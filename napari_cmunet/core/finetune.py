@@ -61,7 +61,7 @@ class FinetuneConfig:
         Looks without a better Dice after which training ends; 0: never.
     minutes : float, optional
         Time budget. The schedule is shortened to fit it, from the measured time of
-        the first steps.
+        the steps so far; the result then depends on the machine.
     grid : int, optional
         Side of the training views; the labels' own grid by default.
     seed : int
@@ -184,7 +184,7 @@ def _train(
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, FinetuneResult]:
     began = time.monotonic()
-    steps = config.steps or default_steps(len(train))
+    most_steps = steps = config.steps or default_steps(len(train))
     yield Started(
         steps=steps,
         labels=len(train),
@@ -219,10 +219,12 @@ def _train(
         step += 1
         if step == 3:
             timed_from = time.monotonic()  # the first steps compile and allocate
-        if config.minutes and step == 8:
-            each = (time.monotonic() - timed_from) / 5
+        if config.minutes and (step == 8 or step % 25 == 0):
+            # Planned anew as the machine gets busier or freer, so that the learning
+            # rate always comes down before the time is up.
+            each = (time.monotonic() - timed_from) / max(step - 3, 1)
             left = config.minutes * 60 - (time.monotonic() - began)
-            steps = max(step + 1, min(steps, step + int(left * 0.95 / each)))
+            steps = max(step + 1, min(most_steps, step + int(left * 0.95 / each)))
         now = time.monotonic()
         if now - last_told > 0.25 or step == steps:
             mean = _mean_loss(losses, step)

@@ -334,6 +334,23 @@ def test_minutes_are_kept(labels):
     assert [e.step for e in events if isinstance(e, Validated)][-1] == result.steps
 
 
+def test_the_learning_rate_comes_down_though_the_machine_slows(labels, monkeypatch):
+    real = Trainer.step
+    rates = []
+
+    def step(self, number, steps):
+        time.sleep(0.002 if number < 8 else 0.02)
+        rates.append(schedule(number, steps, 0.05))
+        return real(self, number, steps)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    config = replace(QUICK, steps=100_000, minutes=2 / 60, batch=1)
+
+    run(finetune(network(), labels.subset([0]), config))
+
+    assert rates[-1] < 0.1
+
+
 def test_patients_on_both_sides_are_refused(labels):
     with pytest.raises(TrainingError, match="1 patient"):
         next(
