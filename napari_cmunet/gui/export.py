@@ -56,8 +56,8 @@ def start_folder(reading: Reading | None, working_folder: str) -> str:
     """Where an export dialog starts: the working folder, or the image's own."""
     if working_folder:
         return working_folder
-    source = reading.image.source.path if reading is not None else None
-    return str(Path(source).parent) if source else str(Path.home())
+    source = source_file(reading) if reading is not None else None
+    return str(source.parent) if source is not None else str(Path.home())
 
 
 def note(results: Iterable[Written]) -> None:
@@ -87,6 +87,20 @@ def file_names(readings: Iterable[Reading]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def source_file(reading: Reading) -> Path | None:
+    """The file that the image was opened from, None where it came from memory."""
+    path = reading.image.source.path
+    return Path(path) if path else None
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same existing file, links and case aside."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def with_suffix(path: str) -> Path:
@@ -124,7 +138,6 @@ def note_origin(reading: Reading) -> None:
 
 def prepare(reading: Reading, path: Path) -> MaskToWrite:
     """Copy what is to be written. On the GUI thread."""
-    own_file = reading.image.source.path
     return MaskToWrite(
         reading=reading,
         path=path,
@@ -132,7 +145,7 @@ def prepare(reading: Reading, path: Path) -> MaskToWrite:
         threshold=reading.threshold,
         provenance=origin(reading),
         pixel_size_mm=pixel_size_mm(reading),
-        source=Path(own_file) if own_file else None,
+        source=source_file(reading),
     )
 
 

@@ -276,7 +276,7 @@ class CMUNetPanel(QWidget):
         folder = export.start_folder(
             self.controller.active, self.controller.working_folder
         )
-        where = ask_where(readings, folder, self)
+        where = ask_where(readings, folder, self, self.controller.readings)
         jobs = [export.prepare(reading, path) for reading, path in where]
         if not jobs:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import tifffile
+from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_cmunet.gui.export import with_suffix
@@ -75,6 +77,38 @@ def test_existing_files_are_asked_about(
     dialogs.say = "Overwrite"
     paths = [path for _, path in ask_where(controller.readings, "", panel)]
     assert paths == [tmp_path / "a.tif", tmp_path / "b.tif"]
+
+
+def test_an_open_image_is_never_replaced(
+    panel, controller, viewer, settled, dialogs, tmp_path, monkeypatch
+):
+    suggested = []
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for number, file in enumerate(files):
+        tifffile.imwrite(file, frame(number))
+        with layer_source(path=str(file)):
+            viewer.add_image(frame(number), name=file.stem)
+    settled(controller)
+    a, b = controller.readings
+    dialogs.say = "Overwrite"
+
+    def save_as(parent, title, path, *args, **kwargs):
+        suggested.append(path)
+        return str(files[1]), ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", save_as)
+    assert ask_where([a], str(tmp_path), panel, [a, b]) == []
+    assert suggested == [str(tmp_path / "a_mask.tif")]
+    dialogs.folder(tmp_path)
+    assert ask_where([a, b], str(tmp_path), panel) == []
+    assert dialogs.asked == [
+        "b.tif is an open image. The mask would replace it. "
+        "Choose another name or folder.",
+        "a.tif, b.tif are open images. The masks would replace them. "
+        "Choose another folder.",
+    ]
+    dialogs.folder(tmp_path / "masks")
+    assert len(ask_where([a, b], str(tmp_path), panel)) == 2
 
 
 def test_unsegmented_frames_are_told(

@@ -353,7 +353,7 @@ def answer(monkeypatch):
         monkeypatch.setattr(
             panel_module,
             "ask_where",
-            lambda readings, folder, parent: list(zip(readings, paths, strict=True)),
+            lambda readings, *_: list(zip(readings, paths, strict=True)),
         )
 
     return to
