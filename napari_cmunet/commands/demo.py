@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WINDOW = (1440, 900)
 PATIENCE_SECONDS = 120
+QUIET_LOOKS = 3
 FILLED_FRAME = 18
 """The sample cine's arteries are full of contrast there."""
 
@@ -51,6 +52,7 @@ class _Picture:
         self.exit_code = 1
         self._until = time.monotonic() + PATIENCE_SECONDS
         self._was_busy = False
+        self._quiet = 0
         self._timer = QTimer()
         self._timer.timeout.connect(self._look)
         self._timer.start(200)
@@ -61,6 +63,11 @@ class _Picture:
         if time.monotonic() > self._until:
             print("The sample was not segmented in time.", file=sys.stderr)
         elif busy or not self._was_busy:
+            self._quiet = 0
+            return
+        elif self._quiet < QUIET_LOOKS:
+            # The panel says that all is done a moment after it is.
+            self._quiet += 1
             return
         else:
             self._save()
