@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("napari-cmunet: stopped; finished files are whole.", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `... | head`
-        sys.stderr.close()
+        # Python writes what is left once more as it exits: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
