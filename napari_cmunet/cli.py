@@ -95,8 +95,21 @@ def _add_segment(commands) -> None:
         description="Write one mask TIFF for each image: uint8, 0 background, 255 "
         "artery, on the image's own grid. Folders are walked.",
     )
-    p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
-    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    p.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="image files (TIFF, PNG, WebP, JPEG, BMP, NPY) and folders of them",
+    )
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the masks; masks of an earlier run are replaced",
+    )
     add_model_options(p)
     p.add_argument(
         "--threshold",

@@ -16,7 +16,12 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
         metavar="NAME|DIR",
         help=f"default: {DEFAULT_MODEL}",
     )
-    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="default: auto, the fastest there is",
+    )
 
 
 def positive(text: str) -> float:
