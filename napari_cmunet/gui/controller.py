@@ -341,6 +341,7 @@ class Controller:
         if reading is None:
             return
         source = Source.of(event.engine)
+        reading.start_threshold(source.threshold)
         shown = self.shown(reading)
         filled = reading.set_prediction(event.frame, event.probability, source, shown)
         if reading.mask is None and not reading.mask_was_deleted:

@@ -29,6 +29,7 @@ class FakeModel:
     loaded: list[ModelChoice] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     offset: int = 0
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         self.open = threading.Event()
@@ -44,7 +45,7 @@ class FakeModel:
             predict=self.predict,
             name=choice.model,
             sha256="a" * 64,
-            threshold=0.5,
+            threshold=self.threshold,
             devices=self.devices,
             device=lambda: "cpu",
             device_text=lambda: "CPU (2 threads)",

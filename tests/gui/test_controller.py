@@ -246,6 +246,19 @@ def test_selecting_a_layer_switches_the_image(viewer, controller, settled):
     assert controller.active is second
 
 
+def test_every_image_begins_at_the_threshold_of_its_model(
+    viewer, model, controller, settled
+):
+    model.threshold = 0.7
+    for seed in (1, 2):  # the second finds the model warm
+        viewer.add_image(frame(seed))
+        settled(controller)
+
+    for seed, reading in zip((1, 2), controller.readings, strict=True):
+        assert reading.threshold == 0.7
+        np.testing.assert_array_equal(reading.mask.data, expected(frame(seed), 0.7))
+
+
 def test_renaming_and_reordering_change_nothing(viewer, controller, opened):
     reading = controller.active
     for layer in viewer.layers:
