@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from napari_cmunet.core.device import DEVICES
 from napari_cmunet.core.models import DEFAULT_MODEL
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def add_model_options(p: argparse.ArgumentParser) -> None:
@@ -16,6 +15,10 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
         metavar="NAME|DIR",
         help=f"default: {DEFAULT_MODEL}",
     )
+    add_device_option(p)
+
+
+def add_device_option(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--device",
         choices=DEVICES,

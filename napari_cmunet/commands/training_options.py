@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.commands.option_types import (
-    DEVICES,
     above,
+    add_device_option,
     add_model_options,
     positive,
     probability,
@@ -52,7 +52,7 @@ def add_pretrain(commands) -> None:
         ("--seed", int, "default: 0"),
     ):
         p.add_argument(option, type=above(kind), metavar="N", help=text)
-    p.add_argument("--device", choices=DEVICES, default="auto")
+    add_device_option(p)
     p.add_argument(
         "--workers", type=int, metavar="N", help="processes that make phantoms"
     )
@@ -123,7 +123,7 @@ def add_finetune(commands) -> None:
     )
     p.add_argument("--width", type=int, metavar="N", help="for --start random")
     p.add_argument("--grid", type=int, metavar="PX", help="longer side as fed")
-    p.add_argument("--device", choices=DEVICES, default="auto")
+    add_device_option(p)
     p.add_argument(
         "--events", default="", metavar="FILE|-", help="progress as JSON lines"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from napari_cmunet.core.contrast import PretrainNetworks, info_nce
-from napari_cmunet.core.device import fast_dtype
+from napari_cmunet.core.device import is_out_of_memory, training_dtype
 from napari_cmunet.core.distributed import share_batch_statistics
 from napari_cmunet.core.labelled import REVIEWED, SKELETON, TARGET
 from napari_cmunet.core.losses import segmentation_loss
@@ -239,8 +239,7 @@ def precision(config: PretrainConfig, device: torch.device) -> torch.dtype:
     """
     if config.precision == "float32":
         return torch.float32
-    fast = fast_dtype(device)
-    return fast if fast == torch.bfloat16 else torch.float32
+    return training_dtype(device)
 
 
 @contextmanager
@@ -248,9 +247,9 @@ def failures(device: torch.device) -> Iterator[None]:
     """Turn what torch raises into errors that say what to do."""
     try:
         yield
-    except RuntimeError as exc:
+    except (RuntimeError, MemoryError) as exc:
         text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        if isinstance(exc, torch.OutOfMemoryError) or "memory" in text.lower():
+        if is_out_of_memory(exc):
             raise TrainingError(
                 f"Not enough memory on {device.type} for this batch. Choose a smaller "
                 "--batch, --crop or --width and start in a new folder: a batch worked "

@@ -67,13 +67,17 @@ def check(text: str, tip: str) -> QCheckBox:
 def combo(tip: str) -> QComboBox:
     """Make a combo box that does not widen the dock for a long name."""
     made = QComboBox()
-    made.setToolTip(tip)
-    made.setFocusPolicy(TAB_ONLY)
-    made.setMinimumContentsLength(8)
-    made.setSizeAdjustPolicy(
+    _keep_narrow(made, tip)
+    return made
+
+
+def _keep_narrow(box: QComboBox, tip: str) -> None:
+    box.setToolTip(tip)
+    box.setFocusPolicy(TAB_ONLY)
+    box.setMinimumContentsLength(8)
+    box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
-    return made
 
 
 def labelled(text: str, widget: QWidget) -> QLabel:
@@ -113,12 +117,7 @@ class NameCombo(QComboBox):
 
     def __init__(self, tip: str) -> None:
         super().__init__()
-        self.setToolTip(tip)
-        self.setFocusPolicy(TAB_ONLY)
-        self.setMinimumContentsLength(8)
-        self.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
+        _keep_narrow(self, tip)
         self._shown: tuple[str, ...] | None = None
         self.activated.connect(self.chosen)
 
