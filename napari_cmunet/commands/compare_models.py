@@ -6,7 +6,6 @@ Run by the trainer, on the labels of patients from whom the new model did not le
 from __future__ import annotations
 
 import contextlib
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 
 def left_out_scorer(
     study: Study, refs: Sequence[LabelRef], start: Start, device: torch.device
-) -> Callable[[CMUNet, Sequence[int]], tuple[float, float]]:
-    """Measures a fold's network on the patient that it was trained without.
+) -> Callable[[CMUNet, Sequence[int]], Scores]:
+    """Measures a fold's network on the patients that it was trained without.
 
     Parameters
     ----------
@@ -50,23 +49,22 @@ def left_out_scorer(
     Returns
     -------
     callable
-        Of a network and the indices of the left-out frames; gives Dice and clDice on
-        the images' own grid, not a number if their labels are gone.
+        Of a network and the indices of the left-out frames; gives Dice and clDice of
+        each patient on the images' own grid.
     """
     card = ModelCard(
         "fold", "artery", start.width, preprocessing=asdict(start.preprocessing)
     )
     held: dict[tuple[int, ...], list[StudyLabel]] = {}
 
-    def score(network: CMUNet, indices: Sequence[int]) -> tuple[float, float]:
+    def score(network: CMUNet, indices: Sequence[int]) -> Scores:
         key = tuple(indices)
-        if key not in held:  # one patient after the other
+        if key not in held:  # one fold after the other
             held.clear()
             held[key] = list(study.labels.read([refs[i] for i in key]))
         model = LoadedModel(network, card, Receipt("fold", 0, 0, True))
         predictor = Predictor(model, device)
-        scores = score_frames(predictor.predict, card.threshold, held[key])
-        return next(iter(scores.values()), (math.nan, math.nan))
+        return score_frames(predictor.predict, card.threshold, held[key])
 
     return score
 
@@ -114,7 +112,7 @@ def compare(
             name,
             current,
             held_out,
-            {p: s for p, s in left_out.items() if all(map(math.isfinite, s))},
+            left_out,
             label_hashes,
             study.models.learned_patients(start) if start else set(),
             device,

@@ -142,12 +142,15 @@ def train(
     device: torch.device,
     write: Callable[[events.Event], None],
     should_stop: Callable[[], bool],
+    *,
+    few: int = FEW_PATIENTS,
     score: Score | None = None,
 ) -> FinetuneResult | None:
     """Train from labels that are read one by one; None if stopped too early.
 
-    Without ``validation_labels`` (an empty list) some patients are held out.
-    ``score`` is what :func:`napari_cmunet.core.crossvalidate.cross_validated` takes.
+    Without ``validation_labels`` (an empty list) some patients are held out, or all of
+    them in turn where they are fewer than ``few``. ``score`` is what
+    :func:`napari_cmunet.core.crossvalidate.cross_validated` takes.
     """
     frames = prepare_labels(labels, start.preprocessing)
     companion = None
@@ -170,7 +173,7 @@ def train(
                     "cannot be known. It is trained without validation."
                 )
             )
-        elif n_patients < FEW_PATIENTS or not held_out or not at:
+        elif n_patients < few or not held_out or not at:
             training = cross_validated(
                 start.network,
                 frames,

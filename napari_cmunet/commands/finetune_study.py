@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -20,13 +19,13 @@ from napari_cmunet.commands.failures import told_as_event
 from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
+from napari_cmunet.core.comparison import ENOUGH_PATIENTS
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import save_model
-from napari_cmunet.core.splits import FEW_PATIENTS
 from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
 from napari_cmunet.study.models import ModelVersion
-from napari_cmunet.study.split import TRAIN, VALIDATION
+from napari_cmunet.study.split import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.study.study import Study
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 """As the start: the model that the study uses."""
+
+FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
+"""With fewer patients, too few of them validate for a comparison of two models."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def run(job: StudyJob) -> int:
             device,
             write,
             should_stop,
-            left_out_scorer(study, reader.refs, start, device),
+            few=FEW_FOR_A_SPLIT,
+            score=left_out_scorer(study, reader.refs, start, device),
         )
         if result is None:
             print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
@@ -207,7 +210,7 @@ class _Reader:
             raise TrainingError(
                 "The study has no accepted label yet. Accept some masks first."
             )
-        if not validate or len({r.patient for r in refs}) < FEW_PATIENTS:
+        if not validate or len({r.patient for r in refs}) < FEW_FOR_A_SPLIT:
             return self._some(refs), []
         held_out = self._held_out([r for r in refs if r.side == VALIDATION])
         first = next(held_out, None)
@@ -284,7 +287,7 @@ def _save(
                         "labels": sorted(hashes[patient]),
                     }
                     for patient, (dice, cldice) in result.left_out.items()
-                    if patient not in before and math.isfinite(dice)
+                    if patient not in before
                 },
             }
         )

@@ -1,4 +1,4 @@
-"""Few patients: each is left out in turn, and all labels train the final model."""
+"""Few patients: all are left out in turn, and all labels train the final model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_cmunet.core.finetune import (
     finetune,
 )
 from napari_cmunet.core.metrics import bootstrap_interval
-from napari_cmunet.core.splits import leave_one_patient_out
+from napari_cmunet.core.splits import leave_patients_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from napari_cmunet.core.labelled import LabelledFrames
     from napari_cmunet.core.network import CMUNet
 
-    Score = Callable[[CMUNet, Sequence[int]], tuple[float, float]]
+    Scores = dict[str, tuple[float, float]]
+    Score = Callable[[CMUNet, Sequence[int]], Scores]
+    Curve = dict[int, Scores]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ChosenSteps:
     interval : (float, float) or None
         95 % bootstrap interval of the Dice, by patient.
     left_out : dict
-        What ``score`` gave for each patient, by the network trained without it.
+        What ``score`` gave for each patient, by a network trained without it.
     """
 
     steps: int
@@ -61,7 +63,7 @@ def cross_validated(
     score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult | None]:
-    """Leave each patient out once, then train on all labels for as long as was best.
+    """Leave every patient out once, then train on all labels for as long as was best.
 
     Parameters
     ----------
@@ -73,7 +75,9 @@ def cross_validated(
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.core.finetune.finetune` takes them.
     score : callable, optional
-        Measures a network on the left-out frames, which are given by their indices.
+        Dice and clDice by patient, of a network and the indices of left-out frames;
+        by default they are measured on the network's grid, and all frames of a fold
+        count together.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def cross_validated(
     if config.minutes:
         trainings = len(set(frames.patients)) + 1
         config = replace(config, minutes=config.minutes / trainings)
-    chosen = yield from leave_one_out_steps(
+    chosen = yield from left_out_steps(
         start,
         frames,
         config,
@@ -109,7 +113,7 @@ def cross_validated(
     )
 
 
-def leave_one_out_steps(
+def left_out_steps(
     start: Callable[[], CMUNet],
     frames: LabelledFrames,
     config: FinetuneConfig,
@@ -119,7 +123,7 @@ def leave_one_out_steps(
     score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, ChosenSteps]:
-    """Train once for each patient, without that patient.
+    """Train without each patient once: on the others, part by part.
 
     Parameters
     ----------
@@ -141,21 +145,25 @@ def leave_one_out_steps(
     -------
     ChosenSteps
     """
-    folds = list(leave_one_patient_out(frames.patients))
+    folds = leave_patients_out(frames.patients)
     config = replace(config, patience=0)
-    yield Note(
-        f"Only {len(folds)} patients: each is left out once, then all labels train the "
-        "final model."
+    patients = len(set(frames.patients))
+    how = (
+        "each is left out once"
+        if len(folds) == patients
+        else f"they are left out in {len(folds)} parts"
     )
-    curves: list[dict[int, Validated]] = []
-    scores: dict[str, dict[int, tuple[float, float]]] = {}
-    for number, (patient, train, held_out) in enumerate(folds, 1):
+    yield Note(
+        f"Only {patients} patients: {how}, then all labels train the final model."
+    )
+    curves: list[Curve] = []
+    for number, (train, held_out) in enumerate(folds, 1):
         if should_stop():
             break
         yield Fold(number, len(folds))
-        scores[patient] = {}
+        curve: Curve = {}
 
-        def look(step: int, network: CMUNet, of=scores[patient], at=held_out) -> None:
+        def look(step: int, network: CMUNet, of=curve, at=held_out) -> None:
             if score is not None:
                 of[step] = score(network, at)
 
@@ -169,10 +177,10 @@ def leave_one_out_steps(
             look=look,
             should_stop=should_stop,
         )
-        curve: dict[int, Validated] = {}
         for event in training:
             if isinstance(event, Validated):
-                curve[event.step] = event
+                if not curve.get(event.step):
+                    curve[event.step] = {f"fold {number}": (event.dice, event.cldice)}
             elif isinstance(event, Step):
                 # The trainings to come, this one's length each, are awaited too.
                 each = event.seconds + event.seconds_left
@@ -182,7 +190,7 @@ def leave_one_out_steps(
                 yield event
         if curve:
             curves.append(curve)
-            best = max(e.dice for e in curve.values())
+            best = max(_mean(scores)[0] for scores in curve.values())
             yield Note(f"Fold {number} of {len(folds)}: best Dice {best:.3f}.")
     if not curves:
         return ChosenSteps(config.steps or default_steps(len(frames)), None, None, None)
@@ -191,19 +199,25 @@ def leave_one_out_steps(
         # A time budget gave each fold another length: their last looks are compared.
         common = [min(max(c) for c in curves)]
         curves = [{common[0]: c[max(c)]} for c in curves]
-        scores = {p: {common[0]: s[max(s)]} for p, s in scores.items() if s}
-    means = {step: float(np.mean([c[step].dice for c in curves])) for step in common}
-    best_step = max(means, key=means.__getitem__)
-    dices = [c[best_step].dice for c in curves]
-    chosen = ChosenSteps(
-        best_step,
-        means[best_step],
-        float(np.mean([c[best_step].cldice for c in curves])),
-        bootstrap_interval(dices),
-        {p: s[best_step] for p, s in scores.items() if best_step in s},
-    )
+    whole = {step: dict(x for c in curves for x in c[step].items()) for step in common}
+    best_step = max(common, key=lambda step: _mean(whole[step])[0])
     for step in common:
-        low, high = bootstrap_interval([c[step].dice for c in curves])
-        cl = float(np.mean([c[step].cldice for c in curves]))
-        yield Validated(step, means[step], low, high, cl, step == best_step)
-    return chosen
+        dice, cldice = _mean(whole[step])
+        interval = _interval(whole[step])
+        yield Validated(step, dice, *interval, cldice, step == best_step)
+    best_scores = whole[best_step]
+    return ChosenSteps(
+        best_step,
+        *_mean(best_scores),
+        _interval(best_scores),
+        best_scores if score is not None else {},
+    )
+
+
+def _mean(scores: Scores) -> tuple[float, float]:
+    dice, cldice = np.mean(list(scores.values()), 0)
+    return float(dice), float(cldice)
+
+
+def _interval(scores: Scores) -> tuple[float, float]:
+    return bootstrap_interval([dice for dice, _ in scores.values()])

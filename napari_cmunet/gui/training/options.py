@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import ComboBox, Container, SpinBox
+from magicgui.widgets import ComboBox, Container
 from psygnal import Signal
 
 from napari_cmunet.core.models import START_MODEL
-from napari_cmunet.gui.sections import TAB_ONLY
+from napari_cmunet.gui.sections import keep_narrow
 
 if TYPE_CHECKING:
     from napari_cmunet.study.settings import Settings
 
 CURRENT = "current"
-_MOST_MINUTES, _MOST_LABELS = 600, 999
+_STARTS = [
+    (f"self-supervised weights ({START_MODEL})", START_MODEL),
+    ("the model in use", CURRENT),
+]
+_MINUTES = [("as needed", None)] + [
+    (f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)
+]
+_EVERY = [("when I press Fine-tune", 0)] + [
+    (f"by itself, every {n} new labels", n) for n in (3, 5, 10, 20, 50)
+]
 
 
 class TrainingOptions:
@@ -26,51 +35,30 @@ class TrainingOptions:
     def __init__(self) -> None:
         self.start = ComboBox(
             label="Start from",
-            choices=self._starts(START_MODEL),
+            choices=_STARTS,
             tooltip="The self-supervised weights know X-ray vessels but no labels: all "
             "labels of the study are learned from them, and nothing old is dragged "
             "along. The model in use forgets less and learns faster.",
         )
-        self.minutes = SpinBox(
-            label="Time budget",
-            min=0,
-            max=_MOST_MINUTES,
-            tooltip="Minutes for a training; all phases fit into them. 0: as long as "
-            "the number of labels suggests.",
+        self.minutes = ComboBox(
+            label="Time",
+            choices=_MINUTES,
+            tooltip="The most that a training may take; all its phases fit into it",
         )
-        self.minutes.native.setSpecialValueText("no limit")
-        self.minutes.native.setSuffix(" min")
-        self.every = SpinBox(
-            label="By itself",
-            min=0,
-            max=_MOST_LABELS,
-            tooltip="Start a training whenever so many labels were newly accepted. "
-            "0: never.",
+        self.every = ComboBox(
+            label="Starts",
+            choices=_EVERY,
+            tooltip="Whether trainings start by themselves as labels are accepted",
         )
-        self.every.native.setSpecialValueText("never")
-        self.every.native.setPrefix("after ")
-        self.every.native.setSuffix(" labels")
         self.form = Container(widgets=[self.start, self.minutes, self.every])
         self.form.margins = (0, 0, 0, 0)
         for widget in (self.start, self.minutes, self.every):
-            widget.native.setFocusPolicy(TAB_ONLY)
+            keep_narrow(widget.native, widget.tooltip)
         self.start.changed.connect(lambda value: self.chosen.emit("start", value))
-        self.minutes.changed.connect(
-            lambda value: self.chosen.emit("minutes", float(value) if value else None)
-        )
+        self.minutes.changed.connect(lambda value: self.chosen.emit("minutes", value))
         self.every.changed.connect(
-            lambda value: self.chosen.emit("finetune_every", int(value))
+            lambda value: self.chosen.emit("finetune_every", value)
         )
-
-    @staticmethod
-    def _starts(chosen: str) -> list[tuple[str, str]]:
-        starts = [
-            (f"self-supervised weights ({START_MODEL})", START_MODEL),
-            ("the model in use", CURRENT),
-        ]
-        if chosen not in (START_MODEL, CURRENT):
-            starts.append((chosen, chosen))
-        return starts
 
     def show(self, settings: Settings) -> None:
         """Show the study's settings; tells nobody."""
@@ -79,8 +67,15 @@ class TrainingOptions:
             self.minutes.changed.blocked(),
             self.every.changed.blocked(),
         ):
-            if settings.start not in self.start.choices:
-                self.start.choices = self._starts(settings.start)
-            self.start.value = settings.start
-            self.minutes.value = min(_MOST_MINUTES, round(settings.minutes or 0))
-            self.every.value = min(_MOST_LABELS, settings.finetune_every)
+            _choose(self.start, settings.start, settings.start)
+            _choose(self.minutes, settings.minutes, f"{settings.minutes} minutes")
+            every = settings.finetune_every
+            _choose(self.every, every, f"by itself, every {every} new labels")
+
+
+def _choose(box: ComboBox, value: object, text: str) -> None:
+    """Show a value, offering it if it is not one of the usual ones."""
+    if value not in box.choices:
+        box.set_choice(text, value)
+    if box.value != value:
+        box.value = value

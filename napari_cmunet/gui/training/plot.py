@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.training.progress import Progress
 
 _REDRAW_MS = 250
-_LEFT, _GAP, _POINTS = 34, 10, 300
+_LEFT, _POINTS = 34, 300
 # Apart for every kind of colour vision, and by shape: dots and a plain line.
 _ON_DARK = {"dice": QColor(86, 180, 233), "loss": QColor(230, 159, 0)}
 _ON_LIGHT = {"dice": QColor(0, 114, 178), "loss": QColor(170, 90, 0)}
@@ -40,7 +40,7 @@ class TrainingPlot(QWidget):
         )
 
     def sizeHint(self) -> QSize:
-        return QSize(240, 9 * self.fontMetrics().lineSpacing())
+        return QSize(240, 11 * self.fontMetrics().lineSpacing())
 
     @property
     def has_content(self) -> bool:
@@ -65,14 +65,14 @@ class TrainingPlot(QWidget):
         colours = _ON_DARK if ink.lightness() > 127 else _ON_LIGHT
         line = painter.fontMetrics().lineSpacing()
         top, width = line / 2, self.width() - _LEFT - 6.0
-        height = (self.height() - line - _GAP - top) / 2
+        height = (self.height() - 2.2 * line - top) / 2
         steps = max(1, progress.steps, *(look.step for look in progress.looks or ()))
         if not progress.looks and not progress.fold:
             height = self.height() - line - top
         else:
             upper = QRectF(_LEFT, top, width, height)
             self._draw_dice(painter, upper, progress, steps, colours["dice"], ink)
-            top += height + _GAP
+            top += height + 1.2 * line
         lower = QRectF(_LEFT, top, width, height)
         self._draw_loss(painter, lower, progress, steps, colours["loss"], ink)
         painter.setPen(ink)
@@ -88,7 +88,7 @@ class TrainingPlot(QWidget):
         _frame(painter, scale, "Dice", colour, ink)
         if not looks:
             painter.setPen(ink)
-            text = "known once each patient was left out"
+            text = "known when all were left out once"
             painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
             return
         band = [scale.at(x.step, x.dice_high) for x in looks]

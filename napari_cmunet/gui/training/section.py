@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from napari_cmunet.gui.sections import NameCombo, button, column, row, text_label
+from napari_cmunet.gui.sections import (
+    NameCombo,
+    button,
+    column,
+    labelled,
+    row,
+    text_label,
+)
 from napari_cmunet.gui.training.options import TrainingOptions
 from napari_cmunet.gui.training.plot import TrainingPlot
 from napari_cmunet.gui.training.words import describe
@@ -64,7 +71,7 @@ class FinetuneSection(QWidget):
             self.plot,
             self.status,
             row(self.use, self.keep, stretch=0),
-            self.version,
+            row(labelled("In &use", self.version), self.version, stretch=1),
             row(self.back, self.forward),
         )
         content.setContentsMargins(0, 0, 0, 0)

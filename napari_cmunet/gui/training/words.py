@@ -61,10 +61,7 @@ def describe(state: TrainingState) -> SectionState:
         undecided=state.undecided,
         use_text=f"Use {state.undecided}",
         keep_text=f"Keep {state.current.name}",
-        versions=tuple(
-            f"{v.name} (in use)" if v == state.current else v.name
-            for v in state.versions
-        ),
+        versions=tuple(v.name for v in state.versions),
         version=state.versions.index(state.current)
         if state.current in state.versions
         else -1,
@@ -113,8 +110,8 @@ def _working(progress: Progress, state: TrainingState) -> str:
         return "Stopping; the best model so far is kept."
     text = {
         STARTING: "Starting: labels are read…",
-        LEAVING_OUT: f"Few patients, so each is left out once to measure on: "
-        f"{progress.fold} of {progress.folds}.",
+        LEAVING_OUT: "Few patients: all are left out in turn, to measure on those "
+        f"left out ({progress.fold} of {progress.folds}).",
         LEARNING: _learning(progress),
         COMPARING: f"Comparing with {state.current.name}…",
     }[progress.phase]
@@ -131,7 +128,7 @@ def _learning(progress: Progress) -> str:
     if progress.validation_patients:
         text += (
             f", measured on {_count(progress.validation_labels, 'label')} of "
-            f"{progress.validation_patients} other(s)"
+            f"{_count(progress.validation_patients, 'other patient')}"
         )
     return f"{text}."
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from napari_cmunet.gui.training.process import CANCELLED, DONE, STOPPED
-from napari_cmunet.gui.training.progress import LEARNING
-from napari_cmunet.gui.training.settling import PROMOTED
-from tests.gui.training.conftest import settled, wait_until
+from napari_cmunet.gui.training.process import DONE
+from tests.gui.training.conftest import settled
 
 
 def test_a_better_model_takes_over_and_one_click_goes_back(
