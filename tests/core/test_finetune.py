@@ -221,7 +221,7 @@ def test_a_gradient_that_is_no_number_is_an_error(labels, monkeypatch):
         return real(parameters, limit)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoilt)
-    with pytest.raises(TrainingError, match="Nothing was replaced"):
+    with pytest.raises(TrainingError, match="lower learning rate"):
         run(finetune(network(), labels, QUICK))
 
 
