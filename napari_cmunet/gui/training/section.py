@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
@@ -127,7 +128,8 @@ class FinetuneSection(QWidget):
     # -- showing --------------------------------------------------------------
 
     def _on_changed(self) -> None:
-        if not self._soon.isActive():
+        # A window that closes deletes its docks; the training may tell more yet.
+        if isalive(self) and not self._soon.isActive():
             self._soon.start(0)
 
     def refresh(self) -> None:
