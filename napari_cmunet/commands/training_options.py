@@ -49,9 +49,19 @@ def add_pretrain(commands) -> None:
         ("--crop", int, "side of the views (default: the whole grid)"),
         ("--phantoms", int, "synthetic frames with known masks to learn from too"),
         ("--learning-rate", float, "peak for batches of 16 (default: 0.001)"),
+        (
+            "--consistency-weight",
+            float,
+            "with phantoms: of segmenting masked frames as whole ones (default: 0)",
+        ),
         ("--seed", int, "default: 0"),
     ):
         p.add_argument(option, type=above(kind), metavar="N", help=text)
+    p.add_argument(
+        "--start",
+        metavar="NAME|DIR",
+        help="go on from this model's weights instead of random ones",
+    )
     add_device_option(p)
     p.add_argument(
         "--workers", type=int, metavar="N", help="processes that make phantoms"

@@ -13,7 +13,7 @@ import torch
 from napari_cmunet.core.augment import Augmentation
 from napari_cmunet.core.device import is_out_of_memory, training_autocast
 from napari_cmunet.core.events import Event, Finished, Note, Started, Step, Validated
-from napari_cmunet.core.labelled import REVIEWED, TARGET, LabelledFrames
+from napari_cmunet.core.labelled import REVIEWED, TARGET, WHOLE, LabelledFrames
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.metrics import bootstrap_interval, cldice, dice
 from napari_cmunet.core.network import STRIDE
@@ -312,8 +312,8 @@ def measure(
         for found, maps in zip(
             (logit > 0).cpu(), frames.maps[i : i + batch].cpu(), strict=True
         ):
-            seen = maps[REVIEWED].bool().numpy()
-            a, b = found[0].numpy() & seen, maps[TARGET].bool().numpy() & seen
+            seen, truth = (maps[[REVIEWED, TARGET]] > WHOLE // 2).numpy()
+            a, b = found[0].numpy() & seen, truth & seen
             dices.append(dice(a, b))
             cldices.append(cldice(a, b))
     return Measured(
@@ -330,7 +330,7 @@ def _copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
 def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
     if not len(train):
         raise TrainingError("There is no label to learn from.")
-    if not (train.maps[:, TARGET] * train.maps[:, REVIEWED]).any():
+    if not (train.maps[:, TARGET].bool() & train.maps[:, REVIEWED].bool()).any():
         raise TrainingError(
             "None of the labels holds an artery: there is nothing to learn. Correct "
             "and accept at least one frame with arteries."
