@@ -1,4 +1,4 @@
-"""Options of the commands that train and measure: pretrain, finetune, evaluate."""
+"""Options of the commands that train and measure: all but segment and export."""
 
 from __future__ import annotations
 
@@ -159,6 +159,40 @@ def add_evaluate(commands) -> None:
     p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
     p.set_defaults(run=_evaluate)
+
+
+def add_bench(commands) -> None:
+    p = commands.add_parser(
+        "bench",
+        help="this machine's speed, beside the paper's way",
+        description="Measure how fast this machine segments frames and cines and "
+        "learns from labels, beside the published network run as its authors do. On "
+        "synthetic angiograms; takes about a quarter of an hour on a small CPU.",
+    )
+    add_model_options(p)
+    p.add_argument(
+        "--minutes",
+        type=positive,
+        default=3.0,
+        metavar="M",
+        help="budget of each of the four trainings (default: 3)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.set_defaults(run=_bench)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.bench import BenchJob, bench
+
+    return bench(
+        BenchJob(
+            model=args.model,
+            start=START_MODEL,
+            device=args.device,
+            minutes=args.minutes,
+            json=args.json,
+        )
+    )
 
 
 def _pretrain(args: argparse.Namespace) -> int:
