@@ -95,6 +95,7 @@ class LazyFrames:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._decode, self._cache = decode, cache
         self._last = 0
+        self._busy: dict[int, threading.Lock] = {}
 
     @property
     def size(self) -> int:
@@ -145,11 +146,16 @@ class LazyFrames:
     def _frame(self, index: int) -> np.ndarray:
         key = (id(self), index)
         frame = self._cache.get(key)
-        if frame is None:
-            frame = self._decode(index)
-            frame.setflags(write=False)  # it is kept for others
-            self._cache.put(key, frame)
-        return frame
+        if frame is not None:
+            return frame
+        # Whoever wants a frame that is being decoded waits for that.
+        with self._busy.setdefault(index, threading.Lock()):
+            frame = self._cache.get(key)
+            if frame is None:
+                frame = self._decode(index)
+                frame.setflags(write=False)  # it is kept for others
+                self._cache.put(key, frame)
+            return frame
 
     def _look_ahead(self, index: int) -> None:
         """Decode what comes next for one who looks, but not for a background job."""

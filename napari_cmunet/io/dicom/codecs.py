@@ -6,6 +6,7 @@ this program's own; pylibjpeg-libjpeg, which pydicom suggests, is under the GPL.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import imagecodecs
@@ -46,12 +47,26 @@ def decoder_for(syntax: uid.UID) -> Decoder | None:
     return decoder
 
 
-def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """Decode one frame; ``runner`` is told of what comes out.
+def check_size(src: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
+    """Hold a codestream's own size (rows, columns) against the declared one.
 
-    The frame is decoded into an array of the size that the header declares, so that a
-    codestream which claims to be larger is refused before it takes any memory.
+    Before any memory is taken, since either may be absurd; raises ValueError.
     """
+    if syntax == uid.RLELossless:
+        # Two bytes stand for 128 at most.
+        if shape[0] * shape[1] > 64 * len(src):
+            raise ValueError("fewer runs than pixels")
+    elif syntax in _JPEG_2000:
+        start = src.index(b"\xff\x4f\xff\x51") + 8
+        right, bottom, left, top = struct.unpack_from(">4I", src, start)
+        if (bottom - top, right - left) != shape:
+            raise ValueError("a codestream of another size")
+    elif _jpeg_header(src)[1:] != shape:
+        raise ValueError("a codestream of another size")
+
+
+def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one frame; ``runner`` is told of what comes out."""
     syntax = runner.transfer_syntax
     if syntax == uid.RLELossless:
         return _decode_rle(src, runner)
@@ -77,7 +92,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option("jls_precision", runner.bits_stored)
         decode = imagecodecs.jpegls_decode
     else:
-        bits = _jpeg_precision(src)
+        bits = _jpeg_header(src)[0]
         decode = imagecodecs.jpeg8_decode
         if runner.samples_per_pixel == 3:
             stored = "RGB" if runner.photometric_interpretation == "RGB" else "YCBCR"
@@ -95,15 +110,17 @@ def _decode_rle(src: bytes, runner: DecodeRunner) -> bytes:
     return bytes(decoded)
 
 
-def _jpeg_precision(src: bytes) -> int:
-    """Bits a sample in a JPEG stream: of its frame header, SOF0 to SOF15."""
+def _jpeg_header(src: bytes) -> tuple[int, int, int]:
+    """Bits a sample, rows and columns of a JPEG or JPEG-LS stream."""
     at = 2
-    while at + 4 < len(src):
+    while at + 9 < len(src):
         marker, length = src[at + 1], int.from_bytes(src[at + 2 : at + 4], "big")
         if src[at] != 0xFF or length < 2:
             break
-        # C4, C8 and CC in this range are tables and extensions.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return src[at + 4]
+        # SOF0 to SOF15, and SOF55 of JPEG-LS; C4, C8 and CC are other things.
+        if marker == 0xF7 or (
+            0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+        ):
+            return struct.unpack_from(">BHH", src, at + 4)
         at += 2 + length
     raise ValueError("no frame header in the JPEG stream")

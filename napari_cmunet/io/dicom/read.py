@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.common import PhotometricInterpretation as Photometric
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.dicom.codecs import PLUGIN, decoder_for
+from napari_cmunet.io.dicom.codecs import PLUGIN, check_size, decoder_for
 from napari_cmunet.io.dicom.fragments import Span, find_frames, read_fragments
 from napari_cmunet.io.dicom.header import Header, read_header
 from napari_cmunet.io.dicom.identity import shielded
@@ -148,6 +148,8 @@ class StoredFrames:
                     source.handle, index=index, validate=False, **options
                 )[0]
             codestream = read_fragments(source.handle, self.fragments[index])
+            shape = (self.options["rows"], self.options["columns"])
+            check_size(codestream, self.decoder.UID, shape)
             options["number_of_frames"] = 1
             return self.decoder.as_array(
                 encapsulate([codestream], has_bot=False),
