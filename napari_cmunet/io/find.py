@@ -72,7 +72,7 @@ def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]
     (``a.png`` and ``a.tif``, also where only the case differs) keep their own suffix in
     the output's name, then get a number. The same inputs always get the same names.
     """
-    plain = [file.relative.with_suffix(suffix) for file in files]
+    plain = [file.relative.with_name(stem_of(file.relative) + suffix) for file in files]
     clashes = Counter(_folded(path) for path in plain)
     longer = [
         path
@@ -90,6 +90,11 @@ def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]
         taken.add(_folded(name))
         names.append(name)
     return names
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its suffix; a number at the end is none."""
+    return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 def holds_images(folder: Path) -> bool:

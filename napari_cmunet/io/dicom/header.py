@@ -189,7 +189,12 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
 def _require_pixels(source: Source, dataset: Dataset, start: int) -> None:
     if start < source.size - 8:
         return
-    what = uid.UID(str(dataset.get("SOPClassUID", "")))
+    what = uid.UID(
+        str(
+            dataset.get("SOPClassUID")
+            or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+        )
+    )
     name = f" ({what.name})" if what in uid.UID_dictionary else ""
     if "EncryptedAttributesSequence" in dataset:
         raise source.error(
