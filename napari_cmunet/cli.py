@@ -102,7 +102,8 @@ def _add_segment(commands) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="image files (TIFF, PNG, WebP, JPEG, BMP, NPY) and folders of them",
+        help="image files (DICOM, TIFF, PNG, WebP, JPEG, BMP, NPY), DICOMDIR, and "
+        "folders of them",
     )
     p.add_argument(
         "-o",
