@@ -24,6 +24,7 @@ IN_MASK = 5.0
 """What a path pays for a pixel of the working grid that is artery already."""
 
 _CORRIDOR = 4
+_AROUND = 12
 _SMOOTH = 2.0
 
 
@@ -90,6 +91,35 @@ class Tracer:
 
     def _on_half(self, point: tuple[int, int]) -> tuple[int, int]:
         return point[0] // 2, point[1] // 2
+
+
+def short_path(
+    evidence: Evidence, start: tuple[float, float], end: tuple[float, float]
+) -> np.ndarray:
+    """The cheapest way between two near points, in a few milliseconds.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    start, end : tuple of float
+        Row and column in pixels of the frame.
+
+    Returns
+    -------
+    float array (N, 2)
+    """
+    step = evidence.step
+    limit = np.array(evidence.cost.shape) - 1
+    ends = np.clip(np.round(np.array([start, end]) / step), 0, limit).astype(int)
+    top, left = np.maximum(ends.min(axis=0) - _AROUND, 0)
+    bottom, right = ends.max(axis=0) + _AROUND + 1
+    search = MCP_Geometric(evidence.cost[top:bottom, left:right])
+    corner = np.array([top, left])
+    first, last = (tuple(e) for e in ends - corner)
+    search.find_costs([first], [last])
+    points = (np.array(search.traceback(last), float) + corner + 0.5) * step - 0.5
+    points[0], points[-1] = start, end
+    return resample(smooth(resample(points), _SMOOTH * step))
 
 
 def _pool_least(cost: np.ndarray) -> np.ndarray:
