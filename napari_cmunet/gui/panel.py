@@ -33,6 +33,8 @@ from napari_cmunet.gui.sections import (
 )
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
+from napari_cmunet.gui.vessel_tools.section import VesselSection
 
 if TYPE_CHECKING:
     import napari.components
@@ -101,6 +103,7 @@ class CMUNetPanel(QWidget):
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.tools = ToolRow()
+        self.vessels = VesselSection(self.controller)
         self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
         self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
         self.reset = button(
@@ -134,7 +137,7 @@ class CMUNetPanel(QWidget):
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
         self.model = ModelSection(self.controller)
-        self.keys = KeyList(listed_keys())
+        self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
@@ -148,6 +151,7 @@ class CMUNetPanel(QWidget):
             heading("Correct the mask"),
             self.again,
             self.tools,
+            self.vessels,
             row(self.undo, self.redo, self.reset, stretch=2),
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
@@ -206,6 +210,7 @@ class CMUNetPanel(QWidget):
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
+        self.vessels.tools.put_down()
         mask = self.controller.correct.mask_in_hand()
         if mask is not None:
             mask.mode = mode
@@ -233,7 +238,8 @@ class CMUNetPanel(QWidget):
         self.again.setVisible(state.mask_missing)
         for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
-        self.tools.show_mode(state.mode)
+        self.tools.show_mode("" if self.vessels.in_hand else state.mode)
+        self.vessels.refresh()
         self.reset.setEnabled(state.can_reset)
         self.reset.setText(state.reset_text)
         self.mask_shown.setChecked(state.mask_visible)
@@ -302,6 +308,7 @@ class CMUNetPanel(QWidget):
         """Stop work, give back keys; layers stay. Safe to call more than once."""
         self._refresh_soon.stop()
         self._shortcuts.unbind(self._viewer)
+        self.vessels.shut_down()
         self.controller.detach()
 
     def _wake_up(self) -> None:
@@ -310,6 +317,7 @@ class CMUNetPanel(QWidget):
         self.controller.attach()
         self.controller.changed.connect(self._on_changed)
         self._shortcuts = Shortcuts(self._viewer, self.controller, self.threshold.step)
+        self.vessels.wake_up()
         self.refresh()
 
     def showEvent(self, event) -> None:
