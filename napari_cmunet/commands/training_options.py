@@ -137,6 +137,18 @@ def add_finetune(commands) -> None:
     p.add_argument(
         "--events", default="", metavar="FILE|-", help="progress as JSON lines"
     )
+    p.add_argument(
+        "--no-comparison",
+        dest="compare",
+        action="store_false",
+        help="with STUDY: do not measure the new model beside the one in use",
+    )
+    p.add_argument(
+        "--attached",
+        action="store_true",
+        help="with STUDY, for a program that starts this one: a line 'stop' on stdin "
+        "stops and keeps the best, the end of stdin cancels; runs at low priority",
+    )
     for name in ("description", "data", "licence"):
         p.add_argument(f"--{name}", default="", metavar="TEXT", help="for the card")
     p.set_defaults(run=_finetune, usage_error=p.error)
@@ -253,7 +265,14 @@ def _finetune(args: argparse.Namespace) -> int:
     from napari_cmunet.commands import finetune_study
 
     return finetune_study.run(
-        finetune_study.StudyJob(args.study, job, args.name, tuple(args.images))
+        finetune_study.StudyJob(
+            args.study,
+            job,
+            args.name,
+            tuple(args.images),
+            attached=args.attached,
+            compare=args.compare,
+        )
     )
 
 
