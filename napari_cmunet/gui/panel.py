@@ -184,13 +184,13 @@ class CMUNetPanel(QWidget):
         self.undo.clicked.connect(controller.correct.undo)
         self.redo.clicked.connect(controller.correct.redo)
         self.reset.clicked.connect(controller.correct.reset_frame)
-        self.again.clicked.connect(controller.make_mask_again)
+        self.again.clicked.connect(controller.show.make_mask_again)
         self.threshold.grabbed.connect(controller.correct.begin_threshold)
         self.threshold.moved.connect(self._on_threshold)
         self.threshold.released.connect(controller.correct.end_threshold)
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
-        self.prediction_shown.clicked.connect(controller.set_prediction_visible)
+        self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
         self.export.clicked.connect(self.export_mask)
         self.export_one.triggered.connect(self.export_mask)
         self.export_all.triggered.connect(self.export_masks)
@@ -199,7 +199,7 @@ class CMUNetPanel(QWidget):
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.readings):
-            self.controller.activate(self.controller.readings[index])
+            self.controller.show.activate(self.controller.readings[index])
 
     def _on_opening_toggled(self, on: bool) -> None:
         self.controller.pre_segment = on

@@ -130,7 +130,7 @@ def _device(controller: Controller) -> str:
 def _work(controller: Controller) -> dict:
     runner = controller.runner
     # The model may also be loaded ahead of time; nobody waits for that.
-    if controller.schedule.current is None:
+    if controller.schedule.current not in controller.readings:
         return {}
     done, total = runner.progress
     if runner.loading:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from psygnal import Signal
 
 from napari_cmunet.core.threshold import DEFAULT_THRESHOLD, mask_at
 from napari_cmunet.gui.corrections import Corrections, frames_of
@@ -24,6 +25,7 @@ from napari_cmunet.gui.threshold_steps import ThresholdSteps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from napari.layers import Image, Labels, Layer
 
@@ -56,6 +58,9 @@ class Reading:
         Where the mask starts.
     """
 
+    #: Frames of the mask that strokes, undo or the threshold may have changed.
+    touched = Signal(object)
+
     def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
         self.image = image
         self.why_not = why_not(image)
@@ -65,6 +70,10 @@ class Reading:
         self.prediction_was_deleted = False
         self.show_prediction = True
         self.threshold = threshold
+        #: The file, where the program has opened it and not napari.
+        self.file: Path | None = None
+        #: Whether other pixels were put into the image layer.
+        self.image_replaced = False
         self.shape = frame_shape(image) if self.why_not is None else (0, 0, 0)
         self._new_pixels()
 
@@ -75,6 +84,8 @@ class Reading:
         #: The threshold at which each frame's mask was cut.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}
+        #: Frames whose whole mask is the reader's, such as accepted ones, (Y, X) bool.
+        self.own: dict[int, np.ndarray] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
 
@@ -129,14 +140,14 @@ class Reading:
         """Make the layer that shows what the model has found."""
         found = np.zeros(self.shape, np.uint8)
         for frame in self.sources:
-            found[frame] = self._found(frame)
+            found[frame] = self.found(frame)
         self.prediction = make_prediction_layer(self.image, self._as_layer_data(found))
         self.prediction.visible = self.show_prediction
         self.prediction_was_deleted = False
         return self.prediction
 
-    def _found(self, frame: int) -> np.ndarray:
-        # At the model's own threshold: the slider moves the mask, not the prediction.
+    def found(self, frame: int) -> np.ndarray:
+        """What the model has found, at its own threshold, whatever the slider says."""
         return mask_at(self.probability[frame], self.sources[frame].threshold)
 
     def new_mask_layer(self) -> Labels:
@@ -149,6 +160,8 @@ class Reading:
         self.thresholds[:] = self.threshold
         for frame in self.sources:
             self.mask_frame(frame)[...] = self._cut(frame)
+        for frame, pixels in self.own.items():
+            self.mask_frame(frame)[...] = pixels
         self.mask.refresh()
         self._listen(self.mask)
         return self.mask
@@ -174,22 +187,27 @@ class Reading:
         note()
         self.corrections.note_undo()
         self.refresh_mask()
+        self.touched.emit(set(self.corrections.in_history))
 
     def _on_paint(self, event) -> None:
         if event.source is not self.mask:
             return
         self.steps.note_item()
         if self.usable_mask:
-            self.corrections.note_change(
-                frames_of(event.value, self.mask.ndim, self.count)
-            )
+            frames = frames_of(event.value, self.mask.ndim, self.count)
+            self.corrections.note_change(frames)
+            self.touched.emit(frames)
 
     def _on_editable(self, event) -> None:
         if event.source is self.mask and not self.mask.editable:
             self.steps.forget_history()
 
     def forget_mask(self) -> None:
-        """The mask layer is gone."""
+        """The mask layer is gone. What was drawn comes back with the next one."""
+        if self.usable_mask:
+            for frame in self.corrections.in_history:
+                if self.is_corrected(frame):
+                    self.own[frame] = self.mask_frame(frame) != 0
         self.mask = None
         self.mask_was_deleted = True
 
@@ -247,12 +265,14 @@ class Reading:
         layer = self.prediction
         if layer is None or layer.data.shape != self._layer_shape:
             return
-        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self._found(frame)
+        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self.found(frame)
         if frame == shown:
             layer.refresh(extent=False)
 
     def is_corrected(self, frame: int) -> bool:
         """Whether a frame's mask is other than what the program has put there."""
+        if frame in self.own:
+            return True
         mask = self.mask_frame(frame)
         if not self.has_prediction(frame):
             return bool(mask.any())
@@ -297,9 +317,11 @@ class Reading:
         self.steps.forget()
         if self.usable_mask:
             self.corrections.note_change(range(self.count))
+            self.touched.emit(set(range(self.count)))
 
     def on_image_replaced(self) -> None:
         """Another array was put into the image layer."""
+        self.image_replaced = True
         self.why_not = why_not(self.image)
         shape = frame_shape(self.image) if self.why_not is None else (0, 0, 0)
         if shape == self.shape:

@@ -100,7 +100,8 @@ class Shortcuts:
             reading = controller.active
             if reading is not None:
                 layer = reading.prediction
-                controller.set_prediction_visible(layer is None or not layer.visible)
+                visible = layer is not None and layer.visible
+                controller.show.set_prediction_visible(not visible)
 
         def lower(_viewer) -> None:
             step(-1)
