@@ -19,6 +19,7 @@ from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.sections import (
     Column,
+    Fold,
     KeyList,
     NameCombo,
     ToolRow,
@@ -32,6 +33,8 @@ from napari_cmunet.gui.sections import (
     text_label,
 )
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.study.reader import StudyReader
+from napari_cmunet.gui.study.section import StudySection
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 
 if TYPE_CHECKING:
@@ -69,17 +72,18 @@ class CMUNetPanel(QWidget):
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
+        self.study = StudyReader.of(self.controller)
         self._exporting = None
         self._docked = False
         self._shown_once = False
         self._build()
         self._connect()
-        self._shortcuts = Shortcuts(viewer, self.controller, self.threshold.step)
+        self._bind_keys()
         # Many things change at once; the panel is brought up to date once for all.
         self._refresh_soon = QTimer(self)
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
-        self.controller.changed.connect(self._on_changed)
+        self._listen()
         # A window that closes does not close its docks: they are just gone.
         self.destroyed.connect(partial(_let_go, self.controller))
         self.refresh()
@@ -96,7 +100,7 @@ class CMUNetPanel(QWidget):
         self.segment = button(
             "&Segment arteries", "Find the arteries of this image now"
         )
-        self.work = WorkBar()
+        self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -130,9 +134,12 @@ class CMUNetPanel(QWidget):
             "inside",
         )
         self.export_menu = QMenu(self)
+        self.export_labels = self.export_menu.addAction("Accepted masks of the study…")
         self.export_one = self.export_menu.addAction("The mask of this image…")
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
+        self.study_section = StudySection(self.study)
+        self._further = column()
         self.model = ModelSection(self.controller)
         self.keys = KeyList(listed_keys())
         self.notice = text_label(NOT_A_DEVICE)
@@ -145,6 +152,8 @@ class CMUNetPanel(QWidget):
             self.work,
             self.on_opening,
             self.status,
+            heading("Study"),
+            self.study_section,
             heading("Correct the mask"),
             self.again,
             self.tools,
@@ -156,13 +165,12 @@ class CMUNetPanel(QWidget):
                 self.outline,
                 self.prediction_shown,
             ),
+            self._further,
             heading("Export"),
             self.export,
             self.saved,
-            heading("Model"),
-            self.model,
-            heading("Keys"),
-            self.keys,
+            Fold("Model", self.model),
+            Fold("Keys", self.keys, is_open=False),
         )
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
@@ -194,6 +202,13 @@ class CMUNetPanel(QWidget):
         self.export.clicked.connect(self.export_mask)
         self.export_one.triggered.connect(self.export_mask)
         self.export_all.triggered.connect(self.export_masks)
+        self.export_labels.triggered.connect(self.study_section.actions.export)
+        self.model.chosen.connect(self.study.choose_model)
+
+    def add_section(self, title: str, widget: QWidget) -> None:
+        """Put a further section between correcting and exporting."""
+        self._further.addWidget(heading(title))
+        self._further.addWidget(widget)
 
     # -- what the user does ---------------------------------------------------
 
@@ -222,6 +237,8 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
+        self.study.browsing.update_change()
+        self.study_section.refresh()
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
@@ -248,8 +265,12 @@ class CMUNetPanel(QWidget):
         self.saved.setVisible(bool(state.saved))
         _embolden(self.saved, state.unsaved)
         self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        self.export.setEnabled(state.can_export and self._exporting is None)
-        self.export.setMenu(self.export_menu if state.masks > 1 else None)
+        in_study = self.study.study is not None
+        can_export = state.can_export or in_study
+        self.export.setEnabled(can_export and self._exporting is None)
+        self.export.setMenu(self.export_menu if state.masks > 1 or in_study else None)
+        self.export_labels.setVisible(in_study)
+        self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
         self.model.show_devices(state.devices)
@@ -302,15 +323,28 @@ class CMUNetPanel(QWidget):
         """Stop work, give back keys; layers stay. Safe to call more than once."""
         self._refresh_soon.stop()
         self._shortcuts.unbind(self._viewer)
+        if self.controller.attached:
+            self.study.changed.disconnect(self._on_changed)
+            self.study.detach()
         self.controller.detach()
 
     def _wake_up(self) -> None:
         if self.controller.attached:
             return
         self.controller.attach()
-        self.controller.changed.connect(self._on_changed)
-        self._shortcuts = Shortcuts(self._viewer, self.controller, self.threshold.step)
+        self._listen()
+        self.study.attach(self.controller)
+        self._bind_keys()
         self.refresh()
+
+    def _bind_keys(self) -> None:
+        self._shortcuts = Shortcuts(
+            self._viewer, self.controller, self.study, self.threshold.step
+        )
+
+    def _listen(self) -> None:
+        self.controller.changed.connect(self._on_changed)
+        self.study.changed.connect(self._on_changed)
 
     def showEvent(self, event) -> None:
         super().showEvent(event)

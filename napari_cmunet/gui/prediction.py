@@ -121,7 +121,8 @@ Event = EngineReady | FrameReady | Failure
 
 
 @contextmanager
-def _spare_thread() -> Iterator[None]:
+def spare_thread() -> Iterator[None]:
+    """Let another worker start although this one takes long."""
     # The pool has as many threads as the machine has cores. A long job must not
     # keep a short one, such as an export, from starting.
     pool = QThreadPool.globalInstance()
@@ -134,7 +135,7 @@ def _spare_thread() -> Iterator[None]:
 
 def run_job(job: Job) -> Iterator[Event]:
     """Predict the frames of a job, the shown one first. Runs in a worker."""
-    with _spare_thread():
+    with spare_thread():
         try:
             yield from _predict(job)
         except Cancelled:

@@ -159,7 +159,7 @@ class Reading:
         self.steps = ThresholdSteps(self)
         self.thresholds[:] = self.threshold
         for frame in self.sources:
-            self.mask_frame(frame)[...] = self._cut(frame)
+            self.mask_frame(frame)[...] = self.cut(frame)
         for frame, pixels in self.own.items():
             self.mask_frame(frame)[...] = pixels
         self.mask.refresh()
@@ -253,9 +253,9 @@ class Reading:
             return not mine
         self.thresholds[frame] = self.threshold
         if frame in self.corrections.in_history:
-            self._replace(frame, self._cut(frame))
+            self._replace(frame, self.cut(frame))
         else:
-            self.mask_frame(frame)[...] = self._cut(frame)
+            self.mask_frame(frame)[...] = self.cut(frame)
             if frame == shown:
                 self.refresh_mask()
         self.steps.rebase(frame)
@@ -278,9 +278,10 @@ class Reading:
             return bool(mask.any())
         if self.steps.keeps(frame):
             return True
-        return not np.array_equal(mask != 0, self._cut(frame))
+        return not np.array_equal(mask != 0, self.cut(frame))
 
-    def _cut(self, frame: int) -> np.ndarray:
+    def cut(self, frame: int) -> np.ndarray:
+        """The prediction cut at the threshold of a frame."""
         return mask_at(self.probability[frame], self.thresholds[frame])
 
     # -- changes that can be undone -------------------------------------------
@@ -337,7 +338,9 @@ class Reading:
         """Begin at what the model's card recommends, if nothing is cut yet."""
         if not self.sources and not self.corrections.in_history:
             self.threshold = threshold
-            self.thresholds[:] = threshold
+            for frame in range(self.count):
+                if frame not in self.own:
+                    self.thresholds[frame] = threshold
 
     # -- export ---------------------------------------------------------------
 
