@@ -92,6 +92,7 @@ class CMUNetPanel(QWidget):
 
     def _build(self) -> None:
         self.image = NameCombo("The image that is worked on; follows the layer list")
+        self.image_label = labelled("&Image", self.image)
         self.on_opening = check(
             "&Pre-segment on opening",
             "Find the arteries of every image as soon as it is opened",
@@ -147,7 +148,7 @@ class CMUNetPanel(QWidget):
 
         inside = QWidget()
         content = column(
-            row(labelled("&Image", self.image), self.image, stretch=1),
+            row(self.image_label, self.image, stretch=1),
             self.segment,
             self.work,
             self.on_opening,
@@ -244,7 +245,12 @@ class CMUNetPanel(QWidget):
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        self.segment.setVisible(state.show_segment)
+        # In a study images come by themselves, each pre-segmented: less is needed.
+        again = state.segment_text.endswith("again")
+        self.segment.setVisible(state.show_segment and not (state.in_study and again))
+        self.on_opening.setVisible(not state.in_study)
+        for widget in (self.image, self.image_label):
+            widget.setVisible(not state.in_study or len(state.images) > 1)
         self.status.setText(state.status)
         _embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)

@@ -72,6 +72,8 @@ class Reading:
         self.threshold = threshold
         #: The file, where the program has opened it and not napari.
         self.file: Path | None = None
+        #: Whether it is an image of the open study.
+        self.in_study = False
         #: Whether other pixels were put into the image layer.
         self.image_replaced = False
         self.shape = frame_shape(image) if self.why_not is None else (0, 0, 0)
@@ -138,13 +140,21 @@ class Reading:
 
     def new_prediction_layer(self) -> Labels:
         """Make the layer that shows what the model has found."""
-        found = np.zeros(self.shape, np.uint8)
-        for frame in self.sources:
-            found[frame] = self.found(frame)
-        self.prediction = make_prediction_layer(self.image, self._as_layer_data(found))
+        self.prediction = make_prediction_layer(self.image, self.prediction_pixels())
         self.prediction.visible = self.show_prediction
         self.prediction_was_deleted = False
         return self.prediction
+
+    def prediction_pixels(self) -> np.ndarray:
+        """What has been found in all frames, of the image layer's shape."""
+        found = np.zeros(self.shape, np.uint8)
+        for frame in self.sources:
+            found[frame] = self.found(frame)
+        return self._as_layer_data(found)
+
+    def blank(self) -> np.ndarray:
+        """A mask without artery, of the image layer's shape."""
+        return self._as_layer_data(np.zeros(self.shape, np.uint8))
 
     def found(self, frame: int) -> np.ndarray:
         """What the model has found, at its own threshold, whatever the slider says."""
@@ -152,8 +162,12 @@ class Reading:
 
     def new_mask_layer(self) -> Labels:
         """Make a fresh mask, cut from whatever has been predicted."""
-        blank = np.zeros(self.shape, np.uint8)
-        self.mask = make_mask_layer(self.image, self._as_layer_data(blank))
+        self.start_mask(make_mask_layer(self.image, self.blank()))
+        return self.mask
+
+    def start_mask(self, mask: Labels) -> None:
+        """Take a blank layer for the mask, and cut it from what has been predicted."""
+        self.mask = mask
         self.mask_was_deleted = False
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
@@ -163,8 +177,7 @@ class Reading:
         for frame, pixels in self.own.items():
             self.mask_frame(frame)[...] = pixels
         self.mask.refresh()
-        self._listen(self.mask)
-        return self.mask
+        self._listen(mask)
 
     def _listen(self, mask: Labels) -> None:
         # Not through the controller: strokes count while the panel is closed, too.
@@ -182,6 +195,14 @@ class Reading:
             self._after_undo(self.steps.note_redo)
 
         mask.undo, mask.redo = undo_and_tell, redo_and_tell
+
+    def release(self) -> None:
+        """Let go of the overlays, which are another image's from now on."""
+        if self.mask is not None:
+            self.mask.events.paint.disconnect(self._on_paint)
+            self.mask.events.editable.disconnect(self._on_editable)
+            del self.mask.undo, self.mask.redo  # napari's own again
+        self.prediction = self.mask = None
 
     def _after_undo(self, note: Callable[[], None]) -> None:
         note()

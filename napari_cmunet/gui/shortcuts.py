@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.study.reader import StudyReader
 
 MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
-# Also free where a Shapes layer is selected, but for R, which draws boxes there, too.
+# Keep, Next, Without, Unsure: free in every layer. R draws boxes in Shapes layers, too.
 STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY = (
-    "C",
-    "Shift+C",
+    "K",
+    "Shift+K",
     "N",
     "Shift+N",
-    "K",
-    "Q",
+    "W",
+    "U",
     "R",
 )
 OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
@@ -36,10 +36,10 @@ OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
 # What the panel lists: napari's own actions by name, so that keys which the user has
 # changed in Preferences are shown as they are, and keys that are as written here.
 _LISTED = (
-    ((ACCEPT,), "accept: the mask is a label"),
+    ((ACCEPT,), "accept: keep the mask as label"),
     ((NEXT, PREVIOUS), "next without label / previous"),
-    ((SKIP,), "skip the image"),
-    ((FLAG,), "flag the image"),
+    ((SKIP,), "go on without this image"),
+    ((FLAG,), "unsure: flag the image"),
     ((TAKE_BACK,), "take the label back"),
     ((BOX_KEY,), "box around what was reviewed"),
     (("napari:activate_labels_paint_mode",), "paint artery"),

@@ -10,6 +10,7 @@ from napari_cmunet.gui.overlays import (
     set_visible,
     show_alone,
 )
+from napari_cmunet.gui.reusing import can_reuse, reuse_layers
 from napari_cmunet.gui.viewer_link import follow_layers, leave_layers
 
 if TYPE_CHECKING:
@@ -93,6 +94,28 @@ class Showing:
                 self.add_mask(reading)
             self.add_prediction(reading)
         show_alone(controller.viewer, controller.readings, reading)
+
+    def replace(self, former: Reading, reading: Reading) -> None:
+        """Show an image in the place of another, which is closed.
+
+        The layers stay where they can and get the new image's pixels: to remove and add
+        some takes napari the better part of a second.
+        """
+        controller = self._controller
+        if not can_reuse(controller.viewer, former, reading):
+            self.open(reading)
+            self.close(former)
+            return
+        controller.schedule.remove(former)
+        leave_layers(controller, *former.layers())
+        reuse_layers(former, reading)
+        controller.readings[controller.readings.index(former)] = reading
+        follow_layers(controller, *reading.layers())
+        if reading.prediction is not None:
+            reading.prediction.editable = False
+        controller.active = reading
+        show_alone(controller.viewer, controller.readings, reading)
+        controller.changed.emit()
 
     def close(self, reading: Reading) -> None:
         """Take an image and its overlays out of the viewer."""

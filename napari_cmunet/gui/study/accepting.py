@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.gui.study.notice import Notice, Way
+from napari_cmunet.gui.study import notices
+from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.overview import look_at
 from napari_cmunet.io.labels import Label
 
@@ -91,7 +92,8 @@ class Accepting:
         opened.reading.steps.bring_up_to_date(frame)
         mask = opened.mask(frame)
         if not mask.any() and not empty:
-            self._ask_about_empty()
+            accept = partial(self.accept, empty=True)
+            reader.tell(notices.mask_is_empty(accept, reader.dismiss))
             return
         reviewed = browsing.area.reviewed(frame, mask)
         reader.dismiss("accept")
@@ -119,24 +121,6 @@ class Accepting:
         reader.writer.wait_for(future, _WAIT_SECONDS)
         reader.changed.emit()
 
-    def _ask_about_empty(self) -> None:
-        reader = self._reader
-
-        def accept() -> None:
-            reader.dismiss()
-            self.accept(empty=True)
-
-        reader.tell(
-            Notice(
-                "The mask is empty. Is there no artery in this frame?",
-                (
-                    Way("No artery: accept", "The empty mask is the label", accept),
-                    Way("Go on correcting", "Accept nothing yet", reader.dismiss),
-                ),
-                about="accept",
-            )
-        )
-
     def _on_accepted(self, opened: OpenImage, label: Label, result: Any) -> None:
         accepted, self.seconds, change = result
         key = (accepted.image, accepted.frame)
@@ -157,28 +141,9 @@ class Accepting:
         if browsing.current is opened and browsing.keeper is not None:
             browsing.keeper.note({frame})
 
-        def again() -> None:
-            reader.dismiss()
-            self.accept()
-
         folder = reader.study.folder if reader.study is not None else None
-        ways = (Way("Try again", "Accept once more", again),)
-        if folder is not None:
-            ways += (
-                Way(
-                    "Open the study again",
-                    "Close it and open it anew, from the disk",
-                    partial(reader.open, folder),
-                ),
-            )
-        reader.tell(
-            Notice(
-                f"Not accepted: {problem} The mask is still in the window.",
-                ways,
-                about="accept",
-                serious=True,
-            )
-        )
+        reopen = partial(reader.open, folder) if folder is not None else reader.dismiss
+        reader.tell(notices.not_accepted(problem, self.accept, reopen))
 
     def take_back(self) -> None:
         """Let the shown frame's label count no more; the mask stays to be corrected.

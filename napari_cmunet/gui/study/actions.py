@@ -10,13 +10,13 @@ from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import source_file
+from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.export_labels import ExportLabelsDialog, export_labels
 from napari_cmunet.gui.study.new_study_dialog import (
     NewStudyDialog,
     free_folder,
     suggested_folder,
 )
-from napari_cmunet.gui.study.notice import Notice, Way
 from napari_cmunet.study.recent import recent_studies
 from napari_cmunet.study.session import is_study
 
@@ -59,42 +59,23 @@ class StudyActions:
         if is_study(folder):
             self._reader.open(folder)
         elif is_study(suggested):
-            self._reader.tell(self._has_one(folder, suggested))
+            self._reader.tell(
+                notices.study_beside(
+                    suggested.name,
+                    open_it=lambda: self._reader.open(suggested),
+                    make=lambda: self._make([folder], free_folder(suggested)),
+                    close=self._reader.dismiss,
+                )
+            )
         else:
             self._make([folder], suggested)
-
-    def _has_one(self, folder: Path, study: Path) -> Notice:
-        def open_it() -> None:
-            self._reader.dismiss()
-            self._reader.open(study)
-
-        def make_another() -> None:
-            self._reader.dismiss()
-            self._make([folder], free_folder(study))
-
-        return Notice(
-            f"There is a study of this folder already: {study.name}.",
-            (
-                Way("Open it", "Go on where you left off", open_it),
-                Way("Make another one…", "Begin anew; that one stays", make_another),
-                Way("Close", "Do nothing", self._reader.dismiss),
-            ),
-            about="opening",
-        )
 
     def use_open_images(self) -> None:
         """Make a study of the images that are open now."""
         files = [source_file(r) for r in self._reader.controller.readings]
         inputs = [path for path in files if path is not None and path.exists()]
         if not inputs:
-            self._reader.tell(
-                Notice(
-                    "The open images come from no file, so a study cannot refer to "
-                    "them. Save them as TIFF and open that, or choose a folder.",
-                    (Way("Close", "Do nothing", self._reader.dismiss),),
-                    about="opening",
-                )
-            )
+            self._reader.tell(notices.no_files(self._reader.dismiss))
             return
         inputs = list(dict.fromkeys(inputs))
         self._make(inputs, suggested_folder(inputs, self._working_folder()))

@@ -10,19 +10,19 @@ from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.long_job import LongJob, Outcome
+from napari_cmunet.gui.study import notices
+from napari_cmunet.gui.study.ahead import Ahead
 from napari_cmunet.gui.study.draft_keeper import DraftKeeper
 from napari_cmunet.gui.study.loading import LoadedImage, load_image
 from napari_cmunet.gui.study.model_change import ModelChange
-from napari_cmunet.gui.study.notice import Notice, Way
+from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.open_image import OpenImage
 from napari_cmunet.gui.study.reviewed_area import ReviewedArea
-from napari_cmunet.study.errors import ImageMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.prediction import ModelChoice
     from napari_cmunet.gui.reading import Reading
     from napari_cmunet.gui.study.reader import StudyReader
 
@@ -45,8 +45,7 @@ class Browsing:
         self.opening: str | None = None
         # Where Next goes on from, if that image could not be opened.
         self._stuck: str | None = None
-        self._ahead: OpenImage | None = None
-        self._ahead_by: ModelChoice | None = None  # what it is predicted with
+        self._ahead = Ahead(reader, self._opened_ahead)
         self._loading: LongJob | None = None
         self._wanted = 0
 
@@ -138,35 +137,20 @@ class Browsing:
         self.opening = None
         problem = next(iter(self.keeper.problems.values()))
         self._reader.tell(
-            Notice(
-                f"Your corrections to this image cannot be saved: {problem}",
-                (
-                    Way("Try again", "Save them, then go on", self._again(then)),
-                    Way(
-                        "Leave without them",
-                        "Go on; the corrections since the last acceptance are lost",
-                        self._without(then),
-                    ),
-                    Way("Stay", "Stay with this image", self._reader.dismiss),
-                ),
-                about="draft",
-                serious=True,
+            notices.not_saved(
+                problem,
+                again=self._after_dismissing(partial(self.leave, then)),
+                without=self._after_dismissing(then),
+                stay=self._reader.dismiss,
             )
         )
 
-    def _again(self, then: Callable[[], None]) -> Callable[[], None]:
-        def act() -> None:
+    def _after_dismissing(self, act: Callable[[], None]) -> Callable[[], None]:
+        def after() -> None:
             self._reader.dismiss()
-            self.leave(then)
+            act()
 
-        return act
-
-    def _without(self, then: Callable[[], None]) -> Callable[[], None]:
-        def act() -> None:
-            self._reader.dismiss()
-            then()
-
-        return act
+        return after
 
     # -- opening --------------------------------------------------------------
 
@@ -175,15 +159,10 @@ class Browsing:
         if study is None or wanted != self._wanted:
             return
         self.opening = image
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.id == image:
-            if self._ahead_by != self._controller.choice:
-                ahead.reading.start_over()
-                ahead.reading.sources.clear()
-            self._show(ahead, frame)
+        ready = self._ahead.take(image)
+        if ready is not None:
+            self._show(ready, frame)
             return
-        if ahead is not None:
-            self._controller.schedule.remove(ahead.reading)
         if self._loading is not None:
             self._loading.cancel()
         self._loading = LongJob(
@@ -208,6 +187,10 @@ class Browsing:
     def _opened(self, loaded: LoadedImage) -> OpenImage:
         name = self._reader.overview.name(loaded.id)
         return OpenImage(loaded, name, self._adopted(loaded))
+
+    def _opened_ahead(self, loaded: LoadedImage) -> OpenImage | None:
+        busy = self.opening is not None or self._adopted(loaded) is not None
+        return None if busy else self._opened(loaded)
 
     def _adopted(self, loaded: LoadedImage) -> Reading | None:
         """An image that the reader has opened already, perhaps corrected."""
@@ -236,7 +219,14 @@ class Browsing:
         self.keeper.note(reading.corrections.in_history)
         if controller.schedule.current is reading:
             controller.schedule.remove(reading)
-        controller.show.open(reading)
+        if former is not None and former.own_layers and opened.own_layers:
+            controller.show.replace(former.reading, reading)
+            former.reading.in_study = False
+        else:
+            controller.show.open(reading)
+            if former is not None:
+                # The new image is seen first; then the old one goes, a moment later.
+                QTimer.singleShot(0, partial(self._close, former))
         if former is None or former.reading.shape[1:] != reading.shape[1:]:
             controller.viewer.reset_view()
         frame = opened.first_frame(frame)
@@ -248,10 +238,7 @@ class Browsing:
         self._reader.say(" ".join(opened.problems))
         study = self._reader.study
         self._reader.writer.submit(partial(study.remember_position, opened.id, frame))
-        # The new image is seen first; then the old one goes, a moment later.
-        if former is not None:
-            QTimer.singleShot(0, partial(self._close, former))
-        self._plan_ahead()
+        self._ahead.plan(opened.id)
 
     def _show_frame(self, reading: Reading, frame: int) -> None:
         if reading.is_cine:
@@ -263,6 +250,7 @@ class Browsing:
         """Take an image's layers away, those that the program has added."""
         if opened is self.current or self._controller.viewer is None:
             return
+        opened.reading.in_study = False
         if opened.own_layers:
             self._controller.show.close(opened.reading)
 
@@ -278,56 +266,12 @@ class Browsing:
     def put_away(self) -> None:
         """The study is closed: its image goes out of the viewer."""
         self._wanted += 1
-        self._forget_ahead()
+        self._ahead.forget()
         self._take_away_extras()
         former, self.current = self.current, None
         self.opening = self._stuck = None
         if former is not None:
             self._close(former)
-
-    # -- the next one, ahead --------------------------------------------------
-
-    def _plan_ahead(self) -> None:
-        study, after = self._reader.study, self.current.id
-        self._reader.writer.submit(
-            lambda: study.next_unlabelled(after), self._on_planned
-        )
-
-    def _on_planned(self, image: str | None) -> None:
-        study, current = self._reader.study, self.current
-        if image is None or study is None or current is None or image == current.id:
-            return
-        if self._ahead is not None and self._ahead.id == image:
-            return
-        self._forget_ahead()
-        LongJob(
-            "Reading the next image",
-            lambda _, __: load_image(study, image),
-            partial(self._on_ahead, current),
-        ).start()
-
-    def _on_ahead(self, current: OpenImage, outcome: Outcome) -> None:
-        # An error is told when the image is really opened.
-        if outcome.result is None or self.current is not current:
-            return
-        if self.opening is not None or self._adopted(outcome.result) is not None:
-            return
-        self._ahead = self._opened(outcome.result)
-        self._predict_ahead()
-
-    def _predict_ahead(self) -> None:
-        ahead, controller = self._ahead, self._controller
-        if ahead is None or not controller.pre_segment or not controller.attached:
-            return
-        self._ahead_by = controller.choice
-        if ahead.reading.why_not is None:
-            controller.schedule.add(ahead.reading, only=ahead.first_frame())
-            controller.go_on()
-
-    def _forget_ahead(self) -> None:
-        if self._ahead is not None:
-            self._controller.schedule.remove(self._ahead.reading)
-            self._ahead = None
 
     # -- another model --------------------------------------------------------
 
@@ -335,11 +279,6 @@ class Browsing:
         """Predict with another model from now on; see StudyReader."""
         controller = self._controller
         controller.set_choice(model=model)
-        if self._ahead is not None:
-            reading = self._ahead.reading
-            controller.schedule.remove(reading)
-            reading.start_over()
-            reading.sources.clear()
         opened = self.current
         if predict_again and opened is not None and opened.reading.sources:
             self.hide_change()
@@ -348,7 +287,7 @@ class Browsing:
             opened.reading.start_over()
             controller.schedule.add(opened.reading, first=True)
             controller.go_on()
-        self._predict_ahead()
+        self._ahead.on_model()
         self._reader.changed.emit()
 
     def update_change(self) -> None:
@@ -407,28 +346,13 @@ class Browsing:
         self._reader.tell(Notice(problem, serious=True))
 
     def _cannot_open(self, image: str, error: Exception) -> Notice:
-        name = self._reader.overview.name(image)
-        ways = (
-            Way("Next image", "Open the next one without a label", self._next_one),
-            Way("Try again", "Open this one again", self.retry),
+        return notices.image_not_opened(
+            self._reader.overview.name(image),
+            error,
+            show=self._reader.ask_for_images,
+            go_on=self._after_dismissing(self.next),
+            again=self.retry,
         )
-        text = f"{name} cannot be opened. {error}"
-        if isinstance(error, ImageMissingError):
-            text = (
-                f"{name} is not where the study looks for it. Connect its disk, or "
-                "show the folder that it is in now."
-            )
-            show = Way(
-                "Show the folder…",
-                "Choose the folder of the images, or one above it",
-                self._reader.ask_for_images,
-            )
-            ways = (show, *ways)
-        return Notice(text, ways, about="image", serious=True)
-
-    def _next_one(self) -> None:
-        self._reader.dismiss()
-        self.next()
 
     # -- with and without a panel ---------------------------------------------
 
@@ -436,7 +360,7 @@ class Browsing:
         """The panel is closed; the layers stay."""
         self._wanted += 1
         self.opening = None
-        self._forget_ahead()
+        self._ahead.forget()
         if self.keeper is not None:
             self.keeper.flush()
 
@@ -447,7 +371,7 @@ class Browsing:
         else:
             if self.is_shown:
                 self._controller.active = self.current.reading
-            self._plan_ahead()
+            self._ahead.plan(self.current.id)
 
     def let_go(self) -> None:
         """The window closes: hand over what is left to save."""

@@ -42,6 +42,7 @@ class OpenImage:
         self.own_layers = reading is None
         self.reading = reading or Reading(_image_layer(loaded, name))
         self.reading.file = loaded.path
+        self.reading.in_study = True
         self.labels: dict[int, Label] = dict(loaded.labels)
         self.drafts: dict[int, Label] = dict(loaded.drafts)
         self.origins: dict[int, Provenance] = {}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from napari_cmunet.study.patients import PatientRule
 
 _SEPARATORS = ("_", "-", " ")
+_MOST_IMAGES = 8
+"""More images of each patient, in the mean, are not believed at first."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,28 @@ class PatientChoice:
         None: each image is another patient.
     result : str
         What it comes to with these images.
+    patients : int
     """
 
     text: str
     rule: PatientRule | None
     result: str
+    patients: int = 0
 
 
 def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
     """Ways that make sense for these files, the likeliest first.
 
-    A rule makes sense if it puts some images together and not all of them.
+    A rule makes sense if it puts some images together and not all of them. Of several,
+    the one that puts most together comes first, since two patients taken for one do no
+    harm; but hardly any patient has more than some images.
     """
     paths = [PurePosixPath(file.relative.as_posix()) for file in files]
     offered: list[PatientChoice] = []
     ways = [("One folder for each patient", by_folder(1))]
     ways += [
         (f"File names up to the {_ORDINAL[n]} “{sep}”", by_prefix(sep, n))
-        for n in (3, 2, 1)
+        for n in (1, 2, 3)
         for sep in _SEPARATORS
     ]
     seen: set[tuple[str | None, ...]] = set()
@@ -58,8 +64,12 @@ def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
         if patients in seen or not 1 < together < len(paths):
             continue
         seen.add(patients)
-        offered.append(PatientChoice(text, rule, result_of(rule, paths)))
-    alone = PatientChoice("Each image is another patient", None, result_of(None, paths))
+        offered.append(PatientChoice(text, rule, result_of(rule, paths), together))
+    few = len(paths) / _MOST_IMAGES
+    offered.sort(key=lambda choice: (choice.patients < few, choice.patients))
+    alone = PatientChoice(
+        "Each image is another patient", None, result_of(None, paths), len(paths)
+    )
     return [*offered, alone]
 
 

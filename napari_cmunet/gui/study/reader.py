@@ -16,9 +16,10 @@ from psygnal import Signal
 from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.long_job import LongJob, Outcome
+from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.accepting import Accepting
 from napari_cmunet.gui.study.browsing import Browsing
-from napari_cmunet.gui.study.notice import Notice, Way
+from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.opening_job import (
     NewStudy,
     OpenedStudy,
@@ -28,7 +29,6 @@ from napari_cmunet.gui.study.opening_job import (
 )
 from napari_cmunet.gui.study.overview import Change, Overview, look
 from napari_cmunet.gui.study.writer import StudyWriter
-from napari_cmunet.study.errors import StudyDamagedError, StudyLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +151,7 @@ class StudyReader:
 
     def _on_opened(self, folder: Path, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self.tell(_cannot_open(self, folder, outcome.error))
+            self.tell(notices.study_not_opened(self, folder, outcome.error))
         if outcome.result is None:
             return
         found: OpenedStudy = outcome.result
@@ -166,7 +166,7 @@ class StudyReader:
         self.opened.emit(found.study)
         if found.missing:
             count = len(found.overview.ids)
-            self.tell(_images_missing(self, len(found.missing), count))
+            self.tell(notices.images_missing(self, len(found.missing), count))
         if found.first is not None:
             self.browsing.go(*found.first)
         self.changed.emit()
@@ -232,7 +232,8 @@ class StudyReader:
         self.missing = result.missing
         if result.missing:
             count = len(self.overview.ids)
-            self.tell(_images_missing(self, len(result.missing), count, result.found))
+            missing = len(result.missing)
+            self.tell(notices.images_missing(self, missing, count, result.found))
         else:
             self.notice = None
             self.say(f"All images were found: {result.found} in that folder.")
@@ -327,52 +328,3 @@ class StudyReader:
 def _shut(reader: weakref.ref[StudyReader]) -> None:
     if (found := reader()) is not None:
         found.shut()
-
-
-def _cannot_open(reader: StudyReader, folder: Path, error: Exception) -> Notice:
-    ways: tuple[Way, ...] = ()
-    if isinstance(error, StudyLockedError):
-        ways = (
-            Way(
-                "Open for reading",
-                "Look at the study; nothing can be changed",
-                partial(reader.open, folder, read_only=True),
-            ),
-            Way(
-                "Take over",
-                "Work on it here. The other window can then write nothing more; what "
-                "was accepted there is safe",
-                partial(reader.open, folder, take_over=True),
-            ),
-        )
-    elif isinstance(error, StudyDamagedError):
-        ways = (
-            Way(
-                "Save what can be saved",
-                "Keep the damaged file under another name and open the rest",
-                partial(reader.open, folder, salvage=True),
-            ),
-        )
-    close = Way("Close", "Do nothing", reader.dismiss)
-    return Notice(str(error), (*ways, close), about="opening", serious=True)
-
-
-def _images_missing(
-    reader: StudyReader, missing: int, count: int, found: int = 0
-) -> Notice:
-    begin = f"{found} images were found there. " if found else ""
-    which = "An image is" if missing == 1 else f"{missing} of {count} images are"
-    return Notice(
-        f"{begin}{which} not where the study looks for them. Connect the disk, or show "
-        "the folder that they are in now.",
-        (
-            Way(
-                "Show the folder…",
-                "Choose the folder of the images, or one above it",
-                reader.ask_for_images,
-            ),
-            Way("Later", "Go on with the images that are there", reader.dismiss),
-        ),
-        about="missing",
-        serious=True,
-    )

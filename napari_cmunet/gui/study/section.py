@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMenu,
     QProgressBar,
-    QStackedWidget,
     QWidget,
 )
 from superqt import QElidingLabel
@@ -56,11 +55,13 @@ class StudySection(QWidget):
         self.message = text_label()
         self.start = StartPage()
         self.page = StudyPage(reader)
-        self.pages = QStackedWidget()
-        self.pages.addWidget(self.start)
-        self.pages.addWidget(self.page)
         layout = column(
-            self.notice, self.work_text, self.work, self.pages, self.message
+            self.notice,
+            self.work_text,
+            self.work,
+            self.start,
+            self.page,
+            self.message,
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
@@ -101,12 +102,8 @@ class StudySection(QWidget):
         self.message.setVisible(bool(state.message))
         self.start.setEnabled(not state.busy)
         self.start.these.setEnabled(bool(self._reader.controller.readings))
-        page = self.page if state.is_open else self.start
-        if self.pages.currentWidget() is not page:
-            self.pages.setCurrentWidget(page)
-        # A stack is as high as its highest page unless the others step back.
-        for each in (self.start, self.page):
-            each.setVisible(each is page)
+        self.start.setVisible(not state.is_open)
+        self.page.setVisible(state.is_open)
         if state.is_open:
             self.page.show_state(state)
 
@@ -151,27 +148,28 @@ class StudyPage(QWidget):
         self.name = QElidingLabel()
         self.accept = button(
             "&Accept",
-            "The mask counts as a label from now on, and is on the disk at once (C)",
+            "The mask counts as a label from now on, and is on the disk at once (K)",
         )
         self.accept.setMinimumHeight(34)
         font = self.accept.font()
         font.setBold(True)
         self.accept.setFont(font)
         self.label = text_label()
-        self.label.setMinimumHeight(2 * self.label.fontMetrics().lineSpacing())
         self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.previous = button("Pre&vious", "The image before this one (Shift+N)")
-        self.next = button("Ne&xt", "The next image without a label, pre-segmented (N)")
-        self.skip = button("S&kip", "Leave this image out and go on (K)")
-        self.flag = button("F&lag", "Mark this image for a second look (Q)")
+        self.next = button(
+            "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
+        )
+        self.skip = button("S&kip", "Leave this image out and go on (W)")
+        self.flag = button("F&lag", "Mark this image for a second look (U)")
         self.back = button(
             "Take &back",
-            "The label of this frame counts no more; the mask stays (Shift+C)",
+            "The label of this frame counts no more; the mask stays (Shift+K)",
         )
         self.skip.setCheckable(True)
         self.flag.setCheckable(True)
         self.box = button(
-            "&Box", "Draw a box: only what is inside, and what you paint, counts (R)"
+            "Box", "Draw a box: only what is inside, and what you paint, counts (R)"
         )
         self.lasso = button(
             "Lasso",
@@ -249,9 +247,11 @@ class StudyPage(QWidget):
         self.progress.setText(state.progress)
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(state.name)
-        self.accept.setText(f"{state.accept_text}   [C]")
+        self.accept.setText(f"{state.accept_text}   [K]")
         self.accept.setEnabled(state.can_accept)
         self.label.setText(state.label)
+        # Room for two lines, so that the buttons below stay where they are.
+        self.label.setMinimumHeight(2 * self.label.fontMetrics().lineSpacing())
         font = self.label.font()
         font.setBold(state.saved)
         self.label.setFont(font)
@@ -264,7 +264,7 @@ class StudyPage(QWidget):
         self.flag.setText("F&lagged" if state.flagged else "F&lag")
         self.skip.setText("S&kipped" if state.skipped else "S&kip")
         self.back.setEnabled(state.can_take_back)
-        self.part.setText("A part" if state.is_part else "All of it")
+        self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):
             widget.setEnabled(state.can_draw)
         self.whole.setEnabled(state.is_part)
