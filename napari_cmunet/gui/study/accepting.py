@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cmunet.study.labelling import Accepted
     from napari_cmunet.study.labels import Key
 
-_WAIT_SECONDS = 0.04
+WAIT_SECONDS = 0.04
 """How long an acceptance may hold up the window, so that it is on the disk before the
 key comes up. Where a disk is slower, the window goes on and says that it is saving."""
 
@@ -118,7 +118,7 @@ class Accepting:
             partial(self._on_accepted, opened, label),
             partial(self._on_refused, opened, frame),
         )
-        reader.writer.wait_for(future, _WAIT_SECONDS)
+        reader.writer.wait_for(future, WAIT_SECONDS)
         reader.changed.emit()
 
     def _on_accepted(self, opened: OpenImage, label: Label, result: Any) -> None:
