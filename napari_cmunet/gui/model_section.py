@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 from superqt.utils import signals_blocked
 
@@ -26,6 +27,9 @@ DEVICE_TEXT = {
 
 class ModelSection(QWidget):
     """Combos for model and device, with a line about each."""
+
+    #: A model was chosen; its name or folder.
+    chosen = Signal(str)
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -77,6 +81,7 @@ class ModelSection(QWidget):
         self._controller.set_choice(model=model)
         save_preference("model", model)
         self._tell_about()
+        self.chosen.emit(model)
 
     def _tell_about(self) -> None:
         card = self._cards.get(self.model.currentData())

@@ -19,6 +19,7 @@ from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.sections import (
     Column,
+    Fold,
     KeyList,
     NameCombo,
     ToolRow,
@@ -32,6 +33,8 @@ from napari_cmunet.gui.sections import (
     text_label,
 )
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.study.reader import StudyReader
+from napari_cmunet.gui.study.section import StudySection
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
 from napari_cmunet.gui.vessel_tools.section import VesselSection
@@ -71,17 +74,18 @@ class CMUNetPanel(QWidget):
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
+        self.study = StudyReader.of(self.controller)
         self._exporting = None
         self._docked = False
         self._shown_once = False
         self._build()
         self._connect()
-        self._shortcuts = Shortcuts(viewer, self.controller, self.threshold.step)
+        self._bind_keys()
         # Many things change at once; the panel is brought up to date once for all.
         self._refresh_soon = QTimer(self)
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
-        self.controller.changed.connect(self._on_changed)
+        self._listen()
         # A window that closes does not close its docks: they are just gone.
         self.destroyed.connect(partial(_let_go, self.controller))
         self.refresh()
@@ -90,6 +94,7 @@ class CMUNetPanel(QWidget):
 
     def _build(self) -> None:
         self.image = NameCombo("The image that is worked on; follows the layer list")
+        self.image_label = labelled("&Image", self.image)
         self.on_opening = check(
             "&Pre-segment on opening",
             "Find the arteries of every image as soon as it is opened",
@@ -98,7 +103,7 @@ class CMUNetPanel(QWidget):
         self.segment = button(
             "&Segment arteries", "Find the arteries of this image now"
         )
-        self.work = WorkBar()
+        self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -133,9 +138,12 @@ class CMUNetPanel(QWidget):
             "inside",
         )
         self.export_menu = QMenu(self)
+        self.export_labels = self.export_menu.addAction("Accepted masks of the study…")
         self.export_one = self.export_menu.addAction("The mask of this image…")
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
+        self.study_section = StudySection(self.study)
+        self._further = column()
         self.model = ModelSection(self.controller)
         self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
@@ -143,11 +151,13 @@ class CMUNetPanel(QWidget):
 
         inside = QWidget()
         content = column(
-            row(labelled("&Image", self.image), self.image, stretch=1),
+            row(self.image_label, self.image, stretch=1),
             self.segment,
             self.work,
             self.on_opening,
             self.status,
+            heading("Study"),
+            self.study_section,
             heading("Correct the mask"),
             self.again,
             self.tools,
@@ -160,13 +170,12 @@ class CMUNetPanel(QWidget):
                 self.outline,
                 self.prediction_shown,
             ),
+            self._further,
             heading("Export"),
             self.export,
             self.saved,
-            heading("Model"),
-            self.model,
-            heading("Keys"),
-            self.keys,
+            Fold("Model", self.model),
+            Fold("Keys", self.keys, is_open=False),
         )
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
@@ -188,22 +197,29 @@ class CMUNetPanel(QWidget):
         self.undo.clicked.connect(controller.correct.undo)
         self.redo.clicked.connect(controller.correct.redo)
         self.reset.clicked.connect(controller.correct.reset_frame)
-        self.again.clicked.connect(controller.make_mask_again)
+        self.again.clicked.connect(controller.show.make_mask_again)
         self.threshold.grabbed.connect(controller.correct.begin_threshold)
         self.threshold.moved.connect(self._on_threshold)
         self.threshold.released.connect(controller.correct.end_threshold)
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
-        self.prediction_shown.clicked.connect(controller.set_prediction_visible)
+        self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
         self.export.clicked.connect(self.export_mask)
         self.export_one.triggered.connect(self.export_mask)
         self.export_all.triggered.connect(self.export_masks)
+        self.export_labels.triggered.connect(self.study_section.actions.export)
+        self.model.chosen.connect(self.study.choose_model)
+
+    def add_section(self, title: str, widget: QWidget) -> None:
+        """Put a further section between correcting and exporting."""
+        self._further.addWidget(heading(title))
+        self._further.addWidget(widget)
 
     # -- what the user does ---------------------------------------------------
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.readings):
-            self.controller.activate(self.controller.readings[index])
+            self.controller.show.activate(self.controller.readings[index])
 
     def _on_opening_toggled(self, on: bool) -> None:
         self.controller.pre_segment = on
@@ -227,12 +243,19 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
+        self.study.browsing.update_change()
+        self.study_section.refresh()
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        self.segment.setVisible(state.show_segment)
+        # In a study images come by themselves, each pre-segmented: less is needed.
+        again = state.segment_text.endswith("again")
+        self.segment.setVisible(state.show_segment and not (state.in_study and again))
+        self.on_opening.setVisible(not state.in_study)
+        for widget in (self.image, self.image_label):
+            widget.setVisible(not state.in_study or len(state.images) > 1)
         self.status.setText(state.status)
         _embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
@@ -254,8 +277,12 @@ class CMUNetPanel(QWidget):
         self.saved.setVisible(bool(state.saved))
         _embolden(self.saved, state.unsaved)
         self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        self.export.setEnabled(state.can_export and self._exporting is None)
-        self.export.setMenu(self.export_menu if state.masks > 1 else None)
+        in_study = self.study.study is not None
+        can_export = state.can_export or in_study
+        self.export.setEnabled(can_export and self._exporting is None)
+        self.export.setMenu(self.export_menu if state.masks > 1 or in_study else None)
+        self.export_labels.setVisible(in_study)
+        self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
         self.model.show_devices(state.devices)
@@ -309,16 +336,29 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.stop()
         self._shortcuts.unbind(self._viewer)
         self.vessels.shut_down()
+        if self.controller.attached:
+            self.study.changed.disconnect(self._on_changed)
+            self.study.detach()
         self.controller.detach()
 
     def _wake_up(self) -> None:
         if self.controller.attached:
             return
         self.controller.attach()
-        self.controller.changed.connect(self._on_changed)
-        self._shortcuts = Shortcuts(self._viewer, self.controller, self.threshold.step)
+        self._listen()
+        self.study.attach(self.controller)
+        self._bind_keys()
         self.vessels.wake_up()
         self.refresh()
+
+    def _bind_keys(self) -> None:
+        self._shortcuts = Shortcuts(
+            self._viewer, self.controller, self.study, self.threshold.step
+        )
+
+    def _listen(self) -> None:
+        self.controller.changed.connect(self._on_changed)
+        self.study.changed.connect(self._on_changed)
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
