@@ -36,6 +36,7 @@ from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.study.reader import StudyReader
 from napari_cmunet.gui.study.section import StudySection
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
 from napari_cmunet.gui.vessel_tools.section import VesselSection
 
@@ -143,7 +144,8 @@ class CMUNetPanel(QWidget):
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
         self.study_section = StudySection(self.study)
-        self._further = column()
+        self.finetune = FinetuneSection()
+        self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
         self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
@@ -170,7 +172,7 @@ class CMUNetPanel(QWidget):
                 self.outline,
                 self.prediction_shown,
             ),
-            self._further,
+            self.finetune_fold,
             heading("Export"),
             self.export,
             self.saved,
@@ -210,11 +212,6 @@ class CMUNetPanel(QWidget):
         self.export_labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
 
-    def add_section(self, title: str, widget: QWidget) -> None:
-        """Put a further section between correcting and exporting."""
-        self._further.addWidget(heading(title))
-        self._further.addWidget(widget)
-
     # -- what the user does ---------------------------------------------------
 
     def _on_image_chosen(self, index: int) -> None:
@@ -235,6 +232,10 @@ class CMUNetPanel(QWidget):
     def _on_threshold(self, value: float, join: bool) -> None:
         self.controller.correct.move_threshold(value, join=join)
 
+    def _may_end_training(self) -> bool:
+        training = self.study.learning.training
+        return training is None or ask_before_ending(training, self)
+
     # -- showing --------------------------------------------------------------
 
     def _on_changed(self) -> None:
@@ -245,6 +246,8 @@ class CMUNetPanel(QWidget):
         """Show the controller's state as it is now."""
         self.study.browsing.update_change()
         self.study_section.refresh()
+        self.finetune.set_training(self.study.learning.training)
+        self.finetune_fold.setVisible(self.study.study is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
@@ -338,6 +341,7 @@ class CMUNetPanel(QWidget):
         self.vessels.shut_down()
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
+            del self.study.may_close
             self.study.detach()
         self.controller.detach()
 
@@ -359,6 +363,7 @@ class CMUNetPanel(QWidget):
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
+        self.study.may_close = self._may_end_training
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
