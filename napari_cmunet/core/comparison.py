@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ENOUGH_PATIENTS = 3
 """Fewer cannot show that a model is better, however alike they are."""
 
+CONFIDENCE = 0.90
+"""Of the interval: its lower bound lies above 0 by luck in one case of twenty."""
+
 TOLERATED_LOSS = 0.01
 """Of Dice or clDice, where the other one makes up for it."""
 
@@ -204,12 +207,12 @@ def _decide(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean and the bounds of its 95 % interval (Student); None of fewer than two."""
+    """Mean and the bounds of its interval (Student); None of fewer than two."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
     half = float(
-        student.ppf(0.975, len(values) - 1)
+        student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
         * np.std(values, ddof=1)
         / np.sqrt(len(values))
     )
@@ -244,7 +247,8 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
         )
     if v.gain is not None:
         parts.append(
-            f"Mean gain {v.gain:+.3f} (95 % {v.gain_low:+.3f} to {v.gain_high:+.3f})."
+            f"Mean gain {v.gain:+.3f} ({CONFIDENCE:.0%} interval {v.gain_low:+.3f} to "
+            f"{v.gain_high:+.3f})."
         )
     if left_out and v.patients:
         parts.append(

@@ -106,7 +106,7 @@ class Verdict:
     dice, dice_before, cldice, cldice_before : float or None
         Means by patient of the new model and of the one in use.
     gain, gain_low, gain_high : float or None
-        Mean difference of Dice and clDice together, paired by patient, and its 95 %
+        Mean difference of Dice and clDice together, paired by patient, and its 90 %
         interval.
     sentinels, sentinels_before : float or None
         Dice on synthetic angiograms.
