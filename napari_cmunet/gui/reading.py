@@ -171,7 +171,7 @@ class Reading:
         self.mask_was_deleted = False
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
-        self.thresholds[:] = self.threshold
+        self._set_thresholds()
         for frame in self.sources:
             self.mask_frame(frame)[...] = self.cut(frame)
         for frame, pixels in self.own.items():
@@ -359,9 +359,12 @@ class Reading:
         """Begin at what the model's card recommends, if nothing is cut yet."""
         if not self.sources and not self.corrections.in_history:
             self.threshold = threshold
-            for frame in range(self.count):
-                if frame not in self.own:
-                    self.thresholds[frame] = threshold
+            self._set_thresholds()
+
+    def _set_thresholds(self) -> None:
+        for frame in range(self.count):
+            if frame not in self.own:  # which was cut where it was cut
+                self.thresholds[frame] = self.threshold
 
     # -- export ---------------------------------------------------------------
 

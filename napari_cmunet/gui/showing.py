@@ -102,7 +102,8 @@ class Showing:
         some takes napari the better part of a second.
         """
         controller = self._controller
-        if not can_reuse(controller.viewer, former, reading):
+        known = former in controller.readings
+        if not known or not can_reuse(controller.viewer, former, reading):
             self.open(reading)
             self.close(former)
             return

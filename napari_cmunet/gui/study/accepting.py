@@ -131,6 +131,7 @@ class Accepting:
         opened.origins[accepted.frame] = label.provenance
         # Whatever is predicted from now on, this mask stays.
         opened.reading.own[accepted.frame] = label.mask
+        self._reader.dismiss("draft")
         self._reader.message = accepted.notice
         self._reader.note_change(change)
         self._reader.accepted.emit(key)

@@ -102,7 +102,7 @@ class Browsing:
         frame : int, optional
             The frame to show; one with a draft or a label, or the middle, by default.
         """
-        if self._reader.study is None:
+        if self._reader.study is None or not self._controller.attached:
             return
         if self.current is not None and self.current.id == image and self.is_shown:
             self._controller.show.activate(self.current.reading)
@@ -111,7 +111,7 @@ class Browsing:
             return
         self.opening = image
         self._wanted += 1
-        self._reader.changed.emit()
+        self._reader.say("")
         self.leave(partial(self._load, image, frame, self._wanted))
 
     def retry(self) -> None:
@@ -235,7 +235,8 @@ class Browsing:
             controller.schedule.add(reading, first=True)
         controller.go_on()
         self._reader.dismiss("image")
-        self._reader.say(" ".join(opened.problems))
+        if opened.problems:
+            self._reader.say(" ".join(opened.problems))
         study = self._reader.study
         self._reader.writer.submit(partial(study.remember_position, opened.id, frame))
         self._ahead.plan(opened.id)

@@ -78,7 +78,8 @@ class ModelChange:
             int(found.sum()),
             int(gone.sum()),
         )
-        self._show(frame, found * np.uint8(FOUND) + gone * np.uint8(GONE))
+        if found.any() or gone.any():
+            self._show(frame, found * np.uint8(FOUND) + gone * np.uint8(GONE))
 
     def difference(self, frame: int) -> Difference | None:
         """How a frame's predictions differ; None if that is not known yet."""

@@ -233,14 +233,15 @@ class StudyReader:
             return
         result: Relinked = outcome.result
         self.missing = result.missing
+        if result.found:
+            self.dismiss()
+            self.browsing.retry()
         if result.missing:
-            count = len(self.overview.ids)
-            missing = len(result.missing)
+            count, missing = len(self.overview.ids), len(result.missing)
             self.tell(notices.images_missing(self, missing, count, result.found))
         else:
-            self.notice = None
-            self.say(f"All images were found: {result.found} in that folder.")
-        self.browsing.retry()
+            self.dismiss()
+            self.say(f"All images are there again: {result.found} were found.")
 
     def add_images(self, inputs: list[Path], patient_of=None) -> None:
         """Add further files and folders to the study."""

@@ -270,6 +270,7 @@ class StudyPage(QWidget):
         self.whole.setEnabled(state.is_part)
         self.change.setText(state.change)
         self.changes.setVisible(bool(state.change))
+        self.take_over.setVisible(state.has_changed)
         if other or not self.comment.isModified():
             if self.comment.text() != state.comment:
                 self.comment.setText(state.comment)

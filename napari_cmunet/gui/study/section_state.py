@@ -47,6 +47,7 @@ class SectionState:
     is_part: bool = False
     can_draw: bool = False
     change: str = ""
+    has_changed: bool = False
 
 
 def describe_study(reader: StudyReader) -> SectionState:
@@ -116,9 +117,7 @@ def _label(reader: StudyReader) -> dict:
         "is_part": is_part,
         "can_draw": not reader.study.read_only,
         "can_take_back": frame in opened.labels and not reader.study.read_only,
-        "change": _change(
-            browsing.change.difference(frame) if browsing.change else None
-        ),
+        **_change(browsing.change.difference(frame) if browsing.change else None),
     }
     which = f"Frame {frame + 1}" if cine else "This image"
     if key in accepting.saving:
@@ -162,13 +161,14 @@ def _share(reviewed) -> str:
     return f", {max(1, round(100 * float(reviewed.mean())))} % of the frame reviewed"
 
 
-def _change(difference: Difference | None) -> str:
+def _change(difference: Difference | None) -> dict:
     if difference is None:
-        return ""
+        return {}
     d = difference
     if d.found == d.gone == 0:
-        return f"{d.now} finds here exactly what {d.before} found."
-    return (
+        return {"change": f"{d.now} finds here exactly what {d.before} found."}
+    text = (
         f"{d.now} finds {d.found} pixels more (yellow) than {d.before} and {d.gone} no "
         "more (violet). Your mask has stayed as it is."
     )
+    return {"change": text, "has_changed": True}

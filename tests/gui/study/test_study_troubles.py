@@ -24,10 +24,12 @@ def way(reader, text: str):
 @pytest.fixture
 def elsewhere(study, ready, make_controller, make_reader):
     """The same study, open in another window."""
-    other = make_reader(make_controller(ViewerModel()))
+    window = ViewerModel()
+    other = make_reader(make_controller(window))
     other.open(study.study.folder)
     ready(other)
-    return other
+    yield other
+    assert window is other.controller.viewer
 
 
 def test_a_locked_study_can_be_read(study, elsewhere, ready):
@@ -152,7 +154,7 @@ def test_images_that_lie_elsewhere_are_asked_for(study, ready, pictures, tmp_pat
     study.relink(tmp_path)
     ready(study)
     assert study.notice is None
-    assert "All images were found" in study.message
+    assert "All images are there again" in study.message
     assert name(study) == "p1"
 
 
