@@ -258,7 +258,9 @@ class StudyReader:
             added, self.overview = outcome.result
             known = f" {added.known} were in it already." if added.known else ""
             problems = " ".join(added.problems[:3])
-            text = f"{len(added.images)} images were added.{known} {problems}"
+            count = len(added.images)
+            new = "1 image was added." if count == 1 else f"{count} images were added."
+            text = f"{new}{known} {problems}"
             self.say(text.strip())
             if self.browsing.current is None:
                 self.browsing.next()
