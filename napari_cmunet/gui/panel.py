@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(_let_go, self.controller))
+        self.destroyed.connect(partial(_let_go, self.controller, self.study))
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -356,6 +357,9 @@ class CMUNetPanel(QWidget):
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
+            window = self.window()
+            if window is not self:
+                window.destroyed.connect(partial(_shut, weakref.ref(self.study)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
@@ -379,9 +383,17 @@ class CMUNetPanel(QWidget):
         super().closeEvent(event)
 
 
-def _let_go(controller: Controller) -> None:
+def _shut(study: weakref.ref[StudyReader]) -> None:
+    if (reader := study()) is not None:
+        reader.shut()
+
+
+def _let_go(controller: Controller, study: StudyReader) -> None:
     # When the program ends, Qt may have deleted the controller's timers already.
     with suppress(RuntimeError):
+        if controller.attached:  # or else the dock was closed before, and is not missed
+            study.changed.disconnect()
+            study.shut()
         controller.detach()
 
 

@@ -60,9 +60,10 @@ def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
     assert name(reader) == "q1"
     assert len(viewer.layers) == 3
     hand.key(Qt.Key.Key_R)
-    assert viewer.layers.selection.active is reader.browsing.area.layer
+    chosen = reader.controller.viewer.layers.selection
+    assert chosen.active is reader.browsing.area.layer
     hand.stroke((10, 10), (25, 25), (40, 40))
-    assert viewer.layers.selection.active is reader.browsing.current.reading.mask
+    assert chosen.active is reader.browsing.current.reading.mask
     hand.key(Qt.Key.Key_K)
     ready(reader)
     label = reader.study.labels.get(reader.browsing.current.id, 0)
