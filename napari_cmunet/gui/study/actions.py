@@ -44,6 +44,7 @@ class StudyActions:
         self._reader, self._parent, self._chosen = reader, parent, chosen
         self._last = ""
         reader.ask_for_images = self.show_images_folder
+        reader.ask_for_more = self.add_images
 
     # -- a study --------------------------------------------------------------
 
@@ -128,6 +129,7 @@ class StudyActions:
         """Ask for a further folder of angiograms and add it."""
         folder = self._ask("Folder of further angiograms")
         if folder is not None:
+            self._reader.dismiss("missing")
             self._reader.add_images([folder])
 
     def export(self) -> None:

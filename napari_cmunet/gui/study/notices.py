@@ -151,6 +151,18 @@ def study_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
     )
 
 
+def no_image(add: Act, close: Act) -> Notice:
+    """A study without images."""
+    return Notice(
+        "The study has no image yet.",
+        (
+            Way("Add a folder of images…", "Choose a folder of angiograms", add),
+            Way("Later", "Leave it empty for now", close),
+        ),
+        about="missing",
+    )
+
+
 def no_files(close: Act) -> Notice:
     """The images that are open come from no file."""
     return Notice(

@@ -152,6 +152,8 @@ class StudyReader:
     def _on_opened(self, folder: Path, outcome: Outcome) -> None:
         if outcome.error is not None:
             self.tell(notices.study_not_opened(self, folder, outcome.error))
+        if outcome.cancelled:
+            self.say("Cancelled.")
         if outcome.result is None:
             return
         found: OpenedStudy = outcome.result
@@ -169,6 +171,8 @@ class StudyReader:
             self.tell(notices.images_missing(self, len(found.missing), count))
         if found.first is not None:
             self.browsing.go(*found.first)
+        elif not found.missing:
+            self.tell(notices.no_image(self.ask_for_more, self.dismiss))
         self.changed.emit()
 
     def close(self, then: Callable[[], None] | None = None) -> None:
@@ -177,10 +181,11 @@ class StudyReader:
             self.browsing.leave(partial(self._close, then))
 
     def _close(self, then: Callable[[], None] | None) -> None:
-        study, self.study = self.study, None
+        study = self.study
         if study is None:
             return
         self.browsing.put_away()
+        self.study = None
         self.overview, self.missing = Overview(), ()
         self.notice, self.message = None, ""
         if self._model_before:
@@ -326,6 +331,7 @@ class StudyReader:
 
     # What only a window can do: choose a folder. Put in by the section.
     ask_for_images: Callable[[], None] = staticmethod(lambda: None)
+    ask_for_more: Callable[[], None] = staticmethod(lambda: None)
 
 
 def _shut(reader: weakref.ref[StudyReader]) -> None:
