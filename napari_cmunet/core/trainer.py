@@ -117,13 +117,14 @@ class Trainer:
             return self.network(x.to(memory_format=torch.channels_last))
 
     def _loss(self, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        target = (maps[:, TARGET : TARGET + 1] > 0.5).float()
+        target = maps[:, TARGET : TARGET + 1]
         reviewed = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
         centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
         if self.config.partial_labels:
             partial = (maps[:, PARTIAL : PARTIAL + 1] > 0.5).float()
             unsure = (artery_logit(logits.detach()) > 0).float()
-            reviewed = reviewed * (1 - partial * (1 - target) * unsure)
+            unlabelled = (target < 0.01).float()
+            reviewed = reviewed * (1 - partial * unlabelled * unsure)
         return segmentation_loss(
             logits,
             target,
@@ -146,7 +147,7 @@ class Trainer:
                 continue
             at = self._next(n) if partial else self.order.integers(len(source), size=n)
             at = torch.as_tensor(np.asarray(at), device=self.device)
-            maps = source.maps[at].float()
+            maps = source.maps_at(at)
             flag = torch.full_like(maps[:, :1], partial)
             parts.append((source.frames[at], torch.cat([maps, flag], 1)))
         x, maps = (torch.cat(p) for p in zip(*parts, strict=True))

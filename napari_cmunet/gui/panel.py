@@ -37,6 +37,9 @@ from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.study.reader import StudyReader
 from napari_cmunet.gui.study.section import StudySection
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
+from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
+from napari_cmunet.gui.vessel_tools.section import VesselSection
 
 if TYPE_CHECKING:
     import napari.components
@@ -107,6 +110,7 @@ class CMUNetPanel(QWidget):
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.tools = ToolRow()
+        self.vessels = VesselSection(self.controller)
         self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
         self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
         self.reset = button(
@@ -141,9 +145,10 @@ class CMUNetPanel(QWidget):
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
         self.study_section = StudySection(self.study)
-        self._further = column()
+        self.finetune = FinetuneSection()
+        self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
-        self.keys = KeyList(listed_keys())
+        self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
@@ -159,6 +164,7 @@ class CMUNetPanel(QWidget):
             heading("Correct the mask"),
             self.again,
             self.tools,
+            self.vessels,
             row(self.undo, self.redo, self.reset, stretch=2),
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
@@ -167,7 +173,7 @@ class CMUNetPanel(QWidget):
                 self.outline,
                 self.prediction_shown,
             ),
-            self._further,
+            self.finetune_fold,
             heading("Export"),
             self.export,
             self.saved,
@@ -207,11 +213,6 @@ class CMUNetPanel(QWidget):
         self.export_labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
 
-    def add_section(self, title: str, widget: QWidget) -> None:
-        """Put a further section between correcting and exporting."""
-        self._further.addWidget(heading(title))
-        self._further.addWidget(widget)
-
     # -- what the user does ---------------------------------------------------
 
     def _on_image_chosen(self, index: int) -> None:
@@ -223,6 +224,7 @@ class CMUNetPanel(QWidget):
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
+        self.vessels.tools.put_down()
         mask = self.controller.correct.mask_in_hand()
         if mask is not None:
             mask.mode = mode
@@ -230,6 +232,10 @@ class CMUNetPanel(QWidget):
 
     def _on_threshold(self, value: float, join: bool) -> None:
         self.controller.correct.move_threshold(value, join=join)
+
+    def _may_end_training(self) -> bool:
+        training = self.study.learning.training
+        return training is None or ask_before_ending(training, self)
 
     # -- showing --------------------------------------------------------------
 
@@ -241,6 +247,8 @@ class CMUNetPanel(QWidget):
         """Show the controller's state as it is now."""
         self.study.browsing.update_change()
         self.study_section.refresh()
+        self.finetune.set_training(self.study.learning.training)
+        self.finetune_fold.setVisible(self.study.study is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
@@ -257,7 +265,8 @@ class CMUNetPanel(QWidget):
         self.again.setVisible(state.mask_missing)
         for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
-        self.tools.show_mode(state.mode)
+        self.tools.show_mode("" if self.vessels.in_hand else state.mode)
+        self.vessels.refresh()
         self.reset.setEnabled(state.can_reset)
         self.reset.setText(state.reset_text)
         self.mask_shown.setChecked(state.mask_visible)
@@ -331,8 +340,10 @@ class CMUNetPanel(QWidget):
         """Stop work, give back keys; layers stay. Safe to call more than once."""
         self._refresh_soon.stop()
         self._shortcuts.unbind(self._viewer)
+        self.vessels.shut_down()
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
+            del self.study.may_close
             self.study.detach()
         self.controller.detach()
 
@@ -343,6 +354,7 @@ class CMUNetPanel(QWidget):
         self._listen()
         self.study.attach(self.controller)
         self._bind_keys()
+        self.vessels.wake_up()
         self.refresh()
 
     def _bind_keys(self) -> None:
@@ -353,6 +365,7 @@ class CMUNetPanel(QWidget):
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
+        self.study.may_close = self._may_end_training
 
     def showEvent(self, event) -> None:
         super().showEvent(event)

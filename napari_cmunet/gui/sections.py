@@ -68,11 +68,12 @@ def check(text: str, tip: str) -> QCheckBox:
 def combo(tip: str) -> QComboBox:
     """Make a combo box that does not widen the dock for a long name."""
     made = QComboBox()
-    _keep_narrow(made, tip)
+    keep_narrow(made, tip)
     return made
 
 
-def _keep_narrow(box: QComboBox, tip: str) -> None:
+def keep_narrow(box: QComboBox, tip: str) -> None:
+    """Let a combo box be narrower than its longest name, with a tip."""
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
     box.setMinimumContentsLength(8)
@@ -118,7 +119,7 @@ class NameCombo(QComboBox):
 
     def __init__(self, tip: str) -> None:
         super().__init__()
-        _keep_narrow(self, tip)
+        keep_narrow(self, tip)
         self._shown: tuple[str, ...] | None = None
         self.activated.connect(self.chosen)
 

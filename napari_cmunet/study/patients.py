@@ -65,6 +65,22 @@ def by_prefix(until: str | int, parts: int = 1) -> PatientRule:
     return rule
 
 
+def by_dicom(image: Path) -> str | None:
+    """By what a DICOM file says of its patient; takes the file, not its path below.
+
+    Used wherever another rule does not know, so that cines of one patient never lie on
+    both sides of a split. None if the file is not DICOM or says nothing.
+    """
+    # pydicom takes a moment to load.
+    from napari_cmunet.io.source import is_dicom
+
+    if not is_dicom(image):
+        return None
+    from napari_cmunet.io.dicom.identity import patient_key
+
+    return patient_key(image)
+
+
 def patient_hash(salt: bytes, patient: str) -> str:
     """Name of a patient in the study; without the salt nobody can guess it."""
     # Names from other systems may be written with other code points, or be no text.

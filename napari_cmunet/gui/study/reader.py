@@ -19,6 +19,7 @@ from napari_cmunet.gui.long_job import LongJob, Outcome
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.accepting import Accepting
 from napari_cmunet.gui.study.browsing import Browsing
+from napari_cmunet.gui.study.learning import Learning
 from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.opening_job import (
     NewStudy,
@@ -72,6 +73,7 @@ class StudyReader:
         self._model = self._model_before = ""
         self.browsing = Browsing(self)
         self.accepting = Accepting(self)
+        self.learning = Learning(self)
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
@@ -107,6 +109,7 @@ class StudyReader:
             self.browsing.let_go()
         if self.job is not None:
             self.job.cancel()
+        self.learning.shut()
         if self.study is not None:
             study, self.study = self.study, None
             self.writer.submit(study.close)
@@ -176,8 +179,8 @@ class StudyReader:
         self.changed.emit()
 
     def close(self, then: Callable[[], None] | None = None) -> None:
-        """Close the study, once every stroke is saved."""
-        if self.study is not None:
+        """Close the study, once every stroke is saved and the window agrees."""
+        if self.study is not None and self.may_close():
             self.browsing.leave(partial(self._close, then))
 
     def _close(self, then: Callable[[], None] | None) -> None:
@@ -329,9 +332,10 @@ class StudyReader:
         self.overview = self.overview.after(change)
         self.changed.emit()
 
-    # What only a window can do: choose a folder. Put in by the section.
+    # What only a window can do: choose a folder, ask. Put in by the section.
     ask_for_images: Callable[[], None] = staticmethod(lambda: None)
     ask_for_more: Callable[[], None] = staticmethod(lambda: None)
+    may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 
 def _shut(reader: weakref.ref[StudyReader]) -> None:
