@@ -343,6 +343,7 @@ class CMUNetPanel(QWidget):
         self.vessels.shut_down()
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
+            self.study_section.actions.let_go()
             del self.study.may_close
             self.study.detach()
         self.controller.detach()
@@ -365,7 +366,9 @@ class CMUNetPanel(QWidget):
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
-        self.study.may_close = self._may_end_training
+        self.study_section.actions.listen()
+        # The reader outlives the panel, and is not to keep it.
+        self.study.may_close = partial(_may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
@@ -395,6 +398,11 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+
+def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
+    found = panel()
+    return found is None or found._may_end_training()
 
 
 def _shut(study: weakref.ref[StudyReader]) -> None:

@@ -351,7 +351,7 @@ class Browsing:
         return notices.image_not_opened(
             self._reader.overview.name(image),
             error,
-            show=self._reader.ask_for_images,
+            show=self._reader.images_wanted.emit,
             go_on=self._after_dismissing(self.next),
             again=self.retry,
         )

@@ -60,7 +60,7 @@ def images_missing(
         f"{begin}{which} not where the study looks for them. Connect the disk, or show "
         "the folder that they are in now.",
         (
-            _show(reader.ask_for_images),
+            _show(reader.images_wanted.emit),
             Way("Later", "Go on with the images that are there", reader.dismiss),
         ),
         about="missing",

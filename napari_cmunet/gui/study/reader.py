@@ -60,6 +60,9 @@ class StudyReader:
     accepted = Signal(object)
     #: Something that the window shows has changed.
     changed = Signal()
+    #: The folder of missing images, or of further ones, is to be asked for.
+    images_wanted = Signal()
+    more_wanted = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
@@ -175,7 +178,7 @@ class StudyReader:
         if found.first is not None:
             self.browsing.go(*found.first)
         elif not found.missing:
-            self.tell(notices.no_image(self.ask_for_more, self.dismiss))
+            self.tell(notices.no_image(self.more_wanted.emit, self.dismiss))
         self.changed.emit()
 
     def close(self, then: Callable[[], None] | None = None) -> None:
@@ -332,9 +335,7 @@ class StudyReader:
         self.overview = self.overview.after(change)
         self.changed.emit()
 
-    # What only a window can do: choose a folder, ask. Put in by the section.
-    ask_for_images: Callable[[], None] = staticmethod(lambda: None)
-    ask_for_more: Callable[[], None] = staticmethod(lambda: None)
+    # What only a window can ask. Put in by the panel.
     may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 
