@@ -76,6 +76,17 @@ class ModelSection(QWidget):
             self.model.setCurrentIndex(self.model.findData(chosen))
         self._tell_about()
 
+    def show_choice(self) -> None:
+        """Show the model in use, which a study may have chosen."""
+        chosen = self._controller.choice.model
+        if self.model.currentData() == chosen:
+            return
+        with signals_blocked(self.model):
+            if self.model.findData(chosen) < 0:
+                self.model.addItem(Path(chosen).name, chosen)
+            self.model.setCurrentIndex(self.model.findData(chosen))
+        self._tell_about()
+
     def _on_model(self) -> None:
         model = self.model.currentData()
         self._controller.set_choice(model=model)

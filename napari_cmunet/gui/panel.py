@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(_let_go, self.controller))
+        self.destroyed.connect(partial(_let_go, self.controller, self.study))
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -288,6 +289,7 @@ class CMUNetPanel(QWidget):
         self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
+        self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
         if self.controller.active is not None:
@@ -341,6 +343,7 @@ class CMUNetPanel(QWidget):
         self.vessels.shut_down()
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
+            self.study_section.actions.let_go()
             del self.study.may_close
             self.study.detach()
         self.controller.detach()
@@ -363,12 +366,17 @@ class CMUNetPanel(QWidget):
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
-        self.study.may_close = self._may_end_training
+        self.study_section.actions.listen()
+        # The reader outlives the panel, and is not to keep it.
+        self.study.may_close = partial(_may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
+            window = self.window()
+            if window is not self:
+                window.destroyed.connect(partial(_shut, weakref.ref(self.study)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
@@ -392,9 +400,22 @@ class CMUNetPanel(QWidget):
         super().closeEvent(event)
 
 
-def _let_go(controller: Controller) -> None:
+def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
+    found = panel()
+    return found is None or found._may_end_training()
+
+
+def _shut(study: weakref.ref[StudyReader]) -> None:
+    if (reader := study()) is not None:
+        reader.shut()
+
+
+def _let_go(controller: Controller, study: StudyReader) -> None:
     # When the program ends, Qt may have deleted the controller's timers already.
     with suppress(RuntimeError):
+        if controller.attached:  # or else the dock was closed before, and is not missed
+            study.changed.disconnect()
+            study.shut()
         controller.detach()
 
 

@@ -43,7 +43,16 @@ class StudyActions:
     ) -> None:
         self._reader, self._parent, self._chosen = reader, parent, chosen
         self._last = ""
-        reader.ask_for_images = self.show_images_folder
+
+    def listen(self) -> None:
+        """Ask when the reader has to know something."""
+        self._reader.images_wanted.connect(self.show_images_folder)
+        self._reader.more_wanted.connect(self.add_images)
+
+    def let_go(self) -> None:
+        """Ask no more: the panel is closed."""
+        self._reader.images_wanted.disconnect(self.show_images_folder)
+        self._reader.more_wanted.disconnect(self.add_images)
 
     # -- a study --------------------------------------------------------------
 
@@ -128,6 +137,7 @@ class StudyActions:
         """Ask for a further folder of angiograms and add it."""
         folder = self._ask("Folder of further angiograms")
         if folder is not None:
+            self._reader.dismiss("missing")
             self._reader.add_images([folder])
 
     def export(self) -> None:

@@ -266,6 +266,7 @@ class Browsing:
 
     def put_away(self) -> None:
         """The study is closed: its image goes out of the viewer."""
+        self._note_frame()
         self._wanted += 1
         self._ahead.forget()
         self._take_away_extras()
@@ -350,7 +351,7 @@ class Browsing:
         return notices.image_not_opened(
             self._reader.overview.name(image),
             error,
-            show=self._reader.ask_for_images,
+            show=self._reader.images_wanted.emit,
             go_on=self._after_dismissing(self.next),
             again=self.retry,
         )
@@ -379,4 +380,12 @@ class Browsing:
         if self.keeper is not None:
             self.keeper.flush()
             self.keeper.stop()
+        self._note_frame()
         self._wanted += 1
+
+    def _note_frame(self) -> None:
+        """Remember which frame of a cine was shown last."""
+        study = self._reader.study
+        if study is not None and self.is_shown and self.current.reading.is_cine:
+            act = partial(study.remember_position, self.current.id, self.frame)
+            self._reader.writer.submit(act)

@@ -69,6 +69,8 @@ class ImageModel(QAbstractListModel):
     def show(self, overview: Overview) -> None:
         """Show a study as it is now."""
         before, self._overview = self._overview, overview
+        if before is overview:
+            return
         if before.ids != overview.ids or before.names != overview.names:
             self.beginResetModel()
             self.endResetModel()

@@ -60,7 +60,7 @@ def images_missing(
         f"{begin}{which} not where the study looks for them. Connect the disk, or show "
         "the folder that they are in now.",
         (
-            _show(reader.ask_for_images),
+            _show(reader.images_wanted.emit),
             Way("Later", "Go on with the images that are there", reader.dismiss),
         ),
         about="missing",
@@ -148,6 +148,18 @@ def study_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
             Way("Close", "Do nothing", close),
         ),
         about="opening",
+    )
+
+
+def no_image(add: Act, close: Act) -> Notice:
+    """A study without images."""
+    return Notice(
+        "The study has no image yet.",
+        (
+            Way("Add a folder of images…", "Choose a folder of angiograms", add),
+            Way("Later", "Leave it empty for now", close),
+        ),
+        about="missing",
     )
 
 

@@ -60,6 +60,9 @@ class StudyReader:
     accepted = Signal(object)
     #: Something that the window shows has changed.
     changed = Signal()
+    #: The folder of missing images, or of further ones, is to be asked for.
+    images_wanted = Signal()
+    more_wanted = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
@@ -155,6 +158,8 @@ class StudyReader:
     def _on_opened(self, folder: Path, outcome: Outcome) -> None:
         if outcome.error is not None:
             self.tell(notices.study_not_opened(self, folder, outcome.error))
+        if outcome.cancelled:
+            self.say("Cancelled.")
         if outcome.result is None:
             return
         found: OpenedStudy = outcome.result
@@ -172,6 +177,8 @@ class StudyReader:
             self.tell(notices.images_missing(self, len(found.missing), count))
         if found.first is not None:
             self.browsing.go(*found.first)
+        elif not found.missing:
+            self.tell(notices.no_image(self.more_wanted.emit, self.dismiss))
         self.changed.emit()
 
     def close(self, then: Callable[[], None] | None = None) -> None:
@@ -180,10 +187,11 @@ class StudyReader:
             self.browsing.leave(partial(self._close, then))
 
     def _close(self, then: Callable[[], None] | None) -> None:
-        study, self.study = self.study, None
+        study = self.study
         if study is None:
             return
         self.browsing.put_away()
+        self.study = None
         self.overview, self.missing = Overview(), ()
         self.notice, self.message = None, ""
         if self._model_before:
@@ -261,7 +269,9 @@ class StudyReader:
             added, self.overview = outcome.result
             known = f" {added.known} were in it already." if added.known else ""
             problems = " ".join(added.problems[:3])
-            text = f"{len(added.images)} images were added.{known} {problems}"
+            count = len(added.images)
+            new = "1 image was added." if count == 1 else f"{count} images were added."
+            text = f"{new}{known} {problems}"
             self.say(text.strip())
             if self.browsing.current is None:
                 self.browsing.next()
@@ -325,8 +335,7 @@ class StudyReader:
         self.overview = self.overview.after(change)
         self.changed.emit()
 
-    # What only a window can do: choose a folder, ask. Put in by the section.
-    ask_for_images: Callable[[], None] = staticmethod(lambda: None)
+    # What only a window can ask. Put in by the panel.
     may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 

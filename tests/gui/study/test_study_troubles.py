@@ -146,7 +146,7 @@ def test_images_that_lie_elsewhere_are_asked_for(study, ready, pictures, tmp_pat
     ready(study)
     assert "5 of 5 images" in study.notice.text or "p1 is not" in study.notice.text
     asked = []
-    study.ask_for_images = lambda: asked.append(True)
+    study.images_wanted.connect(lambda: asked.append(True))
     study.browsing.go(study.overview.ids[1])
     ready(study)
     way(study, "Show the folder…")
