@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from napari_cmunet import __version__
 from napari_cmunet.commands.option_types import add_model_options, probability
 from napari_cmunet.commands.training_options import (
+    add_bench,
     add_evaluate,
     add_finetune,
     add_pretrain,
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     _add_export(commands)
     _add_models(commands)
+    add_bench(commands)
     return parser
 
 
@@ -100,7 +102,8 @@ def _add_segment(commands) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="image files (TIFF, PNG, WebP, JPEG, BMP, NPY) and folders of them",
+        help="image files (DICOM, TIFF, PNG, WebP, JPEG, BMP, NPY), DICOMDIR, and "
+        "folders of them",
     )
     p.add_argument(
         "-o",

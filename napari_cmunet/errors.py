@@ -35,16 +35,19 @@ class FileError(CMUNetError):
         The file. Kept whole in ``.path``; the message shows its name alone.
     reason : str
         What is wrong and, where something can be done, what to do.
+    shown : str, optional
+        What the message calls the file, where its own name is not to be shown.
     """
 
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{display_name(path)}: {reason}")
+    def __init__(self, path: Path | str, reason: str, shown: str = "") -> None:
+        super().__init__(f"{shown or display_name(path)}: {reason}")
         self.path = Path(path)
         self.reason = reason
+        self.shown = shown
 
-    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
         # The default would rebuild the error from its message alone.
-        return type(self), (self.path, self.reason)
+        return type(self), (self.path, self.reason, self.shown)
 
 
 class ReadError(FileError):

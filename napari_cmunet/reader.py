@@ -1,4 +1,4 @@
-"""napari reader for angiograms stored as NPY arrays."""
+"""napari reader for angiograms: DICOM, and NPY arrays."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from napari_cmunet.io.images import Angiogram
+
 LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return a reader for ``.npy`` files, None for anything else.
+    """Return a reader for NPY and DICOM files, None for anything else.
 
-    The file is not opened yet: what is wrong with it is said when it is read.
+    A file whose suffix promises one of them is not opened yet: what is wrong with it
+    is said when it is read. A file without such a suffix is looked into.
     """
-    paths = _as_list(path)
-    if not paths or any(Path(p).suffix.lower() != ".npy" for p in paths):
+    paths = [Path(p) for p in _as_list(path)]
+    if not paths or not all(map(_is_ours, paths)):
         return None
-    return read_npy_layers
+    return read_layers
 
 
-def read_npy_layers(path: str | Sequence[str]) -> list[LayerData]:
-    """Read NPY files as image layers.
+def read_layers(path: str | Sequence[str]) -> list[LayerData]:
+    """Read files as image layers.
 
     Several single frames of one size and type, opened as a stack, become one layer
-    ``(T, Y, X)``; otherwise every file becomes a layer of its own.
+    ``(T, Y, X)``; otherwise every file becomes a layer of its own. For a DICOMDIR, so
+    does every image that it lists.
 
     Raises
     ------
@@ -37,27 +41,87 @@ def read_npy_layers(path: str | Sequence[str]) -> list[LayerData]:
     """
     import numpy as np
 
-    from napari_cmunet.io.images import read_angiogram
+    from napari_cmunet.io.images import find_images, read_angiogram
+    from napari_cmunet.io.source import is_dicom
 
-    paths = [Path(p) for p in _as_list(path)]
-    images = [read_angiogram(p) for p in paths]
-    _show_notes(paths, [image.notes for image in images])
+    paths = [file.path for file in find_images(_as_list(path))]
+    images = [read_angiogram(p, hashed=not is_dicom(p)) for p in paths]
+    names = [_layer_name(p) for p in paths]
+    _show_notes(paths, images)
     kinds = {(i.shape, i.frames.dtype, i.is_cine) for i in images}
     if len(images) > 1 and len(kinds) == 1 and not images[0].is_cine:
-        stack = np.concatenate([image.frames for image in images])
-        return [(stack, {"name": paths[0].stem, "colormap": "gray"}, "image")]
+        stack = np.concatenate([np.asarray(image.frames) for image in images])
+        options = _options(names[0], images[0], is_cine=True)
+        options["metadata"]["napari_cmunet"].pop("source_sha256", None)
+        return [(stack, options, "image")]
     return [
         (
             image.frames if image.is_cine else image.frames[0],
-            {
-                "name": p.stem,
-                "colormap": "gray",
-                "metadata": {"napari_cmunet": {"source_sha256": image.sha256}},
-            },
+            _options(name, image, is_cine=image.is_cine),
             "image",
         )
-        for p, image in zip(paths, images, strict=True)
+        for name, image in zip(names, images, strict=True)
     ]
+
+
+def _is_ours(path: Path) -> bool:
+    from napari_cmunet.io.find import DICOMDIR
+    from napari_cmunet.io.source import KIND_OF_SUFFIX, is_dicom
+
+    kind = KIND_OF_SUFFIX.get(path.suffix.lower())
+    if kind in ("DICOM", "NPY") or path.name.upper() == DICOMDIR:
+        return True
+    return kind is None and is_dicom(path)
+
+
+def _options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:
+    """How a layer looks, and what is known of it; nothing that tells whose it is."""
+    record: dict[str, Any] = {
+        # A long cine is hashed when its mask is written, not while somebody waits.
+        **({"source_sha256": image.sha256} if image.sha256 else {}),
+        "pixel_size_mm": image.pixel_size_mm,
+        "pixel_size_source": image.pixel_size_source,
+        "frames_per_second": image.frames_per_second,
+    }
+    options: dict[str, Any] = {
+        "name": name,
+        "colormap": "gray",
+        "metadata": {"napari_cmunet": record},
+    }
+    if is_cine:
+        options["axis_labels"] = ("t", "y", "x")
+    if image.pixel_size_mm is not None:
+        time = (1.0,) if is_cine else ()
+        options["scale"] = (*time, *image.pixel_size_mm)
+        options["units"] = (*(("pixel",) if is_cine else ()), "mm", "mm")
+    limits = _contrast_limits(image)
+    if limits is not None:
+        options["contrast_limits"] = limits
+    return options
+
+
+def _contrast_limits(image: Angiogram) -> tuple[float, float] | None:
+    """The file's own window, or for a cine the range of the frame in its middle."""
+    from napari_cmunet.io.lazy_frames import LazyFrames
+
+    if not isinstance(image.frames, LazyFrames):
+        return None
+    frame = image.frames[len(image.frames) // 2]
+    low, high = float(frame.min()), float(frame.max())
+    if image.window is not None and image.window[0] < high and image.window[1] > low:
+        return image.window
+    return (low, high) if low < high else None
+
+
+def _layer_name(path: Path) -> str:
+    """The file's stem, but for what identifies a patient."""
+    from napari_cmunet.io.source import is_dicom
+
+    if not is_dicom(path):
+        return path.stem
+    from napari_cmunet.io.dicom.identity import safe_name
+
+    return Path(safe_name(path)).stem
 
 
 def _as_list(path: str | Sequence[str]) -> list[str]:
@@ -65,11 +129,13 @@ def _as_list(path: str | Sequence[str]) -> list[str]:
     return [str(p) for p in path] if isinstance(path, (list, tuple)) else [str(path)]
 
 
-def _show_notes(paths: list[Path], notes: list[tuple[str, ...]]) -> None:
+def _show_notes(paths: list[Path], images: list[Angiogram]) -> None:
     from napari.utils.notifications import show_info
 
-    from napari_cmunet.errors import display_name
+    for path, image in zip(paths, images, strict=True):
+        if image.notes:
+            from napari_cmunet.io.dicom.identity import safe_name
 
-    for path, texts in zip(paths, notes, strict=True):
-        for text in texts:
-            show_info(f"{display_name(path)}: {text}.")
+            shown = safe_name(path)
+            for text in image.notes:
+                show_info(f"{shown}: {text}.")

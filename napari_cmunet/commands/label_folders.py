@@ -10,9 +10,10 @@ import numpy as np
 
 from napari_cmunet.core.labelled import Label
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
+from napari_cmunet.io.find import stem_of
 from napari_cmunet.io.images import find_images, read_angiogram
 from napari_cmunet.io.masks import read_mask
-from napari_cmunet.study.patients import read_patients
+from napari_cmunet.study.patients import by_dicom, read_patients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def read_label_folders(
     """
     by_stem: dict[str, list[Path]] = {}
     for file in find_images(images):
-        by_stem.setdefault(file.path.stem, []).append(file.path)
+        by_stem.setdefault(stem_of(file.path), []).append(file.path)
     patient_of = read_patients(patients) if patients else {}
     found = LabelFolders([], [], [])
     seen: dict[str, str] = {}
@@ -110,6 +111,8 @@ def _read_one(
         )
     masks = mask.reshape(image.frames.shape)
     name = display_name(path.stem)
+    # What a DICOM file says of its patient; only to be compared, and never written.
+    patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
     labels = []
     for index, (frame, artery) in enumerate(zip(image.frames, masks, strict=True)):
         if image.is_cine and not artery.any():
@@ -127,7 +130,7 @@ def _read_one(
             Label(
                 frame,
                 artery,
-                patient=patient_of.get(path.stem, path.stem),
+                patient=patient,
                 name=f"{name}#{index}" if image.is_cine else name,
             )
         )

@@ -15,11 +15,13 @@ from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.errors import (
     CMUNetError,
+    ReadError,
     UnknownModelError,
     UsageError,
     WriteError,
     display_name,
 )
+from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import write_mask, write_probability
 from napari_cmunet.io.provenance import Provenance
@@ -72,7 +74,7 @@ def segment(job: SegmentJob) -> int:
             "another with -o."
         )
     predictor = Predictor(model, choose_device(job.device))
-    files = find_images(job.inputs, skip=[job.output])
+    files = without_identity(find_images(job.inputs, skip=[job.output]))
     targets = [job.output / name for name in output_paths(files)]
     inputs = {file.path.resolve() for file in files}
     maps = {_beside(t).resolve() for t in targets} if job.probability else set()
@@ -80,7 +82,8 @@ def segment(job: SegmentJob) -> int:
     progress = Progress(len(files))
     told = 0
     for file, target in zip(files, targets, strict=True):
-        progress.show(display_name(file.path))
+        shown = display_name(file.relative)
+        progress.show(shown)
         try:
             own = {_beside(target).resolve()} & maps
             if target.resolve() in inputs | maps or own & inputs:
@@ -90,19 +93,20 @@ def segment(job: SegmentJob) -> int:
                     "another output folder with -o.",
                 )
             notes = _segment_one(job, predictor, file.path, target)
+        except ReadError as exc:
+            progress.failed += 1
+            progress.complain(f"{shown}: {exc.reason}")
         except CMUNetError as exc:
             progress.failed += 1
             progress.complain(f"{exc}")
         except MemoryError:
             progress.failed += 1
-            progress.complain(
-                f"{display_name(file.path)}: not enough memory for a frame this large."
-            )
+            progress.complain(f"{shown}: not enough memory for a frame this large.")
         else:
             progress.clear()
             print(target, flush=True)
             for note in notes:
-                progress.complain(f"{display_name(file.path)}: note: {note}")
+                progress.complain(f"{shown}: note: {note}")
         for notice in predictor.notices[told:]:
             progress.complain(f"note: {notice}")
         told = len(predictor.notices)

@@ -12,6 +12,7 @@ from napari_cmunet.commands.progress import Progress
 from napari_cmunet.core.preprocess import Preprocessing, prepare
 from napari_cmunet.core.unlabelled import UnlabelledFrames, digest
 from napari_cmunet.errors import CMUNetError, TrainingError, display_name
+from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.images import find_images, read_angiogram
 
 if TYPE_CHECKING:
@@ -40,16 +41,16 @@ def read_unlabelled(
     TrainingError
         If none could be read.
     """
-    files = find_images(inputs, skip=[skip])
+    files = without_identity(find_images(inputs, skip=[skip]))
     shares = np.array_split(np.arange(len(files)), team.size)
     own = shares[team.rank]
     progress = Progress(len(own))
     side = -(-grid // 16) * 16
     frames, groups, hashes = [torch.empty(0, 1, side, side).half()], [], []
     for number in own:
-        path = files[number].path
+        path, shown = files[number].path, display_name(files[number].relative)
         if team.leads:
-            progress.show(f"reading {display_name(path)}")
+            progress.show(f"reading {shown}")
         try:
             x, sha256 = _prepared(path, grid, side)
         except CMUNetError as exc:
@@ -57,7 +58,7 @@ def read_unlabelled(
             progress.complain(str(exc))
         else:
             if not len(x):
-                progress.complain(f"{display_name(path)}: left out, it has no contrast")
+                progress.complain(f"{shown}: left out, it has no contrast")
             frames.append(x)
             groups += [int(number)] * len(x)
             hashes.append(sha256)

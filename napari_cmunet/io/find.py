@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cmunet.io.source import SUFFIXES
+from napari_cmunet.io.source import SUFFIXES, is_dicom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+
+DICOMDIR = "DICOMDIR"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ def find_images(
     inputs : iterable of Path or str
         Files and folders. A file is taken whatever its name, so that reading it can
         say what is wrong with it; so is a folder without images, and one that may not
-        be listed. In folders, hidden files and other suffixes are passed over.
+        be listed. In folders, hidden files and other suffixes are passed over, but for
+        DICOM files, which often have none: their content tells them. For a DICOMDIR,
+        the images that it lists are taken.
     skip : iterable of Path or str
         Folders that are not walked, such as the output's.
 
@@ -48,6 +53,8 @@ def find_images(
     for given in map(Path, inputs):
         if is_folder(given):
             files = _walk(given, skipped) or [InputFile(given, Path(given.name))]
+        elif given.name.upper() == DICOMDIR:
+            files = _listed_in(given) or [InputFile(given, Path(given.name))]
         else:
             files = [InputFile(given, Path(given.name))]
         for file in files:
@@ -65,7 +72,7 @@ def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]
     (``a.png`` and ``a.tif``, also where only the case differs) keep their own suffix in
     the output's name, then get a number. The same inputs always get the same names.
     """
-    plain = [file.relative.with_suffix(suffix) for file in files]
+    plain = [file.relative.with_name(stem_of(file.relative) + suffix) for file in files]
     clashes = Counter(_folded(path) for path in plain)
     longer = [
         path
@@ -83,6 +90,11 @@ def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]
         taken.add(_folded(name))
         names.append(name)
     return names
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its suffix; a number at the end is none."""
+    return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 def holds_images(folder: Path) -> bool:
@@ -106,8 +118,30 @@ def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
         visited.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            if not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and _is_image(Path(parent, name)):
                 yield Path(parent, name)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is taken for an image, by its suffix or, without one, by a look.
+
+    Systems name DICOM files by numbers and unique identifiers: ``IM000001``,
+    ``1.2.840.10008.5``.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if path.name.upper() == DICOMDIR or not (suffix == "" or suffix[1:].isdigit()):
+        return False
+    return is_dicom(path)
+
+
+def _listed_in(dicomdir: Path) -> list[InputFile]:
+    # pydicom takes a moment to load, and is needed for such a list alone.
+    from napari_cmunet.io.dicom.directory import listed_images
+
+    folder = dicomdir.parent
+    return [InputFile(folder / name, Path(name)) for name in listed_images(dicomdir)]
 
 
 def is_folder(path: Path) -> bool:

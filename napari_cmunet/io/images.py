@@ -16,6 +16,7 @@ from napari_cmunet.io.find import (
     output_paths,
 )
 from napari_cmunet.io.grey import make_finite, to_grey, to_plain_type
+from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.npy import decode_npy
 from napari_cmunet.io.raster import decode_raster
 from napari_cmunet.io.raw import DEFAULT_LIMITS, Raw, ReadLimits
@@ -40,9 +41,18 @@ __all__ = [
     "read_angiogram",
 ]
 
+
+def _decode_dicom(source: Source, limits: ReadLimits, **options: bool) -> Raw:
+    # pydicom takes a moment to load.
+    from napari_cmunet.io.dicom.read import decode_dicom
+
+    return decode_dicom(source, limits, **options)
+
+
 # By kind of content (see source.py). A further format is one entry here.
 _DECODERS: dict[str, Callable[..., Raw]] = {
     "BMP": decode_raster,
+    "DICOM": _decode_dicom,
     "JPEG": decode_raster,
     "NPY": decode_npy,
     "PNG": decode_raster,
@@ -55,12 +65,15 @@ _DECODERS: dict[str, Callable[..., Raw]] = {
 class Angiogram:
     """The frames of one image file."""
 
-    frames: np.ndarray  # (T, Y, X), (u)int8..32 or float16..64, finite
+    # (T, Y, X), (u)int8..32 or float16..64, finite; of DICOM, decoded when needed
+    frames: np.ndarray | LazyFrames
     is_cine: bool
     pixel_size_mm: tuple[float, float] | None  # (y, x)
     pixel_size_source: str  # where the size comes from, or "unknown…"
-    sha256: str  # of the file's bytes
+    sha256: str  # of the file's bytes; empty if not asked for
     notes: tuple[str, ...] = ()  # what was changed or is odd, for the user
+    window: tuple[float, float] | None = None  # grey values to show as black, white
+    frames_per_second: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,15 +81,20 @@ class Angiogram:
         return self.frames.shape if self.is_cine else self.frames.shape[1:]
 
 
-def read_angiogram(path: Path | str, limits: ReadLimits = DEFAULT_LIMITS) -> Angiogram:
+def read_angiogram(
+    path: Path | str, limits: ReadLimits = DEFAULT_LIMITS, *, hashed: bool = True
+) -> Angiogram:
     """Read a frame or a cine.
 
     Parameters
     ----------
     path : Path or str
-        An NPY, TIFF, PNG, WebP, JPEG or BMP file; the content decides, not the suffix.
+        A DICOM, NPY, TIFF, PNG, WebP, JPEG or BMP file; the content decides, not the
+        suffix.
     limits : ReadLimits
         Held against the declared size before anything is decoded.
+    hashed : bool
+        Read the whole file for its hash, which takes a while for a long cine.
 
     Raises
     ------
@@ -86,19 +104,34 @@ def read_angiogram(path: Path | str, limits: ReadLimits = DEFAULT_LIMITS) -> Ang
     path = Path(path)
     with _open(path) as source:
         raw = decode(source, limits)
-        sha256 = source.sha256()
-    try:
-        frames, grey_notes = to_grey(path, raw.array)
-        frames = to_plain_type(frames)
-        value_notes = make_finite(path, frames)
-    except MemoryError as error:
-        raise _no_memory(path) from error
-    notes = (*raw.notes, *grey_notes, *value_notes)
-    if all(frame.min() == frame.max() == frames[0, 0, 0] for frame in frames):
+        sha256 = source.sha256() if hashed else ""
+    frames, notes = raw.array, raw.notes
+    if not isinstance(frames, LazyFrames):
+        try:
+            frames, grey_notes = to_grey(path, frames)
+            frames = to_plain_type(frames)
+            value_notes = make_finite(path, frames)
+        except MemoryError as error:
+            raise _no_memory(path) from error
+        notes = (*notes, *grey_notes, *value_notes)
+    if _is_blank(frames):
         notes += ("all its pixels have the same value: there is nothing to find",)
     return Angiogram(
-        frames, raw.is_cine, raw.pixel_size_mm, raw.pixel_size_source, sha256, notes
+        frames,
+        raw.is_cine,
+        raw.pixel_size_mm,
+        raw.pixel_size_source,
+        sha256,
+        notes,
+        raw.window,
+        raw.frames_per_second,
     )
+
+
+def _is_blank(frames: np.ndarray | LazyFrames) -> bool:
+    # Of a cine that is yet to be decoded, the frame in the middle is.
+    some = frames[len(frames) // 2][None] if isinstance(frames, LazyFrames) else frames
+    return all(frame.min() == frame.max() == some[0, 0, 0] for frame in some)
 
 
 def decode(source: Source, limits: ReadLimits, *, keep_indices: bool = False) -> Raw:

@@ -56,11 +56,11 @@ def pixel_size_of_tiff(
     """Look where TIFF writers put the pixel size, the most explicit place first."""
     own = _own(description)
     if own is not None:
-        return _checked(*own, "napari-cmunet's record in the file")
+        return checked_pixel_size(*own, "napari-cmunet's record in the file")
     if tif.is_ome:
         found = _ome(tif.ome_metadata or "")
         if found is not None:
-            return _checked(*found, "OME metadata")
+            return checked_pixel_size(*found, "OME metadata")
     resolution = _resolution(page)
     if resolution is None:
         return PixelSize(None, UNKNOWN_PIXEL_SIZE)
@@ -69,7 +69,7 @@ def pixel_size_of_tiff(
         unit = unit.replace("\\u00B5", "µ")
         if unit.lower() in _MILLIMETRES:
             mm = _MILLIMETRES[unit.lower()]
-            return _checked(
+            return checked_pixel_size(
                 mm / resolution[0], mm / resolution[1], f"ImageJ calibration ({unit})"
             )
         return PixelSize(None, UNKNOWN_PIXEL_SIZE)
@@ -133,12 +133,13 @@ def _from_tags(page: tifffile.TiffPage, resolution: tuple[float, float]) -> Pixe
             return PixelSize(
                 None, f"unknown ({density} dots per inch is a printing density)"
             )
-    return _checked(
+    return checked_pixel_size(
         mm / resolution[0], mm / resolution[1], f"resolution tags (per {unit})"
     )
 
 
-def _checked(height: float, width: float, source: str) -> PixelSize:
+def checked_pixel_size(height: float, width: float, source: str) -> PixelSize:
+    """Return a size (y, x) in millimetres, unknown where no angiogram can have it."""
     if all(_SMALLEST_MM <= value <= _LARGEST_MM for value in (height, width)):
         return PixelSize((height, width), source)
     return PixelSize(None, f"unknown ({source} is out of range)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from napari_cmunet.io.lazy_frames import LazyFrames
     from napari_cmunet.io.source import Source
 
 UNKNOWN_PIXEL_SIZE = "unknown"
@@ -18,12 +19,15 @@ UNKNOWN_PIXEL_SIZE = "unknown"
 class Raw:
     """An image as its file holds it, before it is made grey and finite."""
 
-    array: np.ndarray  # (T, Y, X, S): S is 1 grey, 2 grey+alpha, 3 RGB, 4 RGBA
+    # (T, Y, X, S): S is 1 grey, 2 grey+alpha, 3 RGB, 4 RGBA. Or grey and lazy.
+    array: np.ndarray | LazyFrames
     is_cine: bool
     pixel_size_mm: tuple[float, float] | None = None  # (y, x)
     pixel_size_source: str = UNKNOWN_PIXEL_SIZE
     description: str = ""  # a TIFF's ImageDescription
     notes: tuple[str, ...] = ()
+    window: tuple[float, float] | None = None  # grey values to show as black, white
+    frames_per_second: float | None = None
 
 
 @dataclass(frozen=True)

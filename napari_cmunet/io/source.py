@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What a file's name promises, to say what the file turned out not to be.
 KIND_OF_SUFFIX = {
     ".bmp": "BMP",
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
     ".npy": "NPY",
@@ -31,6 +33,8 @@ SUFFIXES = tuple(KIND_OF_SUFFIX)
 
 # (offset, bytes, kind) of what can be read; the content decides, not the name.
 _SIGNATURES = (
+    # First: in its preamble, a DICOM file may hold the header of a TIFF.
+    (128, b"DICM", "DICOM"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"II*\0", "TIFF"),
@@ -39,7 +43,6 @@ _SIGNATURES = (
     (0, b"MM\0+", "TIFF"),
     (0, b"\x93NUMPY", "NPY"),
     (8, b"WEBP", "WebP"),
-    (128, b"DICM", "DICOM"),
 )
 # (offset, bytes, words) of what is met in place of an image.
 _STRANGERS = (
@@ -52,6 +55,9 @@ _STRANGERS = (
     (0, b"\0\0\0\x0cjP  ", "it is a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "it is a JPEG 2000 picture"),
     (8, b"AVI ", "it is an AVI video"),
+    # An envelope of PKCS #7 (RFC 5652): DICOM made secure for a disc or a mail.
+    (4, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "it is encrypted"),
+    (2, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "it is encrypted"),
     (4, b"ftyp", "it is a video or a phone picture"),
 )
 _HEADER_BYTES = 512
@@ -100,6 +106,15 @@ def open_source(path: Path | str) -> Iterator[Source]:
             yield Source(path, handle, status.st_size, kind, header)
     except OSError as error:
         raise ReadError(path, read_reason(path, error)) from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its content; False if it cannot be read."""
+    try:
+        with open_source(path) as source:
+            return source.kind == "DICOM"
+    except ReadError:
+        return False
 
 
 def read_reason(path: Path, error: OSError) -> str:
@@ -153,9 +168,30 @@ def _kind(path: Path, header: bytes) -> str:
     # "BM" alone could begin a text; bytes 6 to 9 of a bitmap are reserved zeros.
     if header.startswith(b"BM") and header[6:10] == bytes(4):
         return "BMP"
+    if _is_bare_dicom(header):
+        return "DICOM"
     promised = KIND_OF_SUFFIX.get(path.suffix.lower())
     what = f"not {_article(promised)} file" if promised else "not an image file"
     raise ReadError(path, f"{what}: {_stranger(header)}. {_ADVICE}")
+
+
+def _is_bare_dicom(header: bytes) -> bool:
+    """Whether a file begins with the elements that a DICOM file without preamble does.
+
+    Group 0002 or 0008, in either byte order, the value's type named or not.
+    """
+    start = header[:8]
+    for order in ("little", "big"):
+        group = int.from_bytes(start[:2], order)
+        element = int.from_bytes(start[2:4], order)
+        if group not in (2, 8) or element > 0x20 or len(start) < 8:
+            continue
+        if start[4:6] in (b"UL", b"UI", b"CS", b"DA", b"SH", b"OB"):
+            return True
+        # An implicit type: the length of a short value in its place.
+        if order == "little" and int.from_bytes(start[4:], order) <= 256:
+            return True
+    return False
 
 
 def _article(kind: str) -> str:

@@ -13,7 +13,7 @@ from napari_cmunet.study.errors import ImageMissingError, StudyError
 from napari_cmunet.study.images import STUDY_ROOT, ImageRecord, ImageTable, new_id
 from napari_cmunet.study.layout import IMAGES, inside
 from napari_cmunet.study.locations import Locations, file_size, is_file
-from napari_cmunet.study.patients import patient_hash
+from napari_cmunet.study.patients import by_dicom, patient_hash
 from napari_cmunet.study.relink import find_again, hash_file
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class StudyImages:
         patient_of : callable, optional
             Tells the patient from an image's path below its folder, see
             :mod:`napari_cmunet.study.patients`. Without it, or where it does not
-            know, each image counts as a patient of its own.
+            know, a DICOM file is asked, and each other image counts as a patient of
+            its own.
         should_stop : callable
             Asked between files; nothing is added then.
 
@@ -175,7 +176,7 @@ class StudyImages:
         """
         inputs = [Path(os.path.abspath(p)) for p in inputs]  # noqa: PTH100
         problems: list[str] = []
-        files: list[tuple[Path, InputFile, int]] = []
+        files: list[tuple[Path, InputFile, int, str | None]] = []
         # The disk is looked at first: it may be slow, and nobody is to wait meanwhile.
         for file in find_images(inputs, skip=self._own_folders()):
             if should_stop():
@@ -185,13 +186,16 @@ class StudyImages:
             if size is None:
                 problems.append(f"{display_name(path)}: it cannot be read.")
             else:
-                files.append((path, file, size))
+                patient = patient_of(_posix(file.relative)) if patient_of else None
+                if patient is None:
+                    patient = by_dicom(path)
+                files.append((path, file, size, patient))
         with self._session.writing():
             known = self._at.known_paths()
             new: list[ImageRecord] = []
             ids = set(self._table.ids())
             n_known = own = 0
-            for path, file, size in files:
+            for path, file, size, patient in files:
                 if os.path.normcase(path) in known:
                     n_known += 1
                     continue
@@ -205,7 +209,6 @@ class StudyImages:
                     continue
                 image = new_id(ids)
                 ids.add(image)
-                patient = patient_of(_posix(file.relative)) if patient_of else None
                 own += patient is None
                 key = f"image {image}" if patient is None else f"name {patient}"
                 hashed = patient_hash(self._session.identity.salt, key)

@@ -42,23 +42,43 @@ def by_folder(level: int = 1) -> PatientRule:
     return rule
 
 
-def by_prefix(until: str | int) -> PatientRule:
+def by_prefix(until: str | int, parts: int = 1) -> PatientRule:
     """By the beginning of the file's name.
 
     Parameters
     ----------
     until : str or int
         What follows the beginning, such as ``_``; or how many characters it has.
+    parts : int
+        How often ``until`` stands before the beginning ends: ``p_12`` of ``p_12_LCA``
+        has two parts.
     """
 
     def rule(image: PurePosixPath) -> str | None:
         stem = image.stem
         if isinstance(until, int):
             return stem[:until] if 0 < until <= len(stem) else None
-        head, found, _ = stem.partition(until) if until else ("", "", "")
-        return head if found and head else None
+        pieces = stem.split(until) if until else []
+        head = until.join(pieces[:parts]) if until else ""
+        return head if len(pieces) > parts and head else None
 
     return rule
+
+
+def by_dicom(image: Path) -> str | None:
+    """By what a DICOM file says of its patient; takes the file, not its path below.
+
+    Used wherever another rule does not know, so that cines of one patient never lie on
+    both sides of a split. None if the file is not DICOM or says nothing.
+    """
+    # pydicom takes a moment to load.
+    from napari_cmunet.io.source import is_dicom
+
+    if not is_dicom(image):
+        return None
+    from napari_cmunet.io.dicom.identity import patient_key
+
+    return patient_key(image)
 
 
 def patient_hash(salt: bytes, patient: str) -> str:

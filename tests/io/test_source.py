@@ -93,7 +93,8 @@ def test_empty_and_text_files(tmp_path, suffix):
         (bytes(3000), "nothing but zeros"),
         (b"\x01\xfe\xff\x00\x9c" * 10, "no image format"),
         (b"BM is how this text begins", "text"),
-        (bytes(128) + b"DICM" + bytes(20), "DICOM file, which this version does not"),
+        (bytes(128) + b"DICM" + bytes(20), "a DICOM object without a picture"),
+        (b"\x30\x82\x01\x00\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "encrypted"),
     ],
 )
 def test_strangers_are_called_what_they_are(tmp_path, content, words):

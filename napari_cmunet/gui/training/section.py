@@ -36,6 +36,7 @@ class FinetuneSection(QWidget):
     def __init__(self, training: Training | None = None) -> None:
         super().__init__()
         self._training: Training | None = None
+        self._shown_once = False
         self._build()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -45,11 +46,11 @@ class FinetuneSection(QWidget):
     def _build(self) -> None:
         self.labels = text_label()
         self.start = button(
-            "&Fine-tune",
+            "Fine-tune",
             "Learn from all accepted labels, in a process of its own; go on correcting "
             "meanwhile",
         )
-        self.stop = button("Stop, &keep best", "")
+        self.stop = button("Stop, keep best", "End soon and keep the best model so far")
         self.cancel = button("Cancel", "End now; nothing of this training is kept")
         self.options = TrainingOptions()
         self.plot = TrainingPlot()
@@ -72,7 +73,7 @@ class FinetuneSection(QWidget):
             self.plot,
             self.status,
             row(self.use, self.keep, stretch=0),
-            row(labelled("In &use", self.version), self.version, stretch=1),
+            row(labelled("In use", self.version), self.version, stretch=1),
             row(self.back, self.forward),
         )
         content.setContentsMargins(0, 0, 0, 0)
@@ -89,6 +90,9 @@ class FinetuneSection(QWidget):
 
     def set_training(self, training: Training | None) -> None:
         """Show the training of another study, or of none."""
+        if training is self._training and self._shown_once:
+            return
+        self._shown_once = True
         if self._training is not None:
             self._training.changed.disconnect(self._on_changed, missing_ok=True)
         self._training = training

@@ -120,6 +120,8 @@ class Training:
     ----------
     study : Study
         Open for writing. Close it only after :meth:`shut_down`.
+    device : callable
+        Asked at each start; see :func:`napari_cmunet.core.device.choose_device`.
     options : tuple of str
         Further options of the command ``finetune``, such as a smaller network.
     """
@@ -131,10 +133,16 @@ class Training:
     #: Another model is in use.
     model_changed = Signal(ModelVersion)
 
-    def __init__(self, study: Study, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        study: Study,
+        *,
+        device: Callable[[], str] = lambda: "auto",
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.study = study
         self.options = options
-        self.device = "auto"
+        self._device = device
         self._run: _Run | None = None
         self._settled: Settled | None = None
         self._problem = ""
@@ -190,7 +198,7 @@ class Training:
         if self._run is not None or self._closed or self.study.read_only:
             return False
         order = TrainingOrder(
-            self.study.folder, device=self.device, options=self.options
+            self.study.folder, device=self._device(), options=self.options
         )
         run = self._run = _Run(TrainerProcess(order))
         self._settled, self._problem = None, ""

@@ -1,0 +1,180 @@
+"""Frames that are decoded when somebody looks at them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cmunet.errors import CMUNetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CACHE_BYTES = 384 * 2**20
+"""Decoded frames of all open cines that are kept: one of 120 x 1024² x 16 bits fits."""
+
+AHEAD = 8
+"""Frames that are decoded ahead of one who scrubs or plays."""
+
+
+class FrameCache:
+    """The frames that were looked at last, of all cines together.
+
+    Parameters
+    ----------
+    most_bytes : int
+        What is looked at last is kept even if it is larger.
+    """
+
+    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> np.ndarray | None:
+        """Return a frame, None if it is not kept."""
+        with self._lock:
+            frame = self._frames.get(key)
+            if frame is not None:
+                self._frames.move_to_end(key)
+            return frame
+
+    def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
+        """Keep a frame, and let go of those not looked at for longest."""
+        with self._lock:
+            old = self._frames.pop(key, None)
+            self._bytes += frame.nbytes - (0 if old is None else old.nbytes)
+            self._frames[key] = frame
+            while self._bytes > self._most and len(self._frames) > 1:
+                self._bytes -= self._frames.popitem(last=False)[1].nbytes
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._frames
+
+    def forget(self, owner: int) -> None:
+        """Let go of the frames of one cine."""
+        with self._lock:
+            for key in [k for k in self._frames if k[0] == owner]:
+                self._bytes -= self._frames.pop(key).nbytes
+
+
+_CACHE = FrameCache()
+_AHEAD = ThreadPoolExecutor(1, thread_name_prefix="napari-cmunet-frames")
+
+
+class LazyFrames:
+    """An array ``(T, Y, X)`` whose frames are decoded when they are asked for.
+
+    It has what napari, NumPy and this program ask of an array; it cannot be written
+    to. Safe to use from several threads.
+
+    Parameters
+    ----------
+    shape : (T, Y, X)
+    dtype : dtype
+    decode : callable
+        Decodes the frame of that index, ``(Y, X)`` of that dtype; raises CMUNetError.
+    cache : FrameCache, optional
+        One for all by default.
+    """
+
+    ndim = 3
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: np.dtype,
+        decode: Callable[[int], np.ndarray],
+        cache: FrameCache = _CACHE,
+    ) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._decode, self._cache = decode, cache
+        self._last = 0
+        self._busy: dict[int, threading.Lock] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all frames take once decoded."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __del__(self) -> None:
+        self._cache.forget(id(self))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("the frames are not in memory")
+        frames = np.empty(self.shape, self.dtype if dtype is None else dtype)
+        for index in range(len(self)):
+            frames[index] = self._frame(index)
+        return frames
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, rest = slice(None), [Ellipsis, *rest]
+        if isinstance(first, (int, np.integer)):
+            frame = self._frame(self._index(int(first)))
+            self._look_ahead(int(first))
+            return frame[tuple(rest)]
+        if isinstance(first, slice):
+            indices = range(*first.indices(len(self)))
+        else:
+            wanted = np.arange(len(self))[first]
+            indices = [int(i) for i in np.atleast_1d(wanted)]
+        if not len(indices):
+            return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
+        return np.stack([self._frame(i) for i in indices])[(slice(None), *rest)]
+
+    def _index(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return index % len(self)
+
+    def _frame(self, index: int) -> np.ndarray:
+        key = (id(self), index)
+        frame = self._cache.get(key)
+        if frame is not None:
+            return frame
+        # Whoever wants a frame that is being decoded waits for that.
+        with self._busy.setdefault(index, threading.Lock()):
+            frame = self._cache.get(key)
+            if frame is None:
+                frame = self._decode(index)
+                frame.setflags(write=False)  # it is kept for others
+                self._cache.put(key, frame)
+            return frame
+
+    def _look_ahead(self, index: int) -> None:
+        """Decode what comes next for one who looks, but not for a background job."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        step = -1 if index < self._last else 1
+        self._last = index
+        if 0 <= index + step < len(self):
+            try:
+                _AHEAD.submit(self._run_ahead, index, step)
+            except RuntimeError:  # the program is ending
+                return
+
+    def _run_ahead(self, start: int, step: int) -> None:
+        for index in range(start + step, start + step * (AHEAD + 1), step):
+            if self._last != start or not 0 <= index < len(self):
+                return
+            if (id(self), index) not in self._cache:
+                try:
+                    self._frame(index)
+                except CMUNetError:  # said when it is looked at
+                    return
