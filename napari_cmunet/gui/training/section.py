@@ -69,7 +69,7 @@ class FinetuneSection(QWidget):
             self.labels,
             self.start,
             row(self.stop, self.cancel, stretch=0),
-            self.options.form.native,
+            self.options.form,
             self.plot,
             self.status,
             row(self.use, self.keep, stretch=0),
@@ -159,7 +159,7 @@ class FinetuneSection(QWidget):
         self.stop.setEnabled(shown.can_stop)
         self.stop.setToolTip(shown.stop_tip)
         self.cancel.setEnabled(shown.can_cancel)
-        self.options.form.native.setEnabled(not shown.running)
+        self.options.form.setEnabled(not shown.running)
         self.options.show(state.settings)
         self.status.setText(shown.status)
         self.status.setVisible(bool(shown.status))

@@ -42,7 +42,7 @@ def test_start_and_cancel_by_the_buttons(section, make_study, make_training, qtb
     assert not section.stop.isEnabled()  # nothing to keep yet
     assert wait_until(lambda: section.stop.isEnabled())
     assert not section.plot.isHidden()
-    assert not section.options.form.native.isEnabled()
+    assert not section.options.form.isEnabled()
     section.resize(300, 600)
     section.show()
     assert section.grab().width() <= 300 or section.minimumSizeHint().width() <= 300

@@ -15,12 +15,8 @@ from pathlib import Path
 import pytest
 
 from napari_cmunet.core import events
-from napari_cmunet.gui.training.process import (
-    DIED,
-    TrainerProcess,
-    TrainingOrder,
-    follow,
-)
+from napari_cmunet.gui.training.outcome import DIED
+from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder, follow
 from napari_cmunet.study.study import Study
 from tests.gui.training.conftest import settled, wait_until
 

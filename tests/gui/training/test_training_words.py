@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from napari_cmunet.core import events
-from napari_cmunet.gui.training.process import CANCELLED, DIED, DONE, Outcome
+from napari_cmunet.gui.training.outcome import CANCELLED, DIED, DONE, Outcome
 from napari_cmunet.gui.training.progress import Progress, after
 from napari_cmunet.gui.training.settling import (
     PROMOTED,
@@ -15,7 +15,7 @@ from napari_cmunet.gui.training.settling import (
     UNDECIDED,
     Settled,
 )
-from napari_cmunet.gui.training.training import TrainingState
+from napari_cmunet.gui.training.state import TrainingState
 from napari_cmunet.gui.training.words import describe
 from napari_cmunet.study.models import ModelVersion
 from napari_cmunet.study.settings import Settings
@@ -88,7 +88,16 @@ def test_stopping_and_cancelling():
 @pytest.mark.parametrize(
     ("state", "text", "failed"),
     [
-        (ended(PROMOTED), "tuned-001 is now in use. The figures.", False),
+        (
+            replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
+            "tuned-001 is now in use. The figures.",
+            False,
+        ),
+        (
+            ended(PROMOTED),  # and then gone back from
+            "cmunet-artery is in use again. tuned-001: The figures.",
+            False,
+        ),
         (ended(REFUSED), "tuned-001 was refused and is kept. The figures.", False),
         (ended(UNDECIDED), "tuned-001 is ready, you decide. The figures.", False),
         (ended("", DIED, ""), "The figures.", True),
