@@ -76,8 +76,8 @@ class StudyModels:
         name : str
             Of a finished model folder of this study.
         """
+        version = self.store.version(name)  # takes its time: not while others wait
         with self._session.writing():
-            version = self.store.version(name)
             if name not in self._noted:
                 self._journal("trained", version, self.figures(name))
                 self._noted.add(name)
@@ -114,8 +114,8 @@ class StudyModels:
             If the model is damaged; the one in use stays.
         WriteError
         """
+        version = self.store.version(name, installed=installed)
         with self._session.writing():
-            version = self.store.version(name, installed=installed)
             self.store.save(self.history.with_next(version))
             self._journal("promoted", version, figures)
         return version

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -20,11 +19,11 @@ from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder, fo
 from napari_cmunet.study.study import Study
 from tests.gui.training.conftest import settled, wait_until
 
+resource = pytest.importorskip("resource", reason="kill -9 and limits")
+
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
 LONG = ("--steps", "100000")
 SHORT = ("--steps", "2", "--no-validation")
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and limits")
 
 
 def labels_of(study: Study) -> dict[str, str]:
