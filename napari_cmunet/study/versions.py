@@ -76,12 +76,18 @@ class StudyModels:
         name : str
             Of a finished model folder of this study.
         """
-        version = self.store.version(name)  # takes its time: not while others wait
+        version = self._checked(name)
         with self._session.writing():
             if name not in self._noted:
                 self._journal("trained", version, self.figures(name))
                 self._noted.add(name)
         return version
+
+    def _checked(self, name: str, *, installed: bool = False) -> ModelVersion:
+        """A model for the history; hashed while nobody has to wait for the study."""
+        with self._session.writing():
+            pass  # raises if nothing can be written at all
+        return self.store.version(name, installed=installed)
 
     def figures(self, name: str) -> dict[str, Any]:
         """What a training came to: labels, patients, Dice, seconds and the like."""
@@ -114,7 +120,7 @@ class StudyModels:
             If the model is damaged; the one in use stays.
         WriteError
         """
-        version = self.store.version(name, installed=installed)
+        version = self._checked(name, installed=installed)
         with self._session.writing():
             self.store.save(self.history.with_next(version))
             self._journal("promoted", version, figures)
