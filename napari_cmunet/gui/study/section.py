@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import (
     QFrame,
     QLineEdit,
@@ -250,9 +251,11 @@ class StudyPage(QWidget):
         self.accept.setText(f"{state.accept_text}   [K]")
         self.accept.setEnabled(state.can_accept)
         self.label.setText(state.label)
-        # Room for two lines, so that the buttons below stay where they are.
-        self.label.setMinimumHeight(2 * self.label.fontMetrics().lineSpacing())
         font = self.label.font()
+        font.setBold(True)
+        # Room for two lines, so that the buttons below stay where they are.
+        lines = QFontMetrics(font).boundingRect(0, 0, 400, 400, 0, "A\nA").height()
+        self.label.setMinimumHeight(lines + 2)
         font.setBold(state.saved)
         self.label.setFont(font)
         for widget in (self.previous, self.next):
