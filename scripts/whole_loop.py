@@ -143,15 +143,22 @@ def run(args: argparse.Namespace, home: Path) -> dict:
     chosen = choose(rows, args.images, args.patients)
     folder = home / "angiograms"
     folder.mkdir()
-    for row in chosen:
-        name = f"{row['stem']}.png"
-        shutil.copyfile(args.data / "images" / name, folder / name)
+    truth_of: dict[str, Path] = {}
+    index = home / "patients.csv"
+    with index.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["stem", "patient"])
+        for number, row in enumerate(chosen):
+            # Numbered, so that the list has the patients in turn.
+            stem = f"{number + 1:02d}_{row['stem']}"
+            source = f"{row['stem']}.png"
+            shutil.copyfile(args.data / "images" / source, folder / f"{stem}.png")
+            table.writerow([stem, row["patient"]])
+            truth_of[stem] = args.data / "masks" / source
     report: dict = {"images": len(chosen), "accepted": args.accept}
     loop = Loop(args.out)
     reader, panel = loop.reader, loop.panel
     loop.picture("first-start")
-    index = home / "patients.csv"
-    shutil.copyfile(args.data / "index.csv", index)
     reader.create(NewStudy(home / "study", (folder,), by_csv(index)))
     report["seconds_to_first_image"] = round(loop.until(loop.ready, "first image"), 2)
     reader.study.change_settings(minutes=args.minutes, start=args.start)
@@ -161,7 +168,7 @@ def run(args: argparse.Namespace, home: Path) -> dict:
     for number in range(args.accept):
         loop.until(loop.ready, "an image to correct")
         path = reader.study.images.path(loop.opened.id)
-        truth = read_mask(args.data / "masks" / f"{path.stem}.png") != 0
+        truth = read_mask(truth_of[path.stem]) != 0
         report["pixels_corrected"].append(loop.correct(truth))
         if number == 1:
             loop.picture("corrected")

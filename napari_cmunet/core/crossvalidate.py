@@ -38,6 +38,9 @@ class ChosenSteps:
     ----------
     steps : int
         Where the mean Dice over the left-out patients was best.
+    at_the_end : bool
+        Whether that was the last look: training longer may be better still, and a
+        training with more time than the folds had should take it.
     dice, cldice : float or None
     interval : (float, float) or None
         95 % bootstrap interval of the Dice, by patient.
@@ -50,6 +53,7 @@ class ChosenSteps:
     cldice: float | None
     interval: tuple[float, float] | None
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
+    at_the_end: bool = False
 
 
 def cross_validated(
@@ -71,7 +75,7 @@ def cross_validated(
         Gives the network with the weights to start from, anew for each training.
     frames : LabelledFrames
     config : FinetuneConfig
-        ``minutes`` is shared by the folds and the final training.
+        Of ``minutes`` the final training has half, the folds share the other.
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.core.finetune.finetune` takes them.
     score : callable, optional
@@ -85,13 +89,15 @@ def cross_validated(
         With the Dice of the left-out patients; None if stopped before the final
         training.
     """
+    of_fold, final = config, config
     if config.minutes:
-        trainings = len(set(frames.patients)) + 1
-        config = replace(config, minutes=config.minutes / trainings)
+        folds = len(leave_patients_out(frames.patients))
+        final = replace(config, minutes=config.minutes / 2)
+        of_fold = replace(config, minutes=config.minutes / 2 / folds)
     chosen = yield from left_out_steps(
         start,
         frames,
-        config,
+        of_fold,
         companion=companion,
         device=device,
         score=score,
@@ -102,7 +108,7 @@ def cross_validated(
     result = yield from finetune(
         start(),
         frames,
-        replace(config, steps=chosen.steps),
+        final if chosen.at_the_end else replace(final, steps=chosen.steps),
         companion=companion,
         device=device,
         receipt=receipt,
@@ -211,6 +217,7 @@ def left_out_steps(
         *_mean(best_scores),
         _interval(best_scores),
         best_scores if score is not None else {},
+        at_the_end=best_step == common[-1],
     )
 
 

@@ -238,7 +238,10 @@ def _train(
         if now - last_told > 0.25 or step == steps:
             mean = _mean_loss(losses, step)
             speed = (now - timed_from) / max(step - 3, 1)
-            yield Step(step, steps, mean, now - began, speed * (steps - step))
+            left = speed * (steps - step)
+            if config.minutes:
+                left = min(left, max(0.0, config.minutes * 60 - (now - began)))
+            yield Step(step, steps, mean, now - began, left)
             losses, last_told = [], now
         out_of_time = bool(config.minutes) and now - began > config.minutes * 60
         if validation and (
@@ -287,8 +290,12 @@ def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
 
 
 def default_steps(labels: int) -> int:
-    """Optimiser steps that suit a number of labels: more labels, more steps."""
-    return int(min(4000, 250 + 12 * labels))
+    """Optimiser steps that suit a number of labels: more labels, more steps.
+
+    From pre-trained weights little is gained beyond: 18 labels gave the same Dice
+    after 100 and after 250 steps.
+    """
+    return int(min(4000, 100 + 4 * labels))
 
 
 @dataclass(frozen=True)

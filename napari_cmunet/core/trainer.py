@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from napari_cmunet.core.finetune import FinetuneConfig
     from napari_cmunet.core.network import CMUNet
 
+LEAST_WARMUP = 12
+"""Steps of warm-up, if there is one at all."""
+
 PARTIAL = 3
 """Channel after those of LabelledFrames: 1 where labels may leave arteries out."""
 
@@ -183,8 +186,12 @@ class Trainer:
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: linear warm-up, then a half cosine to 0."""
-    rise = max(1, round(steps * warmup))
+    """Share of the peak learning rate: linear warm-up, then a half cosine to 0.
+
+    However short the training, ``warmup`` takes some steps: Adam's first ones go as
+    far in every weight as the rate allows, and would undo what a start has learned.
+    """
+    rise = max(LEAST_WARMUP if warmup else 1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

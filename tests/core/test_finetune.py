@@ -460,13 +460,28 @@ def test_frozen_batchnorm_keeps_the_statistics(labels):
 
 
 def test_learning_rate_rises_and_falls():
-    rates = [schedule(step, 100, 0.1) for step in range(100)]
-    assert rates[9] == max(rates) == 1
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0 < rates[0] <= 0.1
+    rates = [schedule(step, 200, 0.1) for step in range(200)]
+    assert rates[19] == max(rates) == 1
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[0] <= 0.05
     assert rates[-1] < 0.01
-    assert schedule(0, 1, 0.05) == 1
+
+
+def test_a_training_of_a_few_steps_goes_carefully():
+    """Cut to one step by its time, a training went at the full rate: all was lost."""
+    assert schedule(0, 1, 0.05) < 0.1
+    assert max(schedule(step, 5, 0.05) for step in range(5)) < 0.5
+
+
+def test_one_step_spoils_nothing(labels):
+    start = network()
+    before = {k: v.clone() for k, v in start.state_dict().items()}
+    config = replace(QUICK, steps=1)
+    _, result = run(finetune(start, labels.subset([0, 1]), config))
+    kernel = "down_conv1.double_conv.double_conv.0.weight"
+    moved = (result.weights[kernel] - before[kernel]).abs().max()
+    assert 0 < moved < config.learning_rate / 10
 
 
 def test_measure_sees_reviewed_pixels_alone(labels):
