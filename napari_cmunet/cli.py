@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from napari_cmunet import __version__
 from napari_cmunet.commands.option_types import add_model_options, probability
 from napari_cmunet.commands.training_options import (
+    add_bench,
     add_evaluate,
     add_finetune,
     add_pretrain,
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     _add_export(commands)
     _add_models(commands)
+    add_bench(commands)
     return parser
 
 
@@ -136,6 +138,12 @@ def _add_segment(commands) -> None:
         action="store_true",
         help="also write NAME_overlay.png: the mask over the frame best filled",
     )
+    p.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="also write NAME_seg.dcm, a DICOM segmentation, for single DICOM frames; "
+        "needs highdicom",
+    )
     p.set_defaults(run=_segment)
 
 
@@ -160,6 +168,16 @@ def _add_export(commands) -> None:
     )
     p.add_argument(
         "--ones", action="store_true", help="0 and 1 in the masks, not 0 and 255"
+    )
+    p.add_argument(
+        "--coco",
+        action="store_true",
+        help="also write coco.json and its pictures: frames with their arteries",
+    )
+    p.add_argument(
+        "--nnunet",
+        action="store_true",
+        help="also write a dataset for nnU-Net, split by patients as the study is",
     )
     p.set_defaults(run=_export)
 
@@ -238,6 +256,8 @@ def _export(args: argparse.Namespace) -> int:
             original_names=args.original_names,
             overwrite=args.overwrite,
             ones=args.ones,
+            coco=args.coco,
+            nnunet=args.nnunet,
         )
     )
 

@@ -73,6 +73,14 @@ class TrainingError(CMUNetError):
     """
 
 
+class OutOfMemoryError(TrainingError):
+    """A training for which memory did not suffice."""
+
+
+class NotANumberError(TrainingError):
+    """A training whose loss became infinite or not a number."""
+
+
 class DeviceError(CMUNetError):
     """A device that was asked for and is not there, or cannot do the job."""
 

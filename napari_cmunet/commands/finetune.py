@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_cmunet.commands.failures import told_as_event
 from napari_cmunet.commands.label_folders import LabelFolders, read_label_folders
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from napari_cmunet.core.crossvalidate import Score
     from napari_cmunet.core.labelled import Label
 
 RANDOM = "random"
@@ -93,7 +95,11 @@ def run(job: FinetuneJob) -> int:
     keep_freed_memory()
     device = choose_device(job.device)
     start = Start.make(job.start, job.config.seed, job.width, job.grid)
-    with stop_on_signals() as should_stop, event_writer(job.events) as write:
+    with (
+        stop_on_signals() as should_stop,
+        event_writer(job.events) as write,
+        told_as_event(write),
+    ):
         told = read_label_folders(job.images, job.masks, job.patients)
         validation_labels: list[Label] = []
         _tell(told, write)
@@ -136,10 +142,15 @@ def train(
     device: torch.device,
     write: Callable[[events.Event], None],
     should_stop: Callable[[], bool],
+    *,
+    few: int = FEW_PATIENTS,
+    score: Score | None = None,
 ) -> FinetuneResult | None:
     """Train from labels that are read one by one; None if stopped too early.
 
-    Without ``validation_labels`` (an empty list) some patients are held out.
+    Without ``validation_labels`` (an empty list) some patients are held out, or all of
+    them in turn where they are fewer than ``few``. ``score`` is what
+    :func:`napari_cmunet.core.crossvalidate.cross_validated` takes.
     """
     frames = prepare_labels(labels, start.preprocessing)
     companion = None
@@ -162,7 +173,7 @@ def train(
                     "cannot be known. It is trained without validation."
                 )
             )
-        elif n_patients < FEW_PATIENTS or not held_out or not at:
+        elif n_patients < few or not held_out or not at:
             training = cross_validated(
                 start.network,
                 frames,
@@ -170,6 +181,7 @@ def train(
                 companion=companion,
                 device=device,
                 receipt=start.receipt,
+                score=score,
                 should_stop=should_stop,
             )
             return yield_to(training, write)

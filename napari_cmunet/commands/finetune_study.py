@@ -13,15 +13,19 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from napari_cmunet.commands.attached import Orders, give_way
+from napari_cmunet.commands.compare_models import compare, left_out_scorer
+from napari_cmunet.commands.failures import told_as_event
 from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
+from napari_cmunet.core.comparison import ENOUGH_PATIENTS
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import save_model
-from napari_cmunet.core.splits import FEW_PATIENTS
 from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
-from napari_cmunet.study.split import TRAIN, VALIDATION
+from napari_cmunet.study.models import ModelVersion
+from napari_cmunet.study.split import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.study.study import Study
 
 if TYPE_CHECKING:
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 """As the start: the model that the study uses."""
+
+FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
+"""With fewer patients, too few of them validate for a comparison of two models."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,35 @@ class StudyJob:
         Of the new model; empty for the next free one.
     images : tuple of Path
         Where the images lie now, if the study does not find them.
+    attached : bool
+        Belongs to a window; see :mod:`napari_cmunet.commands.attached`.
+    compare : bool
+        Compare the new model with the one in use.
     """
 
     study: Path
     training: FinetuneJob
     name: str = ""
     images: tuple[Path, ...] = ()
+    attached: bool = False
+    compare: bool = True
 
 
 def run(job: StudyJob) -> int:
-    """Fine-tune and add the model to the study; returns the exit code."""
+    """Fine-tune, add the model to the study, compare it; returns the exit code."""
     keep_freed_memory()
     began = time.monotonic()
     with (
-        Study.open(job.study, read_only=True) as study,
         stop_on_signals() as should_stop,
         event_writer(job.training.events) as write,
+        told_as_event(write),
+        Study.open(job.study, read_only=True) as study,
     ):
+        check = lambda: None  # noqa: E731
+        if job.attached:
+            give_way()
+            orders = Orders(should_stop)
+            should_stop, check = orders.should_stop, orders.check
         for notice in study.take_notices():
             write(events.Note(notice))
         for folder in job.images:
@@ -73,35 +92,61 @@ def run(job: StudyJob) -> int:
         training = _with_settings(job.training, study)
         if job.name:
             study.models.store.folder(job.name)  # raises if it is no name
+        start_version = _start_version(study, training.start)
         start = Start.make(
-            _start_of(study, training.start),
+            study.models.folder(start_version) if start_version else training.start,
             training.config.seed,
             training.width,
             training.grid,
         )
         reader = _Reader(study, write, should_stop)
         labels, validation = reader.both(training.validate)
+        device = choose_device(training.device)
         result = train(
             training,
             start,
             labels,
             validation,
-            choose_device(training.device),
+            device,
             write,
             should_stop,
+            few=FEW_FOR_A_SPLIT,
+            score=left_out_scorer(study, reader.refs, start, device),
         )
         if result is None:
             print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
             return 1
         folder = _save(
-            study, job.name, training, start, reader, result, time.monotonic() - began
+            study,
+            job.name,
+            training,
+            start,
+            start_version,
+            reader,
+            result,
+            time.monotonic() - began,
         )
         write(events.Saved(str(folder)))
+        if job.compare:
+            write(
+                compare(
+                    study,
+                    folder.name,
+                    held_out=reader.held_out,
+                    left_out=result.left_out,
+                    label_hashes=reader.hashes(),
+                    start=start_version,
+                    device=device,
+                    write=write,
+                    check=check,
+                )
+            )
     if job.training.events != "-":
         print(folder)
     # Where no window has the study open, its journal is brought up to date here.
-    with contextlib.suppress(CMUNetError), Study.open(job.study):
-        pass
+    if not job.attached:
+        with contextlib.suppress(CMUNetError), Study.open(job.study):
+            pass
     return 1 if reader.problems else 0
 
 
@@ -117,11 +162,11 @@ def _with_settings(training: FinetuneJob, study: Study) -> FinetuneJob:
     )
 
 
-def _start_of(study: Study, name: str) -> str | Path:
-    """A model of the study itself, or the name of an installed one."""
+def _start_version(study: Study, name: str) -> ModelVersion | None:
+    """The model in use, or one of the study; None for an installed one."""
     if name == CURRENT:
-        return study.models.folder()
-    return study.models.store.folder(name) if name in study.models.names() else name
+        return study.models.current
+    return ModelVersion(name) if name in study.models.names() else None
 
 
 class _Reader:
@@ -135,8 +180,26 @@ class _Reader:
     ) -> None:
         self._study, self._write, self._should_stop = study, write, should_stop
         self.used: list[dict[str, object]] = []
-        self.patients: set[str] = set()
+        self.refs: list[LabelRef] = []  # of those, in the same order
+        self.held_out: list[LabelRef] = []
         self.problems = 0
+
+    @property
+    def patients(self) -> set[str]:
+        """Of all labels that were used."""
+        return {ref.patient for ref in self.refs}
+
+    @property
+    def learned_patients(self) -> set[str]:
+        """Those from whom the model learned."""
+        return self.patients - {ref.patient for ref in self.held_out}
+
+    def hashes(self) -> dict[str, set[str]]:
+        """By patient, the hashes of the labels that were used."""
+        found: dict[str, set[str]] = {}
+        for ref, label in zip(self.refs, self.used, strict=True):
+            found.setdefault(ref.patient, set()).add(str(label["sha256"]))
+        return found
 
     def both(
         self, validate: bool
@@ -147,12 +210,17 @@ class _Reader:
             raise TrainingError(
                 "The study has no accepted label yet. Accept some masks first."
             )
-        if not validate or len({r.patient for r in refs}) < FEW_PATIENTS:
+        if not validate or len({r.patient for r in refs}) < FEW_FOR_A_SPLIT:
             return self._some(refs), []
-        held_out = self._read([r for r in refs if r.side == VALIDATION])
+        held_out = self._held_out([r for r in refs if r.side == VALIDATION])
         first = next(held_out, None)
         validation = itertools.chain([first], held_out) if first else []
         return self._some([r for r in refs if r.side == TRAIN]), validation
+
+    def _held_out(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
+        for label in self._read(refs):
+            self.held_out.append(label.ref)
+            yield label
 
     def _some(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
         before = len(self.used)
@@ -168,7 +236,7 @@ class _Reader:
             if self._should_stop():
                 raise Cancelled("Stopped before there was a model.")
             self.used.append(label.to_json())
-            self.patients.add(label.patient)
+            self.refs.append(label.ref)
             yield label
 
     def _problem(self, text: str) -> None:
@@ -181,11 +249,16 @@ def _save(
     name: str,
     training: FinetuneJob,
     start: Start,
+    start_version: ModelVersion | None,
     reader: _Reader,
     result: FinetuneResult,
     seconds: float,
 ) -> Path:
     name = name or study.models.free_name()
+    before: set[str] = set()
+    if start_version is not None:
+        before = study.models.learned_patients(start_version)
+    hashes = reader.hashes()
     card = replace(card_of(training, start, len(reader.used), result), name=name)
     with study.models.new_folder() as new:
         save_model(new.folder, result.weights, card)
@@ -206,6 +279,16 @@ def _save(
                     "seconds": round(seconds, 1),
                 },
                 "labels": reader.used,
+                "learned_patients": sorted(before | reader.learned_patients),
+                "left_out": {
+                    patient: {
+                        "dice": dice,
+                        "cldice": cldice,
+                        "labels": sorted(hashes[patient]),
+                    }
+                    for patient, (dice, cldice) in result.left_out.items()
+                    if patient not in before
+                },
             }
         )
         return new.finish(name)

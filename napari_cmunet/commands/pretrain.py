@@ -36,8 +36,9 @@ from napari_cmunet.core.events import (
     PretrainStep,
     to_line,
 )
-from napari_cmunet.core.labelled import LabelledFrames, prepare_labels
+from napari_cmunet.core.labelled import WHOLE, LabelledFrames, prepare_labels
 from napari_cmunet.core.memory import keep_freed_memory
+from napari_cmunet.core.models import load_model
 from napari_cmunet.core.phantom_labels import phantom_labels
 from napari_cmunet.core.preprocess import Preprocessing
 from napari_cmunet.core.pretrain import Pretraining
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.core.distributed import Team
     from napari_cmunet.core.labelled import Label
+    from napari_cmunet.core.models import ModelCard
 
 RUN, CHECKPOINT, PHANTOMS = "run", "checkpoint.safetensors", "phantoms.safetensors"
 PRETRAIN_OPTIONS = (
@@ -66,6 +68,8 @@ PRETRAIN_OPTIONS = (
     "crop",
     "phantoms",
     "learning_rate",
+    "consistency_weight",
+    "start",
     "seed",
 )
 """Fields of the configuration that the command line offers."""
@@ -112,6 +116,9 @@ def pretrain(job: PretrainJob) -> int:
     with team(job.device) as mates, _events(job, mates) as tell:
         checkpoint = job.output / RUN / CHECKPOINT
         config = _config(job, checkpoint)
+        start = load_model(config.start) if config.start else None
+        if start is not None and "width" not in job.options:
+            config = dataclasses.replace(config, width=start.card.width)
         check_values(config)
         if mates.leads:
             _make_folder(job.output / RUN)
@@ -119,9 +126,15 @@ def pretrain(job: PretrainJob) -> int:
         frames, failed = read_unlabelled(job.inputs, job.output, config.grid, mates)
         phantoms = _phantoms(job, config, mates) if config.phantoms else None
         training = Pretraining(
-            frames, config, phantoms, mates, checkpoint, resume=job.resume
+            frames,
+            config,
+            phantoms,
+            mates,
+            checkpoint,
+            start=start.network if start else None,
+            resume=job.resume,
         )
-        reason = _train(job, training, mates, tell)
+        reason = _train(job, training, mates, tell, start.card if start else None)
     if not mates.leads:
         return 0
     if job.events != "-":
@@ -139,6 +152,7 @@ def _train(
     training: Pretraining,
     mates: Team,
     tell: Callable[[Event], None],
+    parent: ModelCard | None,
 ) -> str:
     exported, reason = time.monotonic(), ""
     with stop_on_signals() as should_stop:
@@ -149,14 +163,16 @@ def _train(
             if isinstance(event, PretrainEpoch) and mates.leads:
                 write_curves(job.output, tuple(training.history))
                 if time.monotonic() - exported > EXPORT_SECONDS:
-                    _export(job, training, mates)
+                    _export(job, training, mates, parent)
                     exported = time.monotonic()
         if training.step:
-            _export(job, training, mates)
+            _export(job, training, mates, parent)
     return reason
 
 
-def _export(job: PretrainJob, training: Pretraining, mates: Team) -> None:
+def _export(
+    job: PretrainJob, training: Pretraining, mates: Team, parent: ModelCard | None
+) -> None:
     result = training.result()
     if not mates.leads:
         return
@@ -172,6 +188,7 @@ def _export(job: PretrainJob, training: Pretraining, mates: Team) -> None:
         held_files=len(np.unique(groups[training.held])),
         about=job.about,
         licence=job.licence,
+        parent=parent,
     )
 
 
@@ -197,7 +214,7 @@ def _config(job: PretrainJob, checkpoint: Path) -> PretrainConfig:
 def _phantoms(job: PretrainJob, config: PretrainConfig, mates: Team) -> LabelledFrames:
     """Make the phantoms, or take those that an earlier start of the run has made."""
     path = job.output / RUN / PHANTOMS
-    key = json.dumps([__version__, config.phantoms, config.seed, config.grid])
+    key = json.dumps([__version__, config.phantoms, config.seed, config.grid, WHOLE])
     kept = _kept_phantoms(path, key)
     if kept is not None:
         return kept

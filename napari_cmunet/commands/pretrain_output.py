@@ -39,6 +39,7 @@ def write_model(
     held_files: int,
     about: str = "",
     licence: str = "",
+    parent: ModelCard | None = None,
 ) -> ModelCard:
     """Write the model folder; an earlier one in its place is replaced."""
     epochs = len(result.history)
@@ -74,6 +75,8 @@ def write_model(
         preprocessing=Preprocessing(grid=config.grid).to_json(),
         parameters=parameter_count(CMUNet(config.width)),
         description="Self-supervised CM-UNet: where fine-tuning starts.",
+        parent=parent.name if parent else None,
+        parent_sha256=parent.sha256 if parent else None,
         data=f"{about} ({learned})" if about else learned,
         licence=licence,
         labels=0,

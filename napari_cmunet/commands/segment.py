@@ -26,8 +26,9 @@ from napari_cmunet.errors import (
     display_name,
 )
 from napari_cmunet.io.dicom.identity import without_identity
+from napari_cmunet.io.dicom.segmentation import require_highdicom
 from napari_cmunet.io.find import is_folder
-from napari_cmunet.io.images import find_images, output_paths, read_angiogram
+from napari_cmunet.io.images import find_images, output_paths
 from napari_cmunet.io.table import write_table
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def segment(job: SegmentJob) -> int:
     run has made of the same image in the same way is left as it is. Where an input is
     a folder, ``summary.csv`` tells at the end what became of each file.
     """
+    if "dicom_seg" in job.extras:
+        require_highdicom()
     model = load_model(job.model)
     if model.card.kind != "artery":
         raise UnknownModelError(
@@ -167,7 +170,7 @@ def _segment_one(
     done = find_done(path, output, predictor, threshold)
     if done is not None:
         return done, False
-    return write_outputs(read_angiogram(path), output, predictor, threshold), True
+    return write_outputs(path, output, predictor, threshold), True
 
 
 class _Taken:

@@ -13,6 +13,11 @@ from napari_cmunet.atomic import atomic_write, write_reason
 from napari_cmunet.core.filling import best_filled_frame
 from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.io.dicom.segmentation import (
+    why_no_segmentation,
+    write_segmentation,
+)
+from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import (
     read_mask,
     read_provenance,
@@ -29,12 +34,13 @@ if TYPE_CHECKING:
     from napari_cmunet.core.predict import Predictor
     from napari_cmunet.io.images import Angiogram
 
-EXTRAS = ("probability", "record", "overlay")
+EXTRAS = ("probability", "record", "overlay", "dicom_seg")
 """What can be had beside a mask, in the order in which it is written."""
 _NAMES = {
     "probability": "{}_probability.tif",
     "record": "{}.json",
     "overlay": "{}_overlay.png",
+    "dicom_seg": "{}_seg.dcm",
 }
 
 
@@ -98,14 +104,15 @@ def find_done(
 
 
 def write_outputs(
-    image: Angiogram, outputs: Outputs, predictor: Predictor, threshold: float
+    path: Path, outputs: Outputs, predictor: Predictor, threshold: float
 ) -> Segmented:
-    """Segment an image and write all that is wanted of it.
+    """Read an image, segment it and write all that is wanted of it.
 
     Raises
     ------
     CMUNetError
     """
+    image = read_angiogram(path)
     probability = np.empty(image.frames.shape, np.uint8)
     for frame in predictor.predict_frames(image.frames):
         probability[frame.index] = frame.probability
@@ -136,6 +143,12 @@ def write_outputs(
             write_overlay(
                 outputs.path("overlay"), image.frames[best], masks[best], image.window
             )
+    if "dicom_seg" in outputs.extras:
+        reason = why_no_segmentation(path, size)
+        if reason:
+            notes.append(f"no DICOM segmentation was written: {reason}")
+        else:
+            write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
     write_mask(outputs.mask, mask, provenance, size)
     facts = _facts(mask, provenance) | {
         "pixel_height_mm": "" if size is None else size[0],

@@ -1,4 +1,4 @@
-"""Options of the commands that train and measure: pretrain, finetune, evaluate."""
+"""Options of the commands that train and measure: all but segment and export."""
 
 from __future__ import annotations
 
@@ -49,9 +49,19 @@ def add_pretrain(commands) -> None:
         ("--crop", int, "side of the views (default: the whole grid)"),
         ("--phantoms", int, "synthetic frames with known masks to learn from too"),
         ("--learning-rate", float, "peak for batches of 16 (default: 0.001)"),
+        (
+            "--consistency-weight",
+            float,
+            "with phantoms: of segmenting masked frames as whole ones (default: 0)",
+        ),
         ("--seed", int, "default: 0"),
     ):
         p.add_argument(option, type=above(kind), metavar="N", help=text)
+    p.add_argument(
+        "--start",
+        metavar="NAME|DIR",
+        help="go on from this model's weights instead of random ones",
+    )
     add_device_option(p)
     p.add_argument(
         "--workers", type=int, metavar="N", help="processes that make phantoms"
@@ -127,6 +137,18 @@ def add_finetune(commands) -> None:
     p.add_argument(
         "--events", default="", metavar="FILE|-", help="progress as JSON lines"
     )
+    p.add_argument(
+        "--no-comparison",
+        dest="compare",
+        action="store_false",
+        help="with STUDY: do not measure the new model beside the one in use",
+    )
+    p.add_argument(
+        "--attached",
+        action="store_true",
+        help="with STUDY, for a program that starts this one: a line 'stop' on stdin "
+        "stops and keeps the best, the end of stdin cancels; runs at low priority",
+    )
     for name in ("description", "data", "licence"):
         p.add_argument(f"--{name}", default="", metavar="TEXT", help="for the card")
     p.set_defaults(run=_finetune, usage_error=p.error)
@@ -149,6 +171,40 @@ def add_evaluate(commands) -> None:
     p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
     p.set_defaults(run=_evaluate)
+
+
+def add_bench(commands) -> None:
+    p = commands.add_parser(
+        "bench",
+        help="this machine's speed, beside the paper's way",
+        description="Measure how fast this machine segments frames and cines and "
+        "learns from labels, beside the published network run as its authors do. On "
+        "synthetic angiograms; takes about a quarter of an hour on a small CPU.",
+    )
+    add_model_options(p)
+    p.add_argument(
+        "--minutes",
+        type=positive,
+        default=3.0,
+        metavar="M",
+        help="budget of each of the four trainings (default: 3)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.set_defaults(run=_bench)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from napari_cmunet.commands.bench import BenchJob, bench
+
+    return bench(
+        BenchJob(
+            model=args.model,
+            start=START_MODEL,
+            device=args.device,
+            minutes=args.minutes,
+            json=args.json,
+        )
+    )
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -209,7 +265,14 @@ def _finetune(args: argparse.Namespace) -> int:
     from napari_cmunet.commands import finetune_study
 
     return finetune_study.run(
-        finetune_study.StudyJob(args.study, job, args.name, tuple(args.images))
+        finetune_study.StudyJob(
+            args.study,
+            job,
+            args.name,
+            tuple(args.images),
+            attached=args.attached,
+            compare=args.compare,
+        )
     )
 
 

@@ -50,7 +50,7 @@ def event_writer(where: str) -> Iterator[Callable[[events.Event], None]]:
                 f"({event.dice_low:.3f} to {event.dice_high:.3f}), clDice "
                 f"{event.cldice:.3f}{', best so far' if event.best else ''}"
             )
-        elif isinstance(event, events.Note):
+        elif isinstance(event, events.Note | events.Verdict):
             progress.complain(event.text)
         elif isinstance(event, events.Started):
             progress.complain(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.network import CMUNet
 
 
@@ -48,6 +50,24 @@ def perceptron(inside: int, hidden: int, outside: int) -> nn.Sequential:
     )
 
 
+class Online(NamedTuple):
+    """What the online network makes of masked frames.
+
+    Parameters
+    ----------
+    pixels : tensor (B, 1, H, W)
+        The frames rebuilt, normalised within each patch.
+    embedding : float tensor (B, E)
+        To be compared with :meth:`PretrainNetworks.target`.
+    logits : tensor (B, 2, H, W)
+        Background and artery, from the same features as ``pixels``.
+    """
+
+    pixels: torch.Tensor
+    embedding: torch.Tensor
+    logits: torch.Tensor
+
+
 class PretrainNetworks(nn.Module):
     """CM-UNet with its momentum target and the heads that only pre-training needs.
 
@@ -57,13 +77,20 @@ class PretrainNetworks(nn.Module):
         Of the CM-UNet.
     segments : bool
         Whether ``conv_last`` is trained too, on frames with known masks.
+    start : CMUNet, optional
+        Of that width; its weights are where the network begins. Random ones by
+        default.
     """
 
-    def __init__(self, width: int, *, segments: bool = False) -> None:
+    def __init__(
+        self, width: int, *, segments: bool = False, start: CMUNet | None = None
+    ) -> None:
         super().__init__()
         features, embedding = 16 * width, min(256, 16 * width)
         hidden = min(1536, 4 * features)
         self.network = CMUNet(width)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict())
         _cancel_idle_biases(self.network)
         self.pixel_head = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.pixel_head.weight)  # begin with each patch's mean
@@ -76,26 +103,35 @@ class PretrainNetworks(nn.Module):
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
-    def online(self, masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reconstruct masked frames ``(B, 1, H, W)``, and describe them.
+    def online(self, masked: torch.Tensor) -> Online:
+        """Rebuild masked frames ``(B, 1, H, W)``, describe and segment them."""
+        latent, skips = self.network.encode(masked)
+        features = self.network.decode(latent, skips)
+        summary = self.feature_decoder(latent).mean((-2, -1))
+        return Online(
+            self.pixel_head(features),
+            self.predictor(self.projector(summary)).float(),
+            self.network.conv_last(features),
+        )
+
+    @torch.no_grad()
+    def target(
+        self, whole: torch.Tensor, *, segments: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the momentum target makes of whole frames; no gradient.
 
         Returns
         -------
-        pixels : tensor (B, 1, H, W)
-            Normalised within each patch.
         embedding : float tensor (B, E)
-            To be compared with :meth:`target`.
+        logit : float tensor (B, 1, H, W) or None
+            Artery against background, where ``segments`` asks for it.
         """
-        latent, skips = self.network.encode(masked)
-        pixels = self.pixel_head(self.network.decode(latent, skips))
-        features = self.feature_decoder(latent).mean((-2, -1))
-        return pixels, self.predictor(self.projector(features)).float()
-
-    @torch.no_grad()
-    def target(self, whole: torch.Tensor) -> torch.Tensor:
-        """Describe whole frames by the momentum target: ``(B, E)``, no gradient."""
-        latent, _ = self.target_network.encode(whole)
-        return self.target_projector(latent.mean((-2, -1))).float()
+        network = self.target_network
+        latent, skips = network.encode(whole)
+        embedding = self.target_projector(latent.mean((-2, -1))).float()
+        if not segments:
+            return embedding, None
+        return embedding, artery_logit(network.conv_last(network.decode(latent, skips)))
 
     def segment(self, frames: torch.Tensor) -> torch.Tensor:
         """Two-class logits of whole frames."""

@@ -1,13 +1,13 @@
-"""Few patients: each is left out in turn, and all labels train the final model."""
+"""Few patients: all are left out in turn, and all labels train the final model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.core.events import Event, Note, Validated
+from napari_cmunet.core.events import Event, Fold, Note, Step, Validated
 from napari_cmunet.core.finetune import (
     FinetuneConfig,
     FinetuneResult,
@@ -15,15 +15,19 @@ from napari_cmunet.core.finetune import (
     finetune,
 )
 from napari_cmunet.core.metrics import bootstrap_interval
-from napari_cmunet.core.splits import leave_one_patient_out
+from napari_cmunet.core.splits import leave_patients_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     import torch
 
     from napari_cmunet.core.labelled import LabelledFrames
     from napari_cmunet.core.network import CMUNet
+
+    Scores = dict[str, tuple[float, float]]
+    Score = Callable[[CMUNet, Sequence[int]], Scores]
+    Curve = dict[int, Scores]
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,22 @@ class ChosenSteps:
     ----------
     steps : int
         Where the mean Dice over the left-out patients was best.
+    at_the_end : bool
+        Whether that was the last look: training longer may be better still, and a
+        training with more time than the folds had should take it.
     dice, cldice : float or None
     interval : (float, float) or None
         95 % bootstrap interval of the Dice, by patient.
+    left_out : dict
+        What ``score`` gave for each patient, by a network trained without it.
     """
 
     steps: int
     dice: float | None
     cldice: float | None
     interval: tuple[float, float] | None
+    left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
+    at_the_end: bool = False
 
 
 def cross_validated(
@@ -53,9 +64,10 @@ def cross_validated(
     companion: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     receipt: str = "",
+    score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult | None]:
-    """Leave each patient out once, then train on all labels for as long as was best.
+    """Leave every patient out once, then train on all labels for as long as was best.
 
     Parameters
     ----------
@@ -63,9 +75,13 @@ def cross_validated(
         Gives the network with the weights to start from, anew for each training.
     frames : LabelledFrames
     config : FinetuneConfig
-        ``minutes`` is shared by the folds and the final training.
+        Of ``minutes`` the final training has half, the folds share the other.
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.core.finetune.finetune` takes them.
+    score : callable, optional
+        Dice and clDice by patient, of a network and the indices of left-out frames;
+        by default they are measured on the network's grid, and all frames of a fold
+        count together.
 
     Returns
     -------
@@ -73,15 +89,18 @@ def cross_validated(
         With the Dice of the left-out patients; None if stopped before the final
         training.
     """
+    of_fold, final = config, config
     if config.minutes:
-        trainings = len(set(frames.patients)) + 1
-        config = replace(config, minutes=config.minutes / trainings)
-    chosen = yield from leave_one_out_steps(
+        folds = len(leave_patients_out(frames.patients))
+        final = replace(config, minutes=config.minutes / 2)
+        of_fold = replace(config, minutes=config.minutes / 2 / folds)
+    chosen = yield from left_out_steps(
         start,
         frames,
-        config,
+        of_fold,
         companion=companion,
         device=device,
+        score=score,
         should_stop=should_stop,
     )
     if should_stop():
@@ -89,25 +108,28 @@ def cross_validated(
     result = yield from finetune(
         start(),
         frames,
-        replace(config, steps=chosen.steps),
+        final if chosen.at_the_end else replace(final, steps=chosen.steps),
         companion=companion,
         device=device,
         receipt=receipt,
         should_stop=should_stop,
     )
-    return replace(result, dice=chosen.dice, cldice=chosen.cldice)
+    return replace(
+        result, dice=chosen.dice, cldice=chosen.cldice, left_out=chosen.left_out
+    )
 
 
-def leave_one_out_steps(
+def left_out_steps(
     start: Callable[[], CMUNet],
     frames: LabelledFrames,
     config: FinetuneConfig,
     *,
     companion: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
+    score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, ChosenSteps]:
-    """Train once for each patient, without that patient.
+    """Train without each patient once: on the others, part by part.
 
     Parameters
     ----------
@@ -116,26 +138,41 @@ def leave_one_out_steps(
     frames : LabelledFrames
     config : FinetuneConfig
         ``minutes`` is the budget of each fold.
+    score : callable, optional
+        See :func:`cross_validated`.
 
     Yields
     ------
     Event
-        Notes, and one validation for each looked-at step, over all patients.
+        Which fold it is, its steps, notes, and at last one validation for each
+        looked-at step, over all patients.
 
     Returns
     -------
     ChosenSteps
     """
-    folds = list(leave_one_patient_out(frames.patients))
+    folds = leave_patients_out(frames.patients)
     config = replace(config, patience=0)
-    yield Note(
-        f"Only {len(folds)} patients: each is left out once, then all labels train the "
-        "final model."
+    patients = len(set(frames.patients))
+    how = (
+        "each is left out once"
+        if len(folds) == patients
+        else f"they are left out in {len(folds)} parts"
     )
-    curves: list[dict[int, Validated]] = []
-    for number, (_, train, held_out) in enumerate(folds, 1):
+    yield Note(
+        f"Only {patients} patients: {how}, then all labels train the final model."
+    )
+    curves: list[Curve] = []
+    for number, (train, held_out) in enumerate(folds, 1):
         if should_stop():
             break
+        yield Fold(number, len(folds))
+        curve: Curve = {}
+
+        def look(step: int, network: CMUNet, of=curve, at=held_out) -> None:
+            if score is not None:
+                of[step] = score(network, at)
+
         training = finetune(
             start(),
             frames.subset(train),
@@ -143,12 +180,23 @@ def leave_one_out_steps(
             validation=frames.subset(held_out),
             companion=companion,
             device=device,
+            look=look,
             should_stop=should_stop,
         )
-        curve = {e.step: e for e in training if isinstance(e, Validated)}
+        for event in training:
+            if isinstance(event, Validated):
+                if not curve.get(event.step):
+                    curve[event.step] = {f"fold {number}": (event.dice, event.cldice)}
+            elif isinstance(event, Step):
+                # The trainings to come, this one's length each, are awaited too.
+                each = event.seconds + event.seconds_left
+                to_come = (len(folds) + 1 - number) * each
+                yield replace(event, seconds_left=event.seconds_left + to_come)
+            elif isinstance(event, Note):
+                yield event
         if curve:
             curves.append(curve)
-            best = max(e.dice for e in curve.values())
+            best = max(_mean(scores)[0] for scores in curve.values())
             yield Note(f"Fold {number} of {len(folds)}: best Dice {best:.3f}.")
     if not curves:
         return ChosenSteps(config.steps or default_steps(len(frames)), None, None, None)
@@ -157,17 +205,26 @@ def leave_one_out_steps(
         # A time budget gave each fold another length: their last looks are compared.
         common = [min(max(c) for c in curves)]
         curves = [{common[0]: c[max(c)]} for c in curves]
-    means = {step: float(np.mean([c[step].dice for c in curves])) for step in common}
-    best_step = max(means, key=means.__getitem__)
-    dices = [c[best_step].dice for c in curves]
-    chosen = ChosenSteps(
-        best_step,
-        means[best_step],
-        float(np.mean([c[best_step].cldice for c in curves])),
-        bootstrap_interval(dices),
-    )
+    whole = {step: dict(x for c in curves for x in c[step].items()) for step in common}
+    best_step = max(common, key=lambda step: _mean(whole[step])[0])
     for step in common:
-        low, high = bootstrap_interval([c[step].dice for c in curves])
-        cl = float(np.mean([c[step].cldice for c in curves]))
-        yield Validated(step, means[step], low, high, cl, step == best_step)
-    return chosen
+        dice, cldice = _mean(whole[step])
+        interval = _interval(whole[step])
+        yield Validated(step, dice, *interval, cldice, step == best_step)
+    best_scores = whole[best_step]
+    return ChosenSteps(
+        best_step,
+        *_mean(best_scores),
+        _interval(best_scores),
+        best_scores if score is not None else {},
+        at_the_end=best_step == common[-1],
+    )
+
+
+def _mean(scores: Scores) -> tuple[float, float]:
+    dice, cldice = np.mean(list(scores.values()), 0)
+    return float(dice), float(cldice)
+
+
+def _interval(scores: Scores) -> tuple[float, float]:
+    return bootstrap_interval([dice for dice, _ in scores.values()])

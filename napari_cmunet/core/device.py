@@ -97,8 +97,10 @@ def describe_device(device: torch.device) -> str:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The precision in which the device runs convolutions fastest, safely.
 
-    bfloat16 where the processor has instructions for it, else float32 (half
-    precision on CUDA before Ampere, and on MPS).
+    bfloat16 on a GPU since Ampere or a CPU with matrix units (AMX), else float32
+    (half precision on older CUDA cards, and on MPS). A CPU with bfloat16 instructions
+    but no matrix units is slower in it: 1.5 times in predicting, 1.4 to 2.5 times in
+    training (Xeon, two cores, width 24).
     """
     torch = import_torch()
     if device.type == "cuda":
@@ -107,10 +109,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if real else torch.float16
     if device.type == "mps":
         return torch.float16
-    known = torch.cpu.get_capabilities()
-    if known.get("avx512_bf16") or known.get("amx_bf16"):
-        return torch.bfloat16
-    return torch.float32
+    matrix_units = torch.cpu.get_capabilities().get("amx_bf16")
+    return torch.bfloat16 if matrix_units else torch.float32
 
 
 def training_dtype(device: torch.device) -> torch.dtype:

@@ -74,6 +74,78 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """With few patients: one is left out now, and the others are learned from."""
+
+    number: int
+    folds: int
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """The new model is now measured beside the one in use."""
+
+    model: str
+    against: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the new model is better on patients that it never saw.
+
+    Parameters
+    ----------
+    model, against, against_sha256 : str
+        The new model; the one that was in use, and the hash of its weights.
+    outcome : str
+        :data:`BETTER`, :data:`NOT_BETTER` or :data:`CANNOT_TELL`.
+    text : str
+        Outcome and figures in plain words.
+    patients : int
+        On whom the two were compared.
+    dice, dice_before, cldice, cldice_before : float or None
+        Means by patient of the new model and of the one in use.
+    gain, gain_low, gain_high : float or None
+        Mean difference of Dice and clDice together, paired by patient, and its 90 %
+        interval.
+    sentinels, sentinels_before : float or None
+        Dice on synthetic angiograms.
+    """
+
+    model: str
+    against: str
+    against_sha256: str
+    outcome: str
+    text: str
+    patients: int = 0
+    dice: float | None = None
+    dice_before: float | None = None
+    cldice: float | None = None
+    cldice_before: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    sentinels: float | None = None
+    sentinels_before: float | None = None
+
+
+BETTER, NOT_BETTER, CANNOT_TELL = "better", "not better", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The training cannot go on; ``kind`` is one of :data:`FAILURES`."""
+
+    kind: str
+    text: str
+
+
+OUT_OF_MEMORY, NOT_A_NUMBER, DISK_FULL = "out of memory", "not a number", "disk full"
+OTHER_FAILURE = "failed"
+FAILURES = (OUT_OF_MEMORY, NOT_A_NUMBER, DISK_FULL, OTHER_FAILURE)
+
+
+@dataclass(frozen=True)
 class PretrainStarted:
     """Pre-training begins, or goes on at ``step``, on this many frames."""
 
@@ -147,6 +219,10 @@ Event = (
     | Note
     | Finished
     | Saved
+    | Fold
+    | Comparing
+    | Verdict
+    | Failed
     | PretrainStarted
     | PretrainStep
     | PretrainEpoch

@@ -13,12 +13,12 @@ import torch
 from napari_cmunet.core.augment import Augmentation
 from napari_cmunet.core.device import is_out_of_memory, training_autocast
 from napari_cmunet.core.events import Event, Finished, Note, Started, Step, Validated
-from napari_cmunet.core.labelled import REVIEWED, TARGET, LabelledFrames
+from napari_cmunet.core.labelled import REVIEWED, TARGET, WHOLE, LabelledFrames
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.metrics import bootstrap_interval, cldice, dice
 from napari_cmunet.core.network import STRIDE
 from napari_cmunet.core.trainer import Trainer
-from napari_cmunet.errors import TrainingError
+from napari_cmunet.errors import NotANumberError, OutOfMemoryError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -107,6 +107,9 @@ class FinetuneResult:
         On the validation frames, of these weights.
     reason : str
         See :class:`napari_cmunet.core.events.Finished`.
+    left_out : dict of str to float pairs
+        With few patients: Dice and clDice of each, by a network that was trained
+        without that patient, on the image's own grid.
     """
 
     weights: dict[str, torch.Tensor]
@@ -115,6 +118,7 @@ class FinetuneResult:
     dice: float | None
     cldice: float | None
     reason: str
+    left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def finetune(
@@ -126,6 +130,7 @@ def finetune(
     companion: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     receipt: str = "",
+    look: Callable[[int, CMUNet], None] = lambda step, network: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult]:
     """Train a network on labelled frames.
@@ -144,6 +149,8 @@ def finetune(
     device : torch device
     receipt : str
         What was loaded, for the first event.
+    look : callable
+        Called with the step and the averaged network whenever that was validated.
     should_stop : callable
         Asked before each step; training then ends with the best so far.
 
@@ -167,11 +174,12 @@ def finetune(
         trainer = Trainer(network, train, companion, config, device)
         return (
             yield from _train(
-                trainer, train, config, validation, device, receipt, should_stop
+                trainer, train, config, validation, device, receipt, look, should_stop
             )
         )
     except (RuntimeError, MemoryError) as exc:  # torch: memory, lost devices
-        raise TrainingError(_explain(exc, device)) from exc
+        kind = OutOfMemoryError if is_out_of_memory(exc) else TrainingError
+        raise kind(_explain(exc, device)) from exc
 
 
 def _train(
@@ -181,6 +189,7 @@ def _train(
     validation: LabelledFrames | None,
     device: torch.device,
     receipt: str,
+    look: Callable[[int, CMUNet], None],
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, FinetuneResult]:
     began = time.monotonic()
@@ -229,7 +238,10 @@ def _train(
         if now - last_told > 0.25 or step == steps:
             mean = _mean_loss(losses, step)
             speed = (now - timed_from) / max(step - 3, 1)
-            yield Step(step, steps, mean, now - began, speed * (steps - step))
+            left = speed * (steps - step)
+            if config.minutes:
+                left = min(left, max(0.0, config.minutes * 60 - (now - began)))
+            yield Step(step, steps, mean, now - began, left)
             losses, last_told = [], now
         out_of_time = bool(config.minutes) and now - began > config.minutes * 60
         if validation and (
@@ -237,6 +249,7 @@ def _train(
         ):
             _mean_loss(losses, step)
             measured = measure(trainer.average, validation, device)
+            look(step, trainer.average)
             better = best_dice is None or measured.dice > best_dice
             if better:
                 best = _copy_weights(trainer.average)
@@ -268,7 +281,7 @@ def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
     """Mean of the losses since the last look; TrainingError if one is no number."""
     mean = float(torch.stack(losses).mean()) if losses else 0.0
     if not math.isfinite(mean):
-        raise TrainingError(
+        raise NotANumberError(
             f"The loss became {mean} at step {step}: the learning rate is too high for "
             "these labels, or a frame holds extreme values. Nothing was replaced; try "
             "again with a lower learning rate."
@@ -277,8 +290,12 @@ def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
 
 
 def default_steps(labels: int) -> int:
-    """Optimiser steps that suit a number of labels: more labels, more steps."""
-    return int(min(4000, 250 + 12 * labels))
+    """Optimiser steps that suit a number of labels: more labels, more steps.
+
+    From pre-trained weights little is gained beyond: 18 labels gave the same Dice
+    after 100 and after 250 steps.
+    """
+    return int(min(4000, 100 + 4 * labels))
 
 
 @dataclass(frozen=True)
@@ -312,8 +329,8 @@ def measure(
         for found, maps in zip(
             (logit > 0).cpu(), frames.maps[i : i + batch].cpu(), strict=True
         ):
-            seen = maps[REVIEWED].bool().numpy()
-            a, b = found[0].numpy() & seen, maps[TARGET].bool().numpy() & seen
+            seen, truth = (maps[[REVIEWED, TARGET]] > WHOLE // 2).numpy()
+            a, b = found[0].numpy() & seen, truth & seen
             dices.append(dice(a, b))
             cldices.append(cldice(a, b))
     return Measured(
@@ -330,7 +347,7 @@ def _copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
 def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
     if not len(train):
         raise TrainingError("There is no label to learn from.")
-    if not (train.maps[:, TARGET] * train.maps[:, REVIEWED]).any():
+    if not (train.maps[:, TARGET].bool() & train.maps[:, REVIEWED].bool()).any():
         raise TrainingError(
             "None of the labels holds an artery: there is nothing to learn. Correct "
             "and accept at least one frame with arteries."

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TARGET, REVIEWED, SKELETON = 0, 1, 2
 """Channels of :attr:`LabelledFrames.maps`."""
 
+WHOLE = 255
+"""A pixel of :attr:`LabelledFrames.maps` that is artery, or reviewed, all over."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -57,7 +60,10 @@ class LabelledFrames:
     frames : float16 tensor (N, 1, G, G)
         Zero where the square reaches beyond the frame.
     maps : uint8 tensor (N, 3, G, G)
-        0 or 1: target, reviewed part, centreline of the target.
+        Target, reviewed part and centreline of the target, in parts of
+        :data:`WHOLE`. The target is the share of each pixel that is artery: cut
+        to 0 and 1 on a grid of half the frame's size, a perfect prediction would
+        reach a Dice of 0.94 on the frame itself, and 0.99 with the shares kept.
     patients, names : tuple of str
     """
 
@@ -78,6 +84,10 @@ class LabelledFrames:
             tuple(self.patients[i] for i in indices),
             tuple(self.names[i] for i in indices),
         )
+
+    def maps_at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The maps of some frames as shares, float (n, 3, G, G) from 0 to 1."""
+        return self.maps[indices].float() / WHOLE
 
     def to(self, device: torch.device | str) -> LabelledFrames:
         """The same on another device."""
@@ -111,16 +121,16 @@ def prepare_labels(
         reviewed = label.reviewed
         if reviewed is None:
             reviewed = np.ones(label.mask.shape, bool)
-        target = prepare_mask(label.mask.astype(bool), geo) > 0.5
+        target = prepare_mask(label.mask.astype(bool), geo)
         seen = prepare_mask(reviewed.astype(bool), geo) > 0.99
-        centre = skeletonize(target[0, 0].numpy())
+        mostly = target[0, 0].numpy() > 0.5
         # One pixel to either side, as skeleton recall has it ("tubed"), but never
         # outside the vessel.
-        centre = binary_dilation(centre) & target[0, 0].numpy()
+        centre = binary_dilation(skeletonize(mostly)) & mostly
         stack = torch.cat([target, seen, torch.from_numpy(centre)[None, None]], 1)
         pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
         frames.append(F.pad(x, pad).to(torch.float16))
-        maps.append(F.pad(stack.to(torch.uint8), pad))
+        maps.append(F.pad((stack * WHOLE).round().to(torch.uint8), pad))
         patients.append(label.patient)
         names.append(label.name)
     if not frames:

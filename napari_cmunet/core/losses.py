@@ -1,9 +1,11 @@
 """Losses for thin vessels, taken over reviewed pixels alone.
 
-All of them are differentiable (no thresholding), take the artery logit, and give
-0 for a perfect and certain prediction whatever part of the frame was reviewed:
-pixels are left out before anything is summed, so an unreviewed one enters neither
-a numerator nor a denominator.
+All of them are differentiable (no thresholding), and give 0 for a perfect prediction
+whatever part of the frame was reviewed: pixels are left out before anything is
+summed, so an unreviewed one enters neither a numerator nor a denominator.
+
+A target is the share of a pixel that is artery. Where that lies between 0 and 1, at
+the border of the lumen, predicting the share itself is what is perfect.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ def dice_loss(
 ) -> torch.Tensor:
     """Soft Dice loss over the reviewed pixels of the whole batch.
 
-    Milletari et al. 2016 (arXiv 1606.04797). Over the batch and not frame by
-    frame, so that a frame without an artery does not cost a whole 1.
+    The Dice semimetric loss (Wang et al. 2023, arXiv 2303.16296): for targets of 0
+    and 1 the soft Dice loss of Milletari et al. 2016 (arXiv 1606.04797), and least
+    where the prediction equals the target for those in between, as soft Dice is
+    not. Over the batch and not frame by frame, so that a frame without an artery
+    does not cost a whole 1.
 
     Parameters
     ----------
@@ -33,19 +38,27 @@ def dice_loss(
     p, t = probability * reviewed, target * reviewed
     total = p.sum() + t.sum()
     # Half a pixel, so that an all-background label has a gradient and a limit of 0.
-    return 1 - (2 * (p * target).sum() + 0.5) / (total + 0.5)
+    return (p - t).abs().sum() / (total + 0.5)
 
 
 def cross_entropy_loss(
     logit: torch.Tensor, target: torch.Tensor, reviewed: torch.Tensor
 ) -> torch.Tensor:
-    """Mean binary cross-entropy over the reviewed pixels."""
+    """Mean binary cross-entropy over the reviewed pixels, above its least value.
+
+    That is the target's own entropy: 0 for targets of 0 and 1, and a constant
+    whatever is predicted.
+    """
     each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    each = each - torch.special.entr(target) - torch.special.entr(1 - target)
     return (each * reviewed).sum() / reviewed.sum().clamp_min(1)
 
 
 def skeleton_recall_loss(
-    probability: torch.Tensor, skeleton: torch.Tensor, reviewed: torch.Tensor
+    probability: torch.Tensor,
+    target: torch.Tensor,
+    skeleton: torch.Tensor,
+    reviewed: torch.Tensor,
 ) -> torch.Tensor:
     """Share of the true centreline that is missed.
 
@@ -55,12 +68,12 @@ def skeleton_recall_loss(
 
     Parameters
     ----------
-    probability, skeleton, reviewed : float tensors (B, 1, H, W)
+    probability, target, skeleton, reviewed : float tensors (B, 1, H, W)
         ``skeleton`` is 1 on and right beside the centreline of the label.
     """
     s = skeleton * reviewed
-    length = s.sum()
-    return 1 - ((probability * s).sum() + 0.5) / (length + 0.5)
+    missed = (target - probability).clamp_min(0)
+    return (missed * s).sum() / ((target * s).sum() + 0.5)
 
 
 def segmentation_loss(
@@ -86,5 +99,7 @@ def segmentation_loss(
     p = torch.sigmoid(logit)
     loss = dice_loss(p, target, reviewed) + cross_entropy_loss(logit, target, reviewed)
     if skeleton_weight:
-        loss = loss + skeleton_weight * skeleton_recall_loss(p, skeleton, reviewed)
+        loss = loss + skeleton_weight * skeleton_recall_loss(
+            p, target, skeleton, reviewed
+        )
     return loss

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.core.labelled import LabelledFrames
+    from napari_cmunet.core.network import CMUNet
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,14 @@ def pretrain(
     phantoms: LabelledFrames | None = None,
     team: Team | None = None,
     checkpoint: Path | None = None,
+    start: CMUNet | None = None,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, PretrainResult]:
     """Pre-train; see :class:`Pretraining` for the parameters."""
-    training = Pretraining(frames, config, phantoms, team, checkpoint, resume=resume)
+    training = Pretraining(
+        frames, config, phantoms, team, checkpoint, start=start, resume=resume
+    )
     yield from training.run(should_stop)
     return training.result()
 
@@ -113,6 +117,8 @@ class Pretraining:
         The processes that share the work; this one alone by default.
     checkpoint : Path, optional
         Where the state is written at the end of epochs and now and then between.
+    start : CMUNet, optional
+        Whose weights the run begins with; random ones by default.
     resume : bool
         Go on from ``checkpoint`` if it is there. The run then ends as if it had
         never been interrupted.
@@ -133,12 +139,18 @@ class Pretraining:
         team: Team | None = None,
         checkpoint: Path | None = None,
         *,
+        start: CMUNet | None = None,
         resume: bool = False,
     ) -> None:
         self.config, self.frames = config, frames
         self.team = team or Team(0, 1, torch.device("cpu"))
         self.checkpoint = checkpoint
         check_choices(frames, config, phantoms, self.team)
+        if start is not None and start.width != config.width:
+            raise TrainingError(
+                f"The model to start from has width {start.width}, not "
+                f"{config.width}: leave out --width, or choose another --start."
+            )
         self.learn, self.held = split(frames, config)
         self.unseen: LabelledFrames | None = None
         if phantoms is not None:
@@ -147,7 +159,7 @@ class Pretraining:
             phantoms = phantoms.subset(range(keep, len(phantoms)))
         with failures(self.team.device):
             self.stepper = PretrainStepper(
-                frames, self.learn, phantoms, config, self.team
+                frames, self.learn, phantoms, config, self.team, start
             )
         self.step, self.elapsed, self.reason = 0, 0.0, ""
         self.history: list[PretrainEpoch] = []

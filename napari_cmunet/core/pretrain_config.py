@@ -75,6 +75,13 @@ class PretrainConfig:
         Share of the batch that is drawn from them.
     segmentation_weight : float
         Weight of their loss.
+    consistency_weight : float
+        With phantoms: weight of segmenting a masked frame as the momentum target
+        segments the whole one, where that is sure (after masked image consistency,
+        Hoyer et al. 2023, arXiv 2212.01322). It brings what the phantoms taught to
+        real frames.
+    start : str
+        Name of the model whose weights the run begins with; empty: random ones.
     held_out : float
         Share of the images that is kept for measuring.
     precision : str
@@ -106,6 +113,8 @@ class PretrainConfig:
     phantoms: int = 0
     phantom_share: float = 0.5
     segmentation_weight: float = 1.0
+    consistency_weight: float = 0.0
+    start: str = ""
     held_out: float = 0.03
     precision: str = "auto"
     save_seconds: float = 20.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from napari_cmunet.core.labelled import TARGET
+from napari_cmunet.core.labelled import TARGET, WHOLE
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.masking import (
     from_patches,
@@ -79,7 +79,7 @@ def phantom_dice(stepper: PretrainStepper, phantoms: LabelledFrames) -> float:
                 logits = stepper.networks.segment(x)
             found = (artery_logit(logits) > 0).flatten(1)
             truth = phantoms.maps[i : i + _AT_ONCE, TARGET].to(stepper.device)
-            truth = truth.flatten(1) > 0
+            truth = truth.flatten(1) > WHOLE // 2
             both = (found & truth).sum(1)
             size = found.sum(1) + truth.sum(1)
             scores.append(2 * both / size.clamp_min(1))
@@ -153,10 +153,10 @@ def _rebuild(
 ) -> torch.Tensor:
     masked = views * ~to_pixels(mask, stepper.config.patch)
     with _autocast(stepper):
-        pixels, _ = stepper.networks.online(
+        online = stepper.networks.online(
             masked.contiguous(memory_format=torch.channels_last)
         )
-    return pixels.float()
+    return online.pixels.float()
 
 
 def _autocast(stepper: PretrainStepper) -> torch.autocast:

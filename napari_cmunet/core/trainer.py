@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from napari_cmunet.core.finetune import FinetuneConfig
     from napari_cmunet.core.network import CMUNet
 
+LEAST_WARMUP = 12
+"""Steps of warm-up, if there is one at all."""
+
 PARTIAL = 3
 """Channel after those of LabelledFrames: 1 where labels may leave arteries out."""
 
@@ -117,13 +120,14 @@ class Trainer:
             return self.network(x.to(memory_format=torch.channels_last))
 
     def _loss(self, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        target = (maps[:, TARGET : TARGET + 1] > 0.5).float()
+        target = maps[:, TARGET : TARGET + 1]
         reviewed = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
         centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
         if self.config.partial_labels:
             partial = (maps[:, PARTIAL : PARTIAL + 1] > 0.5).float()
             unsure = (artery_logit(logits.detach()) > 0).float()
-            reviewed = reviewed * (1 - partial * (1 - target) * unsure)
+            unlabelled = (target < 0.01).float()
+            reviewed = reviewed * (1 - partial * unlabelled * unsure)
         return segmentation_loss(
             logits,
             target,
@@ -146,7 +150,7 @@ class Trainer:
                 continue
             at = self._next(n) if partial else self.order.integers(len(source), size=n)
             at = torch.as_tensor(np.asarray(at), device=self.device)
-            maps = source.maps[at].float()
+            maps = source.maps_at(at)
             flag = torch.full_like(maps[:, :1], partial)
             parts.append((source.frames[at], torch.cat([maps, flag], 1)))
         x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
@@ -182,8 +186,12 @@ class Trainer:
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: linear warm-up, then a half cosine to 0."""
-    rise = max(1, round(steps * warmup))
+    """Share of the peak learning rate: linear warm-up, then a half cosine to 0.
+
+    However short the training, ``warmup`` takes some steps: Adam's first ones go as
+    far in every weight as the rate allows, and would undo what a start has learned.
+    """
+    rise = max(LEAST_WARMUP if warmup else 1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

@@ -108,11 +108,42 @@ def shifted(
     theta: torch.Tensor, draws: Draws, how: ViewRange, view_side: int
 ) -> torch.Tensor:
     """The same views, moved by a few whole pixels of the view."""
-    reach = min(how.shift, view_side / 8)
-    pixels = np.round((2 * draws.uniform[:, 6:8] - 1) * reach)
+    pixels = _moves(draws, how, view_side)
     move = torch.from_numpy(2 * pixels / view_side).to(theta.dtype)
     centre = theta[:, :, 2] + (theta[:, :, :2] @ move[:, :, None])[:, :, 0]
     return torch.cat([theta[:, :, :2], centre[:, :, None]], 2)
+
+
+def shifted_back(
+    maps: torch.Tensor, draws: Draws, how: ViewRange
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay maps of the moved views over the views again.
+
+    Parameters
+    ----------
+    maps : tensor (B, C, H, W)
+        On the grid of what :func:`shifted` gave.
+
+    Returns
+    -------
+    maps : tensor (B, C, H, W)
+    seen : float tensor (B, 1, H, W)
+        1 where the moved view showed that place.
+    """
+    side = maps.shape[-1]
+    back, seen = torch.zeros_like(maps), torch.zeros_like(maps[:, :1])
+    for i, (dx, dy) in enumerate(_moves(draws, how, side).astype(int).tolist()):
+        here = [slice(max(0, d), side + min(0, d)) for d in (dy, dx)]
+        there = [slice(max(0, -d), side + min(0, -d)) for d in (dy, dx)]
+        back[(i, slice(None), *here)] = maps[(i, slice(None), *there)]
+        seen[(i, 0, *here)] = 1
+    return back, seen
+
+
+def _moves(draws: Draws, how: ViewRange, side: int) -> np.ndarray:
+    """Whole pixels (x, y) that each moved view is off, ``(B, 2)``."""
+    reach = min(how.shift, side / 8)
+    return np.round((2 * draws.uniform[:, 6:8] - 1) * reach)
 
 
 def sample(

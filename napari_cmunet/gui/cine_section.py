@@ -41,7 +41,7 @@ class CineSection(QWidget):
         self._viewer = viewer
         self.pixel_size = text_label()
         self.best = button(
-            "&Best-filled frame", "Show the frame in which most artery is filled"
+            "Best-filled frame", "Show the frame in which most artery is filled"
         )
         layout = column(self.best, self.pixel_size)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -65,7 +65,7 @@ class CineSection(QWidget):
         frame = self._found.get(reading) if reading is not None else None
         self.best.setVisible(frame is not None)
         if frame is not None:
-            self.best.setText(f"&Best-filled frame: {frame}")
+            self.best.setText(f"Best-filled frame: {frame}")
         if reading is None:
             return
         if reading is not before:

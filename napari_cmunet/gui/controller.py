@@ -15,12 +15,6 @@ from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.correcting import Correcting
 from napari_cmunet.gui.layers import is_image, shown_frame
-from napari_cmunet.gui.overlays import (
-    add_mask,
-    add_prediction,
-    set_visible,
-    show_alone,
-)
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
@@ -32,6 +26,7 @@ from napari_cmunet.gui.prediction_runner import PredictionRunner
 from napari_cmunet.gui.preferences import Preferences, load_preferences
 from napari_cmunet.gui.reading import Reading, Source
 from napari_cmunet.gui.schedule import Schedule
+from napari_cmunet.gui.showing import Showing
 from napari_cmunet.gui.viewer_link import (
     follow_layers,
     follow_viewer,
@@ -93,6 +88,7 @@ class Controller:
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self._take_new_images)
         self.correct = Correcting(self)
+        self.show = Showing(self)
         self.attach()
 
     # -- life -----------------------------------------------------------------
@@ -162,7 +158,7 @@ class Controller:
         if reading.image in layers or reading.mask is not None:
             self.readings.append(reading)
             follow_layers(self, *reading.layers())
-            self._add_prediction(reading)
+            self.show.add_prediction(reading)
 
     # -- what the viewer tells, see viewer_link.Follower ----------------------
 
@@ -184,24 +180,24 @@ class Controller:
                 self.readings.append(reading)
                 follow_layers(self, image)
             self.active = reading
-            if self.pre_segment and reading.why_not is None:
+            if self.pre_segment and reading.waiting_frames():
                 self.schedule.add(reading)
-        self.active = self._reading_of(self.viewer.layers.selection.active) or (
+        self.active = self.reading_of(self.viewer.layers.selection.active) or (
             self.active
         )
-        self._go_on()
+        self.go_on()
         self.say("")
 
     def on_removed(self, event) -> None:
         layer = event.value
         if layer in self._new_images:
             self._new_images.remove(layer)
-        reading = self._reading_of(layer)
+        reading = self.reading_of(layer)
         if reading is None:
             return
         if layer is reading.image:
             self.schedule.remove(reading)
-            self._go_on()
+            self.go_on()
         else:
             leave_layers(self, layer)
             if layer is reading.mask:
@@ -217,11 +213,11 @@ class Controller:
         self.changed.emit()
 
     def on_selected(self, event=None) -> None:
-        reading = self._reading_of(self.viewer.layers.selection.active)
+        reading = self.reading_of(self.viewer.layers.selection.active)
         if reading is not None and reading is not self.active:
             self.active = reading
             self.message = ""
-            self._go_on()
+            self.go_on()
         self.changed.emit()
 
     def on_dims(self, event=None) -> None:
@@ -237,7 +233,7 @@ class Controller:
         self.changed.emit()
 
     def on_data(self, event) -> None:
-        reading = self._reading_of(event.source)
+        reading = self.reading_of(event.source)
         if reading is None:
             return
         if event.source is reading.mask:
@@ -247,7 +243,7 @@ class Controller:
             overlays = reading.overlays()
             reading.on_image_replaced()
             leave_layers(self, *(o for o in overlays if o not in reading.overlays()))
-            self._go_on()
+            self.go_on()
             self.message = "The image has changed. Segment it again."
         self.changed.emit()
 
@@ -261,11 +257,12 @@ class Controller:
 
     def on_editable(self, event) -> None:
         """The prediction stays read-only, whatever napari does when it slices."""
-        reading = self._reading_of(event.source)
+        reading = self.reading_of(event.source)
         if reading is not None and event.source is reading.prediction:
             event.source.editable = False
 
-    def _reading_of(self, layer: Layer | None) -> Reading | None:
+    def reading_of(self, layer: Layer | None) -> Reading | None:
+        """The reading that a layer belongs to."""
         if layer is None:
             return None
         return next((r for r in self.readings if layer in r.layers()), None)
@@ -291,7 +288,7 @@ class Controller:
             reading.start_over()
         reading.mask_was_deleted = False
         self.schedule.add(reading, first=True)
-        self._go_on()
+        self.go_on()
         self.say("")
 
     def segment_layer(self, image: Image | None) -> None:
@@ -325,10 +322,11 @@ class Controller:
             self.schedule.remove(current)
             current.start_over()
             self.schedule.add(current, first=True)
-            self._go_on()
+            self.go_on()
         self.say("")
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Start what comes next in line."""
         self.schedule.go_on(self.active, self.choice)
 
     def _on_engine(self, engine: Engine) -> None:
@@ -344,11 +342,13 @@ class Controller:
         reading.start_threshold(source.threshold)
         shown = self.shown(reading)
         filled = reading.set_prediction(event.frame, event.probability, source, shown)
-        if reading.mask is None and not reading.mask_was_deleted:
-            self._add_mask(reading)
+        opened = reading in self.readings  # another one is only predicted ahead
+        if opened and reading.mask is None and not reading.mask_was_deleted:
+            self.show.add_mask(reading)
             # Each new layer takes the window a moment: the other one comes after.
-            QTimer.singleShot(0, lambda: self._add_prediction(reading))
-        if not filled and event.frame == shown:
+            QTimer.singleShot(0, lambda: self.show.add_prediction(reading))
+        own = event.frame in reading.own
+        if not filled and event.frame == shown and opened and not own:
             self.message = "Your own mask was kept. The line shows the new prediction."
         self.changed.emit()
 
@@ -364,47 +364,5 @@ class Controller:
 
     def _on_job_done(self) -> None:
         self.schedule.current = None
-        self._go_on()
-        self.changed.emit()
-
-    # -- layers ---------------------------------------------------------------
-
-    def _add_prediction(self, reading: Reading) -> None:
-        wanted = reading.prediction is None and not reading.prediction_was_deleted
-        if wanted and reading in self.readings and reading.sources:
-            follow_layers(self, add_prediction(self.viewer, reading))
-            self.changed.emit()
-
-    def _add_mask(self, reading: Reading) -> None:
-        selected = self._reading_of(self.viewer.layers.selection.active)
-        select = reading is self.active and selected in (None, reading)
-        follow_layers(self, add_mask(self.viewer, reading, select=select))
-
-    def make_mask_again(self) -> None:
-        """Put back a mask that was deleted or that no longer fits."""
-        reading = self.active
-        if reading is None or reading.why_not is not None:
-            return
-        leave_layers(self, reading.mask)
-        self._add_mask(reading)
-        self.say("")
-
-    def activate(self, reading: Reading) -> None:
-        """Work on another image: show it and its layers, hide the other images'."""
-        self.active = reading
-        self.message = ""
-        show_alone(self.viewer, self.readings, reading)
-        self._go_on()
-        self.on_dims()
-
-    def set_prediction_visible(self, visible: bool) -> None:
-        """Show or hide the prediction, making its layer anew if it was deleted."""
-        reading = self.active
-        if reading is None:
-            return
-        reading.show_prediction = visible
-        set_visible(reading.prediction, visible)
-        if visible:
-            reading.prediction_was_deleted = False
-            self._add_prediction(reading)
+        self.go_on()
         self.changed.emit()

@@ -91,6 +91,8 @@ def file_names(readings: Iterable[Reading]) -> list[str]:
 
 def source_file(reading: Reading) -> Path | None:
     """The file that the image was opened from, None where it came from memory."""
+    if reading.file is not None:
+        return reading.file
     path = reading.image.source.path
     return Path(path) if path else None
 

@@ -105,7 +105,7 @@ def show_frame(image: Image, viewer: ViewerModel, frame: int) -> None:
     viewer.dims.set_point(viewer.dims.ndim - image.ndim, world[0])
 
 
-def _geometry(image: Image) -> dict[str, Any]:
+def geometry(image: Image) -> dict[str, Any]:
     """Where the image lies in the world, for a layer that covers the same pixels."""
     return {
         "scale": image.scale,
@@ -132,7 +132,7 @@ def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
         colormap=_colours(PREDICTION_COLOUR),
         opacity=PREDICTION_OPACITY,
         metadata={METADATA: {"role": "prediction"}},
-        **_geometry(image),
+        **geometry(image),
     )
     layer.contour = 1
     layer.editable = False
@@ -147,7 +147,7 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
         colormap=_colours(MASK_COLOUR),
         opacity=MASK_OPACITY,
         metadata={METADATA: {"role": "mask"}},
-        **_geometry(image),
+        **geometry(image),
     )
     mask.selected_label = 1
     mask.brush_size = max(2, round(min(data.shape[-2:]) / 75))

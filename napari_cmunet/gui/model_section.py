@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 from superqt.utils import signals_blocked
 
@@ -26,6 +27,9 @@ DEVICE_TEXT = {
 
 class ModelSection(QWidget):
     """Combos for model and device, with a line about each."""
+
+    #: A model was chosen; its name or folder.
+    chosen = Signal(str)
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -72,11 +76,23 @@ class ModelSection(QWidget):
             self.model.setCurrentIndex(self.model.findData(chosen))
         self._tell_about()
 
+    def show_choice(self) -> None:
+        """Show the model in use, which a study may have chosen."""
+        chosen = self._controller.choice.model
+        if self.model.currentData() == chosen:
+            return
+        with signals_blocked(self.model):
+            if self.model.findData(chosen) < 0:
+                self.model.addItem(Path(chosen).name, chosen)
+            self.model.setCurrentIndex(self.model.findData(chosen))
+        self._tell_about()
+
     def _on_model(self) -> None:
         model = self.model.currentData()
         self._controller.set_choice(model=model)
         save_preference("model", model)
         self._tell_about()
+        self.chosen.emit(model)
 
     def _tell_about(self) -> None:
         card = self._cards.get(self.model.currentData())

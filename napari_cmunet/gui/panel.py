@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.sections import (
     Column,
+    Fold,
     KeyList,
     NameCombo,
     ToolRow,
@@ -33,7 +35,12 @@ from napari_cmunet.gui.sections import (
     text_label,
 )
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.study.reader import StudyReader
+from napari_cmunet.gui.study.section import StudySection
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
+from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
+from napari_cmunet.gui.vessel_tools.section import VesselSection
 
 if TYPE_CHECKING:
     import napari.components
@@ -70,25 +77,27 @@ class CMUNetPanel(QWidget):
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
+        self.study = StudyReader.of(self.controller)
         self._exporting = None
         self._docked = False
         self._shown_once = False
         self._build()
         self._connect()
-        self._shortcuts = Shortcuts(viewer, self.controller, self.threshold.step)
+        self._bind_keys()
         # Many things change at once; the panel is brought up to date once for all.
         self._refresh_soon = QTimer(self)
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
-        self.controller.changed.connect(self._on_changed)
+        self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(_let_go, self.controller))
+        self.destroyed.connect(partial(_let_go, self.controller, self.study))
         self.refresh()
 
     # -- building -------------------------------------------------------------
 
     def _build(self) -> None:
         self.image = NameCombo("The image that is worked on; follows the layer list")
+        self.image_label = labelled("&Image", self.image)
         self.on_opening = check(
             "&Pre-segment on opening",
             "Find the arteries of every image as soon as it is opened",
@@ -97,12 +106,13 @@ class CMUNetPanel(QWidget):
         self.segment = button(
             "&Segment arteries", "Find the arteries of this image now"
         )
-        self.work = WorkBar()
+        self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
         self.cine = CineSection(self._viewer)
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.tools = ToolRow()
+        self.vessels = VesselSection(self.controller)
         self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
         self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
         self.reset = button(
@@ -132,25 +142,32 @@ class CMUNetPanel(QWidget):
             "inside",
         )
         self.export_menu = QMenu(self)
+        self.export_labels = self.export_menu.addAction("Accepted masks of the study…")
         self.export_one = self.export_menu.addAction("The mask of this image…")
         self.export_all = self.export_menu.addAction("All masks to a folder…")
         self.saved = text_label()
+        self.study_section = StudySection(self.study)
+        self.finetune = FinetuneSection()
+        self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
-        self.keys = KeyList(listed_keys())
+        self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
         inside = QWidget()
         content = column(
-            row(labelled("&Image", self.image), self.image, stretch=1),
+            row(self.image_label, self.image, stretch=1),
             self.segment,
             self.work,
             self.on_opening,
             self.status,
             self.cine,
+            heading("Study"),
+            self.study_section,
             heading("Correct the mask"),
             self.again,
             self.tools,
+            self.vessels,
             row(self.undo, self.redo, self.reset, stretch=2),
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
@@ -159,13 +176,12 @@ class CMUNetPanel(QWidget):
                 self.outline,
                 self.prediction_shown,
             ),
+            self.finetune_fold,
             heading("Export"),
             self.export,
             self.saved,
-            heading("Model"),
-            self.model,
-            heading("Keys"),
-            self.keys,
+            Fold("Model", self.model),
+            Fold("Keys", self.keys, is_open=False),
         )
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
@@ -187,28 +203,31 @@ class CMUNetPanel(QWidget):
         self.undo.clicked.connect(controller.correct.undo)
         self.redo.clicked.connect(controller.correct.redo)
         self.reset.clicked.connect(controller.correct.reset_frame)
-        self.again.clicked.connect(controller.make_mask_again)
+        self.again.clicked.connect(controller.show.make_mask_again)
         self.threshold.grabbed.connect(controller.correct.begin_threshold)
         self.threshold.moved.connect(self._on_threshold)
         self.threshold.released.connect(controller.correct.end_threshold)
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
-        self.prediction_shown.clicked.connect(controller.set_prediction_visible)
+        self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
         self.export.clicked.connect(self.export_mask)
         self.export_one.triggered.connect(self.export_mask)
         self.export_all.triggered.connect(self.export_masks)
+        self.export_labels.triggered.connect(self.study_section.actions.export)
+        self.model.chosen.connect(self.study.choose_model)
 
     # -- what the user does ---------------------------------------------------
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.readings):
-            self.controller.activate(self.controller.readings[index])
+            self.controller.show.activate(self.controller.readings[index])
 
     def _on_opening_toggled(self, on: bool) -> None:
         self.controller.pre_segment = on
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
+        self.vessels.tools.put_down()
         mask = self.controller.correct.mask_in_hand()
         if mask is not None:
             mask.mode = mode
@@ -216,6 +235,10 @@ class CMUNetPanel(QWidget):
 
     def _on_threshold(self, value: float, join: bool) -> None:
         self.controller.correct.move_threshold(value, join=join)
+
+    def _may_end_training(self) -> bool:
+        training = self.study.learning.training
+        return training is None or ask_before_ending(training, self)
 
     # -- showing --------------------------------------------------------------
 
@@ -225,18 +248,28 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
+        self.study.browsing.update_change()
+        self.study_section.refresh()
+        self.finetune.set_training(self.study.learning.training)
+        self.finetune_fold.setVisible(self.study.study is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        self.segment.setVisible(state.show_segment)
+        # In a study images come by themselves, each pre-segmented: less is needed.
+        again = state.segment_text.endswith("again")
+        self.segment.setVisible(state.show_segment and not (state.in_study and again))
+        self.on_opening.setVisible(not state.in_study)
+        for widget in (self.image, self.image_label):
+            widget.setVisible(not state.in_study or len(state.images) > 1)
         self.status.setText(state.status)
         _embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
         for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
-        self.tools.show_mode(state.mode)
+        self.tools.show_mode("" if self.vessels.in_hand else state.mode)
+        self.vessels.refresh()
         self.reset.setEnabled(state.can_reset)
         self.reset.setText(state.reset_text)
         self.mask_shown.setChecked(state.mask_visible)
@@ -251,11 +284,16 @@ class CMUNetPanel(QWidget):
         self.saved.setVisible(bool(state.saved))
         _embolden(self.saved, state.unsaved)
         self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        self.export.setEnabled(state.can_export and self._exporting is None)
-        self.export.setMenu(self.export_menu if state.masks > 1 else None)
+        in_study = self.study.study is not None
+        can_export = state.can_export or in_study
+        self.export.setEnabled(can_export and self._exporting is None)
+        self.export.setMenu(self.export_menu if state.masks > 1 or in_study else None)
+        self.export_labels.setVisible(in_study)
+        self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
         self.cine.show_reading(self.controller.active)
+        self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
         if self.controller.active is not None:
@@ -307,20 +345,43 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.stop()
         self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
+        self.vessels.shut_down()
+        if self.controller.attached:
+            self.study.changed.disconnect(self._on_changed)
+            self.study_section.actions.let_go()
+            del self.study.may_close
+            self.study.detach()
         self.controller.detach()
 
     def _wake_up(self) -> None:
         if self.controller.attached:
             return
         self.controller.attach()
-        self.controller.changed.connect(self._on_changed)
-        self._shortcuts = Shortcuts(self._viewer, self.controller, self.threshold.step)
+        self._listen()
+        self.study.attach(self.controller)
+        self._bind_keys()
+        self.vessels.wake_up()
         self.refresh()
+
+    def _bind_keys(self) -> None:
+        self._shortcuts = Shortcuts(
+            self._viewer, self.controller, self.study, self.threshold.step
+        )
+
+    def _listen(self) -> None:
+        self.controller.changed.connect(self._on_changed)
+        self.study.changed.connect(self._on_changed)
+        self.study_section.actions.listen()
+        # The reader outlives the panel, and is not to keep it.
+        self.study.may_close = partial(_may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
+            window = self.window()
+            if window is not self:
+                window.destroyed.connect(partial(_shut, weakref.ref(self.study)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
@@ -344,9 +405,22 @@ class CMUNetPanel(QWidget):
         super().closeEvent(event)
 
 
-def _let_go(controller: Controller) -> None:
+def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
+    found = panel()
+    return found is None or found._may_end_training()
+
+
+def _shut(study: weakref.ref[StudyReader]) -> None:
+    if (reader := study()) is not None:
+        reader.shut()
+
+
+def _let_go(controller: Controller, study: StudyReader) -> None:
     # When the program ends, Qt may have deleted the controller's timers already.
     with suppress(RuntimeError):
+        if controller.attached:  # or else the dock was closed before, and is not missed
+            study.changed.disconnect()
+            study.shut()
         controller.detach()
 
 

@@ -31,6 +31,7 @@ class PanelState:
     done: int = 0
     total: int = 0
     show_segment: bool = True
+    in_study: bool = False
     segment_text: str = "Segment arteries"
     can_segment: bool = False
     mask_missing: bool = False
@@ -90,6 +91,7 @@ def describe(controller: Controller) -> PanelState:
         segment_text=_segment_text(controller, reading),
         can_segment=reading is not controller.schedule.current,
         show_segment=reading is not controller.schedule.current,
+        in_study=reading.in_study,
         mask_missing=mask is None and bool(reading.sources or reading.mask),
         can_correct=mask is not None,
         can_reset=mask is not None
@@ -109,8 +111,9 @@ def describe(controller: Controller) -> PanelState:
             if reading.is_cine
             else ""
         ),
-        saved=_saved(reading, unsaved) if mask is not None else "",
-        unsaved=bool(unsaved),
+        # In a study, what counts is whether a mask is accepted.
+        saved="" if mask is None or reading.in_study else _saved(reading, unsaved),
+        unsaved=bool(unsaved) and not reading.in_study,
         **common,
     )
 
@@ -130,7 +133,7 @@ def _device(controller: Controller) -> str:
 def _work(controller: Controller) -> dict:
     runner = controller.runner
     # The model may also be loaded ahead of time; nobody waits for that.
-    if controller.schedule.current is None:
+    if controller.schedule.current not in controller.readings:
         return {}
     done, total = runner.progress
     if runner.loading:
@@ -188,7 +191,8 @@ def _status(controller: Controller, reading: Reading, frame: int) -> str:
     if not reading.mask_frame(frame).any():
         where = "this frame" if reading.is_cine else "this image"
         return f"No artery in {where}. Lower the threshold, or paint with the brush."
-    return "Arteries found. Correct the mask with the brush, then export it."
+    then = "accept" if reading.in_study else "export"
+    return f"Arteries found. Correct the mask with the brush, then {then} it."
 
 
 def _saved(reading: Reading, unsaved: list[int]) -> str:

@@ -7,6 +7,7 @@ traceback for everything else.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import time
@@ -121,7 +122,8 @@ Event = EngineReady | FrameReady | Failure
 
 
 @contextmanager
-def _spare_thread() -> Iterator[None]:
+def spare_thread() -> Iterator[None]:
+    """Let another worker start although this one takes long."""
     # The pool has as many threads as the machine has cores. A long job must not
     # keep a short one, such as an export, from starting.
     pool = QThreadPool.globalInstance()
@@ -134,7 +136,7 @@ def _spare_thread() -> Iterator[None]:
 
 def run_job(job: Job) -> Iterator[Event]:
     """Predict the frames of a job, the shown one first. Runs in a worker."""
-    with _spare_thread():
+    with spare_thread():
         try:
             yield from _predict(job)
         except Cancelled:
@@ -185,6 +187,10 @@ def load_engine(choice: ModelChoice) -> Engine:
     from napari_cmunet.core.models import load_model
     from napari_cmunet.core.predict import Predictor
 
+    if not gc.get_freeze_count():
+        # Collecting Python's garbage would go through all that torch has brought, for a
+        # quarter of a second of the window's time. None of it is ever garbage.
+        gc.freeze()
     device = choose_device(choice.device)
     predictor = Predictor(load_model(choice.model), device)
     return Engine(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from psygnal import Signal
 
 from napari_cmunet.core.threshold import DEFAULT_THRESHOLD, mask_at
 from napari_cmunet.gui.corrections import Corrections, frames_of
@@ -24,6 +25,7 @@ from napari_cmunet.gui.threshold_steps import ThresholdSteps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from napari.layers import Image, Labels, Layer
 
@@ -56,6 +58,9 @@ class Reading:
         Where the mask starts.
     """
 
+    #: Frames of the mask that strokes, undo or the threshold may have changed.
+    touched = Signal(object)
+
     def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
         self.image = image
         self.why_not = why_not(image)
@@ -65,6 +70,12 @@ class Reading:
         self.prediction_was_deleted = False
         self.show_prediction = True
         self.threshold = threshold
+        #: The file, where the program has opened it and not napari.
+        self.file: Path | None = None
+        #: Whether it is an image of the open study.
+        self.in_study = False
+        #: Whether other pixels were put into the image layer.
+        self.image_replaced = False
         self.shape = frame_shape(image) if self.why_not is None else (0, 0, 0)
         self._new_pixels()
 
@@ -75,6 +86,8 @@ class Reading:
         #: The threshold at which each frame's mask was cut.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}
+        #: Frames whose whole mask is the reader's, such as accepted ones, (Y, X) bool.
+        self.own: dict[int, np.ndarray] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
 
@@ -127,31 +140,44 @@ class Reading:
 
     def new_prediction_layer(self) -> Labels:
         """Make the layer that shows what the model has found."""
-        found = np.zeros(self.shape, np.uint8)
-        for frame in self.sources:
-            found[frame] = self._found(frame)
-        self.prediction = make_prediction_layer(self.image, self._as_layer_data(found))
+        self.prediction = make_prediction_layer(self.image, self.prediction_pixels())
         self.prediction.visible = self.show_prediction
         self.prediction_was_deleted = False
         return self.prediction
 
-    def _found(self, frame: int) -> np.ndarray:
-        # At the model's own threshold: the slider moves the mask, not the prediction.
+    def prediction_pixels(self) -> np.ndarray:
+        """What has been found in all frames, of the image layer's shape."""
+        found = np.zeros(self.shape, np.uint8)
+        for frame in self.sources:
+            found[frame] = self.found(frame)
+        return self._as_layer_data(found)
+
+    def blank(self) -> np.ndarray:
+        """A mask without artery, of the image layer's shape."""
+        return self._as_layer_data(np.zeros(self.shape, np.uint8))
+
+    def found(self, frame: int) -> np.ndarray:
+        """What the model has found, at its own threshold, whatever the slider says."""
         return mask_at(self.probability[frame], self.sources[frame].threshold)
 
     def new_mask_layer(self) -> Labels:
         """Make a fresh mask, cut from whatever has been predicted."""
-        blank = np.zeros(self.shape, np.uint8)
-        self.mask = make_mask_layer(self.image, self._as_layer_data(blank))
+        self.start_mask(make_mask_layer(self.image, self.blank()))
+        return self.mask
+
+    def start_mask(self, mask: Labels) -> None:
+        """Take a blank layer for the mask, and cut it from what has been predicted."""
+        self.mask = mask
         self.mask_was_deleted = False
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
-        self.thresholds[:] = self.threshold
+        self._set_thresholds()
         for frame in self.sources:
-            self.mask_frame(frame)[...] = self._cut(frame)
+            self.mask_frame(frame)[...] = self.cut(frame)
+        for frame, pixels in self.own.items():
+            self.mask_frame(frame)[...] = pixels
         self.mask.refresh()
-        self._listen(self.mask)
-        return self.mask
+        self._listen(mask)
 
     def _listen(self, mask: Labels) -> None:
         # Not through the controller: strokes count while the panel is closed, too.
@@ -170,26 +196,39 @@ class Reading:
 
         mask.undo, mask.redo = undo_and_tell, redo_and_tell
 
+    def release(self) -> None:
+        """Let go of the overlays, which are another image's from now on."""
+        if self.mask is not None:
+            self.mask.events.paint.disconnect(self._on_paint)
+            self.mask.events.editable.disconnect(self._on_editable)
+            del self.mask.undo, self.mask.redo  # napari's own again
+        self.prediction = self.mask = None
+
     def _after_undo(self, note: Callable[[], None]) -> None:
         note()
         self.corrections.note_undo()
         self.refresh_mask()
+        self.touched.emit(set(self.corrections.in_history))
 
     def _on_paint(self, event) -> None:
         if event.source is not self.mask:
             return
         self.steps.note_item()
         if self.usable_mask:
-            self.corrections.note_change(
-                frames_of(event.value, self.mask.ndim, self.count)
-            )
+            frames = frames_of(event.value, self.mask.ndim, self.count)
+            self.corrections.note_change(frames)
+            self.touched.emit(frames)
 
     def _on_editable(self, event) -> None:
         if event.source is self.mask and not self.mask.editable:
             self.steps.forget_history()
 
     def forget_mask(self) -> None:
-        """The mask layer is gone."""
+        """The mask layer is gone. What was drawn comes back with the next one."""
+        if self.usable_mask:
+            for frame in self.corrections.in_history:
+                if self.is_corrected(frame):
+                    self.own[frame] = self.mask_frame(frame) != 0
         self.mask = None
         self.mask_was_deleted = True
 
@@ -235,9 +274,9 @@ class Reading:
             return not mine
         self.thresholds[frame] = self.threshold
         if frame in self.corrections.in_history:
-            self._replace(frame, self._cut(frame))
+            self._replace(frame, self.cut(frame))
         else:
-            self.mask_frame(frame)[...] = self._cut(frame)
+            self.mask_frame(frame)[...] = self.cut(frame)
             if frame == shown:
                 self.refresh_mask()
         self.steps.rebase(frame)
@@ -247,20 +286,23 @@ class Reading:
         layer = self.prediction
         if layer is None or layer.data.shape != self._layer_shape:
             return
-        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self._found(frame)
+        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self.found(frame)
         if frame == shown:
             layer.refresh(extent=False)
 
     def is_corrected(self, frame: int) -> bool:
         """Whether a frame's mask is other than what the program has put there."""
+        if frame in self.own:
+            return True
         mask = self.mask_frame(frame)
         if not self.has_prediction(frame):
             return bool(mask.any())
         if self.steps.keeps(frame):
             return True
-        return not np.array_equal(mask != 0, self._cut(frame))
+        return not np.array_equal(mask != 0, self.cut(frame))
 
-    def _cut(self, frame: int) -> np.ndarray:
+    def cut(self, frame: int) -> np.ndarray:
+        """The prediction cut at the threshold of a frame."""
         return mask_at(self.probability[frame], self.thresholds[frame])
 
     # -- changes that can be undone -------------------------------------------
@@ -297,9 +339,11 @@ class Reading:
         self.steps.forget()
         if self.usable_mask:
             self.corrections.note_change(range(self.count))
+            self.touched.emit(set(range(self.count)))
 
     def on_image_replaced(self) -> None:
         """Another array was put into the image layer."""
+        self.image_replaced = True
         self.why_not = why_not(self.image)
         shape = frame_shape(self.image) if self.why_not is None else (0, 0, 0)
         if shape == self.shape:
@@ -315,7 +359,12 @@ class Reading:
         """Begin at what the model's card recommends, if nothing is cut yet."""
         if not self.sources and not self.corrections.in_history:
             self.threshold = threshold
-            self.thresholds[:] = threshold
+            self._set_thresholds()
+
+    def _set_thresholds(self) -> None:
+        for frame in range(self.count):
+            if frame not in self.own:  # which was cut where it was cut
+                self.thresholds[frame] = self.threshold
 
     # -- export ---------------------------------------------------------------
 

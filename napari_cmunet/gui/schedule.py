@@ -32,14 +32,22 @@ class Schedule:
         self._shown = shown
         self.current: Reading | None = None
         self.waiting: list[Reading] = []
+        self._only: dict[Reading, int] = {}
 
-    def add(self, reading: Reading, *, first: bool = False) -> None:
-        """Put an image in line."""
+    def add(
+        self, reading: Reading, *, first: bool = False, only: int | None = None
+    ) -> None:
+        """Put an image in line, all of it or ``only`` one frame."""
+        if only is None:
+            self._only.pop(reading, None)
+        else:
+            self._only[reading] = only
         if reading is not self.current and reading not in self.waiting:
             self.waiting.insert(0 if first else len(self.waiting), reading)
 
     def remove(self, reading: Reading) -> None:
         """Take an image out of line; what it has already is kept."""
+        self._only.pop(reading, None)
         if reading in self.waiting:
             self.waiting.remove(reading)
         if reading is self.current:
@@ -48,6 +56,7 @@ class Schedule:
 
     def clear(self) -> None:
         """Give up everything."""
+        self._only.clear()
         self.waiting.clear()
         self.current = None
         self._runner.stop()
@@ -65,10 +74,11 @@ class Schedule:
     def _start(self, reading: Reading, choice: ModelChoice) -> None:
         self.current = reading
         image = reading.image
+        only = self._only.get(reading)
         self._runner.start(
             source_array(image),
-            reading.waiting_frames(),
-            focus=self._shown(reading),
+            reading.waiting_frames() if only is None else [only],
+            focus=self._shown(reading) if only is None else only,
             cine=reading.is_cine,
             rgb=image.rgb,
             choice=choice,

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -67,11 +68,12 @@ def check(text: str, tip: str) -> QCheckBox:
 def combo(tip: str) -> QComboBox:
     """Make a combo box that does not widen the dock for a long name."""
     made = QComboBox()
-    _keep_narrow(made, tip)
+    keep_narrow(made, tip)
     return made
 
 
-def _keep_narrow(box: QComboBox, tip: str) -> None:
+def keep_narrow(box: QComboBox, tip: str) -> None:
+    """Let a combo box be narrower than its longest name, with a tip."""
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
     box.setMinimumContentsLength(8)
@@ -117,7 +119,7 @@ class NameCombo(QComboBox):
 
     def __init__(self, tip: str) -> None:
         super().__init__()
-        _keep_narrow(self, tip)
+        keep_narrow(self, tip)
         self._shown: tuple[str, ...] | None = None
         self.activated.connect(self.chosen)
 
@@ -178,11 +180,11 @@ class ToolRow(QWidget):
 class WorkBar(QWidget):
     """Progress and Cancel, in the place of the button that began the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, tip: str, text: str = "Cancel") -> None:
         super().__init__()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.cancel = button("Ca&ncel", "Stop segmenting; frames already done are kept")
+        self.cancel = button(text, tip)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.bar, 1)
@@ -194,6 +196,43 @@ class WorkBar(QWidget):
         if busy:
             self.bar.setRange(0, total)
             self.bar.setValue(done)
+
+
+class Fold(QWidget):
+    """A part of the panel that opens and shuts with a click on its title."""
+
+    toggled = Signal(bool)
+
+    def __init__(
+        self, title: str, content: QWidget | QLayout, *, is_open: bool = True
+    ) -> None:
+        super().__init__()
+        self.title = QToolButton()
+        self.title.setText(title)
+        self.title.setToolTip(f"Show or hide: {title.replace('&', '')}")
+        self.title.setCheckable(True)
+        self.title.setChecked(is_open)
+        self.title.setAutoRaise(True)
+        self.title.setFocusPolicy(TAB_ONLY)
+        self.title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        font = self.title.font()
+        font.setBold(True)
+        self.title.setFont(font)
+        self.content = content if isinstance(content, QWidget) else QWidget()
+        if not isinstance(content, QWidget):
+            content.setContentsMargins(0, 0, 0, 0)
+            self.content.setLayout(content)
+        layout = column(self.title, self.content)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self.title.toggled.connect(self._on_toggled)
+        self._on_toggled(is_open)
+
+    def _on_toggled(self, is_open: bool) -> None:
+        self.content.setVisible(is_open)
+        arrow = Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow
+        self.title.setArrowType(arrow)
+        self.toggled.emit(is_open)
 
 
 class KeyList(QLabel):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari.settings import get_settings
 
 from napari_cmunet.gui.overlays import set_visible
+from napari_cmunet.gui.study.reviewed_area import BOX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,12 +18,30 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.study.reader import StudyReader
 
-OWN_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
+MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
+# Keep, Next, Without, Unsure: free in every layer. R draws boxes in Shapes layers, too.
+STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY = (
+    "K",
+    "Shift+K",
+    "N",
+    "Shift+N",
+    "W",
+    "U",
+    "R",
+)
+OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
 
 # What the panel lists: napari's own actions by name, so that keys which the user has
 # changed in Preferences are shown as they are, and keys that are as written here.
 _LISTED = (
+    ((ACCEPT,), "accept: keep the mask as label"),
+    ((NEXT, PREVIOUS), "next without label / previous"),
+    ((SKIP,), "go on without this image"),
+    ((FLAG,), "unsure: flag the image"),
+    ((TAKE_BACK,), "take the label back"),
+    ((BOX_KEY,), "box around what was reviewed"),
     (("napari:activate_labels_paint_mode",), "paint artery"),
     (("napari:activate_labels_erase_mode",), "erase"),
     (("napari:activate_labels_fill_mode",), "fill"),
@@ -65,6 +84,7 @@ class Shortcuts:
     ----------
     viewer : ViewerModel
     controller : Controller
+    study : StudyReader
     step_threshold : callable
         Moves the threshold by hundredths.
     """
@@ -73,9 +93,10 @@ class Shortcuts:
         self,
         viewer: ViewerModel,
         controller: Controller,
+        study: StudyReader,
         step_threshold: Callable[[int], None],
     ) -> None:
-        self._controller = controller
+        self._controller, self._study = controller, study
         self._step_threshold = step_threshold
         self._bound: dict[str, Callable] = {}
         self._bind(viewer)
@@ -100,7 +121,8 @@ class Shortcuts:
             reading = controller.active
             if reading is not None:
                 layer = reading.prediction
-                controller.set_prediction_visible(layer is None or not layer.visible)
+                visible = layer is not None and layer.visible
+                controller.show.set_prediction_visible(not visible)
 
         def lower(_viewer) -> None:
             step(-1)
@@ -109,6 +131,7 @@ class Shortcuts:
             step(1)
 
         for key, function in (
+            *_study_keys(self._study),
             (PEEK, peek),
             (OUTLINE, outline),
             (PREDICTION, prediction),
@@ -116,7 +139,7 @@ class Shortcuts:
             (HIGHER, higher),
         ):
             try:
-                viewer.bind_key(key, function)
+                viewer.bind_key(key.replace("+", "-"), function)
             except ValueError:  # taken by another plugin or by the user
                 continue
             self._bound[key] = function
@@ -124,7 +147,43 @@ class Shortcuts:
     def unbind(self, viewer: ViewerModel) -> None:
         """Give the keys back, those that are still ours."""
         for key, function in self._bound.items():
+            key = key.replace("+", "-")
             taken = viewer.bind_key(key, None)
             if taken is not None and taken is not function:
                 viewer.bind_key(key, taken)
         self._bound.clear()
+
+
+def _study_keys(study: StudyReader) -> list[tuple[str, Callable]]:
+    accepting, browsing = study.accepting, study.browsing
+
+    def accept(_viewer) -> None:
+        accepting.accept()
+
+    def take_back(_viewer) -> None:
+        accepting.take_back()
+
+    def go_on(_viewer) -> None:
+        browsing.next()
+
+    def go_back(_viewer) -> None:
+        browsing.previous()
+
+    def skip(_viewer) -> None:
+        accepting.skip()
+
+    def flag(_viewer) -> None:
+        accepting.flag()
+
+    def box(_viewer) -> None:
+        browsing.draw_area(BOX)
+
+    return [
+        (ACCEPT, accept),
+        (TAKE_BACK, take_back),
+        (NEXT, go_on),
+        (PREVIOUS, go_back),
+        (SKIP, skip),
+        (FLAG, flag),
+        (BOX_KEY, box),
+    ]

@@ -230,6 +230,18 @@ class ModelStore:
         finally:
             shutil.rmtree(made.folder, ignore_errors=True)
 
+    def remove(self, name: str) -> None:
+        """Remove a model of the study, whole or not at all; raises WriteError."""
+        folder = self.folder(name)
+        aside = folder.with_name(f".partial-{secrets.token_hex(8)}")
+        try:
+            _rename(folder, aside)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise WriteError(folder, write_reason(error)) from error
+        shutil.rmtree(aside, ignore_errors=True)
+
     def clean(self) -> None:
         """Remove what trainings that were killed left behind, once it is old."""
         base = inside(self._folder, MODELS)

@@ -42,21 +42,25 @@ def by_folder(level: int = 1) -> PatientRule:
     return rule
 
 
-def by_prefix(until: str | int) -> PatientRule:
+def by_prefix(until: str | int, parts: int = 1) -> PatientRule:
     """By the beginning of the file's name.
 
     Parameters
     ----------
     until : str or int
         What follows the beginning, such as ``_``; or how many characters it has.
+    parts : int
+        How often ``until`` stands before the beginning ends: ``p_12`` of ``p_12_LCA``
+        has two parts.
     """
 
     def rule(image: PurePosixPath) -> str | None:
         stem = image.stem
         if isinstance(until, int):
             return stem[:until] if 0 < until <= len(stem) else None
-        head, found, _ = stem.partition(until) if until else ("", "", "")
-        return head if found and head else None
+        pieces = stem.split(until) if until else []
+        head = until.join(pieces[:parts]) if until else ""
+        return head if len(pieces) > parts and head else None
 
     return rule
 

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def user_folder() -> Path:
+    """Where the user's own data on studies is kept."""
+    home = os.environ.get("NAPARI_CMUNET_HOME")
+    return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
+
+
 class Places:
     """The folders that the roots of one study stand for.
 
@@ -33,9 +39,7 @@ class Places:
     """
 
     def __init__(self, study_id: str, study_folder: Path) -> None:
-        home = os.environ.get("NAPARI_CMUNET_HOME")
-        base = Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
-        self._file = base / "studies" / f"{study_id}.json"
+        self._file = user_folder() / "studies" / f"{study_id}.json"
         self._study = study_folder
         self._folders: dict[str, Path] = {}
         try:

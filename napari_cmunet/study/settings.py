@@ -25,7 +25,7 @@ class Settings:
     finetune_every : int
         Newly accepted labels after which fine-tuning starts by itself; 0: never.
     minutes : float or None
-        Time budget of a training.
+        Time budget of a training; None: as long as it takes.
     phantoms : int
         Synthetic frames mixed into a training.
     """
@@ -33,7 +33,7 @@ class Settings:
     title: str = ""
     start: str = "cmunet-ssl"
     finetune_every: int = 0
-    minutes: float | None = None
+    minutes: float | None = 5.0
     phantoms: int = 0
 
 

@@ -126,6 +126,27 @@ class StudyModels:
             version = ModelVersion(name, self.store.card(name).sha256)
             self._journal("refused", version, {"reason": reason[:500], **figures})
 
+    def choose(self, version: ModelVersion, reason: str = "") -> ModelVersion:
+        """Use a version of the history, wherever it is in it, or a model of the study.
+
+        The nearest place in the history is gone to; what is not in it is promoted.
+        """
+        with self._session.writing():
+            places = [n for n, v in enumerate(self.history.versions) if v == version]
+            if not places:
+                return self.promote(
+                    version.name, installed=version.installed, reason=reason
+                )
+            here = self.history.position
+            there = min(places, key=lambda place: abs(place - here))
+            step = 1 if there > here else -1
+            self.store.find(version)
+            for _ in range(abs(there - here)):
+                self._move(
+                    step, "rolled_forward" if step > 0 else "rolled_back", reason
+                )
+        return self.current
+
     def roll_back(self, reason: str = "") -> ModelVersion:
         """Use the model before; raises StudyError if there is none."""
         return self._move(-1, "rolled_back", reason)
@@ -151,6 +172,34 @@ class StudyModels:
             for x in listed
             if isinstance(x, dict) and isinstance(x.get("sha256"), str)
         }
+
+    def learned_patients(self, version: ModelVersion) -> set[str]:
+        """Patients that a model learned from, by itself or through where it started.
+
+        Empty for an installed one, which comes from elsewhere. Where an older program
+        did not note it, every patient of the training counts.
+        """
+        if version.installed:
+            return set()
+        training = self.store.training(version.name)
+        listed = training.get("learned_patients")
+        if isinstance(listed, list):
+            return {x for x in listed if isinstance(x, str)}
+        labels = training.get("labels")
+        return {
+            x["patient"]
+            for x in (labels if isinstance(labels, list) else ())
+            if isinstance(x, dict) and isinstance(x.get("patient"), str)
+        }
+
+    def discard(self, name: str) -> None:
+        """Remove a model that never was in use; raises StudyError if it was."""
+        with self._session.writing():
+            if any(v.name == name and not v.installed for v in self.history.versions):
+                raise StudyError(f"The model '{name}' was in use and stays.")
+            self.store.remove(name)
+            if name in self._noted:
+                self._session.journal.append("discarded", model=name)
 
     def describe(self) -> list[tuple[ModelVersion, ModelCard | None]]:
         """The history with each model's card, None where it is gone or damaged."""

@@ -12,7 +12,8 @@ from napari_cmunet.core.models import load_model
 from napari_cmunet.io.labels import read_label
 from napari_cmunet.study.study import Study
 
-QUICK = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
+TINY = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
+QUICK = [*TINY, "--no-comparison"]
 EVENTS = ["--events", "-"]
 
 
@@ -23,10 +24,10 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def study(tmp_path):
-    """Ten patients, one frame and label each; open, as in a window."""
+    """Fifteen patients, one frame and label each; open, as in a window."""
     random = np.random.default_rng(2)
-    for number in range(10):
-        folder = tmp_path / "images" / f"Roe-{number}"
+    for number in range(15):
+        folder = tmp_path / "images" / f"Roe-{number:02d}"
         folder.mkdir(parents=True)
         frame = random.integers(1, 250, (64, 64), dtype=np.uint8)
         np.save(folder / "a.npy", frame)
@@ -44,19 +45,19 @@ def events(text: str) -> list[dict]:
 
 
 def test_finetune_adds_a_model_that_says_what_it_learned_from(study, capsys):
-    code = main(["finetune", str(study.folder), *QUICK, "--steps", "2", *EVENTS])
+    code = main(["finetune", str(study.folder), *TINY, "--steps", "2", *EVENTS])
     told = events(capsys.readouterr().out)
     assert code == 0
     started = told[0]
     held_out = [s for s in study.labels.sides().values() if s == "validation"]
-    assert started["validation_patients"] == len(held_out) == 2
-    assert started["patients"] == 8
-    assert told[-1]["event"] == "saved"
+    assert started["validation_patients"] == len(held_out) == 3
+    assert started["patients"] == 12
+    assert [e["event"] for e in told[-3:]] == ["saved", "comparing", "verdict"]
     assert study.models.names() == ["tuned-001"]
     folder = study.models.store.folder("tuned-001")
-    assert told[-1]["model"] == str(folder)
+    assert told[-3]["model"] == str(folder)
     card = load_model(folder).card
-    assert (card.name, card.labels) == ("tuned-001", 10)
+    assert (card.name, card.labels) == ("tuned-001", 15)
     record = study.models.training("tuned-001")
     assert {x["side"] for x in record["labels"]} == {"train", "validation"}
     assert study.labels_not_learned("tuned-001") == []
@@ -132,13 +133,13 @@ def test_export(study, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["export", str(study.folder), "-o", str(out)]) == 0
     written = capsys.readouterr().out.splitlines()
-    assert len(written) == 10
+    assert len(written) == 15
     assert "Roe" not in (out / "index.csv").read_text()
     assert main(["export", str(study.folder), "-o", str(out)]) == 1
     assert "already holds" in capsys.readouterr().err
     again = ["export", str(study.folder), "-o", str(out), "--overwrite"]
     assert main([*again, "--original-names"]) == 0
-    assert (out / "Roe-0" / "a.tif").is_file()
+    assert (out / "Roe-00" / "a.tif").is_file()
 
 
 def test_exported_masks_are_the_labels(study, tmp_path):

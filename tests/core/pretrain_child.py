@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_cmunet.core.distributed import Team, team
-from napari_cmunet.core.labelled import LabelledFrames
+from napari_cmunet.core.labelled import WHOLE, LabelledFrames
 from napari_cmunet.core.pretrain import Pretraining
 from napari_cmunet.core.pretrain_config import PretrainConfig
 from napari_cmunet.core.unlabelled import UnlabelledFrames
@@ -37,7 +37,8 @@ def phantoms(count: int = 6, side: int = 32) -> LabelledFrames:
     target[:, :, 10:16] = 1
     maps = torch.cat([target, torch.ones_like(target), target], 1)
     names = tuple(map(str, range(count)))
-    return LabelledFrames((noise - 2 * target).half(), maps.byte(), names, names)
+    maps = (maps * WHOLE).byte()
+    return LabelledFrames((noise - 2 * target).half(), maps, names, names)
 
 
 def config(**changes) -> PretrainConfig:

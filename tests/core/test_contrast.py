@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_cmunet.core.contrast import PretrainNetworks, info_nce
+from napari_cmunet.core.network import CMUNet
 
 
 def test_the_own_target_is_told_from_the_others():
@@ -38,10 +39,13 @@ def test_the_target_follows_and_takes_no_gradient():
     networks = PretrainNetworks(2)
     before = networks.target_projector[0].weight.clone()
     x = torch.randn(2, 1, 32, 32)
-    pixels, embedding = networks.online(x)
+    pixels, embedding, _ = networks.online(x)
     assert pixels.shape == x.shape
     (pixels.square().mean() + embedding.square().mean()).backward()
-    assert networks.target(x).grad_fn is None
+    described, logit = networks.target(x, segments=True)
+    assert described.grad_fn is None
+    assert logit.shape == x.shape
+    assert logit.grad_fn is None
     assert all(
         p.grad is None
         for name, p in networks.named_parameters()
@@ -63,3 +67,14 @@ def test_biases_that_a_normalisation_undoes_stay_at_0():
     assert networks.network.up_conv1.up_sample.bias.requires_grad
     assert not networks.network.conv_last.weight.requires_grad
     assert PretrainNetworks(2, segments=True).network.conv_last.weight.requires_grad
+
+
+def test_it_can_begin_with_the_weights_of_a_model():
+    model = CMUNet(2)
+    networks = PretrainNetworks(2, segments=True, start=model)
+    for own in (networks.network, networks.target_network):
+        assert torch.equal(own.conv_last.weight, model.conv_last.weight)
+        first = own.down_conv1.double_conv.double_conv[0]
+        assert torch.equal(
+            first.weight, model.down_conv1.double_conv.double_conv[0].weight
+        )

@@ -10,10 +10,11 @@ from napari_cmunet.core.labelled import (
     REVIEWED,
     SKELETON,
     TARGET,
+    WHOLE,
     Label,
     prepare_labels,
 )
-from napari_cmunet.core.preprocess import Preprocessing
+from napari_cmunet.core.preprocess import Preprocessing, geometry, restore
 from napari_cmunet.errors import TrainingError
 
 PREP = Preprocessing(grid=64)
@@ -41,7 +42,10 @@ def test_shapes_and_names():
     assert made.maps.dtype == torch.uint8
     assert made.patients == ("a", "b", "b")
     assert made.names == ("1", "2", "3")
-    assert set(made.maps.unique().tolist()) == {0, 1}
+    assert set(made.maps[:, REVIEWED:].unique().tolist()) == {0, WHOLE}
+    assert made.maps[:, TARGET].amax() == WHOLE
+    shares = made.maps_at(torch.tensor([1]))
+    assert torch.equal(shares, made.maps[1:2].float() / WHOLE)
 
 
 def test_an_odd_grid_becomes_a_multiple_of_16():
@@ -52,7 +56,7 @@ def test_an_odd_grid_becomes_a_multiple_of_16():
 
 def test_target_lies_where_the_frame_is_dark():
     made = prepare_labels([vessel_label((200, 140))], PREP)
-    target = made.maps[0, TARGET].bool()
+    target = made.maps[0, TARGET] > WHOLE // 2
     seen = made.maps[0, REVIEWED].bool()
     dark = made.frames[0, 0].float() < -1.5
     assert 2 * (dark & target & seen).sum() / ((dark & seen).sum() + target.sum()) > 0.8
@@ -117,3 +121,19 @@ def test_a_mask_of_another_size_is_refused_by_name(what):
     parts = {"mask": good.mask, "reviewed": None, what: wrong}
     with pytest.raises(TrainingError, match=r"frame-7.*\(32, 32\).*\(64, 64\)"):
         prepare_labels([Label(good.frame, name="frame-7", **parts)], PREP)
+
+
+def test_a_coarse_target_still_knows_the_fine_border():
+    """Cut to 0 and 1 on the coarse grid, this label could not reach 0.95."""
+    y, x = np.mgrid[:128, :128]
+    mask = np.abs(y - 40 - 20 * np.sin(x / 15)) < 2.6
+    made = prepare_labels([Label(np.where(mask, 60, 180), mask)], PREP)
+    share = made.maps_at(torch.tensor([0]))[:, TARGET : TARGET + 1]
+    geo = geometry(mask.shape, PREP.grid)
+
+    def dice(found: torch.Tensor) -> float:
+        back = restore(found, geo)[0, 0].numpy() > 0.5
+        return 2 * (back & mask).sum() / (back.sum() + mask.sum())
+
+    assert dice(share) > 0.97
+    assert dice((share > 0.5).float()) < 0.95

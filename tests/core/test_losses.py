@@ -46,6 +46,22 @@ def test_perfect_and_certain_costs_nothing(share):
     assert float(loss) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_shares_of_a_pixel_are_perfect_when_they_are_predicted(share):
+    target, centre = label()
+    target = torch.nn.functional.avg_pool2d(target, 3, 1, 1)  # as at a border
+    reviewed = reviewed_share(share)
+    logit = torch.logit(target, 1e-7)
+
+    def loss(of: torch.Tensor) -> float:
+        return float(segmentation_loss(two_class(of), target, reviewed, centre))
+
+    assert loss(logit) == pytest.approx(0, abs=1e-4)
+    # Too wide, too narrow, or as sure at the border as within.
+    for wrong in (logit + 1, logit - 1, 40 * torch.sign(target - 0.5)):
+        assert loss(wrong) > 0.01
+
+
 @pytest.mark.parametrize("share", [0.001, 0.02, 1.0])
 def test_wrong_everywhere_costs_a_lot(share):
     target, centre = label()
@@ -131,13 +147,12 @@ def test_skeleton_recall_sees_the_centreline_alone():
     centre[..., 4, :] = 1
     everywhere = torch.ones_like(centre)
     fat = torch.ones_like(centre)
-    assert float(skeleton_recall_loss(fat, centre, everywhere)) == pytest.approx(0)
+    found = skeleton_recall_loss(fat, centre, centre, everywhere)
+    assert float(found) == pytest.approx(0)
     half = centre.clone()
     half[..., 4:] = 0
-    expected = 1 - 4.5 / 8.5
-    assert float(skeleton_recall_loss(half, centre, everywhere)) == pytest.approx(
-        expected
-    )
+    found = skeleton_recall_loss(half, centre, centre, everywhere)
+    assert float(found) == pytest.approx(1 - 4.5 / 8.5)
 
 
 def test_the_skeleton_weight_can_be_nothing():
@@ -147,7 +162,7 @@ def test_the_skeleton_weight_can_be_nothing():
     plain = segmentation_loss(logits, target, everywhere, centre, skeleton_weight=0)
     with_line = segmentation_loss(logits, target, everywhere, centre)
     p = torch.sigmoid(artery_logit(logits))
-    extra = 0.5 * skeleton_recall_loss(p, centre, everywhere)
+    extra = 0.5 * skeleton_recall_loss(p, target, centre, everywhere)
     torch.testing.assert_close(with_line, plain + extra)
 
 

@@ -105,6 +105,31 @@ def test_phantoms_train_the_last_convolution():
     assert epochs[-1].phantom_dice > epochs[0].phantom_dice
 
 
+def test_masked_frames_are_segmented_as_the_target_segments_whole_ones():
+    start = CMUNet(2)
+    how = config(epochs=2, phantoms=6, phantom_share=0.5)
+    alone = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
+    how = replace(how, consistency_weight=1.0)
+    taught = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
+    # It is part of the frames' loss, and reaches the last convolution.
+    assert taught.history[0].loss > alone.history[0].loss
+    name = "conv_last.weight"
+    assert not torch.equal(taught.weights[name], alone.weights[name])
+
+
+def test_only_what_the_target_is_sure_of_is_taught():
+    probability = torch.tensor([0.95, 0.6, 0.1, 0.95]).view(1, 1, 1, 4)
+    seen = torch.tensor([1.0, 1, 1, 0]).view(1, 1, 1, 4)
+    artery, sure = pretrain_step.sure_labels(torch.logit(probability), seen)
+    assert artery.flatten().tolist() == [1, 0, 0, 1]
+    assert sure.flatten().tolist() == [1, 0, 1, 0]
+
+
+def test_a_start_of_another_width_is_refused():
+    with pytest.raises(TrainingError, match="width 3, not 2"):
+        Pretraining(frames(), config(), start=CMUNet(3))
+
+
 def test_reconstructions_show_the_frame_where_it_was_shown():
     _, result = finish(pretrain(frames(), config(epochs=1)))
     shown = result.examples.masked != 0

@@ -13,6 +13,7 @@ from napari_cmunet.core.views import (
     placement,
     sample,
     shifted,
+    shifted_back,
 )
 
 
@@ -73,3 +74,16 @@ def test_noise_is_each_frames_own():
     spread = all_at_once.std((1, 2, 3))
     assert (spread == 0).any()
     assert 0.05 < spread.max() <= 0.55
+
+
+def test_a_moved_view_is_laid_back_over_the_view():
+    frames = torch.randn(8, 1, 64, 64)
+    draws, how = draw([(3, i) for i in range(8)]), ViewRange((1.2, 1.2), shift=31)
+    theta = placement(draws, how, 64, 64)
+    views = sample(frames, theta, 64)
+    moved = sample(frames, shifted(theta, draws, how, 64), 64)
+    back, seen = shifted_back(moved, draws, how)
+    assert torch.allclose(back * seen, views * seen, atol=1e-3)
+    pixels = np.round((2 * draws.uniform[:, 6:8] - 1) * 8)
+    share = np.prod(1 - np.abs(pixels) / 64, 1)
+    np.testing.assert_allclose(seen.mean((1, 2, 3)), share, rtol=1e-5)

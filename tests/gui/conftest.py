@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtCore import QCoreApplication
+from qtpy.QtCore import QCoreApplication, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
+from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.prediction import Engine, ModelChoice
 from napari_cmunet.gui.preferences import Preferences
+
+LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 
 
 @dataclass
@@ -158,3 +165,68 @@ def opened_cine(viewer, controller, settled):
 
 def pause() -> None:
     time.sleep(0.05)
+
+
+class Reader:
+    """A hand on mouse and keyboard over napari's canvas."""
+
+    def __init__(self, viewer, panel) -> None:
+        self.viewer = viewer
+        self.canvas = panel.window().findChildren(QOpenGLWidget)[0]
+
+    def at(self, row: float, column: float) -> QPoint:
+        """Where a pixel of the image lies on the canvas."""
+        camera = self.viewer.scene.camera
+        zoom = camera.zoom / self.canvas.devicePixelRatioF()
+        y = (row - camera.center[-2]) * zoom + self.canvas.height() / 2
+        x = (column - camera.center[-1]) * zoom + self.canvas.width() / 2
+        return QPoint(round(x), round(y))
+
+    def drag(self, widget, *points: QPoint) -> None:
+        """Press at the first point, move through the others and let go."""
+        QTest.mouseMove(widget, points[0])
+        QTest.mousePress(widget, LEFT, NONE, points[0])
+        for point in points[1:]:
+            # The canvas drops moves that come within 10 ms, and QTest moves the
+            # pointer without a button held.
+            QTest.qWait(20)
+            QApplication.sendEvent(
+                widget,
+                QMouseEvent(
+                    QMouseEvent.Type.MouseMove,
+                    QPointF(point),
+                    QPointF(widget.mapToGlobal(point)),
+                    LEFT,
+                    LEFT,
+                    NONE,
+                ),
+            )
+            QApplication.processEvents()
+        QTest.mouseRelease(widget, LEFT, NONE, points[-1])
+        QApplication.processEvents()
+
+    def stroke(self, *pixels: tuple[float, float]) -> None:
+        """Draw through these pixels."""
+        self.drag(self.canvas, *(self.at(*pixel) for pixel in pixels))
+
+    def key(self, key, modifiers=NONE) -> None:
+        """Press a key over the canvas."""
+        QTest.keyClick(self.canvas, key, modifiers)
+        QApplication.processEvents()
+
+
+@pytest.fixture
+def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
+    """A real window with the docked panel."""
+    model = FakeModel()
+    monkeypatch.setattr(controller_module, "load_engine", model)
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1300, 850)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    assert isinstance(panel, CMUNetPanel)
+    qtbot.waitExposed(panel)
+    yield viewer, panel, model
+    model.open.set()
+    panel.shut_down()
+    assert panel.controller.runner.wait()
+    qtbot.waitUntil(lambda: panel._exporting is None)

@@ -226,11 +226,11 @@ def test_choosing_an_image_shows_it_alone(viewer, controller, settled):
     viewer.add_image(frame(1))
     settled(controller)
     first, second = controller.readings
-    controller.activate(first)
+    controller.show.activate(first)
     assert all(layer.visible for layer in first.layers())
     assert not any(layer.visible for layer in second.layers())
     assert viewer.layers.selection.active is first.mask
-    controller.activate(second)
+    controller.show.activate(second)
     assert all(layer.visible for layer in second.layers())
     assert not any(layer.visible for layer in first.layers())
 
@@ -276,7 +276,7 @@ def test_a_deleted_mask_can_be_made_again(viewer, controller, opened):
     assert state.mask_missing
     assert not state.can_correct
     assert not state.can_cut
-    controller.make_mask_again()
+    controller.show.make_mask_again()
     np.testing.assert_array_equal(reading.mask.data, expected(opened))
     assert viewer.layers.selection.active is reading.mask
     assert not describe(controller).mask_missing
@@ -288,7 +288,7 @@ def test_a_deleted_prediction_comes_back_when_asked(viewer, controller, opened):
     state = describe(controller)
     assert not state.prediction_visible
     assert state.can_cut
-    controller.set_prediction_visible(True)
+    controller.show.set_prediction_visible(True)
     assert reading.prediction in viewer.layers
     np.testing.assert_array_equal(reading.prediction.data, expected(opened))
 

@@ -404,7 +404,7 @@ def test_export_of_one_of_several(
         viewer.add_image(image)
     settled(controller)
     panel.refresh()
-    controller.activate(controller.readings[0])
+    controller.show.activate(controller.readings[0])
     answer(tmp_path / "one.tif")
     panel.export_one.trigger()
     qtbot.waitUntil(lambda: "Exported one.tif" in panel.status.text())

@@ -1,0 +1,238 @@
+"""Masks become labels: accept, take back, and what is noted about an image."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.gui.study import notices
+from napari_cmunet.gui.study.notice import Notice
+from napari_cmunet.gui.study.overview import look_at
+from napari_cmunet.io.labels import Label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from napari_cmunet.gui.study.open_image import OpenImage
+    from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.study.labelling import Accepted
+    from napari_cmunet.study.labels import Key
+
+WAIT_SECONDS = 0.04
+"""How long an acceptance may hold up the window, so that it is on the disk before the
+key comes up. Where a disk is slower, the window goes on and says that it is saving."""
+
+
+class Accepting:
+    """What the reader decides about the open image of a study.
+
+    Parameters
+    ----------
+    reader : StudyReader
+    """
+
+    def __init__(self, reader: StudyReader) -> None:
+        self._reader = reader
+        #: Frames whose label is being written.
+        self.saving: set[Key] = set()
+        #: When the label of a frame was accepted in this window.
+        self.times: dict[Key, str] = {}
+        #: Seconds from the key to the disk, of the last acceptance.
+        self.seconds = 0.0
+        self._accepted: dict[Key, Accepted] = {}
+
+    # -- labels ---------------------------------------------------------------
+
+    def why_not(self) -> str:
+        """Why the shown mask cannot be accepted now; empty if it can."""
+        reader, browsing = self._reader, self._reader.browsing
+        opened = browsing.current
+        if reader.study is None:
+            return "To accept masks as labels, choose a folder of angiograms first."
+        if opened is None or browsing.opening is not None:
+            return "No image of the study is open yet."
+        if reader.study.read_only:
+            return "The study is open for reading only."
+        reading = opened.reading
+        if not browsing.is_shown or reader.controller.active is not reading:
+            return "Another image is in hand."
+        if reading.image_replaced:
+            return (
+                "The pixels of this image layer were replaced. Open the image again "
+                "from the list."
+            )
+        if not reading.usable_mask:
+            if reading.mask_was_deleted:
+                return "The mask was deleted. Make it again."
+            return "The image is not segmented yet."
+        frame = browsing.frame
+        if not reading.has_prediction(frame) and not reading.mask_frame(frame).any():
+            return "This frame is not segmented yet."
+        return ""
+
+    def accept(self, *, empty: bool = False) -> None:
+        """Let the shown mask count as the label of its frame.
+
+        Parameters
+        ----------
+        empty : bool
+            Whether the reader has said that there is no artery.
+        """
+        reader, browsing = self._reader, self._reader.browsing
+        if problem := self.why_not():
+            reader.say(problem)
+            return
+        started = time.perf_counter()
+        opened, frame, keeper = browsing.current, browsing.frame, browsing.keeper
+        reader.controller.correct.end_threshold()
+        opened.reading.steps.bring_up_to_date(frame)
+        mask = opened.mask(frame)
+        if not mask.any() and not empty:
+            accept = partial(self.accept, empty=True)
+            reader.tell(notices.mask_is_empty(accept, reader.dismiss))
+            return
+        reviewed = browsing.area.reviewed(frame, mask)
+        reader.dismiss("accept")
+        provenance = opened.provenance(frame)
+        study, key = reader.study, opened.key(frame)
+        act = partial(
+            study.labels.accept,
+            *key,
+            mask,
+            reviewed,
+            provenance=provenance,
+            pixel_size_mm=opened.pixel_size_mm,
+            pixels_changed=opened.pixels_changed(frame, mask),
+            seconds=opened.clock.seconds,
+        )
+        opened.clock.restart()
+        label = Label(mask, reviewed, provenance)
+        keeper.forget(frame)
+        self.saving.add(key)
+        future = reader.writer.submit(
+            lambda: (act(), time.perf_counter() - started, look_at(study, key[0])),
+            partial(self._on_accepted, opened, label),
+            partial(self._on_refused, opened, frame),
+        )
+        reader.writer.wait_for(future, WAIT_SECONDS)
+        reader.changed.emit()
+
+    def _on_accepted(self, opened: OpenImage, label: Label, result: Any) -> None:
+        accepted, self.seconds, change = result
+        key = (accepted.image, accepted.frame)
+        self.saving.discard(key)
+        self.times[key] = time.strftime("%H:%M")
+        self._accepted[key] = accepted
+        opened.labels[accepted.frame] = label
+        opened.origins[accepted.frame] = label.provenance
+        # Whatever is predicted from now on, this mask stays.
+        opened.reading.own[accepted.frame] = label.mask
+        self._reader.dismiss("draft")
+        self._reader.message = accepted.notice
+        self._reader.note_change(change)
+        self._reader.accepted.emit(key)
+
+    def _on_refused(self, opened: OpenImage, frame: int, problem: str) -> None:
+        reader, browsing = self._reader, self._reader.browsing
+        self.saving.discard(opened.key(frame))
+        if browsing.current is opened and browsing.keeper is not None:
+            browsing.keeper.note({frame})
+
+        folder = reader.study.folder if reader.study is not None else None
+        reopen = partial(reader.open, folder) if folder is not None else reader.dismiss
+        reader.tell(notices.not_accepted(problem, self.accept, reopen))
+
+    def take_back(self) -> None:
+        """Let the shown frame's label count no more; the mask stays to be corrected.
+
+        What this window has just accepted over an older label gives way to that one.
+        """
+        reader, browsing = self._reader, self._reader.browsing
+        opened, study = browsing.current, reader.study
+        if opened is None or study is None or not browsing.is_shown:
+            return
+        frame = browsing.frame
+        key = opened.key(frame)
+        if frame not in opened.labels and key not in self.saving:
+            reader.say("This frame has no label to take back.")
+            return
+        accepted = self._accepted.pop(key, None)
+
+        def act() -> tuple[Label | None, Any]:
+            if accepted is None or not study.labels.undo_accept(accepted):
+                study.labels.withdraw(*key)
+            return study.labels.get(*key), look_at(study, key[0])
+
+        reader.writer.submit(
+            act, partial(self._on_taken_back, opened, frame), self._on_problem
+        )
+
+    def _on_taken_back(self, opened: OpenImage, frame: int, result: Any) -> None:
+        label, change = result
+        if label is None:
+            opened.labels.pop(frame, None)
+            text = "The label counts no more. It is kept among the older ones."
+        else:
+            opened.labels[frame] = label
+            text = "The label is the one before again; your mask is kept as a draft."
+        self.times.pop(opened.key(frame), None)
+        browsing = self._reader.browsing
+        if browsing.current is opened and browsing.keeper is not None:
+            browsing.keeper.note({frame})
+        self._reader.message = text
+        self._reader.note_change(change)
+
+    # -- marks ----------------------------------------------------------------
+
+    def skip(self) -> None:
+        """Pass the image over and open the next one; or no more, if it was skipped."""
+        image = self._image()
+        if image is None:
+            return
+        skipped = self._reader.overview.status(image).state == "skipped"
+        self._mark(image, lambda study: study.skip(image, not skipped))
+        if not skipped:
+            self._reader.browsing.next()
+
+    def flag(self) -> None:
+        """Flag the image for a second look, or no more."""
+        image = self._image()
+        if image is not None:
+            flagged = self._reader.overview.status(image).flagged
+            self._mark(image, lambda study: study.flag(image, not flagged))
+
+    def comment(self, image: str, text: str) -> None:
+        """Note something about an image."""
+        if text != self._reader.overview.status(image).comment:
+            self._mark(image, lambda study: study.comment(image, text))
+
+    def _image(self) -> str | None:
+        browsing = self._reader.browsing
+        if browsing.current is None or browsing.opening is not None:
+            return None
+        return browsing.current.id
+
+    def _mark(self, image: str, act: Callable[..., None]) -> None:
+        study = self._reader.study
+
+        def mark() -> Any:
+            act(study)
+            return look_at(study, image)
+
+        self._reader.writer.submit(mark, self._reader.note_change, self._on_problem)
+
+    def _on_problem(self, problem: str) -> None:
+        self._reader.tell(Notice(problem, about="mark", serious=True))
+
+    # -- what is said of the shown frame --------------------------------------
+
+    def is_unchanged(self, opened: OpenImage, frame: int) -> bool:
+        """Whether the shown mask is the label as it was accepted."""
+        label, mask = opened.labels.get(frame), opened.mask(frame)
+        return (
+            label is not None and mask is not None and np.array_equal(mask, label.mask)
+        )

@@ -1,0 +1,390 @@
+"""From image to image of a study: next, previous, any; the next one made ready."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
+
+from napari_cmunet.gui.export import source_file
+from napari_cmunet.gui.long_job import LongJob, Outcome
+from napari_cmunet.gui.study import notices
+from napari_cmunet.gui.study.ahead import Ahead
+from napari_cmunet.gui.study.draft_keeper import DraftKeeper
+from napari_cmunet.gui.study.loading import LoadedImage, load_image
+from napari_cmunet.gui.study.model_change import ModelChange
+from napari_cmunet.gui.study.notice import Notice
+from napari_cmunet.gui.study.open_image import OpenImage
+from napari_cmunet.gui.study.reviewed_area import ReviewedArea
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.study.reader import StudyReader
+
+
+class Browsing:
+    """The one image of a study that is open, and the one that comes next.
+
+    Parameters
+    ----------
+    reader : StudyReader
+    """
+
+    def __init__(self, reader: StudyReader) -> None:
+        self._reader = reader
+        self.current: OpenImage | None = None
+        self.keeper: DraftKeeper | None = None
+        self.area: ReviewedArea | None = None
+        self.change: ModelChange | None = None
+        #: The image that is being opened.
+        self.opening: str | None = None
+        # Where Next goes on from, if that image could not be opened.
+        self._stuck: str | None = None
+        self._ahead = Ahead(reader, self._opened_ahead)
+        self._loading: LongJob | None = None
+        self._wanted = 0
+
+    # -- what the reader asks for ---------------------------------------------
+
+    @property
+    def _controller(self) -> Controller:
+        return self._reader.controller
+
+    def next(self) -> None:
+        """Open the next image that has no label and is not skipped."""
+        study = self._reader.study
+        if study is None or self.opening is not None:
+            return
+        after = self._place()
+        self._reader.writer.submit(
+            lambda: study.next_unlabelled(after), self._on_next, self._on_problem
+        )
+
+    def _on_next(self, image: str | None) -> None:
+        if image is None:
+            self._reader.say(
+                "Every image has a label or is skipped. Any of them can be opened "
+                "again from the list."
+            )
+        elif image == self._place() and self._stuck is None:
+            self._reader.say("No other image is left without a label.")
+        else:
+            self.go(image)
+
+    def previous(self) -> None:
+        """Open the image before this one in the study's order."""
+        self._beside(-1)
+
+    def _beside(self, by: int) -> None:
+        study, place = self._reader.study, self._place()
+        if study is None or place is None or self.opening is not None:
+            return
+        image = study.neighbour(place, by)
+        if image is None:
+            self._reader.say("This is the first image of the study.")
+        else:
+            self.go(image)
+
+    def _place(self) -> str | None:
+        return self._stuck or (self.current.id if self.current else None)
+
+    def go(self, image: str, frame: int | None = None) -> None:
+        """Open an image, once the strokes in the present one are saved.
+
+        Parameters
+        ----------
+        image : str
+        frame : int, optional
+            The frame to show; one with a draft or a label, or the middle, by default.
+        """
+        if self._reader.study is None or not self._controller.attached:
+            return
+        if self.current is not None and self.current.id == image and self.is_shown:
+            self._controller.show.activate(self.current.reading)
+            if frame is not None:
+                self._show_frame(self.current.reading, frame)
+            return
+        self.opening = image
+        self._wanted += 1
+        self._reader.say("")
+        self.leave(partial(self._load, image, frame, self._wanted))
+
+    def retry(self) -> None:
+        """Open again what could not be opened."""
+        if self._stuck is not None:
+            self.go(self._stuck)
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Save the strokes in the open image, then go on; ask if they cannot be."""
+        if self.keeper is None:
+            then()
+            return
+        self.keeper.flush()
+        if self.keeper.saved:
+            then()
+            return
+        self._reader.writer.submit(lambda: None, lambda _: self._left(then))
+
+    def _left(self, then: Callable[[], None]) -> None:
+        if self.keeper is None or not self.keeper.problems:
+            then()
+            return
+        self.opening = None
+        problem = next(iter(self.keeper.problems.values()))
+        self._reader.tell(
+            notices.not_saved(
+                problem,
+                again=self._after_dismissing(partial(self.leave, then)),
+                without=self._after_dismissing(then),
+                stay=self._reader.dismiss,
+            )
+        )
+
+    def _after_dismissing(self, act: Callable[[], None]) -> Callable[[], None]:
+        def after() -> None:
+            self._reader.dismiss()
+            act()
+
+        return after
+
+    # -- opening --------------------------------------------------------------
+
+    def _load(self, image: str, frame: int | None, wanted: int) -> None:
+        study = self._reader.study
+        if study is None or wanted != self._wanted:
+            return
+        self.opening = image
+        ready = self._ahead.take(image)
+        if ready is not None:
+            self._show(ready, frame)
+            return
+        if self._loading is not None:
+            self._loading.cancel()
+        self._loading = LongJob(
+            "Opening the image",
+            lambda _, __: load_image(study, image),
+            partial(self._on_loaded, image, frame, wanted),
+        ).start()
+
+    def _on_loaded(
+        self, image: str, frame: int | None, wanted: int, outcome: Outcome
+    ) -> None:
+        if wanted != self._wanted or self._reader.study is None:
+            return
+        self._loading = None
+        if outcome.error is not None:
+            self.opening = None
+            self._stuck = image
+            self._reader.tell(self._cannot_open(image, outcome.error))
+        elif outcome.result is not None:
+            self._show(self._opened(outcome.result), frame)
+
+    def _opened(self, loaded: LoadedImage) -> OpenImage:
+        return OpenImage(loaded, self._adopted(loaded))
+
+    def _opened_ahead(self, loaded: LoadedImage) -> OpenImage | None:
+        busy = self.opening is not None or self._adopted(loaded) is not None
+        return None if busy else self._opened(loaded)
+
+    def _adopted(self, loaded: LoadedImage) -> Reading | None:
+        """An image that the reader has opened already, perhaps corrected."""
+        wanted = os.path.normcase(os.path.abspath(loaded.path))  # noqa: PTH100
+        for reading in self._controller.readings:
+            path = source_file(reading)
+            if path is None or reading.image_replaced:
+                continue
+            same = os.path.normcase(os.path.abspath(path)) == wanted  # noqa: PTH100
+            if same and reading.shape == loaded.angiogram.frames.shape:
+                return reading
+        return None
+
+    def _show(self, opened: OpenImage, frame: int | None) -> None:
+        controller, reading = self._controller, opened.reading
+        former = self.current
+        self._take_away_extras()
+        self.opening = self._stuck = None
+        self.current = opened
+        self.area = ReviewedArea(controller, opened)
+        self.keeper = DraftKeeper(
+            self._reader.study, self._reader.writer, opened, self.area
+        )
+        self.keeper.changed.connect(self._on_draft)
+        self.area.changed.connect(self._reader.changed.emit)
+        self.keeper.note(reading.corrections.in_history)
+        if controller.schedule.current is reading:
+            controller.schedule.remove(reading)
+        if former is not None and former.own_layers and opened.own_layers:
+            controller.show.replace(former.reading, reading)
+            former.reading.in_study = False
+        else:
+            controller.show.open(reading)
+            if former is not None:
+                # The new image is seen first; then the old one goes, a moment later.
+                QTimer.singleShot(0, partial(self._close, former))
+        if former is None or former.reading.shape[1:] != reading.shape[1:]:
+            controller.viewer.reset_view()
+        frame = opened.first_frame(frame)
+        self._show_frame(reading, frame)
+        if controller.pre_segment and reading.waiting_frames():
+            controller.schedule.add(reading, first=True)
+        controller.go_on()
+        self._reader.dismiss("image")
+        if opened.problems:
+            self._reader.say(" ".join(opened.problems))
+        study = self._reader.study
+        self._reader.writer.submit(partial(study.remember_position, opened.id, frame))
+        self._ahead.plan(opened.id)
+
+    def _show_frame(self, reading: Reading, frame: int) -> None:
+        if reading.is_cine:
+            viewer = self._controller.viewer
+            point = reading.image.data_to_world((frame, 0, 0))
+            viewer.dims.set_point(viewer.dims.ndim - 3, point[0])
+
+    def _close(self, opened: OpenImage) -> None:
+        """Take an image's layers away, those that the program has added."""
+        if opened is self.current or self._controller.viewer is None:
+            return
+        opened.reading.in_study = False
+        if opened.own_layers:
+            self._controller.show.close(opened.reading)
+
+    def _take_away_extras(self) -> None:
+        if self.keeper is not None:
+            self.keeper.stop()
+        if self.area is not None:
+            self.area.remove()
+        if self.change is not None:
+            self.change.remove()
+        self.keeper = self.area = self.change = None
+
+    def put_away(self) -> None:
+        """The study is closed: its image goes out of the viewer."""
+        self._note_frame()
+        self._wanted += 1
+        self._ahead.forget()
+        self._take_away_extras()
+        former, self.current = self.current, None
+        self.opening = self._stuck = None
+        if former is not None:
+            self._close(former)
+
+    # -- another model --------------------------------------------------------
+
+    def use_model(self, model: str, *, predict_again: bool) -> None:
+        """Predict with another model from now on; see StudyReader."""
+        controller = self._controller
+        controller.set_choice(model=model)
+        opened = self.current
+        if predict_again and opened is not None and opened.reading.sources:
+            self.hide_change()
+            controller.schedule.remove(opened.reading)
+            self.change = ModelChange(controller, opened.reading)
+            opened.reading.start_over()
+            controller.schedule.add(opened.reading, first=True)
+            controller.go_on()
+        self._ahead.on_model()
+        self._reader.changed.emit()
+
+    def update_change(self) -> None:
+        """Show what has changed in the shown frame, once it is predicted again."""
+        if self.change is not None and self.is_shown:
+            self.change.update(self._controller.shown(self.current.reading))
+
+    def draw_area(self, tool: str) -> None:
+        """Put a tool in hand that draws the reviewed part; see ReviewedArea."""
+        study = self._reader.study
+        if study is not None and not study.read_only and self.is_shown:
+            self.area.draw(tool)
+
+    def clear_area(self) -> None:
+        """Let the whole shown frame count as reviewed again."""
+        if self.is_shown:
+            self.area.clear(self.frame)
+
+    def hide_change(self) -> None:
+        """Show the differences no more."""
+        if self.change is not None:
+            self.change.remove()
+            self.change = None
+            self._reader.changed.emit()
+
+    def take_over_prediction(self) -> None:
+        """Make the shown frame's mask the new prediction. Can be undone."""
+        if self.is_shown:
+            self._controller.correct.reset_frame()
+            self.hide_change()
+
+    # -- state ----------------------------------------------------------------
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the viewer still has the open image's layer."""
+        opened, viewer = self.current, self._controller.viewer
+        return (
+            opened is not None
+            and viewer is not None
+            and opened.reading in self._controller.readings
+            and opened.reading.image in viewer.layers
+        )
+
+    @property
+    def frame(self) -> int:
+        """The frame of the open image that is shown."""
+        return self._controller.shown(self.current.reading)
+
+    def _on_draft(self) -> None:
+        if self.keeper is not None and not self.keeper.problems:
+            self._reader.dismiss("draft")
+        self._reader.changed.emit()
+
+    def _on_problem(self, problem: str) -> None:
+        self._reader.tell(Notice(problem, serious=True))
+
+    def _cannot_open(self, image: str, error: Exception) -> Notice:
+        return notices.image_not_opened(
+            self._reader.overview.name(image),
+            error,
+            show=self._reader.images_wanted.emit,
+            go_on=self._after_dismissing(self.next),
+            again=self.retry,
+        )
+
+    # -- with and without a panel ---------------------------------------------
+
+    def step_back(self) -> None:
+        """The panel is closed; the layers stay."""
+        self._wanted += 1
+        self.opening = None
+        self._ahead.forget()
+        if self.keeper is not None:
+            self.keeper.flush()
+
+    def come_back(self) -> None:
+        """The panel is open again."""
+        if self.current is None:
+            self.next()
+        else:
+            if self.is_shown:
+                self._controller.active = self.current.reading
+            self._ahead.plan(self.current.id)
+
+    def let_go(self) -> None:
+        """The window closes: hand over what is left to save."""
+        if self.keeper is not None:
+            self.keeper.flush()
+            self.keeper.stop()
+        self._note_frame()
+        self._wanted += 1
+
+    def _note_frame(self) -> None:
+        """Remember which frame of a cine was shown last."""
+        study = self._reader.study
+        if study is not None and self.is_shown and self.current.reading.is_cine:
+            act = partial(study.remember_position, self.current.id, self.frame)
+            self._reader.writer.submit(act)

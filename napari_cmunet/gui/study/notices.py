@@ -1,0 +1,173 @@
+"""What the reader is told when something cannot go on by itself, and the ways out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari_cmunet.gui.study.notice import Notice, Way
+from napari_cmunet.study.errors import (
+    ImageMissingError,
+    StudyDamagedError,
+    StudyLockedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_cmunet.gui.study.reader import StudyReader
+
+    Act = Callable[[], None]
+
+
+def study_not_opened(reader: StudyReader, folder: Path, error: Exception) -> Notice:
+    """Another window has it, it is damaged, or it is none."""
+    ways: tuple[Way, ...] = ()
+    if isinstance(error, StudyLockedError):
+        ways = (
+            Way(
+                "Open for reading",
+                "Look at the study; nothing can be changed",
+                partial(reader.open, folder, read_only=True),
+            ),
+            Way(
+                "Take over",
+                "Work on it here. The other window can then write nothing more; what "
+                "was accepted there is safe",
+                partial(reader.open, folder, take_over=True),
+            ),
+        )
+    elif isinstance(error, StudyDamagedError):
+        ways = (
+            Way(
+                "Save what can be saved",
+                "Keep the damaged file under another name and open the rest",
+                partial(reader.open, folder, salvage=True),
+            ),
+        )
+    close = Way("Close", "Do nothing", reader.dismiss)
+    return Notice(str(error), (*ways, close), about="opening", serious=True)
+
+
+def images_missing(
+    reader: StudyReader, missing: int, count: int, found: int = 0
+) -> Notice:
+    """Images are not where the study looks for them."""
+    begin = f"{found} images were found there. " if found else ""
+    which = "An image is" if missing == 1 else f"{missing} of {count} images are"
+    return Notice(
+        f"{begin}{which} not where the study looks for them. Connect the disk, or show "
+        "the folder that they are in now.",
+        (
+            _show(reader.images_wanted.emit),
+            Way("Later", "Go on with the images that are there", reader.dismiss),
+        ),
+        about="missing",
+        serious=True,
+    )
+
+
+def image_not_opened(
+    name: str, error: Exception, *, show: Act, go_on: Act, again: Act
+) -> Notice:
+    """One image cannot be opened."""
+    ways = (
+        Way("Next image", "Open the next one without a label", go_on),
+        Way("Try again", "Open this one again", again),
+    )
+    text = f"{name} cannot be opened. {error}"
+    if isinstance(error, ImageMissingError):
+        text = (
+            f"{name} is not where the study looks for it. Connect its disk, or show "
+            "the folder that it is in now."
+        )
+        ways = (_show(show), *ways)
+    return Notice(text, ways, about="image", serious=True)
+
+
+def _show(act: Act) -> Way:
+    tip = "Choose the folder of the images, or one above it"
+    return Way("Show the folder…", tip, act)
+
+
+def not_saved(problem: str, *, again: Act, without: Act, stay: Act) -> Notice:
+    """Strokes cannot be saved, and the reader wants to leave."""
+    return Notice(
+        f"Your corrections to this image cannot be saved: {problem}",
+        (
+            Way("Try again", "Save them, then go on", again),
+            Way(
+                "Leave without them",
+                "Go on; the corrections since the last acceptance are lost",
+                without,
+            ),
+            Way("Stay", "Stay with this image", stay),
+        ),
+        about="draft",
+        serious=True,
+    )
+
+
+def mask_is_empty(accept: Act, go_on: Act) -> Notice:
+    """An empty mask is to be accepted."""
+    return Notice(
+        "The mask is empty. Is there no artery in this frame?",
+        (
+            Way("No artery: accept", "The empty mask is the label", accept),
+            Way("Go on correcting", "Accept nothing yet", go_on),
+        ),
+        about="accept",
+    )
+
+
+def not_accepted(problem: str, again: Act, reopen: Act) -> Notice:
+    """A label could not be written."""
+    return Notice(
+        f"Not accepted: {problem} The mask is still in the window.",
+        (
+            Way("Try again", "Accept once more", again),
+            Way(
+                "Open the study again",
+                "Close it and open it anew, from the disk",
+                reopen,
+            ),
+        ),
+        about="accept",
+        serious=True,
+    )
+
+
+def study_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
+    """A folder of angiograms has a study already."""
+    return Notice(
+        f"There is a study of this folder already: {name}.",
+        (
+            Way("Open it", "Go on where you left off", open_it),
+            Way("Make another one…", "Begin anew; that one stays", make),
+            Way("Close", "Do nothing", close),
+        ),
+        about="opening",
+    )
+
+
+def no_image(add: Act, close: Act) -> Notice:
+    """A study without images."""
+    return Notice(
+        "The study has no image yet.",
+        (
+            Way("Add a folder of images…", "Choose a folder of angiograms", add),
+            Way("Later", "Leave it empty for now", close),
+        ),
+        about="missing",
+    )
+
+
+def no_files(close: Act) -> Notice:
+    """The images that are open come from no file."""
+    return Notice(
+        "The open images come from no file, so a study cannot refer to them. Save them "
+        "as TIFF and open that, or choose a folder.",
+        (Way("Close", "Do nothing", close),),
+        about="opening",
+    )

@@ -1,0 +1,74 @@
+"""How far a study is, as one value that the window can show without asking the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from napari_cmunet.study.study import ImageStatus, Progress
+
+if TYPE_CHECKING:
+    from napari_cmunet.study.study import Study
+
+_UNKNOWN = ImageStatus("unseen", (), False, "")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A study as it was a moment ago.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        The images in their order.
+    names : dict of str to str
+        What an image is called in the window.
+    statuses : dict of str to ImageStatus
+    progress : Progress
+    """
+
+    ids: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, ImageStatus] = field(default_factory=dict)
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+
+    def name(self, image: str) -> str:
+        """What an image is called."""
+        return self.names.get(image, image)
+
+    def status(self, image: str) -> ImageStatus:
+        """How far an image is."""
+        return self.statuses.get(image, _UNKNOWN)
+
+    def number(self, image: str) -> int:
+        """Its place in the study, from 1; 0 if it is not in it."""
+        return self.ids.index(image) + 1 if image in self.ids else 0
+
+    def after(self, change: Change) -> Overview:
+        """The study after an act on one image."""
+        statuses = self.statuses | {change.image: change.status}
+        return replace(self, statuses=statuses, progress=change.progress)
+
+
+def look(study: Study) -> Overview:
+    """Take stock of a study. For the writer's thread."""
+    records = list(study.images)
+    ids = tuple(record.id for record in records)
+    names = {r.id: PurePosixPath(r.path).stem or r.id for r in records}
+    statuses = {image: study.status(image) for image in ids}
+    return Overview(ids, names, statuses, study.progress())
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an act on one image has changed."""
+
+    image: str
+    status: ImageStatus
+    progress: Progress
+
+
+def look_at(study: Study, image: str) -> Change:
+    """Take stock after an act on one image. For the writer's thread."""
+    return Change(image, study.status(image), study.progress())

@@ -1,0 +1,177 @@
+"""Which part of a frame was reviewed: boxes and lassos, and what was painted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Shapes
+from psygnal import Signal
+from scipy.ndimage import binary_dilation
+from skimage.draw import polygon2mask
+
+from napari_cmunet.gui.layers import METADATA, geometry
+
+if TYPE_CHECKING:
+    from napari.components import LayerList
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.study.open_image import OpenImage
+
+BOX, LASSO = "add_rectangle", "add_polygon_lasso"
+_COLOUR = "#ffe14d"
+_AROUND_STROKES = 4
+"""Pixels around a stroke that its painter has looked at, too."""
+
+
+class ReviewedArea:
+    """The reviewed part of the frames of one image; by default each whole frame.
+
+    Parameters
+    ----------
+    controller : Controller
+        Knows the viewer.
+    opened : OpenImage
+    """
+
+    #: Another part counts as reviewed.
+    changed = Signal()
+
+    def __init__(self, controller: Controller, opened: OpenImage) -> None:
+        self._controller, self._opened = controller, opened
+        self.layer: Shapes | None = None
+        # What was reviewed when a label or a draft was saved.
+        self._before: dict[int, np.ndarray] = {}
+        for frame, label in (opened.labels | opened.drafts).items():
+            if label.reviewed is not None:
+                self._before[frame] = label.reviewed
+
+    @property
+    def _layers(self) -> LayerList:
+        return self._controller.viewer.layers
+
+    # -- drawing --------------------------------------------------------------
+
+    def draw(self, tool: str) -> None:
+        """Put a tool in hand that draws a box or a lasso.
+
+        Parameters
+        ----------
+        tool : {BOX, LASSO}
+        """
+        if self.layer is None or self.layer not in self._layers:
+            self._add_layer()
+        self._layers.selection.active = self.layer
+        self.layer.visible = True
+        self.layer.mode = tool
+
+    def _add_layer(self) -> None:
+        self._let_go()
+        image = self._opened.reading.image
+        self.layer = Shapes(
+            ndim=image.ndim,
+            name="reviewed part",
+            edge_color=_COLOUR,
+            face_color="transparent",
+            edge_width=2,
+            metadata={METADATA: {"role": "reviewed"}},
+            **geometry(image),
+        )
+        self._layers.append(self.layer)
+        self.layer.events.data.connect(self._on_data)
+
+    def _on_data(self, event) -> None:
+        if str(getattr(event.action, "value", event.action)) == "added":
+            # Drawn: the brush is back in hand.
+            mask = self._opened.reading.mask
+            if mask in self._layers:
+                self.layer.mode = "pan_zoom"
+                self._layers.selection.active = mask
+        self.changed.emit()
+
+    def clear(self, frame: int) -> None:
+        """Let the whole frame count again."""
+        self._before.pop(frame, None)
+        if self.layer is not None:
+            kept = [n for n, at in enumerate(self._frames()) if at != frame]
+            data, kinds = self.layer.data, self.layer.shape_type
+            self.layer.data = []
+            if kept:
+                left = [data[n] for n in kept]
+                self.layer.add(left, shape_type=[kinds[n] for n in kept])
+        self.changed.emit()
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        layer = self.layer
+        self._let_go()
+        if layer is not None and layer in self._layers:
+            self._layers.remove(layer)
+
+    def _let_go(self) -> None:
+        if self.layer is not None:
+            self.layer.events.data.disconnect(self._on_data)
+        self.layer = None
+
+    # -- what counts ----------------------------------------------------------
+
+    def is_part(self, frame: int) -> bool:
+        """Whether only a part of a frame counts as reviewed."""
+        return frame in self._before or frame in self._frames()
+
+    def reviewed(self, frame: int, mask: np.ndarray) -> np.ndarray | None:
+        """Where a frame was reviewed, bool (Y, X); None for all of it.
+
+        Parameters
+        ----------
+        frame : int
+        mask : bool array (Y, X)
+            The frame's mask, to tell what was painted.
+        """
+        if not self.is_part(frame):
+            return None
+        area = self._painted(frame, mask)
+        before = self._before.get(frame)
+        if before is not None:
+            area |= before
+        for number, at in enumerate(self._frames()):
+            if at == frame:
+                corners = self.layer.data[number][:, -2:]
+                if self.layer.shape_type[number] == "ellipse":
+                    corners = _ellipse(corners)
+                area |= polygon2mask(area.shape, corners)
+        return area
+
+    def _painted(self, frame: int, mask: np.ndarray) -> np.ndarray:
+        reading = self._opened.reading
+        if reading.has_prediction(frame):
+            painted = mask != reading.cut(frame)
+        else:
+            painted = mask
+        rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            return painted
+        # Only where something is: a whole large frame would take too long.
+        around = tuple(
+            slice(max(0, n[0] - _AROUND_STROKES), n[-1] + _AROUND_STROKES + 1)
+            for n in (rows, columns)
+        )
+        area = np.zeros_like(painted)
+        area[around] = binary_dilation(painted[around], iterations=_AROUND_STROKES)
+        return area
+
+    def _frames(self) -> list[int]:
+        """The frame of each shape."""
+        if self.layer is None or self.layer not in self._layers:
+            return []
+        if self.layer.ndim == 2:
+            return [0] * len(self.layer.data)
+        return [round(float(corners[0, 0])) for corners in self.layer.data]
+
+
+def _ellipse(box: np.ndarray) -> np.ndarray:
+    """Points along the ellipse in a box of four corners, (64, 2)."""
+    centre = box.mean(axis=0)
+    across, down = (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
+    return centre + np.cos(angle) * across + np.sin(angle) * down

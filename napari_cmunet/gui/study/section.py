@@ -1,0 +1,318 @@
+"""The study section of the panel: start or open one, accept, go from image to image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QLineEdit,
+    QMenu,
+    QProgressBar,
+    QWidget,
+)
+from superqt import QElidingLabel
+
+from napari_cmunet.gui.sections import (
+    TAB_ONLY,
+    Fold,
+    WorkBar,
+    button,
+    column,
+    row,
+    text_label,
+)
+from napari_cmunet.gui.study.actions import StudyActions
+from napari_cmunet.gui.study.image_list import ImageList
+from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
+from napari_cmunet.gui.study.section_state import SectionState, describe_study
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.study.notice import Notice
+    from napari_cmunet.gui.study.reader import StudyReader
+
+_WELCOME = (
+    "Masks that you accept become labels, kept in a study. The model can learn from "
+    "them."
+)
+
+
+class StudySection(QWidget):
+    """Shows a reader's study and does what is clicked.
+
+    Parameters
+    ----------
+    reader : StudyReader
+    """
+
+    def __init__(self, reader: StudyReader) -> None:
+        super().__init__()
+        self._reader = reader
+        self.notice = NoticeBox()
+        self.work = WorkBar("Stop this")
+        self.work_text = text_label()
+        self.message = text_label()
+        self.start = StartPage()
+        self.page = StudyPage(reader)
+        layout = column(
+            self.notice,
+            self.work_text,
+            self.work,
+            self.start,
+            self.page,
+            self.message,
+        )
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self.actions = StudyActions(reader, self, self.page.list.chosen_images)
+        self._connect()
+
+    def _connect(self) -> None:
+        actions, menu = self.actions, self.page.menu_items
+        self.work.cancel.clicked.connect(self._on_cancel)
+        self.start.new.clicked.connect(actions.choose_folder)
+        self.start.these.clicked.connect(actions.use_open_images)
+        self.start.recent.aboutToShow.connect(
+            lambda: actions.fill_recent(self.start.recent)
+        )
+        for text, act in (
+            ("Add a folder of images…", actions.add_images),
+            ("Export accepted masks…", actions.export),
+            ("Show where the images are…", actions.show_images_folder),
+            ("Another study…", actions.choose_folder),
+            ("Close the study", actions.close),
+        ):
+            menu.addAction(text).triggered.connect(act)
+
+    def _on_cancel(self) -> None:
+        if self._reader.job is not None:
+            self._reader.job.cancel()
+
+    def refresh(self) -> None:
+        """Show the reader's state as it is now."""
+        state = describe_study(self._reader)
+        self.notice.show_notice(state.notice)
+        self.work.show_work(bool(state.busy), state.done, state.total)
+        self.work.cancel.setEnabled(not state.cancelling)
+        text = "Cancelling…" if state.cancelling else f"{state.busy}…"
+        self.work_text.setText(text if state.busy else "")
+        self.work_text.setVisible(bool(state.busy))
+        self.message.setText(state.message)
+        self.message.setVisible(bool(state.message))
+        self.start.setEnabled(not state.busy)
+        self.start.these.setEnabled(bool(self._reader.controller.readings))
+        self.start.setVisible(not state.is_open)
+        self.page.setVisible(state.is_open)
+        if state.is_open:
+            self.page.show_state(state)
+
+
+class StartPage(QWidget):
+    """No study is open: the ways to one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new = button(
+            "&Folder of angiograms…",
+            "Make a study of a folder, or open the one that it holds: your labels are "
+            "kept there",
+        )
+        self.these = button(
+            "Study of these images",
+            "Make a study of the images that are open now",
+        )
+        self.open = button("Open a stud&y", "Go on with a study where you left off")
+        self.recent = QMenu(self)
+        self.open.setMenu(self.recent)
+        layout = column(text_label(_WELCOME), self.new, self.these, self.open)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+
+
+class StudyPage(QWidget):
+    """A study is open: its image, the decision, the way on."""
+
+    def __init__(self, reader: StudyReader) -> None:
+        super().__init__()
+        self._reader = reader
+        self._shown = SectionState()
+        self.title = QElidingLabel()
+        self.menu = button("More", "Add images, export, close the study")
+        self.menu_items = QMenu(self)
+        self.menu.setMenu(self.menu_items)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(6)
+        self.progress = text_label()
+        self.name = QElidingLabel()
+        self.accept = button(
+            "&Accept",
+            "The mask counts as a label from now on, and is on the disk at once (K)",
+        )
+        self.accept.setMinimumHeight(34)
+        font = self.accept.font()
+        font.setBold(True)
+        self.accept.setFont(font)
+        self.label = text_label()
+        self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.previous = button("Pre&vious", "The image before this one (Shift+N)")
+        self.next = button(
+            "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
+        )
+        self.skip = button("S&kip", "Leave this image out and go on (W)")
+        self.flag = button("F&lag", "Mark this image for a second look (U)")
+        self.back = button(
+            "Take &back",
+            "The label of this frame counts no more; the mask stays (Shift+K)",
+        )
+        self.skip.setCheckable(True)
+        self.flag.setCheckable(True)
+        self.box = button(
+            "Box", "Draw a box: only what is inside, and what you paint, counts (R)"
+        )
+        self.lasso = button(
+            "Lasso",
+            "Draw around what you have reviewed: only that, and what you paint, counts",
+        )
+        self.whole = button("Whole", "The whole frame counts as reviewed again")
+        self.part = text_label()
+        self.change = text_label()
+        self.hide_change = button("Hide", "Show the differences no more")
+        self.take_over = button(
+            "Take over the new",
+            "Replace your mask of this frame by the new prediction. Can be undone.",
+        )
+        self.comment = QLineEdit()
+        self.comment.setPlaceholderText("Comment on this image")
+        self.comment.setToolTip("A note on this image; it stays in the study. Return")
+        self.list = ImageList()
+        self.images = Fold("Images of the study", column(self.list, self.comment))
+        self.changes = QWidget()
+        inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
+        inner.setContentsMargins(0, 0, 0, 0)
+        self.changes.setLayout(inner)
+        layout = column(
+            row(self.title, self.menu, stretch=0),
+            self.bar,
+            self.progress,
+            self.name,
+            self.accept,
+            self.label,
+            row(self.previous, self.next, stretch=1),
+            row(self.skip, self.flag, self.back, stretch=2),
+            row(self.part, self.box, self.lasso, self.whole, stretch=0),
+            self.changes,
+            self.images,
+        )
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self._connect()
+
+    def _connect(self) -> None:
+        reader = self._reader
+        self.accept.clicked.connect(self._on_accept)
+        self.next.clicked.connect(reader.browsing.next)
+        self.previous.clicked.connect(reader.browsing.previous)
+        self.skip.clicked.connect(reader.accepting.skip)
+        self.flag.clicked.connect(reader.accepting.flag)
+        self.back.clicked.connect(reader.accepting.take_back)
+        self.box.clicked.connect(lambda: reader.browsing.draw_area(BOX))
+        self.lasso.clicked.connect(lambda: reader.browsing.draw_area(LASSO))
+        self.whole.clicked.connect(reader.browsing.clear_area)
+        self.hide_change.clicked.connect(reader.browsing.hide_change)
+        self.take_over.clicked.connect(reader.browsing.take_over_prediction)
+        self.list.chosen.connect(reader.browsing.go)
+        self.comment.editingFinished.connect(self._on_comment)
+        self.comment.returnPressed.connect(self.comment.clearFocus)
+
+    def _on_accept(self) -> None:
+        self._reader.accepting.accept()
+
+    def _on_comment(self) -> None:
+        # Of the image that is shown here, whatever is opened meanwhile.
+        if self._shown.image:
+            self._reader.accepting.comment(self._shown.image, self.comment.text())
+
+    def show_state(self, state: SectionState) -> None:
+        """Show a study."""
+        if state.image != self._shown.image and self.comment.isModified():
+            self._on_comment()
+        other = state.image != self._shown.image
+        self._shown = state
+        self.title.setText(state.title)
+        self.title.setToolTip(f"The study “{state.title}”")
+        self.bar.setRange(0, max(1, state.images))
+        self.bar.setValue(state.labelled)
+        self.progress.setText(state.progress)
+        self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
+        self.name.setToolTip(state.name)
+        self.accept.setText(f"{state.accept_text}   [K]")
+        self.accept.setEnabled(state.can_accept)
+        self.label.setText(state.label)
+        # Room for two lines, so that the buttons below stay where they are.
+        self.label.setMinimumHeight(2 * self.label.fontMetrics().lineSpacing())
+        font = self.label.font()
+        font.setBold(state.saved)
+        self.label.setFont(font)
+        for widget in (self.previous, self.next):
+            widget.setEnabled(state.can_move)
+        for widget in (self.skip, self.flag, self.comment):
+            widget.setEnabled(state.can_mark)
+        self.skip.setChecked(state.skipped)
+        self.flag.setChecked(state.flagged)
+        self.flag.setText("F&lagged" if state.flagged else "F&lag")
+        self.skip.setText("S&kipped" if state.skipped else "S&kip")
+        self.back.setEnabled(state.can_take_back)
+        self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
+        for widget in (self.box, self.lasso):
+            widget.setEnabled(state.can_draw)
+        self.whole.setEnabled(state.is_part)
+        self.change.setText(state.change)
+        self.changes.setVisible(bool(state.change))
+        self.take_over.setVisible(state.has_changed)
+        if other or not self.comment.isModified():
+            if self.comment.text() != state.comment:
+                self.comment.setText(state.comment)
+        self.list.show_images(self._reader.overview, state.image)
+
+
+class NoticeBox(QFrame):
+    """Something that the reader should know, with its ways out as buttons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.text = text_label()
+        self._buttons = QWidget()
+        layout = column(self.text, self._buttons)
+        layout.setContentsMargins(6, 4, 6, 6)
+        self.setLayout(layout)
+        self._shown: Notice | None = None
+        self.hide()
+
+    def show_notice(self, notice: Notice | None) -> None:
+        """Show a notice, or nothing."""
+        if notice is self._shown:
+            return
+        self._shown = notice
+        self.setVisible(notice is not None)
+        if notice is None:
+            return
+        self.text.setText(notice.text)
+        font = self.text.font()
+        font.setBold(notice.serious)
+        self.text.setFont(font)
+        buttons = QWidget()
+        made = []
+        for way in notice.ways:
+            one = button(way.text, way.tip)
+            one.setFocusPolicy(TAB_ONLY)
+            one.clicked.connect(lambda _=False, act=way.act: act())
+            made.append(one)
+        inner = column(*made)
+        inner.setContentsMargins(0, 0, 0, 0)
+        buttons.setLayout(inner)
+        self.layout().replaceWidget(self._buttons, buttons)
+        self._buttons.deleteLater()
+        self._buttons = buttons

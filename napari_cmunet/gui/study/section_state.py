@@ -1,0 +1,174 @@
+"""What the study section shows, as one value made from the reader's state.
+
+No widget is known here, so that every text and every greyed-out button can be tested
+without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.study.model_change import Difference
+    from napari_cmunet.gui.study.notice import Notice
+    from napari_cmunet.gui.study.reader import StudyReader
+
+
+@dataclass(frozen=True)
+class SectionState:
+    """Everything that changes in the study section."""
+
+    is_open: bool = False
+    title: str = ""
+    busy: str = ""
+    done: int = 0
+    total: int = 0
+    cancelling: bool = False
+    notice: Notice | None = None
+    message: str = ""
+    images: int = 0
+    labelled: int = 0
+    progress: str = ""
+    place: str = ""
+    name: str = ""
+    image: str = ""
+    accept_text: str = "&Accept"
+    can_accept: bool = False
+    why_not: str = ""
+    label: str = ""
+    saved: bool = False
+    can_take_back: bool = False
+    can_move: bool = False
+    can_mark: bool = False
+    skipped: bool = False
+    flagged: bool = False
+    comment: str = ""
+    is_part: bool = False
+    can_draw: bool = False
+    change: str = ""
+    has_changed: bool = False
+
+
+def describe_study(reader: StudyReader) -> SectionState:
+    """Put the reader's state into words."""
+    job = reader.job
+    common = {
+        "busy": job.text if job else "",
+        "done": job.done if job else 0,
+        "total": job.total if job else 0,
+        "cancelling": job.cancelling if job else False,
+        "notice": reader.notice,
+        "message": reader.message,
+    }
+    if reader.study is None:
+        return SectionState(**common)
+    browsing, overview = reader.browsing, reader.overview
+    image = browsing.opening or (browsing.current.id if browsing.current else "")
+    status = overview.status(image)
+    writable = not reader.study.read_only
+    return SectionState(
+        is_open=True,
+        title=reader.study.folder.name,
+        images=len(overview.ids),
+        labelled=overview.progress.labelled,
+        progress=_progress(reader),
+        place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
+        name=overview.name(image) if image else "",
+        image=image,
+        can_move=browsing.opening is None and bool(overview.ids),
+        can_mark=writable and bool(image) and browsing.opening is None,
+        skipped=status.state == "skipped",
+        flagged=status.flagged,
+        comment=status.comment,
+        **_label(reader),
+        **common,
+    )
+
+
+def _progress(reader: StudyReader) -> str:
+    first, _, rest = str(reader.overview.progress).partition(",")
+    text = f"{first} labelled{',' + rest if rest else ''}"
+    return text if not reader.study.read_only else f"{text} (read only)"
+
+
+def _label(reader: StudyReader) -> dict:
+    """What is said of the shown frame."""
+    browsing, accepting = reader.browsing, reader.accepting
+    opened = browsing.current
+    if browsing.opening is not None:
+        return {"label": "Opening the image…"}
+    if opened is None:
+        return {}
+    if not browsing.is_shown:
+        return {"label": "This image was closed. Open it again from the list."}
+    if reader.controller.active is not opened.reading:
+        return {"label": "Another image is in hand. Choose one from the list to go on."}
+    why_not = accepting.why_not()
+    frame = browsing.frame
+    key = opened.key(frame)
+    cine = opened.reading.is_cine
+    is_part = browsing.area.is_part(frame)
+    what = "reviewed part" if is_part else "frame" if cine else "mask"
+    known = {
+        "can_accept": not why_not and key not in accepting.saving,
+        "why_not": why_not,
+        "accept_text": f"&Accept the {what}",
+        "is_part": is_part,
+        "can_draw": not reader.study.read_only,
+        "can_take_back": frame in opened.labels and not reader.study.read_only,
+        **_change(browsing.change.difference(frame) if browsing.change else None),
+    }
+    which = f"Frame {frame + 1}" if cine else "This image"
+    if key in accepting.saving:
+        return {**known, "label": "Saving…"}
+    if frame in opened.labels:
+        if not accepting.is_unchanged(opened, frame):
+            text = f"{which} has changed since it was accepted. Accept it again."
+            return {**known, "label": text}
+        at = accepting.times.get(key)
+        when = f" at {at}" if at else ""
+        share = _share(opened.labels[frame].reviewed)
+        text = f"Accepted{when}: saved as a label{share}."
+        return {**known, "label": text, "saved": True}
+    if reader.study.read_only:
+        text = "Open for reading only: what you paint here is not kept."
+        return {**known, "label": text}
+    if why_not:
+        return {**known, "label": why_not}
+    others = len(opened.labels)
+    more = (
+        f" {others} other frame{'s have' if others > 1 else ' has'} one."
+        if (cine and others)
+        else ""
+    )
+    draft = _draft(reader, frame)
+    return {**known, "label": f"{which} has no label yet.{more}{draft}"}
+
+
+def _draft(reader: StudyReader, frame: int) -> str:
+    opened, keeper = reader.browsing.current, reader.browsing.keeper
+    if frame in keeper.problems:
+        return f" Your corrections are not saved: {keeper.problems[frame]}"
+    if opened.is_changed(frame) and keeper.saved:
+        return " Your corrections are kept as a draft."
+    return ""
+
+
+def _share(reviewed) -> str:
+    if reviewed is None:
+        return ""
+    return f", {max(1, round(100 * float(reviewed.mean())))} % of the frame reviewed"
+
+
+def _change(difference: Difference | None) -> dict:
+    if difference is None:
+        return {}
+    d = difference
+    if d.found == d.gone == 0:
+        return {"change": f"{d.now} finds here exactly what {d.before} found."}
+    text = (
+        f"{d.now} finds {d.found} pixels more (yellow) than {d.before} and {d.gone} no "
+        "more (violet). Your mask has stayed as it is."
+    )
+    return {"change": text, "has_changed": True}

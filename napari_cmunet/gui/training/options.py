@@ -1,0 +1,81 @@
+"""How the next training of a study is made: a small form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magicgui.widgets import ComboBox, Container
+from psygnal import Signal
+
+from napari_cmunet.core.models import START_MODEL
+from napari_cmunet.gui.sections import keep_narrow
+
+if TYPE_CHECKING:
+    from napari_cmunet.study.settings import Settings
+
+CURRENT = "current"
+_STARTS = [
+    (f"self-supervised weights ({START_MODEL})", START_MODEL),
+    ("the model in use", CURRENT),
+]
+_MINUTES = [("as needed", None)] + [
+    (f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)
+]
+_EVERY = [("when I press Fine-tune", 0)] + [
+    (f"by itself, every {n} new labels", n) for n in (3, 5, 10, 20, 50)
+]
+
+
+class TrainingOptions:
+    """Where to start, how long, and when by itself; all of it kept with the study."""
+
+    #: A value was chosen: its name in the study's settings, and the value.
+    chosen = Signal(str, object)
+
+    def __init__(self) -> None:
+        self.start = ComboBox(
+            label="Start from",
+            choices=_STARTS,
+            tooltip="The self-supervised weights know X-ray vessels but no labels: all "
+            "labels of the study are learned from them, and nothing old is dragged "
+            "along. The model in use forgets less and learns faster.",
+        )
+        self.minutes = ComboBox(
+            label="Time",
+            choices=_MINUTES,
+            tooltip="The most that a training may take; all its phases fit into it",
+        )
+        self.every = ComboBox(
+            label="Starts",
+            choices=_EVERY,
+            tooltip="Whether trainings start by themselves as labels are accepted",
+        )
+        self.form = Container(widgets=[self.start, self.minutes, self.every])
+        self.form.margins = (0, 0, 0, 0)
+        for widget in (self.start, self.minutes, self.every):
+            keep_narrow(widget.native, widget.tooltip)
+        self.start.changed.connect(lambda value: self.chosen.emit("start", value))
+        self.minutes.changed.connect(lambda value: self.chosen.emit("minutes", value))
+        self.every.changed.connect(
+            lambda value: self.chosen.emit("finetune_every", value)
+        )
+
+    def show(self, settings: Settings) -> None:
+        """Show the study's settings; tells nobody."""
+        with (
+            self.start.changed.blocked(),
+            self.minutes.changed.blocked(),
+            self.every.changed.blocked(),
+        ):
+            _choose(self.start, settings.start, settings.start)
+            _choose(self.minutes, settings.minutes, f"{settings.minutes} minutes")
+            every = settings.finetune_every
+            _choose(self.every, every, f"by itself, every {every} new labels")
+
+
+def _choose(box: ComboBox, value: object, text: str) -> None:
+    """Show a value, offering it if it is not one of the usual ones."""
+    if value not in box.choices:
+        box.set_choice(text, value)
+    if box.value != value:
+        box.value = value

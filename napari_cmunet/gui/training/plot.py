@@ -1,0 +1,179 @@
+"""The live plot of a training: validation Dice above, loss below, steps to the right.
+
+Drawn by hand: a plotting library would weigh more than the rest of the program's
+window together, and two lines need none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_cmunet.gui.training.progress import Progress
+
+_REDRAW_MS = 250
+_LEFT, _POINTS = 34, 300
+# Apart for every kind of colour vision, and by shape: dots and a plain line.
+_ON_DARK = {"dice": QColor(86, 180, 233), "loss": QColor(230, 159, 0)}
+_ON_LIGHT = {"dice": QColor(0, 114, 178), "loss": QColor(170, 90, 0)}
+
+
+class TrainingPlot(QWidget):
+    """Shows a :class:`napari_cmunet.gui.training.progress.Progress`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Progress | None = None
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self.update)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "Above: Dice on patients that are not learned from, with its 95 % "
+            "interval; the best is marked. Below: the loss, which is to fall."
+        )
+
+    def sizeHint(self) -> QSize:
+        return QSize(240, 11 * self.fontMetrics().lineSpacing())
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is something to see."""
+        return self._progress is not None and bool(
+            self._progress.losses or self._progress.looks
+        )
+
+    def show_progress(self, progress: Progress) -> None:
+        """Draw this, a few times a second at most."""
+        self._progress = progress
+        if not self._soon.isActive():
+            self._soon.start(_REDRAW_MS)
+
+    def paintEvent(self, event) -> None:
+        progress = self._progress
+        if progress is None:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        ink = self.palette().windowText().color()
+        colours = _ON_DARK if ink.lightness() > 127 else _ON_LIGHT
+        line = painter.fontMetrics().lineSpacing()
+        top, width = line / 2, self.width() - _LEFT - 6.0
+        height = (self.height() - 2.2 * line - top) / 2
+        steps = max(1, progress.steps, *(look.step for look in progress.looks or ()))
+        if not progress.looks and not progress.fold:
+            height = self.height() - line - top
+        else:
+            upper = QRectF(_LEFT, top, width, height)
+            self._draw_dice(painter, upper, progress, steps, colours["dice"], ink)
+            top += height + 1.2 * line
+        lower = QRectF(_LEFT, top, width, height)
+        self._draw_loss(painter, lower, progress, steps, colours["loss"], ink)
+        painter.setPen(ink)
+        bottom = QRectF(_LEFT, self.height() - line, width, line)
+        painter.drawText(bottom, Qt.AlignmentFlag.AlignLeft, "step 0")
+        painter.drawText(bottom, Qt.AlignmentFlag.AlignRight, str(steps))
+
+    def _draw_dice(self, painter, box, progress, steps, colour, ink) -> None:
+        looks = progress.looks
+        low = min((x.dice_low for x in looks), default=0.0)
+        high = max((x.dice_high for x in looks), default=1.0)
+        scale = _Scale(box, steps, low, high)
+        _frame(painter, scale, "Dice", colour, ink)
+        if not looks:
+            painter.setPen(ink)
+            text = "known when all were left out once"
+            painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+            return
+        band = [scale.at(x.step, x.dice_high) for x in looks]
+        band += [scale.at(x.step, x.dice_low) for x in reversed(looks)]
+        pale = QColor(colour)
+        pale.setAlpha(60)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(pale)
+        painter.drawPolygon(QPolygonF(band))
+        painter.setBrush(colour)
+        painter.setPen(QPen(colour, 1.5))
+        points = [scale.at(x.step, x.dice) for x in looks]
+        painter.drawPolyline(QPolygonF(points))
+        for x, point in zip(looks, points, strict=True):
+            painter.setPen(QPen(colour, 1))
+            painter.drawLine(point, scale.at(x.step, x.dice_low))
+            painter.drawLine(point, scale.at(x.step, x.dice_high))
+            painter.drawEllipse(point, 2.0, 2.0)
+        best = progress.best
+        _mark_best(painter, scale, scale.at(best.step, best.dice), best.dice, ink)
+
+    def _draw_loss(self, painter, box, progress, steps, colour, ink) -> None:
+        losses = _thinned(progress.losses)
+        values = [loss for _, loss in losses]
+        scale = _Scale(box, steps, min(values, default=0.0), max(values, default=1.0))
+        _frame(painter, scale, "loss", colour, ink, numbers=bool(losses))
+        painter.setPen(QPen(colour, 1.5))
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPolyline(QPolygonF([scale.at(*point) for point in losses]))
+
+
+class _Scale:
+    """From steps and values to pixels."""
+
+    def __init__(self, box: QRectF, steps: int, low: float, high: float) -> None:
+        if high - low < 1e-3:
+            low, high = low - 0.01, high + 0.01
+        self.box, self.steps, self.low, self.high = box, steps, low, high
+
+    def at(self, step: float, value: float) -> QPointF:
+        """Where a value lies."""
+        share = (value - self.low) / (self.high - self.low)
+        return QPointF(
+            self.box.left() + self.box.width() * step / self.steps,
+            self.box.bottom() - self.box.height() * min(1.0, max(0.0, share)),
+        )
+
+
+def _frame(painter, scale: _Scale, name, colour, ink, numbers=True) -> None:
+    """The two axes, the ends of the upright one, and what it shows."""
+    box = scale.box
+    faint = QColor(ink)
+    faint.setAlpha(90)
+    painter.setPen(QPen(faint, 1))
+    painter.drawLine(box.topLeft(), box.bottomLeft())
+    painter.drawLine(box.bottomLeft(), box.bottomRight())
+    line = painter.fontMetrics().lineSpacing()
+    right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+    painter.setPen(ink)
+    for y, value in ((box.top(), scale.high), (box.bottom(), scale.low)):
+        if numbers:
+            place = QRectF(0, y - line / 2, _LEFT - 4, line)
+            painter.drawText(place, right, f"{value:.2f}")
+    painter.setPen(colour)
+    painter.drawText(
+        QRectF(0, box.center().y() - line / 2, _LEFT - 4, line), right, name
+    )
+
+
+def _mark_best(painter, scale: _Scale, point: QPointF, value: float, ink) -> None:
+    """A diamond, and the figure beside it where there is room."""
+    painter.setPen(QPen(ink, 1.5))
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    x, y = point.x(), point.y()
+    corners = ((x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y))
+    painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
+    text = f"best {value:.3f}"
+    width = painter.fontMetrics().horizontalAdvance(text)
+    line = painter.fontMetrics().lineSpacing()
+    left = x + 9 if x + 9 + width < scale.box.right() else x - 9 - width
+    # Away from the curve, which comes from below on the left.
+    below = y + 8 + line < scale.box.bottom()
+    painter.drawText(QPointF(left, y + 4 + line * 0.7 if below else y - 6), text)
+
+
+def _thinned(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
+    every = -(-len(points) // _POINTS) or 1
+    return points[::every]

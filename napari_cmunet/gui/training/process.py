@@ -1,0 +1,332 @@
+"""The trainer's process: started, listened to, stopped, and why it ended.
+
+Whatever happens to it, neither the window nor a label is harmed, and the window learns
+what it was. Nothing here knows a widget, and nothing raises: napari's generator workers
+swallow a RuntimeError.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_cmunet.core import events
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+    from typing import IO
+
+    from napari_cmunet.core.events import Event, Verdict
+
+logger = logging.getLogger(__name__)
+
+DONE, STOPPED, CANCELLED, DIED = "done", "stopped", "cancelled", "died"
+"""How a training can end, beside the :data:`napari_cmunet.core.events.FAILURES`."""
+
+SAFE = "Your labels and the model in use are as they were."
+
+_STOP = b"stop\n"
+_GRACE_SECONDS = 1.5
+_LISTEN_SECONDS = 0.2
+_LAST_WORDS_SECONDS = 0.5
+_WINDOWS = sys.platform == "win32"
+_NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """What is to be trained.
+
+    Parameters
+    ----------
+    study : Path
+    start : str
+        Model to start from, or ``current``; empty for the study's own choice.
+    minutes : float or None
+        Time budget; None for the study's own.
+    device : str
+    options : tuple of str
+        Further options of the command ``finetune``.
+    """
+
+    study: Path
+    start: str = ""
+    minutes: float | None = None
+    device: str = "auto"
+    options: tuple[str, ...] = ()
+
+    def command(self) -> list[str]:
+        """The command line of the trainer."""
+        command = [sys.executable, "-m", "napari_cmunet", "finetune", str(self.study)]
+        command += ["--events", "-", "--attached", "--device", self.device]
+        command += ["--start", self.start] if self.start else []
+        command += ["--minutes", str(self.minutes)] if self.minutes else []
+        return command + list(self.options)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Parameters
+    ----------
+    kind : str
+        :data:`DONE`, :data:`STOPPED`, :data:`CANCELLED`, :data:`DIED` or one of
+        :data:`napari_cmunet.core.events.FAILURES`.
+    text : str
+        What happened and what to do, for people.
+    model : str
+        The model that is whole on the disk; empty if there is none.
+    verdict : Verdict or None
+    """
+
+    kind: str
+    text: str
+    model: str = ""
+    verdict: Verdict | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong, rather than ended as somebody wanted."""
+        return self.kind not in (DONE, STOPPED, CANCELLED)
+
+
+class TrainerProcess:
+    """One trainer. Orders may be given at any time and from any thread.
+
+    A warm one, started ahead of time with torch imported and told later what to train,
+    would be another class with these methods.
+    """
+
+    def __init__(self, order: TrainingOrder) -> None:
+        self.order = order
+        self.stopping = self.cancelled = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._heard: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._complaints: collections.deque[str] = collections.deque(maxlen=40)
+        self._listeners: list[threading.Thread] = []
+
+    # -- orders ---------------------------------------------------------------
+
+    def launch(self) -> None:
+        """Start the process; raises OSError if the system does not let it."""
+        with self._lock:
+            if self.cancelled:
+                return
+            self._process = subprocess.Popen(
+                self.order.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"PYTHONUTF8": "1"},
+                **_apart(),
+            )
+            self._listeners = [
+                threading.Thread(target=listen, args=(pipe,), daemon=True)
+                for listen, pipe in (
+                    (self._listen, self._process.stdout),
+                    (self._keep_complaints, self._process.stderr),
+                )
+            ]
+            for listener in self._listeners:
+                listener.start()
+            if self.stopping:
+                self._tell(_STOP)
+
+    def stop(self) -> None:
+        """Ask it to end soon and keep the best model so far."""
+        with self._lock:
+            self.stopping = True
+            self._tell(_STOP)
+
+    def cancel(self) -> None:
+        """End it within two seconds; what it has learned is lost."""
+        with self._lock:
+            self.cancelled = True
+            if self._process is None or self._process.poll() is not None:
+                return
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()  # it tidies up and ends
+        timer = threading.Timer(_GRACE_SECONDS, self.kill)
+        timer.daemon = True
+        timer.start()
+
+    def kill(self) -> None:
+        """End it and whatever it has started, at once."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        with contextlib.suppress(OSError):
+            if _WINDOWS:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def _tell(self, order: bytes) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                self._process.stdin.write(order)
+                self._process.stdin.flush()
+
+    # -- what it says ---------------------------------------------------------
+
+    def next_event(self) -> Event | None:
+        """The next event; None if there was none for a moment."""
+        with contextlib.suppress(queue.Empty):
+            return self._heard.get(timeout=_LISTEN_SECONDS)
+        return None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process, None before it is started."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more and all that it said was heard."""
+        if self._process is None:
+            return True
+        return self._process.poll() is not None and self._heard.empty()
+
+    def hear_out(self) -> None:
+        """Wait for the last words of a process that has ended."""
+        for listener in self._listeners:
+            # Not for ever: a process that it started may hold the pipes open.
+            listener.join(_LAST_WORDS_SECONDS)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Below zero: the signal that ended it. None while it runs."""
+        return self._process.poll() if self._process is not None else None
+
+    def complaints(self) -> list[str]:
+        """The last lines that it wrote to stderr."""
+        return list(self._complaints)
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            try:
+                self._heard.put(events.from_line(line.decode(errors="replace")))
+            except ValueError:  # a library that prints
+                logger.info("trainer: %s", line.decode(errors="replace").rstrip())
+        self._heard.put(None)  # wakes who waits
+
+    def _keep_complaints(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            self._complaints.append(line.decode(errors="replace").rstrip())
+
+
+def _apart() -> dict[str, object]:
+    """How to start a process that no Ctrl-C in napari's terminal reaches."""
+    if not _WINDOWS:
+        return {"start_new_session": True}
+    return {
+        "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP
+        | subprocess.CREATE_NO_WINDOW
+        | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+    }
+
+
+def follow(trainer: TrainerProcess) -> Generator[Event | None, None, Outcome]:
+    """Run a trainer to its end. For a worker's thread.
+
+    Yields
+    ------
+    Event or None
+        None a few times a second while there is none, so that the worker can be
+        aborted.
+
+    Returns
+    -------
+    Outcome
+    """
+    heard = _Heard()
+    try:
+        trainer.launch()
+        while not trainer.ended:
+            event = trainer.next_event()
+            heard.note(event)
+            yield event
+        trainer.hear_out()
+        while (event := trainer.next_event()) is not None:
+            heard.note(event)
+            yield event
+    except OSError as error:
+        logger.exception("The trainer could not be started")
+        text = f"The training could not be started ({error.strerror}). {SAFE}"
+        return Outcome(events.OTHER_FAILURE, text)
+    finally:
+        if not trainer.ended:  # the worker was aborted
+            trainer.cancel()
+    return _outcome(trainer, heard)
+
+
+class _Heard:
+    """What of the events decides how a training ended."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.reason = ""
+        self.verdict: Verdict | None = None
+        self.failed: events.Failed | None = None
+
+    def note(self, event: Event | None) -> None:
+        if isinstance(event, events.Saved):
+            self.model = os.path.basename(event.model)  # noqa: PTH119
+        elif isinstance(event, events.Finished):
+            self.reason = event.reason
+        elif isinstance(event, events.Verdict):
+            self.verdict = event
+        elif isinstance(event, events.Failed):
+            self.failed = event
+
+
+def _outcome(trainer: TrainerProcess, heard: _Heard) -> Outcome:
+    model, code = heard.model, trainer.exit_code
+    if model and heard.verdict is not None:
+        kind = STOPPED if heard.reason == "stopped" else DONE
+        return Outcome(kind, heard.verdict.text, model, heard.verdict)
+    if trainer.cancelled:
+        return Outcome(CANCELLED, f"Cancelled. {SAFE}", model)
+    if heard.failed is not None:
+        return Outcome(heard.failed.kind, f"{heard.failed.text} {SAFE}", model)
+    if trainer.stopping and code == 1 and not model:
+        text = f"Stopped before there was a model to keep. {SAFE}"
+        return Outcome(STOPPED, text)
+    for line in trainer.complaints():
+        logger.warning("trainer: %s", line)
+    if any(sign in line for line in trainer.complaints() for sign in _NO_MEMORY):
+        text = f"The training ran out of memory. Close other programs. {SAFE}"
+        return Outcome(events.OUT_OF_MEMORY, text, model)
+    kept = f" The model '{model}' is whole, but was not compared." if model else ""
+    return Outcome(DIED, f"{_why_died(code)}{kept} {SAFE}", model)
+
+
+def _why_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = _signal_name(-code)
+        text = f"The training was ended from outside ({name})."
+        if name == "SIGKILL":
+            text += " Linux does this when memory runs out: close other programs."
+        return text
+    return (
+        f"The training ended by itself (exit code {code}); Help > Show logs has the "
+        "details."
+    )
+
+
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

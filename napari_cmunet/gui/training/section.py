@@ -1,0 +1,205 @@
+"""The panel's section that fine-tunes, shows how it goes, and which model is in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_cmunet.gui.sections import (
+    NameCombo,
+    button,
+    column,
+    labelled,
+    row,
+    text_label,
+)
+from napari_cmunet.gui.training.options import TrainingOptions
+from napari_cmunet.gui.training.plot import TrainingPlot
+from napari_cmunet.gui.training.words import describe
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.training.training import Training
+
+
+class FinetuneSection(QWidget):
+    """Start, Stop, Cancel; the plot; the verdict; Back and Forward among versions.
+
+    Parameters
+    ----------
+    training : Training, optional
+        Can be given later, and changed, with :meth:`set_training`.
+    """
+
+    def __init__(self, training: Training | None = None) -> None:
+        super().__init__()
+        self._training: Training | None = None
+        self._shown_once = False
+        self._build()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self.refresh)
+        self.set_training(training)
+
+    def _build(self) -> None:
+        self.labels = text_label()
+        self.start = button(
+            "Fine-tune",
+            "Learn from all accepted labels, in a process of its own; go on correcting "
+            "meanwhile",
+        )
+        self.stop = button("Stop, keep best", "End soon and keep the best model so far")
+        self.cancel = button("Cancel", "End now; nothing of this training is kept")
+        self.options = TrainingOptions()
+        self.plot = TrainingPlot()
+        self.status = text_label()
+        self.status.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        self.use = button("", "Segment with the new model from now on")
+        self.keep = button("", "Go on with the model in use; the new one stays")
+        self.version = NameCombo(
+            "The versions of the model, the oldest first; choose one to use it"
+        )
+        self.back = button("◀ Back", "Use the model before")
+        self.forward = button("Forward ▶", "Use the model after, once gone back")
+        content = column(
+            self.labels,
+            self.start,
+            row(self.stop, self.cancel, stretch=0),
+            self.options.form.native,
+            self.plot,
+            self.status,
+            row(self.use, self.keep, stretch=0),
+            row(labelled("In use", self.version), self.version, stretch=1),
+            row(self.back, self.forward),
+        )
+        content.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(content)
+        self.start.clicked.connect(self._on_start)
+        self.stop.clicked.connect(self._on_stop)
+        self.cancel.clicked.connect(self._on_cancel)
+        self.use.clicked.connect(self._on_use)
+        self.keep.clicked.connect(self._on_keep)
+        self.back.clicked.connect(self._on_back)
+        self.forward.clicked.connect(self._on_forward)
+        self.version.chosen.connect(self._on_version)
+        self.options.chosen.connect(self._on_option)
+
+    def set_training(self, training: Training | None) -> None:
+        """Show the training of another study, or of none."""
+        if training is self._training and self._shown_once:
+            return
+        self._shown_once = True
+        if self._training is not None:
+            self._training.changed.disconnect(self._on_changed, missing_ok=True)
+        self._training = training
+        if training is not None:
+            training.changed.connect(self._on_changed)
+        self.refresh()
+
+    # -- what the user does ---------------------------------------------------
+
+    def _on_start(self) -> None:
+        self._training.start()
+
+    def _on_stop(self) -> None:
+        self._training.stop()
+
+    def _on_cancel(self) -> None:
+        self._training.cancel()
+
+    def _on_use(self) -> None:
+        self._training.decide(True)
+
+    def _on_keep(self) -> None:
+        self._training.decide(False)
+
+    def _on_back(self) -> None:
+        self._training.back()
+
+    def _on_forward(self) -> None:
+        self._training.forward()
+
+    def _on_version(self, index: int) -> None:
+        self._training.choose(self._training.state().versions[index])
+
+    def _on_option(self, name: str, value: object) -> None:
+        self._training.change_settings(**{name: value})
+
+    # -- showing --------------------------------------------------------------
+
+    def _on_changed(self) -> None:
+        if not self._soon.isActive():
+            self._soon.start(0)
+
+    def refresh(self) -> None:
+        """Show the training's state as it is now."""
+        self.setEnabled(self._training is not None)
+        if self._training is None:
+            self.labels.setText("Open or make a study first; its labels are learned.")
+            self._show_rows(running=False, undecided=False, plot=False)
+            self.status.setVisible(False)
+            return
+        state = self._training.state()
+        shown = describe(state)
+        self.labels.setText(shown.labels)
+        if state.progress is not None:
+            self.plot.show_progress(state.progress)
+        self._show_rows(
+            running=shown.running,
+            undecided=bool(shown.undecided),
+            # The curve stays to be looked at when the training is over.
+            plot=self.plot.has_content,
+        )
+        self.start.setEnabled(shown.can_start)
+        self.stop.setEnabled(shown.can_stop)
+        self.stop.setToolTip(shown.stop_tip)
+        self.cancel.setEnabled(shown.can_cancel)
+        self.options.form.native.setEnabled(not shown.running)
+        self.options.show(state.settings)
+        self.status.setText(shown.status)
+        self.status.setVisible(bool(shown.status))
+        _embolden(self.status, shown.failed)
+        self.use.setText(shown.use_text)
+        self.keep.setText(shown.keep_text)
+        self.version.show_names(shown.versions, shown.version, "no model")
+        self.version.setEnabled(shown.can_choose)
+        self.back.setEnabled(shown.can_go_back)
+        self.forward.setEnabled(shown.can_go_forward)
+
+    def _show_rows(self, *, running: bool, undecided: bool, plot: bool) -> None:
+        self.start.setVisible(not running)
+        self.stop.setVisible(running)
+        self.cancel.setVisible(running)
+        self.plot.setVisible(plot)
+        self.use.setVisible(undecided)
+        self.keep.setVisible(undecided)
+
+
+def ask_before_ending(training: Training, parent: QWidget | None = None) -> bool:
+    """Ask whether a training at work may be ended; True where none is.
+
+    For closing a study or the panel: when the window itself closes, napari asks.
+    """
+    if not training.running:
+        return True
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setText("A fine-tuning is at work.")
+    box.setInformativeText(
+        "Closing ends it, and what it has learned so far is lost. Labels are safe. To "
+        "keep its best model, go on and press “Stop, keep best” first."
+    )
+    end = box.addButton("End the training", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton("Go on", QMessageBox.ButtonRole.RejectRole)
+    box.exec()
+    return box.clickedButton() is end
+
+
+def _embolden(label: QWidget, bold: bool) -> None:
+    font = label.font()
+    if font.bold() != bold:
+        font.setBold(bold)
+        label.setFont(font)

@@ -1,0 +1,81 @@
+"""What follows from a training that has ended: the new model is taken, or is not.
+
+Writes to the study, so it is for a worker's thread.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.core.events import BETTER, NOT_BETTER
+from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.training.process import CANCELLED, follow
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_cmunet.core.events import Event, Verdict
+    from napari_cmunet.gui.training.process import Outcome, TrainerProcess
+    from napari_cmunet.study.study import Study
+
+PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An outcome and what was done about it.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    decision : str
+        :data:`PROMOTED`, :data:`REFUSED`, :data:`UNDECIDED` (the reader decides), or
+        empty where there is no new model.
+    problem : str
+        What could not be written; empty if all was.
+    """
+
+    outcome: Outcome
+    decision: str = ""
+    problem: str = ""
+
+
+def train(
+    trainer: TrainerProcess, study: Study
+) -> Generator[Event | None, None, Settled]:
+    """Run a trainer to its end and settle what follows."""
+    outcome = yield from follow(trainer)
+    try:
+        return Settled(outcome, _settle(study, outcome))
+    except CMUNetError as error:
+        return Settled(outcome, UNDECIDED if outcome.model else "", str(error))
+
+
+def _settle(study: Study, outcome: Outcome) -> str:
+    name, verdict = outcome.model, outcome.verdict
+    if not name:
+        return ""
+    if outcome.kind == CANCELLED:
+        with suppress(CMUNetError):
+            study.models.discard(name)
+        return ""
+    study.models.register(name)
+    if verdict is None:
+        return UNDECIDED
+    if verdict.outcome == NOT_BETTER:
+        study.models.refuse(name, verdict.text, **figures(verdict))
+        return REFUSED
+    # Another one may have been chosen while the two were compared.
+    same = study.models.current.name == verdict.against
+    if verdict.outcome == BETTER and same:
+        study.models.promote(name, reason=verdict.text, **figures(verdict))
+        return PROMOTED
+    return UNDECIDED
+
+
+def figures(verdict: Verdict) -> dict[str, Any]:
+    """The verdict for the journal."""
+    left_out = ("model", "text", "against_sha256")
+    return {k: v for k, v in asdict(verdict).items() if k not in left_out}

@@ -1,0 +1,161 @@
+"""What the fine-tuning section shows, as one value made from the training's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_cmunet.gui.training.process import CANCELLED, STOPPED
+from napari_cmunet.gui.training.progress import (
+    COMPARING,
+    LEARNING,
+    LEAVING_OUT,
+    STARTING,
+)
+from napari_cmunet.gui.training.settling import PROMOTED, REFUSED
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.training.progress import Progress
+    from napari_cmunet.gui.training.training import TrainingState
+
+
+@dataclass(frozen=True)
+class SectionState:
+    """Everything that changes in the section."""
+
+    labels: str
+    status: str
+    failed: bool = False
+    running: bool = False
+    can_start: bool = False
+    can_stop: bool = False
+    can_cancel: bool = False
+    stop_tip: str = ""
+    undecided: str = ""
+    use_text: str = ""
+    keep_text: str = ""
+    versions: tuple[str, ...] = ()
+    version: int = -1
+    can_go_back: bool = False
+    can_go_forward: bool = False
+    can_choose: bool = False
+
+
+def describe(state: TrainingState) -> SectionState:
+    """Put the state of a training into words."""
+    status, failed = _status(state)
+    progress = state.progress
+    ending = state.stopping or state.cancelling
+    keep = progress is not None and progress.something_to_keep
+    return SectionState(
+        labels=_labels(state),
+        status=status,
+        failed=failed,
+        running=state.running,
+        can_start=not state.running and state.labels > 0,
+        can_stop=keep and not ending,
+        stop_tip="End now; the best model so far is kept and compared"
+        if keep
+        else "There is no model to keep yet",
+        can_cancel=state.running and not state.cancelling,
+        undecided=state.undecided,
+        use_text=f"Use {state.undecided}",
+        keep_text=f"Keep {state.current.name}",
+        versions=tuple(v.name for v in state.versions),
+        version=state.versions.index(state.current)
+        if state.current in state.versions
+        else -1,
+        can_go_back=state.can_go_back and not state.busy,
+        can_go_forward=state.can_go_forward and not state.busy,
+        can_choose=len(state.versions) > 1 and not state.busy,
+    )
+
+
+def _labels(state: TrainingState) -> str:
+    if not state.labels:
+        return "No label yet. Accept a corrected mask: it counts as a label."
+    text = f"{_count(state.labels, 'label')} of {_count(state.patients, 'patient')}"
+    if state.running:
+        if state.new_labels:
+            text += (
+                f". {state.new_labels} accepted since the training began: for the next"
+                " one"
+            )
+    elif state.new_labels and state.new_labels < state.labels:
+        text += f", {state.new_labels} of them new"
+    return f"{text}."
+
+
+def _status(state: TrainingState) -> tuple[str, bool]:
+    """The text, and whether something went wrong."""
+    if state.progress is not None:
+        if state.cancelling:
+            return "Cancelling…", False
+        return _working(state.progress, state), False
+    if state.problem:
+        return state.problem, True
+    if state.settled is not None:
+        return _ended(state)
+    if state.labels and state.patients < 2:
+        return (
+            "With labels of one patient alone, nobody can know whether a new model is "
+            "better on others.",
+            False,
+        )
+    return "", False
+
+
+def _working(progress: Progress, state: TrainingState) -> str:
+    if state.stopping and progress.phase != COMPARING:
+        return "Stopping; the best model so far is kept."
+    text = {
+        STARTING: "Starting: labels are read…",
+        LEAVING_OUT: "Few patients: all are left out in turn, to measure on those "
+        f"left out ({progress.fold} of {progress.folds}).",
+        LEARNING: _learning(progress),
+        COMPARING: f"Comparing with {state.current.name}…",
+    }[progress.phase]
+    if progress.seconds_left is not None:
+        text += f" {duration(progress.seconds_left)} left."
+    return text
+
+
+def _learning(progress: Progress) -> str:
+    text = (
+        f"Learning from {_count(progress.labels, 'label')} of "
+        f"{_count(progress.patients, 'patient')}"
+    )
+    if progress.validation_patients:
+        text += (
+            f", measured on {_count(progress.validation_labels, 'label')} of "
+            f"{_count(progress.validation_patients, 'other patient')}"
+        )
+    return f"{text}."
+
+
+def _ended(state: TrainingState) -> tuple[str, bool]:
+    settled = state.settled
+    outcome = settled.outcome
+    if outcome.failed or outcome.kind == CANCELLED or not outcome.model:
+        return outcome.text, outcome.failed
+    name = outcome.model
+    head = f"Stopped; {name} was kept. " if outcome.kind == STOPPED else ""
+    if settled.decision == PROMOTED:
+        return f"{head}{name} is now in use. {outcome.text}", False
+    if settled.decision == REFUSED:
+        return f"{head}{name} was refused and is kept. {outcome.text}", False
+    return f"{head}{name} is ready, you decide. {outcome.text}", False
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``8 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

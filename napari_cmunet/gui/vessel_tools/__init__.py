@@ -1,0 +1,1 @@
+"""Tools made for vessels, as modes on the mask layer, and where to look next."""

@@ -1,0 +1,64 @@
+"""The keys of the vessel tools, bound to the viewer and given back again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.gui.vessel_tools.row import TOOL_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.components import ViewerModel
+
+    from napari_cmunet.gui.vessel_tools.tour import Tour
+    from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
+
+NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
+
+_LISTED = (
+    (TOOL_KEYS[Tool.TRACE], "trace a vessel: click, click"),
+    (TOOL_KEYS[Tool.ACCEPT], "add an unsure branch"),
+    (TOOL_KEYS[Tool.REMOVE], "remove a branch"),
+    (TOOL_KEYS[Tool.BRIDGE], "bridge a gap"),
+    (TOOL_KEYS[Tool.WIDTH], "fit the width to the image"),
+    (TOOL_KEYS[Tool.NOT_ARTERY], "not an artery: remove the run"),
+    (NEXT_PLACE, "right: on to the next doubtful place"),
+    (SKIP_PLACE, "skip this place"),
+)
+
+
+def listed_vessel_keys() -> list[tuple[str, str]]:
+    """Return (key, what it does) for the panel's list."""
+    return list(_LISTED)
+
+
+class VesselKeys:
+    """Binds the keys that nobody else has."""
+
+    def __init__(self, viewer: ViewerModel, tools: VesselTools, tour: Tour) -> None:
+        self._bound: dict[str, Callable] = {}
+        acts = {key: partial(tools.toggle, tool) for tool, key in TOOL_KEYS.items()}
+        acts |= {NEXT_PLACE: tour.right, SKIP_PLACE: tour.skip}
+        for key, act in acts.items():
+            self._bind(viewer, key, act)
+
+    def _bind(self, viewer: ViewerModel, key: str, act: Callable[[], None]) -> None:
+        def pressed(_viewer) -> None:
+            act()
+
+        try:
+            viewer.bind_key(key, pressed)
+        except ValueError:  # taken by another plugin or by the user
+            return
+        self._bound[key] = pressed
+
+    def unbind(self, viewer: ViewerModel) -> None:
+        """Give the keys back, those that are still ours."""
+        for key, pressed in self._bound.items():
+            taken = viewer.bind_key(key, None)
+            if taken is not None and taken is not pressed:
+                viewer.bind_key(key, taken)
+        self._bound.clear()

@@ -1,0 +1,135 @@
+"""Flies from one doubtful place to the next, the most to be gained first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from psygnal import Signal
+
+from napari_cmunet.core.vessels.doubt import doubt, likely_artery
+from napari_cmunet.core.vessels.tube import tube
+from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.preview import PLACE
+
+if TYPE_CHECKING:
+    from napari_cmunet.core.vessels.scene import Scene
+    from napari_cmunet.core.vessels.segments import Segment
+    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
+
+LEAST_DOUBT = 2.5
+"""Places with fewer pixels of centreline in doubt are not worth a look."""
+
+_IN_VIEW = 140.0
+
+
+class Tour:
+    """The places of the shown frame, one after the other.
+
+    Parameters
+    ----------
+    tools : VesselTools
+        Prepares the frame and shows the place.
+    """
+
+    #: Another place, or none.
+    changed = Signal()
+
+    def __init__(self, tools: VesselTools) -> None:
+        self._tools = tools
+        self.place: Segment | None = None
+        self._of: tuple[Reading, int] | None = None
+        self._wanted = False
+        self.text = ""
+        tools.keeper.ready.connect(self._on_ready)
+
+    def right(self) -> None:
+        """What is here is right, or has been mended: on to the next place."""
+        if (here := self._here()) is not None and self.place is not None:
+            looked_at(here[0]).note_seen(here[1], self.place)
+        self._go_on()
+
+    def skip(self) -> None:
+        """Leave this place as it is, unreviewed, and go on."""
+        if (here := self._here()) is not None and self.place is not None:
+            looked_at(here[0]).note_skipped(here[1], self.place)
+        self._go_on()
+
+    def end(self) -> None:
+        """Forget where we are."""
+        self.place = None
+        self._wanted = False
+        self._say("")
+
+    def _here(self) -> tuple[Reading, int] | None:
+        here = self._tools.here()
+        if here != self._of:
+            self.place = None
+        return here
+
+    def _go_on(self) -> None:
+        self.place = None
+        self._of = self._tools.here()
+        if self._of is None:
+            self._say("")
+            return
+        scene = self._tools.scene()
+        if scene is None:
+            self._wanted = True
+            self._say("Looking for doubtful places…")
+            return
+        self._wanted = False
+        self._fly(scene)
+
+    def _on_ready(self) -> None:
+        if self._wanted:
+            self._go_on()
+
+    def _fly(self, scene: Scene) -> None:
+        reading, frame = self._of
+        memory = looked_at(reading)
+        places = [
+            segment
+            for segment in scene.doubtful
+            if doubt(segment) >= LEAST_DOUBT and not memory.is_done(frame, segment)
+        ]
+        if not places:
+            self._tools.preview.hide()
+            self._say("No doubtful place is left in this frame.")
+            return
+        self.place = places[0]
+        self._look_at(reading, frame, self.place)
+        chance = 100 * likely_artery(self.place)
+        what = (
+            f"In the mask, {chance:.0f} % sure. Right?"
+            if self.place.in_mask
+            else f"Missing? {chance:.0f} % sure that it is artery."
+        )
+        self._say(f"{what} {len(places)} to look at.")
+
+    def _look_at(self, reading: Reading, frame: int, place: Segment) -> None:
+        viewer = self._tools.viewer
+        middle = (place.points.min(axis=0) + place.points.max(axis=0)) / 2
+        extent = float(np.ptp(place.points, axis=0).max())
+        where = (frame, *middle) if reading.mask.ndim == 3 else tuple(middle)
+        world = reading.mask.data_to_world(where)
+        viewer.camera.center = (0.0, *world[-2:])
+        pixel = float(np.abs(reading.mask.scale[-2:]).mean())
+        span = max(_IN_VIEW * max(reading.shape[1:]) / 512, 2.5 * extent) * pixel
+        viewer.camera.zoom = min(viewer.canvas.size) / span
+        preview = self._tools.preview
+        preview.show(reading, frame)
+        # A line on both sides, so that what is judged stays free to be seen.
+        points = place.points.astype(float)
+        shape = reading.shape[1:]
+        step = max(shape) / 512
+        wide = np.zeros(shape, bool)
+        wide[tube(points, np.full(len(points), 9 * step), shape)] = True
+        wide[tube(points, np.full(len(points), 8 * step), shape)] = False
+        preview.draw_below([(*np.nonzero(wide), PLACE)])
+
+    def _say(self, text: str) -> None:
+        self.text = text
+        self._tools.viewer.help = text
+        self.changed.emit()

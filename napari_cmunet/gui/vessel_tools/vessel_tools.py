@@ -1,0 +1,279 @@
+"""The vessel tools in hand: hover shows what a click would do, a click does it.
+
+While one is in hand, the mask layer is in its pan/zoom mode: a drag moves the image,
+as always, and a click without a drag is ours. Taking up the brush, or any other of
+napari's tools, puts ours down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from psygnal import Signal
+
+from napari_cmunet.core.vessels.tools import (
+    Offer,
+    Tool,
+    begin_trace,
+    offer,
+    trace_offer,
+)
+from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.preview import Preview
+from napari_cmunet.gui.vessel_tools.scene_keeper import SceneKeeper
+from napari_cmunet.gui.vessel_tools.unsure import unsure_marks
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_cmunet.core.vessels.scene import Scene
+    from napari_cmunet.core.vessels.trace import Tracer
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.reading import Reading
+
+BEGIN = {
+    Tool.TRACE: "Click where the missing vessel begins, then where it ends.",
+    Tool.ACCEPT: "Yellow is unsure. Click a proposed branch to add it.",
+    Tool.REMOVE: "Click a branch to remove it, up to its bifurcation.",
+    Tool.BRIDGE: "Point at a gap between two ends; a click closes it.",
+    Tool.WIDTH: "Click a branch to fit its width to the image.",
+    Tool.NOT_ARTERY: "Click a catheter, wire or rib: all of it goes, for good.",
+}
+
+_DRAG = 4.0
+
+
+class VesselTools:
+    """The modes of one panel.
+
+    Parameters
+    ----------
+    controller : Controller
+        Knows the active reading and the viewer.
+    """
+
+    #: Another tool, or another hint.
+    changed = Signal()
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.viewer = controller.viewer
+        self.keeper = SceneKeeper()
+        self.keeper.ready.connect(self._on_ready)
+        self.preview = Preview(self.viewer)
+        self.tool: Tool | None = None
+        self.hint = ""
+        self._mask: Labels | None = None
+        self._tracer: tuple[Tracer, Reading, int] | None = None
+        self._cursor: tuple[float, float] | None = None
+        self._offered: tuple[Scene, tuple[int, int], Offer | None] | None = None
+        self._marked: Scene | None = None
+
+    # -- taking up and putting down ---------------------------------------------
+
+    def toggle(self, tool: Tool) -> None:
+        """Take a tool up, or put it down if it is in hand."""
+        self.put_down() if self.tool is tool else self.take_up(tool)
+
+    def take_up(self, tool: Tool) -> None:
+        """Put a tool in hand."""
+        mask = self._controller.correct.mask_in_hand()
+        if mask is None:
+            return
+        self._leave_mask()
+        self.tool = tool
+        self._tracer = None
+        self._offered = self._marked = None
+        mask.mode = "pan_zoom"
+        self._mask = mask
+        mask.events.mode.connect(self._on_mode)
+        # Of this layer alone, and only meanwhile: napari's own Escape is for polygons.
+        mask.bind_key("Escape", self._on_escape, overwrite=True)
+        for callbacks, ours in self._callbacks():
+            if ours not in callbacks:
+                callbacks.append(ours)
+        self.say(BEGIN[tool])
+        self._hover()
+
+    def put_down(self) -> None:
+        """Back to napari's own tools."""
+        if self.tool is None:
+            return
+        self.tool = None
+        self._tracer = None
+        self._leave_mask()
+        for callbacks, ours in self._callbacks():
+            if ours in callbacks:
+                callbacks.remove(ours)
+        self.preview.hide()
+        self.say("")
+
+    def shut_down(self) -> None:
+        """The panel closes."""
+        self.put_down()
+        self.keeper.forget()
+
+    def _callbacks(self):
+        viewer = self.viewer
+        return (
+            (viewer.mouse_move_callbacks, self._on_move),
+            (viewer.mouse_drag_callbacks, self._on_press),
+        )
+
+    def _leave_mask(self) -> None:
+        if self._mask is not None:
+            self._mask.events.mode.disconnect(self._on_mode)
+            self._mask.bind_key("Escape", None)
+            self._mask = None
+
+    def _on_mode(self, event) -> None:
+        if self.tool is not None and str(event.source.mode) != "pan_zoom":
+            self.put_down()
+
+    def _on_escape(self, layer) -> None:
+        if self._tracer is not None:
+            self._tracer = None
+            self.say(BEGIN[Tool.TRACE])
+            self._hover()
+        else:
+            self.put_down()
+
+    # -- the mouse ----------------------------------------------------------------
+
+    def _on_move(self, viewer, event) -> None:
+        self._cursor = tuple(event.position)
+        self._hover()
+
+    def _on_press(self, viewer, event):
+        if event.button != 1 or event.modifiers:
+            return
+        pressed = np.array(event.pos, float)
+        self._cursor = tuple(event.position)
+        yield
+        while event.type == "mouse_move":
+            if np.hypot(*(np.array(event.pos, float) - pressed)) > _DRAG:
+                return
+            yield
+        self.click()
+
+    # -- what is under the cursor ---------------------------------------------------
+
+    def here(self) -> tuple[Reading, int] | None:
+        """The reading and the frame that the tools act on."""
+        reading = self._controller.active
+        if reading is None or not reading.usable_mask:
+            return None
+        if reading.image not in self.viewer.layers:
+            return None
+        return reading, self._controller.shown(reading)
+
+    def scene(self) -> Scene | None:
+        """What the tools know of the shown frame, or None until it is prepared."""
+        if (here := self.here()) is None:
+            return None
+        reading, frame = here
+        mask = reading.mask_frame(frame)
+        background = looked_at(reading).background(frame, mask)
+        return self.keeper.scene(reading, frame, background)
+
+    def _point(self, reading: Reading) -> tuple[float, float] | None:
+        if self._cursor is None:
+            return None
+        row, column = reading.mask.world_to_data(self._cursor)[-2:]
+        rows, columns = reading.shape[1:]
+        inside = -0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5
+        return (float(row), float(column)) if inside else None
+
+    def _hover(self) -> None:
+        if self.tool is None or (here := self.here()) is None:
+            return
+        reading, frame = here
+        if reading.mask is not self._mask:
+            # Another image is worked on now; the same tool, on its mask.
+            self.take_up(self.tool)
+            return
+        self.preview.show(reading, frame)
+        if (scene := self.scene()) is None:
+            self.preview.draw(None)
+            self.say(self.keeper.problem or "Preparing this frame…")
+            return
+        self._mark(scene)
+        made = self._offer(scene, reading, frame)
+        self.preview.draw(None if made is None else made.edit)
+        self.say(BEGIN[self.tool] if made is None else made.hint)
+
+    def _offer(self, scene: Scene, reading: Reading, frame: int) -> Offer | None:
+        point = self._point(reading)
+        if point is None:
+            return None
+        pixel = (round(point[0]), round(point[1]))
+        if self._offered is not None:
+            known_scene, known_pixel, known = self._offered
+            if known_scene is scene and known_pixel == pixel:
+                return known
+        if self.tool is not Tool.TRACE:
+            made = offer(self.tool, scene, point)
+        elif (tracer := self._tracer_here(scene, reading, frame)) is not None:
+            made = trace_offer(scene, tracer, point)
+        else:
+            made = None
+        self._offered = (scene, pixel, made)
+        return made
+
+    def _tracer_here(self, scene, reading, frame) -> Tracer | None:
+        if self._tracer is None:
+            return None
+        tracer, of, at = self._tracer
+        return tracer if of is reading and at == frame else None
+
+    def _mark(self, scene: Scene) -> None:
+        if scene is not self._marked:
+            self._marked = scene
+            shown = self.tool in (Tool.ACCEPT, Tool.REMOVE)
+            self.preview.draw_below(unsure_marks(scene) if shown else [])
+
+    # -- acting -----------------------------------------------------------------------
+
+    def click(self) -> None:
+        """Do what was offered, as one undo step."""
+        if self.tool is None or (here := self.here()) is None:
+            return
+        reading, frame = here
+        scene = self.scene()
+        if scene is None or (point := self._point(reading)) is None:
+            return
+        if self.tool is Tool.TRACE and self._tracer_here(scene, reading, frame) is None:
+            self._tracer = (begin_trace(scene, point), reading, frame)
+            self._offered = None
+            self.say("Now click where the vessel ends. Esc: begin again.")
+            return
+        made = self._offer(scene, reading, frame)
+        if made is None or not len(made.edit):
+            return
+        if self.tool is Tool.NOT_ARTERY:
+            looked_at(reading).note_background(frame, made.edit)
+        self.apply(made, reading, frame)
+
+    def apply(self, made: Offer, reading: Reading, frame: int) -> None:
+        """Write an offer into the mask."""
+        self._tracer = None
+        self._offered = None
+        label = reading.mask.selected_label or 1
+        values = made.edit.values.astype(reading.mask.data.dtype) * label
+        reading.write(frame, made.edit.where, values)
+        self.preview.draw(None)
+        self._controller.changed.emit()
+        self._hover()
+
+    def _on_ready(self) -> None:
+        self._hover()
+        self.changed.emit()
+
+    def say(self, hint: str) -> None:
+        """Show one line in the window's status bar and in the panel."""
+        if hint == self.hint:
+            return
+        self.hint = hint
+        self.viewer.help = hint
+        self.changed.emit()

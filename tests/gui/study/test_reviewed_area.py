@@ -1,0 +1,160 @@
+"""Only the part that was reviewed counts: boxes, lassos, strokes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_cmunet.gui.study.opening_job import NewStudy
+from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
+from napari_cmunet.gui.study.section_state import describe_study
+from napari_cmunet.io.labels import read_label
+from tests.gui.study.conftest import name, stroke
+
+
+def box(reader, top: float, left: float, bottom: float, right: float, frame=None):
+    """Draw a box as the mouse would: the layer tells that it is drawn."""
+    reader.browsing.draw_area(BOX)
+    corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
+    if frame is not None:
+        corners = np.column_stack([np.full(4, frame), corners])
+    reader.browsing.area.layer.add_rectangles(corners)
+
+
+def label(reader, frame: int = 0):
+    image = reader.browsing.current.id
+    folder = reader.study.folder / "labels" / image
+    return read_label(folder / f"frame_{frame:04d}.tif")
+
+
+def test_a_box_and_what_was_painted_count(study, ready, viewer):
+    stroke(study, 28, 28, 1)
+    stroke(study, 28, 28, 0)
+    before = study.browsing.current.mask(0)
+    stroke(study, 25, 25)
+    painted = study.browsing.current.mask(0) != before
+    assert painted.any()
+    box(study, 2, 3, 10, 12)
+    state = describe_study(study)
+    assert state.is_part
+    assert state.accept_text == "&Accept the reviewed part"
+    study.accepting.accept()
+    ready(study)
+    reviewed = label(study).reviewed
+    assert reviewed[2:11, 3:13].all()
+    assert reviewed[painted].all()
+    assert not reviewed[15:20, 2:10].any()
+    assert not reviewed.all()
+    share = round(100 * reviewed.mean())
+    assert f"{share} % of the frame reviewed" in describe_study(study).label
+
+
+def test_the_brush_is_back_in_hand_after_drawing(study, viewer):
+    study.browsing.draw_area(LASSO)
+    area = study.browsing.area.layer
+    assert viewer.layers.selection.active is area
+    assert area.mode == LASSO
+    area.add_polygons(np.array([[2, 2], [2, 20], [20, 20]]))
+    assert viewer.layers.selection.active is study.browsing.current.reading.mask
+    assert study.browsing.current.reading.mask.mode == "paint"
+
+
+def test_the_whole_frame_again(study, ready):
+    box(study, 2, 3, 10, 12)
+    study.browsing.clear_area()
+    assert not describe_study(study).is_part
+    study.accepting.accept()
+    ready(study)
+    assert label(study).reviewed is None
+
+
+def test_the_part_comes_back_with_the_label(study, ready, viewer):
+    image = study.browsing.current.id
+    box(study, 2, 3, 10, 12)
+    study.accepting.accept()
+    study.browsing.next()
+    ready(study)
+    # The box stays with its image.
+    assert len(viewer.layers) == 3
+    assert not describe_study(study).is_part
+    study.browsing.go(image)
+    ready(study)
+    assert describe_study(study).is_part
+    reviewed = label(study).reviewed
+    # Accepted once more, it is still a part and the unknown is no background.
+    stroke(study, 28, 28)
+    study.accepting.accept()
+    ready(study)
+    again = label(study).reviewed
+    assert again[reviewed].all()
+    assert not again.all()
+
+
+def test_the_part_comes_back_with_a_draft(study, ready):
+    image = study.browsing.current.id
+    box(study, 2, 3, 10, 12)
+    stroke(study, 28, 28)
+    study.browsing.next()
+    ready(study)
+    study.browsing.go(image)
+    ready(study)
+    assert describe_study(study).is_part
+
+
+def test_a_box_belongs_to_its_frame(reader, mixed, tmp_path, ready, viewer):
+    reader.create(NewStudy(tmp_path / "study", (mixed,)))
+    ready(reader)
+    reader.browsing.next()
+    ready(reader)
+    assert name(reader) == "b"
+    viewer.dims.set_point(0, 2)
+    box(reader, 2, 3, 10, 12, frame=2)
+    assert describe_study(reader).is_part
+    viewer.dims.set_point(0, 0)
+    assert not describe_study(reader).is_part
+    reader.accepting.accept()
+    ready(reader)
+    assert label(reader, 0).reviewed is None
+    viewer.dims.set_point(0, 2)
+    reader.accepting.accept()
+    ready(reader)
+    assert label(reader, 2).reviewed[2:11, 3:13].all()
+    viewer.dims.set_point(0, 0)
+    box(reader, 2, 3, 10, 12, frame=0)
+    reader.browsing.clear_area()
+    viewer.dims.set_point(0, 2)
+    assert describe_study(reader).is_part
+
+
+def test_an_ellipse_of_napari_s_own_counts(study, ready):
+    study.browsing.draw_area(BOX)
+    corners = np.array([[4, 4], [4, 20], [20, 20], [20, 4]])
+    study.browsing.area.layer.add_ellipses(corners)
+    study.accepting.accept()
+    ready(study)
+    reviewed = label(study).reviewed
+    assert reviewed[12, 12]
+    assert not reviewed[4, 4]
+
+
+def test_a_box_outside_the_image_is_nothing(study, ready):
+    box(study, -20, -20, -10, -10)
+    study.accepting.accept()
+    ready(study)
+    assert study.overview.progress.labelled == 0
+    assert "Nothing of the frame was reviewed" in study.notice.text
+
+
+@pytest.mark.parametrize("how", ["remove", "clear"])
+def test_the_layer_of_boxes_may_go(study, ready, viewer, how):
+    box(study, 2, 3, 10, 12)
+    if how == "remove":
+        viewer.layers.remove(study.browsing.area.layer)
+    else:
+        study.browsing.area.layer.data = []
+    assert not describe_study(study).is_part
+    box(study, 2, 3, 10, 12)
+    assert describe_study(study).is_part
+    study.browsing.next()
+    ready(study)
+    assert len(viewer.layers) == 3

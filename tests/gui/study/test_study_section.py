@@ -1,0 +1,392 @@
+"""The study's part of the panel: what is shown, and what its buttons do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QAbstractButton, QFileDialog, QLabel, QLineEdit, QScrollArea
+
+from napari_cmunet.gui.panel import CMUNetPanel
+from napari_cmunet.gui.study.image_list import ImageModel, draw_icon
+from napari_cmunet.gui.study.new_study_dialog import (
+    NewStudyDialog,
+    free_folder,
+    suggested_folder,
+)
+from napari_cmunet.gui.study.opening_job import NewStudy
+from napari_cmunet.study.study import Study
+from tests.gui.conftest import frame
+from tests.gui.study.conftest import name, stroke
+
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def panel(qtbot, viewer, controller, reader) -> CMUNetPanel:
+    made = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(made)
+    assert made.study is reader
+    return made
+
+
+@pytest.fixture
+def page(panel, study):
+    panel.refresh()
+    return panel.study_section.page
+
+
+def folders(monkeypatch, *answers):
+    """Answer the folder dialogs, one after the other."""
+    left = [str(answer) for answer in answers]
+    monkeypatch.setattr(
+        QFileDialog, "getExistingDirectory", lambda *a, **k: left.pop(0)
+    )
+
+
+def test_at_first_it_offers_a_folder(panel):
+    section = panel.study_section
+    assert not section.start.isHidden()
+    assert section.page.isHidden()
+    assert section.start.new.isEnabled()
+    assert not section.start.these.isEnabled()
+
+
+def test_from_a_folder_to_the_first_label(
+    qtbot, panel, reader, ready, pictures, monkeypatch, tmp_path
+):
+    folders(monkeypatch, pictures)
+    dialogs = []
+
+    def answer(dialog):
+        dialogs.append(dialog)
+        qtbot.waitUntil(dialog.ok.isEnabled)
+        return True
+
+    monkeypatch.setattr(NewStudyDialog, "exec", answer)
+    qtbot.mouseClick(panel.study_section.start.new, LEFT)
+    ready(reader)
+    (dialog,) = dialogs
+    assert dialog.images.text() == "5 in pictures"
+    assert reader.study.folder == tmp_path / "pictures study"
+    panel.refresh()
+    page = panel.study_section.page
+    assert not page.isHidden()
+    assert page.accept.text() == "&Accept the mask   [K]"
+    qtbot.mouseClick(page.accept, LEFT)
+    ready(reader)
+    panel.refresh()
+    assert page.progress.text() == "1 of 5 labelled"
+    assert page.label.text().startswith("Accepted at")
+    assert page.bar.value() == 1
+    qtbot.mouseClick(page.next, LEFT)
+    ready(reader)
+    panel.refresh()
+    assert page.name.text() == "Image 2 of 5 · p1"
+    # The same folder again: its study is offered.
+    reader.close()
+    ready(reader)
+    folders(monkeypatch, pictures)
+    qtbot.mouseClick(panel.study_section.start.new, LEFT)
+    panel.refresh()
+    box = panel.study_section.notice
+    assert "a study of this folder already" in box.text.text()
+    buttons = {b.text(): b for b in box.findChildren(QAbstractButton)}
+    qtbot.mouseClick(buttons["Open it"], LEFT)
+    ready(reader)
+    assert name(reader) == "p1"
+    panel.refresh()
+    assert box.isHidden()
+
+
+def test_a_study_of_the_images_that_are_open(
+    qtbot, panel, reader, controller, viewer, settled, ready, pictures, monkeypatch
+):
+    viewer.add_image(frame(0), name="p0")
+    viewer.add_image(frame(1), name="from memory")
+    settled(controller)
+    panel.refresh()
+    monkeypatch.setattr(
+        NewStudyDialog,
+        "exec",
+        lambda dialog: qtbot.waitUntil(dialog.ok.isEnabled) or True,
+    )
+    qtbot.mouseClick(panel.study_section.start.these, LEFT)
+    panel.refresh()
+    assert "come from no file" in panel.study_section.notice.text.text()
+    reader.dismiss()
+    controller.readings[0].file = pictures / "p0.npy"
+    qtbot.mouseClick(panel.study_section.start.these, LEFT)
+    ready(reader)
+    assert reader.overview.progress.images == 1
+    assert name(reader) == "p0"
+    assert len(viewer.layers) == 6
+
+
+def test_the_list_goes_anywhere(qtbot, page, study, ready, panel):
+    panel.show()
+    qtbot.waitExposed(panel)
+    index = page.list.model().index(3)
+    page.list.scrollTo(index)
+    at = page.list.visualRect(index).center()
+    qtbot.mouseClick(page.list.viewport(), LEFT, pos=at)
+    ready(study)
+    assert name(study) == "p3"
+    study.accepting.flag()
+    study.accepting.comment(study.browsing.current.id, "two views")
+    study.accepting.accept()
+    ready(study)
+    panel.refresh()
+    assert page.list.currentIndex().row() == 3
+    assert index.data() == "4  p3  (two views)"
+    assert index.data(Qt.ItemDataRole.ToolTipRole) == (
+        "Has a label, flagged: two views"
+    )
+    assert not page.list.hasFocus()
+
+
+def test_the_states_have_icons_that_differ():
+    pictures = {
+        (state, flagged): draw_icon(state, flagged, QColor("white"))
+        .pixmap(32, 16)
+        .toImage()
+        for state in ("labelled", "skipped", "unseen")
+        for flagged in (False, True)
+    }
+    images = list(pictures.values())
+    assert all(a != b for n, a in enumerate(images) for b in images[:n])
+
+
+def test_a_list_of_many_images_is_quick(qtbot):
+    from time import perf_counter
+
+    from napari_cmunet.gui.study.overview import Change, Overview
+    from napari_cmunet.study.study import ImageStatus, Progress
+
+    ids = tuple(f"{n:012x}" for n in range(5000))
+    overview = Overview(ids, {i: i for i in ids}, {}, Progress(5000, 0, 0, 0))
+    model = ImageModel(QColor("white"))
+    model.show(overview)
+    change = Change(
+        ids[7], ImageStatus("labelled", (0,), False, ""), Progress(5000, 1, 0, 0)
+    )
+    told = []
+    model.dataChanged.connect(lambda first, last: told.append(first.row()))
+    started = perf_counter()
+    model.show(overview.after(change))
+    assert perf_counter() - started < 0.1
+    assert told == [7]
+
+
+def test_a_comment_belongs_to_the_image_it_was_written_for(
+    qtbot, page, study, ready, panel
+):
+    image = study.browsing.current.id
+    page.comment.setFocus()
+    qtbot.keyClicks(page.comment, "calcified")
+    # The next image is opened before Return was pressed.
+    study.browsing.next()
+    ready(study)
+    panel.refresh()
+    ready(study)
+    assert study.overview.status(image).comment == "calcified"
+    assert page.comment.text() == ""
+    assert study.overview.status(study.browsing.current.id).comment == ""
+
+
+def test_marks_by_buttons(qtbot, page, study, ready, panel):
+    qtbot.mouseClick(page.flag, LEFT)
+    ready(study)
+    panel.refresh()
+    assert page.flag.isChecked()
+    assert page.progress.text() == "0 of 5 labelled, 1 flagged"
+    qtbot.mouseClick(page.skip, LEFT)
+    ready(study)
+    panel.refresh()
+    assert page.name.text() == "Image 2 of 5 · p1"
+    qtbot.mouseClick(page.previous, LEFT)
+    ready(study)
+    panel.refresh()
+    assert page.skip.isChecked()
+
+
+def test_taking_back_by_button(qtbot, page, study, ready, panel):
+    assert not page.back.isEnabled()
+    qtbot.mouseClick(page.accept, LEFT)
+    ready(study)
+    panel.refresh()
+    qtbot.mouseClick(page.back, LEFT)
+    ready(study)
+    panel.refresh()
+    assert page.progress.text() == "0 of 5 labelled"
+
+
+def test_a_notice_s_buttons(qtbot, panel, study, ready, monkeypatch):
+    def full(*_, **__):
+        from napari_cmunet.errors import WriteError
+
+        raise WriteError("draft.tif", "the disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study.study.drafts, "save", full)
+        stroke(study)
+        study.browsing.next()
+        ready(study)
+    panel.refresh()
+    box = panel.study_section.notice
+    assert not box.isHidden()
+    (again,) = [b for b in box.findChildren(QAbstractButton) if b.text() == "Try again"]
+    assert again.toolTip()
+    qtbot.mouseClick(again, LEFT)
+    ready(study)
+    panel.refresh()
+    assert box.isHidden()
+    assert name(study) == "p1"
+
+
+def test_in_a_study_the_panel_speaks_of_accepting(panel, page, study):
+    assert panel.status.text() == (
+        "Arteries found. Correct the mask with the brush, then accept it."
+    )
+    assert panel.saved.isHidden()
+    assert panel.image.isHidden()
+    assert panel.on_opening.isHidden()
+    assert panel.segment.isHidden()
+
+
+@pytest.mark.parametrize("width", [300, 320])
+def test_nothing_is_cut(qtbot, panel, page, study, ready, width):
+    study.accepting.accept()
+    study.accepting.flag()
+    study.use_current_model()
+    ready(study)
+    panel.resize(width, 900)
+    panel.show()
+    qtbot.waitExposed(panel)
+    panel.refresh()
+    scroll = panel.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: scroll.widget().width() <= scroll.viewport().width())
+    qtbot.wait(50)
+    for kind in (QAbstractButton, QLabel):
+        for widget in panel.study_section.findChildren(kind):
+            if not widget.isVisible() or not widget.text():
+                continue
+            right = widget.mapTo(panel, QPoint(widget.width(), 0)).x()
+            assert right <= panel.width(), widget.text()
+            if isinstance(widget, QLabel) and widget.wordWrap():
+                assert widget.heightForWidth(widget.width()) <= widget.height()
+
+
+def test_every_control_has_a_tooltip(panel, page):
+    for kind in (QAbstractButton, QLineEdit):
+        for widget in panel.study_section.findChildren(kind):
+            assert widget.toolTip(), widget.objectName() or widget
+
+
+def test_recent_studies(qtbot, panel, study, ready, tmp_path):
+    study.close()
+    ready(study)
+    menu = panel.study_section.start.recent
+    panel.study_section.actions.fill_recent(menu)
+    qtbot.waitUntil(lambda: len(menu.actions()) == 3)
+    first, _, other = menu.actions()
+    assert first.text() == "study"
+    assert other.text() == "Another one…"
+    first.trigger()
+    ready(study)
+    assert study.study.folder == tmp_path / "study"
+
+
+def test_further_images(qtbot, panel, study, ready, monkeypatch, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    np.save(more / "q.npy", frame(20))
+    folders(monkeypatch, more)
+    panel.study_section.actions.add_images()
+    ready(study)
+    assert len(study.overview.ids) == 6
+    assert study.message == "1 image was added."
+
+
+def test_choosing_a_model_puts_it_to_use(
+    qtbot, panel, study, ready, monkeypatch, controller
+):
+    seen = []
+    monkeypatch.setattr(
+        study.study.models,
+        "promote",
+        lambda chosen, **how: seen.append((chosen, how)),
+    )
+    panel.model.chosen.emit("cmunet-artery")
+    ready(study)
+    assert seen == [("cmunet-artery", {"installed": True, "reason": "chosen"})]
+    assert study.browsing.change is not None
+
+
+# -- the form of a new study --------------------------------------------------
+
+
+@pytest.fixture
+def form(qtbot, pictures, tmp_path):
+    made = NewStudyDialog([pictures], tmp_path / "s", "cmunet-artery", None)
+    qtbot.addWidget(made)
+    qtbot.waitUntil(lambda: "Looking" not in made.images.text())
+    return made
+
+
+def test_the_form(form, pictures, tmp_path):
+    assert form.ok.isEnabled()
+    new = form.new_study()
+    assert new == NewStudy(tmp_path / "s", (pictures,), None, "cmunet-artery")
+    assert form.result.text() == "5 patients in 5 images."
+
+
+def test_the_form_refuses_a_folder_that_cannot_be(form, tmp_path):
+    form.folder.setText("")
+    assert not form.ok.isEnabled()
+    form.folder.setText("relative")
+    assert not form.ok.isEnabled()
+    Study.create(tmp_path / "there").close()
+    form.folder.setText(str(tmp_path / "there"))
+    assert not form.ok.isEnabled()
+    assert "a study in this folder already" in form.problem.text()
+    (tmp_path / "file").write_text("x")
+    form.folder.setText(str(tmp_path / "file" / "s"))
+    assert not form.ok.isEnabled()
+    form.folder.setText(str(tmp_path / "new" / "s"))
+    assert form.ok.isEnabled()
+
+
+def test_the_form_takes_a_list_of_patients(form, tmp_path, monkeypatch):
+    table = tmp_path / "patients.csv"
+    table.write_text("stem,patient\np0,a\np1,a\np2,b\n")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(table), ""))
+    form.patients.setCurrentIndex(form.patients.count() - 1)
+    form.patients.activated.emit(form.patients.count() - 1)
+    assert form.patients.currentText() == "As in patients.csv"
+    assert form.result.text().startswith("4 patients in 5 images; for instance “a”")
+    table.write_text("nonsense")
+    form.patients.setCurrentIndex(form.patients.count() - 1)
+    form.patients.activated.emit(form.patients.count() - 1)
+    assert form.patients.currentIndex() == 0
+    assert "patients.csv" in form.result.text()
+
+
+def test_a_folder_without_angiograms(qtbot, tmp_path):
+    (tmp_path / "empty").mkdir()
+    made = NewStudyDialog([tmp_path / "empty"], tmp_path / "s", "m", None)
+    qtbot.addWidget(made)
+    qtbot.waitUntil(lambda: "No angiogram" in made.images.text())
+    assert not made.ok.isEnabled()
+
+
+def test_where_a_study_is_kept(pictures, tmp_path):
+    assert suggested_folder([pictures], "") == tmp_path / "pictures study"
+    assert suggested_folder([pictures / "p0.npy"], "") == tmp_path / "pictures study"
+    elsewhere = str(tmp_path / "w")
+    assert suggested_folder([pictures], elsewhere) == (
+        tmp_path / "w" / "pictures study"
+    )
+    (tmp_path / "x").mkdir()
+    assert free_folder(tmp_path / "x") == tmp_path / "x 2"

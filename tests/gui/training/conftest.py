@@ -1,0 +1,155 @@
+"""A real study of phantoms, and trainings of tiny networks in real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from qtpy.QtCore import QCoreApplication
+
+from napari_cmunet.core.models import load_model, save_model
+from napari_cmunet.core.network import CMUNet
+from napari_cmunet.gui.training.training import Training
+from napari_cmunet.study.study import Study
+
+SIZE = 96
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    """Frames and masks of 15 synthetic patients, easy enough for a tiny network."""
+    return [_draw(seed) for seed in range(15)]
+
+
+def _draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two winding dark vessels on a bright, noisy ground."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    mask = np.zeros((SIZE, SIZE), bool)
+    for middle in (0.3, 0.7):
+        bend = random.uniform(4, 9) * np.sin(columns / random.uniform(8, 14))
+        mask |= abs(rows - middle * SIZE - bend) < random.uniform(3, 4.5)
+    frame = np.where(mask, 70, 170) + random.normal(0, 8, mask.shape)
+    return frame.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def make_study(tmp_path, phantoms):
+    """Make an open study of so many patients, one accepted label each."""
+    made: list[Study] = []
+
+    def make(patients: int, masks=None, accepted: int | None = None) -> Study:
+        images = tmp_path / f"images-{len(made)}"
+        for number, (frame, _) in enumerate(phantoms[:patients]):
+            folder = images / f"Roe-{number:02d}"
+            folder.mkdir(parents=True)
+            np.save(folder / "frame.npy", frame)
+        study = Study.create(tmp_path / f"study-{len(made)}", user="reader-1")
+        made.append(study)
+        study.images.add([images], lambda path: path.parts[0])
+        for image in study.images.ids()[: patients if accepted is None else accepted]:
+            accept(study, image, phantoms, masks)
+        return study
+
+    yield make
+    for study in made:
+        study.close()
+
+
+def accept(study: Study, image: str, phantoms, masks=None) -> None:
+    """Accept the true mask of an image, or another one."""
+    number = study.images.ids().index(image)
+    truth = phantoms[number][1]
+    study.labels.accept(image, 0, truth if masks is None else masks[number])
+
+
+@pytest.fixture
+def add_model(tiny_model):
+    """Put a network to use in a study: one that finds arteries, or nothing at all."""
+
+    def add(study: Study, name: str, *, knows_arteries: bool) -> None:
+        with study.models.new_folder() as new:
+            if knows_arteries:
+                shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
+            else:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    weights = CMUNet(4).state_dict()
+                weights["conv_last.weight"] *= 0
+                weights["conv_last.bias"] = torch.tensor([5.0, -5.0])
+                card = replace(load_model(tiny_model).card, name=name)
+                save_model(new.folder, weights, card)
+            new.note_training({"version": 1, "labels": [], "learned_patients": []})
+            new.finish(name)
+        study.models.promote(name)
+
+    return add
+
+
+@pytest.fixture
+def make_training(qtbot, tiny_model):
+    """Make a training of a tiny network that starts where one knows arteries already.
+
+    It is ended after the test whatever it does.
+    """
+    made: list[Training] = []
+
+    def make(study: Study, *options: str) -> Training:
+        training = Training(
+            study, options=("--start", str(tiny_model), "--batch", "4", *options)
+        )
+        made.append(training)
+        settled(training)
+        return training
+
+    yield make
+    for training in made:
+        training.shut_down()
+        assert wait_until(lambda t=training: not t.running, 20)
+
+
+def wait_until(happened, seconds: float = 60) -> bool:
+    """Let Qt go on until something has happened."""
+    end = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > end:
+            return False
+        QCoreApplication.processEvents()
+        time.sleep(0.01)
+    return True
+
+
+def settled(training: Training, seconds: float = 120):
+    """Wait until nothing is at work; returns how the last training ended."""
+    assert wait_until(
+        lambda: not training.running and not training.state().busy, seconds
+    )
+    return training.state().settled
+
+
+@pytest.fixture
+def clock():
+    """A promise kept: what is done inside takes so many seconds at most.
+
+    A machine that is busy with other work is given more.
+    """
+
+    @contextmanager
+    def within(seconds: float):
+        began, busy = time.monotonic(), os.getloadavg()[0] / (os.cpu_count() or 1)
+        yield
+        took = time.monotonic() - began
+        assert took < seconds * max(1.0, busy), f"{took:.1f} s"
+
+    return within
