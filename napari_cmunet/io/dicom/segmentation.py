@@ -137,6 +137,9 @@ def _anonymous_source(path: Path, size: tuple[float, float] | None) -> Dataset:
         made.NumberOfFrames = 1
         measures, shared = Dataset(), Dataset()
         measures.PixelSpacing = made.PixelSpacing
+        measures.SliceThickness = (
+            None  # a projection has none; highdicom wants it named
+        )
         shared.PixelMeasuresSequence = [measures]
         made.SharedFunctionalGroupsSequence = [shared]
         made.PerFrameFunctionalGroupsSequence = [Dataset()]
