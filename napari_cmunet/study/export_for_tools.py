@@ -47,7 +47,8 @@ def export_for_tools(
     files : list of str
         The JSON files written, relative to the folder.
     problems : list of str
-        A sentence for each label whose image could not be read.
+        A sentence for each label that was left out: its image could not be read, or
+        text may be burnt into it, and pictures go out with the labels.
 
     Raises
     ------
@@ -63,6 +64,12 @@ def export_for_tools(
     ignored = False
     for number, label in enumerate(study.labels.read(refs, problems.append)):
         progress(number, len(refs))
+        if label.burnt_in:
+            problems.append(
+                f"Label {label.name}: left out for other programs, since its picture "
+                "may show text, such as a name. Its mask TIFF is written."
+            )
+            continue
         case = f"{label.ref.image}_frame_{label.ref.frame:04d}"
         frame = _picture(label.frame)
         if pictures is not None:

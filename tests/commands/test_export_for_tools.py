@@ -99,6 +99,20 @@ def test_exports_name_nobody(exported):
                 assert part.lower().encode() not in everything, part
 
 
+def test_a_picture_with_text_in_it_stays_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+    path = write_dicom(tmp_path / "a.dcm", CINE.frames[1], BurnedInAnnotation="YES")
+    with Study.create(tmp_path / "study") as study:
+        study.images.add([path])
+        study.labels.accept(study.images.ids()[0], 0, CINE.masks[1])
+    out = tmp_path / "out"
+    code = main(["export", str(study.folder), "-o", str(out), "--coco", "--nnunet"])
+    assert code == 1
+    assert "its picture may show text" in capsys.readouterr().err
+    assert not list(out.rglob("*.png"))
+    assert len(list(out.glob("*.tif"))) == 1
+
+
 def segment(tmp_path, tiny_model, capsys, **elements):
     path = write_dicom(tmp_path / "a.dcm", elements.pop("frames"), bits=12, **elements)
     out = tmp_path / "out"
