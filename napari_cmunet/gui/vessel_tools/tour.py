@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
+from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.core.vessels.doubt import doubt, likely_artery
 from napari_cmunet.core.vessels.tube import tube
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
@@ -89,10 +90,15 @@ class Tour:
     def _fly(self, scene: Scene) -> None:
         reading, frame = self._of
         memory = looked_at(reading)
+        cut = mask_at(reading.probability[frame], reading.thresholds[frame])
+        theirs = (reading.mask_frame(frame) != 0) != cut
         places = [
             segment
             for segment in scene.doubtful
-            if doubt(segment) >= LEAST_DOUBT and not memory.is_done(frame, segment)
+            if doubt(segment) >= LEAST_DOUBT
+            and not memory.is_done(frame, segment)
+            # What readers have drawn or removed themselves they need not be asked.
+            and theirs[tuple(segment.points.T)].mean() < 0.5
         ]
         if not places:
             self._tools.preview.hide()

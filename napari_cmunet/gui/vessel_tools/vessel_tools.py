@@ -17,6 +17,7 @@ from napari_cmunet.core.vessels.tools import (
     Tool,
     begin_trace,
     offer,
+    tidy,
     trace_offer,
 )
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
@@ -69,6 +70,7 @@ class VesselTools:
         self._cursor: tuple[float, float] | None = None
         self._offered: tuple[Scene, tuple[int, int], Offer | None] | None = None
         self._marked: Scene | None = None
+        self._tidy_soon = False
 
     # -- taking up and putting down ---------------------------------------------
 
@@ -98,6 +100,7 @@ class VesselTools:
 
     def put_down(self) -> None:
         """Back to napari's own tools."""
+        self._tidy_soon = False
         if self.tool is None:
             return
         self.tool = None
@@ -255,6 +258,23 @@ class VesselTools:
             looked_at(reading).note_background(frame, made.edit)
         self.apply(made, reading, frame)
 
+    def tidy(self) -> None:
+        """Remove what is unlikely in the shown frame, as one undo step."""
+        if (here := self.here()) is None:
+            return
+        scene = self.scene()
+        self._tidy_soon = scene is None
+        if scene is None:
+            self.say("Preparing this frame…")
+            return
+        reading, frame = here
+        made = tidy(scene)
+        if not len(made.edit):
+            self.say("Nothing in this frame is unlikely.")
+            return
+        self.apply(made, reading, frame)
+        self.say(made.hint)
+
     def apply(self, made: Offer, reading: Reading, frame: int) -> None:
         """Write an offer into the mask."""
         self._tracer = None
@@ -267,6 +287,8 @@ class VesselTools:
         self._hover()
 
     def _on_ready(self) -> None:
+        if self._tidy_soon:
+            self.tidy()
         self._hover()
         self.changed.emit()
 
