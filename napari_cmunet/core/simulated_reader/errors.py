@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_cmunet.core.vessels.tree import VesselTree
 
 TOLERANCE = 1.5
-"""Pixels of a frame 512 wide by which a border may be off."""
+"""Pixels of a frame of up to 512 by which a border may be off."""
 
 FORGIVEN = 10.0
 """Branches shorter than this, in pixels of a frame 512 wide, are let pass."""
@@ -55,7 +55,8 @@ class Truth:
 
     def __init__(self, mask: np.ndarray) -> None:
         self.mask = mask > 0
-        self.scale = max(mask.shape) / 512
+        # No pixel can be halved: smaller frames are held to the same pixels.
+        self.scale = max(1.0, max(mask.shape) / 512)
         self.tolerance = TOLERANCE * self.scale
         self.tree: VesselTree = grow_tree(self.mask)
         self._away = _distance_to(self.mask)
