@@ -120,10 +120,10 @@ class Tour:
         extent = float(np.ptp(place.points, axis=0).max())
         where = (frame, *middle) if reading.mask.ndim == 3 else tuple(middle)
         world = reading.mask.data_to_world(where)
-        viewer.camera.center = (0.0, *world[-2:])
+        viewer.scene.camera.center = (0.0, *world[-2:])
         pixel = float(np.abs(reading.mask.scale[-2:]).mean())
         span = max(_IN_VIEW * max(reading.shape[1:]) / 512, 2.5 * extent) * pixel
-        viewer.camera.zoom = min(viewer.canvas.size) / span
+        viewer.scene.camera.zoom = min(viewer.canvas.size) / span
         preview = self._tools.preview
         preview.show(reading, frame)
         # A line on both sides, so that what is judged stays free to be seen.
