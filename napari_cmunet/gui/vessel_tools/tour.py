@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.reading import Reading
     from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
 
-LEAST_DOUBT = 2.5
+LEAST_DOUBT = 6.0
 """Places with fewer pixels of centreline in doubt are not worth a look."""
 
 _IN_VIEW = 140.0

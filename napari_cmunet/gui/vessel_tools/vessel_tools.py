@@ -88,6 +88,7 @@ class VesselTools:
         self._tracer = None
         self._offered = self._marked = None
         mask.mode = "pan_zoom"
+        mask.cursor = "crosshair"
         self._mask = mask
         mask.events.mode.connect(self._on_mode)
         # Of this layer alone, and only meanwhile: napari's own Escape is for polygons.
@@ -128,6 +129,8 @@ class VesselTools:
         if self._mask is not None:
             self._mask.events.mode.disconnect(self._on_mode)
             self._mask.bind_key("Escape", None)
+            if str(self._mask.mode) == "pan_zoom":
+                self._mask.cursor = "standard"
             self._mask = None
 
     def _on_mode(self, event) -> None:
