@@ -95,7 +95,9 @@ def _add_segment(commands) -> None:
         "segment",
         help="write an artery mask (TIFF) for each image",
         description="Write one mask TIFF for each image: uint8, 0 background, 255 "
-        "artery, on the image's own grid. Folders are walked.",
+        "artery, on the image's own grid. Folders are walked, and the masks lie in "
+        "folders of the same names; summary.csv tells what became of each file. A run "
+        "that was stopped goes on where it was.",
     )
     p.add_argument(
         "inputs",
@@ -111,7 +113,8 @@ def _add_segment(commands) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder for the masks; masks of an earlier run are replaced",
+        help="folder for the masks; what an earlier run has made of the same image in "
+        "the same way is kept, other masks are replaced",
     )
     add_model_options(p)
     p.add_argument(
@@ -124,6 +127,22 @@ def _add_segment(commands) -> None:
         "--probability",
         action="store_true",
         help="also write NAME_probability.tif (uint8, 255 is certain)",
+    )
+    p.add_argument(
+        "--record",
+        action="store_true",
+        help="also write NAME.json: where the mask comes from, and what it holds",
+    )
+    p.add_argument(
+        "--overlay",
+        action="store_true",
+        help="also write NAME_overlay.png: the mask over the frame best filled",
+    )
+    p.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="also write NAME_seg.dcm, a DICOM segmentation, for single DICOM frames; "
+        "needs highdicom",
     )
     p.set_defaults(run=_segment)
 
@@ -149,6 +168,16 @@ def _add_export(commands) -> None:
     )
     p.add_argument(
         "--ones", action="store_true", help="0 and 1 in the masks, not 0 and 255"
+    )
+    p.add_argument(
+        "--coco",
+        action="store_true",
+        help="also write coco.json and its pictures: frames with their arteries",
+    )
+    p.add_argument(
+        "--nnunet",
+        action="store_true",
+        help="also write a dataset for nnU-Net, split by patients as the study is",
     )
     p.set_defaults(run=_export)
 
@@ -203,6 +232,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _segment(args: argparse.Namespace) -> int:
     from napari_cmunet.commands.segment import SegmentJob, segment
+    from napari_cmunet.commands.segment_output import EXTRAS
 
     return segment(
         SegmentJob(
@@ -211,7 +241,7 @@ def _segment(args: argparse.Namespace) -> int:
             model=args.model,
             device=args.device,
             threshold=args.threshold,
-            probability=args.probability,
+            extras=tuple(extra for extra in EXTRAS if getattr(args, extra)),
         )
     )
 
@@ -226,6 +256,8 @@ def _export(args: argparse.Namespace) -> int:
             original_names=args.original_names,
             overwrite=args.overwrite,
             ones=args.ones,
+            coco=args.coco,
+            nnunet=args.nnunet,
         )
     )
 

@@ -46,18 +46,18 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
     paths = [file.path for file in find_images(_as_list(path))]
     images = [read_angiogram(p, hashed=not is_dicom(p)) for p in paths]
-    names = [_layer_name(p) for p in paths]
+    names = [layer_name(p) for p in paths]
     _show_notes(paths, images)
     kinds = {(i.shape, i.frames.dtype, i.is_cine) for i in images}
     if len(images) > 1 and len(kinds) == 1 and not images[0].is_cine:
         stack = np.concatenate([np.asarray(image.frames) for image in images])
-        options = _options(names[0], images[0], is_cine=True)
+        options = layer_options(names[0], images[0], is_cine=True)
         options["metadata"]["napari_cmunet"].pop("source_sha256", None)
         return [(stack, options, "image")]
     return [
         (
             image.frames if image.is_cine else image.frames[0],
-            _options(name, image, is_cine=image.is_cine),
+            layer_options(name, image, is_cine=image.is_cine),
             "image",
         )
         for name, image in zip(names, images, strict=True)
@@ -74,8 +74,8 @@ def _is_ours(path: Path) -> bool:
     return kind is None and is_dicom(path)
 
 
-def _options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:
-    """How a layer looks, and what is known of it; nothing that tells whose it is."""
+def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:
+    """How an image's layer looks, and what is known of it; not whose it is."""
     record: dict[str, Any] = {
         # A long cine is hashed when its mask is written, not while somebody waits.
         **({"source_sha256": image.sha256} if image.sha256 else {}),
@@ -113,15 +113,16 @@ def _contrast_limits(image: Angiogram) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
-def _layer_name(path: Path) -> str:
+def layer_name(path: Path) -> str:
     """The file's stem, but for what identifies a patient."""
+    from napari_cmunet.io.find import stem_of
     from napari_cmunet.io.source import is_dicom
 
     if not is_dicom(path):
         return path.stem
     from napari_cmunet.io.dicom.identity import safe_name
 
-    return Path(safe_name(path)).stem
+    return stem_of(Path(safe_name(path)))
 
 
 def _as_list(path: str | Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.commands.progress import Progress
 from napari_cmunet.study.export import export_masks
+from napari_cmunet.study.export_for_tools import export_for_tools
 from napari_cmunet.study.study import Study
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class ExportJob:
         Write into a folder that holds files.
     ones : bool
         0 and 1 instead of 0 and 255.
+    coco, nnunet : bool
+        Also write the labels and their frames for other programs.
     """
 
     study: Path
@@ -34,6 +37,8 @@ class ExportJob:
     original_names: bool = False
     overwrite: bool = False
     ones: bool = False
+    coco: bool = False
+    nnunet: bool = False
 
 
 def run(job: ExportJob) -> int:
@@ -50,9 +55,20 @@ def run(job: ExportJob) -> int:
             values=(0, 1) if job.ones else (0, 255),
             progress=lambda done, total: progress.line(f"{done}/{total} masks"),
         )
+        files, problems = list(exported.files), list(exported.problems)
+        if job.coco or job.nnunet:
+            more, wrong = export_for_tools(
+                study,
+                exported.folder,
+                coco=job.coco,
+                nnunet=job.nnunet,
+                progress=lambda done, total: progress.line(f"{done}/{total} frames"),
+            )
+            files += more
+            problems += wrong
         progress.clear()
-    for name in exported.files:
+    for name in files:
         print(exported.folder / name)
-    for problem in exported.problems:
+    for problem in problems:
         print(problem, file=sys.stderr)
-    return 1 if exported.problems else 0
+    return 1 if problems else 0

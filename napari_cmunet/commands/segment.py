@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_cmunet.atomic import write_reason
 from napari_cmunet.commands.progress import Progress
+from napari_cmunet.commands.segment_output import (
+    Outputs,
+    Segmented,
+    find_done,
+    make_folder,
+    write_outputs,
+)
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.models import load_model
 from napari_cmunet.core.predict import Predictor
-from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.errors import (
     CMUNetError,
     ReadError,
@@ -22,12 +26,36 @@ from napari_cmunet.errors import (
     display_name,
 )
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.images import find_images, output_paths, read_angiogram
-from napari_cmunet.io.masks import write_mask, write_probability
-from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.io.dicom.segmentation import require_highdicom
+from napari_cmunet.io.find import is_folder
+from napari_cmunet.io.images import find_images, output_paths
+from napari_cmunet.io.table import write_table
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_cmunet.io.images import InputFile
+
+SUMMARY = "summary.csv"
+COLUMNS = (
+    "file",
+    "input",
+    "status",
+    "reason",
+    "frames",
+    "height",
+    "width",
+    "artery_share",
+    "pixel_height_mm",
+    "pixel_width_mm",
+    "pixel_size_source",
+    "source_sha256",
+    "model",
+    "model_sha256",
+    "threshold",
+    "seconds",
+    "notes",
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +73,8 @@ class SegmentJob:
     device : str
     threshold : float or None
         The model's own if None.
-    probability : bool
-        Also write ``NAME_probability.tif``.
+    extras : tuple of str
+        What to write beside the masks, of ``EXTRAS``.
     """
 
     inputs: tuple[Path, ...]
@@ -54,14 +82,18 @@ class SegmentJob:
     model: str
     device: str = "auto"
     threshold: float | None = None
-    probability: bool = False
+    extras: tuple[str, ...] = ()
 
 
 def segment(job: SegmentJob) -> int:
     """Segment every input that can be read; returns the exit code.
 
-    Prints the path of each mask on stdout and each failure on stderr.
+    Prints the path of each mask on stdout and each failure on stderr. What an earlier
+    run has made of the same image in the same way is left as it is. Where an input is
+    a folder, ``summary.csv`` tells at the end what became of each file.
     """
+    if "dicom_seg" in job.extras:
+        require_highdicom()
     model = load_model(job.model)
     if model.card.kind != "artery":
         raise UnknownModelError(
@@ -75,43 +107,55 @@ def segment(job: SegmentJob) -> int:
         )
     predictor = Predictor(model, choose_device(job.device))
     files = without_identity(find_images(job.inputs, skip=[job.output]))
-    targets = [job.output / name for name in output_paths(files)]
-    inputs = {file.path.resolve() for file in files}
-    maps = {_beside(t).resolve() for t in targets} if job.probability else set()
-    _make_folder(job.output)
+    outputs = [Outputs(job.output / name, job.extras) for name in output_paths(files)]
+    taken = _Taken(files, outputs)
+    make_folder(job.output)
     progress = Progress(len(files))
-    told = 0
-    for file, target in zip(files, targets, strict=True):
+    rows, told, kept = [], 0, 0
+    for file, output in zip(files, outputs, strict=True):
         shown = display_name(file.relative)
         progress.show(shown)
+        began = time.monotonic()
+        row = {
+            "file": output.mask.relative_to(job.output).as_posix(),
+            "input": file.relative.as_posix(),
+            "status": "done",
+        }
         try:
-            own = {_beside(target).resolve()} & maps
-            if target.resolve() in inputs | maps or own & inputs:
-                raise WriteError(
-                    target,
-                    "it would replace an input, or another's probability. Choose "
-                    "another output folder with -o.",
-                )
-            notes = _segment_one(job, predictor, file.path, target)
-        except ReadError as exc:
-            progress.failed += 1
-            progress.complain(f"{shown}: {exc.reason}")
+            taken.check(output)
+            made, fresh = _segment_one(job, predictor, file.path, output)
         except CMUNetError as exc:
+            # The file's own name may name a patient; what it is shown as does not.
+            reason = exc.reason if isinstance(exc, ReadError) else str(exc)
+            row |= {"file": "", "status": "failed", "reason": reason}
+            text = f"{shown}: {reason}" if isinstance(exc, ReadError) else reason
+            progress.complain(text)
             progress.failed += 1
-            progress.complain(f"{exc}")
         except MemoryError:
+            reason = "not enough memory for a frame this large."
+            row |= {"file": "", "status": "failed", "reason": reason}
+            progress.complain(f"{shown}: {reason}")
             progress.failed += 1
-            progress.complain(f"{shown}: not enough memory for a frame this large.")
         else:
             progress.clear()
-            print(target, flush=True)
-            for note in notes:
+            print(output.mask, flush=True)
+            for note in made.notes:
                 progress.complain(f"{shown}: note: {note}")
+            row |= {**made.facts, "notes": "; ".join(made.notes)}
+            if not fresh:
+                row["status"] = "there already"
+                kept += 1
+        row["seconds"] = round(time.monotonic() - began, 2)
+        rows.append(row)
         for notice in predictor.notices[told:]:
             progress.complain(f"note: {notice}")
         told = len(predictor.notices)
         progress.advance()
     progress.clear()
+    if kept:
+        progress.complain(f"note: {kept} of {len(files)} were there already.")
+    if any(map(is_folder, job.inputs)):
+        write_table(job.output / SUMMARY, COLUMNS, rows)
     if progress.failed:
         done = len(files) - progress.failed
         progress.complain(f"{done} of {len(files)} done, {progress.failed} failed.")
@@ -119,41 +163,35 @@ def segment(job: SegmentJob) -> int:
 
 
 def _segment_one(
-    job: SegmentJob, predictor: Predictor, path: Path, target: Path
-) -> tuple[str, ...]:
-    image = read_angiogram(path)
+    job: SegmentJob, predictor: Predictor, path: Path, output: Outputs
+) -> tuple[Segmented, bool]:
+    """Segment one image; says too whether that was to be done."""
     threshold = job.threshold or predictor.card.threshold
-    probability = np.empty(image.frames.shape, np.uint8)
-    for frame in predictor.predict_frames(image.frames):
-        probability[frame.index] = frame.probability
-    if not image.is_cine:
-        probability = probability[0]
-    provenance = Provenance(
-        model=predictor.card.name,
-        model_sha256=predictor.card.sha256,
-        threshold=threshold,
-        device=predictor.device.type,
-        source_sha256=image.sha256,
-        frames=tuple(range(len(image.frames))),
-    )
-    _make_folder(target.parent)
-    write_mask(target, mask_at(probability, threshold), provenance, image.pixel_size_mm)
-    if job.probability:
-        write_probability(_beside(target), probability, provenance, image.pixel_size_mm)
-    return image.notes
+    done = find_done(path, output, predictor, threshold)
+    if done is not None:
+        return done, False
+    return write_outputs(path, output, predictor, threshold), True
 
 
-def _beside(target: Path) -> Path:
-    """Where the probability goes that belongs to a mask."""
-    return target.with_name(f"{target.stem}_probability{target.suffix}")
+class _Taken:
+    """Files that no output may replace: the inputs, and other outputs."""
 
+    def __init__(self, files: list[InputFile], outputs: list[Outputs]) -> None:
+        self._inputs = {file.path.resolve() for file in files}
+        self._owners: dict[Path, list[Outputs]] = {}
+        for output in outputs:
+            for path in output.all():
+                self._owners.setdefault(path.resolve(), []).append(output)
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as exc:
-        raise WriteError(
-            folder, "a file is in the way of this folder. Choose another with -o."
-        ) from exc
-    except OSError as exc:
-        raise WriteError(folder, write_reason(exc)) from exc
+    def check(self, output: Outputs) -> None:
+        """Raise WriteError if an output would replace anything but its own."""
+        for path in output.all():
+            shared = self._owners[path.resolve()]
+            # A mask gives way to what lies beside another; the first of its kind wins.
+            loses = len(shared) > 1 and path == output.mask
+            if loses or path.resolve() in self._inputs:
+                raise WriteError(
+                    output.mask,
+                    "it would replace an input, or what is written for another. Choose "
+                    "another output folder with -o.",
+                )

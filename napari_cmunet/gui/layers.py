@@ -99,6 +99,12 @@ def shown_frame(image: Image, viewer: ViewerModel, count: int) -> int:
     return int(np.clip(np.round(position), 0, max(0, count - 1)))
 
 
+def show_frame(image: Image, viewer: ViewerModel, frame: int) -> None:
+    """Let the viewer show a frame of a cine."""
+    world = image.data_to_world((frame, 0, 0))
+    viewer.dims.set_point(viewer.dims.ndim - image.ndim, world[0])
+
+
 def geometry(image: Image) -> dict[str, Any]:
     """Where the image lies in the world, for a layer that covers the same pixels."""
     return {

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from napari_cmunet.gui import export
+from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_dialog import ask_where
 from napari_cmunet.gui.letting_go import let_go, may_close, shut
@@ -108,6 +109,7 @@ class CMUNetPanel(QWidget):
             "&Segment arteries", "Find the arteries of this image now"
         )
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
+        self.cine = CineSection(self._viewer)
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -161,6 +163,7 @@ class CMUNetPanel(QWidget):
             self.work,
             self.on_opening,
             self.status,
+            self.cine,
             heading("Study"),
             self.study_section,
             heading("Correct the mask"),
@@ -289,6 +292,7 @@ class CMUNetPanel(QWidget):
         self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
+        self.cine.show_reading(self.controller.active)
         self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
@@ -339,6 +343,7 @@ class CMUNetPanel(QWidget):
     def shut_down(self) -> None:
         """Stop work, give back keys; layers stay. Safe to call more than once."""
         self._refresh_soon.stop()
+        self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
         self.vessels.shut_down()
         if self.controller.attached:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
+from napari_cmunet.io.burnt_in import has_text
 from napari_cmunet.io.find import (
     InputFile,
     find_images,
@@ -40,6 +41,11 @@ __all__ = [
     "output_paths",
     "read_angiogram",
 ]
+
+_BURNT_IN = (
+    "there may be text in its pixels, such as a name or a date. Masks do not show it; "
+    "look before you share pictures of it"
+)
 
 
 def _decode_dicom(source: Source, limits: ReadLimits, **options: bool) -> Raw:
@@ -74,6 +80,7 @@ class Angiogram:
     notes: tuple[str, ...] = ()  # what was changed or is odd, for the user
     window: tuple[float, float] | None = None  # grey values to show as black, white
     frames_per_second: float | None = None
+    burnt_in: bool = False  # text in its pixels, as the file says or as it looks
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,6 +123,9 @@ def read_angiogram(
         notes = (*notes, *grey_notes, *value_notes)
     if _is_blank(frames):
         notes += ("all its pixels have the same value: there is nothing to find",)
+    burnt_in = raw.burnt_in or _shows_text(frames)
+    if burnt_in:
+        notes += (_BURNT_IN,)
     return Angiogram(
         frames,
         raw.is_cine,
@@ -125,7 +135,13 @@ def read_angiogram(
         notes,
         raw.window,
         raw.frames_per_second,
+        burnt_in,
     )
+
+
+def _shows_text(frames: np.ndarray | LazyFrames) -> bool:
+    middle = frames[len(frames) // 2]
+    return has_text(middle, frames[0] if len(frames) > 1 else None)
 
 
 def _is_blank(frames: np.ndarray | LazyFrames) -> bool:

@@ -28,6 +28,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     window: tuple[float, float] | None = None  # grey values to show as black, white
     frames_per_second: float | None = None
+    burnt_in: bool = False  # the file says that there is text in its pixels
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Files are named by the images' ids, since an image's own name may name a patient
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
@@ -14,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from napari_cmunet.atomic import atomic_write, write_reason
+from napari_cmunet.atomic import write_reason
 from napari_cmunet.errors import CMUNetError, FileError, WriteError, display_name
 from napari_cmunet.io.find import InputFile, output_paths
 from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.table import write_table
 from napari_cmunet.study.errors import ExportConflictError, StudyError
 from napari_cmunet.study.layout import DRAFTS, LABELS, MODELS
 
@@ -270,15 +270,4 @@ def _write_index(folder: Path, rows: list[dict[str, object]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(folder, write_reason(error)) from error
-    with atomic_write(folder / INDEX, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow([_cell(row[column]) for column in COLUMNS])
-
-
-def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return f"'{value}"
-    return value
+    write_table(folder / INDEX, COLUMNS, rows)

@@ -51,6 +51,8 @@ class StudyLabel:
     ref : LabelRef
     sha256 : str
         Of the label's file.
+    burnt_in : bool
+        Whether there may be text in the image's pixels.
     """
 
     frame: np.ndarray
@@ -60,6 +62,7 @@ class StudyLabel:
     name: str
     ref: LabelRef
     sha256: str
+    burnt_in: bool = False
 
     def to_json(self) -> dict[str, object]:
         """What a model's training record says of it."""
@@ -115,7 +118,14 @@ def read_labels(
             continue
         seen[pixels] = ref.name
         yield StudyLabel(
-            frame, label.mask, label.reviewed, ref.patient, ref.name, ref, sha256
+            frame,
+            label.mask,
+            label.reviewed,
+            ref.patient,
+            ref.name,
+            ref,
+            sha256,
+            angiogram.burnt_in,
         )
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from napari_cmunet import atomic
 from napari_cmunet.cli import main
-from napari_cmunet.commands import segment as segment_module
+from napari_cmunet.commands import segment_output as segment_module
 from napari_cmunet.core.models import load_model, read_card, save_model
 from napari_cmunet.core.phantom import PhantomConfig, make_cine, make_frame
 from napari_cmunet.core.predict import Predictor
@@ -63,7 +63,8 @@ def test_one_mask_for_each_image_of_a_folder(run, images, tmp_path):
     assert (code, complaints) == (0, [])
     expected = [out / "a.tif", out / "b.tif", out / "below" / "c.tif"]
     assert [Path(line) for line in printed] == expected
-    assert sorted(p for p in out.rglob("*") if p.is_file()) == expected
+    found = sorted(p for p in out.rglob("*") if p.is_file())
+    assert found == [*expected, out / "summary.csv"]
 
 
 def test_masks_any_program_reads_rightly(run, images, frame, tmp_path):
@@ -371,7 +372,8 @@ def test_a_disk_that_takes_no_more_leaves_old_masks_whole(
     status, printed, errors = run(images, "-o", out)
     monkeypatch.setattr(atomic.os, "fsync", real)
     assert (status, printed) == (1, [])
-    assert sum(told in line for line in errors) == 3
+    # Of three masks, and of the summary.
+    assert sum(told in line for line in errors) == 4
     assert (out / "a.tif").read_bytes() == b"the mask of yesterday"
     assert [p.name for p in out.rglob("*") if p.is_file()] == ["a.tif"]
 

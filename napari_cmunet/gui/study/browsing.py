@@ -185,8 +185,7 @@ class Browsing:
             self._show(self._opened(outcome.result), frame)
 
     def _opened(self, loaded: LoadedImage) -> OpenImage:
-        name = self._reader.overview.name(loaded.id)
-        return OpenImage(loaded, name, self._adopted(loaded))
+        return OpenImage(loaded, self._adopted(loaded))
 
     def _opened_ahead(self, loaded: LoadedImage) -> OpenImage | None:
         busy = self.opening is not None or self._adopted(loaded) is not None

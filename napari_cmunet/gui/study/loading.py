@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_cmunet.errors import CMUNetError, FileError
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.lazy_frames import LazyFrames
+from napari_cmunet.reader import layer_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.labels import Label
@@ -27,6 +29,8 @@ class LoadedImage:
     id : str
     path : Path
     angiogram : Angiogram
+    name : str
+        Of its layer; not the patient's, where the file says who that is.
     contrast : (float, float)
         Darkest and brightest grey value.
     labels : dict of int to Label
@@ -40,6 +44,7 @@ class LoadedImage:
     id: str
     path: Path
     angiogram: Angiogram
+    name: str
     contrast: tuple[float, float]
     labels: dict[int, Label]
     drafts: dict[int, Label]
@@ -89,6 +94,7 @@ def load_image(study: Study, image: str) -> LoadedImage:
         image,
         path,
         angiogram,
+        layer_name(path),
         _contrast(angiogram.frames),
         labels,
         drafts,
@@ -105,6 +111,8 @@ def _fits(label: Label, frame: int, angiogram: Angiogram) -> bool:
     )
 
 
-def _contrast(frames: np.ndarray) -> tuple[float, float]:
-    low, high = float(np.min(frames)), float(np.max(frames))
+def _contrast(frames: np.ndarray | LazyFrames) -> tuple[float, float]:
+    # Of a cine that is yet to be decoded, the frame in the middle is.
+    some = frames[len(frames) // 2] if isinstance(frames, LazyFrames) else frames
+    low, high = float(some.min()), float(some.max())
     return (low, high) if high > low else (low, low + 1)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image
 
-from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.reading import Reading
 from napari_cmunet.gui.study.clock import ReadingClock
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.reader import layer_options
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.study.loading import LoadedImage
@@ -25,22 +25,18 @@ class OpenImage:
     Parameters
     ----------
     loaded : LoadedImage
-    name : str
-        Of its layer.
     reading : Reading, optional
         One that the reader has opened before the study; made anew by default.
     """
 
-    def __init__(
-        self, loaded: LoadedImage, name: str, reading: Reading | None = None
-    ) -> None:
+    def __init__(self, loaded: LoadedImage, reading: Reading | None = None) -> None:
         self.id = loaded.id
         self.sha256 = loaded.angiogram.sha256
         self.pixel_size_mm = loaded.angiogram.pixel_size_mm
         self.problems = loaded.problems
         #: Whether the layers are the program's to take away.
         self.own_layers = reading is None
-        self.reading = reading or Reading(_image_layer(loaded, name))
+        self.reading = reading or Reading(_image_layer(loaded))
         self.reading.file = loaded.path
         self.reading.in_study = True
         self.labels: dict[int, Label] = dict(loaded.labels)
@@ -120,17 +116,10 @@ class OpenImage:
         return mask is not None and np.array_equal(mask, self.reading.cut(frame))
 
 
-def _image_layer(loaded: LoadedImage, name: str) -> Image:
+def _image_layer(loaded: LoadedImage) -> Image:
     angiogram = loaded.angiogram
     return Image(
         angiogram.frames if angiogram.is_cine else angiogram.frames[0],
-        name=name,
-        colormap="gray",
-        contrast_limits=loaded.contrast,
-        metadata={
-            METADATA: {
-                "source_sha256": angiogram.sha256,
-                "pixel_size_mm": angiogram.pixel_size_mm,
-            }
-        },
+        **{"contrast_limits": loaded.contrast}
+        | layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine),
     )

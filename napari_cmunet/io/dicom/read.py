@@ -42,10 +42,6 @@ _COLOUR = (
     Photometric.YBR_ICT,
     Photometric.YBR_RCT,
 )
-_BURNED_IN = (
-    "the file says that names or dates are burnt into its pixels; look before you "
-    "share it"
-)
 
 
 def decode_dicom(
@@ -111,17 +107,15 @@ def _decode(source: Source, limits: ReadLimits) -> Raw:
     )
     lazy[count // 2]  # what cannot be decoded is said now
     size = pixel_size_of_dicom(dataset)
-    notes = tones.notes
-    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
-        notes += (_BURNED_IN,)
     return Raw(
         lazy,
         count > 1,
         size.mm,
         size.source,
-        notes=notes,
+        notes=tones.notes,
         window=tones.window,
         frames_per_second=_frames_per_second(dataset),
+        burnt_in=str(dataset.get("BurnedInAnnotation", "")).upper() == "YES",
     )
 
 

@@ -1,0 +1,79 @@
+"""A look at the borders of a frame for text that is burnt into the pixels.
+
+Names and dates are often written into screen captures. This finds lines of at least
+a few characters in one bright or dark tone; it warns, and proves nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import find_objects, label, maximum_filter, minimum_filter
+
+BORDER = 0.25
+"""Part of the frame's height and width at each side that is looked at."""
+
+_CHARACTERS = 4  # in a line
+_STEP = 0.35  # least jump from a character to what is beside it, of the whole range
+_SMALLEST, _LARGEST = 5, 0.09  # height: pixels, and part of the frame's
+
+
+def has_text(frame: np.ndarray, other: np.ndarray | None = None) -> bool:
+    """Whether something like a line of text stands near the border of a frame.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+    other : array (Y, X), optional
+        Another frame of the cine: text stays where it is, vessels do not.
+    """
+    values = np.asarray(frame, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return False
+    values = (values - low) / (high - low)
+    still = np.ones(frame.shape, bool) if other is None else frame == other
+    near = _near_border(frame.shape)
+    for bright in (True, False):
+        tone = values if bright else 1 - values
+        beside = minimum_filter(tone, 5)
+        # A character is of one tone: its brightest, and no noise in it.
+        ink = (tone > 0.97) & (tone - beside > _STEP) & still & near
+        if ink.any() and _has_line(ink):
+            return True
+    return False
+
+
+def _near_border(shape: tuple[int, int]) -> np.ndarray:
+    near = np.ones(shape, bool)
+    rows, columns = (max(1, round(n * BORDER)) for n in shape)
+    near[rows:-rows, columns:-columns] = False
+    return near
+
+
+def _has_line(ink: np.ndarray) -> bool:
+    """Whether enough character-like pieces stand beside one another."""
+    # Strokes of a character that barely touch belong together.
+    pieces, count = label(maximum_filter(ink, (3, 1)), np.ones((3, 3)))
+    if count > 5000:  # noise, not writing
+        return False
+    boxes = []
+    tallest = max(_SMALLEST, _LARGEST * ink.shape[0])
+    for rows, columns in find_objects(pieces):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if _SMALLEST <= height <= tallest and width <= 2.5 * height:
+            boxes.append((rows.start, rows.stop, columns.start, columns.stop))
+    boxes.sort(key=lambda box: box[2])
+    return any(_line_from(box, boxes) >= _CHARACTERS for box in boxes)
+
+
+def _line_from(first: tuple[int, ...], boxes: list[tuple[int, ...]]) -> int:
+    """Number of characters in the line that begins with this one."""
+    line, last = 1, first
+    for box in boxes:
+        height = last[1] - last[0]
+        same_line = abs(box[1] - last[1]) <= 0.35 * height
+        alike = 0.5 <= (box[1] - box[0]) / height <= 2
+        gap = box[2] - last[3]
+        if same_line and alike and -1 <= gap <= 1.5 * height:
+            line, last = line + 1, box
+    return line

@@ -1,0 +1,99 @@
+"""COCO: one JSON file with the masks of many frames, as run lengths."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cmunet.atomic import atomic_write
+from napari_cmunet.io.provenance import NOTICE, program_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARTERY = 1
+"""Id of the one category."""
+
+
+class CocoFile:
+    """Collects frames and their masks, then writes them.
+
+    One annotation a frame holds all arteries of it. A frame without artery has none.
+    """
+
+    def __init__(self) -> None:
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, name: str, mask: np.ndarray, **facts: Any) -> None:
+        """Add a frame.
+
+        Parameters
+        ----------
+        name : str
+            Of its picture, ``file_name``.
+        mask : bool array (Y, X)
+        **facts
+            Whatever plain JSON values tell of the image.
+        """
+        height, width = mask.shape
+        number = len(self._images) + 1
+        self._images.append(
+            {
+                "id": number,
+                "file_name": name,
+                "height": height,
+                "width": width,
+                **facts,
+            }
+        )
+        if not mask.any():
+            return
+        rows, columns = np.nonzero(mask)
+        left, top = int(columns.min()), int(rows.min())
+        self._annotations.append(
+            {
+                "id": len(self._annotations) + 1,
+                "image_id": number,
+                "category_id": ARTERY,
+                "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
+                "area": int(mask.sum()),
+                "bbox": [
+                    left,
+                    top,
+                    int(columns.max()) - left + 1,
+                    int(rows.max()) - top + 1,
+                ],
+                "iscrowd": 0,
+            }
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all; raises WriteError."""
+        content = {
+            "info": {
+                "description": f"Coronary arteries. {NOTICE}",
+                "version": program_version(),
+                "contributor": "napari-cmunet",
+            },
+            "licenses": [],
+            "categories": [
+                {"id": ARTERY, "name": "coronary artery", "supercategory": "vessel"}
+            ],
+            "images": self._images,
+            "annotations": self._annotations,
+        }
+        with atomic_write(path, "w") as file:
+            json.dump(content, file)
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Lengths of runs down the columns, one after the other, beginning with False."""
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    ends = np.concatenate([[0], edges, [mask.size]])
+    lengths = np.diff(ends).tolist()
+    # The last run of False is left out where there is none.
+    return lengths[:-1] if lengths[-1] == 0 else lengths

@@ -1,0 +1,43 @@
+"""A picture of a frame with its mask over it, for a slide or a quick look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from napari_cmunet.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Orange through which the vessel is still seen: apart for every kind of colour vision.
+_COLOUR, _OPACITY = (255, 140, 0), 0.45
+
+
+def write_overlay(
+    path: Path,
+    frame: np.ndarray,
+    mask: np.ndarray,
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Write a PNG of a frame (Y, X) with its mask (Y, X, bool) in orange.
+
+    Parameters
+    ----------
+    window : (low, high), optional
+        Grey values to show as black and white; nearly all of the frame's by default.
+
+    Raises
+    ------
+    WriteError
+    """
+    low, high = window or np.percentile(frame, (0.5, 99.5))
+    scale = 255 / max(high - low, 1e-9)
+    grey = np.clip((frame.astype(np.float64) - low) * scale, 0, 255)
+    colour = np.repeat(grey[..., None], 3, axis=-1)
+    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(_COLOUR)
+    colour[mask] = mixed[mask]
+    with atomic_write(path) as handle:
+        Image.fromarray(colour.round().astype(np.uint8)).save(handle, "PNG")
