@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QLabel, QMenu, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from napari_cmunet.gui import export
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_dialog import ask_where
+from napari_cmunet.gui.letting_go import let_go, may_close, shut
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
@@ -29,6 +29,7 @@ from napari_cmunet.gui.sections import (
     button,
     check,
     column,
+    embolden,
     heading,
     labelled,
     row,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.reading import Reading
 
 _WARM_UP_AFTER_MS = 500
+_ACCEPTED = "This mask is a label now. N opens the next image."
 NOT_A_DEVICE = "Research use only. Not a medical device."
 
 
@@ -90,7 +92,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(_let_go, self.controller, self.study))
+        self.destroyed.connect(partial(let_go, self.controller, self.study))
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -171,11 +173,7 @@ class CMUNetPanel(QWidget):
             row(self.undo, self.redo, self.reset, stretch=2),
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
-            row(
-                self.mask_shown,
-                self.outline,
-                self.prediction_shown,
-            ),
+            row(self.mask_shown, self.outline, self.prediction_shown),
             self.finetune_fold,
             heading("Export"),
             self.export,
@@ -186,11 +184,10 @@ class CMUNetPanel(QWidget):
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
         inside.setLayout(content)
-        scroll = Column(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 4)
         outer.setSpacing(4)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(Column(inside), 1)
         outer.addWidget(self.notice)
 
     def _connect(self) -> None:
@@ -236,7 +233,8 @@ class CMUNetPanel(QWidget):
     def _on_threshold(self, value: float, join: bool) -> None:
         self.controller.correct.move_threshold(value, join=join)
 
-    def _may_end_training(self) -> bool:
+    def may_end_training(self) -> bool:
+        """Ask, if a training is at work."""
         training = self.study.learning.training
         return training is None or ask_before_ending(training, self)
 
@@ -249,7 +247,7 @@ class CMUNetPanel(QWidget):
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
         self.study.browsing.update_change()
-        self.study_section.refresh()
+        in_study = self.study_section.refresh()
         self.finetune.set_training(self.study.learning.training)
         self.finetune_fold.setVisible(self.study.study is not None)
         state = describe(self.controller)
@@ -264,8 +262,9 @@ class CMUNetPanel(QWidget):
         self.on_opening.setVisible(not by_itself)
         for widget in (self.image, self.image_label):
             widget.setVisible(not state.in_study or len(state.images) > 1)
-        self.status.setText(state.status)
-        _embolden(self.status, state.failed)
+        accepted = in_study.saved and not (self.controller.message or state.busy)
+        self.status.setText(_ACCEPTED if accepted else state.status)
+        embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
         for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
@@ -283,13 +282,13 @@ class CMUNetPanel(QWidget):
         self.threshold_note.setVisible(bool(state.threshold_note))
         self.saved.setText(state.saved)
         self.saved.setVisible(bool(state.saved))
-        _embolden(self.saved, state.unsaved)
+        embolden(self.saved, state.unsaved)
         self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        in_study = self.study.study is not None
-        can_export = state.can_export or in_study
+        is_study = self.study.study is not None
+        can_export = state.can_export or is_study
         self.export.setEnabled(can_export and self._exporting is None)
-        self.export.setMenu(self.export_menu if state.masks > 1 or in_study else None)
-        self.export_labels.setVisible(in_study)
+        self.export.setMenu(self.export_menu if state.masks > 1 or is_study else None)
+        self.export_labels.setVisible(is_study)
         self.export_all.setVisible(state.masks > 1)
         self.export_one.setEnabled(state.can_correct)
         self.export_all.setText(f"All {state.masks} masks to a folder…")
@@ -374,7 +373,7 @@ class CMUNetPanel(QWidget):
         self.study.changed.connect(self._on_changed)
         self.study_section.actions.listen()
         # The reader outlives the panel, and is not to keep it.
-        self.study.may_close = partial(_may_close, weakref.ref(self))
+        self.study.may_close = partial(may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
@@ -382,7 +381,7 @@ class CMUNetPanel(QWidget):
             self._shown_once = True
             window = self.window()
             if window is not self:
-                window.destroyed.connect(partial(_shut, weakref.ref(self.study)))
+                window.destroyed.connect(partial(shut, weakref.ref(self.study)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
@@ -404,30 +403,3 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
-    found = panel()
-    return found is None or found._may_end_training()
-
-
-def _shut(study: weakref.ref[StudyReader]) -> None:
-    if (reader := study()) is not None:
-        reader.shut()
-
-
-def _let_go(controller: Controller, study: StudyReader) -> None:
-    # When the program ends, Qt may have deleted the controller's timers already.
-    with suppress(RuntimeError):
-        if controller.attached:  # or else the dock was closed before, and is not missed
-            study.changed.disconnect()
-            study.shut()
-        controller.detach()
-
-
-def _embolden(label: QLabel, bold: bool) -> None:
-    # By font, not by style sheet: setting one of those restyles every time.
-    font = label.font()
-    if font.bold() != bold:
-        font.setBold(bold)
-        label.setFont(font)

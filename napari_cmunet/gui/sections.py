@@ -49,6 +49,15 @@ def heading(text: str) -> QLabel:
     return label
 
 
+def embolden(label: QLabel, bold: bool) -> None:
+    """Make a label bold or plain."""
+    # By font, not by style sheet: setting one of those restyles every time.
+    font = label.font()
+    if font.bold() != bold:
+        font.setBold(bold)
+        label.setFont(font)
+
+
 def button(text: str, tip: str) -> QPushButton:
     """Make a push button."""
     made = QPushButton(text)

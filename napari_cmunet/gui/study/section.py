@@ -90,8 +90,8 @@ class StudySection(QWidget):
         if self._reader.job is not None:
             self._reader.job.cancel()
 
-    def refresh(self) -> None:
-        """Show the reader's state as it is now."""
+    def refresh(self) -> SectionState:
+        """Show the reader's state as it is now, and return it."""
         state = describe_study(self._reader)
         self.notice.show_notice(state.notice)
         self.work.show_work(bool(state.busy), state.done, state.total)
@@ -107,6 +107,7 @@ class StudySection(QWidget):
         self.page.setVisible(state.is_open)
         if state.is_open:
             self.page.show_state(state)
+        return state
 
 
 class StartPage(QWidget):
@@ -161,7 +162,7 @@ class StudyPage(QWidget):
         self.next = button(
             "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
         )
-        self.skip = button("S&kip", "Leave this image out and go on (W)")
+        self.skip = button("S&kip image", "Leave this image out and go on (W)")
         self.flag = button("F&lag", "Mark this image for a second look (U)")
         self.back = button(
             "Take &back",
@@ -262,7 +263,7 @@ class StudyPage(QWidget):
         self.skip.setChecked(state.skipped)
         self.flag.setChecked(state.flagged)
         self.flag.setText("F&lagged" if state.flagged else "F&lag")
-        self.skip.setText("S&kipped" if state.skipped else "S&kip")
+        self.skip.setText("S&kipped" if state.skipped else "S&kip image")
         self.back.setEnabled(state.can_take_back)
         self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):

@@ -80,6 +80,7 @@ def test_from_a_folder_to_the_first_label(
     assert page.progress.text() == "1 of 5 labelled"
     assert page.label.text().startswith("Accepted at")
     assert page.bar.value() == 1
+    assert panel.status.text() == "This mask is a label now. N opens the next image."
     qtbot.mouseClick(page.next, LEFT)
     ready(reader)
     panel.refresh()
