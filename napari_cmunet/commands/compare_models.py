@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.commands.finetune import Start
+    from napari_cmunet.commands.used_labels import UsedLabels
     from napari_cmunet.core.network import CMUNet
     from napari_cmunet.study.models import ModelVersion
     from napari_cmunet.study.study import Study
@@ -72,10 +73,9 @@ def left_out_scorer(
 def compare(
     study: Study,
     name: str,
+    used: UsedLabels,
     *,
-    held_out: Sequence[LabelRef],
     left_out: Scores,
-    label_hashes: Mapping[str, set[str]],
     start: ModelVersion | None,
     device: torch.device,
     write: Callable[[events.Event], None],
@@ -87,12 +87,10 @@ def compare(
     ----------
     name : str
         The new model, finished.
-    held_out : sequence of LabelRef
-        Labels of patients from whom it did not learn.
+    used : UsedLabels
+        Of its training.
     left_out : dict
         With few patients instead: what :func:`left_out_scorer` gave for each.
-    label_hashes : dict
-        By patient, the hashes of the labels of this training.
     start : ModelVersion or None
         Where the training started, if that was a model of the study.
     check : callable
@@ -111,9 +109,8 @@ def compare(
             study,
             name,
             current,
-            held_out,
+            used,
             left_out,
-            label_hashes,
             study.models.learned_patients(start) if start else set(),
             device,
             check,
@@ -133,21 +130,21 @@ def _compare(
     study: Study,
     name: str,
     current: ModelVersion,
-    held_out: Sequence[LabelRef],
+    used: UsedLabels,
     left_out: Scores,
-    label_hashes: Mapping[str, set[str]],
     start_learned: set[str],
     device: torch.device,
     check: Callable[[], None],
 ) -> events.Verdict:
     new = Predictor(load_model(study.models.store.folder(name)), device)
     old = Predictor(load_model(study.models.folder(current)), device)
-    refs = held_out or [r for r in study.labels.refs() if r.patient in left_out]
+    refs = used.held_out or [r for r in study.labels.refs() if r.patient in left_out]
     # What the new model's start has learned from, the new model has seen.
     refs = [r for r in refs if r.patient not in start_learned]
     new_scores = left_out or _scores(study, new, refs, check)
     learned = study.models.learned_patients(current)
-    recorded = _recorded(study.models.training(current.name), label_hashes)
+    hashes = used.hashes()
+    recorded = _recorded(study.models.training(current.name), hashes)
     if current.installed:
         recorded = {}
     old_scores = recorded | _scores(
@@ -174,7 +171,7 @@ def _compare(
         pairs,
         sentinels,
         left_out=bool(left_out),
-        why_none=_why_none(pairs, label_hashes, start_learned),
+        why_none=_why_none(pairs, hashes, start_learned),
     )
 
 

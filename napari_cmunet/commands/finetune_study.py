@@ -7,7 +7,6 @@ open meanwhile; labels accepted during the training are for the next one.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -17,29 +16,23 @@ from napari_cmunet.commands.attached import Orders, give_way
 from napari_cmunet.commands.compare_models import compare, left_out_scorer
 from napari_cmunet.commands.failures import told_as_event
 from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
+from napari_cmunet.commands.used_labels import FEW_FOR_A_SPLIT, UsedLabels
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
-from napari_cmunet.core.comparison import ENOUGH_PATIENTS
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import save_model
-from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
+from napari_cmunet.errors import CMUNetError
 from napari_cmunet.study.models import ModelVersion
-from napari_cmunet.study.split import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.study.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_cmunet.core.finetune import FinetuneResult
-    from napari_cmunet.study.training_labels import LabelRef, StudyLabel
 
 CURRENT = "current"
 """As the start: the model that the study uses."""
-
-FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
-"""With fewer patients, too few of them validate for a comparison of two models."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,8 @@ def run(job: StudyJob) -> int:
             training.width,
             training.grid,
         )
-        reader = _Reader(study, write, should_stop)
-        labels, validation = reader.both(training.validate)
+        used = UsedLabels(study, write, should_stop)
+        labels, validation = used.both(training.validate)
         device = choose_device(training.device)
         result = train(
             training,
@@ -111,7 +104,7 @@ def run(job: StudyJob) -> int:
             write,
             should_stop,
             few=FEW_FOR_A_SPLIT,
-            score=left_out_scorer(study, reader.refs, start, device),
+            score=left_out_scorer(study, used.refs, start, device),
         )
         if result is None:
             print("napari-cmunet: stopped before there was a model.", file=sys.stderr)
@@ -122,7 +115,7 @@ def run(job: StudyJob) -> int:
             training,
             start,
             start_version,
-            reader,
+            used,
             result,
             time.monotonic() - began,
         )
@@ -132,9 +125,8 @@ def run(job: StudyJob) -> int:
                 compare(
                     study,
                     folder.name,
-                    held_out=reader.held_out,
+                    used,
                     left_out=result.left_out,
-                    label_hashes=reader.hashes(),
                     start=start_version,
                     device=device,
                     write=write,
@@ -147,7 +139,7 @@ def run(job: StudyJob) -> int:
     if not job.attached:
         with contextlib.suppress(CMUNetError), Study.open(job.study):
             pass
-    return 1 if reader.problems else 0
+    return 1 if used.problems else 0
 
 
 def _with_settings(training: FinetuneJob, study: Study) -> FinetuneJob:
@@ -169,88 +161,13 @@ def _start_version(study: Study, name: str) -> ModelVersion | None:
     return ModelVersion(name) if name in study.models.names() else None
 
 
-class _Reader:
-    """Reads a study's labels and keeps count of what was used."""
-
-    def __init__(
-        self,
-        study: Study,
-        write: Callable[[events.Event], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self._study, self._write, self._should_stop = study, write, should_stop
-        self.used: list[dict[str, object]] = []
-        self.refs: list[LabelRef] = []  # of those, in the same order
-        self.held_out: list[LabelRef] = []
-        self.problems = 0
-
-    @property
-    def patients(self) -> set[str]:
-        """Of all labels that were used."""
-        return {ref.patient for ref in self.refs}
-
-    @property
-    def learned_patients(self) -> set[str]:
-        """Those from whom the model learned."""
-        return self.patients - {ref.patient for ref in self.held_out}
-
-    def hashes(self) -> dict[str, set[str]]:
-        """By patient, the hashes of the labels that were used."""
-        found: dict[str, set[str]] = {}
-        for ref, label in zip(self.refs, self.used, strict=True):
-            found.setdefault(ref.patient, set()).add(str(label["sha256"]))
-        return found
-
-    def both(
-        self, validate: bool
-    ) -> tuple[Iterator[StudyLabel], list[StudyLabel] | Iterator[StudyLabel]]:
-        """Labels to learn from, and of other patients to validate on, if enough."""
-        refs = self._study.labels.refs()
-        if not refs:
-            raise TrainingError(
-                "The study has no accepted label yet. Accept some masks first."
-            )
-        if not validate or len({r.patient for r in refs}) < FEW_FOR_A_SPLIT:
-            return self._some(refs), []
-        held_out = self._held_out([r for r in refs if r.side == VALIDATION])
-        first = next(held_out, None)
-        validation = itertools.chain([first], held_out) if first else []
-        return self._some([r for r in refs if r.side == TRAIN]), validation
-
-    def _held_out(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
-        for label in self._read(refs):
-            self.held_out.append(label.ref)
-            yield label
-
-    def _some(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
-        before = len(self.used)
-        yield from self._read(refs)
-        if len(self.used) == before:
-            raise TrainingError(
-                "None of the study's labels could be used. If its images were moved, "
-                "open the study in the window, or give their folder with --images."
-            )
-
-    def _read(self, refs: list[LabelRef]) -> Iterator[StudyLabel]:
-        for label in self._study.labels.read(refs, self._problem):
-            if self._should_stop():
-                raise Cancelled("Stopped before there was a model.")
-            self.used.append(label.to_json())
-            self.refs.append(label.ref)
-            yield label
-
-    def _problem(self, text: str) -> None:
-        self.problems += 1
-        self._write(events.Note(text))
-
-
 def _save(
     study: Study,
     name: str,
     training: FinetuneJob,
     start: Start,
     start_version: ModelVersion | None,
-    reader: _Reader,
+    used: UsedLabels,
     result: FinetuneResult,
     seconds: float,
 ) -> Path:
@@ -258,8 +175,8 @@ def _save(
     before: set[str] = set()
     if start_version is not None:
         before = study.models.learned_patients(start_version)
-    hashes = reader.hashes()
-    card = replace(card_of(training, start, len(reader.used), result), name=name)
+    hashes = used.hashes()
+    card = replace(card_of(training, start, len(used.records), result), name=name)
     with study.models.new_folder() as new:
         save_model(new.folder, result.weights, card)
         new.note_training(
@@ -269,8 +186,8 @@ def _save(
                 "start_sha256": card.parent_sha256,
                 "seed": training.config.seed,
                 "figures": {
-                    "labels": len(reader.used),
-                    "patients": len(reader.patients),
+                    "labels": len(used.records),
+                    "patients": len(used.patients),
                     "dice": result.dice,
                     "cldice": result.cldice,
                     "best_step": result.best_step,
@@ -278,8 +195,8 @@ def _save(
                     "reason": result.reason,
                     "seconds": round(seconds, 1),
                 },
-                "labels": reader.used,
-                "learned_patients": sorted(before | reader.learned_patients),
+                "labels": used.records,
+                "learned_patients": sorted(before | used.learned_patients),
                 "left_out": {
                     patient: {
                         "dice": dice,

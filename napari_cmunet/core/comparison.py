@@ -36,8 +36,12 @@ TOLERATED_LOSS = 0.01
 
 SENTINEL_SEEDS = (2, 3, 5, 7, 11, 13)
 SENTINEL_SIZE = 256
-COLLAPSE = 0.5
-"""A model is refused that keeps less than this share of the Dice on sentinels."""
+COLLAPSE = 0.25
+"""A model is refused that keeps less than this share of the Dice on sentinels.
+
+Learning from a hospital's own labels costs some of it and is no fault: 20 steps on 14
+real labels kept 59 %. A training that had destroyed its start kept 5 %.
+"""
 
 
 @dataclass(frozen=True)

@@ -188,9 +188,10 @@ def left_out_steps(
                 if not curve.get(event.step):
                     curve[event.step] = {f"fold {number}": (event.dice, event.cldice)}
             elif isinstance(event, Step):
-                # The trainings to come, this one's length each, are awaited too.
+                # The other folds and the final training are awaited too.
                 each = event.seconds + event.seconds_left
-                to_come = (len(folds) + 1 - number) * each
+                final = len(folds) if config.minutes else 1
+                to_come = (len(folds) - number + final) * each
                 yield replace(event, seconds_left=event.seconds_left + to_come)
             elif isinstance(event, Note):
                 yield event

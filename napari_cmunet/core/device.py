@@ -18,6 +18,7 @@ _NO_MEMORY = (
     "not enough memory",
     "_status_alloc_failed",
     "could not create a memory object",
+    "could not create a primitive",  # oneDNN, for want of memory for its code
 )
 
 

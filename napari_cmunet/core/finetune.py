@@ -283,8 +283,8 @@ def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
     if not math.isfinite(mean):
         raise NotANumberError(
             f"The loss became {mean} at step {step}: the learning rate is too high for "
-            "these labels, or a frame holds extreme values. Nothing was replaced; try "
-            "again with a lower learning rate."
+            "these labels, or a frame holds extreme values. Try again with a lower "
+            "learning rate."
         )
     return mean
 
@@ -369,6 +369,6 @@ def _explain(exc: BaseException, device: torch.device) -> str:
             "other programs or choose the CPU."
         )
     return (
-        f"Training failed on {device.type}: {text}. The labels are safe; start it "
-        "again, on the CPU if it fails again."
+        f"Training failed on {device.type}: {text}. Start it again, on the CPU if it "
+        "fails again."
     )

@@ -260,7 +260,8 @@ class CMUNetPanel(QWidget):
         # In a study images come by themselves, each pre-segmented: less is needed.
         again = state.segment_text.endswith("again")
         self.segment.setVisible(state.show_segment and not (state.in_study and again))
-        self.on_opening.setVisible(not state.in_study)
+        by_itself = state.in_study and self.controller.pre_segment
+        self.on_opening.setVisible(not by_itself)
         for widget in (self.image, self.image_label):
             widget.setVisible(not state.in_study or len(state.images) > 1)
         self.status.setText(state.status)

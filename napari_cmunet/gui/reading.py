@@ -152,31 +152,31 @@ class Reading:
             found[frame] = self.found(frame)
         return self._as_layer_data(found)
 
-    def blank(self) -> np.ndarray:
-        """A mask without artery, of the image layer's shape."""
-        return self._as_layer_data(np.zeros(self.shape, np.uint8))
-
     def found(self, frame: int) -> np.ndarray:
         """What the model has found, at its own threshold, whatever the slider says."""
         return mask_at(self.probability[frame], self.sources[frame].threshold)
 
     def new_mask_layer(self) -> Labels:
         """Make a fresh mask, cut from whatever has been predicted."""
-        self.start_mask(make_mask_layer(self.image, self.blank()))
+        self.start_mask(make_mask_layer(self.image, self.fresh_mask()))
         return self.mask
 
+    def fresh_mask(self) -> np.ndarray:
+        """The mask to begin with, of the image layer's shape: own or predicted."""
+        self._set_thresholds()
+        pixels = np.zeros(self.shape, np.uint8)
+        for frame in self.sources:
+            pixels[frame] = self.cut(frame)
+        for frame, own in self.own.items():
+            pixels[frame] = own
+        return self._as_layer_data(pixels)
+
     def start_mask(self, mask: Labels) -> None:
-        """Take a blank layer for the mask, and cut it from what has been predicted."""
+        """Take a layer with a fresh mask, and follow what is done to it."""
         self.mask = mask
         self.mask_was_deleted = False
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.steps = ThresholdSteps(self)
-        self._set_thresholds()
-        for frame in self.sources:
-            self.mask_frame(frame)[...] = self.cut(frame)
-        for frame, pixels in self.own.items():
-            self.mask_frame(frame)[...] = pixels
-        self.mask.refresh()
         self._listen(mask)
 
     def _listen(self, mask: Labels) -> None:

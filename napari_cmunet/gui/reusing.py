@@ -52,7 +52,7 @@ def reuse_layers(former: Reading, reading: Reading) -> None:
     reading.prediction = prediction
     reading.show_prediction = shown
     tool = mask.mode
-    mask.data = reading.blank()
+    mask.data = reading.fresh_mask()
     mask.name = f"{image.name} mask"
     _forget_history(mask)
     mask.mode = tool

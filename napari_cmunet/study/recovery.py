@@ -74,6 +74,8 @@ def _apply(state: Replayed, entry: Entry) -> None:
                 state.sides.setdefault(patient, side)
     elif entry.what == "trained":
         state.trained.add(str(details.get("model")))
+    elif entry.what == "discarded":
+        state.trained.discard(str(details.get("model")))
     else:
         with contextlib.suppress(StudyError):
             _apply_to_history(state, entry.what, details)

@@ -199,6 +199,7 @@ class StudyModels:
                 raise StudyError(f"The model '{name}' was in use and stays.")
             self.store.remove(name)
             if name in self._noted:
+                self._noted.discard(name)
                 self._session.journal.append("discarded", model=name)
 
     def describe(self) -> list[tuple[ModelVersion, ModelCard | None]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from study_making import events, mask_of, reopened
@@ -245,3 +246,61 @@ def test_labels_that_a_model_has_not_seen(study, make_model):
     assert len(study.labels_not_learned("unknown")) == 2
     study.labels.accept(ids[0], 0, mask_of(2))
     assert len(study.labels_not_learned("tuned-001")) == 2
+
+
+def test_any_version_can_be_chosen(study, make_model):
+    for name in ("a", "b", "c"):
+        make_model(study, name, name.encode())
+    study.models.promote("a")
+    study.models.promote("b")
+    first, a, b = study.models.history.versions
+    study.models.choose(first)
+    assert study.models.current == first
+    assert study.models.history.versions == (first, a, b)  # nothing is lost ahead
+    study.models.choose(b)
+    assert study.models.current == b
+    study.models.choose(study.models.store.version("c"))  # never in use so far
+    assert study.models.current.name == "c"
+    assert events(study)[-4:] == [
+        "rolled_back",
+        "rolled_forward",
+        "rolled_forward",
+        "promoted",
+    ]
+    again = reopened(study)
+    assert again.models.current.name == "c"
+    again.close()
+
+
+def test_a_model_is_discarded_unless_it_was_in_use(study, make_model):
+    make_model(study, "a")
+    study.models.register("a")
+    study.models.discard("a")
+    assert study.models.names() == []
+    make_model(study, "a", b"other weights")  # the name is free again
+    study.models.register("a")
+    assert events(study)[-3:] == ["trained", "discarded", "trained"]
+    study.models.promote("a")
+    with pytest.raises(StudyError, match="was in use"):
+        study.models.discard("a")
+    count = len(events(study))
+    again = reopened(study)
+    assert len(events(again)) == count
+    again.close()
+
+
+def test_whom_a_model_learned_from(study, make_model):
+    assert study.models.learned_patients(study.models.current) == set()  # installed
+    with study.models.new_folder() as new:
+        for path in make_model(study, "model").iterdir():
+            shutil.copy(path, new.folder)
+        labels = [{"patient": "x"}, {"patient": "y"}]
+        new.note_training({"labels": labels, "learned_patients": ["x"]})
+        new.finish("noted")
+    assert study.models.learned_patients(ModelVersion("noted")) == {"x"}
+    with study.models.new_folder() as new:
+        for path in study.models.store.folder("model").iterdir():
+            shutil.copy(path, new.folder)
+        new.note_training({"labels": labels})  # as an older program did
+        new.finish("old")
+    assert study.models.learned_patients(ModelVersion("old")) == {"x", "y"}

@@ -1,6 +1,6 @@
 """How likely a stretch is artery, and so how much is to be gained by looking at it.
 
-A logistic model over the numbers of :mod:`.segments`, fitted on 316 frames that the
+A logistic model over the numbers of :mod:`.segments`, fitted on 106 frames that the
 bundled model never saw (``python scripts/fit_doubt.py``) and checked on other patients
 (docs/vessel_tools.md). Another model's probabilities are read the same way.
 """
@@ -16,21 +16,12 @@ if TYPE_CHECKING:
 
 # Constant, then one weight for each of segments.FEATURES.
 IN_MASK = (
-    -7.444,
-    -2.198,
-    4.079,
-    0.247,
-    -0.281,
-    0.197,
-    0.183,
-    0.318,
-    7.885,
-    0.358,
-    0.62,
+    *(8.617, -13.529, -8.17, -0.074, -0.119, 0.213, -0.342),
+    *(0.279, 5.79, 0.41, 0.584, 1.427, 0.768),
 )
 MISSING = (
-    *(-2.851, 9.459, 4.216, -0.548, 1.266, 0.126),
-    *(-0.538, -1.376, 14.408, 0.078, 0.441),
+    *(3.015, -19.316, 6.291, -1.078, 1.288, 0.191, -0.532),
+    *(-1.072, 12.634, 0.643, 0.475, 1.394, 0.264),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,29 +31,42 @@ class Scene:
     evidence : Evidence
     tree : VesselTree
         Of the mask.
-    gaps : list of Gap
-    proposals : list of Segment
-        Missing branches, the likeliest first.
-    doubtful : list of Segment
-        Branches of the mask and proposals, the most to be gained first.
+    background : bool array (Y, X), optional
+        What a reader has called no artery.
     """
 
     evidence: Evidence
     tree: VesselTree
-    gaps: list[Gap]
-    proposals: list[Segment]
-    doubtful: list[Segment]
+    background: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
         """The mask that this was made from, bool (Y, X)."""
         return self.tree.mask
 
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Where vessels seem to be interrupted."""
+        return find_gaps(self.tree)
+
+    @cached_property
+    def proposals(self) -> list[Segment]:
+        """Missing branches, the likeliest first."""
+        found = missing_segments(self.evidence, self.mask, self.background)
+        likely = [s for s in found if likely_artery(s) >= LIKELY_ENOUGH]
+        return sorted(likely, key=likely_artery, reverse=True)
+
+    @cached_property
+    def doubtful(self) -> list[Segment]:
+        """Branches of the mask and proposals, the most to be gained first."""
+        every = segments_of_mask(self.evidence, self.tree) + self.proposals
+        return sorted(every, key=doubt, reverse=True)
+
 
 def look(
     evidence: Evidence, mask: np.ndarray, background: np.ndarray | None = None
 ) -> Scene:
-    """Prepare the tools for a mask; about a tenth of a second at 512 x 512.
+    """Prepare every tool for a mask; about two tenths of a second at 512 x 512.
 
     Parameters
     ----------
@@ -62,14 +76,10 @@ def look(
     background : bool array (Y, X), optional
         What a reader has called no artery.
     """
-    tree = grow_tree(np.array(mask) > 0)
-    tree.numbers  # noqa: B018, computed here and kept
-    proposals = [
-        segment
-        for segment in missing_segments(evidence, tree.mask, background)
-        if likely_artery(segment) >= LIKELY_ENOUGH
-    ]
-    proposals.sort(key=likely_artery, reverse=True)
-    doubtful = segments_of_mask(evidence, tree) + proposals
-    doubtful.sort(key=doubt, reverse=True)
-    return Scene(evidence, tree, find_gaps(tree), proposals, doubtful)
+    scene = Scene(evidence, grow_tree(np.array(mask) > 0), background)
+    # Computed here, so that no hover has to wait for it.
+    for name in ("numbers", "components"):
+        getattr(scene.tree, name)
+    for name in ("gaps", "doubtful"):
+        getattr(scene, name)
+    return scene

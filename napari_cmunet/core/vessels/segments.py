@@ -37,6 +37,8 @@ FEATURES = (
     "contrast",
     "straightness",
     "border",
+    "log-odds",
+    "least log-odds",
 )
 
 
@@ -130,13 +132,14 @@ def _numbers(evidence, points, radius, connection) -> np.ndarray:
     at = tuple(points.T)
     sure = evidence.probability[at].astype(float) / 255
     ridge = evidence.ridge[tuple((points // step).T)].astype(float)
+    least = gaussian_filter1d(sure, 2.0, mode="nearest").min()
     shape = np.array(evidence.shape)
     border = np.minimum(points, shape - 1 - points).min() / step
     chord = np.hypot(*(points[-1] - points[0]))
     return np.array(
         [
             sure.mean(),
-            gaussian_filter1d(sure, 2.0, mode="nearest").min(),
+            least,
             ridge.mean(),
             gaussian_filter1d(ridge, 2.0, mode="nearest").min(),
             np.log(length(points) / step + 1),
@@ -145,8 +148,15 @@ def _numbers(evidence, points, radius, connection) -> np.ndarray:
             _contrast(evidence, points, radius),
             chord / max(length(points), 1.0),
             np.log(border + 1),
+            _log_odds(sure.mean()),
+            _log_odds(least),
         ]
     )
+
+
+def _log_odds(chance: float) -> float:
+    # A probability comes in steps of 1/255: neither 0 nor 1 is meant.
+    return float(np.log((chance + 0.01) / (1.01 - chance)))
 
 
 def _contrast(evidence, points, radius) -> float:

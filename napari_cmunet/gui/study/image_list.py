@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SIDE = 16
-_ROWS = 6
+_ROWS = 4
 _WORDS = {"labelled": "Has a label", "skipped": "Skipped", "unseen": "No label yet"}
 
 

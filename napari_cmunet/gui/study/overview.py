@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -55,7 +56,12 @@ def look(study: Study) -> Overview:
     """Take stock of a study. For the writer's thread."""
     records = list(study.images)
     ids = tuple(record.id for record in records)
-    names = {r.id: PurePosixPath(r.path).stem or r.id for r in records}
+    paths = {r.id: PurePosixPath(r.path or r.id) for r in records}
+    stems = Counter(path.stem for path in paths.values())
+    names = {
+        image: path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))
+        for image, path in paths.items()
+    }
     statuses = {image: study.status(image) for image in ids}
     return Overview(ids, names, statuses, study.progress())
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BOX, LASSO = "add_rectangle", "add_polygon_lasso"
 _COLOUR = "#ffe14d"
+_SMALLEST = 8
+"""Pixels: what is smaller than this in every direction was a click, not a box."""
 _AROUND_STROKES = 4
 """Pixels around a stroke that its painter has looked at, too."""
 
@@ -82,6 +84,9 @@ class ReviewedArea:
 
     def _on_data(self, event) -> None:
         if str(getattr(event.action, "value", event.action)) == "added":
+            if len(self.layer.data) and np.ptp(self._last(), axis=0).max() < _SMALLEST:
+                self._take_last_away()
+                return
             # Drawn: the brush is back in hand.
             mask = self._opened.reading.mask
             if mask in self._layers:
@@ -89,16 +94,23 @@ class ReviewedArea:
                 self._layers.selection.active = mask
         self.changed.emit()
 
+    def _last(self) -> np.ndarray:
+        return self.layer.data[-1][:, -2:]
+
+    def _take_last_away(self) -> None:
+        """A click is no box: the tool stays in hand."""
+        tool = self.layer.mode
+        self.layer.selected_data = {len(self.layer.data) - 1}
+        self.layer.remove_selected()
+        self.layer.mode = tool
+
     def clear(self, frame: int) -> None:
         """Let the whole frame count again."""
         self._before.pop(frame, None)
         if self.layer is not None:
-            kept = [n for n, at in enumerate(self._frames()) if at != frame]
-            data, kinds = self.layer.data, self.layer.shape_type
-            self.layer.data = []
-            if kept:
-                left = [data[n] for n in kept]
-                self.layer.add(left, shape_type=[kinds[n] for n in kept])
+            gone = {n for n, at in enumerate(self._frames()) if at == frame}
+            self.layer.selected_data = gone
+            self.layer.remove_selected()
         self.changed.emit()
 
     def remove(self) -> None:

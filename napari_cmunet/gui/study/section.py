@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import (
     QFrame,
-    QLineEdit,
     QMenu,
     QProgressBar,
     QWidget,
@@ -24,6 +24,7 @@ from napari_cmunet.gui.sections import (
     text_label,
 )
 from napari_cmunet.gui.study.actions import StudyActions
+from napari_cmunet.gui.study.comment_line import CommentLine
 from napari_cmunet.gui.study.image_list import ImageList
 from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.study.section_state import SectionState, describe_study
@@ -183,9 +184,7 @@ class StudyPage(QWidget):
             "Take over the new",
             "Replace your mask of this frame by the new prediction. Can be undone.",
         )
-        self.comment = QLineEdit()
-        self.comment.setPlaceholderText("Comment on this image")
-        self.comment.setToolTip("A note on this image; it stays in the study. Return")
+        self.comment = CommentLine()
         self.list = ImageList()
         self.images = Fold("Images of the study", column(self.list, self.comment))
         self.changes = QWidget()
@@ -224,7 +223,6 @@ class StudyPage(QWidget):
         self.take_over.clicked.connect(reader.browsing.take_over_prediction)
         self.list.chosen.connect(reader.browsing.go)
         self.comment.editingFinished.connect(self._on_comment)
-        self.comment.returnPressed.connect(self.comment.clearFocus)
 
     def _on_accept(self) -> None:
         self._reader.accepting.accept()
@@ -250,9 +248,11 @@ class StudyPage(QWidget):
         self.accept.setText(f"{state.accept_text}   [K]")
         self.accept.setEnabled(state.can_accept)
         self.label.setText(state.label)
-        # Room for two lines, so that the buttons below stay where they are.
-        self.label.setMinimumHeight(2 * self.label.fontMetrics().lineSpacing())
         font = self.label.font()
+        font.setBold(True)
+        # Room for two lines, so that the buttons below stay where they are.
+        lines = QFontMetrics(font).boundingRect(0, 0, 400, 400, 0, "A\nA").height()
+        self.label.setMinimumHeight(lines + 2)
         font.setBold(state.saved)
         self.label.setFont(font)
         for widget in (self.previous, self.next):
@@ -272,8 +272,7 @@ class StudyPage(QWidget):
         self.changes.setVisible(bool(state.change))
         self.take_over.setVisible(state.has_changed)
         if other or not self.comment.isModified():
-            if self.comment.text() != state.comment:
-                self.comment.setText(state.comment)
+            self.comment.show_comment(state.comment)
         self.list.show_images(self._reader.overview, state.image)
 
 

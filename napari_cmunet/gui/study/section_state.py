@@ -158,7 +158,9 @@ def _draft(reader: StudyReader, frame: int) -> str:
 def _share(reviewed) -> str:
     if reviewed is None:
         return ""
-    return f", {max(1, round(100 * float(reviewed.mean())))} % of the frame reviewed"
+    share = 100 * float(reviewed.mean())
+    text = f"{share:.0f}" if share >= 1 else "less than 1"
+    return f", {text} % of the frame reviewed"
 
 
 def _change(difference: Difference | None) -> dict:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import ComboBox, Container
+from magicgui.widgets import ComboBox
 from psygnal import Signal
+from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_cmunet.core.models import START_MODEL
-from napari_cmunet.gui.sections import keep_narrow
+from napari_cmunet.gui.sections import keep_narrow, labelled
 
 if TYPE_CHECKING:
     from napari_cmunet.study.settings import Settings
@@ -50,10 +51,15 @@ class TrainingOptions:
             choices=_EVERY,
             tooltip="Whether trainings start by themselves as labels are accepted",
         )
-        self.form = Container(widgets=[self.start, self.minutes, self.every])
-        self.form.margins = (0, 0, 0, 0)
-        for widget in (self.start, self.minutes, self.every):
-            keep_narrow(widget.native, widget.tooltip)
+        self.form = QWidget()
+        layout = QGridLayout(self.form)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(4)
+        layout.setColumnStretch(1, 1)
+        for line, box in enumerate((self.start, self.minutes, self.every)):
+            keep_narrow(box.native, box.tooltip)
+            layout.addWidget(labelled(box.label, box.native), line, 0)
+            layout.addWidget(box.native, line, 1)
         self.start.changed.connect(lambda value: self.chosen.emit("start", value))
         self.minutes.changed.connect(lambda value: self.chosen.emit("minutes", value))
         self.every.changed.connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
@@ -68,7 +69,7 @@ class FinetuneSection(QWidget):
             self.labels,
             self.start,
             row(self.stop, self.cancel, stretch=0),
-            self.options.form.native,
+            self.options.form,
             self.plot,
             self.status,
             row(self.use, self.keep, stretch=0),
@@ -131,7 +132,8 @@ class FinetuneSection(QWidget):
     # -- showing --------------------------------------------------------------
 
     def _on_changed(self) -> None:
-        if not self._soon.isActive():
+        # A window that closes deletes its docks; the training may tell more yet.
+        if isalive(self) and not self._soon.isActive():
             self._soon.start(0)
 
     def refresh(self) -> None:
@@ -157,7 +159,7 @@ class FinetuneSection(QWidget):
         self.stop.setEnabled(shown.can_stop)
         self.stop.setToolTip(shown.stop_tip)
         self.cancel.setEnabled(shown.can_cancel)
-        self.options.form.native.setEnabled(not shown.running)
+        self.options.form.setEnabled(not shown.running)
         self.options.show(state.settings)
         self.status.setText(shown.status)
         self.status.setVisible(bool(shown.status))

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.core.events import BETTER, NOT_BETTER
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.training.process import CANCELLED, follow
+from napari_cmunet.gui.training.outcome import CANCELLED
+from napari_cmunet.gui.training.process import follow
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from napari_cmunet.core.events import Event, Verdict
-    from napari_cmunet.gui.training.process import Outcome, TrainerProcess
+    from napari_cmunet.gui.training.outcome import Outcome
+    from napari_cmunet.gui.training.process import TrainerProcess
     from napari_cmunet.study.study import Study
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"

@@ -16,90 +16,26 @@ from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.training.process import (
-    CANCELLED,
-    SAFE,
-    Outcome,
-    TrainerProcess,
-    TrainingOrder,
-)
+from napari_cmunet.gui.training.outcome import CANCELLED, SAFE, Outcome
+from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder
 from napari_cmunet.gui.training.progress import Progress, after
 from napari_cmunet.gui.training.settling import (
     PROMOTED,
     REFUSED,
-    UNDECIDED,
     Settled,
     figures,
     train,
 )
+from napari_cmunet.gui.training.state import TrainingState
 from napari_cmunet.study.models import ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cmunet.core.events import Event
-    from napari_cmunet.study.settings import Settings
     from napari_cmunet.study.study import Study
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Everything that a view shows of a study's fine-tuning.
-
-    Parameters
-    ----------
-    settings : Settings
-    labels, patients : int
-        That the study has now.
-    new_labels : int
-        Accepted or changed since the training at work began; while none is, labels
-        that the newest model has not seen.
-    progress : Progress or None
-        None while nothing is trained.
-    stopping, cancelling : bool
-        What the trainer was asked to do.
-    settled : Settled or None
-        How the last training of this window ended.
-    current : ModelVersion
-        The model in use.
-    can_go_back, can_go_forward : bool
-    versions : tuple of ModelVersion
-        Those that can be chosen: of the history, and the study's others.
-    busy : bool
-        Another model is being put to use.
-    problem : str
-        Why something could not be done.
-    """
-
-    settings: Settings
-    labels: int
-    patients: int
-    new_labels: int
-    current: ModelVersion
-    progress: Progress | None = None
-    stopping: bool = False
-    cancelling: bool = False
-    settled: Settled | None = None
-    can_go_back: bool = False
-    can_go_forward: bool = False
-    versions: tuple[ModelVersion, ...] = ()
-    busy: bool = False
-    problem: str = ""
-
-    @property
-    def running(self) -> bool:
-        """Whether a training runs."""
-        return self.progress is not None
-
-    @property
-    def undecided(self) -> str:
-        """The new model that the reader is to decide about; empty if there is none."""
-        settled = self.settled
-        if settled is None or settled.decision != UNDECIDED or self.running:
-            return ""
-        return settled.outcome.model
 
 
 @dataclass

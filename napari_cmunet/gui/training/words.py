@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.gui.training.process import CANCELLED, STOPPED
+from napari_cmunet.gui.training.outcome import CANCELLED, STOPPED
 from napari_cmunet.gui.training.progress import (
     COMPARING,
     LEARNING,
@@ -16,7 +16,7 @@ from napari_cmunet.gui.training.settling import PROMOTED, REFUSED
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.training.progress import Progress
-    from napari_cmunet.gui.training.training import TrainingState
+    from napari_cmunet.gui.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ def _ended(state: TrainingState) -> tuple[str, bool]:
         return outcome.text, outcome.failed
     name = outcome.model
     head = f"Stopped; {name} was kept. " if outcome.kind == STOPPED else ""
-    if settled.decision == PROMOTED:
+    if settled.decision == PROMOTED and state.current.name == name:
         return f"{head}{name} is now in use. {outcome.text}", False
+    if settled.decision == PROMOTED:
+        return f"{state.current.name} is in use again. {name}: {outcome.text}", False
     if settled.decision == REFUSED:
         return f"{head}{name} was refused and is kept. {outcome.text}", False
     return f"{head}{name} is ready, you decide. {outcome.text}", False

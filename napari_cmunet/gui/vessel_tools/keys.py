@@ -25,6 +25,7 @@ _LISTED = (
     (TOOL_KEYS[Tool.BRIDGE], "bridge a gap"),
     (TOOL_KEYS[Tool.WIDTH], "fit the width to the image"),
     (TOOL_KEYS[Tool.NOT_ARTERY], "not an artery: remove the run"),
+    (TOOL_KEYS[Tool.TIDY], "tidy: remove all that is unlikely"),
     (NEXT_PLACE, "right: on to the next doubtful place"),
     (SKIP_PLACE, "skip this place"),
 )
@@ -41,6 +42,7 @@ class VesselKeys:
     def __init__(self, viewer: ViewerModel, tools: VesselTools, tour: Tour) -> None:
         self._bound: dict[str, Callable] = {}
         acts = {key: partial(tools.toggle, tool) for tool, key in TOOL_KEYS.items()}
+        acts[TOOL_KEYS[Tool.TIDY]] = tools.tidy
         acts |= {NEXT_PLACE: tour.right, SKIP_PLACE: tour.skip}
         for key, act in acts.items():
             self._bind(viewer, key, act)

@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from napari_cmunet.core.vessels.tools import Tool
-from napari_cmunet.gui.sections import button, text_label
+from napari_cmunet.gui.sections import button, column, text_label
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
@@ -21,45 +21,51 @@ TOOL_KEYS = {
     Tool.BRIDGE: "J",
     Tool.WIDTH: "I",
     Tool.NOT_ARTERY: "Shift+S",
+    Tool.TIDY: "Y",
 }
-"""Draw, Add, Subtract, Join, fit to the Image."""
+"""Draw, Add, Join, fit to the Image, Subtract, tidY."""
 
 _BUTTONS = (
-    (Tool.TRACE, "Trace", "Two clicks add the vessel between them, as wide as it is"),
-    (Tool.ACCEPT, "Add branch", "Add a branch that the model was not sure of (yellow)"),
-    (Tool.REMOVE, "Remove", "Remove a branch, up to its bifurcation"),
-    (Tool.BRIDGE, "Bridge", "Close a gap between two ends of the mask"),
-    (Tool.WIDTH, "Fit width", "Grow or shrink a branch to the edges in the image"),
     (
-        Tool.NOT_ARTERY,
-        "Not artery",
-        "Remove a catheter, wire or rib whole; remembered as reviewed background",
+        (Tool.TRACE, "Trace", "Two clicks add the vessel between them, with its width"),
+        (Tool.ACCEPT, "Add", "Add a branch that the model was not sure of (yellow)"),
+        (Tool.BRIDGE, "Bridge", "Close a gap between two ends of the mask"),
+        (Tool.WIDTH, "Width", "Grow or shrink a branch to the edges in the image"),
+    ),
+    (
+        (Tool.REMOVE, "Remove", "Remove a branch, up to its bifurcation"),
+        (
+            Tool.NOT_ARTERY,
+            "Not artery",
+            "Remove a catheter, wire or rib whole; remembered as reviewed background",
+        ),
+        (Tool.TIDY, "Tidy", "Remove everything unlikely in this frame, at once"),
     ),
 )
 
 
 class VesselToolRow(QWidget):
-    """Six buttons, of which one may be down, and the hint."""
+    """A button for each tool, of which one may be down, and the hint."""
 
     picked = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
         self.buttons: dict[Tool, QPushButton] = {}
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        for index, (tool, text, tip) in enumerate(_BUTTONS):
-            made = button(text, f"{tip} ({TOOL_KEYS[tool]})")
-            made.setCheckable(True)
-            # Equal shares of the row, however narrow the dock.
-            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            made.clicked.connect(partial(self._on_clicked, tool))
-            layout.addWidget(made, index // 3, index % 3)
-            self.buttons[tool] = made
+        for line in _BUTTONS:
+            for tool, text, tip in line:
+                made = button(text, f"{tip} ({TOOL_KEYS[tool]})")
+                made.setCheckable(tool is not Tool.TIDY)
+                # Equal shares of the row, however narrow the dock.
+                made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+                made.clicked.connect(partial(self._on_clicked, tool))
+                self.buttons[tool] = made
         self.hint = text_label()
         self.hint.setMinimumHeight(2 * self.hint.fontMetrics().lineSpacing())
-        layout.addWidget(self.hint, 2, 0, 1, 3)
+        rows = [[self.buttons[tool] for tool, _, _ in line] for line in _BUTTONS]
+        layout = column(*(_equal(*line) for line in rows), self.hint, spacing=2)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
 
     def show_tool(self, tool: Tool | None, hint: str) -> None:
         """Show the tool in hand and its hint."""
@@ -69,3 +75,11 @@ class VesselToolRow(QWidget):
 
     def _on_clicked(self, tool: Tool) -> None:
         self.picked.emit(tool)
+
+
+def _equal(*buttons: QPushButton) -> QHBoxLayout:
+    layout = QHBoxLayout()
+    layout.setSpacing(2)
+    for each in buttons:
+        layout.addWidget(each, 1)
+    return layout

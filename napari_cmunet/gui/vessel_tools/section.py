@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
+from napari_cmunet.core.vessels.tools import Tool
 from napari_cmunet.gui.sections import button, column, row, text_label
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE, VesselKeys
 from napari_cmunet.gui.vessel_tools.row import VesselToolRow
@@ -41,7 +42,7 @@ class VesselSection(QWidget):
         )
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
-        self.row.picked.connect(self.tools.toggle)
+        self.row.picked.connect(self._on_picked)
         self.next.clicked.connect(self.tour.right)
         self.skip.clicked.connect(self.tour.skip)
         self.wake_up()
@@ -68,6 +69,10 @@ class VesselSection(QWidget):
             self.tour.changed.disconnect(self.refresh)
         self.tour.end()
         self.tools.shut_down()
+
+    def _on_picked(self, tool: Tool) -> None:
+        self.tools.tidy() if tool is Tool.TIDY else self.tools.toggle(tool)
+        self.refresh()
 
     def _on_changed(self) -> None:
         self.refresh()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
+from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.core.vessels.doubt import doubt, likely_artery
 from napari_cmunet.core.vessels.tube import tube
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.reading import Reading
     from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
 
-LEAST_DOUBT = 2.5
+LEAST_DOUBT = 6.0
 """Places with fewer pixels of centreline in doubt are not worth a look."""
 
 _IN_VIEW = 140.0
@@ -89,10 +90,15 @@ class Tour:
     def _fly(self, scene: Scene) -> None:
         reading, frame = self._of
         memory = looked_at(reading)
+        cut = mask_at(reading.probability[frame], reading.thresholds[frame])
+        theirs = (reading.mask_frame(frame) != 0) != cut
         places = [
             segment
             for segment in scene.doubtful
-            if doubt(segment) >= LEAST_DOUBT and not memory.is_done(frame, segment)
+            if doubt(segment) >= LEAST_DOUBT
+            and not memory.is_done(frame, segment)
+            # What readers have drawn or removed themselves they need not be asked.
+            and theirs[tuple(segment.points.T)].mean() < 0.5
         ]
         if not places:
             self._tools.preview.hide()
@@ -114,10 +120,10 @@ class Tour:
         extent = float(np.ptp(place.points, axis=0).max())
         where = (frame, *middle) if reading.mask.ndim == 3 else tuple(middle)
         world = reading.mask.data_to_world(where)
-        viewer.camera.center = (0.0, *world[-2:])
+        viewer.scene.camera.center = (0.0, *world[-2:])
         pixel = float(np.abs(reading.mask.scale[-2:]).mean())
         span = max(_IN_VIEW * max(reading.shape[1:]) / 512, 2.5 * extent) * pixel
-        viewer.camera.zoom = min(viewer.canvas.size) / span
+        viewer.scene.camera.zoom = min(viewer.canvas.size) / span
         preview = self._tools.preview
         preview.show(reading, frame)
         # A line on both sides, so that what is judged stays free to be seen.

@@ -17,6 +17,7 @@ from napari_cmunet.core.vessels.tools import (
     Tool,
     begin_trace,
     offer,
+    tidy,
     trace_offer,
 )
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
@@ -69,6 +70,7 @@ class VesselTools:
         self._cursor: tuple[float, float] | None = None
         self._offered: tuple[Scene, tuple[int, int], Offer | None] | None = None
         self._marked: Scene | None = None
+        self._tidy_soon = False
 
     # -- taking up and putting down ---------------------------------------------
 
@@ -86,6 +88,7 @@ class VesselTools:
         self._tracer = None
         self._offered = self._marked = None
         mask.mode = "pan_zoom"
+        mask.cursor = "crosshair"
         self._mask = mask
         mask.events.mode.connect(self._on_mode)
         # Of this layer alone, and only meanwhile: napari's own Escape is for polygons.
@@ -98,6 +101,7 @@ class VesselTools:
 
     def put_down(self) -> None:
         """Back to napari's own tools."""
+        self._tidy_soon = False
         if self.tool is None:
             return
         self.tool = None
@@ -125,6 +129,8 @@ class VesselTools:
         if self._mask is not None:
             self._mask.events.mode.disconnect(self._on_mode)
             self._mask.bind_key("Escape", None)
+            if str(self._mask.mode) == "pan_zoom":
+                self._mask.cursor = "standard"
             self._mask = None
 
     def _on_mode(self, event) -> None:
@@ -255,6 +261,23 @@ class VesselTools:
             looked_at(reading).note_background(frame, made.edit)
         self.apply(made, reading, frame)
 
+    def tidy(self) -> None:
+        """Remove what is unlikely in the shown frame, as one undo step."""
+        if (here := self.here()) is None:
+            return
+        scene = self.scene()
+        self._tidy_soon = scene is None
+        if scene is None:
+            self.say("Preparing this frame…")
+            return
+        reading, frame = here
+        made = tidy(scene)
+        if not len(made.edit):
+            self.say("Nothing in this frame is unlikely.")
+            return
+        self.apply(made, reading, frame)
+        self.say(made.hint)
+
     def apply(self, made: Offer, reading: Reading, frame: int) -> None:
         """Write an offer into the mask."""
         self._tracer = None
@@ -267,6 +290,8 @@ class VesselTools:
         self._hover()
 
     def _on_ready(self) -> None:
+        if self._tidy_soon:
+            self.tidy()
         self._hover()
         self.changed.emit()
 

@@ -59,6 +59,18 @@ def test_the_brush_is_back_in_hand_after_drawing(study, viewer):
     assert study.browsing.current.reading.mask.mode == "paint"
 
 
+def test_a_click_is_no_box(study, viewer):
+    study.browsing.draw_area(BOX)
+    area = study.browsing.area.layer
+    area.add_rectangles(np.array([[5, 5], [5, 7], [7, 7], [7, 5]]))
+    assert not describe_study(study).is_part
+    assert viewer.layers.selection.active is area
+    assert area.mode == BOX
+    box(study, 2, 3, 12, 12)
+    assert len(area.data) == 1
+    assert describe_study(study).is_part
+
+
 def test_the_whole_frame_again(study, ready):
     box(study, 2, 3, 10, 12)
     study.browsing.clear_area()

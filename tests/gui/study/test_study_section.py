@@ -195,6 +195,36 @@ def test_a_comment_belongs_to_the_image_it_was_written_for(
     assert study.overview.status(study.browsing.current.id).comment == ""
 
 
+def test_the_keys_go_back_to_the_canvas_after_a_comment(
+    qtbot, page, study, ready, panel
+):
+    panel.show()
+    qtbot.waitExposed(panel)
+    page.accept.setFocus()
+    page.comment.setFocus()
+    qtbot.keyClicks(page.comment, "lad")
+    qtbot.keyClick(page.comment, Qt.Key.Key_Return)
+    ready(study)
+    assert study.overview.status(study.browsing.current.id).comment == "lad"
+    qtbot.waitUntil(lambda: not page.comment.hasFocus())
+    page.comment.setFocus()
+    qtbot.keyClicks(page.comment, " no")
+    qtbot.keyClick(page.comment, Qt.Key.Key_Escape)
+    assert page.comment.text() == "lad"
+    qtbot.waitUntil(lambda: not page.comment.hasFocus())
+
+
+def test_images_of_one_name_are_told_by_their_folders(
+    qtbot, reader, ready, tmp_path, panel
+):
+    for patient in ("a", "b"):
+        (tmp_path / "p" / patient).mkdir(parents=True)
+        np.save(tmp_path / "p" / patient / "view.npy", frame(ord(patient)))
+    reader.create(NewStudy(tmp_path / "s", (tmp_path / "p",)))
+    ready(reader)
+    assert list(reader.overview.names.values()) == ["a/view", "b/view"]
+
+
 def test_marks_by_buttons(qtbot, page, study, ready, panel):
     qtbot.mouseClick(page.flag, LEFT)
     ready(study)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication
 from napari_cmunet.gui.study import accepting
 from napari_cmunet.gui.study.opening_job import NewStudy
 from napari_cmunet.study.study import Study
-from tests.gui.conftest import SHIFT, Reader, frame
+from tests.gui.conftest import LEFT, SHIFT, Reader, frame
 from tests.gui.study.conftest import name
 
 
@@ -62,6 +62,10 @@ def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
     hand.key(Qt.Key.Key_R)
     chosen = reader.controller.viewer.layers.selection
     assert chosen.active is reader.browsing.area.layer
+    # A click by mistake is no box; the next drag is.
+    QTest.mouseClick(hand.canvas, LEFT, pos=hand.at(30, 30))
+    QApplication.processEvents()
+    assert not reader.browsing.area.is_part(0)
     hand.stroke((10, 10), (25, 25), (40, 40))
     assert chosen.active is reader.browsing.current.reading.mask
     hand.key(Qt.Key.Key_K)

@@ -9,7 +9,7 @@ import torch
 from napari_cmunet.core.events import BETTER, CANNOT_TELL, NOT_BETTER
 from napari_cmunet.core.models import load_model
 from napari_cmunet.core.predict import Predictor
-from napari_cmunet.gui.training.process import CANCELLED, DONE, STOPPED
+from napari_cmunet.gui.training.outcome import CANCELLED, DONE, STOPPED
 from napari_cmunet.gui.training.progress import LEARNING, LEAVING_OUT
 from napari_cmunet.gui.training.settling import PROMOTED, REFUSED, UNDECIDED
 from tests.gui.training.conftest import accept, settled, wait_until

@@ -1,0 +1,298 @@
+"""The vessel tools on a ViewerModel: one undo step each, and nothing done unasked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from napari.utils.shortcuts import default_shortcuts
+
+from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.core.vessels.tube import tube
+from napari_cmunet.gui.layers import METADATA
+from napari_cmunet.gui.shortcuts import OWN_KEYS
+from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
+from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.row import TOOL_KEYS
+
+SIZE = 128
+VESSELS = {
+    "main": ((64, 6), (64, 122), 4.0),
+    "side": ((64, 60), (112, 76), 2.0),
+    "faint": ((64, 84), (20, 104), 2.0),
+    "wire": ((14, 8), (14, 70), 1.5),
+}
+
+
+def angiogram(*faint: str) -> np.ndarray:
+    """Dark vessels on grey; the fake model calls dark artery."""
+    image = np.full((SIZE, SIZE), 215, np.uint8)
+    for name, (start, end, radius) in VESSELS.items():
+        where = tube(np.linspace(start, end, 200), np.full(200, radius), image.shape)
+        image[where] = 165 if name in faint else 60
+    return image
+
+
+@dataclass
+class Press:
+    """A mouse event as napari hands it over."""
+
+    position: tuple
+    type: str = "mouse_press"
+    pos: tuple = (0, 0)
+    button: int = 1
+    modifiers: tuple = ()
+
+
+class Bench:
+    """A panel's vessel tools, driven as the mouse does."""
+
+    def __init__(self, qtbot, viewer, panel) -> None:
+        self.qtbot, self.viewer, self.panel = qtbot, viewer, panel
+        self.tools, self.tour = panel.vessels.tools, panel.vessels.tour
+
+    @property
+    def mask(self):
+        return self.panel.controller.active.mask
+
+    @property
+    def frame(self) -> np.ndarray:
+        reading = self.panel.controller.active
+        return reading.mask_frame(self.panel.controller.shown(reading))
+
+    def settle(self) -> None:
+        self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=10000)
+        self.qtbot.waitUntil(lambda: not self.tools.keeper.working, timeout=10000)
+
+    def take(self, tool: Tool) -> None:
+        self.tools.take_up(tool)
+        self.settle()
+
+    def at(self, row: float, column: float) -> tuple:
+        return (*self.viewer.dims.point[:-2], row, column)
+
+    def hover(self, row: float, column: float) -> str:
+        for callback in list(self.viewer.mouse_move_callbacks):
+            callback(self.viewer, Press(self.at(row, column), "mouse_move"))
+        return self.tools.hint
+
+    def click(self, row: float, column: float, drag: int = 0) -> None:
+        event = Press(self.at(row, column))
+        # napari has one of its own there, which zooms.
+        ours = self.tools._on_press
+        for callback in [c for c in self.viewer.mouse_drag_callbacks if c == ours]:
+            held = callback(self.viewer, event)
+            next(held)
+            if drag:
+                event.type, event.pos = "mouse_move", (drag, drag)
+                next(held, None)
+            event.type = "mouse_release"
+            next(held, None)
+        if self.tools.tool is not None:
+            self.settle()
+
+
+@pytest.fixture
+def bench(qtbot, viewer, panel, settled):
+    viewer.add_image(angiogram("faint"), name="a")
+    settled(panel.controller)
+    made = Bench(qtbot, viewer, panel)
+    yield made
+    qtbot.waitUntil(lambda: not made.tools.keeper.working, timeout=10000)
+    panel.vessels.shut_down()
+
+
+def one_step(bench: Bench, act) -> np.ndarray:
+    """What an act changes; it must undo and redo as one step."""
+    before = bench.frame.copy()
+    act()
+    after = bench.frame.copy()
+    assert (before != after).any()
+    bench.mask.undo()
+    assert (bench.frame == before).all()
+    bench.mask.redo()
+    assert (bench.frame == after).all()
+    bench.settle()
+    return after.astype(int) - before
+
+
+def test_remove_takes_the_branch_under_the_cursor(bench):
+    bench.take(Tool.REMOVE)
+    assert "remove this branch" in bench.hover(95, 70)
+    change = one_step(bench, lambda: bench.click(95, 70))
+    assert change[95, 70] == -1
+    assert not change[64].any()
+
+
+def test_trace_adds_the_vessel_between_two_clicks(bench):
+    assert not bench.frame[30, 99]
+    bench.take(Tool.TRACE)
+    bench.click(22, 103)
+    assert bench.mask.mode == "pan_zoom"
+    assert "add this vessel" in bench.hover(60, 86)
+    change = one_step(bench, lambda: bench.click(60, 86))
+    rows, _ = np.nonzero(change == 1)
+    assert rows.min() <= 24
+    assert rows.max() >= 55
+    assert (change >= 0).all()
+
+
+def test_not_artery_takes_the_run_whole_and_remembers_it(bench):
+    reading = bench.panel.controller.active
+    bench.take(Tool.NOT_ARTERY)
+    change = one_step(bench, lambda: bench.click(14, 30))
+    assert (change[14, 10:68] == -1).all()
+    background = looked_at(reading).background(0, bench.frame)
+    assert background[14, 30]
+    assert looked_at(reading).reviewed(0, bench.frame)[14, 30]
+    bench.mask.undo()
+    assert not looked_at(reading).background(0, bench.frame)[14, 30]
+
+
+def test_bridge_closes_a_gap(bench):
+    rows, columns = np.mgrid[56:73, 29:33]
+    bench.mask.data_setitem((rows.ravel(), columns.ravel()), 0)
+    bench.take(Tool.BRIDGE)
+    assert "close this gap" in bench.hover(64, 31)
+    change = one_step(bench, lambda: bench.click(64, 31))
+    assert (change[64, 29:33] == 1).all()
+
+
+def test_width_shrinks_a_branch_that_is_too_wide(bench):
+    rows, columns = np.mgrid[54:75, 6:56]
+    bench.mask.data_setitem((rows.ravel(), columns.ravel()), 1)
+    bench.take(Tool.WIDTH)
+    change = one_step(bench, lambda: bench.click(64, 30))
+    assert (change == -1).sum() > 300
+    assert bench.frame[64, 30]
+
+
+def test_tidy_is_one_step_and_says_what_it_did(bench):
+    before = bench.frame.copy()
+    bench.tools.tidy()
+    bench.settle()
+    bench.qtbot.waitUntil(lambda: "unlikely" in bench.tools.hint, timeout=5000)
+    if (bench.frame != before).any():
+        bench.mask.undo()
+    assert (bench.frame == before).all()
+
+
+def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):
+    before = bench.frame.copy()
+    for tool in TOOL_KEYS:
+        if tool is Tool.TIDY:
+            continue
+        bench.take(tool)
+        bench.hover(95, 70)
+        bench.click(95, 70, drag=40)
+    assert (bench.frame == before).all()
+
+
+def test_the_preview_shows_what_a_click_would_do(bench):
+    bench.take(Tool.REMOVE)
+    bench.hover(95, 70)
+    shown = bench.tools.preview.layer
+    assert shown.data[95, 70] == 2
+    assert not shown.data[64, 20]
+    assert bench.viewer.layers.selection.active is bench.mask
+    bench.tools.put_down()
+    assert shown not in bench.viewer.layers
+
+
+def test_taking_up_the_brush_puts_the_tool_down(bench):
+    bench.take(Tool.TRACE)
+    bench.mask.mode = "paint"
+    assert bench.tools.tool is None
+    assert bench.tools._on_press not in bench.viewer.mouse_drag_callbacks
+    bench.take(Tool.REMOVE)
+    bench.panel.tools.picked.emit("pan_zoom")
+    assert bench.tools.tool is None
+    assert bench.mask.mode == "pan_zoom"
+
+
+def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
+    bench.take(Tool.REMOVE)
+    layer = bench.tools.preview.layer
+    assert layer.metadata[METADATA]["role"] == "preview"
+    assert not layer.editable
+    assert len(bench.panel.controller.readings) == 1
+
+
+def test_other_label_values_stay_and_the_selected_one_is_drawn(bench):
+    bench.mask.data_setitem(np.nonzero(bench.frame[:, :20]), 3)
+    bench.mask.selected_label = 2
+    bench.take(Tool.TRACE)
+    bench.click(22, 103)
+    bench.click(60, 86)
+    assert 2 in bench.frame
+    assert 3 in bench.frame
+
+
+def test_the_tour_offers_a_place_once_and_ends(bench):
+    seen = []
+    for _ in range(30):
+        bench.tour.right()
+        bench.settle()
+        if bench.tour.place is None:
+            break
+        seen.append(bench.tour.place.middle)
+    assert bench.tour.place is None
+    assert len(set(seen)) == len(seen)
+    assert "No doubtful place" in bench.tour.text
+    reviewed = looked_at(bench.panel.controller.active).reviewed(0, bench.frame)
+    for row, column in seen:
+        assert reviewed[int(row), int(column)]
+
+
+def test_own_corrections_are_not_asked_about(bench):
+    bench.take(Tool.TRACE)
+    bench.click(22, 103)
+    bench.click(60, 86)
+    for _ in range(30):
+        bench.tour.skip()
+        bench.settle()
+        if bench.tour.place is None:
+            break
+        assert bench.tour.place.distance((40.0, 95.0)) > 4
+
+
+def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled):
+    viewer.add_image(np.stack([angiogram("faint")] * 3), name="c", scale=(1, 0.5, 0.5))
+    settled(panel.controller)
+    viewer.dims.set_point(0, 1)
+    bench = Bench(qtbot, viewer, panel)
+    bench.at = lambda row, column: (1, row * 0.5, column * 0.5)
+    bench.take(Tool.REMOVE)
+    others = bench.mask.data[[0, 2]].copy()
+    change = one_step(bench, lambda: bench.click(95, 70))
+    assert change[95, 70] == -1
+    assert (bench.mask.data[[0, 2]] == others).all()
+    assert bench.tools.preview.layer.translate[0] == 1
+    panel.vessels.shut_down()
+
+
+def test_keys_are_free_and_given_back(bench):
+    ours = [*TOOL_KEYS.values(), NEXT_PLACE, SKIP_PLACE]
+    assert len(set(ours)) == len(ours)
+    assert not set(ours) & set(OWN_KEYS)
+    elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
+    for name, keys in default_shortcuts.items():
+        # Points, shapes and volumes have letters of their own, on their layers alone.
+        if any(word in name for word in elsewhere):
+            continue
+        assert not {str(key) for key in keys} & set(ours), name
+    bound = {str(key) for key in bench.viewer.keymap}
+    assert {"D", "A", "J", "I", "S", "Y", "Q"} <= bound
+    bench.panel.vessels.shut_down()
+    assert not {"D", "A", "J", "I", "S", "Y", "Q"} & {
+        str(key) for key in bench.viewer.keymap
+    }
+
+
+def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
+    panel.vessels.tools.take_up(Tool.TRACE)
+    panel.vessels.tour.right()
+    panel.vessels.tools.tidy()
+    assert panel.vessels.tools.tool is None
+    assert not panel.vessels.row.isEnabled()

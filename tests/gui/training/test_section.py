@@ -1,0 +1,149 @@
+"""The section by its buttons: with a real study, in a panel and in a real window."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QApplication, QMessageBox
+
+from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
+from tests.gui.training.conftest import settled, wait_until
+
+LONG = ("--steps", "100000")
+
+
+@pytest.fixture
+def section(qtbot):
+    made = FinetuneSection()
+    qtbot.addWidget(made)
+    return made
+
+
+def refreshed(section) -> None:
+    assert wait_until(lambda: not section._soon.isActive(), 5)
+
+
+def test_without_a_study_it_says_what_to_do(section):
+    assert not section.isEnabled()
+    assert "study" in section.labels.text()
+    assert section.status.isHidden()
+
+
+def test_start_and_cancel_by_the_buttons(section, make_study, make_training, qtbot):
+    study = make_study(15)
+    training = make_training(study, *LONG)
+    section.set_training(training)
+    assert section.labels.text() == "15 labels of 15 patients."
+    section.start.click()
+    assert training.running
+    refreshed(section)
+    assert section.start.isHidden()
+    assert not section.stop.isEnabled()  # nothing to keep yet
+    assert wait_until(lambda: section.stop.isEnabled())
+    assert not section.plot.isHidden()
+    assert not section.options.form.isEnabled()
+    section.resize(300, 600)
+    section.show()
+    assert section.grab().width() <= 300 or section.minimumSizeHint().width() <= 300
+    section.cancel.click()
+    settled(training)
+    refreshed(section)
+    assert section.status.text().startswith("Cancelled.")
+    assert not section.start.isHidden()
+
+
+def test_options_are_kept_with_the_study(section, make_study, make_training):
+    study = make_study(1)
+    training = make_training(study)
+    section.set_training(training)
+    section.options.start.value = "current"
+    section.options.minutes.value = 5.0
+    section.options.every.value = 10
+    settled(training)
+    settings = study.settings
+    assert (settings.start, settings.minutes, settings.finetune_every) == (
+        "current",
+        5.0,
+        10,
+    )
+    study.change_settings(minutes=7.0, start="tuned-007")  # not among the usual ones
+    section.refresh()
+    assert section.options.minutes.value == 7.0
+    assert section.options.start.value == "tuned-007"
+
+
+def test_versions_by_the_buttons(section, make_study, make_training, add_model):
+    study = make_study(2)
+    add_model(study, "good", knows_arteries=True)
+    add_model(study, "weak", knows_arteries=False)
+    training = make_training(study)
+    section.set_training(training)
+    refreshed(section)
+    assert section.version.currentText() == "weak"
+    section.back.click()
+    settled(training)
+    refreshed(section)
+    assert study.models.current.name == "good"
+    assert section.version.currentText() == "good"
+    section.forward.click()
+    settled(training)
+    assert study.models.current.name == "weak"
+    section.version.chosen.emit(0)
+    settled(training)
+    refreshed(section)
+    assert study.models.current.name == "cmunet-artery"
+    assert not section.back.isEnabled()
+
+
+def test_closing_asks_once(section, make_study, make_training, monkeypatch):
+    training = make_training(make_study(1), *LONG)
+    asked = []
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()))
+    assert ask_before_ending(training, section)
+    assert not asked
+    training.start()
+    press = {"text": "Go on"}
+    monkeypatch.setattr(
+        QMessageBox,
+        "clickedButton",
+        lambda box: next(b for b in box.buttons() if b.text() == press["text"]),
+    )
+    assert not ask_before_ending(training, section)
+    press["text"] = "End the training"
+    assert ask_before_ending(training, section)
+    assert len(asked) == 2
+
+
+def test_closing_napari_asks_once_and_ends_the_training(
+    make_napari_viewer_proxy, make_study, make_training, qtbot, clock, monkeypatch
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    study = make_study(15)
+    training = make_training(study, *LONG)
+    section = FinetuneSection(training)
+    viewer.window.add_dock_widget(section, name="Fine-tune", area="right")
+    section.start.click()
+    assert wait_until(lambda: section.stop.isEnabled())
+    window, questions = section.window(), []
+
+    def answer() -> None:
+        dialog = QApplication.activeModalWidget()
+        if dialog is not None:
+            texts = [x.text() for x in dialog.findChildren(type(section.labels))]
+            questions.append(" ".join(texts))
+            dialog.accept()
+
+    QTimer.singleShot(300, answer)
+    with clock(2.3):
+        window.closeEvent(ClickOnTheCross())
+        assert wait_until(lambda: not training.running, 10)
+    assert len(questions) == 1
+    assert "fine-tuning of CM-UNet" in questions[0]
+
+
+class ClickOnTheCross(QCloseEvent):
+    """Only when the window system asks, and not the program, napari asks back."""
+
+    def spontaneous(self) -> bool:
+        return True

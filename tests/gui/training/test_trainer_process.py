@@ -1,0 +1,213 @@
+"""The trainer's process dies, runs out of memory or disk, and is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_cmunet.core import events
+from napari_cmunet.gui.training.outcome import DIED
+from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder, follow
+from napari_cmunet.study.study import Study
+from tests.gui.training.conftest import settled, wait_until
+
+KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
+LONG = ("--steps", "100000")
+SHORT = ("--steps", "2", "--no-validation")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and limits")
+
+
+def labels_of(study: Study) -> dict[str, str]:
+    """Hash of every label's file, as it lies on the disk."""
+    return {
+        str(path.relative_to(study.folder)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in (study.folder / "labels").rglob("*.tif")
+    }
+
+
+def nothing_was_lost(study: Study, labels: dict[str, str], in_use: str) -> None:
+    assert labels_of(study) == labels
+    assert study.models.current.name == in_use
+    study.models.folder()  # whole, and the one that it was
+    for name in study.models.names():
+        study.models.store.version(name)
+    study.close()
+    with Study.open(study.folder) as again:
+        assert again.take_notices() == []
+        assert again.progress().frames == len(labels)
+
+
+def begun(training) -> bool:
+    progress = training.state().progress
+    return progress is not None and progress.step > 0
+
+
+def test_kill_9_at_random_moments(make_study, add_model, make_training, clock):
+    seed = random.randrange(10**9)
+    print(f"seed {seed}")  # shown when it fails
+    choose = random.Random(seed)
+    study = make_study(15)
+    add_model(study, "weak", knows_arteries=False)
+    labels = labels_of(study)
+    training = make_training(study, "--steps", "30")
+    began = time.monotonic()
+    training.start()
+    assert settled(training).outcome.verdict is not None
+    usual = time.monotonic() - began
+    died = 0
+    for _ in range(KILLS):
+        in_use, models = study.models.current.name, study.models.names()
+        training.start()
+        moment = time.monotonic() + choose.uniform(0, usual)
+        wait_until(lambda at=moment: time.monotonic() > at or not training.running)
+        pid = training.process_id
+        if pid is None:  # it was quicker this time
+            continue
+        with clock(2):
+            os.kill(pid, signal.SIGKILL)
+            result = settled(training)
+        if result.outcome.verdict is not None:
+            continue  # it had said all
+        died += 1
+        assert result.outcome.kind == DIED
+        assert "SIGKILL" in result.outcome.text
+        assert labels_of(study) == labels
+        assert study.models.current.name == in_use
+        assert len(study.models.names()) - len(models) == bool(result.outcome.model)
+    assert died or not KILLS
+    training.options = (*training.options, *SHORT)
+    training.start()
+    assert not settled(training).outcome.failed
+    nothing_was_lost(study, labels, study.models.current.name)
+
+
+def limit(training, what: int, amount: int) -> None:
+    resource.prlimit(training.process_id, what, (amount, amount))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_out_of_memory(make_study, add_model, make_training, clock):
+    study = make_study(15)
+    add_model(study, "weak", knows_arteries=False)
+    labels = labels_of(study)
+    training = make_training(study, *LONG, "--grid", "256", "--batch", "16")
+    training.start()
+    assert wait_until(
+        lambda: (
+            training.process_id is not None
+            and "libtorch" in Path(f"/proc/{training.process_id}/maps").read_text()
+            and training.state().progress.phase == "learning"
+        )
+    )
+    limit(training, resource.RLIMIT_AS, 2**20)  # not a page more than it has
+    result = settled(training)
+    assert result.outcome.kind == events.OUT_OF_MEMORY, result.outcome.text
+    assert "memory" in result.outcome.text
+    nothing_was_lost(study, labels, "weak")
+
+
+def test_a_loss_that_is_no_number(make_study, add_model, make_training):
+    study = make_study(15)
+    add_model(study, "weak", knows_arteries=False)
+    labels = labels_of(study)
+    training = make_training(study, *LONG, "--learning-rate", "1e30")
+    training.start()
+    result = settled(training)
+    assert result.outcome.kind == events.NOT_A_NUMBER
+    assert "lower learning rate" in result.outcome.text
+    nothing_was_lost(study, labels, "weak")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_a_full_disk(make_study, add_model, make_training):
+    study = make_study(15)
+    add_model(study, "weak", knows_arteries=False)
+    labels = labels_of(study)
+    training = make_training(study, *LONG)
+    training.start()
+    assert wait_until(lambda: begun(training))
+    limit(training, resource.RLIMIT_FSIZE, 1000)
+    training.stop()
+    result = settled(training)
+    assert result.outcome.kind == events.DISK_FULL
+    assert study.models.names() == ["weak"]
+    training.options = (*training.options, *SHORT)
+    training.start()
+    assert not settled(training).outcome.failed
+    nothing_was_lost(study, labels, study.models.current.name)
+
+
+WINDOW = """
+import sys, time
+from pathlib import Path
+from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder
+options = tuple(sys.argv[2:])
+trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1]), options=options))
+trainer.launch()
+while not getattr(trainer.next_event(), "step", 0):
+    assert not trainer.ended, trainer.complaints()
+print(trainer.process_id, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_no_trainer_outlives_a_window_that_was_killed(make_study, tiny_model, clock):
+    study = make_study(15)
+    options = ["--start", str(tiny_model), *LONG]
+    window = subprocess.Popen(
+        [sys.executable, "-c", WINDOW, str(study.folder), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(window.stdout.readline())
+    assert runs(pid)
+    with clock(2):
+        window.kill()
+        window.wait()
+        while runs(pid):
+            time.sleep(0.02)
+    window.stdout.close()
+    assert not list((study.folder / "models").glob("*"))
+
+
+def runs(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_is_aborted_ends_the_process(make_study, tiny_model, clock):
+    study = make_study(15)
+    options = ("--start", str(tiny_model), *LONG)
+    trainer = TrainerProcess(TrainingOrder(study.folder, options=options))
+    steps = follow(trainer)
+    while not isinstance(next(steps), events.Step):
+        pass
+    with clock(2):
+        steps.close()
+        while trainer.exit_code is None:
+            time.sleep(0.02)
+
+
+def test_a_program_that_cannot_be_started(make_study, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    trainer = TrainerProcess(TrainingOrder(make_study(1).folder))
+    with pytest.raises(StopIteration) as end:
+        next(follow(trainer))
+    assert end.value.value.kind == events.OTHER_FAILURE
+    assert "could not be started" in end.value.value.text
