@@ -44,8 +44,13 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     from napari_cmunet.io.images import find_images, read_angiogram
     from napari_cmunet.io.source import is_dicom
 
-    paths = [file.path for file in find_images(_as_list(path))]
-    images = [read_angiogram(p, hashed=not is_dicom(p)) for p in paths]
+    given = [Path(p) for p in _as_list(path)]
+    paths = [file.path for file in find_images(given)]
+    # A long cine is hashed when its mask is written, not while somebody waits; but
+    # what a DICOMDIR lists is not found again by the path that napari notes.
+    images = [
+        read_angiogram(p, hashed=p not in given or not is_dicom(p)) for p in paths
+    ]
     names = [layer_name(p) for p in paths]
     _show_notes(paths, images)
     kinds = {(i.shape, i.frames.dtype, i.is_cine) for i in images}
@@ -77,7 +82,6 @@ def _is_ours(path: Path) -> bool:
 def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:
     """How an image's layer looks, and what is known of it; not whose it is."""
     record: dict[str, Any] = {
-        # A long cine is hashed when its mask is written, not while somebody waits.
         **({"source_sha256": image.sha256} if image.sha256 else {}),
         "pixel_size_mm": image.pixel_size_mm,
         "pixel_size_source": image.pixel_size_source,

@@ -134,7 +134,7 @@ def _pixel_size_text(reading: Reading) -> str:
         return ""
     size = record.get("pixel_size_mm")
     if size is None:
-        return f"Pixel size: {source}."
+        return f"Pixel: {source}"
     height, width = (f"{value:.3g}" for value in size)
     sides = height if height == width else f"{height} x {width}"
-    return f"Pixel size: {sides} mm. {source}."
+    return f"Pixel: {sides} mm, {source}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ class FrameCache:
         self._most = most_bytes
         self._bytes = 0
         self._frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._forgotten: deque[int] = deque()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> np.ndarray | None:
@@ -47,6 +49,7 @@ class FrameCache:
     def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
         """Keep a frame, and let go of those not looked at for longest."""
         with self._lock:
+            self._let_go()
             old = self._frames.pop(key, None)
             self._bytes += frame.nbytes - (0 if old is None else old.nbytes)
             self._frames[key] = frame
@@ -57,13 +60,20 @@ class FrameCache:
         return key in self._frames
 
     def forget(self, owner: int) -> None:
-        """Let go of the frames of one cine."""
-        with self._lock:
+        """Let go of the frames of one cine, when next a frame is kept."""
+        # Not at once: this is called as an object dies, which may happen anywhere, in
+        # the middle of another call of this cache too.
+        self._forgotten.append(owner)
+
+    def _let_go(self) -> None:
+        while self._forgotten:
+            owner = self._forgotten.popleft()
             for key in [k for k in self._frames if k[0] == owner]:
                 self._bytes -= self._frames.pop(key).nbytes
 
 
 _CACHE = FrameCache()
+_NUMBERS = itertools.count()
 _AHEAD = ThreadPoolExecutor(1, thread_name_prefix="napari-cmunet-frames")
 
 
@@ -94,6 +104,7 @@ class LazyFrames:
     ) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._decode, self._cache = decode, cache
+        self._number = next(_NUMBERS)
         self._last = 0
         self._busy: dict[int, threading.Lock] = {}
 
@@ -111,7 +122,7 @@ class LazyFrames:
         return self.shape[0]
 
     def __del__(self) -> None:
-        self._cache.forget(id(self))
+        self._cache.forget(self._number)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -144,7 +155,7 @@ class LazyFrames:
         return index % len(self)
 
     def _frame(self, index: int) -> np.ndarray:
-        key = (id(self), index)
+        key = (self._number, index)
         frame = self._cache.get(key)
         if frame is not None:
             return frame
@@ -173,7 +184,7 @@ class LazyFrames:
         for index in range(start + step, start + step * (AHEAD + 1), step):
             if self._last != start or not 0 <= index < len(self):
                 return
-            if (id(self), index) not in self._cache:
+            if (self._number, index) not in self._cache:
                 try:
                     self._frame(index)
                 except CMUNetError:  # said when it is looked at

@@ -95,7 +95,7 @@ def test_the_tree_comes_out_and_a_table_tells_of_it(tree, tmp_path, tiny_model, 
     assert cine["file"] == "anon, anon/anon/IM000001.tif"
     assert (cine["status"], cine["frames"], cine["height"]) == ("done", "6", "96")
     assert float(cine["pixel_width_mm"]) == pytest.approx(0.2)
-    assert "magnification 1.40" in cine["pixel_size_source"]
+    assert "/ 1.40 (magnification" in cine["pixel_size_source"]
     mask = read_mask(out / cine["file"])
     assert float(cine["artery_share"]) == pytest.approx(mask.mean(), abs=1e-5)
     with tifffile.TiffFile(out / cine["file"]) as tif:

@@ -47,7 +47,7 @@ def test_pixel_size_is_shown_with_its_source(dicom_cine, panel):
     panel.refresh()
     text = panel.cine.pixel_size.text()
     assert "0.2 mm" in text
-    assert "divided by the magnification 1.40" in text
+    assert "/ 1.40 (magnification" in text
 
 
 def test_the_best_filled_frame_is_proposed(dicom_cine, panel, viewer, qtbot):

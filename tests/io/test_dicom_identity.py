@@ -136,6 +136,21 @@ def test_a_dicomdir_stands_for_the_images_that_it_lists(disc):
     assert layers[0][0].shape == (3, 64, 64)
 
 
+def test_images_of_different_sizes_on_a_disc_are_layers_of_their_own(tmp_path):
+    files = FileSet()
+    for size in (64, 48):
+        made = make_dataset(FRAME[:size, :size], SeriesNumber=1, StudyID="1")
+        made.StudyDate, made.StudyTime = "20260101", "101010"
+        made.InstanceNumber = size
+        files.add(made)
+    files.write(tmp_path / "disc")
+    path = str(tmp_path / "disc" / "DICOMDIR")
+    layers = get_reader(path)(path)
+    assert sorted(data.shape for data, _, _ in layers) == [(48, 48), (64, 64)]
+    for _, options, _ in layers:
+        assert len(options["metadata"]["napari_cmunet"]["source_sha256"]) == 64
+
+
 def test_a_dicomdir_leads_nowhere_else(disc, tmp_path):
     import pydicom
 

@@ -47,7 +47,7 @@ DISTANCES = {"DistanceSourceToDetector": "1050", "DistanceSourceToPatient": "750
         (
             {"ImagerPixelSpacing": [0.28, 0.14], **DISTANCES},
             (0.2, 0.1),
-            "divided by the magnification 1.40 (distance",
+            "ImagerPixelSpacing / 1.40 (magnification, from dist",
         ),
         (
             {
@@ -55,7 +55,7 @@ DISTANCES = {"DistanceSourceToDetector": "1050", "DistanceSourceToPatient": "750
                 "EstimatedRadiographicMagnificationFactor": "1.5",
             },
             (0.2, 0.2),
-            "as the system estimated it",
+            "as estimated by the system",
         ),
         # Distances that no system has.
         (

@@ -7,6 +7,7 @@ this program's own; pylibjpeg-libjpeg, which pydicom suggests, is under the GPL.
 from __future__ import annotations
 
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 import imagecodecs
@@ -25,6 +26,7 @@ _JPEG_LS = uid.JPEGLSTransferSyntaxes
 _JPEG_2000 = uid.JPEG2000TransferSyntaxes
 _HTJ2K = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 SYNTAXES = (*_JPEG, *_JPEG_LS, *_JPEG_2000, uid.RLELossless)
+_plugging = threading.Lock()
 # pydicom asks a plug-in's module for these two names.
 DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("imagecodecs>=2024.6",))
 
@@ -42,8 +44,9 @@ def decoder_for(syntax: uid.UID) -> Decoder | None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         return None
-    if decoder.is_encapsulated and PLUGIN not in decoder.available_plugins:
-        decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
+    with _plugging:  # pydicom does not guard this itself
+        if decoder.is_encapsulated and PLUGIN not in decoder.available_plugins:
+            decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
     return decoder
 
 

@@ -61,7 +61,7 @@ def pixel_size_of_dicom(dataset: Dataset) -> PixelSize:
     return checked_pixel_size(
         imager[0] / factor,
         imager[1] / factor,
-        f"ImagerPixelSpacing, divided by the magnification {factor:.2f} ({how})",
+        f"ImagerPixelSpacing / {factor:.2f} (magnification, {how})",
     )
 
 
@@ -73,10 +73,10 @@ def _magnification(dataset: Dataset) -> tuple[float | None, str]:
         to_patient = _number(geometry.get("DistanceSourceToIsocenter"))
     if to_detector is not None and to_patient is not None:
         factor = to_detector / to_patient
-        how = "distance to the detector by distance to the patient"
+        how = "from distances"
     else:
         factor = _number(dataset.get("EstimatedRadiographicMagnificationFactor"))
-        how = "as the system estimated it"
+        how = "as estimated by the system"
     if factor is None or not _LEAST_MAGNIFICATION <= factor <= _MOST_MAGNIFICATION:
         return None, ""
     return factor, how
