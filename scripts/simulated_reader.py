@@ -30,7 +30,7 @@ from napari_cmunet.core.simulated_reader import Hand, correct
 from napari_cmunet.core.simulated_reader.hand import FAST_BRUSH
 from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.core.vessels.evidence import gather
-from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.core.vessels.modes import Tool
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import read_mask
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 _ORDER = (
     Tool.TIDY,
-    Tool.NOT_ARTERY,
     Tool.REMOVE,
+    Tool.NOT_ARTERY,
     Tool.TRACE,
     Tool.ACCEPT,
     Tool.BRIDGE,

@@ -11,7 +11,7 @@ from napari_cmunet.core.simulated_reader import Hand, correct
 from napari_cmunet.core.simulated_reader.errors import Truth
 from napari_cmunet.core.vessels.edits import take_away
 from napari_cmunet.core.vessels.evidence import gather
-from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.core.vessels.modes import Tool
 from napari_cmunet.core.vessels.tree import grow_tree
 
 

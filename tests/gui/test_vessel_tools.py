@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.core.vessels.tube import tube
 from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
-from napari_cmunet.gui.vessel_tools.row import TOOL_KEYS
+from napari_cmunet.gui.vessel_tools.row import MODE_KEYS, TIDY_KEY
 
 SIZE = 128
 VESSELS = {
@@ -65,8 +65,8 @@ class Bench:
         self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=10000)
         self.qtbot.waitUntil(lambda: not self.tools.keeper.working, timeout=10000)
 
-    def take(self, tool: Tool) -> None:
-        self.tools.take_up(tool)
+    def take(self, mode: Mode) -> None:
+        self.tools.take_up(mode)
         self.settle()
 
     def at(self, row: float, column: float) -> tuple:
@@ -77,8 +77,10 @@ class Bench:
             callback(self.viewer, Press(self.at(row, column), "mouse_move"))
         return self.tools.hint
 
-    def click(self, row: float, column: float, drag: int = 0) -> None:
-        event = Press(self.at(row, column))
+    def click(
+        self, row: float, column: float, drag: int = 0, shift: bool = False
+    ) -> None:
+        event = Press(self.at(row, column), modifiers=("Shift",) if shift else ())
         # napari has one of its own there, which zooms.
         ours = self.tools._on_press
         for callback in [c for c in self.viewer.mouse_drag_callbacks if c == ours]:
@@ -89,7 +91,7 @@ class Bench:
                 next(held, None)
             event.type = "mouse_release"
             next(held, None)
-        if self.tools.tool is not None:
+        if self.tools.mode is not None:
             self.settle()
 
 
@@ -118,7 +120,7 @@ def one_step(bench: Bench, act) -> np.ndarray:
 
 
 def test_remove_takes_the_branch_under_the_cursor(bench):
-    bench.take(Tool.REMOVE)
+    bench.take(Mode.REMOVE)
     assert "remove this branch" in bench.hover(95, 70)
     change = one_step(bench, lambda: bench.click(95, 70))
     assert change[95, 70] == -1
@@ -127,8 +129,8 @@ def test_remove_takes_the_branch_under_the_cursor(bench):
 
 def test_trace_adds_the_vessel_between_two_clicks(bench):
     assert not bench.frame[30, 99]
-    bench.take(Tool.TRACE)
-    bench.click(22, 103)
+    bench.take(Mode.ADD)
+    bench.click(22, 103, shift=True)
     assert bench.mask.mode == "pan_zoom"
     assert "add this vessel" in bench.hover(60, 86)
     change = one_step(bench, lambda: bench.click(60, 86))
@@ -138,9 +140,17 @@ def test_trace_adds_the_vessel_between_two_clicks(bench):
     assert (change >= 0).all()
 
 
-def test_not_artery_takes_the_run_whole_and_remembers_it(bench):
+def test_one_click_adds_a_branch_that_the_model_was_not_sure_of(bench):
+    bench.take(Mode.ADD)
+    assert "add this branch" in bench.hover(40, 95)
+    change = one_step(bench, lambda: bench.click(40, 95))
+    assert change[40, 95] == 1
+    assert (change >= 0).all()
+
+
+def test_what_hangs_on_nothing_goes_whole_and_is_remembered(bench):
     reading = bench.panel.controller.active
-    bench.take(Tool.NOT_ARTERY)
+    bench.take(Mode.REMOVE)
     change = one_step(bench, lambda: bench.click(14, 30))
     assert (change[14, 10:68] == -1).all()
     background = looked_at(reading).background(0, bench.frame)
@@ -153,7 +163,7 @@ def test_not_artery_takes_the_run_whole_and_remembers_it(bench):
 def test_bridge_closes_a_gap(bench):
     rows, columns = np.mgrid[56:73, 29:33]
     bench.mask.data_setitem((rows.ravel(), columns.ravel()), 0)
-    bench.take(Tool.BRIDGE)
+    bench.take(Mode.ADD)
     assert "close this gap" in bench.hover(64, 31)
     change = one_step(bench, lambda: bench.click(64, 31))
     assert (change[64, 29:33] == 1).all()
@@ -162,7 +172,7 @@ def test_bridge_closes_a_gap(bench):
 def test_width_shrinks_a_branch_that_is_too_wide(bench):
     rows, columns = np.mgrid[54:75, 6:56]
     bench.mask.data_setitem((rows.ravel(), columns.ravel()), 1)
-    bench.take(Tool.WIDTH)
+    bench.take(Mode.WIDTH)
     change = one_step(bench, lambda: bench.click(64, 30))
     assert (change == -1).sum() > 300
     assert bench.frame[64, 30]
@@ -180,17 +190,15 @@ def test_tidy_is_one_step_and_says_what_it_did(bench):
 
 def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):
     before = bench.frame.copy()
-    for tool in TOOL_KEYS:
-        if tool is Tool.TIDY:
-            continue
-        bench.take(tool)
+    for mode in MODE_KEYS:
+        bench.take(mode)
         bench.hover(95, 70)
         bench.click(95, 70, drag=40)
     assert (bench.frame == before).all()
 
 
 def test_the_preview_shows_what_a_click_would_do(bench):
-    bench.take(Tool.REMOVE)
+    bench.take(Mode.REMOVE)
     bench.hover(95, 70)
     shown = bench.tools.preview.layer
     assert shown.data[95, 70] == 2
@@ -201,18 +209,18 @@ def test_the_preview_shows_what_a_click_would_do(bench):
 
 
 def test_taking_up_the_brush_puts_the_tool_down(bench):
-    bench.take(Tool.TRACE)
+    bench.take(Mode.ADD)
     bench.mask.mode = "paint"
-    assert bench.tools.tool is None
+    assert bench.tools.mode is None
     assert bench.tools._on_press not in bench.viewer.mouse_drag_callbacks
-    bench.take(Tool.REMOVE)
+    bench.take(Mode.REMOVE)
     bench.panel.tools.picked.emit("pan_zoom")
-    assert bench.tools.tool is None
+    assert bench.tools.mode is None
     assert bench.mask.mode == "pan_zoom"
 
 
 def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
-    bench.take(Tool.REMOVE)
+    bench.take(Mode.REMOVE)
     layer = bench.tools.preview.layer
     assert layer.metadata[METADATA]["role"] == "preview"
     assert not layer.editable
@@ -222,8 +230,8 @@ def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
 def test_other_label_values_stay_and_the_selected_one_is_drawn(bench):
     bench.mask.data_setitem(np.nonzero(bench.frame[:, :20]), 3)
     bench.mask.selected_label = 2
-    bench.take(Tool.TRACE)
-    bench.click(22, 103)
+    bench.take(Mode.ADD)
+    bench.click(22, 103, shift=True)
     bench.click(60, 86)
     assert 2 in bench.frame
     assert 3 in bench.frame
@@ -246,8 +254,8 @@ def test_the_tour_offers_a_place_once_and_ends(bench):
 
 
 def test_own_corrections_are_not_asked_about(bench):
-    bench.take(Tool.TRACE)
-    bench.click(22, 103)
+    bench.take(Mode.ADD)
+    bench.click(22, 103, shift=True)
     bench.click(60, 86)
     for _ in range(30):
         bench.tour.skip()
@@ -263,7 +271,7 @@ def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled
     viewer.dims.set_point(0, 1)
     bench = Bench(qtbot, viewer, panel)
     bench.at = lambda row, column: (1, row * 0.5, column * 0.5)
-    bench.take(Tool.REMOVE)
+    bench.take(Mode.REMOVE)
     others = bench.mask.data[[0, 2]].copy()
     change = one_step(bench, lambda: bench.click(95, 70))
     assert change[95, 70] == -1
@@ -273,7 +281,7 @@ def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled
 
 
 def test_keys_are_free_and_given_back(bench):
-    ours = [*TOOL_KEYS.values(), NEXT_PLACE, SKIP_PLACE]
+    ours = [*MODE_KEYS.values(), TIDY_KEY, NEXT_PLACE, SKIP_PLACE]
     assert len(set(ours)) == len(ours)
     assert not set(ours) & set(OWN_KEYS)
     elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
@@ -283,16 +291,14 @@ def test_keys_are_free_and_given_back(bench):
             continue
         assert not {str(key) for key in keys} & set(ours), name
     bound = {str(key) for key in bench.viewer.keymap}
-    assert {"D", "A", "J", "I", "S", "Y", "Q"} <= bound
+    assert {"A", "S", "D", "I", "Q"} <= bound
     bench.panel.vessels.shut_down()
-    assert not {"D", "A", "J", "I", "S", "Y", "Q"} & {
-        str(key) for key in bench.viewer.keymap
-    }
+    assert not {"A", "S", "D", "I", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
 def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
-    panel.vessels.tools.take_up(Tool.TRACE)
+    panel.vessels.tools.take_up(Mode.ADD)
     panel.vessels.tour.right()
     panel.vessels.tools.tidy()
-    assert panel.vessels.tools.tool is None
+    assert panel.vessels.tools.mode is None
     assert not panel.vessels.row.isEnabled()

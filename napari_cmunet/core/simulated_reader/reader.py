@@ -12,10 +12,11 @@ from napari_cmunet.core.metrics import cldice, dice
 from napari_cmunet.core.simulated_reader.errors import Error, Truth
 from napari_cmunet.core.simulated_reader.hand import Hand, Tally
 from napari_cmunet.core.vessels.curve import length, resample, smooth
+from napari_cmunet.core.vessels.modes import MODE_OF, Tool
 from napari_cmunet.core.vessels.scene import Scene
 from napari_cmunet.core.vessels.tools import (
-    Tool,
     begin_trace,
+    is_apart,
     offer,
     tidy,
     trace_offer,
@@ -105,7 +106,7 @@ class _Reader:
         self._random = np.random.default_rng(seed)
         self._side = max(self.mask.shape)
         self._at = np.array(self.mask.shape, float) / 2
-        self._in_hand: object = "paint"
+        self._in_hand = "paint"
         self._brush = 3
         self._scene: Scene | None = None
 
@@ -150,25 +151,20 @@ class _Reader:
             order = [Tool.WIDTH]
         elif error.missing:
             order = [Tool.ACCEPT, Tool.BRIDGE, Tool.TRACE]
-        elif self._apart(error) or error.length > _LONG * self.truth.scale:
+        elif error.length > _LONG * self.truth.scale or is_apart(
+            self._look(), _middle(error)
+        ):
             order = [Tool.NOT_ARTERY, Tool.REMOVE]
         else:
             order = [Tool.REMOVE, Tool.NOT_ARTERY]
         return [tool for tool in order if tool in self.tools]
-
-    def _apart(self, error: Error) -> bool:
-        """Whether it hangs on nothing else, as anybody sees."""
-        parts = self._look().tree.components
-        sizes = np.bincount(parts.ravel())
-        sizes[0] = 0
-        return parts[tuple(error.line[len(error.line) // 2])] != sizes.argmax()
 
     # -- tools made for vessels ---------------------------------------------------
 
     def _try(self, tool: Tool, error: Error, before: int) -> bool:
         """Use a tool if what it offers is good; True if it was used."""
         scene = self._look()
-        middle = tuple(error.line[len(error.line) // 2].astype(float))
+        middle = _middle(error)
         if tool is Tool.TRACE:
             first, last = self._aim(error.line[0]), self._aim(error.line[-1])
             made = trace_offer(scene, begin_trace(scene, first), last)
@@ -182,7 +178,10 @@ class _Reader:
         made.edit.apply(after)
         mended = before - self.truth.burden(after)
         wanted = _GOOD * self._weight(error)
-        self._take(tool)
+        self._take(MODE_OF[tool])
+        if tool is Tool.NOT_ARTERY and not is_apart(scene, middle):
+            self.tally.seconds += self.hand.key  # Shift
+            self.tally.keys += 1
         for stop in stops:
             self._move(stop)
         if not len(made.edit) or mended < wanted:
@@ -267,7 +266,7 @@ class _Reader:
         row, column = point + self._random.normal(0, sigma, 2)
         return float(row), float(column)
 
-    def _take(self, tool: object) -> None:
+    def _take(self, tool: str) -> None:
         if self._in_hand != tool:
             self.tally.seconds += self.hand.key
             self.tally.keys += 1
@@ -294,6 +293,11 @@ class _Reader:
     def _set(self, mask: np.ndarray) -> None:
         self.mask = mask
         self._scene = None
+
+
+def _middle(error: Error) -> tuple[float, float]:
+    row, column = error.line[len(error.line) // 2]
+    return float(row), float(column)
 
 
 def _same(line: np.ndarray, other: np.ndarray) -> bool:

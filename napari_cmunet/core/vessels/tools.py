@@ -6,7 +6,6 @@ The window and the simulated reader both correct through these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from napari_cmunet.core.vessels.edits import (
     take_away,
     whole_run,
 )
+from napari_cmunet.core.vessels.modes import Mode, Tool
 from napari_cmunet.core.vessels.trace import Tracer, short_path, snap
 
 if TYPE_CHECKING:
@@ -34,19 +34,8 @@ REACH = 8.0
 UNLIKELY, VERY_UNLIKELY = 0.6, 0.35
 """Chances of being artery below which tidying removes a part, and a branch."""
 
+_GRIP = 5.0
 _JOIN = 14.0
-
-
-class Tool(StrEnum):
-    """The tools made for vessels."""
-
-    TRACE = "trace"
-    ACCEPT = "accept"
-    REMOVE = "remove"
-    BRIDGE = "bridge"
-    WIDTH = "width"
-    NOT_ARTERY = "not artery"
-    TIDY = "tidy"
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,10 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
         return None
     if tool is Tool.REMOVE:
         edit = take_away(scene.tree, [branch])
-        return Offer(edit, f"Click: remove this branch ({branch.length:.0f} px long)")
+        return Offer(
+            edit,
+            f"Click: remove this branch ({branch.length:.0f} px). Shift: the whole run",
+        )
     if tool is Tool.WIDTH:
         edit = refit(scene.evidence, scene.tree, branch)
         grown = int((edit.values == 1).sum())
@@ -99,7 +91,7 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
     total = sum(each.length for each in run)
     return Offer(
         take_away(scene.tree, run),
-        f"Click: not an artery, remove all of it ({total:.0f} px long)",
+        f"Click: not an artery, remove all of it ({total:.0f} px)",
     )
 
 
@@ -134,6 +126,42 @@ def tidy(scene: Scene) -> Offer:
     return Offer(edit, f"{len(gone)} unlikely branches removed. Ctrl+Z: undo")
 
 
+def offer_in(
+    mode: Mode, scene: Scene, point: Point, *, whole: bool = False
+) -> Offer | None:
+    """What a click would do in a mode; None where it would begin a trace, or nothing.
+
+    Adding closes the gap or takes the proposed branch under the cursor, if there is
+    one. Removing takes a branch, or all of what hangs together apart from the tree.
+
+    Parameters
+    ----------
+    mode : Mode
+    scene : Scene
+    point : tuple of float
+        Row and column in pixels of the frame.
+    whole : bool
+        Remove the whole run, also where it touches the tree: a catheter, a wire.
+    """
+    if mode is Mode.ADD:
+        return _bridge(scene, point) or _accept(scene, point)
+    if mode is Mode.WIDTH:
+        return offer(Tool.WIDTH, scene, point)
+    tool = Tool.NOT_ARTERY if whole or is_apart(scene, point) else Tool.REMOVE
+    return offer(tool, scene, point)
+
+
+def is_apart(scene: Scene, point: Point) -> bool:
+    """Whether what is under a point hangs on nothing of the tree."""
+    branch = scene.tree.branch_at(point, REACH * scene.evidence.step)
+    if branch is None:
+        return False
+    parts = scene.tree.components
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return bool(parts[tuple(branch.points[0])] != sizes.argmax())
+
+
 def begin_trace(scene: Scene, point: Point) -> Tracer:
     """Take the first click of a trace; it snaps to the tree or to the vessel."""
     start, _ = snap(point, scene.evidence, scene.tree)
@@ -154,7 +182,7 @@ def trace_offer(scene: Scene, tracer: Tracer, point: Point) -> Offer:
 def _accept(scene: Scene, point: Point) -> Offer | None:
     near = [(segment.distance(point), segment) for segment in scene.proposals]
     away, segment = min(near, key=lambda pair: pair[0], default=(np.inf, None))
-    if away > REACH * scene.evidence.step:
+    if away > _GRIP * scene.evidence.step:
         return None
     edit = draw_vessel(scene.evidence, scene.mask, _joined(scene, segment))
     return Offer(
@@ -187,7 +215,7 @@ def _joined(scene: Scene, segment: Segment) -> np.ndarray:
 def _bridge(scene: Scene, point: Point) -> Offer | None:
     near = [(gap.distance(point), gap) for gap in scene.gaps]
     away, gap = min(near, key=lambda pair: pair[0], default=(np.inf, None))
-    if away > REACH * scene.evidence.step:
+    if away > _GRIP * scene.evidence.step:
         return None
     path = short_path(scene.evidence, gap.start, gap.end)
     edit = draw_vessel(scene.evidence, scene.mask, path)

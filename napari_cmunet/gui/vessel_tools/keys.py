@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_cmunet.core.vessels.tools import Tool
-from napari_cmunet.gui.vessel_tools.row import TOOL_KEYS
+from napari_cmunet.core.vessels.modes import Mode
+from napari_cmunet.gui.vessel_tools.row import MODE_KEYS, TIDY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
 
 _LISTED = (
-    (TOOL_KEYS[Tool.TRACE], "trace a vessel: click, click"),
-    (TOOL_KEYS[Tool.ACCEPT], "add an unsure branch"),
-    (TOOL_KEYS[Tool.REMOVE], "remove a branch"),
-    (TOOL_KEYS[Tool.BRIDGE], "bridge a gap"),
-    (TOOL_KEYS[Tool.WIDTH], "fit the width to the image"),
-    (TOOL_KEYS[Tool.NOT_ARTERY], "not an artery: remove the run"),
-    (TOOL_KEYS[Tool.TIDY], "tidy: remove all that is unlikely"),
+    (MODE_KEYS[Mode.ADD], "add a vessel: click, click"),
+    (MODE_KEYS[Mode.REMOVE], "remove a branch; Shift: the whole run"),
+    (MODE_KEYS[Mode.WIDTH], "fit the width to the image"),
+    (TIDY_KEY, "tidy: remove all that is unlikely"),
     (NEXT_PLACE, "right: on to the next doubtful place"),
     (SKIP_PLACE, "skip this place"),
 )
@@ -41,8 +38,8 @@ class VesselKeys:
 
     def __init__(self, viewer: ViewerModel, tools: VesselTools, tour: Tour) -> None:
         self._bound: dict[str, Callable] = {}
-        acts = {key: partial(tools.toggle, tool) for tool, key in TOOL_KEYS.items()}
-        acts[TOOL_KEYS[Tool.TIDY]] = tools.tidy
+        acts = {key: partial(tools.toggle, mode) for mode, key in MODE_KEYS.items()}
+        acts[TIDY_KEY] = tools.tidy
         acts |= {NEXT_PLACE: tour.right, SKIP_PLACE: tour.skip}
         for key, act in acts.items():
             self._bind(viewer, key, act)

@@ -10,7 +10,6 @@ import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 if TYPE_CHECKING:
     from napari_cmunet.core.vessels.edits import Edit
@@ -44,6 +43,8 @@ class LookedAt:
 
     def note_seen(self, frame: int, segment: Segment) -> None:
         """A place was judged, right or mended."""
+        from scipy.ndimage import binary_dilation  # takes long to import
+
         line = np.zeros(self._shape, bool)
         line[tuple(segment.points.T)] = True
         around = binary_dilation(line, iterations=SEEN_AROUND)

@@ -1,4 +1,4 @@
-"""The vessel tools in the panel: a button each, and a line that says what they do."""
+"""The vessel tools in the panel: a button each, and a line that says what happens."""
 
 from __future__ import annotations
 
@@ -8,78 +8,66 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
-from napari_cmunet.core.vessels.tools import Tool
+from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.gui.sections import button, column, text_label
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
 
-TOOL_KEYS = {
-    Tool.TRACE: "D",
-    Tool.ACCEPT: "A",
-    Tool.REMOVE: "S",
-    Tool.BRIDGE: "J",
-    Tool.WIDTH: "I",
-    Tool.NOT_ARTERY: "Shift+S",
-    Tool.TIDY: "Y",
-}
-"""Draw, Add, Join, fit to the Image, Subtract, tidY."""
+MODE_KEYS = {Mode.ADD: "A", Mode.REMOVE: "S", Mode.WIDTH: "I"}
+TIDY_KEY = "D"
+"""Add, Subtract, Declutter under the fingers of the left hand; fit to the Image."""
 
 _BUTTONS = (
     (
-        (Tool.TRACE, "Trace", "Two clicks add the vessel between them, with its width"),
-        (Tool.ACCEPT, "Add", "Add a branch that the model was not sure of (yellow)"),
-        (Tool.BRIDGE, "Bridge", "Close a gap between two ends of the mask"),
-        (Tool.WIDTH, "Width", "Grow or shrink a branch to the edges in the image"),
+        Mode.ADD,
+        "Add vessel",
+        "Two clicks add the vessel between them, with its width; one click adds a "
+        "yellow branch or closes a gap",
     ),
     (
-        (Tool.REMOVE, "Remove", "Remove a branch, up to its bifurcation"),
-        (
-            Tool.NOT_ARTERY,
-            "Not artery",
-            "Remove a catheter, wire or rib whole; remembered as reviewed background",
-        ),
-        (Tool.TIDY, "Tidy", "Remove everything unlikely in this frame, at once"),
+        Mode.REMOVE,
+        "Remove",
+        "Remove a branch up to its bifurcation, or what hangs on nothing. Shift: the "
+        "whole run of a catheter or wire. Remembered as reviewed background.",
     ),
+    (Mode.WIDTH, "Width", "Grow or shrink a branch to the edges in the image"),
 )
 
 
 class VesselToolRow(QWidget):
-    """A button for each tool, of which one may be down, and the hint."""
+    """A button for each mode, of which one may be down, one to tidy, and the hint."""
 
     picked = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
-        self.buttons: dict[Tool, QPushButton] = {}
-        for line in _BUTTONS:
-            for tool, text, tip in line:
-                made = button(text, f"{tip} ({TOOL_KEYS[tool]})")
-                made.setCheckable(tool is not Tool.TIDY)
-                # Equal shares of the row, however narrow the dock.
-                made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-                made.clicked.connect(partial(self._on_clicked, tool))
-                self.buttons[tool] = made
+        self.buttons: dict[Mode, QPushButton] = {}
+        for mode, text, tip in _BUTTONS:
+            made = button(text, f"{tip} ({MODE_KEYS[mode]})")
+            made.setCheckable(True)
+            made.clicked.connect(partial(self._on_clicked, mode))
+            self.buttons[mode] = made
+        self.tidy = button(
+            "Tidy", f"Remove all that is unlikely in this frame, at once ({TIDY_KEY})"
+        )
+        line = QHBoxLayout()
+        line.setSpacing(2)
+        for made in (*self.buttons.values(), self.tidy):
+            # Equal shares of the row, however narrow the dock.
+            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            line.addWidget(made, 1)
         self.hint = text_label()
         self.hint.setMinimumHeight(2 * self.hint.fontMetrics().lineSpacing())
-        rows = [[self.buttons[tool] for tool, _, _ in line] for line in _BUTTONS]
-        layout = column(*(_equal(*line) for line in rows), self.hint, spacing=2)
+        layout = column(line, self.hint, spacing=2)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
 
-    def show_tool(self, tool: Tool | None, hint: str) -> None:
-        """Show the tool in hand and its hint."""
+    def show_mode(self, mode: Mode | None, hint: str) -> None:
+        """Show the mode that is taken up, and its hint."""
         for each, made in self.buttons.items():
-            made.setChecked(each is tool)
+            made.setChecked(each is mode)
         self.hint.setText(hint)
 
-    def _on_clicked(self, tool: Tool) -> None:
-        self.picked.emit(tool)
-
-
-def _equal(*buttons: QPushButton) -> QHBoxLayout:
-    layout = QHBoxLayout()
-    layout.setSpacing(2)
-    for each in buttons:
-        layout.addWidget(each, 1)
-    return layout
+    def _on_clicked(self, mode: Mode) -> None:
+        self.picked.emit(mode)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.core.vessels.evidence import Evidence, gather
-from napari_cmunet.core.vessels.scene import Scene, look
 from napari_cmunet.gui.corrections import fingerprint
 from napari_cmunet.gui.layers import read_frame, source_array
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from napari_cmunet.core.vessels.evidence import Evidence
+    from napari_cmunet.core.vessels.scene import Scene
     from napari_cmunet.gui.reading import Reading
 
 _FRAMES_KEPT = 6
@@ -131,7 +131,11 @@ class SceneKeeper:
 
 
 def _prepare(job: _Job) -> tuple[_Prepared | None, str]:
-    """Runs in a worker's thread."""
+    """Runs in a worker's thread, and imports there what the tools need."""
+    from napari_cmunet.core.vessels import tools  # noqa: F401
+    from napari_cmunet.core.vessels.evidence import gather
+    from napari_cmunet.core.vessels.scene import look
+
     try:
         evidence = job.evidence
         if evidence is None:

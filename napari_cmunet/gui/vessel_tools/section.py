@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
-from napari_cmunet.core.vessels.tools import Tool
 from napari_cmunet.gui.sections import button, column, row, text_label
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE, VesselKeys
 from napari_cmunet.gui.vessel_tools.row import VesselToolRow
@@ -14,6 +13,7 @@ from napari_cmunet.gui.vessel_tools.tour import Tour
 from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
 
 if TYPE_CHECKING:
+    from napari_cmunet.core.vessels.modes import Mode
     from napari_cmunet.gui.controller import Controller
 
 
@@ -43,6 +43,7 @@ class VesselSection(QWidget):
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
         self.row.picked.connect(self._on_picked)
+        self.row.tidy.clicked.connect(self.tools.tidy)
         self.next.clicked.connect(self.tour.right)
         self.skip.clicked.connect(self.tour.skip)
         self.wake_up()
@@ -51,7 +52,7 @@ class VesselSection(QWidget):
     @property
     def in_hand(self) -> bool:
         """Whether one of the vessel tools is."""
-        return self.tools.tool is not None
+        return self.tools.mode is not None
 
     def wake_up(self) -> None:
         """Take the keys, listen to the tools."""
@@ -70,8 +71,8 @@ class VesselSection(QWidget):
         self.tour.end()
         self.tools.shut_down()
 
-    def _on_picked(self, tool: Tool) -> None:
-        self.tools.tidy() if tool is Tool.TIDY else self.tools.toggle(tool)
+    def _on_picked(self, mode: Mode) -> None:
+        self.tools.toggle(mode)
         self.refresh()
 
     def _on_changed(self) -> None:
@@ -82,7 +83,7 @@ class VesselSection(QWidget):
         """Show the tool in hand, its hint and the place that is looked at."""
         here = self.tools.here() is not None
         self.row.setEnabled(here)
-        self.row.show_tool(self.tools.tool, self.tools.hint)
+        self.row.show_mode(self.tools.mode, self.tools.hint)
         self.next.setEnabled(here)
         self.skip.setEnabled(here and self.tour.place is not None)
         looking = self.tour.place is not None

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_cmunet.core.vessels.tools import (
-    Offer,
-    Tool,
-    begin_trace,
-    offer,
-    tidy,
-    trace_offer,
-)
+from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 from napari_cmunet.gui.vessel_tools.preview import Preview
 from napari_cmunet.gui.vessel_tools.scene_keeper import SceneKeeper
@@ -29,17 +22,15 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_cmunet.core.vessels.scene import Scene
+    from napari_cmunet.core.vessels.tools import Offer
     from napari_cmunet.core.vessels.trace import Tracer
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.reading import Reading
 
 BEGIN = {
-    Tool.TRACE: "Click where the missing vessel begins, then where it ends.",
-    Tool.ACCEPT: "Yellow is unsure. Click a proposed branch to add it.",
-    Tool.REMOVE: "Click a branch to remove it, up to its bifurcation.",
-    Tool.BRIDGE: "Point at a gap between two ends; a click closes it.",
-    Tool.WIDTH: "Click a branch to fit its width to the image.",
-    Tool.NOT_ARTERY: "Click a catheter, wire or rib: all of it goes, for good.",
+    Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
+    Mode.REMOVE: "Click a branch to remove it. Shift+click: a catheter or wire whole.",
+    Mode.WIDTH: "Click a branch to fit its width to the image.",
 }
 
 _DRAG = 4.0
@@ -63,28 +54,29 @@ class VesselTools:
         self.keeper = SceneKeeper()
         self.keeper.ready.connect(self._on_ready)
         self.preview = Preview(self.viewer)
-        self.tool: Tool | None = None
+        self.mode: Mode | None = None
         self.hint = ""
         self._mask: Labels | None = None
         self._tracer: tuple[Tracer, Reading, int] | None = None
         self._cursor: tuple[float, float] | None = None
-        self._offered: tuple[Scene, tuple[int, int], Offer | None] | None = None
+        self._whole = False
+        self._offered: tuple[Scene, tuple, Offer | None] | None = None
         self._marked: Scene | None = None
         self._tidy_soon = False
 
     # -- taking up and putting down ---------------------------------------------
 
-    def toggle(self, tool: Tool) -> None:
+    def toggle(self, mode: Mode) -> None:
         """Take a tool up, or put it down if it is in hand."""
-        self.put_down() if self.tool is tool else self.take_up(tool)
+        self.put_down() if self.mode is mode else self.take_up(mode)
 
-    def take_up(self, tool: Tool) -> None:
+    def take_up(self, mode: Mode) -> None:
         """Put a tool in hand."""
         mask = self._controller.correct.mask_in_hand()
         if mask is None:
             return
         self._leave_mask()
-        self.tool = tool
+        self.mode = mode
         self._tracer = None
         self._offered = self._marked = None
         mask.mode = "pan_zoom"
@@ -96,15 +88,15 @@ class VesselTools:
         for callbacks, ours in self._callbacks():
             if ours not in callbacks:
                 callbacks.append(ours)
-        self.say(BEGIN[tool])
+        self.say(BEGIN[mode])
         self._hover()
 
     def put_down(self) -> None:
         """Back to napari's own tools."""
         self._tidy_soon = False
-        if self.tool is None:
+        if self.mode is None:
             return
-        self.tool = None
+        self.mode = None
         self._tracer = None
         self._leave_mask()
         for callbacks, ours in self._callbacks():
@@ -134,13 +126,13 @@ class VesselTools:
             self._mask = None
 
     def _on_mode(self, event) -> None:
-        if self.tool is not None and str(event.source.mode) != "pan_zoom":
+        if self.mode is not None and str(event.source.mode) != "pan_zoom":
             self.put_down()
 
     def _on_escape(self, layer) -> None:
         if self._tracer is not None:
             self._tracer = None
-            self.say(BEGIN[Tool.TRACE])
+            self.say(BEGIN[Mode.ADD])
             self._hover()
         else:
             self.put_down()
@@ -148,14 +140,18 @@ class VesselTools:
     # -- the mouse ----------------------------------------------------------------
 
     def _on_move(self, viewer, event) -> None:
-        self._cursor = tuple(event.position)
+        self._point_at(event)
         self._hover()
 
+    def _point_at(self, event) -> None:
+        self._cursor = tuple(event.position)
+        self._whole = "Shift" in event.modifiers
+
     def _on_press(self, viewer, event):
-        if event.button != 1 or event.modifiers:
+        if event.button != 1 or set(event.modifiers) - {"Shift"}:
             return
         pressed = np.array(event.pos, float)
-        self._cursor = tuple(event.position)
+        self._point_at(event)
         yield
         while event.type == "mouse_move":
             if np.hypot(*(np.array(event.pos, float) - pressed)) > _DRAG:
@@ -192,12 +188,12 @@ class VesselTools:
         return (float(row), float(column)) if inside else None
 
     def _hover(self) -> None:
-        if self.tool is None or (here := self.here()) is None:
+        if self.mode is None or (here := self.here()) is None:
             return
         reading, frame = here
         if reading.mask is not self._mask:
             # Another image is worked on now; the same tool, on its mask.
-            self.take_up(self.tool)
+            self.take_up(self.mode)
             return
         self.preview.show(reading, frame)
         if (scene := self.scene()) is None:
@@ -207,27 +203,29 @@ class VesselTools:
         self._mark(scene)
         made = self._offer(scene, reading, frame)
         self.preview.draw(None if made is None else made.edit)
-        self.say(BEGIN[self.tool] if made is None else made.hint)
+        self.say(BEGIN[self.mode] if made is None else made.hint)
 
     def _offer(self, scene: Scene, reading: Reading, frame: int) -> Offer | None:
         point = self._point(reading)
         if point is None:
             return None
-        pixel = (round(point[0]), round(point[1]))
+        pixel = (round(point[0]), round(point[1]), self._whole)
         if self._offered is not None:
             known_scene, known_pixel, known = self._offered
             if known_scene is scene and known_pixel == pixel:
                 return known
-        if self.tool is not Tool.TRACE:
-            made = offer(self.tool, scene, point)
-        elif (tracer := self._tracer_here(scene, reading, frame)) is not None:
-            made = trace_offer(scene, tracer, point)
+        tools = _tools()
+        tracer = self._tracer_here(reading, frame)
+        if tracer is not None:
+            made = tools.trace_offer(scene, tracer, point)
+        elif self.mode is Mode.ADD and self._whole:
+            made = None  # Shift begins a trace, whatever is proposed here
         else:
-            made = None
+            made = tools.offer_in(self.mode, scene, point, whole=self._whole)
         self._offered = (scene, pixel, made)
         return made
 
-    def _tracer_here(self, scene, reading, frame) -> Tracer | None:
+    def _tracer_here(self, reading: Reading, frame: int) -> Tracer | None:
         if self._tracer is None:
             return None
         tracer, of, at = self._tracer
@@ -236,28 +234,28 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            shown = self.tool in (Tool.ACCEPT, Tool.REMOVE)
+            shown = self.mode in (Mode.ADD, Mode.REMOVE)
             self.preview.draw_below(unsure_marks(scene) if shown else [])
 
     # -- acting -----------------------------------------------------------------------
 
     def click(self) -> None:
         """Do what was offered, as one undo step."""
-        if self.tool is None or (here := self.here()) is None:
+        if self.mode is None or (here := self.here()) is None:
             return
         reading, frame = here
         scene = self.scene()
         if scene is None or (point := self._point(reading)) is None:
             return
-        if self.tool is Tool.TRACE and self._tracer_here(scene, reading, frame) is None:
-            self._tracer = (begin_trace(scene, point), reading, frame)
+        made = self._offer(scene, reading, frame)
+        if made is None and self.mode is Mode.ADD:
+            self._tracer = (_tools().begin_trace(scene, point), reading, frame)
             self._offered = None
             self.say("Now click where the vessel ends. Esc: begin again.")
             return
-        made = self._offer(scene, reading, frame)
         if made is None or not len(made.edit):
             return
-        if self.tool is Tool.NOT_ARTERY:
+        if self.mode is Mode.REMOVE:
             looked_at(reading).note_background(frame, made.edit)
         self.apply(made, reading, frame)
 
@@ -271,7 +269,7 @@ class VesselTools:
             self.say("Preparing this frame…")
             return
         reading, frame = here
-        made = tidy(scene)
+        made = _tools().tidy(scene)
         if not len(made.edit):
             self.say("Nothing in this frame is unlikely.")
             return
@@ -302,3 +300,11 @@ class VesselTools:
         self.hint = hint
         self.viewer.help = hint
         self.changed.emit()
+
+
+def _tools():
+    # They bring half of scipy along. The scene's worker has imported them by the time
+    # that anybody hovers, so that the panel opens without them.
+    from napari_cmunet.core.vessels import tools
+
+    return tools

@@ -9,9 +9,10 @@ from scipy.ndimage import gaussian_filter
 from napari_cmunet.core.phantom import PhantomConfig, make_frame
 from napari_cmunet.core.vessels.doubt import doubt, likely_artery
 from napari_cmunet.core.vessels.evidence import gather
+from napari_cmunet.core.vessels.modes import Tool
 from napari_cmunet.core.vessels.scene import look
 from napari_cmunet.core.vessels.segments import FEATURES
-from napari_cmunet.core.vessels.tools import Tool, offer, tidy
+from napari_cmunet.core.vessels.tools import offer, tidy
 from napari_cmunet.core.vessels.tree import grow_tree
 
 

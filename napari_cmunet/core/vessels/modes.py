@@ -1,0 +1,35 @@
+"""The names of the tools, and of the modes in which a hand takes them up."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Tool(StrEnum):
+    """What can be done to a mask besides painting."""
+
+    TRACE = "trace"
+    ACCEPT = "accept"
+    REMOVE = "remove"
+    BRIDGE = "bridge"
+    WIDTH = "width"
+    NOT_ARTERY = "not artery"
+    TIDY = "tidy"
+
+
+class Mode(StrEnum):
+    """What a hand takes up; the place that is clicked says which tool is meant."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    WIDTH = "width"
+
+
+MODE_OF = {
+    Tool.TRACE: Mode.ADD,
+    Tool.ACCEPT: Mode.ADD,
+    Tool.BRIDGE: Mode.ADD,
+    Tool.REMOVE: Mode.REMOVE,
+    Tool.NOT_ARTERY: Mode.REMOVE,
+    Tool.WIDTH: Mode.WIDTH,
+}
