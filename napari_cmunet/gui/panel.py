@@ -256,10 +256,9 @@ class CMUNetPanel(QWidget):
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
         # In a study images come by themselves, each pre-segmented: less is needed.
-        again = state.segment_text.endswith("again")
-        self.segment.setVisible(state.show_segment and not (state.in_study and again))
-        by_itself = state.in_study and self.controller.pre_segment
-        self.on_opening.setVisible(not by_itself)
+        again = state.in_study and state.segment_text.endswith("again")
+        self.segment.setVisible(state.show_segment and not again)
+        self.on_opening.setVisible(not (state.in_study and self.controller.pre_segment))
         for widget in (self.image, self.image_label):
             widget.setVisible(not state.in_study or len(state.images) > 1)
         accepted = in_study.saved and not (self.controller.message or state.busy)
@@ -285,8 +284,7 @@ class CMUNetPanel(QWidget):
         embolden(self.saved, state.unsaved)
         self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
         is_study = self.study.study is not None
-        can_export = state.can_export or is_study
-        self.export.setEnabled(can_export and self._exporting is None)
+        self.export.setEnabled((state.can_export or is_study) and not self._exporting)
         self.export.setMenu(self.export_menu if state.masks > 1 or is_study else None)
         self.export_labels.setVisible(is_study)
         self.export_all.setVisible(state.masks > 1)
@@ -379,9 +377,7 @@ class CMUNetPanel(QWidget):
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
-            window = self.window()
-            if window is not self:
-                window.destroyed.connect(partial(shut, weakref.ref(self.study)))
+            self.window().destroyed.connect(partial(shut, weakref.ref(self.study)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 

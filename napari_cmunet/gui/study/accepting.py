@@ -72,6 +72,8 @@ class Accepting:
         frame = browsing.frame
         if not reading.has_prediction(frame) and not reading.mask_frame(frame).any():
             return "This frame is not segmented yet."
+        if browsing.area.is_begun and not browsing.area.is_part(frame):
+            return "Draw the box or lasso first, or press Whole for all of it."
         return ""
 
     def accept(self, *, empty: bool = False) -> None:

@@ -111,6 +111,8 @@ class ReviewedArea:
             gone = {n for n, at in enumerate(self._frames()) if at == frame}
             self.layer.selected_data = gone
             self.layer.remove_selected()
+            if self.is_begun:
+                self.layer.mode = "pan_zoom"
         self.changed.emit()
 
     def remove(self) -> None:
@@ -126,6 +128,14 @@ class ReviewedArea:
         self.layer = None
 
     # -- what counts ----------------------------------------------------------
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a tool for boxes or lassos is in hand."""
+        chosen = self._layers.selection.active
+        return self.layer is not None and (
+            chosen is self.layer and self.layer.mode in (BOX, LASSO)
+        )
 
     def is_part(self, frame: int) -> bool:
         """Whether only a part of a frame counts as reviewed."""

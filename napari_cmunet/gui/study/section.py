@@ -268,7 +268,7 @@ class StudyPage(QWidget):
         self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):
             widget.setEnabled(state.can_draw)
-        self.whole.setEnabled(state.is_part)
+        self.whole.setEnabled(state.can_draw)
         self.change.setText(state.change)
         self.changes.setVisible(bool(state.change))
         self.take_over.setVisible(state.has_changed)

@@ -66,6 +66,12 @@ def test_a_click_is_no_box(study, viewer):
     assert not describe_study(study).is_part
     assert viewer.layers.selection.active is area
     assert area.mode == BOX
+    # Whoever is about to draw a part does not mean the whole.
+    study.accepting.accept()
+    assert study.message.startswith("Draw the box or lasso first")
+    assert not study.accepting.saving
+    study.browsing.clear_area()
+    assert describe_study(study).can_accept
     box(study, 2, 3, 12, 12)
     assert len(area.data) == 1
     assert describe_study(study).is_part
