@@ -63,7 +63,9 @@ def write_model(
         "steps": result.step,
         "minutes": round(result.seconds / 60, 1),
         "ended": result.reason,
-        "options": dataclasses.asdict(config),
+        # A folder's path stays at home; the model's name says enough.
+        "options": dataclasses.asdict(config)
+        | {"start": parent.name if parent else ""},
     }
     learned = f"{frames} unlabelled frames from {files} image files"
     if config.phantoms:
