@@ -144,7 +144,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path):
     frames = read_angiogram(path).frames
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ReadError, match="has changed since it was opened"):
-        frames[0]
+        frames[2]  # neither the first nor the middle one, which are kept
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "JPEG lossless SV1", "JPEG 2000"])
