@@ -21,7 +21,7 @@ TIDY_KEY = "D"
 _BUTTONS = (
     (
         Mode.ADD,
-        "Add vessel",
+        "Add",
         "Two clicks add the vessel between them, with its width; one click adds a "
         "yellow branch or closes a gap",
     ),
