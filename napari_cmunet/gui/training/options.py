@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 _STARTS = [
-    (f"self-supervised weights ({START_MODEL})", START_MODEL),
+    ("self-supervised", START_MODEL),
     ("the model in use", CURRENT),
 ]
 _MINUTES = [("as needed", None)] + [
     (f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)
 ]
-_EVERY = [("when I press Fine-tune", 0)] + [
+_EVERY = [("when I press it", 0)] + [
     (f"by itself, every {n} new labels", n) for n in (3, 5, 10, 20, 50)
 ]
 
