@@ -29,7 +29,7 @@ from napari_cmunet.commands.label_folders import read_label_folders
 from napari_cmunet.core.augment import Augmentation
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.events import Step
-from napari_cmunet.core.finetune import FinetuneConfig, finetune
+from napari_cmunet.core.finetune import RANDOM_RATE, FinetuneConfig, finetune
 from napari_cmunet.core.labelled import Label, prepare_labels
 from napari_cmunet.core.metrics import score
 from napari_cmunet.core.models import LoadedModel, ModelCard, Receipt, load_model
@@ -146,6 +146,8 @@ def _start(
         )
     model = load_model(args.like if row.start == "random" else row.start)
     network = CMUNet(model.card.width) if row.start == "random" else model.network
+    if row.start == "random":
+        config = replace(config, learning_rate=RANDOM_RATE)
     return network, model.preprocessing, config
 
 

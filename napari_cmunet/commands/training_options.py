@@ -121,7 +121,12 @@ def add_finetune(commands) -> None:
     p.add_argument("--minutes", type=positive, metavar="M", help="time budget")
     p.add_argument("--steps", type=int, metavar="N", help="default: by labels")
     p.add_argument("--batch", type=int, default=8, metavar="N")
-    p.add_argument("--learning-rate", type=positive, default=2e-3, metavar="R")
+    p.add_argument(
+        "--learning-rate",
+        type=positive,
+        metavar="R",
+        help="default: 0.0005, for --start random 0.002",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--phantoms", type=int, default=0, metavar="N", help="synthetic frames to add"
@@ -231,9 +236,10 @@ def _finetune(args: argparse.Namespace) -> int:
         args.usage_error("with STUDY, leave out --masks, --val-masks and -o")
     if args.study is None and not (args.images and args.masks and args.output):
         args.usage_error("give a STUDY, or --images, --masks and -o")
-    from napari_cmunet.commands.finetune import FinetuneJob, run
-    from napari_cmunet.core.finetune import FinetuneConfig
+    from napari_cmunet.commands.finetune import RANDOM, FinetuneJob, run
+    from napari_cmunet.core.finetune import RANDOM_RATE, FinetuneConfig
 
+    usual = RANDOM_RATE if args.start == RANDOM else FinetuneConfig.learning_rate
     job = FinetuneJob(
         images=tuple(args.images),
         masks=tuple(args.masks),
@@ -242,7 +248,7 @@ def _finetune(args: argparse.Namespace) -> int:
         config=FinetuneConfig(
             steps=args.steps or 0,
             batch=args.batch,
-            learning_rate=args.learning_rate,
+            learning_rate=args.learning_rate or usual,
             partial_labels=args.partial_labels,
             minutes=args.minutes,
             seed=args.seed,

@@ -261,7 +261,9 @@ class CMUNetPanel(QWidget):
         self.on_opening.setVisible(not (state.in_study and self.controller.pre_segment))
         for widget in (self.image, self.image_label):
             widget.setVisible(not state.in_study or len(state.images) > 1)
-        accepted = in_study.saved and not (self.controller.message or state.busy)
+        accepted = in_study.saved and not (
+            self.controller.message or state.busy or state.mask_missing
+        )
         self.status.setText(_ACCEPTED if accepted else state.status)
         embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)

@@ -187,6 +187,7 @@ class Accepting:
             browsing.keeper.note({frame})
         self._reader.message = text
         self._reader.note_change(change)
+        self._reader.taken_back.emit(opened.key(frame))
 
     # -- marks ----------------------------------------------------------------
 

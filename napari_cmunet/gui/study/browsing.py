@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.export import source_file
@@ -43,6 +44,8 @@ class Browsing:
         self.change: ModelChange | None = None
         #: The image that is being opened.
         self.opening: str | None = None
+        # What a closed study has left open, and its mask then.
+        self._remains: tuple[OpenImage, np.ndarray | None] | None = None
         # Where Next goes on from, if that image could not be opened.
         self._stuck: str | None = None
         self._ahead = Ahead(reader, self._opened_ahead)
@@ -196,6 +199,9 @@ class Browsing:
         wanted = os.path.normcase(os.path.abspath(loaded.path))  # noqa: PTH100
         for reading in self._controller.readings:
             path = source_file(reading)
+            left = self._untouched()
+            if left is not None and reading is left.reading:
+                continue  # it is shown anew, by the study
             if path is None or reading.image_replaced:
                 continue
             same = os.path.normcase(os.path.abspath(path)) == wanted  # noqa: PTH100
@@ -205,7 +211,7 @@ class Browsing:
 
     def _show(self, opened: OpenImage, frame: int | None) -> None:
         controller, reading = self._controller, opened.reading
-        former = self.current
+        former, self._remains = self.current or self._untouched(), None
         self._take_away_extras()
         self.opening = self._stuck = None
         self.current = opened
@@ -264,7 +270,11 @@ class Browsing:
         self.keeper = self.area = self.change = None
 
     def put_away(self) -> None:
-        """The study is closed: its image goes out of the viewer."""
+        """The study is closed: its image stays open, as one of no study.
+
+        Nor would it be safe to take it away: with OpenGL in software, napari crashes
+        when the last layers go while a brush was in hand.
+        """
         self._note_frame()
         self._wanted += 1
         self._ahead.forget()
@@ -272,7 +282,20 @@ class Browsing:
         former, self.current = self.current, None
         self.opening = self._stuck = None
         if former is not None:
-            self._close(former)
+            former.reading.in_study = False
+            mask = former.reading.mask
+            self._remains = former, None if mask is None else mask.data.copy()
+
+    def _untouched(self) -> OpenImage | None:
+        """The image of a closed study, if nothing was painted on it since then."""
+        if self._remains is None:
+            return None
+        opened, before = self._remains
+        mask = opened.reading.mask
+        same = mask is None or (
+            before is not None and np.array_equal(mask.data, before)
+        )
+        return opened if same else None
 
     # -- another model --------------------------------------------------------
 

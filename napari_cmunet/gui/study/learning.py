@@ -27,6 +27,7 @@ class Learning:
         reader.opened.connect(self._on_opened)
         reader.closed.connect(self.shut)
         reader.accepted.connect(self._on_accepted)
+        reader.taken_back.connect(self._on_taken_back)
 
     def _on_opened(self, study: Study) -> None:
         self.shut()
@@ -46,6 +47,10 @@ class Learning:
     def _on_accepted(self, key: object) -> None:
         if self.training is not None:
             self.training.note_accepted(key)
+
+    def _on_taken_back(self, key: object) -> None:
+        if self.training is not None:
+            self.training.changed.emit()
 
     def _on_model_changed(self, version: ModelVersion) -> None:
         self._reader.use_current_model()

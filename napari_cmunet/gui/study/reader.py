@@ -58,6 +58,8 @@ class StudyReader:
     closed = Signal()
     #: A label is on the disk; with its (image id, frame).
     accepted = Signal(object)
+    #: A label counts no more, or is the one before again; with its (image id, frame).
+    taken_back = Signal(object)
     #: Something that the window shows has changed.
     changed = Signal()
     #: The folder of missing images, or of further ones, is to be asked for.

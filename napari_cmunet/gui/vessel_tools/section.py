@@ -82,6 +82,7 @@ class VesselSection(QWidget):
     def refresh(self) -> None:
         """Show the tool in hand, its hint and the place that is looked at."""
         here = self.tools.here() is not None
+        self.tour.leave_elsewhere()
         self.row.setEnabled(here)
         self.row.show_mode(self.tools.mode, self.tools.hint)
         self.next.setEnabled(here)

@@ -63,6 +63,11 @@ class Tour:
         self._wanted = False
         self._say("")
 
+    def leave_elsewhere(self) -> None:
+        """Forget the place if another frame is shown by now, or none."""
+        if self.place is not None and self._tools.here() != self._of:
+            self.end()
+
     def _here(self) -> tuple[Reading, int] | None:
         here = self._tools.here()
         if here != self._of:

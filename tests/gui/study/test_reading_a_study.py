@@ -298,7 +298,8 @@ def test_reopening_goes_on_where_one_left_off(
     study.close()
     ready(study)
     assert study.study is None
-    assert not viewer.layers
+    # Its image stays, and gives way when the study is opened again.
+    assert [layer.name for layer in viewer.layers] == ["p2", "p2 prediction", "p2 mask"]
     study.open(tmp_path / "study")
     ready(study)
     assert name(study) == "p2"
@@ -392,7 +393,8 @@ def test_layers_of_the_reader_s_own_stay(study, ready, viewer):
     assert name(study) == "p1"
     study.close()
     ready(study)
-    assert list(viewer.layers) == [points, other]
+    assert points in viewer.layers
+    assert other in viewer.layers
 
 
 def test_another_image_in_hand(study, ready, viewer, controller):
@@ -510,3 +512,29 @@ def test_other_pixels_in_the_image_layer_are_not_accepted(study, ready):
     study.browsing.next()
     ready(study)
     assert describe_study(study).can_accept
+
+
+def test_what_is_painted_after_the_study_was_closed_is_not_taken_away(
+    study, ready, viewer, tmp_path
+):
+    mask = study.browsing.current.reading.mask
+    study.close()
+    ready(study)
+    assert mask in viewer.layers
+    mask.paint((5, 5), 1)
+    painted = mask.data.copy()
+    study.open(tmp_path / "study")
+    ready(study)
+    assert mask in viewer.layers
+    np.testing.assert_array_equal(mask.data, painted)
+
+
+def test_an_image_that_a_closed_study_left_gives_way(study, ready, viewer, tmp_path):
+    study.close()
+    ready(study)
+    study.open(tmp_path / "study")
+    ready(study)
+    assert len(viewer.layers) == 3
+    study.browsing.next()
+    ready(study)
+    assert len(viewer.layers) == 3
