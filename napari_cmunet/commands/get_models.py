@@ -6,10 +6,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from napari_cmunet.commands.progress import duration
 from napari_cmunet.core.models import user_models_folder
 from napari_cmunet.core.published import MEGABYTES, PUBLISHED, find_published
 from napari_cmunet.download import download
+from napari_cmunet.durations import duration
 
 if TYPE_CHECKING:
     from pathlib import Path

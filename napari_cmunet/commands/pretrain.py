@@ -24,7 +24,7 @@ from napari_cmunet.commands.pretrain_output import (
     write_model,
     write_reconstructions,
 )
-from napari_cmunet.commands.progress import Progress, duration
+from napari_cmunet.commands.progress import Progress
 from napari_cmunet.commands.unlabelled import read_unlabelled
 from napari_cmunet.commands.watching import stop_on_signals
 from napari_cmunet.core.distributed import team
@@ -48,6 +48,7 @@ from napari_cmunet.core.pretrain_config import (
     check_values,
 )
 from napari_cmunet.core.pretrain_state import read_state
+from napari_cmunet.durations import duration
 from napari_cmunet.errors import TrainingError, WriteError
 
 if TYPE_CHECKING:

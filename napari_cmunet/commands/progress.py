@@ -6,6 +6,8 @@ import shutil
 import sys
 import time
 
+from napari_cmunet.durations import duration
+
 
 class Progress:
     """One line that is written over: what is done, how many, time left.
@@ -51,13 +53,3 @@ class Progress:
         """Take the progress line away."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``8 s``, ``3 min``, ``1 h 20 min``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -8,8 +8,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from napari_cmunet.commands.progress import Progress, duration
+from napari_cmunet.commands.progress import Progress
 from napari_cmunet.core import events
+from napari_cmunet.durations import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

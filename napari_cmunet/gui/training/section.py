@@ -12,6 +12,7 @@ from napari_cmunet.gui.sections import (
     NameCombo,
     button,
     column,
+    embolden,
     labelled,
     row,
     text_label,
@@ -163,7 +164,7 @@ class FinetuneSection(QWidget):
         self.options.show(state.settings)
         self.status.setText(shown.status)
         self.status.setVisible(bool(shown.status))
-        _embolden(self.status, shown.failed)
+        embolden(self.status, shown.failed)
         self.use.setText(shown.use_text)
         self.keep.setText(shown.keep_text)
         self.version.show_names(shown.versions, shown.version, "no model")
@@ -198,10 +199,3 @@ def ask_before_ending(training: Training, parent: QWidget | None = None) -> bool
     box.addButton("Go on", QMessageBox.ButtonRole.RejectRole)
     box.exec()
     return box.clickedButton() is end
-
-
-def _embolden(label: QWidget, bold: bool) -> None:
-    font = label.font()
-    if font.bold() != bold:
-        font.setBold(bold)
-        label.setFont(font)
