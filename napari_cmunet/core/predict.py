@@ -16,6 +16,7 @@ from napari_cmunet.core.device import describe_device, fast_dtype, is_out_of_mem
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.network import STRIDE, CMUNet, DoubleConv
 from napari_cmunet.core.preprocess import prepare, restore
+from napari_cmunet.core.specks import subdue_specks
 from napari_cmunet.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Predictor:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
             logit = artery_logit(self._network(x))
-        own = restore(logit, geo)[:, 0]
+        own = restore(subdue_specks(logit), geo)[:, 0]
         # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
         own = own.sigmoid_().mul_(255).round_()
         return own.to(torch.uint8).cpu().numpy()
