@@ -169,15 +169,6 @@ def test_bridge_closes_a_gap(bench):
     assert (change[64, 29:33] == 1).all()
 
 
-def test_width_shrinks_a_branch_that_is_too_wide(bench):
-    rows, columns = np.mgrid[54:75, 6:56]
-    bench.mask.data_setitem((rows.ravel(), columns.ravel()), 1)
-    bench.take(Mode.WIDTH)
-    change = one_step(bench, lambda: bench.click(64, 30))
-    assert (change == -1).sum() > 300
-    assert bench.frame[64, 30]
-
-
 def test_tidy_is_one_step_and_says_what_it_did(bench):
     before = bench.frame.copy()
     bench.tools.tidy()
