@@ -282,7 +282,7 @@ def test_keys_are_free_and_given_back(bench):
             continue
         assert not {str(key) for key in keys} & set(ours), name
     bound = {str(key) for key in bench.viewer.keymap}
-    assert {"A", "S", "D", "I", "Q"} <= bound
+    assert {"A", "S", "D", "Q"} <= bound
     bench.panel.vessels.shut_down()
     assert not {"A", "S", "D", "I", "Q"} & {str(key) for key in bench.viewer.keymap}
 

@@ -18,6 +18,7 @@ from qtpy.QtCore import QCoreApplication
 from napari_cmunet.gui.long_job import LongJob, Outcome
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.accepting import Accepting
+from napari_cmunet.gui.study.attention import Attention
 from napari_cmunet.gui.study.browsing import Browsing
 from napari_cmunet.gui.study.learning import Learning
 from napari_cmunet.gui.study.notice import Notice
@@ -79,6 +80,7 @@ class StudyReader:
         self.browsing = Browsing(self)
         self.accepting = Accepting(self)
         self.learning = Learning(self)
+        self._attention = Attention(self.browsing.tick)
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
@@ -114,6 +116,7 @@ class StudyReader:
             self.browsing.let_go()
         if self.job is not None:
             self.job.cancel()
+        self._attention.let_go()
         self.learning.shut()
         if self.study is not None:
             study, self.study = self.study, None
@@ -173,6 +176,7 @@ class StudyReader:
         self._model = found.model
         if found.model:
             self.controller.set_choice(model=found.model)
+        self._attention.listen(self.controller.viewer)
         self.opened.emit(found.study)
         if found.missing:
             count = len(found.overview.ids)
@@ -193,6 +197,7 @@ class StudyReader:
         if study is None:
             return
         self.browsing.put_away()
+        self._attention.let_go()
         self.study = None
         self.overview, self.missing = Overview(), ()
         self.notice, self.message = None, ""

@@ -177,6 +177,12 @@ class StudyPage(QWidget):
             "Lasso",
             "Draw around what you have reviewed: only that, and what you paint, counts",
         )
+        self.looked = button(
+            "Looked at",
+            "Only what you looked at with Q, removed as no artery or painted counts; "
+            "nothing is learned from the rest",
+        )
+        self.looked.setCheckable(True)
         self.whole = button("Whole", "The whole frame counts as reviewed again")
         self.part = text_label()
         self.change = text_label()
@@ -201,7 +207,7 @@ class StudyPage(QWidget):
             self.label,
             row(self.previous, self.next, stretch=1),
             row(self.skip, self.flag, self.back, stretch=2),
-            row(self.part, self.box, self.lasso, self.whole, stretch=0),
+            row(self.part, self.box, self.lasso, self.looked, self.whole, stretch=0),
             self.changes,
             self.images,
         )
@@ -219,6 +225,7 @@ class StudyPage(QWidget):
         self.back.clicked.connect(reader.accepting.take_back)
         self.box.clicked.connect(lambda: reader.browsing.draw_area(BOX))
         self.lasso.clicked.connect(lambda: reader.browsing.draw_area(LASSO))
+        self.looked.clicked.connect(reader.browsing.take_looked_at)
         self.whole.clicked.connect(reader.browsing.clear_area)
         self.hide_change.clicked.connect(reader.browsing.hide_change)
         self.take_over.clicked.connect(reader.browsing.take_over_prediction)
@@ -268,6 +275,8 @@ class StudyPage(QWidget):
         self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):
             widget.setEnabled(state.can_draw)
+        self.looked.setEnabled(state.can_draw)
+        self.looked.setChecked(state.is_by_looking)
         self.whole.setEnabled(state.can_draw)
         self.change.setText(state.change)
         self.changes.setVisible(bool(state.change))

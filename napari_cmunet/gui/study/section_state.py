@@ -45,6 +45,7 @@ class SectionState:
     flagged: bool = False
     comment: str = ""
     is_part: bool = False
+    is_by_looking: bool = False
     can_draw: bool = False
     change: str = ""
     has_changed: bool = False
@@ -115,6 +116,7 @@ def _label(reader: StudyReader) -> dict:
         "why_not": why_not,
         "accept_text": f"&Accept the {what}",
         "is_part": is_part,
+        "is_by_looking": browsing.area.is_by_looking(frame),
         "can_draw": not reader.study.read_only,
         "can_take_back": frame in opened.labels and not reader.study.read_only,
         **_change(browsing.change.difference(frame) if browsing.change else None),
