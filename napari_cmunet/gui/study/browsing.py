@@ -66,7 +66,7 @@ class Browsing:
             return
         after = self._place()
         self._reader.writer.submit(
-            lambda: study.next_unlabelled(after), self._on_next, self._on_problem
+            lambda: study.next_image(after), self._on_next, self._on_problem
         )
 
     def _on_next(self, image: str | None) -> None:
@@ -79,6 +79,11 @@ class Browsing:
             self._reader.say("No other image is left without a label.")
         else:
             self.go(image)
+
+    def plan_ahead(self) -> None:
+        """Another image may come next: make that one ready."""
+        if self.current is not None:
+            self._ahead.plan(self.current.id)
 
     def previous(self) -> None:
         """Open the image before this one in the study's order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 
 PAUSE_SECONDS = 15.0
 """Somebody who looks and thinks moves the mouse or presses a key before long."""
@@ -18,11 +18,11 @@ class ReadingClock:
     def restart(self) -> None:
         """Begin anew, from now."""
         self._seconds = 0.0
-        self._last = time.monotonic()
+        self._last = monotonic()
 
     def go_on(self) -> None:
         """The image is seen from now on; the time before does not count."""
-        self._last = time.monotonic()
+        self._last = monotonic()
 
     def stop(self) -> None:
         """The image is left."""
@@ -33,11 +33,11 @@ class ReadingClock:
         """The reader has done something."""
         if self._last is not None:
             self._seconds = self.seconds
-            self._last = time.monotonic()
+            self._last = monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds of attention up to now."""
         if self._last is None:
             return self._seconds
-        return self._seconds + min(time.monotonic() - self._last, PAUSE_SECONDS)
+        return self._seconds + min(monotonic() - self._last, PAUSE_SECONDS)

@@ -26,6 +26,7 @@ from napari_cmunet.gui.sections import (
 from napari_cmunet.gui.study.actions import StudyActions
 from napari_cmunet.gui.study.comment_line import CommentLine
 from napari_cmunet.gui.study.image_list import ImageList
+from napari_cmunet.gui.study.order_menu import OrderMenu
 from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.study.section_state import SectionState, describe_study
 
@@ -85,6 +86,8 @@ class StudySection(QWidget):
             ("Close the study", actions.close),
         ):
             menu.addAction(text).triggered.connect(act)
+        self.order = OrderMenu(self._reader.next_image, self)
+        menu.insertMenu(menu.actions()[0], self.order)
 
     def _on_cancel(self) -> None:
         if self._reader.job is not None:
@@ -147,6 +150,11 @@ class StudyPage(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
         self.progress = text_label()
+        self.effort = text_label()
+        self.effort.setToolTip(
+            "Your attention, by the mouse in the viewer: median of the first five "
+            "labels, and of the last five. Pauses are left out."
+        )
         self.name = QElidingLabel()
         self.accept = button(
             "&Accept",
@@ -202,6 +210,7 @@ class StudyPage(QWidget):
             row(self.title, self.menu, stretch=0),
             self.bar,
             self.progress,
+            self.effort,
             self.name,
             self.accept,
             self.label,
@@ -251,6 +260,8 @@ class StudyPage(QWidget):
         self.bar.setRange(0, max(1, state.images))
         self.bar.setValue(state.labelled)
         self.progress.setText(state.progress)
+        self.effort.setText(state.effort)
+        self.effort.setVisible(bool(state.effort))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(state.name)
         self.accept.setText(f"{state.accept_text}   [K]")

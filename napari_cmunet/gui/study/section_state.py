@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.study.model_change import Difference
     from napari_cmunet.gui.study.notice import Notice
     from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.study.effort import Effort
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SectionState:
     images: int = 0
     labelled: int = 0
     progress: str = ""
+    effort: str = ""
     place: str = ""
     name: str = ""
     image: str = ""
@@ -74,6 +76,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         images=len(overview.ids),
         labelled=overview.progress.labelled,
         progress=_progress(reader),
+        effort=_effort(overview.effort),
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
@@ -91,6 +94,22 @@ def _progress(reader: StudyReader) -> str:
     first, _, rest = str(reader.overview.progress).partition(",")
     text = f"{first} labelled{',' + rest if rest else ''}"
     return text if not reader.study.read_only else f"{text} (read only)"
+
+
+_NO_MORE = (
+    "The last two trainings were not better beyond chance, and your seconds a frame no "
+    "longer fall: more labels like these may not pay."
+)
+
+
+def _effort(effort: Effort) -> str:
+    """What a label costs: at first, and by now."""
+    now, first = effort.seconds, effort.first_seconds
+    if now is None:
+        return ""
+    was = "" if first is None else f"{first:.0f} s → "
+    more = "" if effort.still_pays else _NO_MORE
+    return f"{was}{now:.0f} s a frame. {more}".strip()
 
 
 def _label(reader: StudyReader) -> dict:
