@@ -284,7 +284,7 @@ class Study:
 
     def gains(self) -> dict[str, float]:
         """What the model in use has to gain from each image, as far as known."""
-        return self._gains.of(self._model_sha256())
+        return self._gains.of(self.model_sha256())
 
     def note_gains(self, model_sha256: str, found: dict[str, float]) -> None:
         """Keep what a model has to gain from some images, in memory."""
@@ -296,7 +296,8 @@ class Study:
         with contextlib.suppress(StudyError, WriteError), self._session.writing():
             self._gains.save()
 
-    def _model_sha256(self) -> str:
+    def model_sha256(self) -> str:
+        """Hash of the weights of the model in use; empty if it is not there."""
         current = self.models.current
         if current.sha256:
             return current.sha256

@@ -72,7 +72,7 @@ def test_a_study_keeps_its_order_and_its_gains(study):
     ids = study.images.ids()
     assert study.next_image(ids[0]) == ids[1]  # as listed
     study.change_settings(next_image=UNSURE)
-    model = study._model_sha256()
+    model = study.model_sha256()
     assert len(model) == 64
     study.note_gains(model, {ids[4]: 50.0, ids[5]: 9.0})
     study.note_gains("f" * 64, dict.fromkeys(ids, 1.0))  # another model's
@@ -99,7 +99,7 @@ def test_damaged_gains_are_as_good_as_none(study, text):
     (study.folder / "gains.json").write_text(text)
     again = reopened(study)
     assert again.gains() == {}
-    again.note_gains(again._model_sha256(), {again.images.ids()[0]: 2.0})
+    again.note_gains(again.model_sha256(), {again.images.ids()[0]: 2.0})
     again.save_gains()
     written = json.loads((again.folder / "gains.json").read_text())
     assert again.gains() in written["models"].values()

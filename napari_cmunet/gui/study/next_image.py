@@ -153,7 +153,7 @@ def score_images(
     labelled = {image for image, _ in study.labels.keys()}
     known = study.gains()
     todo = [i for i in study.images.ids() if i not in labelled and i not in known]
-    engine = None
+    model, engine = study.model_sha256(), None
     try:
         for number, image in enumerate(todo):
             while busy() and not should_stop():
@@ -168,7 +168,7 @@ def score_images(
                 probability = engine.predict(frame)
                 mask = mask_at(probability, engine.threshold)
                 gain = expected_gain(frame, probability, mask)
-                study.note_gains(engine.sha256, {image: gain})
+                study.note_gains(model, {image: gain})
             if number % _SAVE_EVERY == _SAVE_EVERY - 1:
                 study.save_gains()
             report(number + 1, len(todo))
