@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import (
     QFrame,
+    QLabel,
     QMenu,
     QProgressBar,
     QWidget,
@@ -151,10 +152,6 @@ class StudyPage(QWidget):
         self.bar.setFixedHeight(6)
         self.progress = text_label()
         self.effort = text_label()
-        self.effort.setToolTip(
-            "Your attention, by the mouse in the viewer: median of the first five "
-            "labels, and of the last five. Pauses are left out."
-        )
         self.name = QElidingLabel()
         self.accept = button(
             "&Accept",
@@ -191,8 +188,9 @@ class StudyPage(QWidget):
             "nothing is learned from the rest",
         )
         self.looked.setCheckable(True)
-        self.whole = button("Whole", "The whole frame counts as reviewed again")
-        self.part = text_label()
+        self.whole = button("Whole", "The whole frame counts as reviewed")
+        self.whole.setCheckable(True)
+        self._areas = (self.box, self.lasso, self.looked, self.whole)
         self.change = text_label()
         self.hide_change = button("Hide", "Show the differences no more")
         self.take_over = button(
@@ -216,7 +214,7 @@ class StudyPage(QWidget):
             self.label,
             row(self.previous, self.next, stretch=1),
             row(self.skip, self.flag, self.back, stretch=2),
-            row(self.part, self.box, self.lasso, self.looked, self.whole, stretch=0),
+            row(QLabel("Reviewed"), *self._areas, stretch=0),
             self.changes,
             self.images,
         )
@@ -261,7 +259,10 @@ class StudyPage(QWidget):
         self.bar.setValue(state.labelled)
         self.progress.setText(state.progress)
         self.effort.setText(state.effort)
+        self.effort.setToolTip(state.effort_tip)
         self.effort.setVisible(bool(state.effort))
+        # Nested as this is, Qt gives a label that wraps too little room.
+        self.effort.setMinimumHeight(self.effort.heightForWidth(self.effort.width()))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(state.name)
         self.accept.setText(f"{state.accept_text}   [K]")
@@ -283,12 +284,12 @@ class StudyPage(QWidget):
         self.flag.setText("F&lagged" if state.flagged else "F&lag")
         self.skip.setText("S&kipped" if state.skipped else "S&kip image")
         self.back.setEnabled(state.can_take_back)
-        self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):
             widget.setEnabled(state.can_draw)
         self.looked.setEnabled(state.can_draw)
         self.looked.setChecked(state.is_by_looking)
         self.whole.setEnabled(state.can_draw)
+        self.whole.setChecked(not state.is_part)
         self.change.setText(state.change)
         self.changes.setVisible(bool(state.change))
         self.take_over.setVisible(state.has_changed)

@@ -32,6 +32,7 @@ class SectionState:
     labelled: int = 0
     progress: str = ""
     effort: str = ""
+    effort_tip: str = ""
     place: str = ""
     name: str = ""
     image: str = ""
@@ -77,6 +78,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         labelled=overview.progress.labelled,
         progress=_progress(reader),
         effort=_effort(overview.effort),
+        effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
@@ -96,6 +98,10 @@ def _progress(reader: StudyReader) -> str:
     return text if not reader.study.read_only else f"{text} (read only)"
 
 
+_HOW = (
+    "Your attention, by the mouse in the viewer: median of the first five labels, and "
+    "of the last five. Pauses are left out."
+)
 _NO_MORE = (
     "The last two trainings were not better beyond chance, and your seconds a frame no "
     "longer fall: more labels like these may not pay."
@@ -108,8 +114,8 @@ def _effort(effort: Effort) -> str:
     if now is None:
         return ""
     was = "" if first is None else f"{first:.0f} s → "
-    more = "" if effort.still_pays else _NO_MORE
-    return f"{was}{now:.0f} s a frame. {more}".strip()
+    more = "" if effort.still_pays else "; more may not pay"
+    return f"{was}{now:.0f} s a frame{more}"
 
 
 def _label(reader: StudyReader) -> dict:

@@ -578,10 +578,12 @@ def test_the_trend_is_shown(study):
     for number in range(10):
         effort = effort.with_label((f"{number:012x}", 0), 62 if number < 5 else 18)
     study.note_effort(effort)
-    assert describe_study(study).effort == "62 s → 18 s a frame."
+    assert describe_study(study).effort == "62 s → 18 s a frame"
     for number in range(10, 15):
         effort = effort.with_label((f"{number:012x}", 0), 19)
     for _ in range(2):
         effort = effort.with_training(4, -0.01)
     study.note_effort(effort)
-    assert "may not pay" in describe_study(study).effort
+    state = describe_study(study)
+    assert state.effort == "62 s → 19 s a frame; more may not pay"
+    assert "not better beyond chance" in state.effort_tip
