@@ -212,6 +212,7 @@ class CMUNetPanel(QWidget):
         self.export_all.triggered.connect(self.export_masks)
         self.export_labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
+        self.vessels.tour.changed.connect(self.study.browsing.tick)
 
     # -- what the user does ---------------------------------------------------
 

@@ -31,6 +31,7 @@ IMAGES = "images.jsonl"
 MARKS = "marks.json"  # skipped, flagged, comments
 SPLIT = "split.json"
 SETTINGS = "settings.json"
+GAINS = "gains.json"  # what the model has to gain from each image
 POSITION = "position.json"  # where the reader left off
 JOURNAL = "journal.jsonl"
 LOCK = "lock"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.study.errors import StudyError
 from napari_cmunet.study.layout import read_json, write_json
+from napari_cmunet.study.next_image import LISTED, ORDERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,8 @@ class Settings:
         Time budget of a training; None: as long as it takes.
     phantoms : int
         Synthetic frames mixed into a training.
+    next_image : str
+        One of :data:`napari_cmunet.study.next_image.ORDERS`.
     """
 
     title: str = ""
@@ -35,6 +38,7 @@ class Settings:
     finetune_every: int = 0
     minutes: float | None = 5.0
     phantoms: int = 0
+    next_image: str = LISTED
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
@@ -69,6 +73,7 @@ def _checked(s: Settings) -> Settings:
         (isinstance(s.start, str) and 0 < len(s.start) <= 200, "The start model"),
         (whole(s.finetune_every, 10_000), "The number of labels until a training"),
         (whole(s.phantoms, 10_000), "The number of phantoms"),
+        (s.next_image in ORDERS, "The order of images"),
         (
             s.minutes is None
             or (type(s.minutes) in (int, float) and 0 < s.minutes < 10_000),

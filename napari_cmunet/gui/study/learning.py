@@ -8,6 +8,7 @@ from napari_cmunet.gui.training.training import Training
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.gui.training.settling import Settled
     from napari_cmunet.study.models import ModelVersion
     from napari_cmunet.study.study import Study
 
@@ -34,6 +35,7 @@ class Learning:
         if not study.read_only:
             self.training = Training(study, device=self._device)
             self.training.model_changed.connect(self._on_model_changed)
+            self.training.ended.connect(self._on_ended)
 
     def shut(self) -> None:
         """End a training at work, without a question."""
@@ -51,6 +53,14 @@ class Learning:
     def _on_taken_back(self, key: object) -> None:
         if self.training is not None:
             self.training.changed.emit()
+
+    def _on_ended(self, settled: Settled) -> None:
+        verdict = settled.outcome.verdict
+        if verdict is not None:
+            effort = self._reader.overview.effort
+            self._reader.note_effort(
+                effort.with_training(verdict.patients, verdict.gain_low)
+            )
 
     def _on_model_changed(self, version: ModelVersion) -> None:
         self._reader.use_current_model()

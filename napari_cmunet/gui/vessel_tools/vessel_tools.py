@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 BEGIN = {
     Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
     Mode.REMOVE: "Click a branch to remove it. Shift+click: a catheter or wire whole.",
-    Mode.WIDTH: "Click a branch to fit its width to the image.",
 }
 
 _DRAG = 4.0
@@ -234,8 +233,7 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            shown = self.mode in (Mode.ADD, Mode.REMOVE)
-            self.preview.draw_below(unsure_marks(scene) if shown else [])
+            self.preview.draw_below(unsure_marks(scene))
 
     # -- acting -----------------------------------------------------------------------
 
