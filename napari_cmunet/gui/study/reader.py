@@ -29,6 +29,7 @@ from napari_cmunet.gui.study.opening_job import (
     open_study,
 )
 from napari_cmunet.gui.study.overview import Change, Overview, look
+from napari_cmunet.gui.study.trying import Trying
 from napari_cmunet.gui.study.writer import StudyWriter
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ class StudyReader:
         self.missing: tuple[str, ...] = ()
         self.notice: Notice | None = None
         self.message = ""
+        self._tip = ("", "")
         self.job: LongJob | None = None
         self._model = self._model_before = ""
         self.browsing = Browsing(self)
         self.accepting = Accepting(self)
         self.learning = Learning(self)
+        self.trying = Trying(self)
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
@@ -106,6 +109,7 @@ class StudyReader:
 
     def detach(self) -> None:
         """The panel is closed; the study stays open, and strokes are saved."""
+        self.trying.stop()
         self.browsing.step_back()
 
     def shut(self) -> None:
@@ -314,12 +318,23 @@ class StudyReader:
                 lambda problem: self.tell(Notice(problem, serious=True)),
             )
 
+    def update_differences(self) -> None:
+        """Show what another model changes in the shown frame, as far as it is known."""
+        self.browsing.update_change()
+        self.trying.update()
+
     # -- what is told ---------------------------------------------------------
 
-    def say(self, message: str) -> None:
-        """Show a line until the next one."""
-        self.message = message
+    def say(self, message: str, tip: str = "") -> None:
+        """Show a line until the next one; the tip tells the rest of it."""
+        self.message, self._tip = message, (message, tip)
         self.changed.emit()
+
+    @property
+    def message_tip(self) -> str:
+        """What a tip tells of the line that is shown."""
+        message, tip = self._tip
+        return tip if message == self.message else ""
 
     def tell(self, notice: Notice) -> None:
         """Show a notice with its ways out."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.study.model_change import Difference
+    from napari_cmunet.gui.study.difference_layer import Difference
     from napari_cmunet.gui.study.notice import Notice
     from napari_cmunet.gui.study.reader import StudyReader
 
@@ -27,8 +27,10 @@ class SectionState:
     cancelling: bool = False
     notice: Notice | None = None
     message: str = ""
+    message_tip: str = ""
     images: int = 0
     labelled: int = 0
+    all_done: bool = False
     progress: str = ""
     place: str = ""
     name: str = ""
@@ -60,6 +62,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         "cancelling": job.cancelling if job else False,
         "notice": reader.notice,
         "message": reader.message,
+        "message_tip": reader.message_tip,
     }
     if reader.study is None:
         return SectionState(**common)
@@ -72,6 +75,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         title=reader.study.folder.name,
         images=len(overview.ids),
         labelled=overview.progress.labelled,
+        all_done=not overview.progress.left,
         progress=_progress(reader),
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
