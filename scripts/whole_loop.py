@@ -24,6 +24,7 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ class Loop:
                 sys.exit(f"nothing came of: {what}")
         return time.monotonic() - began
 
-    def rest(self, seconds: float = 0.6) -> None:
+    def rest(self, seconds: float = 1.5) -> None:
         """Let the window live for a while."""
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end, "rest")
@@ -126,8 +127,8 @@ class Loop:
 class Truth:
     """Copies some frames into a folder, and knows the mask of each."""
 
-    def __init__(self, data: Path, home: Path, images: int, patients: int) -> None:
-        self.rows = _read_index(data / "index.csv")
+    def __init__(self, data: Path, home: Path, args: argparse.Namespace) -> None:
+        rows = _read_index(data / "index.csv")
         self.data, self.folder = data, home / "angiograms"
         self.patients = home / "patients.csv"
         self._masks: dict[str, Path] = {}
@@ -135,13 +136,17 @@ class Truth:
         with self.patients.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["stem", "patient"])
-            for number, row in enumerate(_choose(self.rows, images, patients)):
+            for number, row in enumerate(_choose(rows, args)):
                 # Numbered, so that the list has the patients in turn.
                 stem = f"{number + 1:02d}_{row['stem']}"
                 source = f"{row['stem']}.png"
                 shutil.copyfile(data / "images" / source, self.folder / f"{stem}.png")
                 table.writerow([stem, row["patient"]])
                 self._masks[stem] = data / "masks" / source
+        self._val = home / "val"
+        self._val.mkdir()
+        for row in [r for r in rows if r["split"] == "val"][:: args.every]:
+            shutil.copy(data / "images" / f"{row['stem']}.png", self._val)
 
     def of(self, loop: Loop) -> np.ndarray:
         """The true mask of the open image."""
@@ -157,32 +162,14 @@ class Truth:
         found = loop.opened.reading.found(0)
         return round(float(score(found, self.of(loop)).dice), 4)
 
-    def measure(self, model: str | Path, every: int) -> dict:
-        """Dice and clDice on the val frames, on their own grid."""
-        from napari_cmunet.commands.label_folders import read_label_folders
-        from napari_cmunet.core.device import choose_device
-        from napari_cmunet.core.metrics import score
-        from napari_cmunet.core.models import load_model
-        from napari_cmunet.core.predict import Predictor
-        from napari_cmunet.core.threshold import mask_at
-
-        loaded = load_model(model)
-        predictor = Predictor(loaded, choose_device("auto"))
-        stems = [r["stem"] for r in self.rows if r["split"] == "val"][::every]
-        files = (
-            [self.data / kind / f"{stem}.png" for stem in stems]
-            for kind in ("images", "masks")
-        )
-        cut = loaded.card.threshold
-        scores = [
-            score(mask_at(predictor.predict(x.frame), cut), x.mask)
-            for x in read_label_folders(*files, None).labels
-        ]
-        return {
-            "frames": len(scores),
-            "dice": round(float(np.mean([s.dice for s in scores])), 4),
-            "cldice": round(float(np.mean([s.cldice for s in scores])), 4),
-        }
+    def measure(self, model: str | Path) -> dict:
+        """What ``napari-cmunet evaluate`` says of a model on the val frames."""
+        told = self.folder.with_name("evaluation.json")
+        command = ["evaluate", "--model", str(model), "--json", str(told)]
+        command += ["--images", str(self._val), "--masks", str(self.data / "masks")]
+        command += ["--patients", str(self.data / "index.csv")]
+        subprocess.run([sys.executable, "-m", "napari_cmunet", *command], check=True)
+        return json.loads(told.read_text())["mean"]
 
 
 def main() -> int:
@@ -204,13 +191,13 @@ def main() -> int:
     home.mkdir(parents=True)
     os.environ["NAPARI_CMUNET_HOME"] = str(home)
     data = args.data or _phantoms(home / "phantoms", args.patients)
-    truth = Truth(data, home, args.images, args.patients)
+    truth = Truth(data, home, args)
     loop = Loop(args.out, args.theme)
     report: dict = {}
     try:
         read(loop, truth, args, report)
-        fine_tune(loop, truth, args, report)
-        change_models(loop, truth, args, report)
+        fine_tune(loop, truth, report)
+        change_models(loop, truth, report)
         finish(loop, truth, report)
     finally:
         print(json.dumps(report, indent=1))
@@ -259,13 +246,13 @@ def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
     return len(wrong[0])
 
 
-def fine_tune(loop: Loop, truth: Truth, args: argparse.Namespace, report: dict) -> None:
+def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     """Train, look at what would change, and put the new model to use."""
     section, reader = loop.panel.finetune, loop.reader
     training = reader.learning.training
     report["start"] = reader.study.settings.start
     report["minutes"] = reader.study.settings.minutes
-    loop.picture("before-training", section.start)
+    loop.picture("before-training", section.options.form)
     loop.click(section.start)
     began = time.monotonic()
 
@@ -304,17 +291,11 @@ def fine_tune(loop: Loop, truth: Truth, args: argparse.Namespace, report: dict) 
     report["seconds_to_new_model"] = round(time.monotonic() - began, 1)
     loop.until(lambda: loop.predicted_by(model), "predicting anew")
     loop.picture("found-now-gone-now", loop.panel.study_section.page.changes)
-    for name, version in (("val_before", FIRST), ("val_after", _folder(loop))):
-        report[name] = truth.measure(version, args.every)
+    for name, version in (("before", FIRST), ("after", reader.study.models.folder())):
+        report[f"val_{name}"] = truth.measure(version)
 
 
-def _folder(loop: Loop) -> Path:
-    return loop.reader.study.models.folder()
-
-
-def change_models(
-    loop: Loop, truth: Truth, args: argparse.Namespace, report: dict
-) -> None:
+def change_models(loop: Loop, truth: Truth, report: dict) -> None:
     """The next unseen image by the new model, by the old one, by the new one again."""
     model, before = report["model"], loop.opened
     loop.click(loop.panel.study_section.page.next)
@@ -373,16 +354,16 @@ def _read_index(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _choose(rows: list[dict[str, str]], images: int, patients: int) -> list[dict]:
+def _choose(rows: list[dict[str, str]], args: argparse.Namespace) -> list[dict]:
     """Frames of the first patients of the training split, in turn."""
     of: dict[str, list[dict]] = {}
     for row in rows:
         if row["split"] == "train":
             of.setdefault(row["patient"], []).append(row)
-    groups = list(of.values())[:patients]
+    groups = list(of.values())[: args.patients]
     longest = max(map(len, groups))
     in_turn = [g[i] for i in range(longest) for g in groups if i < len(g)]
-    return in_turn[:images]
+    return in_turn[: args.images]
 
 
 def _phantoms(folder: Path, patients: int) -> Path:

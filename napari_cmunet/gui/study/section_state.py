@@ -151,10 +151,10 @@ def _label(reader: StudyReader) -> dict:
 
 
 def _draft(reader: StudyReader, frame: int) -> str:
-    opened, keeper = reader.browsing.current, reader.browsing.keeper
+    keeper = reader.browsing.keeper
     if frame in keeper.problems:
         return f" Your corrections are not saved: {keeper.problems[frame]}"
-    if opened.is_changed(frame) and keeper.saved:
+    if keeper.holds(frame) and keeper.saved:
         return " Your corrections are kept as a draft."
     return ""
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 _STARTS = [
-    ("the bundled artery model", DEFAULT_MODEL),
+    ("bundled artery model", DEFAULT_MODEL),
     ("self-supervised weights", START_MODEL),
-    ("the model in use", CURRENT),
+    ("model in use", CURRENT),
 ]
 _MINUTES = [("as needed", None)] + [
     (f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)
