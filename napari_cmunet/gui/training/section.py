@@ -121,6 +121,7 @@ class FinetuneSection(QWidget):
             trying.changed.connect(self._on_changed)
             self._shown_once = False
         if training is self._training and self._shown_once:
+            self._show_comparison()  # the open image may be another one
             return
         self._shown_once = True
         if self._training is not None:

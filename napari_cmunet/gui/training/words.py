@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.training.state import TrainingState
 
 
+_ENOUGH_PATIENTS = 3
+"""As in ``core.comparison``, which takes long to import."""
+
+
 @dataclass(frozen=True)
 class SectionState:
     """Everything that changes in the section."""
@@ -132,10 +136,10 @@ def _status(state: TrainingState) -> tuple[str, bool]:
         return state.problem, True
     if state.settled is not None:
         return _ended(state)
-    if state.labels and state.patients < 2:
+    if state.labels and state.patients < _ENOUGH_PATIENTS:
         return (
-            "With labels of one patient alone, nobody can know whether a new model is "
-            "better on others.",
+            f"With labels of fewer than {_ENOUGH_PATIENTS} patients, nobody can know "
+            "whether a new model is better on others. Label some more first.",
             False,
         )
     return "", False

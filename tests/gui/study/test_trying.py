@@ -242,11 +242,22 @@ def test_a_model_that_cannot_be_loaded(study, trained, seen, model):
     assert f"{NEW} cannot be compared" in study.message
 
 
-def test_by_the_button_and_its_key(study, trained, seen, viewer, controller, qtbot):
+def test_by_the_button_and_its_key(
+    study, trained, seen, viewer, controller, model, qtbot
+):
     panel = CMUNetPanel(viewer, controller=controller)
     qtbot.addWidget(panel)
     trying = trained()
     qtbot.waitUntil(lambda: not panel.finetune.compare.isHidden())
+    study.browsing.current.reading.sources.clear()
+    panel.refresh()
+    assert not panel.finetune.compare.isEnabled()
+    assert "not segmented yet" in panel.finetune.compare.toolTip()
+    controller.segment()
+    seen()
+    panel.refresh()
+    assert panel.finetune.compare.isEnabled()
+    model.offset = 90
     panel.finetune.compare.click()
     assert trying.model == NEW
     qtbot.waitUntil(lambda: "would find" in panel.finetune.comparison.text())
@@ -259,3 +270,30 @@ def test_by_the_button_and_its_key(study, trained, seen, viewer, controller, qtb
     qtbot.mouseClick(panel.finetune.compare, Qt.MouseButton.LeftButton)
     panel.shut_down()
     assert not trying.model
+
+
+@pytest.mark.parametrize("decision", [UNDECIDED, REFUSED])
+def test_the_end_of_a_training_is_told_where_the_reader_looks(
+    study, trained, seen, viewer, controller, qtbot, decision
+):
+    panel = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(panel)
+    panel.finetune_fold.title.setChecked(False)
+    trained(decision)
+    training = study.learning.training
+    training.ended.emit(training.settled)
+    assert NEW in study.notice.text
+    assert study.notice.ways[0].text == "Show me"
+    study.browsing.next()
+    seen()
+    assert study.notice is not None  # also when the reader goes on
+    study.notice.ways[0].act()
+    assert study.notice is None
+    assert panel.finetune_fold.title.isChecked()
+    training.ended.emit(training.settled)
+    training.decide(False) if decision == UNDECIDED else training.start()
+    seen()
+    assert study.notice is None
+    training.cancel()
+    qtbot.waitUntil(lambda: not training.running, timeout=30_000)
+    panel.shut_down()
