@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 1800
 FIRST = "cmunet-artery"
-DOCUMENTED = ("accepted", "training", "found-now-gone-now")
+DOCUMENTED = ("accepted", "training", "before-it-is-decided")
 
 
 class Loop:
@@ -128,8 +128,9 @@ class Truth:
     """Copies some frames into a folder, and knows the mask of each."""
 
     def __init__(self, data: Path, home: Path, args: argparse.Namespace) -> None:
-        rows = _read_index(data / "index.csv")
-        self.data, self.folder = data, home / "angiograms"
+        index = (data / "index.csv").read_text(encoding="utf-8")
+        rows = list(csv.DictReader(index.splitlines()))
+        self._index, self.folder = data / "index.csv", home / "angiograms"
         self.patients = home / "patients.csv"
         self._masks: dict[str, Path] = {}
         self.folder.mkdir(parents=True)
@@ -144,9 +145,10 @@ class Truth:
                 table.writerow([stem, row["patient"]])
                 self._masks[stem] = data / "masks" / source
         self._val = home / "val"
-        self._val.mkdir()
         for row in [r for r in rows if r["split"] == "val"][:: args.every]:
-            shutil.copy(data / "images" / f"{row['stem']}.png", self._val)
+            for kind in ("images", "masks"):
+                (self._val / kind).mkdir(parents=True, exist_ok=True)
+                shutil.copy(data / kind / f"{row['stem']}.png", self._val / kind)
 
     def of(self, loop: Loop) -> np.ndarray:
         """The true mask of the open image."""
@@ -166,8 +168,9 @@ class Truth:
         """What ``napari-cmunet evaluate`` says of a model on the val frames."""
         told = self.folder.with_name("evaluation.json")
         command = ["evaluate", "--model", str(model), "--json", str(told)]
-        command += ["--images", str(self._val), "--masks", str(self.data / "masks")]
-        command += ["--patients", str(self.data / "index.csv")]
+        command += ["--images", str(self._val / "images")]
+        command += ["--masks", str(self._val / "masks")]
+        command += ["--patients", str(self._index)]
         subprocess.run([sys.executable, "-m", "napari_cmunet", *command], check=True)
         return json.loads(told.read_text())["mean"]
 
@@ -349,11 +352,6 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     loop.viewer.close()
 
 
-def _read_index(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _choose(rows: list[dict[str, str]], args: argparse.Namespace) -> list[dict]:
     """Frames of the first patients of the training split, in turn."""
     of: dict[str, list[dict]] = {}
@@ -389,8 +387,10 @@ def _document(out: Path, folder: Path) -> None:
     """Put the pictures of the documentation into a folder, in few colours."""
     from PIL import Image
 
-    for name in DOCUMENTED:
-        (path,) = out.glob(f"[0-9][0-9]-{name}.png")
+    for path in sorted(out.glob("*.png")):
+        name = path.stem.partition("-")[2]
+        if name not in DOCUMENTED:
+            continue
         picture = Image.open(path).convert("RGB")
         few = picture.quantize(128, dither=Image.Dither.NONE)
         few.save(folder / f"loop-{name}.png", optimize=True)
