@@ -7,9 +7,15 @@ strokes in a window of napari alone: where OpenGL is drawn by the processor, as 
 Xvfb, drawing the window is what takes the time. ::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python scripts/heartbeat.py --images 10
+    python scripts/heartbeat.py FOLDER --finetune 5
     python scripts/heartbeat.py FOLDER --beside "napari-cmunet finetune STUDY"
 
-The second form takes real angiograms, and lets a command run beside the loop.
+The second form takes real angiograms and fine-tunes meanwhile, by the panel's own
+trainer; the third lets a command run beside the loop. ``--causes`` says what the thread
+was at when a beat was late.
+
+Beside the time between two beats, which other programs lengthen, stands the time that
+this thread itself has worked between them.
 """
 
 from __future__ import annotations
@@ -23,7 +29,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +40,9 @@ import numpy as np
 
 BEAT_MS = 10
 AIM_MS, LIMIT_MS = 50, 200
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 1200
+FINETUNE_AFTER = 3
+"""Acceptances before the fine-tuning begins."""
 _ALONE, _NOT_MEASURED = "napari alone", "not measured"
 
 Step = Iterator[str]
@@ -41,26 +51,29 @@ Step = Iterator[str]
 
 @dataclass
 class Gaps:
-    """Times between beats, in ms, and what was done meanwhile."""
+    """Times between beats and times worked, in ms, and what was done meanwhile."""
 
     all: list[float] = field(default_factory=list)
+    worked: list[float] = field(default_factory=list)
     doing: list[str] = field(default_factory=list)
 
-    def add(self, gap: float, doing: str) -> None:
+    def add(self, gap: float, worked: float, doing: str) -> None:
         self.all.append(gap)
+        self.worked.append(worked)
         self.doing.append(doing)
 
     def report(self) -> dict:
         """Distribution, overall and for each step."""
         names = [_ALONE, "all", *dict.fromkeys(d for d in self.doing if d != _ALONE)]
-        return {name: _figures(self._of(name)) for name in names}
+        return {name: self._figures(name) for name in names}
 
-    def _of(self, name: str) -> np.ndarray:
-        gaps, doing = np.array(self.all), np.array(self.doing)
-        return gaps[doing != _ALONE] if name == "all" else gaps[doing == name]
+    def _figures(self, name: str) -> dict:
+        doing = np.array(self.doing)
+        these = doing != _ALONE if name == "all" else doing == name
+        return _figures(np.array(self.all)[these], np.array(self.worked)[these])
 
 
-def _figures(gaps: np.ndarray) -> dict:
+def _figures(gaps: np.ndarray, worked: np.ndarray) -> dict:
     return {
         "beats": len(gaps),
         "median": round(float(np.median(gaps)), 1),
@@ -68,7 +81,33 @@ def _figures(gaps: np.ndarray) -> dict:
         "longest": round(float(gaps.max()), 1),
         f"share_over_{AIM_MS}": round(float((gaps > AIM_MS).mean()), 5),
         f"over_{LIMIT_MS}": int((gaps > LIMIT_MS).sum()),
+        "worked_p99": round(float(np.percentile(worked, 99)), 1),
+        "worked_most": round(float(worked.max()), 1),
     }
+
+
+class Causes:
+    """Looks what a thread is at whenever its beat is late."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.seen: Counter[str] = Counter()
+        self._thread = threading.get_ident()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(BEAT_MS / 1000)
+            if (time.perf_counter() - self.last) * 1000 > AIM_MS:
+                self.seen[self._at()] += 1
+
+    def _at(self) -> str:
+        frame, lines = sys._current_frames()[self._thread], []
+        while frame is not None:
+            code = frame.f_code
+            lines.append(f"{Path(code.co_filename).stem}.{code.co_name}")
+            frame = frame.f_back
+        return " < ".join(lines[:7])
 
 
 def main() -> int:
@@ -81,6 +120,8 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=512, help="of a phantom, pixels")
     parser.add_argument("--window", default="1440x900", help="its size, pixels")
     parser.add_argument("--beside", help="a command that runs beside the loop")
+    parser.add_argument("--finetune", type=float, metavar="MINUTES")
+    parser.add_argument("--causes", action="store_true", help="of late beats")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
@@ -91,7 +132,7 @@ def main() -> int:
             width, _, height = options.window.partition("x")
             window = (int(width), int(height))
             study = Path(home) / "study"
-            gaps = _run(folder, study, options.images, options.size, window)
+            gaps, causes = _run(folder, study, options, window)
         finally:
             if beside is not None:
                 beside.terminate()
@@ -100,6 +141,10 @@ def main() -> int:
     _print(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.causes:
+        print("At late beats, the innermost function first:")
+        for at, count in causes.seen.most_common(12):
+            print(f"{count:5}  {at}")
     whole = report["all"]
     good = whole[f"share_over_{AIM_MS}"] <= 0.01 and not whole[f"over_{LIMIT_MS}"]
     print("The aim is met." if good else "The aim is missed.")
@@ -125,8 +170,8 @@ def _start(command: str | None) -> subprocess.Popen | None:
 
 
 def _run(
-    folder: Path, study: Path, images: int, size: int, window: tuple[int, int]
-) -> Gaps:
+    folder: Path, study: Path, options: argparse.Namespace, window: tuple[int, int]
+) -> tuple[Gaps, Causes]:
     import napari
     from qtpy.QtCore import QEventLoop, Qt, QTimer
     from qtpy.QtWidgets import QApplication
@@ -134,19 +179,20 @@ def _run(
     viewer = napari.Viewer(title="heartbeat")
     viewer.window.resize(*window)
     app = QApplication.instance()
-    gaps, doing, last = Gaps(), "opening", time.perf_counter()
+    gaps, causes, doing = Gaps(), Causes(), "opening"
+    last, worked = time.perf_counter(), time.thread_time()
 
     def beat() -> None:
-        nonlocal last
-        now = time.perf_counter()
-        gaps.add((now - last) * 1000, doing)
-        last = now
+        nonlocal last, worked
+        now, work = time.perf_counter(), time.thread_time()
+        gaps.add((now - last) * 1000, (work - worked) * 1000, doing)
+        last, worked, causes.last = now, work, now
 
     timer = QTimer()
     timer.setTimerType(Qt.TimerType.PreciseTimer)
     timer.timeout.connect(beat)
     steps = itertools.chain(
-        _napari_alone(viewer, size), _loop(viewer, folder, study, images)
+        _napari_alone(viewer, options.size), _loop(viewer, folder, study, options)
     )
     wait = QEventLoop.ProcessEventsFlag.WaitForMoreEvents
     with contextlib.suppress(StopIteration):
@@ -154,13 +200,14 @@ def _run(
             doing = next(steps)
             if doing == _NOT_MEASURED:
                 timer.stop()
+                causes.last = time.perf_counter()
             elif not timer.isActive():
-                last = time.perf_counter()
+                last, worked = time.perf_counter(), time.thread_time()
                 timer.start(BEAT_MS)
             app.processEvents(wait, BEAT_MS)
     timer.stop()
     viewer.close()
-    return gaps
+    return gaps, causes
 
 
 def _napari_alone(viewer, size: int) -> Step:
@@ -174,7 +221,7 @@ def _napari_alone(viewer, size: int) -> Step:
     viewer.layers.clear()
 
 
-def _loop(viewer, folder: Path, study: Path, images: int) -> Step:
+def _loop(viewer, folder: Path, study: Path, options: argparse.Namespace) -> Step:
     """The loop of a reader."""
     from napari_cmunet.gui.study.opening_job import NewStudy
 
@@ -184,21 +231,33 @@ def _loop(viewer, folder: Path, study: Path, images: int) -> Step:
     # torch is imported, and napari draws its first mask: once, and not of the loop.
     yield from _until(_NOT_MEASURED, lambda: _usable(reader))
     yield from _pause(_NOT_MEASURED, 2.0)
-    for number in range(images):
-        yield from _until("predicting", lambda: _usable(reader))
+    training = reader.learning.training
+
+    def now(doing: str) -> str:
+        return f"{doing}, training" if training.running else doing
+
+    for number in range(options.images):
+        if options.finetune and number == FINETUNE_AFTER:
+            reader.study.change_settings(minutes=options.finetune)
+            training.start()
+        yield from _until(now("predicting"), lambda: _usable(reader))
         mask, at = reader.browsing.current.reading.mask, ()
         if mask.ndim == 3:
             at = (reader.browsing.frame,)
-        yield from _paint(mask, at, number, "painting")
+        yield from _paint(mask, at, number, now("painting"))
         reader.accepting.accept()
-        yield from _until("accepting", lambda: reader.writer.idle)
-        yield from _pause("accepting", 0.2)
+        yield from _until(now("accepting"), lambda: reader.writer.idle)
+        yield from _pause(now("accepting"), 0.2)
         if reader.study.next_unlabelled() is None:
             break
         before = reader.browsing.current
         reader.browsing.next()
-        yield from _until("next", lambda b=before: reader.browsing.current is not b)
-        yield from _pause("next", 0.3)
+        yield from _until(
+            now("next"), lambda b=before: reader.browsing.current is not b
+        )
+        yield from _pause(now("next"), 0.3)
+    yield from _until("the rest of it, training", lambda: not training.running)
+    yield from _pause("verdict", 1.0)
     reader.use_current_model()
     yield from _pause("another model", 2.0)
     yield from _until("another model", lambda: not panel.controller.runner.running)
@@ -242,9 +301,9 @@ def _until(doing: str, done) -> Step:
 def _print(report: dict) -> None:
     columns = list(next(iter(report.values())))
     print(f"Time between beats in ms, of {BEAT_MS} ms each:")
-    print(f"{'':14}" + "".join(f"{c:>15}" for c in columns))
+    print(f"{'':26}" + "".join(f"{c:>15}" for c in columns))
     for name, figures in report.items():
-        print(f"{name:14}" + "".join(f"{figures[c]:>15}" for c in columns))
+        print(f"{name:26}" + "".join(f"{figures[c]:>15}" for c in columns))
 
 
 if __name__ == "__main__":

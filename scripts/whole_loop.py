@@ -1,15 +1,20 @@
 r"""The whole loop in a real window, driven by its buttons, with the truth as reader.
 
 A folder of frames becomes a study; the truth masks stand in for a reader's
-corrections; some are accepted, the model is fine-tuned, put to use or refused, rolled
-back, brought forward; the labels are exported, the study is closed and opened again. A
-picture of the window is saved at each stage, and the Dice on frames of patients that
-are not in the study is printed before and after. ::
+corrections; some are accepted, the model is fine-tuned; what it would change is looked
+at; it is put to use, rolled back, brought forward; the labels are exported, the study
+is closed, opened again and gone on with. A picture of the window is saved at each
+stage, and the Dice on frames of patients that are not in the study is printed before
+and after. ::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" \\
-        python scripts/whole_loop.py DATA OUT --accept 10 --minutes 3
+        python scripts/whole_loop.py OUT DATA --accept 10
 
-``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient).
+``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient). Without
+it the loop goes over synthetic angiograms; so the pictures of the documentation are
+made::
+
+    ... python scripts/whole_loop.py OUT --accept 6 --pictures docs
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +35,21 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE_SECONDS = 1200
+PATIENCE_SECONDS = 1800
+FIRST = "cmunet-artery"
+DOCUMENTED = ("accepted", "training", "before-it-is-decided")
 
 
 class Loop:
     """A window, its panel, and what a hand does with them."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, theme: str) -> None:
         import napari
         from qtpy.QtWidgets import QApplication
 
         self.out, self.app = out, QApplication
         self.viewer = napari.Viewer(title="napari-cmunet")
+        self.viewer.theme = theme
         self.viewer.window.resize(1440, 900)
         _, self.panel = self.viewer.window.add_plugin_dock_widget(
             "napari-cmunet", "CM-UNet"
@@ -56,11 +64,11 @@ class Loop:
             self.app.processEvents()
             time.sleep(0.005)
             if time.monotonic() - began > PATIENCE_SECONDS:
-                self.picture(f"no-{what}")
+                self.picture("nothing-came")
                 sys.exit(f"nothing came of: {what}")
         return time.monotonic() - began
 
-    def rest(self, seconds: float = 0.6) -> None:
+    def rest(self, seconds: float = 1.5) -> None:
         """Let the window live for a while."""
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end, "rest")
@@ -102,192 +110,290 @@ class Loop:
         """Whether the open image can be corrected and accepted."""
         return self.opened is not None and not self.reader.accepting.why_not()
 
-    def correct(self, truth: np.ndarray) -> int:
-        """Set the pixels that are wrong, in one undoable step; returns how many."""
-        mask = self.opened.reading.mask
-        wrong = np.nonzero((mask.data != 0) != truth)
-        if len(wrong[0]):
-            mask.data_setitem(wrong, truth[wrong].astype(mask.data.dtype))
-        self.rest(0.1)
-        return len(wrong[0])
+    def uses(self, model: str) -> bool:
+        """Whether the study has this model in use."""
+        return self.reader.study.models.current.name == model
+
+    def predicted_by(self, model: str) -> bool:
+        """Whether the open image is predicted by this model."""
+        reading = self.opened.reading if self.ready() else None
+        return (
+            reading is not None
+            and bool(reading.predicted[0])
+            and reading.sources[0].model == model
+        )
+
+
+class Truth:
+    """Copies some frames into a folder, and knows the mask of each."""
+
+    def __init__(self, data: Path, home: Path, args: argparse.Namespace) -> None:
+        index = (data / "index.csv").read_text(encoding="utf-8")
+        rows = list(csv.DictReader(index.splitlines()))
+        self._index, self.folder = data / "index.csv", home / "angiograms"
+        self.patients = home / "patients.csv"
+        self._masks: dict[str, Path] = {}
+        self.folder.mkdir(parents=True)
+        with self.patients.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["stem", "patient"])
+            for number, row in enumerate(_choose(rows, args)):
+                # Numbered, so that the list has the patients in turn.
+                stem = f"{number + 1:02d}_{row['stem']}"
+                source = f"{row['stem']}.png"
+                shutil.copyfile(data / "images" / source, self.folder / f"{stem}.png")
+                table.writerow([stem, row["patient"]])
+                self._masks[stem] = data / "masks" / source
+        self._val = home / "val"
+        for row in [r for r in rows if r["split"] == "val"][:: args.every]:
+            for kind in ("images", "masks"):
+                (self._val / kind).mkdir(parents=True, exist_ok=True)
+                shutil.copy(data / kind / f"{row['stem']}.png", self._val / kind)
+
+    def of(self, loop: Loop) -> np.ndarray:
+        """The true mask of the open image."""
+        from napari_cmunet.io.masks import read_mask
+
+        path = loop.reader.study.images.path(loop.opened.id)
+        return read_mask(self._masks[path.stem]) != 0
+
+    def dice_of_prediction(self, loop: Loop) -> float:
+        """Of what the model in use finds in the open image."""
+        from napari_cmunet.core.metrics import score
+
+        found = loop.opened.reading.found(0)
+        return round(float(score(found, self.of(loop)).dice), 4)
+
+    def measure(self, model: str | Path) -> dict:
+        """What ``napari-cmunet evaluate`` says of a model on the val frames."""
+        told = self.folder.with_name("evaluation.json")
+        command = ["evaluate", "--model", str(model), "--json", str(told)]
+        command += ["--images", str(self._val / "images")]
+        command += ["--masks", str(self._val / "masks")]
+        command += ["--patients", str(self._index)]
+        subprocess.run([sys.executable, "-m", "napari_cmunet", *command], check=True)
+        return json.loads(told.read_text())["mean"]
 
 
 def main() -> int:
     """Go round the loop; 0 if every stage was reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("data", type=Path, nargs="?", help="else phantoms")
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--patients", type=int, default=20)
     parser.add_argument("--accept", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--start", default="cmunet-ssl")
+    parser.add_argument("--minutes", type=float, help="else as the panel has it")
+    parser.add_argument("--start", help="else as the panel has it")
     parser.add_argument("--every", type=int, default=1, help="n-th val frame measured")
+    parser.add_argument("--theme", default="dark")
+    parser.add_argument("--pictures", type=Path, help="put three of them there, small")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        os.environ["NAPARI_CMUNET_HOME"] = home
-        report = run(args, Path(home))
-    print(json.dumps(report, indent=1))
-    (args.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    home = args.out / "home"  # of the study and its models, to be looked at afterwards
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    os.environ["NAPARI_CMUNET_HOME"] = str(home)
+    data = args.data or _phantoms(home / "phantoms", args.patients)
+    truth = Truth(data, home, args)
+    loop = Loop(args.out, args.theme)
+    report: dict = {}
+    try:
+        read(loop, truth, args, report)
+        fine_tune(loop, truth, report)
+        change_models(loop, truth, report)
+        finish(loop, truth, report)
+    finally:
+        print(json.dumps(report, indent=1))
+        (args.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    if args.pictures:
+        _document(args.out, args.pictures)
     return 0
 
 
-def run(args: argparse.Namespace, home: Path) -> dict:
-    """The stages, one after the other."""
+def read(loop: Loop, truth: Truth, args: argparse.Namespace, report: dict) -> None:
+    """Make a study, correct and accept."""
     from napari_cmunet.gui.study.opening_job import NewStudy
-    from napari_cmunet.io.masks import read_mask
     from napari_cmunet.study.patients import by_csv
 
-    rows = read_index(args.data / "index.csv")
-    chosen = choose(rows, args.images, args.patients)
-    folder = home / "angiograms"
-    folder.mkdir()
-    truth_of: dict[str, Path] = {}
-    index = home / "patients.csv"
-    with index.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["stem", "patient"])
-        for number, row in enumerate(chosen):
-            # Numbered, so that the list has the patients in turn.
-            stem = f"{number + 1:02d}_{row['stem']}"
-            source = f"{row['stem']}.png"
-            shutil.copyfile(args.data / "images" / source, folder / f"{stem}.png")
-            table.writerow([stem, row["patient"]])
-            truth_of[stem] = args.data / "masks" / source
-    report: dict = {"images": len(chosen), "accepted": args.accept}
-    loop = Loop(args.out)
-    reader, panel = loop.reader, loop.panel
+    reader = loop.reader
     loop.picture("first-start")
-    reader.create(NewStudy(home / "study", (folder,), by_csv(index)))
+    study = truth.folder.with_name("study")
+    reader.create(NewStudy(study, (truth.folder,), by_csv(truth.patients)))
     report["seconds_to_first_image"] = round(loop.until(loop.ready, "first image"), 2)
-    reader.study.change_settings(minutes=args.minutes, start=args.start)
+    chosen = {"minutes": args.minutes, "start": args.start}
+    reader.study.change_settings(**{k: v for k, v in chosen.items() if v})
     loop.picture("opened-pre-segmented")
-    report["val_before"] = measure("cmunet-artery", args, rows)
     report["pixels_corrected"] = []
     for number in range(args.accept):
-        loop.until(loop.ready, "an image to correct")
-        path = reader.study.images.path(loop.opened.id)
-        truth = read_mask(truth_of[path.stem]) != 0
-        report["pixels_corrected"].append(loop.correct(truth))
-        if number == 1:
-            loop.picture("corrected")
-        loop.click(panel.study_section.page.accept)
-        loop.until(lambda: reader.writer.idle, "accept")
-        if number == 1:
-            loop.picture("accepted")
+        report["pixels_corrected"].append(_accept(loop, truth, number == 1))
         before = loop.opened
-        loop.click(panel.study_section.page.next)
+        loop.click(loop.panel.study_section.page.next)
         loop.until(lambda b=before: loop.opened is not b, "next")
     loop.until(loop.ready, "the next image")
+
+
+def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
+    """Set the pixels that are wrong, in one undoable step; returns how many."""
+    loop.until(loop.ready, "an image to correct")
+    mask, right = loop.opened.reading.mask, truth.of(loop)
+    wrong = np.nonzero((mask.data != 0) != right)
+    if len(wrong[0]):
+        mask.data_setitem(wrong, right[wrong].astype(mask.data.dtype))
+    loop.rest(0.1)
+    if pictures:
+        loop.picture("corrected")
+    loop.click(loop.panel.study_section.page.accept)
+    loop.until(lambda: loop.reader.writer.idle, "accept")
+    if pictures:
+        loop.picture("accepted")
+    return len(wrong[0])
+
+
+def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
+    """Train, look at what would change, and put the new model to use."""
+    section, reader = loop.panel.finetune, loop.reader
     training = reader.learning.training
-    loop.picture("before-training", panel.finetune)
-    loop.click(panel.finetune.start)
+    report["start"] = reader.study.settings.start
+    report["minutes"] = reader.study.settings.minutes
+    loop.picture("before-training", section.options.form)
+    loop.click(section.start)
     began = time.monotonic()
-    loop.until(
-        lambda: (
-            not training.running
-            or (training.state().progress and training.state().progress.losses)
-        ),
-        "the first steps",
-    )
+
+    def learns() -> bool:
+        progress = training.state().progress
+        return progress is None or bool(progress.losses)
+
+    def well_on() -> bool:
+        progress = training.state().progress
+        return progress is None or (progress.phase == "learning" and progress.step > 9)
+
+    loop.until(learns, "the first steps")
     report["seconds_to_first_loss"] = round(time.monotonic() - began, 1)
-    loop.rest(args.minutes * 30)
-    loop.picture("training", panel.finetune)
+    loop.until(well_on, "the middle of the training")
+    loop.picture("training", section.status)
     loop.until(lambda: not training.running, "the end of the training")
     report["seconds_of_training"] = round(time.monotonic() - began, 1)
     settled = training.state().settled
     report["decision"] = settled.decision
     report["verdict"] = settled.outcome.text
     loop.rest(1)
-    loop.picture("verdict", panel.finetune)
-    if not settled.outcome.model:
-        return report
-    if settled.decision == "undecided":
-        loop.click(panel.finetune.use)
-    elif settled.decision == "refused":
-        training.choose(
-            next(
-                v for v in training.state().versions if v.name == settled.outcome.model
-            )
-        )
-    in_use = lambda name: reader.study.models.current.name == name  # noqa: E731
-    loop.until(lambda: in_use(settled.outcome.model), "the new model in use")
+    loop.picture("verdict", section.status)
+    model = report["model"] = settled.outcome.model
+    if not model:
+        sys.exit(f"no model came of the training: {settled.outcome.text}")
+    if settled.decision != "promoted":
+        loop.click(section.compare)
+        loop.until(lambda: reader.trying.difference() is not None, "the comparison")
+        loop.picture("before-it-is-decided", section.use)
+        if settled.decision == "undecided":
+            loop.click(section.use)
+        else:
+            versions = training.state().versions
+            section.version.chosen.emit([v.name for v in versions].index(model))
+    loop.until(lambda: loop.uses(model), "the new model in use")
     report["seconds_to_new_model"] = round(time.monotonic() - began, 1)
-    loop.rest(1)
-    loop.until(lambda: not panel.controller.runner.running, "predicting anew")
-    loop.picture("found-now-gone-now", panel.study_section)
-    report["val_after"] = measure(reader.study.models.folder(), args, rows)
-    before = loop.opened
-    loop.click(panel.study_section.page.next)
+    loop.until(lambda: loop.predicted_by(model), "predicting anew")
+    loop.picture("found-now-gone-now", loop.panel.study_section.page.changes)
+    for name, version in (("before", FIRST), ("after", reader.study.models.folder())):
+        report[f"val_{name}"] = truth.measure(version)
+
+
+def change_models(loop: Loop, truth: Truth, report: dict) -> None:
+    """The next unseen image by the new model, by the old one, by the new one again."""
+    model, before = report["model"], loop.opened
+    loop.click(loop.panel.study_section.page.next)
     loop.until(lambda: loop.opened is not before and loop.ready(), "the reveal")
-    loop.picture("next-image-by-new-model")
-    loop.click(panel.finetune.back)
-    loop.until(lambda: in_use("cmunet-artery"), "rolled back")
-    loop.rest(1)
-    loop.picture("rolled-back", panel.finetune)
-    loop.click(panel.finetune.forward)
-    loop.until(lambda: in_use(settled.outcome.model), "forward")
-    loop.rest(1)
-    labels = reader.study.labels.keys()
+    loop.until(lambda: loop.predicted_by(model), "the reveal")
+    loop.picture("next-image-by-new-model", loop.panel.study_section.page.accept)
+    dice = report["dice_on_next_image"] = {model: truth.dice_of_prediction(loop)}
+    loop.click(loop.panel.finetune.back)
+    loop.until(lambda: loop.uses(FIRST) and loop.predicted_by(FIRST), "back")
+    dice[FIRST] = truth.dice_of_prediction(loop)
+    loop.picture("rolled-back", loop.panel.finetune.version)
+    loop.click(loop.panel.finetune.forward)
+    loop.until(lambda: loop.uses(model) and loop.predicted_by(model), "forward")
+    assert truth.dice_of_prediction(loop) == dice[model]
+
+
+def finish(loop: Loop, truth: Truth, report: dict) -> None:
+    """Export, close, open again, go on."""
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication, QDialogButtonBox
+
+    reader, folder = loop.reader, truth.folder.with_name("masks")
+
+    def answer() -> None:
+        dialog = QApplication.activeModalWidget()
+        dialog.folder.setText(str(folder))
+        ok = QDialogButtonBox.ButtonRole.AcceptRole
+        roles = {dialog.buttons.buttonRole(b): b for b in dialog.buttons.buttons()}
+        roles[ok].click()
+
+    QTimer.singleShot(500, answer)
+    loop.panel.export_labels.trigger()
+    loop.until(lambda: not reader.busy, "the export")
+    loop.picture("exported", loop.panel.study_section.message)
+    report["exported"] = len(list(folder.glob("*.tif")))
+    assert report["exported"] == len(reader.study.labels.keys())
+    labels, study = reader.study.labels.keys(), reader.study.folder
     reader.close()
     loop.until(lambda: reader.study is None and reader.writer.idle, "closed")
     loop.picture("closed")
-    reader.open(home / "study")
+    reader.open(study)
     loop.until(lambda: reader.study is not None and loop.ready(), "opened again")
     loop.picture("opened-again")
     assert reader.study.labels.keys() == labels
-    assert in_use(settled.outcome.model)
-    report["labels_after_reopening"] = len(labels)
+    assert loop.uses(report["model"])
+    _accept(loop, truth)
+    report["labels_in_the_end"] = len(reader.study.labels.keys())
+    assert report["labels_in_the_end"] == len(labels) + 1
     reader.close()
     loop.until(lambda: reader.study is None and reader.writer.idle, "closed")
     loop.viewer.close()
-    return report
 
 
-def read_index(path: Path) -> list[dict[str, str]]:
-    """Rows of index.csv."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def choose(rows: list[dict[str, str]], images: int, patients: int) -> list[dict]:
+def _choose(rows: list[dict[str, str]], args: argparse.Namespace) -> list[dict]:
     """Frames of the first patients of the training split, in turn."""
     of: dict[str, list[dict]] = {}
     for row in rows:
         if row["split"] == "train":
             of.setdefault(row["patient"], []).append(row)
-    groups = list(of.values())[:patients]
+    groups = list(of.values())[: args.patients]
     longest = max(map(len, groups))
     in_turn = [g[i] for i in range(longest) for g in groups if i < len(g)]
-    return in_turn[:images]
+    return in_turn[: args.images]
 
 
-def measure(model, args: argparse.Namespace, rows: list[dict[str, str]]) -> dict:
-    """Dice and clDice on the val frames, on their own grid."""
-    from napari_cmunet.commands.label_folders import read_label_folders
-    from napari_cmunet.core.device import choose_device
-    from napari_cmunet.core.metrics import score
-    from napari_cmunet.core.models import load_model
-    from napari_cmunet.core.predict import Predictor
-    from napari_cmunet.core.threshold import mask_at
+def _phantoms(folder: Path, patients: int) -> Path:
+    """Synthetic angiograms, one of each patient, and a few more to measure on."""
+    import imageio.v3 as iio
 
-    loaded = load_model(model)
-    predictor = Predictor(loaded, choose_device("auto"))
-    stems = [r["stem"] for r in rows if r["split"] == "val"][:: args.every]
-    images, masks = (
-        [args.data / kind / f"{stem}.png" for stem in stems]
-        for kind in ("images", "masks")
-    )
-    scores = [
-        score(mask_at(predictor.predict(x.frame), loaded.card.threshold), x.mask)
-        for x in read_label_folders(images, masks, None).labels
-    ]
-    return {
-        "frames": len(scores),
-        "dice": round(float(np.mean([s.dice for s in scores])), 4),
-        "cldice": round(float(np.mean([s.cldice for s in scores])), 4),
-    }
+    from napari_cmunet.core.phantom import PhantomConfig, make_frame
+
+    rows = ["stem,split,patient"]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(patients + 4):
+        frame, mask = make_frame(PhantomConfig(seed=number + 1))
+        stem = f"angiogram_{number + 1:02d}"
+        iio.imwrite(folder / "images" / f"{stem}.png", frame)
+        iio.imwrite(folder / "masks" / f"{stem}.png", mask.astype(np.uint8) * 255)
+        rows.append(f"{stem},{'train' if number < patients else 'val'},p{number:02d}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def _document(out: Path, folder: Path) -> None:
+    """Put the pictures of the documentation into a folder, in few colours."""
+    from PIL import Image
+
+    for path in sorted(out.glob("*.png")):
+        name = path.stem.partition("-")[2]
+        if name not in DOCUMENTED:
+            continue
+        picture = Image.open(path).convert("RGB")
+        few = picture.quantize(128, dither=Image.Dither.NONE)
+        few.save(folder / f"loop-{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A training that belongs to a window: takes orders on stdin and ends with it.
 
-A line ``stop`` asks to stop and keep the best so far. The end of stdin means that the
-window wants the training no more, or is gone itself, however it ended: the same on
-every system, and needs no signal.
+It is started ahead of time, with all that takes long to import, and begins at a line
+``go``. A line ``stop`` asks to stop and keep the best so far. The end of stdin means
+that the window wants the training no more, or is gone itself, however it ended: the
+same on every system, and needs no signal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from napari_cmunet.errors import Cancelled
 
-STOP = b"stop\n"
+GO, STOP = b"go\n", b"stop\n"
 _STDIN = 0
 _SECONDS_TO_TIDY = 1.0
 _NICENESS = 10
@@ -32,8 +33,14 @@ class Orders:
 
     def __init__(self, also_stop=lambda: False) -> None:
         self._also_stop = also_stop
-        self._stop, self._gone = threading.Event(), threading.Event()
+        self._go, self._stop = threading.Event(), threading.Event()
+        self._gone = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait_for_go(self) -> None:
+        """Wait until the training may begin; raises Cancelled if nobody wants it."""
+        self._go.wait()
+        self.check()
 
     def should_stop(self) -> bool:
         """Whether to stop and keep the best; raises Cancelled if nobody waits."""
@@ -52,7 +59,10 @@ class Orders:
             heard = (heard + piece)[-64:]
             if STOP in heard:
                 self._stop.set()
+            if GO in heard:
+                self._go.set()
         self._gone.set()
+        self._go.set()
         # The steps between two looks at `check` may be long ones.
         end = threading.Timer(_SECONDS_TO_TIDY, os._exit, [1])
         end.daemon = True

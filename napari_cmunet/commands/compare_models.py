@@ -212,7 +212,7 @@ def _why_none(
     if start_learned:
         return (
             "it started from a model that had learned from the very patients that "
-            "would show it. Start from cmunet-ssl to know"
+            "would show it. Start from a bundled model to know"
         )
     return ""
 

@@ -71,13 +71,16 @@ def run(job: StudyJob) -> int:
         stop_on_signals() as should_stop,
         event_writer(job.training.events) as write,
         told_as_event(write),
-        Study.open(job.study, read_only=True) as study,
+        contextlib.ExitStack() as stack,
     ):
         check = lambda: None  # noqa: E731
         if job.attached:
             give_way()
             orders = Orders(should_stop)
             should_stop, check = orders.should_stop, orders.check
+            orders.wait_for_go()
+            began = time.monotonic()
+        study = stack.enter_context(Study.open(job.study, read_only=True))
         for notice in study.take_notices():
             write(events.Note(notice))
         for folder in job.images:

@@ -78,6 +78,7 @@ class Controller:
         self.readings: list[Reading] = []
         self.active: Reading | None = None
         self.message = ""
+        self._tip = ("", "")
         self.failed = False
         self.notices: list[str] = []
         self.runner = PredictionRunner(predictor_factory or load_engine)
@@ -271,10 +272,16 @@ class Controller:
         """Index of the frame that is shown."""
         return shown_frame(reading.image, self.viewer, reading.count)
 
-    def say(self, message: str, *, failed: bool = False) -> None:
-        """Show a message in the panel."""
-        self.message, self.failed = message, failed
+    def say(self, message: str, *, failed: bool = False, tip: str = "") -> None:
+        """Show a message in the panel; the tip tells the rest of it."""
+        self.message, self.failed, self._tip = message, failed, (message, tip)
         self.changed.emit()
+
+    @property
+    def message_tip(self) -> str:
+        """What a tip tells of the message that is shown."""
+        message, tip = self._tip
+        return tip if message == self.message else ""
 
     # -- prediction -----------------------------------------------------------
 

@@ -16,7 +16,7 @@ from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
@@ -197,15 +197,30 @@ def _hash(path: Path | None) -> str | None:
         return None
 
 
-def summary(results: list[Written]) -> tuple[str, bool]:
-    """Say in words what an export did, and whether all of it went well."""
+def short(folder: Path) -> str:
+    """The end of a folder's name, for a narrow panel."""
+    end = f"…/{folder.parent.name}/{folder.name}"
+    return str(folder) if len(folder.parts) <= 3 else end
+
+
+def summary(
+    results: list[Written], name: Callable[[Path], str] = str
+) -> tuple[str, bool]:
+    """Say in words what an export did, and whether all of it went well.
+
+    Parameters
+    ----------
+    results : list of Written
+    name : callable
+        What a folder is called.
+    """
     done = [r for r in results if not r.problem]
     problems = [r.problem for r in results if r.problem]
     if not problems:
         if len(done) == 1:
             path = done[0].job.path
-            return f"Exported {path.name} to {path.parent}.", True
-        return f"Exported {len(done)} masks to {done[0].job.path.parent}.", True
+            return f"Exported {path.name} to {name(path.parent)}.", True
+        return f"Exported {len(done)} masks to {name(done[0].job.path.parent)}.", True
     text = " ".join(problems[:3])
     if len(problems) > 3:
         text += f" And {len(problems) - 3} more."

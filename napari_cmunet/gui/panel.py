@@ -32,6 +32,7 @@ from napari_cmunet.gui.sections import (
     embolden,
     heading,
     labelled,
+    one_place,
     row,
     text_label,
 )
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
+_ALL_DONE = "This mask is a label now, and no image is left without one."
 NOT_A_DEVICE = "Research use only. Not a medical device."
 
 
@@ -159,8 +161,7 @@ class CMUNetPanel(QWidget):
         inside = QWidget()
         content = column(
             row(self.image_label, self.image, stretch=1),
-            self.segment,
-            self.work,
+            one_place(self.segment, self.work),
             self.on_opening,
             self.status,
             self.cine,
@@ -247,9 +248,9 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
-        self.study.browsing.update_change()
+        self.study.update_differences()
         in_study = self.study_section.refresh()
-        self.finetune.set_training(self.study.learning.training)
+        self.finetune.set_training(self.study.learning.training, self.study.trying)
         self.finetune_fold.setVisible(self.study.study is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
@@ -265,11 +266,15 @@ class CMUNetPanel(QWidget):
         accepted = in_study.saved and not (
             self.controller.message or state.busy or state.mask_missing
         )
-        self.status.setText(_ACCEPTED if accepted else state.status)
+        words = _ALL_DONE if in_study.all_done else _ACCEPTED
+        self.status.setText(words if accepted else state.status)
+        self.status.setToolTip("" if accepted else state.status_tip)
         embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
-        for widget in (self.tools, self.undo, self.redo, self.mask_shown, self.outline):
+        for widget in (self.tools, self.mask_shown, self.outline):
             widget.setEnabled(state.can_correct)
+        self.undo.setEnabled(state.can_undo)
+        self.redo.setEnabled(state.can_redo)
         self.tools.show_mode("" if self.vessels.in_hand else state.mode)
         self.vessels.refresh()
         self.reset.setEnabled(state.can_reset)
@@ -326,13 +331,14 @@ class CMUNetPanel(QWidget):
         self._exporting = create_worker(export.write_masks, jobs)
         self._exporting.returned.connect(self._on_exported)
         self._exporting.finished.connect(self._on_export_finished)
-        self.controller.say(f"Exporting to {jobs[0].path.parent}…")
+        self.controller.say(f"Exporting to {export.short(jobs[0].path.parent)}…")
         self._exporting.start()
 
     def _on_exported(self, results: list[export.Written]) -> None:
         text, good = export.summary(results)
         export.note(results)
-        self.controller.say(text, failed=not good)
+        shown, _ = export.summary(results, export.short)
+        self.controller.say(shown, failed=not good, tip=text)
         (show_info if good else show_error)(text)
 
     def _on_export_finished(self) -> None:
@@ -350,6 +356,7 @@ class CMUNetPanel(QWidget):
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
             self.study_section.actions.let_go()
+            self.study.learning.looked_for.disconnect(self.finetune.come_into_view)
             del self.study.may_close
             self.study.detach()
         self.controller.detach()
@@ -373,6 +380,7 @@ class CMUNetPanel(QWidget):
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
         self.study_section.actions.listen()
+        self.study.learning.looked_for.connect(self.finetune.come_into_view)
         # The reader outlives the panel, and is not to keep it.
         self.study.may_close = partial(may_close, weakref.ref(self))
 

@@ -26,6 +26,7 @@ class PanelState:
     images: tuple[str, ...] = ()
     active: int = -1
     status: str = ""
+    status_tip: str = ""
     failed: bool = False
     busy: bool = False
     done: int = 0
@@ -36,6 +37,8 @@ class PanelState:
     can_segment: bool = False
     mask_missing: bool = False
     can_correct: bool = False
+    can_undo: bool = False
+    can_redo: bool = False
     can_reset: bool = False
     reset_text: str = "Reset mask"
     mode: str = ""
@@ -68,6 +71,7 @@ def describe(controller: Controller) -> PanelState:
         "can_export": bool(masks),
         "devices": engine.devices if engine is not None else ("cpu",),
         "device_in_use": _device(controller),
+        "status_tip": controller.message_tip,
         **_work(controller),
     }
     if reading is None:
@@ -94,6 +98,8 @@ def describe(controller: Controller) -> PanelState:
         in_study=reading.in_study,
         mask_missing=mask is None and bool(reading.sources or reading.mask),
         can_correct=mask is not None,
+        can_undo=mask is not None and reading.steps.can_undo,
+        can_redo=mask is not None and reading.steps.can_redo,
         can_reset=mask is not None
         and reading.has_prediction(frame)
         and reading.is_corrected(frame),

@@ -46,7 +46,8 @@ class PredictionRunner:
     finished = Signal()
 
     def __init__(self, factory: EngineFactory) -> None:
-        self._factory = factory
+        #: Loads a model, for a worker's thread.
+        self.load = factory
         self._number = 0
         self._job: Job | None = None
         self._next: Job | None = None
@@ -119,7 +120,7 @@ class PredictionRunner:
             choice=choice,
             queue=FrameQueue(waiting, focus),
             engine=None,
-            factory=self._factory,
+            factory=self.load,
         )
         self._next = self._job
         if self._worker is None:

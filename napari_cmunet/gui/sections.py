@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFrame,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -271,6 +272,20 @@ def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:
             layout.addWidget(item)
         else:
             layout.addLayout(item)
+    return layout
+
+
+def one_place(*items: QWidget) -> QGridLayout:
+    """Lay widgets of which one at most is shown over each other.
+
+    The place stays as high as the highest, so that nothing below it moves.
+    """
+    layout = QGridLayout()
+    for item in items:
+        policy = item.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        item.setSizePolicy(policy)
+        layout.addWidget(item, 0, 0)
     return layout
 
 

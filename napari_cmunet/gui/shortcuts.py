@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
 # Keep, Next, Without, Unsure: free in every layer. R draws boxes in Shapes layers, too.
-STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY = (
+STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "K",
     "Shift+K",
     "N",
@@ -30,6 +30,7 @@ STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY = (
     "W",
     "U",
     "R",
+    "J",
 )
 OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
 
@@ -42,6 +43,7 @@ _LISTED = (
     ((FLAG,), "unsure: flag the image"),
     ((TAKE_BACK,), "take the label back"),
     ((BOX_KEY,), "box around what was reviewed"),
+    ((COMPARE,), "compare the new model on this image"),
     (("napari:activate_labels_paint_mode",), "paint artery"),
     (("napari:activate_labels_erase_mode",), "erase"),
     (("napari:activate_labels_fill_mode",), "fill"),
@@ -178,6 +180,9 @@ def _study_keys(study: StudyReader) -> list[tuple[str, Callable]]:
     def box(_viewer) -> None:
         browsing.draw_area(BOX)
 
+    def compare(_viewer) -> None:
+        study.trying.toggle()
+
     return [
         (ACCEPT, accept),
         (TAKE_BACK, take_back),
@@ -186,4 +191,5 @@ def _study_keys(study: StudyReader) -> list[tuple[str, Callable]]:
         (SKIP, skip),
         (FLAG, flag),
         (BOX_KEY, box),
+        (COMPARE, compare),
     ]

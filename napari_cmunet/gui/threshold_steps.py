@@ -260,6 +260,16 @@ class ThresholdSteps:
 
     # -- undo and redo ----------------------------------------------------------
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether napari's history holds a step to take back."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether it holds one that was taken back."""
+        return bool(self._undone)
+
     def note_item(self) -> None:
         """Napari has added an item to its undo history."""
         self._done.append(self._next)

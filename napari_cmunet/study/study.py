@@ -57,6 +57,11 @@ class Progress:
     frames: int = field(default=0)  # labelled frames
     patients: int = field(default=0)  # with a label
 
+    @property
+    def left(self) -> int:
+        """Images that have no label and are not skipped."""
+        return self.images - self.labelled - self.skipped
+
     def __str__(self) -> str:
         parts = [f"{self.labelled} of {self.images}"]
         parts += [f"{self.skipped} skipped"] if self.skipped else []

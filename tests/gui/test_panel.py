@@ -128,6 +128,40 @@ def test_the_slider_drags_as_one_undo_step(qtbot, panel, controller, opened):
     qtbot.waitUntil(lambda: panel.threshold.value() == 0.3)
 
 
+def test_undo_and_redo_are_offered_where_there_is_something(
+    qtbot, panel, controller, opened
+):
+    panel.refresh()
+    assert not panel.undo.isEnabled()
+    assert not panel.redo.isEnabled()
+    mask = controller.active.mask
+    before = mask.data.copy()
+    with mask.block_history():
+        mask.paint((4, 4), 1 - int(before[4, 4]))
+    qtbot.waitUntil(panel.undo.isEnabled)
+    assert not panel.redo.isEnabled()
+    panel.undo.click()
+    np.testing.assert_array_equal(mask.data, before)
+    qtbot.waitUntil(panel.redo.isEnabled)
+    assert not panel.undo.isEnabled()
+    panel.redo.click()
+    qtbot.waitUntil(panel.undo.isEnabled)
+
+
+def test_nothing_below_moves_while_it_segments(qtbot, panel, controller, viewer, model):
+    panel.resize(300, 900)
+    panel.show()
+    model.open.clear()
+    viewer.add_image(frame(), name="a")
+    qtbot.waitUntil(panel.work.isVisible)
+    qtbot.wait(50)
+    at = panel.status.mapTo(panel, panel.status.rect().topLeft())
+    model.open.set()
+    qtbot.waitUntil(lambda: not panel.work.isVisible())
+    qtbot.wait(50)
+    assert panel.status.mapTo(panel, panel.status.rect().topLeft()) == at
+
+
 def test_arrow_keys_on_the_slider(qtbot, panel, controller, opened):
     panel.refresh()
     for _ in range(5):

@@ -277,6 +277,7 @@ class Browsing:
             self.area.remove()
         if self.change is not None:
             self.change.remove()
+        self._reader.trying.put_away()
         self.keeper = self.area = self.change = None
 
     def put_away(self) -> None:
@@ -297,6 +298,7 @@ class Browsing:
         """Predict with another model from now on; see StudyReader."""
         controller = self._controller
         controller.set_choice(model=model)
+        self._reader.trying.stop()
         opened = self.current
         if predict_again and opened is not None and opened.reading.sources:
             self.hide_change()

@@ -76,6 +76,10 @@ class DraftKeeper:
         """Whether everything is on the disk."""
         return not (self._touched or self._saving or self.problems)
 
+    def holds(self, frame: int) -> bool:
+        """Whether there is a draft of a frame."""
+        return frame in self._on_disk
+
     def stop(self) -> None:
         """Follow the mask no more."""
         self._soon.stop()

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cmunet.gui.export import short
 from napari_cmunet.gui.sections import button, row, text_label
 from napari_cmunet.gui.study.notice import Notice, Way
 from napari_cmunet.study.errors import ExportConflictError
@@ -76,7 +77,8 @@ def export_labels(
         elif outcome.error is not None:
             reader.tell(Notice(f"Not exported: {outcome.error}", serious=True))
         elif outcome.result is not None:
-            reader.say(_summary(outcome.result))
+            done = outcome.result
+            reader.say(_summary(done, short(done.folder)), _summary(done, done.folder))
 
     reader.dismiss("export")
     reader.run("Exporting", act, ended)
@@ -105,12 +107,12 @@ def _conflict(
     return Notice(str(error), ways, about="export", serious=True)
 
 
-def _summary(exported: Exported) -> str:
+def _summary(exported: Exported, folder: Path | str) -> str:
     count = len(exported.files)
     masks = "1 mask" if count == 1 else f"{count} masks"
-    text = f"Exported {masks} and index.csv to {exported.folder}."
+    text = f"Exported {masks} and index.csv to {folder}."
     if not exported.complete:
-        text = f"Cancelled. {masks} and index.csv are in {exported.folder}."
+        text = f"Cancelled. {masks} and index.csv are in {folder}."
     if exported.problems:
         text += f" Not exported: {' '.join(exported.problems[:2])}"
     return text

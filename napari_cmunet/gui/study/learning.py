@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psygnal import Signal
+
+from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.training.training import Training
 
 if TYPE_CHECKING:
@@ -21,8 +24,12 @@ class Learning:
     reader : StudyReader
     """
 
+    #: The reader wants to see how the training ended.
+    looked_for = Signal()
+
     def __init__(self, reader: StudyReader) -> None:
         self._reader = reader
+        self._told: Settled | None = None
         #: None while no study is open, or one that can only be read.
         self.training: Training | None = None
         reader.opened.connect(self._on_opened)
@@ -36,6 +43,7 @@ class Learning:
             self.training = Training(study, device=self._device)
             self.training.model_changed.connect(self._on_model_changed)
             self.training.ended.connect(self._on_ended)
+            self.training.changed.connect(self._on_changed)
 
     def shut(self) -> None:
         """End a training at work, without a question."""
@@ -54,13 +62,27 @@ class Learning:
         if self.training is not None:
             self.training.changed.emit()
 
+    def _on_changed(self) -> None:
+        self._reader.trying.update()
+        if self.training is not None and self.training.settled is not self._told:
+            self._reader.dismiss("training")  # decided, or another one runs
+
     def _on_ended(self, settled: Settled) -> None:
+        """Say so where the reader looks, who may be far from the section by now."""
+        reader = self._reader
         verdict = settled.outcome.verdict
         if verdict is not None:
-            effort = self._reader.overview.effort
-            self._reader.note_effort(
-                effort.with_training(verdict.patients, verdict.gain_low)
+            reader.note_effort(
+                reader.overview.effort.with_training(verdict.patients, verdict.gain_low)
             )
+        self._told = settled
+        notice = notices.training_ended(settled, self._look, reader.dismiss)
+        if notice is not None and (reader.notice is None or not reader.notice.serious):
+            reader.tell(notice)
+
+    def _look(self) -> None:
+        self._reader.dismiss("training")
+        self.looked_for.emit()
 
     def _on_model_changed(self, version: ModelVersion) -> None:
         self._reader.use_current_model()

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from napari.layers import Labels
-from napari.utils.colormaps import CyclicLabelColormap
-
-from napari_cmunet.gui.layers import METADATA, geometry
+from napari_cmunet.gui.study.difference_layer import Difference, DifferenceLayer
 
 if TYPE_CHECKING:
-    from napari.components import LayerList
+    from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.reading import Reading
-
-FOUND, GONE = 1, 2
-# Apart from each other, from the orange mask and from the cyan prediction, for every
-# kind of colour vision; the panel names them.
-FOUND_COLOUR = (1.0, 1.0, 0.35, 1.0)
-GONE_COLOUR = (0.85, 0.25, 0.95, 1.0)
-_OPACITY = 0.8
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How two predictions of a frame differ, in pixels."""
-
-    before: str
-    now: str
-    found: int
-    gone: int
 
 
 class ModelChange:
@@ -50,17 +28,18 @@ class ModelChange:
     """
 
     def __init__(self, controller: Controller, reading: Reading) -> None:
-        self._controller, self._reading = controller, reading
+        self._reading = reading
+        self._shown = DifferenceLayer(controller, reading)
         self._before = {f: (reading.found(f), s) for f, s in reading.sources.items()}
         self._differences: dict[int, Difference] = {}
-        self.layer: Labels | None = None
         if reading.usable_mask:
             for frame in self._before:
                 reading.own.setdefault(frame, reading.mask_frame(frame) != 0)
 
     @property
-    def _layers(self) -> LayerList:
-        return self._controller.viewer.layers
+    def layer(self) -> Labels | None:
+        """The layer that shows it; None while there is nothing to show."""
+        return self._shown.layer
 
     def update(self, frame: int) -> None:
         """Compare a frame, once its new prediction is there."""
@@ -70,16 +49,9 @@ class ModelChange:
         if not reading.predicted[frame]:
             return
         before, source = self._before[frame]
-        now = reading.found(frame)
-        found, gone = now & ~before, before & ~now
-        self._differences[frame] = Difference(
-            source.model,
-            reading.sources[frame].model,
-            int(found.sum()),
-            int(gone.sum()),
-        )
-        if found.any() or gone.any():
-            self._show(frame, found * np.uint8(FOUND) + gone * np.uint8(GONE))
+        found, gone = self._shown.show(frame, before, reading.found(frame))
+        model = reading.sources[frame].model
+        self._differences[frame] = Difference(source.model, model, found, gone)
 
     def difference(self, frame: int) -> Difference | None:
         """How a frame's predictions differ; None if that is not known yet."""
@@ -87,29 +59,4 @@ class ModelChange:
 
     def remove(self) -> None:
         """Take the layer out of the viewer."""
-        if self.layer is not None and self.layer in self._layers:
-            self._layers.remove(self.layer)
-        self.layer = None
-
-    def _show(self, frame: int, pixels: np.ndarray) -> None:
-        reading = self._reading
-        if self.layer is None:
-            blank = np.zeros(reading.shape, np.uint8)
-            self.layer = Labels(
-                blank if reading.is_cine else blank[0],
-                name="found now, gone now",
-                colormap=CyclicLabelColormap(
-                    colors=[(0, 0, 0, 0), FOUND_COLOUR, GONE_COLOUR]
-                ),
-                opacity=_OPACITY,
-                metadata={METADATA: {"role": "change"}},
-                **geometry(reading.image),
-            )
-            chosen = self._layers.selection.active
-            self._layers.append(self.layer)
-            self.layer.editable = False
-            if chosen is not None:
-                self._layers.selection.active = chosen
-        data = self.layer.data
-        (data[frame] if data.ndim == 3 else data)[...] = pixels
-        self.layer.refresh(extent=False)
+        self._shown.remove()

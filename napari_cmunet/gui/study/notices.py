@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_cmunet.gui.study.notice import Notice, Way
+from napari_cmunet.gui.training.settling import REFUSED, UNDECIDED
 from napari_cmunet.study.errors import (
     ImageMissingError,
     StudyDamagedError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.gui.training.settling import Settled
 
     Act = Callable[[], None]
 
@@ -148,6 +150,29 @@ def study_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
             Way("Close", "Do nothing", close),
         ),
         about="opening",
+    )
+
+
+def training_ended(settled: Settled, look: Act, close: Act) -> Notice | None:
+    """A training is over; None where what followed from it is seen anyway."""
+    name = settled.outcome.model
+    text = {
+        UNDECIDED: f"The fine-tuning is over. Nobody can tell yet whether {name} is "
+        "better: look at what it would change, and decide.",
+        REFUSED: f"The fine-tuning is over. {name} is not better, so it is not used.",
+    }.get(settled.decision)
+    if settled.outcome.failed:
+        text = "The fine-tuning has failed. Your labels are safe."
+    if text is None:
+        return None
+    return Notice(
+        text,
+        (
+            Way("Show me", "Go to the section Fine-tune", look),
+            Way("Later", "Go on correcting", close),
+        ),
+        about="training",
+        serious=settled.outcome.failed,
     )
 
 

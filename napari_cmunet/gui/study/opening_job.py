@@ -87,6 +87,8 @@ def create_study(new: NewStudy, should_stop: Callable[[], bool]) -> OpenedStudy:
     """
     study = Study.create(new.folder, user=reader_name())
     try:
+        # A few labels make more of it than of cmunet-ssl; see the README of that.
+        study.change_settings(start=DEFAULT_MODEL)
         added = study.images.add(new.inputs, new.patient_of, should_stop)
         notices = list(added.problems[:3])
         if len(added.problems) > 3:

@@ -32,6 +32,7 @@ from napari_cmunet.gui.study.opening_job import (
     open_study,
 )
 from napari_cmunet.gui.study.overview import Change, Overview, look
+from napari_cmunet.gui.study.trying import Trying
 from napari_cmunet.gui.study.writer import StudyWriter
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class StudyReader:
         self.missing: tuple[str, ...] = ()
         self.notice: Notice | None = None
         self.message = ""
+        self._tip = ("", "")
         self.job: LongJob | None = None
         self._model = self._model_before = ""
         self.browsing = Browsing(self)
@@ -85,6 +87,7 @@ class StudyReader:
         self.learning = Learning(self)
         self.next_image = NextImage(self)
         self._attention = Attention(self.browsing.tick)
+        self.trying = Trying(self)
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
@@ -112,6 +115,7 @@ class StudyReader:
 
     def detach(self) -> None:
         """The panel is closed; the study stays open, and strokes are saved."""
+        self.trying.stop()
         self.browsing.step_back()
 
     def shut(self) -> None:
@@ -325,12 +329,23 @@ class StudyReader:
                 lambda problem: self.tell(Notice(problem, serious=True)),
             )
 
+    def update_differences(self) -> None:
+        """Show what another model changes in the shown frame, as far as it is known."""
+        self.browsing.update_change()
+        self.trying.update()
+
     # -- what is told ---------------------------------------------------------
 
-    def say(self, message: str) -> None:
-        """Show a line until the next one."""
-        self.message = message
+    def say(self, message: str, tip: str = "") -> None:
+        """Show a line until the next one; the tip tells the rest of it."""
+        self.message, self._tip = message, (message, tip)
         self.changed.emit()
+
+    @property
+    def message_tip(self) -> str:
+        """What a tip tells of the line that is shown."""
+        message, tip = self._tip
+        return tip if message == self.message else ""
 
     def tell(self, notice: Notice) -> None:
         """Show a notice with its ways out."""

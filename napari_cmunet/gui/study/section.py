@@ -104,6 +104,7 @@ class StudySection(QWidget):
         self.work_text.setText(text if state.busy else "")
         self.work_text.setVisible(bool(state.busy))
         self.message.setText(state.message)
+        self.message.setToolTip(state.message_tip)
         self.message.setVisible(bool(state.message))
         self.start.setEnabled(not state.busy)
         self.start.these.setEnabled(bool(self._reader.controller.readings))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.study.model_change import Difference
+    from napari_cmunet.gui.study.difference_layer import Difference
     from napari_cmunet.gui.study.notice import Notice
     from napari_cmunet.gui.study.reader import StudyReader
     from napari_cmunet.study.effort import Effort
@@ -28,8 +28,10 @@ class SectionState:
     cancelling: bool = False
     notice: Notice | None = None
     message: str = ""
+    message_tip: str = ""
     images: int = 0
     labelled: int = 0
+    all_done: bool = False
     progress: str = ""
     effort: str = ""
     effort_tip: str = ""
@@ -64,6 +66,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         "cancelling": job.cancelling if job else False,
         "notice": reader.notice,
         "message": reader.message,
+        "message_tip": reader.message_tip,
     }
     if reader.study is None:
         return SectionState(**common)
@@ -76,6 +79,7 @@ def describe_study(reader: StudyReader) -> SectionState:
         title=reader.study.folder.name,
         images=len(overview.ids),
         labelled=overview.progress.labelled,
+        all_done=not overview.progress.left,
         progress=_progress(reader),
         effort=_effort(overview.effort),
         effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
@@ -174,10 +178,10 @@ def _label(reader: StudyReader) -> dict:
 
 
 def _draft(reader: StudyReader, frame: int) -> str:
-    opened, keeper = reader.browsing.current, reader.browsing.keeper
+    keeper = reader.browsing.keeper
     if frame in keeper.problems:
         return f" Your corrections are not saved: {keeper.problems[frame]}"
-    if opened.is_changed(frame) and keeper.saved:
+    if keeper.holds(frame) and keeper.saved:
         return " Your corrections are kept as a draft."
     return ""
 

@@ -8,7 +8,7 @@ from magicgui.widgets import ComboBox
 from psygnal import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 
-from napari_cmunet.core.models import START_MODEL
+from napari_cmunet.core.models import DEFAULT_MODEL, START_MODEL
 from napari_cmunet.gui.sections import keep_narrow, labelled
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 _STARTS = [
-    ("self-supervised", START_MODEL),
-    ("the model in use", CURRENT),
+    ("bundled artery model", DEFAULT_MODEL),
+    ("self-supervised weights", START_MODEL),
+    ("model in use", CURRENT),
 ]
 _MINUTES = [("as needed", None)] + [
     (f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)
@@ -37,9 +38,10 @@ class TrainingOptions:
         self.start = ComboBox(
             label="Start from",
             choices=_STARTS,
-            tooltip="The self-supervised weights know X-ray vessels but no labels: all "
-            "labels of the study are learned from them, and nothing old is dragged "
-            "along. The model in use forgets less and learns faster.",
+            tooltip="All labels of the study are learned from there. The bundled "
+            "artery model knows arteries from 1,189 public frames and needs the fewest "
+            "labels. The self-supervised weights were taught by no human label. The "
+            "model in use keeps what earlier trainings have learned, mistakes too.",
         )
         self.minutes = ComboBox(
             label="Time",

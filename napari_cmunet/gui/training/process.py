@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_STOP = b"stop\n"
+_GO, _STOP = b"go\n", b"stop\n"
 _GRACE_SECONDS = 1.5
 _LISTEN_SECONDS = 0.2
 _LAST_WORDS_SECONDS = 0.5
@@ -72,8 +72,7 @@ class TrainingOrder:
 class TrainerProcess:
     """One trainer. Orders may be given at any time and from any thread.
 
-    A warm one, started ahead of time with torch imported and told later what to train,
-    would be another class with these methods.
+    Once launched it imports torch, which takes longest, and waits for :meth:`go`.
     """
 
     def __init__(self, order: TrainingOrder) -> None:
@@ -88,9 +87,9 @@ class TrainerProcess:
     # -- orders ---------------------------------------------------------------
 
     def launch(self) -> None:
-        """Start the process; raises OSError if the system does not let it."""
+        """Start the process once; raises OSError if the system does not let it."""
         with self._lock:
-            if self.cancelled:
+            if self.cancelled or self._process is not None:
                 return
             self._process = subprocess.Popen(
                 self.order.command(),
@@ -111,6 +110,11 @@ class TrainerProcess:
                 listener.start()
             if self.stopping:
                 self._tell(_STOP)
+
+    def go(self) -> None:
+        """Let the training begin, with the labels that there are now."""
+        with self._lock:
+            self._tell(_GO)
 
     def stop(self) -> None:
         """Ask it to end soon and keep the best model so far."""
@@ -222,6 +226,7 @@ def follow(trainer: TrainerProcess) -> Generator[Event | None, None, Outcome]:
     heard = Heard()
     try:
         trainer.launch()
+        trainer.go()
         while not trainer.ended:
             event = trainer.next_event()
             heard.note(event)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QMessageBox, QWidget
+from qtpy.QtWidgets import QMessageBox, QScrollArea, QWidget
 
 from napari_cmunet.gui.sections import (
+    Fold,
     NameCombo,
     button,
     column,
@@ -19,10 +20,15 @@ from napari_cmunet.gui.sections import (
 )
 from napari_cmunet.gui.training.options import TrainingOptions
 from napari_cmunet.gui.training.plot import TrainingPlot
-from napari_cmunet.gui.training.words import describe
+from napari_cmunet.gui.training.words import describe, describe_trying
 
 if TYPE_CHECKING:
+    from napari_cmunet.gui.study.trying import Trying
     from napari_cmunet.gui.training.training import Training
+
+
+_WARM_AFTER_MS = 5000
+"""Not at once: a study that is only looked into needs no trainer."""
 
 
 class FinetuneSection(QWidget):
@@ -37,11 +43,15 @@ class FinetuneSection(QWidget):
     def __init__(self, training: Training | None = None) -> None:
         super().__init__()
         self._training: Training | None = None
+        self._trying: Trying | None = None
         self._shown_once = False
         self._build()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.refresh)
+        self._warm_soon = QTimer(self)
+        self._warm_soon.setSingleShot(True)
+        self._warm_soon.timeout.connect(self._warm_up)
         self.set_training(training)
 
     def _build(self) -> None:
@@ -59,6 +69,9 @@ class FinetuneSection(QWidget):
         self.status.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse
         )
+        self.compare = button("Compare on this image   [J]", describe_trying(None).tip)
+        self.compare.setCheckable(True)
+        self.comparison = text_label()
         self.use = button("", "Segment with the new model from now on")
         self.keep = button("", "Go on with the model in use; the new one stays")
         self.version = NameCombo(
@@ -73,6 +86,8 @@ class FinetuneSection(QWidget):
             self.options.form,
             self.plot,
             self.status,
+            self.compare,
+            self.comparison,
             row(self.use, self.keep, stretch=0),
             row(labelled("In use", self.version), self.version, stretch=1),
             row(self.back, self.forward),
@@ -82,6 +97,7 @@ class FinetuneSection(QWidget):
         self.start.clicked.connect(self._on_start)
         self.stop.clicked.connect(self._on_stop)
         self.cancel.clicked.connect(self._on_cancel)
+        self.compare.clicked.connect(self._on_compare)
         self.use.clicked.connect(self._on_use)
         self.keep.clicked.connect(self._on_keep)
         self.back.clicked.connect(self._on_back)
@@ -89,9 +105,23 @@ class FinetuneSection(QWidget):
         self.version.chosen.connect(self._on_version)
         self.options.chosen.connect(self._on_option)
 
-    def set_training(self, training: Training | None) -> None:
-        """Show the training of another study, or of none."""
+    def set_training(
+        self, training: Training | None, trying: Trying | None = None
+    ) -> None:
+        """Show the training of another study, or of none.
+
+        Parameters
+        ----------
+        training : Training or None
+        trying : Trying, optional
+            Compares a new model on the open image.
+        """
+        if trying is not self._trying:
+            self._trying = trying
+            trying.changed.connect(self._on_changed)
+            self._shown_once = False
         if training is self._training and self._shown_once:
+            self._show_comparison()  # the open image may be another one
             return
         self._shown_once = True
         if self._training is not None:
@@ -100,6 +130,36 @@ class FinetuneSection(QWidget):
         if training is not None:
             training.changed.connect(self._on_changed)
         self.refresh()
+
+    def showEvent(self, event) -> None:
+        super().showEvent(event)
+        self._on_changed()
+
+    def _warm_up(self) -> None:
+        if self.isVisible() and self._training is not None and self.start.isEnabled():
+            self._training.warm_up()
+
+    def come_into_view(self) -> None:
+        """Unfold the section, and scroll to it."""
+        above = self.parentWidget()
+        while above is not None:
+            if isinstance(above, Fold):
+                above.title.setChecked(True)
+            if isinstance(above, QScrollArea):
+                # Once the layout knows the unfolded section's place.
+                QTimer.singleShot(0, self._scroll)
+                return
+            above = above.parentWidget()
+
+    def _scroll(self) -> None:
+        above = self.parentWidget()
+        while above is not None and not isinstance(above, QScrollArea):
+            above = above.parentWidget()
+        if above is not None:
+            above.ensureWidgetVisible(self.labels)
+            above.ensureWidgetVisible(
+                self.keep if self.keep.isVisible() else self.status
+            )
 
     # -- what the user does ---------------------------------------------------
 
@@ -111,6 +171,10 @@ class FinetuneSection(QWidget):
 
     def _on_cancel(self) -> None:
         self._training.cancel()
+
+    def _on_compare(self) -> None:
+        self._trying.toggle()
+        self.refresh()
 
     def _on_use(self) -> None:
         self._training.decide(True)
@@ -143,6 +207,7 @@ class FinetuneSection(QWidget):
         if self._training is None:
             self.labels.setText("Open or make a study first; its labels are learned.")
             self._show_rows(running=False, undecided=False, plot=False)
+            self._show_comparison()
             self.status.setVisible(False)
             return
         state = self._training.state()
@@ -157,6 +222,8 @@ class FinetuneSection(QWidget):
             plot=self.plot.has_content,
         )
         self.start.setEnabled(shown.can_start)
+        if shown.can_start and self.isVisible() and not self._warm_soon.isActive():
+            self._warm_soon.start(_WARM_AFTER_MS)
         self.stop.setEnabled(shown.can_stop)
         self.stop.setToolTip(shown.stop_tip)
         self.cancel.setEnabled(shown.can_cancel)
@@ -165,12 +232,22 @@ class FinetuneSection(QWidget):
         self.status.setText(shown.status)
         self.status.setVisible(bool(shown.status))
         embolden(self.status, shown.failed)
+        self._show_comparison()
         self.use.setText(shown.use_text)
         self.keep.setText(shown.keep_text)
         self.version.show_names(shown.versions, shown.version, "no model")
         self.version.setEnabled(shown.can_choose)
         self.back.setEnabled(shown.can_go_back)
         self.forward.setEnabled(shown.can_go_forward)
+
+    def _show_comparison(self) -> None:
+        shown = describe_trying(self._trying)
+        self.compare.setVisible(shown.offered)
+        self.compare.setEnabled(shown.possible)
+        self.compare.setChecked(shown.on)
+        self.compare.setToolTip(shown.tip)
+        self.comparison.setText(shown.text)
+        self.comparison.setVisible(bool(shown.text))
 
     def _show_rows(self, *, running: bool, undecided: bool, plot: bool) -> None:
         self.start.setVisible(not running)

@@ -6,6 +6,7 @@ the view needs lies in :class:`TrainingState`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -22,6 +23,7 @@ from napari_cmunet.gui.training.progress import Progress, after
 from napari_cmunet.gui.training.settling import (
     PROMOTED,
     REFUSED,
+    UNDECIDED,
     Settled,
     figures,
     train,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from napari_cmunet.study.study import Study
 
 logger = logging.getLogger(__name__)
+
+_CANDIDATES = (UNDECIDED, REFUSED)
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Training:
         self.options = options
         self._device = device
         self._run: _Run | None = None
+        self._warm: TrainerProcess | None = None
         self._settled: Settled | None = None
         self._problem = ""
         self._acting = 0
@@ -95,6 +100,20 @@ class Training:
     def running(self) -> bool:
         """Whether a training runs."""
         return self._run is not None
+
+    @property
+    def settled(self) -> Settled | None:
+        """How the last training of this window ended, and what was decided."""
+        return self._settled
+
+    @property
+    def candidate(self) -> str:
+        """The model of the last training, while it is not in use; empty if none is."""
+        settled = self._settled
+        if self.running or settled is None or settled.decision not in _CANDIDATES:
+            return ""
+        name = settled.outcome.model
+        return "" if name == self.study.models.current.name else name
 
     @property
     def process_id(self) -> int | None:
@@ -133,10 +152,7 @@ class Training:
         """Train, as the study's settings say; False if a training runs already."""
         if self._run is not None or self._closed or self.study.read_only:
             return False
-        order = TrainingOrder(
-            self.study.folder, device=self._device(), options=self.options
-        )
-        run = self._run = _Run(TrainerProcess(order))
+        run = self._run = _Run(self._trainer())
         self._settled, self._problem = None, ""
         self._begun |= self._hashes()
         run.worker = create_worker(
@@ -151,6 +167,41 @@ class Training:
         run.worker.start()
         self.changed.emit()
         return True
+
+    def warm_up(self) -> None:
+        """Start the trainer's process ahead of time: it imports torch and waits."""
+        if self.running or self._closed or self.study.read_only or self._is_warm():
+            return
+        self._cool_down()
+        warm = self._warm = TrainerProcess(self._order())
+
+        def launch() -> None:
+            with contextlib.suppress(OSError):  # told when a training is wanted
+                warm.launch()
+
+        create_worker(launch).start()
+
+    def _order(self) -> TrainingOrder:
+        folder, device = self.study.folder, self._device()
+        return TrainingOrder(folder, device=device, options=self.options)
+
+    def _is_warm(self) -> bool:
+        warm = self._warm
+        return (
+            warm is not None and warm.order == self._order() and warm.exit_code is None
+        )
+
+    def _trainer(self) -> TrainerProcess:
+        """The one that is warm, if it fits; else another one."""
+        if not self._is_warm():
+            self._cool_down()
+        warm, self._warm = self._warm, None
+        return warm or TrainerProcess(self._order())
+
+    def _cool_down(self) -> None:
+        if self._warm is not None:
+            self._warm.cancel()
+            self._warm = None
 
     def stop(self) -> None:
         """End the training soon and keep the best model so far."""
@@ -177,6 +228,7 @@ class Training:
         self._closed = True
         for signal in (self.changed, self.ended, self.model_changed):
             signal.disconnect()
+        self._cool_down()
         self.cancel()
 
     # -- from the worker, on the GUI thread -----------------------------------

@@ -16,8 +16,13 @@ from napari_cmunet.gui.training.progress import (
 from napari_cmunet.gui.training.settling import PROMOTED, REFUSED
 
 if TYPE_CHECKING:
+    from napari_cmunet.gui.study.trying import Trying
     from napari_cmunet.gui.training.progress import Progress
     from napari_cmunet.gui.training.state import TrainingState
+
+
+_ENOUGH_PATIENTS = 3
+"""As in ``core.comparison``, which takes long to import."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,40 @@ class SectionState:
     can_go_back: bool = False
     can_go_forward: bool = False
     can_choose: bool = False
+
+
+@dataclass(frozen=True)
+class TryingState:
+    """What the section shows of a new model that is compared on the open image."""
+
+    offered: bool = False
+    possible: bool = False
+    on: bool = False
+    tip: str = "Show what a new model would change in the open image (J)"
+    text: str = ""
+
+
+def describe_trying(trying: Trying | None) -> TryingState:
+    """Put into words what a new model would change on the open image."""
+    if trying is None or not trying.candidate:
+        return TryingState()
+    on, why_not = bool(trying.model), trying.why_not()
+    d = trying.difference()
+    text = ""
+    if on and d is None:
+        text = why_not or "Comparing…"
+    elif on and d.found == d.gone == 0:
+        text = f"Here {d.now} would find exactly what {d.before} has found."
+    elif on:
+        text = (
+            f"Here {d.now} would find {d.found} pixels more (yellow) than {d.before} "
+            f"and {d.gone} no more (violet). Your mask is not touched."
+        )
+    tip = (
+        f"Show what {trying.candidate} would find in the open image, and in those you "
+        "open next, without using it (J)"
+    )
+    return TryingState(True, on or not why_not, on, why_not or tip, text)
 
 
 def describe(state: TrainingState) -> SectionState:
@@ -97,10 +136,10 @@ def _status(state: TrainingState) -> tuple[str, bool]:
         return state.problem, True
     if state.settled is not None:
         return _ended(state)
-    if state.labels and state.patients < 2:
+    if state.labels and state.patients < _ENOUGH_PATIENTS:
         return (
-            "With labels of one patient alone, nobody can know whether a new model is "
-            "better on others.",
+            f"With labels of fewer than {_ENOUGH_PATIENTS} patients, nobody can know "
+            "whether a new model is better on others. Label some more first.",
             False,
         )
     return "", False

@@ -41,7 +41,11 @@ def test_all(labelled, ready, tmp_path):
     for row in rows:
         label = labelled.study.labels.get(row["image"], 0)
         np.testing.assert_array_equal(read_mask(folder / row["file"]), label.mask)
-    assert labelled.message.startswith("Exported 2 masks and index.csv to")
+    begin = "Exported 2 masks and index.csv to "
+    assert labelled.message == f"{begin}…/{tmp_path.name}/masks."
+    assert labelled.message_tip == f"{begin}{folder}."
+    labelled.say("Something else.")
+    assert labelled.message_tip == ""
     assert "exported" in [entry.what for entry in labelled.study.journal()]
 
 

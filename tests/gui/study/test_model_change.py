@@ -52,6 +52,7 @@ def test_an_untouched_mask_stays_too(study, ready, promoted):
     promoted()
     ready(study)
     np.testing.assert_array_equal(study.browsing.current.mask(0), before)
+    assert "Your corrections" not in describe_study(study).label  # there are none
 
 
 def test_taking_over_the_new_prediction_can_be_undone(study, ready, promoted):

@@ -78,6 +78,9 @@ def test_from_a_folder_to_the_first_label(
     ready(reader)
     panel.refresh()
     assert page.progress.text() == "1 of 5 labelled"
+    assert "N opens the next image" in panel.status.text()
+    # A few labels make most of the bundled artery model; the study says so.
+    assert reader.study.settings.start == "cmunet-artery"
     assert page.label.text().startswith("Accepted at")
     assert page.bar.value() == 1
     assert panel.status.text() == "This mask is a label now. N opens the next image."
@@ -421,3 +424,14 @@ def test_where_a_study_is_kept(pictures, tmp_path):
     )
     (tmp_path / "x").mkdir()
     assert free_folder(tmp_path / "x") == tmp_path / "x 2"
+
+
+def test_after_the_last_image_nothing_next_is_promised(panel, page, study, ready):
+    for _ in range(4):
+        study.accepting.skip()
+        ready(study)
+    study.accepting.accept()
+    ready(study)
+    panel.refresh()
+    assert "no image is left" in panel.status.text()
+    assert "N opens" not in panel.status.text()

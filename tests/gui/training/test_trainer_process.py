@@ -18,7 +18,7 @@ from napari_cmunet.core import events
 from napari_cmunet.gui.training.outcome import DIED
 from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder, follow
 from napari_cmunet.study.study import Study
-from tests.gui.training.conftest import settled, wait_until
+from tests.gui.training.conftest import accept, settled, wait_until
 
 resource = pytest.importorskip("resource", reason="kill -9 and limits")
 
@@ -157,6 +157,7 @@ from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder
 options = tuple(sys.argv[2:])
 trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1]), options=options))
 trainer.launch()
+trainer.go()
 while not getattr(trainer.next_event(), "step", 0):
     assert not trainer.ended, trainer.complaints()
 print(trainer.process_id, flush=True)
@@ -212,3 +213,85 @@ def test_a_program_that_cannot_be_started(make_study, monkeypatch):
         next(follow(trainer))
     assert end.value.value.kind == events.OTHER_FAILURE
     assert "could not be started" in end.value.value.text
+
+
+def warm(training) -> TrainerProcess:
+    training.warm_up()
+    assert wait_until(lambda: training._warm.process_id is not None)
+    return training._warm
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_trainer_that_waits_is_taken(make_study, make_training, phantoms):
+    study = make_study(15, accepted=12)
+    training = make_training(study, *SHORT)
+    waiting = warm(training)
+    training.warm_up()
+    assert training._warm is waiting  # one is enough
+    assert wait_until(
+        lambda: "libtorch" in Path(f"/proc/{waiting.process_id}/maps").read_text()
+    )
+    accept(study, study.images.ids()[12], phantoms)  # counts, though it came later
+    training.start()
+    assert training.process_id == waiting.process_id
+    result = settled(training)
+    assert len(study.models.training(result.outcome.model)["labels"]) == 13
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("how", ["killed", "another device"])
+def test_a_trainer_that_does_not_fit_is_replaced(make_study, make_training, clock, how):
+    study = make_study(15)
+    training = make_training(study, *SHORT)
+    waiting = warm(training)
+    pid = waiting.process_id
+    if how == "killed":
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: not runs(pid))
+    else:
+        training._device = lambda: "cpu"
+    with clock(2):
+        training.start()
+        assert wait_until(lambda: not runs(pid) and training.process_id)
+    assert training.process_id != pid
+    assert not settled(training).outcome.failed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_trainer_that_waits_ends_with_the_study(make_study, make_training, clock):
+    training = make_training(make_study(1))
+    pid = warm(training).process_id
+    with clock(0.1):
+        training.shut_down()
+    with clock(2):
+        assert wait_until(lambda: not runs(pid))
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder
+trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1])))
+trainer.launch()
+print(trainer.process_id, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_no_waiting_trainer_outlives_a_window_that_was_killed(make_study, clock):
+    window = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(make_study(1).folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(window.stdout.readline())
+    maps = Path(f"/proc/{pid}/maps")
+    while "libtorch_cpu" not in maps.read_text():
+        time.sleep(0.05)
+    with clock(5):  # it may have to end its imports first
+        window.kill()
+        window.wait()
+        while runs(pid):
+            time.sleep(0.02)
+    window.stdout.close()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from napari_cmunet.core import events
+from napari_cmunet.core.comparison import ENOUGH_PATIENTS
 from napari_cmunet.gui.training.outcome import CANCELLED, DIED, DONE, Outcome
 from napari_cmunet.gui.training.progress import Progress, after
 from napari_cmunet.gui.training.settling import (
@@ -121,7 +122,10 @@ def test_labels_and_what_they_are_for():
     none = replace(IDLE, labels=0, patients=0, new_labels=0)
     assert "No label yet" in describe(none).labels
     assert not describe(none).can_start
-    assert "one patient" in describe(replace(IDLE, patients=1)).status
+    for patients in range(1, ENOUGH_PATIENTS):
+        few = describe(replace(IDLE, patients=patients)).status
+        assert f"fewer than {ENOUGH_PATIENTS} patients" in few
+    assert describe(replace(IDLE, patients=ENOUGH_PATIENTS)).status == ""
 
 
 def test_versions():

@@ -1,0 +1,96 @@
+"""Where two predictions of an image differ, as a layer: found now, gone now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import CyclicLabelColormap
+
+from napari_cmunet.gui.layers import METADATA, geometry
+
+if TYPE_CHECKING:
+    from napari.components import LayerList
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.reading import Reading
+
+FOUND, GONE = 1, 2
+# Apart from each other, from the orange mask and from the cyan prediction, for every
+# kind of colour vision; the panel names them.
+FOUND_COLOUR = (1.0, 1.0, 0.35, 1.0)
+GONE_COLOUR = (0.85, 0.25, 0.95, 1.0)
+_OPACITY = 0.8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two predictions of a frame differ, in pixels."""
+
+    before: str
+    now: str
+    found: int
+    gone: int
+
+
+class DifferenceLayer:
+    """The layer, made once there is something to show, over all others.
+
+    Parameters
+    ----------
+    controller : Controller
+        Knows the viewer.
+    reading : Reading
+        Of the image that the layer covers.
+    """
+
+    def __init__(self, controller: Controller, reading: Reading) -> None:
+        self._controller, self._reading = controller, reading
+        self.layer: Labels | None = None
+
+    @property
+    def _layers(self) -> LayerList:
+        return self._controller.viewer.layers
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has taken it out of the viewer."""
+        return self.layer is not None and self.layer not in self._layers
+
+    def show(self, frame: int, before: np.ndarray, now: np.ndarray) -> tuple[int, int]:
+        """Show a frame's difference; returns the pixels found now, and gone now."""
+        found, gone = now & ~before, before & ~now
+        if self.layer is not None or found.any() or gone.any():
+            self._draw(frame, found * np.uint8(FOUND) + gone * np.uint8(GONE))
+        return int(found.sum()), int(gone.sum())
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        if self.layer is not None and self.layer in self._layers:
+            self._layers.remove(self.layer)
+        self.layer = None
+
+    def _draw(self, frame: int, pixels: np.ndarray) -> None:
+        reading = self._reading
+        if self.layer is None:
+            blank = np.zeros(reading.shape, np.uint8)
+            self.layer = Labels(
+                blank if reading.is_cine else blank[0],
+                name="found now, gone now",
+                colormap=CyclicLabelColormap(
+                    colors=[(0, 0, 0, 0), FOUND_COLOUR, GONE_COLOUR]
+                ),
+                opacity=_OPACITY,
+                metadata={METADATA: {"role": "change"}},
+                **geometry(reading.image),
+            )
+            chosen = self._layers.selection.active
+            self._layers.append(self.layer)
+            self.layer.editable = False
+            if chosen is not None:
+                self._layers.selection.active = chosen
+        data = self.layer.data
+        (data[frame] if data.ndim == 3 else data)[...] = pixels
+        self.layer.refresh(extent=False)
