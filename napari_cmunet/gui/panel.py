@@ -109,7 +109,7 @@ class CMUNetPanel(QWidget):
             "&Segment arteries", "Find the arteries of this image now"
         )
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
-        self.cine = CineSection(self._viewer)
+        self.cine = CineSection(self.controller)
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -365,7 +365,11 @@ class CMUNetPanel(QWidget):
 
     def _bind_keys(self) -> None:
         self._shortcuts = Shortcuts(
-            self._viewer, self.controller, self.study, self.threshold.step
+            self._viewer,
+            self.controller,
+            self.study,
+            self.threshold.step,
+            self.cine.carry.carrying.press,
         )
 
     def _listen(self) -> None:
