@@ -19,7 +19,7 @@ _STEP = 0.25  # of a profile's samples, in pixels
 _PIECES = 5  # measured on their own, to tell how sure the width is
 _WALL = (0.6, 0.92)  # inner diameter, as a share of the outer
 _MOST_FILLED = 0.15  # of the wall's own darkness: an empty lumen takes some away
-_MOST_SPREAD = 0.06  # of the diameter
+_MOST_SPREAD = 0.1  # of the diameter
 
 
 class CatheterNotFoundError(ValueError):

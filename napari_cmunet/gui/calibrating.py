@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 USUAL_FRENCH = 6
-_BEFORE = "before_calibration"
+BEFORE = "before_calibration"
+"""In our entry of an image's metadata: the pixel size that a measured one replaced."""
 _LINE, _EDGE = "#ffe14d", "#ffffff"
 BEGIN = (
     "Drag a line along a straight part of the catheter's shaft, best in a frame "
@@ -123,10 +124,10 @@ class Calibrating:
         self.cancel()
         image = reading.image
         record = dict(record_of(image))
-        before = record.pop(_BEFORE, None) or {
+        before = record.pop(BEFORE, None) or {
             "pixel_size_mm": record.get("pixel_size_mm"),
             "pixel_size_source": record.get("pixel_size_source"),
-            "scale": [float(value) for value in image.scale[-2:]],
+            "scale": tuple(float(value) for value in image.scale[-2:]),
             "unit": str(image.units[-1]),
         }
         record |= {
@@ -134,7 +135,7 @@ class Calibrating:
             "pixel_size_source": (
                 f"from a {self.french} F catheter, measured {width.pixels:.1f} px"
             ),
-            _BEFORE: before,
+            BEFORE: before,
         }
         self._set(reading, record, (side, side), "mm")
 
@@ -144,7 +145,7 @@ class Calibrating:
         if reading is None or not is_calibrated(reading):
             return
         record = dict(record_of(reading.image))
-        before = dict(record.pop(_BEFORE))
+        before = dict(record.pop(BEFORE))
         scale, unit = before.pop("scale"), before.pop("unit")
         self._set(reading, record | before, scale, unit)
 
@@ -228,9 +229,9 @@ class Calibrating:
             return
         side = width.pixel_size_mm(self.french)
         self._say(
-            f"{width.pixels:.1f} ± {width.spread:.1f} px between the white lines: a "
-            f"{self.french} F catheter ({self.french / 3:.2f} mm) makes a pixel "
-            f"{side:.3g} mm. If the lines lie on the catheter's edges, press Use."
+            f"{width.pixels:.1f} ± {width.spread:.1f} px between the white lines; with "
+            f"{self.french} F a pixel is {side:.3g} mm. Use it if the lines lie on the "
+            "catheter's edges."
         )
 
     # -- the pixel size --------------------------------------------------------
@@ -254,7 +255,7 @@ class Calibrating:
 
 def is_calibrated(reading: Reading) -> bool:
     """Whether the image's pixel size was measured on a catheter in this window."""
-    return _BEFORE in record_of(reading.image)
+    return BEFORE in record_of(reading.image)
 
 
 def lay_on_grid(

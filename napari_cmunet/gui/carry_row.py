@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.carrying import FARTHEST, Carrying
-from napari_cmunet.gui.sections import button, column, row, text_label
+from napari_cmunet.gui.sections import button, column, row, show_text, text_label
 from napari_cmunet.gui.shortcuts import CARRY
 
 if TYPE_CHECKING:
@@ -54,5 +54,4 @@ class CarryRow(QWidget):
         self.carry.setText("Take over" if ready else "Carry a mask here")
         self.carry.setToolTip(_ACCEPT if ready else _PROPOSE)
         self.dismiss.setVisible(proposal is not None)
-        self.said.setText(self.carrying.message)
-        self.said.setVisible(bool(self.carrying.message))
+        show_text(self.said, self.carrying.message, self.width())

@@ -72,6 +72,8 @@ class Carrying:
 
     #: A proposal is there, or gone, or something is to be said.
     changed = Signal()
+    #: A mask is about to be carried.
+    begun = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -105,6 +107,7 @@ class Carrying:
                 "one, go to a frame beside it, then press again."
             )
             return
+        self.begun.emit()
         self._number += 1
         step = 1 if frame > source else -1
         job = _Job(

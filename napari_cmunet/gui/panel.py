@@ -212,6 +212,10 @@ class CMUNetPanel(QWidget):
         self.export_all.triggered.connect(self.export_masks)
         self.export_labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
+        # Both show what they would do in the same colours: one at a time.
+        carrying, tools = self.cine.carry.carrying, self.vessels.tools
+        carrying.begun.connect(tools.put_down)
+        tools.taken_up.connect(carrying.dismiss)
 
     # -- what the user does ---------------------------------------------------
 

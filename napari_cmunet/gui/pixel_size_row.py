@@ -9,7 +9,14 @@ from qtpy.QtWidgets import QWidget
 from napari_cmunet.gui.calibrating import USUAL_FRENCH, Calibrating, is_calibrated
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.layers import record_of
-from napari_cmunet.gui.sections import button, column, combo, row, text_label
+from napari_cmunet.gui.sections import (
+    button,
+    column,
+    combo,
+    row,
+    show_text,
+    text_label,
+)
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
@@ -71,7 +78,7 @@ class PixelSizeRow(QWidget):
         usable = reading is not None and reading.why_not is None
         begun = self.calibrating.begun
         self.setVisible(usable)
-        self.text.setText(pixel_size_text(reading) if usable else "")
+        show_text(self.text, pixel_size_text(reading) if usable else "", self.width())
         self.begin.setVisible(not begun)
         self.begin.setEnabled(
             usable and reading.image in self._controller.viewer.layers
@@ -79,7 +86,7 @@ class PixelSizeRow(QWidget):
         self.take_back.setVisible(usable and is_calibrated(reading) and not begun)
         self.measuring.setVisible(begun)
         self.use.setEnabled(self.calibrating.width is not None)
-        self.said.setText(self.calibrating.message)
+        show_text(self.said, self.calibrating.message, self.width())
 
 
 def pixel_size_text(reading: Reading) -> str:
