@@ -83,6 +83,7 @@ class StudyLabels:
         *,
         provenance: Provenance | None = None,
         pixel_size_mm: tuple[float, float] | None = None,
+        pixel_size_source: str | None = None,
         pixels_changed: int | None = None,
         seconds: float | None = None,
     ) -> Accepted:
@@ -102,6 +103,8 @@ class StudyLabels:
             The prediction that it came from, and the hash of the image's file as it
             was shown. Without the hash, the file is hashed now.
         pixel_size_mm : (y, x), optional
+        pixel_size_source : str, optional
+            Where that comes from, in words.
         pixels_changed, seconds : optional
             What the reader did, for the journal.
 
@@ -134,6 +137,7 @@ class StudyLabels:
                 corrected=True,
             ),
             pixel_size_mm,
+            {"pixel_size_source": pixel_size_source} if pixel_size_source else {},
         )
         with self._session.writing():
             before = self._hashes.get((image, frame))

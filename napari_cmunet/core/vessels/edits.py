@@ -49,6 +49,12 @@ class Edit:
         mask[self.where] = self.values
 
 
+def edit_between(mask: np.ndarray, wanted: np.ndarray) -> Edit:
+    """What makes a mask (Y, X) of any values the wanted one, bool (Y, X)."""
+    rows, columns = np.nonzero((mask != 0) != wanted)
+    return Edit(rows, columns, wanted[rows, columns].astype(np.uint8))
+
+
 def _edit(mask: np.ndarray, added: np.ndarray, removed: np.ndarray | None) -> Edit:
     """The pixels that really change."""
     change = added & (mask == 0)

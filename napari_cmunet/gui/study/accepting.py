@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.gui.export import pixel_size_mm
+from napari_cmunet.gui.layers import record_of
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.overview import look_at
@@ -108,7 +110,8 @@ class Accepting:
             mask,
             reviewed,
             provenance=provenance,
-            pixel_size_mm=opened.pixel_size_mm,
+            pixel_size_mm=pixel_size_mm(opened.reading),
+            pixel_size_source=record_of(opened.reading.image).get("pixel_size_source"),
             seconds=cost[0],
             pixels_changed=cost[1],
         )

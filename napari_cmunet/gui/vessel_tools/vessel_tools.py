@@ -46,6 +46,8 @@ class VesselTools:
 
     #: Another tool, or another hint.
     changed = Signal()
+    #: One of them is in hand from now on.
+    taken_up = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -74,6 +76,7 @@ class VesselTools:
         mask = self._controller.correct.mask_in_hand()
         if mask is None:
             return
+        self.taken_up.emit()
         self._leave_mask()
         self.mode = mode
         self._tracer = None
