@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy_format
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.source import Source
 
+# Said of headers that Python 2 wrote, and of broken ones.
+warnings.filterwarnings("ignore", message=r"Reading `\.npy`")
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
@@ -31,7 +34,10 @@ def decode_npy(source: Source, limits: ReadLimits) -> Raw:
             f"it is an NPY file of version {version[0]}.{version[1]}, which only "
             f"tables need. Save the image as a plain array with numpy.save."
         )
-    shape, _fortran, dtype = _HEADER_READERS[version](handle)
+    try:
+        shape, _fortran, dtype = _HEADER_READERS[version](handle)
+    except MemoryError:  # what Python says to brackets nested too deeply
+        raise source.error("its header is damaged. Copy or export it again.") from None
     _check_type(source, dtype)
     axes_shape, is_cine = _axes(source, shape)
     frames, height, width, samples = axes_shape
