@@ -46,7 +46,8 @@ class Dicom:
         data = random.choice(self.corpus)
         self._name = "input.dcm"
         if random.random() < 0.05:
-            self._name, data = "DICOMDIR", _directory(random)
+            self._name = "DICOMDIR"
+            data = file_list([_names(random) for _ in range(random.choice((1, 50)))])
         self._identity = random.random() < 0.2
         kind = random.random()
         if kind < 0.7:
@@ -92,6 +93,8 @@ def _phantoms() -> list[bytes]:
 
 def _bytes_of(dataset: pydicom.Dataset) -> bytes:
     file = io.BytesIO()
+    # Not a new one each time: a seed is to give the same inputs.
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     pydicom.dcmwrite(file, dataset, enforce_file_format=True)
     return file.getvalue()
 
@@ -106,15 +109,13 @@ def _test_files() -> list[bytes]:
     return found
 
 
-def _directory(random: Random) -> bytes:
+def file_list(images: list[list[str]]) -> bytes:
+    """A DICOMDIR that lists images, each by the parts of its path."""
     made = pydicom.Dataset()
     records = []
-    for _ in range(random.choice((1, 3, 50))):
+    for parts in images:
         record = pydicom.Dataset()
-        record.DirectoryRecordType = random.choice(("IMAGE", "IMAGE", "SERIES"))
-        parts = [
-            random.choice((*NAMES, "IM1", "A")) for _ in range(random.choice((1, 3)))
-        ]
+        record.DirectoryRecordType = "IMAGE"
         record.ReferencedFileID = [
             p.encode("latin-1", "replace").decode("latin-1") for p in parts
         ]
@@ -122,9 +123,12 @@ def _directory(random: Random) -> bytes:
     made.DirectoryRecordSequence = records
     made.file_meta = pydicom.FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
-    made.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(None)
     made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     return _bytes_of(made)
+
+
+def _names(random: Random) -> list[str]:
+    return [random.choice((*NAMES, "IM1", "A")) for _ in range(random.choice((1, 3)))]
 
 
 def _alter(random: Random, data: bytes) -> bytes:
