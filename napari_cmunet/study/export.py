@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.atomic import write_reason
 from napari_cmunet.errors import CMUNetError, FileError, WriteError, display_name
+from napari_cmunet.file_names import is_device
 from napari_cmunet.io.find import InputFile, output_paths
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.record import record_path, write_record
@@ -49,7 +50,6 @@ COLUMNS = (
     "accepted",
 )
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _safe(part: str) -> str:
     """A name that any system takes, and no spreadsheet takes for a formula."""
     name = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", part))
     name = name.strip(" .")[:150] or "image"
-    if name[0] in "=+-@" or _RESERVED.fullmatch(name.split(".")[0].rstrip()):
+    if name[0] in "=+-@" or is_device(name):
         name = f"_{name}"
     return name
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.atomic import sync_folder, write_reason
 from napari_cmunet.errors import WriteError
+from napari_cmunet.plain_files import without_waiting
 from napari_cmunet.study.errors import StudyDamagedError
 from napari_cmunet.study.layout import is_image_id, parse_json
 
@@ -82,7 +83,7 @@ class Journal:
             file = open(
                 self.path,
                 "rb",
-                opener=lambda p, f: os.open(p, f | getattr(os, "O_NONBLOCK", 0)),
+                opener=without_waiting,
             )
         except FileNotFoundError:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.core.model_card import is_model_name
 from napari_cmunet.study.errors import StudyError
 from napari_cmunet.study.layout import read_json, write_json
 from napari_cmunet.study.next_image import LISTED, ORDERS
@@ -70,7 +71,8 @@ def _checked(s: Settings) -> Settings:
 
     for fits, what in (
         (isinstance(s.title, str) and len(s.title) <= 200, "The title"),
-        (isinstance(s.start, str) and 0 < len(s.start) <= 200, "The start model"),
+        # A name alone: a study from elsewhere must not choose what is read here.
+        (isinstance(s.start, str) and is_model_name(s.start), "The start model"),
         (whole(s.finetune_every, 10_000), "The number of labels until a training"),
         (whole(s.phantoms, 10_000), "The number of phantoms"),
         (s.next_image in ORDERS, "The order of images"),
