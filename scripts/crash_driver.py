@@ -31,10 +31,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crash.ledger import Ledger, Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> int:
@@ -92,7 +96,8 @@ class Told:
         self._descriptor, self._ledger = descriptor, ledger
         os.set_blocking(descriptor, False)
         self._rest = b""
-        self.events: list[str] = []
+        self.notes: dict[str, dict] = {}  # the last one of each kind
+        self.kinds: Counter[str] = Counter()
         self.fault = ""
 
     def hear(self) -> bool:
@@ -109,7 +114,8 @@ class Told:
                 told = json.loads(line)
                 if told["kind"] == "fault":
                     self.fault = told["text"]
-                self.events.append(told["kind"])
+                self.notes[told["kind"]] = told
+                self.kinds[told["kind"]] += 1
                 if "act" in told:
                     self._ledger.note(told)
 
@@ -119,12 +125,18 @@ class Told:
         while self.hear() and time.monotonic() < end:
             time.sleep(min(0.01, seconds))
 
+    def hear_notes(self, count: int, seconds: float) -> None:
+        """Take in so many notes, in some time at most."""
+        end, until = time.monotonic() + seconds, self.kinds.total() + count
+        while self.kinds.total() < until and self.hear() and time.monotonic() < end:
+            time.sleep(0.005)
+
     def hear_until(self, kind: str, seconds: float) -> bool:
         """Wait for an event; False if the child ended or it took too long."""
         end = time.monotonic() + seconds
-        while kind not in self.events:
+        while kind not in self.notes:
             if not self.hear() or time.monotonic() > end:
-                return kind in self.events
+                return kind in self.notes
             time.sleep(0.01)
         return True
 
@@ -176,7 +188,8 @@ def engine(args: argparse.Namespace, ledger: Ledger) -> dict:
         try:
             if not early:
                 told.hear_until("opened", 30)
-            told.hear_for(choose.uniform(0, 0.02 if early else 0.5))
+                told.hear_notes(choose.randrange(60), 10)
+            told.hear_for(choose.uniform(0, 0.02))
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -207,7 +220,7 @@ def _engine_child(args, folder: Path, choose: random.Random, tell) -> None:
             if args.full_disk and choose.random() < 0.1:
                 _fill(folder.parent / "ballast", choose)
             reader.act()
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         tell({"kind": "fault", "text": traceback.format_exc()})
     os._exit(1)
 
@@ -217,7 +230,7 @@ def _fill(ballast: Path, choose: random.Random) -> None:
     if ballast.exists():
         ballast.unlink()
         return
-    with open(ballast, "wb", buffering=0) as file:
+    with ballast.open("wb", buffering=0) as file:
         try:
             while file.tell() < 2**27:
                 file.write(b"\0" * 4096)

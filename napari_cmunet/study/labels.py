@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.atomic import atomic_write, sync_folder, write_reason
-from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.errors import NotFlushedError, ReadError, WriteError
 from napari_cmunet.io.labels import Label, read_label, write_label
-from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.errors import StudyDamagedError, StudyError
 from napari_cmunet.study.layout import (
     DRAFTS,
     LABELS,
@@ -124,9 +124,12 @@ class LabelStore:
         with self._kept(image, frame, path) as kept:
             try:
                 path.unlink()
-                sync_folder(path.parent)
             except OSError as error:
                 raise WriteError(path, write_reason(error)) from error
+            try:
+                sync_folder(path.parent)
+            except OSError as error:
+                raise NotFlushedError(path, write_reason(error)) from error
         return kept
 
     def restore(self, older: Older) -> str:
@@ -171,9 +174,14 @@ class LabelStore:
         kept = self._keep(image, frame, path) if path.exists() else None
         try:
             yield kept
-        except BaseException:
+        except (NotFlushedError, StudyDamagedError):  # replaced, but not for sure
             with contextlib.suppress(OSError):
                 _put_back(path, kept)
+            raise
+        except BaseException:
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    kept.unlink()
             raise
 
     def _keep(self, image: str, frame: int, path: Path) -> Path:
@@ -191,11 +199,9 @@ class LabelStore:
 
 
 def _put_back(path: Path, kept: Path | None) -> None:
-    """Undo what replaced a label: its file may be in its place, but not flushed."""
+    """Undo what has replaced a label, or was the first one."""
     if kept is None:
         path.unlink(missing_ok=True)
-    elif path.exists() and path.samefile(kept):
-        kept.unlink()
     else:
         kept.replace(path)
 

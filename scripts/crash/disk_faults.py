@@ -9,8 +9,10 @@ import errno
 import io
 import os
 from pathlib import Path
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from random import Random
 
 _ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
 
@@ -74,7 +76,7 @@ class DiskFaults:
 
     def _by_descriptor(self, name: str, real: Any) -> Any:
         def call(descriptor: int, *args: Any) -> Any:
-            if self._within(os.readlink(f"/proc/self/fd/{descriptor}")):
+            if self._within(Path(f"/proc/self/fd/{descriptor}").readlink()):
                 try:
                     self._perhaps(name)
                 except OSError:

@@ -96,7 +96,7 @@ class Ledger:
             if act == "accept":
                 self.begun[key].append((told["pixels"], None))
             else:  # it may become none, or any that it once was
-                self.begun[key] += [None, *self.labels[key], *self._once(key)]
+                self.begun[key] += [None, *self.labels[key], *self.all_labels(key)]
         elif kind == "failed":
             # What was refused must not count, unless the disk went on failing.
             if self.single_faults:
@@ -117,12 +117,16 @@ class Ledger:
 
     _history: dict[tuple[str, int], list[Label]] = field(default_factory=dict)
 
-    def _once(self, key: tuple[str, int]) -> list[Label]:
+    def all_labels(self, key: tuple[str, int]) -> list[Label]:
+        """Every label that a frame was told to have, the first one first."""
         return self._history.get(key, [])
 
     def _note_stroke(self, kind: str, key: Any, pixels: str | None) -> None:
         if kind == "done":
-            self.drafts[key] = pixels
+            # Without a difference from the label or the prediction, there is no draft.
+            self.drafts.pop(key, None)
+            if pixels is not None:
+                self.drafts[key] = pixels
             self.strokes[key].clear()
         elif kind == "begin":
             self.strokes[key].add(pixels)
@@ -196,8 +200,11 @@ class Ledger:
                     found in allowed,
                     f"the strokes of {key} are {found}, none of {allowed}",
                 )
-                self.checked_drafts += found is not None
-                self.drafts[key] = found
+                if found is None:
+                    del self.drafts[key]
+                else:
+                    self.checked_drafts += 1
+                    self.drafts[key] = found
             self.strokes[key].clear()
 
     def _check_models(self, study: Study) -> None:
@@ -215,9 +222,7 @@ class Ledger:
             found = value_of(study, name)
             known = [one for one in allowed if one is not None]
             first = len(known) < len(allowed)  # never told as done yet
-            must(
-                found in known or first, f"{name} is {found!r}, none of {known!r}"
-            )
+            must(found in known or first, f"{name} is {found!r}, none of {known!r}")
             self.values[name] = [found]
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
 
 
 class PowerCut:
@@ -70,15 +73,14 @@ class PowerCut:
                 self._hold(entry)
                 self._folders[number][entry.name] = entry.inode()
         else:
-            with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-                self._files[number] = file.read()
+            self._files[number] = _content(descriptor)
 
     def _hold(self, entry: os.DirEntry[str]) -> None:
         if entry.inode() not in self._held:
             self._held[entry.inode()] = os.open(entry.path, os.O_RDONLY)
 
     def _flush(self, descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         inside = path.is_relative_to(self.folder)
         if inside:
             self._on_flush()
@@ -117,8 +119,7 @@ class PowerCut:
                 continue
             data = self._files.get(entry, b"")
             if choose is not None and choose.random() < 0.5:
-                with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-                    now = file.read()
+                now = _content(descriptor)
                 # Perhaps not all of it, and what was longer may still be so.
                 data = now if choose.random() < 0.5 else now[: len(now) // 2] or data
                 if len(data) < len(self._files.get(entry, b"")):
@@ -136,3 +137,8 @@ class PowerCut:
                 self._held[entry.inode()] = os.open(path, os.O_RDONLY)
             names[entry.name] = entry.inode()
         return names
+
+
+def _content(descriptor: int) -> bytes:
+    """What an open file holds, whatever its name is by now."""
+    return Path(f"/proc/self/fd/{descriptor}").read_bytes()

@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from crash.ledger import hash_of, value_of
 
+from crash.ledger import hash_of, value_of
 from napari_cmunet.core.models import CARD, WEIGHTS, ModelCard
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.study.export import export_masks
-from napari_cmunet.study.study import Study
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+    from napari_cmunet.study.study import Study
 
 Tell = Callable[[dict[str, Any]], None]
 
