@@ -71,6 +71,8 @@ class Journal:
         self.user = "".join(c for c in user if c.isprintable())[:64]
         self._next = 1
         self._waiting: list[dict[str, Any]] = []
+        # Where the file ends as it should, if a failed write could not be undone.
+        self._end: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -172,6 +174,9 @@ class Journal:
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(self.path, flags, 0o666)
         try:
+            if self._end is not None:
+                os.ftruncate(descriptor, self._end)
+                self._end = None
             size = os.fstat(descriptor).st_size
             try:
                 written = 0
@@ -179,8 +184,10 @@ class Journal:
                     written += os.write(descriptor, data[written:])
                 os.fsync(descriptor)
             except OSError:
-                with contextlib.suppress(OSError):  # a full disk, most likely
+                self._end = size  # a full disk, most likely
+                with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, size)
+                    self._end = None
                 raise
         finally:
             os.close(descriptor)
