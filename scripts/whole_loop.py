@@ -14,7 +14,7 @@ and after. ::
 it the loop goes over synthetic angiograms; so the pictures of the documentation are
 made::
 
-    ... python scripts/whole_loop.py OUT --accept 6 --pictures docs
+    ... scripts/whole_loop.py OUT --images 6 --accept 4 --minutes 7 --pictures docs
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 1800
 FIRST = "cmunet-artery"
+LARGEST_PICTURE = 300_000
 DOCUMENTED = ("accepted", "training", "before-it-is-decided")
 
 
@@ -75,14 +76,11 @@ class Loop:
 
     def click(self, button) -> None:
         """As a mouse would, where a mouse could."""
-        from qtpy.QtCore import Qt
-        from qtpy.QtTest import QTest
-
         self.rest(0.2)
         if not button.isEnabled() or not button.isVisible():
             self.picture("dead-button")
             sys.exit(f"{button.text()!r} cannot be clicked: {button.toolTip()!r}")
-        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+        button.click()
         self.app.processEvents()
 
     def picture(self, name: str, section=None) -> None:
@@ -388,12 +386,14 @@ def _document(out: Path, folder: Path) -> None:
     from PIL import Image
 
     for path in sorted(out.glob("*.png")):
-        name = path.stem.partition("-")[2]
-        if name not in DOCUMENTED:
-            continue
-        picture = Image.open(path).convert("RGB")
-        few = picture.quantize(128, dither=Image.Dither.NONE)
-        few.save(folder / f"loop-{name}.png", optimize=True)
+        name, colours = path.stem.partition("-")[2], 256
+        target = folder / f"loop-{name}.png"
+        while name in DOCUMENTED:
+            picture = Image.open(path).convert("RGB").quantize(colours, dither=0)
+            picture.save(target, optimize=True)
+            if target.stat().st_size < LARGEST_PICTURE:
+                break
+            colours //= 2
 
 
 if __name__ == "__main__":
