@@ -11,8 +11,7 @@ and after. ::
         python scripts/whole_loop.py OUT DATA --accept 10
 
 ``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient). Without
-it the loop goes over synthetic angiograms; so the pictures of the documentation are
-made::
+it: synthetic angiograms. So the pictures of the documentation are made::
 
     ... scripts/whole_loop.py OUT --images 6 --accept 4 --minutes 7 --pictures docs
 """
@@ -76,11 +75,14 @@ class Loop:
 
     def click(self, button) -> None:
         """As a mouse would, where a mouse could."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
         self.rest(0.2)
         if not button.isEnabled() or not button.isVisible():
             self.picture("dead-button")
             sys.exit(f"{button.text()!r} cannot be clicked: {button.toolTip()!r}")
-        button.click()
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
         self.app.processEvents()
 
     def picture(self, name: str, section=None) -> None:
@@ -249,6 +251,8 @@ def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
 
 def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     """Train, look at what would change, and put the new model to use."""
+    from napari_cmunet.gui.training.progress import LEARNING, LEAVING_OUT
+
     section, reader = loop.panel.finetune, loop.reader
     training = reader.learning.training
     report["start"] = reader.study.settings.start
@@ -257,17 +261,13 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     loop.click(section.start)
     began = time.monotonic()
 
-    def learns() -> bool:
+    def at(step: int, *phases: str) -> bool:
         progress = training.state().progress
-        return progress is None or bool(progress.losses)
+        return progress is None or (progress.step >= step and progress.phase in phases)
 
-    def well_on() -> bool:
-        progress = training.state().progress
-        return progress is None or (progress.phase == "learning" and progress.step > 9)
-
-    loop.until(learns, "the first steps")
+    loop.until(lambda: at(1, LEAVING_OUT, LEARNING), "the first steps")
     report["seconds_to_first_loss"] = round(time.monotonic() - began, 1)
-    loop.until(well_on, "the middle of the training")
+    loop.until(lambda: at(10, LEARNING), "the middle of the training")
     loop.picture("training", section.status)
     loop.until(lambda: not training.running, "the end of the training")
     report["seconds_of_training"] = round(time.monotonic() - began, 1)
