@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_cmunet.errors import WriteError
+from napari_cmunet.errors import NotFlushedError, WriteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ def atomic_write(
     Raises
     ------
     WriteError
-        For any OSError on the way.
+        For any OSError on the way; NotFlushedError if ``path`` was replaced by then.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', not {mode!r}")
@@ -105,9 +105,12 @@ def atomic_write(
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
     except OSError as error:
         raise WriteError(path, write_reason(error)) from error
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise NotFlushedError(path, write_reason(error)) from error
 
 
 def _permissions_of(path: Path) -> int | None:

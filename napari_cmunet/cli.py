@@ -96,8 +96,8 @@ def _add_segment(commands) -> None:
         help="write an artery mask (TIFF) for each image",
         description="Write one mask TIFF for each image: uint8, 0 background, 255 "
         "artery, on the image's own grid. Folders are walked, and the masks lie in "
-        "folders of the same names; summary.csv tells what became of each file. A run "
-        "that was stopped goes on where it was.",
+        "folders of the same names; where an input is a folder, summary.csv tells what "
+        "became of each file. A run that was stopped goes on where it was.",
     )
     p.add_argument(
         "inputs",
@@ -127,6 +127,11 @@ def _add_segment(commands) -> None:
         "--probability",
         action="store_true",
         help="also write NAME_probability.tif (uint8, 255 is certain)",
+    )
+    p.add_argument(
+        "--probability-float32",
+        action="store_true",
+        help="also write NAME_probability_float32.tif (0 to 1, not rounded)",
     )
     p.add_argument(
         "--record",
@@ -168,6 +173,24 @@ def _add_export(commands) -> None:
     )
     p.add_argument(
         "--ones", action="store_true", help="0 and 1 in the masks, not 0 and 255"
+    )
+    p.add_argument(
+        "--record",
+        action="store_true",
+        help="also write NAME.json beside each mask: where it comes from, which part "
+        "was reviewed, how much the reader changed",
+    )
+    p.add_argument(
+        "--stack",
+        action="store_true",
+        help="one file for each cine, a page for each accepted frame",
+    )
+    p.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="look here for images that are not where the study has them; --coco and "
+        "--nnunet need them",
     )
     p.add_argument(
         "--coco",
@@ -256,6 +279,9 @@ def _export(args: argparse.Namespace) -> int:
             original_names=args.original_names,
             overwrite=args.overwrite,
             ones=args.ones,
+            record=args.record,
+            stack=args.stack,
+            images=args.images,
             coco=args.coco,
             nnunet=args.nnunet,
         )

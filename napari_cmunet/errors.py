@@ -58,6 +58,10 @@ class WriteError(FileError):
     """A file that could not be written. What was there before is still there."""
 
 
+class NotFlushedError(WriteError):
+    """A file that is in its place now, but that a power cut may take away again."""
+
+
 class ModelError(CMUNetError):
     """A model that is missing, damaged, unknown or does not fit."""
 

@@ -54,11 +54,11 @@ def main() -> None:
         note("area of the best-filled frame, of the largest", area[best] / area.max())
         note("area of the frame in the middle, of the largest", area[20] / area.max())
         start = min(best, len(cine.frames) - args.frames - 1)
-        for step in (1, 2):
-            source, target = cine.frames[start], cine.frames[start + step]
+        for step in (1, 2, 3):
+            way = cine.frames[start : start + step + 1]
             mask, truth = cine.masks[start], cine.masks[start + step]
             note(f"Dice, mask copied {step} frame(s) on", dice(mask, truth))
-            carried = carry_mask(mask, source, target)
+            carried = carry_mask(mask, *way)
             note(f"Dice, mask carried {step} frame(s) on", dice(carried, truth))
         part = slice(max(0, start - 1), start + args.frames + 1)
         frames, truth = cine.frames[part], cine.masks[part]

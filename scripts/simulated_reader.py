@@ -44,7 +44,6 @@ _ORDER = (
     Tool.TRACE,
     Tool.ACCEPT,
     Tool.BRIDGE,
-    Tool.WIDTH,
 )
 
 SETS: dict[str, tuple[bool, tuple[Tool, ...]]] = {

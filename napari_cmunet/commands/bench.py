@@ -78,10 +78,11 @@ def bench(job: BenchJob) -> int:
 
 def _parts(job: BenchJob) -> Iterator[tuple[str, Callable[..., Any], tuple]]:
     from napari_cmunet.core.benchmark import prediction, training
-    from napari_cmunet.gui import bench_panel
+    from napari_cmunet.gui import bench_window
 
     yield "machine", prediction.machine, (job.device,)
-    yield "panel", bench_panel.panel_times, ()
+    yield "panel", bench_window.panel_times, ()
+    yield "reading", bench_window.reading_times, ()
     for side in job.sides:
         yield f"frame of {side}", prediction.frame, (side, job.model, job.device)
     cine = (job.cine_frames, CINE_SIDE, job.model, job.device)
@@ -127,11 +128,12 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield f"panel: not measured ({panel.get('why') or panel['failed']})"
+    yield from _reading(figures["reading"])
     yield ""
     heads = ("", "first", "median", "paper's way", "times faster", "memory")
     yield _row(*heads)
     for name, f in figures.items():
-        if name in ("machine", "panel"):
+        if name in ("machine", "panel", "reading"):
             continue
         if "failed" in f:
             yield _row(name, "failed", "", "", "", "")
@@ -143,6 +145,24 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
         "width 64, eager float32; its cines and trainings are extrapolated from "
         "measured frames and steps."
     )
+
+
+def _reading(f: dict[str, Any]) -> Iterator[str]:
+    if "accept_s" not in f:
+        yield f"reading: not measured ({f.get('why') or f['failed']})"
+        return
+    yield f"accept: on the disk {seconds(f['accept_s'])} after the key"
+    for name, what in (
+        ("alone", "painting in napari alone"),
+        ("reading", "reading"),
+        ("training", "reading during a training"),
+    ):
+        if name in f:
+            gaps = f[name]
+            yield (
+                f"window, {what}: {gaps['share_over_50_ms']:.1%} of its gaps over "
+                f"50 ms, the longest {gaps['longest_ms']:.0f} ms"
+            )
 
 
 def _cells(f: dict[str, Any]) -> tuple[str, str, str]:

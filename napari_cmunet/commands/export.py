@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.commands.progress import Progress
+from napari_cmunet.errors import UsageError, display_name
+from napari_cmunet.study.errors import ExportConflictError, StudyError
 from napari_cmunet.study.export import export_masks
 from napari_cmunet.study.export_for_tools import export_for_tools
 from napari_cmunet.study.study import Study
@@ -28,6 +30,12 @@ class ExportJob:
         Write into a folder that holds files.
     ones : bool
         0 and 1 instead of 0 and 255.
+    record : bool
+        A JSON record beside each mask.
+    stack : bool
+        One file for each cine.
+    images : Path, optional
+        Where to look for images that are not where the study has them.
     coco, nnunet : bool
         Also write the labels and their frames for other programs.
     """
@@ -37,6 +45,9 @@ class ExportJob:
     original_names: bool = False
     overwrite: bool = False
     ones: bool = False
+    record: bool = False
+    stack: bool = False
+    images: Path | None = None
     coco: bool = False
     nnunet: bool = False
 
@@ -46,15 +57,24 @@ def run(job: ExportJob) -> int:
     with Study.open(job.study, read_only=True) as study:
         for notice in study.take_notices():
             print(f"note: {notice}", file=sys.stderr)
+        if job.images is not None:
+            _look_for_images(study, job.images)
         progress = Progress(0)
-        exported = export_masks(
-            study,
-            job.output,
-            original_names=job.original_names,
-            overwrite=job.overwrite,
-            values=(0, 1) if job.ones else (0, 255),
-            progress=lambda done, total: progress.line(f"{done}/{total} masks"),
-        )
+        try:
+            exported = export_masks(
+                study,
+                job.output,
+                original_names=job.original_names,
+                overwrite=job.overwrite,
+                values=(0, 1) if job.ones else (0, 255),
+                records=job.record,
+                stacks=job.stack,
+                progress=lambda done, total: progress.line(f"{done}/{total} masks"),
+            )
+        except ExportConflictError as error:
+            if not error.may_overwrite:
+                raise
+            raise StudyError(f"{error} The option --overwrite says so.") from error
         files, problems = list(exported.files), list(exported.problems)
         if job.coco or job.nnunet:
             more, wrong = export_for_tools(
@@ -72,3 +92,16 @@ def run(job: ExportJob) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _look_for_images(study: Study, folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"--images: {display_name(folder)} is not a folder.")
+    before = len(study.images.missing())
+    again = study.images.relink(folder)
+    if before:
+        left = len(again.missing)
+        print(
+            f"note: {before - left} of {before} missing images found again.",
+            file=sys.stderr,
+        )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.atomic import atomic_write, write_reason
+from napari_cmunet.atomic import write_reason
 from napari_cmunet.core.filling import best_filled_frame
+from napari_cmunet.core.predict import in_steps
 from napari_cmunet.core.threshold import mask_at
 from napari_cmunet.errors import ReadError, WriteError
 from napari_cmunet.io.dicom.segmentation import (
@@ -26,18 +25,19 @@ from napari_cmunet.io.masks import (
 )
 from napari_cmunet.io.overlay import write_overlay
 from napari_cmunet.io.provenance import Provenance, program_version
+from napari_cmunet.io.record import write_record
 from napari_cmunet.io.source import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.core.predict import Predictor
-    from napari_cmunet.io.images import Angiogram
 
-EXTRAS = ("probability", "record", "overlay", "dicom_seg")
+EXTRAS = ("probability", "probability_float32", "record", "overlay", "dicom_seg")
 """What can be had beside a mask, in the order in which it is written."""
 _NAMES = {
     "probability": "{}_probability.tif",
+    "probability_float32": "{}_probability_float32.tif",
     "record": "{}.json",
     "overlay": "{}_overlay.png",
     "dicom_seg": "{}_seg.dcm",
@@ -113,10 +113,12 @@ def write_outputs(
     CMUNetError
     """
     image = read_angiogram(path)
-    probability = np.empty(image.frames.shape, np.uint8)
-    for frame in predictor.predict_frames(image.frames):
+    exact = "probability_float32" in outputs.extras
+    probability = np.empty(image.frames.shape, np.float32 if exact else np.uint8)
+    for frame in predictor.predict_frames(image.frames, exact=exact):
         probability[frame.index] = frame.probability
-    masks = mask_at(probability, threshold)
+    steps = in_steps(probability) if exact else probability
+    masks = mask_at(steps, threshold)
     provenance = Provenance(
         model=predictor.card.name,
         model_sha256=predictor.card.sha256,
@@ -129,12 +131,22 @@ def write_outputs(
     make_folder(outputs.mask.parent)
     notes = list(image.notes)
     if not image.is_cine:
-        probability = probability[0]
+        probability, steps = probability[0], steps[0]
     mask = masks if image.is_cine else masks[0]
     if "probability" in outputs.extras:
-        write_probability(outputs.path("probability"), probability, provenance, size)
+        write_probability(outputs.path("probability"), steps, provenance, size)
+    if exact:
+        path_32 = outputs.path("probability_float32")
+        write_probability(path_32, probability, provenance, size)
     if "record" in outputs.extras:
-        _write_record(outputs.path("record"), image, mask, provenance)
+        write_record(
+            outputs.path("record"),
+            mask,
+            provenance,
+            pixel_size_mm=size,
+            pixel_size_source=image.pixel_size_source,
+            pixels_changed=0,
+        )
     if "overlay" in outputs.extras:
         if image.burnt_in:  # a picture would show a name that may be there
             notes.append("no overlay was written")
@@ -181,23 +193,3 @@ def _facts(mask: np.ndarray, made: Provenance) -> dict[str, object]:
         "model_sha256": made.model_sha256,
         "threshold": made.threshold,
     }
-
-
-def _write_record(
-    path: Path, image: Angiogram, mask: np.ndarray, provenance: Provenance
-) -> None:
-    record: dict[str, Any] = {
-        "content": "artery mask",
-        "shape": list(mask.shape),
-        "axes": "TYX" if mask.ndim == 3 else "YX",
-        "pixel_size_mm": image.pixel_size_mm,
-        "pixel_size_source": image.pixel_size_source,
-        "artery_pixels": int(mask.sum()),
-        "mask_pixels_sha256": hashlib.sha256(mask.tobytes()).hexdigest(),
-        "reviewed": None,
-        "pixels_changed_by_reader": 0,
-        **provenance.to_dict(),
-    }
-    with atomic_write(path, "w") as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")

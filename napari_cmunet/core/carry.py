@@ -1,4 +1,4 @@
-"""Carrying a mask from one frame of a cine to its neighbour, as a proposal."""
+"""Carrying a mask from one frame of a cine to a nearby one, as a proposal."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ _FINE, _COARSE = 1.0, 12.0  # what moves is between these scales, in pixels of S
 _RADIUS, _WARPS = 7, 10
 
 
-def carry_mask(
-    mask: np.ndarray, frame: np.ndarray, neighbour: np.ndarray
-) -> np.ndarray:
-    """Move a frame's mask along with the vessels to a neighbouring frame.
+def carry_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
+    """Move a frame's mask along with the vessels to a nearby frame.
 
     Parameters
     ----------
     mask : bool array (Y, X)
-        Of ``frame``.
-    frame, neighbour : array (Y, X)
-        Of one cine, not far apart: at 15 frames a second, one or two frames.
+        Of the first of ``frames``.
+    *frames : array (Y, X)
+        Of one cine: the mask's own frame, those between, and last the wanted one.
 
     Returns
     -------
     bool array (Y, X)
-        A proposal for ``neighbour``: what moved out of sight or was filled since is
+        A proposal for the last frame: what moved out of sight or was filled since is
         not known to it.
 
     Notes
     -----
-    Iterative Lucas-Kanade optical flow [1]_ on frames without their slow shading.
-    On phantom cines the Dice with the neighbour's true mask is 0.91 ± 0.13 one frame
-    on, and 0.79 ± 0.24 for a mask that is merely copied (``scripts/cine_table.py
-    --cines 8``).
+    Iterative Lucas-Kanade optical flow [1]_ on frames without their slow shading, from
+    frame to frame: over several at once a beating heart moves too far for it. How well
+    it does is told in ``docs/dicom.md`` (``scripts/cine_table.py``).
 
     References
     ----------
     .. [1] G. Le Besnerais and F. Champagnat, "Dense optical flow by iterative local
        window registration", ICIP 2005.
     """
-    flow = motion(frame, neighbour)
-    return warp(mask.astype(np.float32), flow) > 0.5
+    way = np.zeros((2, *mask.shape), np.float32)
+    # From the last frame back: where was each of its pixels, one frame earlier?
+    for later, earlier in zip(frames[:0:-1], frames[-2::-1], strict=True):
+        step = motion(earlier, later)
+        way += step if not way.any() else np.stack([warp(part, way) for part in step])
+    return warp(mask.astype(np.float32), way) > 0.5
 
 
 def motion(frame: np.ndarray, neighbour: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from napari_cmunet.core.torch_pickle import (
     torch_calls,
 )
 from napari_cmunet.errors import ModelError, ReadError, display_name
+from napari_cmunet.plain_files import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
         If it is no checkpoint, is damaged, or asks for something to be run.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             size = file.seek(0, 2)
             if size > MAX_FILE_BYTES:
                 limit = MAX_FILE_BYTES // 2**20

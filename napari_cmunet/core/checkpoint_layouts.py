@@ -17,6 +17,7 @@ HEAD = "conv_last."
 _MAX_MODULES = 10_000
 _MAX_PARTS = 100_000
 _MAX_NAME = 1000
+_MOST_WRAPPERS = 4
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -123,10 +124,14 @@ def _parts(
 
 def _unwrapped(tensors: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
     """Names without the prefix that a wrapper gave to all of them."""
-    prefix = next((p for p in _WRAPPERS if all(n.startswith(p) for n in tensors)), None)
-    if prefix is None or not tensors:
-        return tensors
-    return _unwrapped({n.removeprefix(prefix): v for n, v in tensors.items()})
+    for _ in range(_MOST_WRAPPERS):
+        prefix = next(
+            (p for p in _WRAPPERS if all(n.startswith(p) for n in tensors)), None
+        )
+        if prefix is None or not tensors:
+            break
+        tensors = {n.removeprefix(prefix): v for n, v in tensors.items()}
+    return tensors
 
 
 def _module_state(module: Record) -> dict[str, TensorRecord]:

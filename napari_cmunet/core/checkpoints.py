@@ -200,10 +200,8 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
             f"it is another architecture: its first convolution is {first.shape}, "
             f"a CM-UNet's (width, 1, 3, 3) with width up to {MAX_WIDTH}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = CMUNet(width)
-    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    outline = CMUNet.outline(width)
+    own = {name: tuple(value.shape) for name, value in outline.items()}
     chosen, notes = _choose(found, own)
     has_head = any(name.startswith(HEAD) for name in chosen)
     unknown = tuple(sorted(set(found.tensors) - set(own)))
@@ -213,6 +211,9 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
             "CM-UNet does not"
         )
     tensors = {name: checkpoint.load(record) for name, record in chosen.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = CMUNet(width)
     missing = set(own) - set(tensors)
     for name in missing:
         if name.endswith(_COUNTERS) and _module(name) in map(_module, tensors):

@@ -299,10 +299,10 @@ def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
 def default_steps(labels: int) -> int:
     """Optimiser steps that suit a number of labels: more labels, more steps.
 
-    From pre-trained weights little is gained beyond: 18 labels gave the same Dice
-    after 100 and after 250 steps.
+    From pre-trained weights little is gained beyond: from ``cmunet-ssl``, 18 labels
+    gave a Dice of 0.780 after 40 steps and 0.782 after 80 (mean of two draws).
     """
-    return int(min(4000, 100 + 4 * labels))
+    return int(min(4000, 40 + 2 * labels))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet import __version__
 from napari_cmunet.core.preprocess_settings import Preprocessing
 from napari_cmunet.errors import ModelError, display_name
+from napari_cmunet.file_names import is_device
+from napari_cmunet.plain_files import read_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,9 +79,9 @@ class ModelCard:
 
 def is_model_name(name: str) -> bool:
     """Whether a model may be called so: a folder name that every system takes."""
-    # These name devices on Windows, whatever follows the dot.
-    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
-    return bool(_NAME.fullmatch(name)) and not name.endswith(".") and not device
+    return (
+        bool(_NAME.fullmatch(name)) and not name.endswith(".") and not is_device(name)
+    )
 
 
 def name_for(folder: Path, otherwise: str) -> str:
@@ -99,9 +101,10 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     where = f"Model '{display_name(folder.resolve())}'"
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
+        data = read_plain(path, MAX_CARD_BYTES)
+        if data is None:
             raise ModelError(f"{where}: {CARD} is too large to be a card.")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(data.decode("utf-8"))
     except OSError as exc:
         raise ModelError(f"{where}: {CARD} cannot be read ({exc.strerror}).") from exc
     except (ValueError, RecursionError) as exc:
@@ -111,15 +114,16 @@ def read_card(folder: Path) -> ModelCard:
     version = values.get("card_version", CARD_VERSION)
     if type(version) is int and version > CARD_VERSION:
         raise ModelError(
-            f"{where} was written by a newer napari-cmunet (card version {version}, "
-            f"this program reads up to {CARD_VERSION}). Update napari-cmunet."
+            f"{where} was written by a newer napari-cmunet (card version "
+            f"{str(version)[:9]}, this program reads up to {CARD_VERSION}). Update "
+            "napari-cmunet."
         )
     known = ModelCard.__dataclass_fields__
     try:
         card = ModelCard(**{k: v for k, v in values.items() if k in known})
         check_card(card)
     except (TypeError, ValueError) as exc:
-        raise ModelError(f"{where}: {CARD} is damaged ({exc}).") from exc
+        raise ModelError(f"{where}: {CARD} is damaged ({exc!s:.200}).") from exc
     return card
 
 
@@ -137,7 +141,7 @@ def check_card(card: ModelCard) -> None:
     if card.kind not in ("ssl", "artery"):
         raise ValueError(f"unknown kind {card.kind!r:.40}")
     if not 1 <= card.width <= MAX_WIDTH:
-        raise ValueError(f"bad width {card.width}")
+        raise ValueError(f"bad width {str(card.width)[:9]}")
     if not 0 < card.threshold < 1:
         raise ValueError(f"bad threshold {card.threshold}")
     Preprocessing.from_json(card.preprocessing)

@@ -26,6 +26,7 @@ from napari_cmunet.core.model_card import (
 )
 from napari_cmunet.core.preprocess_settings import Preprocessing
 from napari_cmunet.errors import ModelError, UnknownModelError, WriteError, display_name
+from napari_cmunet.plain_files import read_plain
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +63,7 @@ START_MODEL = "cmunet-ssl"
 MAX_WEIGHTS_BYTES = 2**30
 # 8-bit floats and the like are in no CM-UNet, and torch can do little with them.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_COUNTS = ("int64", "int32", *_FLOATS)
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,11 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
     folder = find_model(name_or_folder)
     card = read_card(folder)
     tensors = _read_weights(folder, card)
+    source = folder.resolve().name
+    # Before memory is taken for a network as wide as the card likes.
+    check_fit(CMUNet.outline(card.width), tensors, source)
     network = CMUNet(card.width)
-    receipt = load_weights(network, tensors, folder.resolve().name)
+    receipt = load_weights(network, tensors, source)
     if card.kind == "artery" and not receipt.head_loaded:
         raise ModelError(
             f"Model '{receipt.source}' is incomplete: it has no conv_last, without "
@@ -240,41 +245,65 @@ def load_weights(
     import torch
 
     own = network.state_dict()
+    body, head, loaded = check_fit(own, tensors, source, allow_missing)
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"Model '{source}' is damaged: {name} is not finite.")
+        if name.endswith("running_var") and (value < 0).any():
+            raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
+    head_loaded = head <= set(tensors)
+    kept = loaded | (head if head_loaded else set())
+    network.load_state_dict(
+        own | {k: tensors[k].to(own[k].dtype) for k in kept}, strict=True
+    )
+    return Receipt(source, len(loaded), len(body), head_loaded)
+
+
+def check_fit(
+    own: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    source: str,
+    allow_missing: int = 0,
+) -> tuple[set[str], set[str], set[str]]:
+    """Hold tensors against those of a network by name, type and shape alone.
+
+    Returns
+    -------
+    body, head, loaded : set of str
+        Names of the network's encoder and decoder, of its last convolution, and
+        those of the body that are among ``tensors``.
+
+    Raises
+    ------
+    ModelError
+        If one does not fit, or too few do.
+    """
     body = {name for name in own if not name.startswith("conv_last.")}
     head = set(own) - body
     unknown = sorted(set(tensors) - set(own))
     if unknown:
         raise ModelError(
-            f"Model '{source}' is another architecture: it holds {unknown[0]!r}, "
+            f"Model '{source}' is another architecture: it holds {unknown[0]!r:.80}, "
             "which CM-UNet does not have."
         )
     for name, value in tensors.items():
         kind = str(value.dtype).removeprefix("torch.")
-        if own[name].is_floating_point() and kind not in _FLOATS:
+        if kind not in (_FLOATS if own[name].is_floating_point() else _COUNTS):
             raise ModelError(f"Model '{source}' is damaged: {name} is {kind}.")
         if value.shape != own[name].shape:
             raise ModelError(
                 f"Model '{source}' does not fit: {name} has shape "
                 f"{tuple(value.shape)}, the network needs {tuple(own[name].shape)}."
             )
-        if not torch.isfinite(value).all():
-            raise ModelError(f"Model '{source}' is damaged: {name} is not finite.")
-        if name.endswith("running_var") and (value < 0).any():
-            raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
     loaded = body & set(tensors)
-    head_loaded = head <= set(tensors)
-    if head & set(tensors) and not head_loaded:
+    if head & set(tensors) and not head <= set(tensors):
         raise ModelError(f"Model '{source}' is damaged: half of conv_last is missing.")
     if len(body) - len(loaded) > allow_missing:
         raise ModelError(
             f"Only {len(loaded)} of {len(body)} encoder and decoder tensors were found "
             f"in model '{source}'. Nothing was loaded."
         )
-    kept = loaded | (head if head_loaded else set())
-    network.load_state_dict(
-        own | {k: tensors[k].to(own[k].dtype) for k in kept}, strict=True
-    )
-    return Receipt(source, len(loaded), len(body), head_loaded)
+    return body, head, loaded
 
 
 def save_model(
@@ -327,9 +356,9 @@ def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     where = f"Model '{display_name(folder.resolve())}'"
     path = folder / WEIGHTS
     try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
+        data = read_plain(path, MAX_WEIGHTS_BYTES)
+        if data is None:
             raise ModelError(f"{where}: {WEIGHTS} is too large to be a CM-UNet.")
-        data = path.read_bytes()
     except FileNotFoundError as exc:
         raise ModelError(f"{where} is incomplete: {WEIGHTS} is missing.") from exc
     except OSError as exc:
@@ -344,4 +373,4 @@ def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as exc:
-        raise ModelError(f"{where}: {WEIGHTS} is damaged ({exc}).") from exc
+        raise ModelError(f"{where}: {WEIGHTS} is damaged ({exc!s:.200}).") from exc

@@ -86,6 +86,12 @@ class CMUNet(nn.Module):
         self.up_conv1 = UpBlock(2 * w, w)
         self.conv_last = nn.Conv2d(w, out_classes, 1)
 
+    @classmethod
+    def outline(cls, width: int) -> dict[str, torch.Tensor]:
+        """The tensors of a network by name, of shape and type alone: no memory."""
+        with torch.device("meta"):
+            return cls(width).state_dict()
+
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Encoder and bottleneck.
 

@@ -16,6 +16,7 @@ from napari_cmunet.core.device import describe_device, fast_dtype, is_out_of_mem
 from napari_cmunet.core.losses import artery_logit
 from napari_cmunet.core.network import STRIDE, CMUNet, DoubleConv
 from napari_cmunet.core.preprocess import prepare, restore
+from napari_cmunet.core.specks import subdue_specks
 from napari_cmunet.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class FramePrediction:
     index : int
         Which frame.
     probability : uint8 array (Y, X)
+        Or float32, where it was asked for exactly.
     done, total : int
     seconds_left : float
     """
@@ -128,6 +130,8 @@ class Predictor:
         frames: np.ndarray,
         order: Iterable[int] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        *,
+        exact: bool = False,
     ) -> Iterator[FramePrediction]:
         """Predict frames one after the other, as they are done.
 
@@ -139,6 +143,8 @@ class Predictor:
             Which frames, and which first.
         should_stop : callable
             Asked before each batch.
+        exact : bool
+            float32, 0 to 1, instead of uint8; :func:`in_steps` makes one the other.
         """
         todo = list(range(len(frames)) if order is None else order)
         total, done, began = len(todo), 0, time.monotonic()
@@ -148,7 +154,7 @@ class Predictor:
             todo = todo[len(taken) :]
             batch = np.stack([np.asarray(frames[i]) for i in taken])
             for index, probability in zip(
-                taken, self._predict_batch(batch), strict=True
+                taken, self._predict_batch(batch, exact), strict=True
             ):
                 done += 1
                 each = (time.monotonic() - began) / done
@@ -156,12 +162,12 @@ class Predictor:
                     index, probability, done, total, each * (total - done)
                 )
 
-    def _predict_batch(self, frames: np.ndarray) -> np.ndarray:
+    def _predict_batch(self, frames: np.ndarray, exact: bool = False) -> np.ndarray:
         while True:
             try:
                 return np.concatenate(
                     [
-                        self._run(frames[i : i + self.batch])
+                        self._run(frames[i : i + self.batch], exact)
                         for i in range(0, len(frames), self.batch)
                     ]
                 )
@@ -169,16 +175,19 @@ class Predictor:
                 self._step_down(exc)
 
     @torch.inference_mode()
-    def _run(self, frames: np.ndarray) -> np.ndarray:
+    def _run(self, frames: np.ndarray, exact: bool) -> np.ndarray:
         x, geo = prepare(frames, self.preprocessing, self.device)
         x = x.to(self.dtype, memory_format=torch.channels_last)
         if self._tiled:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
             logit = artery_logit(self._network(x))
-        own = restore(logit, geo)[:, 0]
+        own = restore(subdue_specks(logit), geo)[:, 0]
         # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
-        own = own.sigmoid_().mul_(255).round_()
+        own = own.sigmoid_()
+        if exact:
+            return own.float().cpu().numpy()
+        own = own.mul_(255).round_()
         return own.to(torch.uint8).cpu().numpy()
 
     def _step_down(self, exc: RuntimeError) -> None:
@@ -211,6 +220,11 @@ class Predictor:
         # Whoever runs the predictor shows the notices; a warning would double them.
         logger.info("%s", text)
         self.notices.append(text)
+
+
+def in_steps(probability: np.ndarray) -> np.ndarray:
+    """The uint8 probability, in steps of 1/255, of a float32 one."""
+    return np.rint(probability * np.float32(255)).astype(np.uint8)
 
 
 def fuse_batchnorm(network: CMUNet) -> CMUNet:

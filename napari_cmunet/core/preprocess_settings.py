@@ -44,18 +44,18 @@ class Preprocessing:
             If a value is unknown or out of range.
         """
         if unknown := set(values) - set(cls.__dataclass_fields__):
-            raise ValueError(f"unknown preprocessing {min(unknown)!r}")
+            raise ValueError(f"unknown preprocessing {min(unknown)!r:.40}")
         made = cls(**values)
         for name, value in values.items():
             # A bool is an int in Python, and a whole number may stand for a float.
             allowed = (int,) if name == "grid" else (int, float)
             if type(value) not in allowed:
-                raise ValueError(f"preprocessing: {name} is {value!r}")
+                raise ValueError(f"preprocessing: {name} is {value!r:.40}")
         if not (
             16 <= made.grid <= 4096
             and 0 < made.radius <= 1
             and 0 <= made.amount <= 100
             and 0 <= made.border < 1
         ):
-            raise ValueError(f"preprocessing out of range: {values!r}")
+            raise ValueError(f"preprocessing out of range: {values!r:.120}")
         return made

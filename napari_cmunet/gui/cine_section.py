@@ -1,4 +1,4 @@
-"""What the panel says of the image itself: its pixel size, and a cine's best frame."""
+"""What the panel has of the image itself: a cine's frames, and the pixel size."""
 
 from __future__ import annotations
 
@@ -9,41 +9,44 @@ from typing import TYPE_CHECKING
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QWidget
 
+from napari_cmunet.gui.carry_row import CarryRow
 from napari_cmunet.gui.layers import read_frame, record_of, show_frame, source_array
+from napari_cmunet.gui.pixel_size_row import PixelSizeRow
 from napari_cmunet.gui.playback import play_at
-from napari_cmunet.gui.sections import button, column, text_label
+from napari_cmunet.gui.sections import button, column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from napari.components import ViewerModel
 
+    from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.reading import Reading
 
 _LEAST_FRAMES = 5  # of fewer, one sees at once which is best filled
 
 
 class CineSection(QWidget):
-    """A line on the pixel size and a button to the frame that is best filled.
+    """The frame that is best filled, masks carried between frames, the pixel size.
 
     The frame is looked for in a worker, once for each cine, when the first of its
     frames is segmented.
 
     Parameters
     ----------
-    viewer : ViewerModel
+    controller : Controller
     parent : QWidget, optional
     """
 
-    def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
+    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._viewer = viewer
-        self.pixel_size = text_label()
+        self._controller = controller
+        self.carry = CarryRow(controller)
+        self.pixel_size = PixelSizeRow(controller)
         self.best = button(
             "Best-filled frame", "Show the frame in which most artery is filled"
         )
-        layout = column(self.best, self.pixel_size)
+        layout = column(self.best, self.carry, self.pixel_size)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
         self._found: weakref.WeakKeyDictionary[Reading, int | None] = (
@@ -59,9 +62,8 @@ class CineSection(QWidget):
         """Show what is known of an image, and find out what is not."""
         before = self._shown() if self._shown is not None else None
         self._shown = None if reading is None else weakref.ref(reading)
-        text = "" if reading is None else _pixel_size_text(reading)
-        self.pixel_size.setText(text)
-        self.pixel_size.setVisible(bool(text))
+        self.carry.refresh()
+        self.pixel_size.refresh()
         frame = self._found.get(reading) if reading is not None else None
         self.best.setVisible(frame is not None)
         if frame is not None:
@@ -74,8 +76,10 @@ class CineSection(QWidget):
             self._search(reading)
 
     def shut_down(self) -> None:
-        """Stop looking."""
+        """Stop looking, and take away what is not taken over. Safe to repeat."""
         self._stop.set()
+        self.carry.carrying.dismiss()
+        self.pixel_size.calibrating.cancel()
 
     def _search(self, reading: Reading) -> None:
         image = reading.image
@@ -104,7 +108,7 @@ class CineSection(QWidget):
         reading = self._shown() if self._shown is not None else None
         frame = self._found.get(reading) if reading is not None else None
         if frame is not None:
-            show_frame(reading.image, self._viewer, frame)
+            show_frame(reading.image, self._controller.viewer, frame)
 
 
 class _Frames:
@@ -125,16 +129,3 @@ def _find(data, should_stop: Callable[[], bool]) -> int | None:
     from napari_cmunet.core.filling import best_filled_frame
 
     return best_filled_frame(_Frames(data), should_stop)
-
-
-def _pixel_size_text(reading: Reading) -> str:
-    record = record_of(reading.image)
-    source = record.get("pixel_size_source")
-    if not source:
-        return ""
-    size = record.get("pixel_size_mm")
-    if size is None:
-        return f"Pixel: {source}"
-    height, width = (f"{value:.3g}" for value in size)
-    sides = height if height == width else f"{height} x {width}"
-    return f"Pixel: {sides} mm, {source}"

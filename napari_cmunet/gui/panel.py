@@ -111,7 +111,7 @@ class CMUNetPanel(QWidget):
             "&Segment arteries", "Find the arteries of this image now"
         )
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
-        self.cine = CineSection(self._viewer)
+        self.cine = CineSection(self.controller)
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -213,6 +213,11 @@ class CMUNetPanel(QWidget):
         self.export_all.triggered.connect(self.export_masks)
         self.export_labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
+        self.vessels.tour.changed.connect(self.study.browsing.tick)
+        # Both show what they would do in the same colours: one at a time.
+        carrying, tools = self.cine.carry.carrying, self.vessels.tools
+        carrying.begun.connect(tools.put_down)
+        tools.taken_up.connect(carrying.dismiss)
 
     # -- what the user does ---------------------------------------------------
 
@@ -372,7 +377,11 @@ class CMUNetPanel(QWidget):
 
     def _bind_keys(self) -> None:
         self._shortcuts = Shortcuts(
-            self._viewer, self.controller, self.study, self.threshold.step
+            self._viewer,
+            self.controller,
+            self.study,
+            self.threshold.step,
+            self.cine.carry.carrying.press,
         )
 
     def _listen(self) -> None:

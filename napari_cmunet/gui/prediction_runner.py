@@ -62,6 +62,11 @@ class PredictionRunner:
     # -- state ----------------------------------------------------------------
 
     @property
+    def factory(self) -> EngineFactory:
+        """Loads a model."""
+        return self._factory
+
+    @property
     def running(self) -> bool:
         """Whether a job is wanted: at work, or waiting for a stopped one to end."""
         return self._job is not None

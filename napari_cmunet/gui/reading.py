@@ -274,7 +274,7 @@ class Reading:
             return not mine
         self.thresholds[frame] = self.threshold
         if frame in self.corrections.in_history:
-            self._replace(frame, self.cut(frame))
+            self.replace(frame, self.cut(frame))
         else:
             self.mask_frame(frame)[...] = self.cut(frame)
             if frame == shown:
@@ -307,8 +307,8 @@ class Reading:
 
     # -- changes that can be undone -------------------------------------------
 
-    def _replace(self, frame: int, wanted: np.ndarray) -> None:
-        """Set a frame of the mask in one undo step."""
+    def replace(self, frame: int, wanted: np.ndarray) -> None:
+        """Set a frame of the mask, bool (Y, X), in one undo step."""
         rows, columns = np.nonzero((self.mask_frame(frame) != 0) != wanted)
         self.write(frame, (rows, columns), wanted[rows, columns].astype(np.uint8))
 

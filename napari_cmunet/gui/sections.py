@@ -43,6 +43,16 @@ def text_label(text: str = "") -> QLabel:
     return label
 
 
+def show_text(label: QLabel, text: str, width: int) -> None:
+    """Show a text in full where the label is so wide; hide the label for none.
+
+    A label that wraps tells its layout too late how high a new text is.
+    """
+    label.setText(text)
+    label.setVisible(bool(text))
+    label.setMinimumHeight(label.heightForWidth(width) if text and width > 0 else 0)
+
+
 def heading(text: str) -> QLabel:
     """Make the title of a section."""
     label = QLabel(f"<b>{escape(text)}</b>")

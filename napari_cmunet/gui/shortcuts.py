@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.study.reader import StudyReader
 
-MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER = "H", "T", "G", ",", "."
-# Keep, Next, Without, Unsure: free in every layer. R draws boxes in Shapes layers, too.
+MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, CARRY = (
+    "H",
+    "T",
+    "G",
+    ",",
+    ".",
+    "J",  # beside K, which accepts: through a cine with one hand
+)
+# Keep, Next, Without, Unsure; on this Image: free in every layer. R draws boxes in
+# Shapes layers, too.
 STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "K",
     "Shift+K",
@@ -30,7 +38,7 @@ STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "W",
     "U",
     "R",
-    "J",
+    "I",
 )
 OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
 
@@ -55,6 +63,7 @@ _LISTED = (
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),
+    ((CARRY,), "carry the nearest corrected mask here; again: take it"),
     ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),
@@ -89,6 +98,8 @@ class Shortcuts:
     study : StudyReader
     step_threshold : callable
         Moves the threshold by hundredths.
+    carry : callable
+        Carries a mask to the shown frame, or takes over what was carried.
     """
 
     def __init__(
@@ -97,15 +108,17 @@ class Shortcuts:
         controller: Controller,
         study: StudyReader,
         step_threshold: Callable[[int], None],
+        carry: Callable[[], None],
     ) -> None:
         self._controller, self._study = controller, study
-        self._step_threshold = step_threshold
+        self._step_threshold, self._carry = step_threshold, carry
         self._bound: dict[str, Callable] = {}
         self._bind(viewer)
 
     def _bind(self, viewer: ViewerModel) -> None:
         # Plain functions: napari tells a press from a release by the generator.
         controller, step = self._controller, self._step_threshold
+        carry_here = self._carry
 
         def peek(_viewer):
             layers = controller.active.overlays() if controller.active else []
@@ -126,6 +139,9 @@ class Shortcuts:
                 visible = layer is not None and layer.visible
                 controller.show.set_prediction_visible(not visible)
 
+        def carry(_viewer) -> None:
+            carry_here()
+
         def lower(_viewer) -> None:
             step(-1)
 
@@ -139,6 +155,7 @@ class Shortcuts:
             (PREDICTION, prediction),
             (LOWER, lower),
             (HIGHER, higher),
+            (CARRY, carry),
         ):
             try:
                 viewer.bind_key(key.replace("+", "-"), function)

@@ -72,10 +72,16 @@ def write_probability(
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None = None,
 ) -> None:
-    """Write an artery probability, uint8 0..255 for 0..1, as ``write_mask`` does."""
-    if probability.dtype != np.uint8:
-        raise TypeError(f"a probability map is uint8, not {probability.dtype}")
-    meaning = {"content": "artery probability", "certain": 255}
+    """Write an artery probability as ``write_mask`` does.
+
+    It is uint8, 0..255 for 0..1, or float32, 0..1.
+    """
+    if probability.dtype not in (np.uint8, np.float32):
+        raise TypeError(
+            f"a probability map is uint8 or float32, not {probability.dtype}"
+        )
+    certain = 255 if probability.dtype == np.uint8 else 1
+    meaning = {"content": "artery probability", "certain": certain}
     write_pixels(Path(path), probability, meaning, provenance, pixel_size_mm)
 
 
@@ -149,7 +155,7 @@ def write_pixels(
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None,
 ) -> None:
-    """Write uint8 pixels with their record; ``meaning`` says what the values are."""
+    """Write pixels with their record; ``meaning`` says what the values are."""
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy_format
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.source import Source
 
+# Said of headers that Python 2 wrote, and of broken ones.
+warnings.filterwarnings("ignore", message=r"Reading `\.npy`")
+_MOST_HEADER_BYTES = 2**16
 _HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
     (2, 0): npy_format.read_array_header_2_0,
@@ -31,6 +35,10 @@ def decode_npy(source: Source, limits: ReadLimits) -> Raw:
             f"it is an NPY file of version {version[0]}.{version[1]}, which only "
             f"tables need. Save the image as a plain array with numpy.save."
         )
+    # Read at once, and memory taken for as much as it claims.
+    length = source.header[8:10] if version == (1, 0) else source.header[8:12]
+    if int.from_bytes(length, "little") > _MOST_HEADER_BYTES:
+        raise source.error("its header is damaged. Copy or export it again.")
     shape, _fortran, dtype = _HEADER_READERS[version](handle)
     _check_type(source, dtype)
     axes_shape, is_cine = _axes(source, shape)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from napari_cmunet.errors import ReadError
+from napari_cmunet.plain_files import without_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ def open_source(path: Path | str) -> Iterator[Source]:
     path = Path(path)
     try:
         _refuse_irregular(path)
-        with open(path, "rb", opener=_open_without_waiting) as handle:
+        with open(path, "rb", opener=without_waiting) as handle:
             status = os.fstat(handle.fileno())
             if not stat.S_ISREG(status.st_mode):  # swapped since the look above
                 raise _not_regular(path)
@@ -148,11 +149,6 @@ def _refuse_irregular(path: Path) -> None:
         raise ReadError(path, "this is a folder, not an image file.")
     if not stat.S_ISREG(status.st_mode):
         raise _not_regular(path)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Should a pipe have taken the file's place, a plain open would wait for a writer.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _not_regular(path: Path) -> ReadError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING
 
 from napari_cmunet.atomic import atomic_write
@@ -10,6 +11,10 @@ from napari_cmunet.atomic import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+# What begins a formula, in East Asian width too, at the beginning of a cell: also of
+# one that a spreadsheet makes by itself, since many take semicolons for separators.
+_FORMULA = re.compile(r"(^|[;|\t\r\n])(?=\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_table(
@@ -29,8 +34,7 @@ def write_table(
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, str):  # names of files may be no text
-        value = value.encode("utf-8", "replace").decode()
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "replace").decode()  # names of files may be no text
+    return _FORMULA.sub(r"\1'", text)

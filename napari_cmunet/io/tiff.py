@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
+from napari_cmunet.io.codestreams import jpeg2000_size, jpeg_header
 from napari_cmunet.io.pixel_size import pixel_size_of_tiff
 from napari_cmunet.io.raster import decode_tiff_pages
 from napari_cmunet.io.raw import Declared, Raw, ReadLimits, shape_words
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from napari_cmunet.io.source import Source
 
 _MIN_IS_WHITE, _PALETTE, _CMYK = 0, 3, 5
+# None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard: never more than is asked for.
+_BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32771, 32946, 34925, 50000, 34926)
+_JPEG, _JPEG_2000 = (6, 7, 33007), (33003, 33004, 33005, 34712)
+_MOST_HEADER_BYTES = 2**18
 
 
 def decode_tiff(
@@ -38,6 +43,7 @@ def decode_tiff(
         page = series.keyframe
         _check_declared(source, limits, series, axes)
         _check_complete(source, series)
+        _check_codestreams(source, series)
         try:
             array = np.asarray(series.asarray(maxworkers=1))
         except (KeyError, ValueError) as error:
@@ -176,6 +182,51 @@ def _check_complete(source: Source, series: tifffile.TiffPageSeries) -> None:
             raise source.error("parts of its picture are missing. Export it again.")
         if max(map(sum, zip(offsets, counts, strict=True))) > source.size:
             raise _cut_short(source)
+
+
+def _check_codestreams(source: Source, series: tifffile.TiffPageSeries) -> None:
+    """Refuse pieces that decode to more than their place in the picture.
+
+    What most kinds of compression give is cut off at that; an image within the image
+    is decoded to its own size, and a hundred bytes can declare terabytes.
+    """
+    for page in series.pages:
+        how = page.keyframe  # a later page is decoded as the first one of its kind
+        if how.compression in _BOUNDED:
+            continue
+        if how.compression in _JPEG_2000:
+            declared = jpeg2000_size
+        elif how.compression in _JPEG:
+            declared = _jpeg_size
+        else:
+            raise source.error(
+                f"its pixels are compressed as {_compression_name(how)}, which this "
+                f"version does not read. Export it without compression."
+            )
+        height, width = _piece(how)
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            source.handle.seek(offset)
+            size = declared(source.handle.read(min(count, _MOST_HEADER_BYTES)))
+            if size[0] > height or size[1] > width:
+                raise source.error(
+                    "its pieces are larger than the picture. Export it again."
+                )
+
+
+def _piece(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Rows and columns of one strip or tile."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return page.rowsperstrip, page.imagewidth
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    return jpeg_header(data)[1:]
+
+
+def _compression_name(page: tifffile.TiffPage) -> str:
+    name = getattr(page.compression, "name", "")
+    return name.replace("_", " ") if name else f"number {int(page.compression)}"
 
 
 def _arrange(array: np.ndarray, from_axes: str, to_axes: str) -> np.ndarray:

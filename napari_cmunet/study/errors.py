@@ -57,8 +57,16 @@ class ExportConflictError(StudyError):
     message : str
     replaced : tuple of str
         Names of files that the export would replace.
+    may_overwrite : bool
+        Whether it can be done all the same, if the reader says so.
     """
 
-    def __init__(self, message: str, replaced: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        replaced: tuple[str, ...] = (),
+        *,
+        may_overwrite: bool = True,
+    ) -> None:
         super().__init__(message)
-        self.replaced = replaced
+        self.replaced, self.may_overwrite = replaced, may_overwrite

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.atomic import write_reason
 from napari_cmunet.errors import CMUNetError, FileError, WriteError, display_name
+from napari_cmunet.file_names import is_device
 from napari_cmunet.io.find import InputFile, output_paths
 from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.record import record_path, write_record
 from napari_cmunet.io.table import write_table
 from napari_cmunet.study.errors import ExportConflictError, StudyError
+from napari_cmunet.study.export_stack import pixels_changed, stack_labels
 from napari_cmunet.study.layout import DRAFTS, LABELS, MODELS
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 INDEX = "index.csv"
 COLUMNS = (
     "file",
+    "page",
     "reviewed_file",
     "image",
     "frame",
@@ -46,7 +50,6 @@ COLUMNS = (
     "accepted",
 )
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,20 @@ class Exported:
     ----------
     folder : Path
     files : tuple of str
-        Masks written, relative to the folder, with ``/``.
+        Mask files written, relative to the folder, with ``/``.
     problems : tuple of str
         One sentence for each label that could not be exported.
     complete : bool
         False if it was stopped.
+    labels : int
+        Labels written; several in the file of a cine.
     """
 
     folder: Path
     files: tuple[str, ...]
     problems: tuple[str, ...]
     complete: bool = True
+    labels: int = 0
 
 
 def export_masks(
@@ -78,10 +84,12 @@ def export_masks(
     original_names: bool = False,
     overwrite: bool = False,
     values: tuple[int, int] = (0, 255),
+    stacks: bool = False,
+    records: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Exported:
-    """Write accepted masks, one TIFF for each frame, and ``index.csv``.
+    """Write accepted masks, one TIFF for each frame or cine, and ``index.csv``.
 
     A label of which only a part was reviewed gets a second file, ``…_reviewed.tif``.
     The images themselves are not needed.
@@ -100,6 +108,11 @@ def export_masks(
         Write into a folder that already holds files, replacing those of the same
         name. Ask first.
     values : {(0, 255), (0, 1)}
+    stacks : bool
+        One file for each cine: a page for each frame that has a label, in their order;
+        ``index.csv`` and the file's own record say which.
+    records : bool
+        Also write ``NAME.json`` beside each mask.
     progress : callable
         Told how many are done, of how many.
     should_stop : callable
@@ -118,38 +131,69 @@ def export_masks(
     refs = [r for r in study.labels.refs() if chosen is None or _key(r) in chosen]
     if not refs:
         raise StudyError("There is no accepted label to export yet.")
-    keys = [(r.image, r.frame) for r in refs]
-    names = _names(study, keys, original_names)
+    groups = _groups(study, [_key(r) for r in refs], stacks)
+    names = _names(study, groups, original_names)
     _check_folder(study, folder, names, overwrite)
     patients = {r.image: r.patient for r in refs}
+    changed = pixels_changed(study) if records else None
     rows, problems = [], []
-    complete = True
-    for number, (key, name) in enumerate(zip(keys, names, strict=True)):
+    complete, done = True, 0
+    for keys, name in zip(groups, names, strict=True):
         if should_stop():
             complete = False
             break
-        progress(number, len(keys))
+        progress(done, len(refs))
+        done += len(keys)
+        labels = _read(study, keys, problems)
+        if not labels:
+            continue
+        try:
+            rows += _export(folder, name, labels, patients[keys[0][0]], values, changed)
+        except CMUNetError as error:
+            problems += [_problem(key, error) for key in labels]
+    _write_index(folder, rows)
+    progress(len(refs), len(refs))
+    study.note_export(len(rows))
+    files = tuple(dict.fromkeys(str(row["file"]) for row in rows))
+    return Exported(folder, files, tuple(problems), complete, len(rows))
+
+
+def _groups(study: Study, keys: list[Key], stacks: bool) -> list[list[Key]]:
+    """Which labels share a file: those of a cine if wanted, in the frames' order."""
+    groups: dict[object, list[Key]] = {}
+    for image, frame in keys:
+        whole = stacks and (frame or (study.images[image].frames or 1) > 1)
+        groups.setdefault(image if whole else (image, frame), []).append((image, frame))
+    return [sorted(group) for group in groups.values()]
+
+
+def _read(study: Study, keys: list[Key], problems: list[str]) -> dict[Key, Label]:
+    labels = {}
+    for key in keys:
         try:
             label = study.labels.get(*key)
-            if label is not None:
-                rows.append(_export(folder, key, name, patients[key[0]], label, values))
         except CMUNetError as error:
-            reason = error.reason if isinstance(error, FileError) else str(error)
-            problems.append(f"Label {key[0]}#{key[1]}: {reason}")
-    _write_index(folder, rows)
-    progress(len(keys), len(keys))
-    study.note_export(len(rows))
-    return Exported(
-        folder, tuple(str(row["file"]) for row in rows), tuple(problems), complete
-    )
+            problems.append(_problem(key, error))
+            continue
+        if label is not None:
+            labels[key] = label
+    return labels
+
+
+def _problem(key: Key, error: CMUNetError) -> str:
+    reason = error.reason if isinstance(error, FileError) else str(error)
+    return f"Label {key[0]}#{key[1]}: {reason}"
 
 
 def _key(ref: LabelRef) -> Key:
     return ref.image, ref.frame
 
 
-def _names(study: Study, keys: list[Key], original: bool) -> list[PurePosixPath]:
-    """A file name for each label, no two alike."""
+def _names(
+    study: Study, groups: list[list[Key]], original: bool
+) -> list[PurePosixPath]:
+    """A file name for each group of labels, no two alike."""
+    keys = [key for group in groups for key in group]
     images = list(dict.fromkeys(image for image, _ in keys))
     stems: dict[str, PurePosixPath] = {}
     if original:
@@ -164,21 +208,23 @@ def _names(study: Study, keys: list[Key], original: bool) -> list[PurePosixPath]
         stems = {image: PurePosixPath(image) for image in images}
     cines = {image for image, frame in keys if frame}
     cines |= {image for image in images if (study.images[image].frames or 1) > 1}
-    return [
-        stems[image].with_name(
-            f"{stems[image].name}_frame_{frame:04d}.tif"
-            if image in cines
-            else f"{stems[image].name}.tif"
-        )
-        for image, frame in keys
-    ]
+    names = []
+    for group in groups:
+        image, frame = group[0]
+        stem = stems[image]
+        # A stack, or a frame of a cine, or a single image.
+        end = "_frames" if len(group) > 1 else ""
+        if image in cines and not end:
+            end = f"_frame_{frame:04d}"
+        names.append(stem.with_name(f"{stem.name}{end}.tif"))
+    return names
 
 
 def _safe(part: str) -> str:
     """A name that any system takes, and no spreadsheet takes for a formula."""
     name = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", part))
     name = name.strip(" .")[:150] or "image"
-    if name[0] in "=+-@" or _RESERVED.fullmatch(name.split(".")[0].rstrip()):
+    if name[0] in "=+-@" or is_device(name):
         name = f"_{name}"
     return name
 
@@ -200,12 +246,14 @@ def _check_folder(
         raise WriteError(folder, "this is a file, not a folder. Choose another name.")
     targets = [*(str(name) for name in names), INDEX]
     targets += [str(_reviewed(name)) for name in names]
+    targets += [str(name.with_suffix(".json")) for name in names]
     images = {os.path.normcase(os.path.realpath(p)) for p in study.images.files()}
     for name in targets:
         if os.path.normcase(os.path.realpath(folder / name)) in images:
             raise ExportConflictError(
                 "The folder holds an image of this study that a mask of the same name "
-                "would replace. Choose another folder."
+                "would replace. Choose another folder.",
+                may_overwrite=False,
             )
     if overwrite:
         return
@@ -229,40 +277,61 @@ def _reviewed(name: PurePosixPath) -> PurePosixPath:
 
 def _export(
     folder: Path,
-    key: Key,
     name: PurePosixPath,
+    labels: dict[Key, Label],
     patient: str,
-    label: Label,
     values: tuple[int, int],
-) -> dict[str, object]:
+    changed: dict[Key, int] | None,
+) -> list[dict[str, object]]:
+    """Write the labels of one file; ``changed`` is None where no record is wanted."""
     path = folder / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(path.parent, write_reason(error)) from error
-    size = label.pixel_size_mm
-    write_mask(path, label.mask, label.provenance, size, values)
-    beside, share = "", 1.0
-    if label.reviewed is not None:
+    whole = stack_labels(labels)
+    size = whole.pixel_size_mm
+    write_mask(path, whole.mask, whole.provenance, size, values)
+    beside = ""
+    if whole.reviewed is not None:
         second = folder / _reviewed(name)
-        write_mask(second, label.reviewed, label.provenance, size, values)
-        beside, share = str(_reviewed(name)), float(label.reviewed.mean())
-    height, width = label.mask.shape
-    return {
-        "file": str(name),
-        "reviewed_file": beside,
-        "image": key[0],
-        "frame": key[1],
-        "patient": patient,
-        "source_sha256": label.provenance.source_sha256 or "",
-        "mask_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "height": height,
-        "width": width,
-        "artery_pixels": int(label.mask.sum()),
-        "reviewed_share": round(share, 4),
-        "model": label.provenance.model or "",
-        "accepted": label.provenance.created,
-    }
+        write_mask(second, whole.reviewed, whole.provenance, size, values)
+        beside = str(_reviewed(name))
+    if changed is not None:
+        known = [changed.get(key) for key in labels]
+        write_record(
+            record_path(path),
+            whole.mask,
+            whole.provenance,
+            pixel_size_mm=size,
+            pixel_size_source=whole.note.get("pixel_size_source"),
+            reviewed=1.0 if whole.reviewed is None else float(whole.reviewed.mean()),
+            pixels_changed=None if None in known else sum(known),
+        )
+    mask_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    rows = []
+    for page, ((image, frame), label) in enumerate(labels.items()):
+        height, width = label.mask.shape
+        share = 1.0 if label.reviewed is None else float(label.reviewed.mean())
+        rows.append(
+            {
+                "file": str(name),
+                "page": page,
+                "reviewed_file": beside,
+                "image": image,
+                "frame": frame,
+                "patient": patient,
+                "source_sha256": label.provenance.source_sha256 or "",
+                "mask_sha256": mask_sha256,
+                "height": height,
+                "width": width,
+                "artery_pixels": int(label.mask.sum()),
+                "reviewed_share": round(share, 4),
+                "model": label.provenance.model or "",
+                "accepted": label.provenance.created,
+            }
+        )
+    return rows
 
 
 def _write_index(folder: Path, rows: list[dict[str, object]]) -> None:

@@ -223,6 +223,7 @@ def _check_header(values: Any) -> None:
     if version > VERSION:
         raise StudyVersionError(
             f"The study's list of images was written by a newer napari-cmunet (version "
-            f"{version}, this program reads up to {VERSION}). Update napari-cmunet; "
+            f"{str(version)[:9]}, this program reads up to {VERSION}). Update "
+            "napari-cmunet; "
             "nothing was changed."
         )

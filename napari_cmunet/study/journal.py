@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.atomic import sync_folder, write_reason
 from napari_cmunet.errors import WriteError
+from napari_cmunet.plain_files import without_waiting
 from napari_cmunet.study.errors import StudyDamagedError
 from napari_cmunet.study.layout import is_image_id, parse_json
 
@@ -70,6 +71,8 @@ class Journal:
         self.user = "".join(c for c in user if c.isprintable())[:64]
         self._next = 1
         self._waiting: list[dict[str, Any]] = []
+        # Where the file ends as it should, if a failed write could not be undone.
+        self._end: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -82,7 +85,7 @@ class Journal:
             file = open(
                 self.path,
                 "rb",
-                opener=lambda p, f: os.open(p, f | getattr(os, "O_NONBLOCK", 0)),
+                opener=without_waiting,
             )
         except FileNotFoundError:
             return
@@ -171,6 +174,9 @@ class Journal:
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(self.path, flags, 0o666)
         try:
+            if self._end is not None:
+                os.ftruncate(descriptor, self._end)
+                self._end = None
             size = os.fstat(descriptor).st_size
             try:
                 written = 0
@@ -178,8 +184,10 @@ class Journal:
                     written += os.write(descriptor, data[written:])
                 os.fsync(descriptor)
             except OSError:
-                with contextlib.suppress(OSError):  # a full disk, most likely
+                self._end = size  # a full disk, most likely
+                with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, size)
+                    self._end = None
                 raise
         finally:
             os.close(descriptor)

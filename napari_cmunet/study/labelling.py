@@ -83,6 +83,7 @@ class StudyLabels:
         *,
         provenance: Provenance | None = None,
         pixel_size_mm: tuple[float, float] | None = None,
+        pixel_size_source: str | None = None,
         pixels_changed: int | None = None,
         seconds: float | None = None,
     ) -> Accepted:
@@ -102,6 +103,8 @@ class StudyLabels:
             The prediction that it came from, and the hash of the image's file as it
             was shown. Without the hash, the file is hashed now.
         pixel_size_mm : (y, x), optional
+        pixel_size_source : str, optional
+            Where that comes from, in words.
         pixels_changed, seconds : optional
             What the reader did, for the journal.
 
@@ -134,10 +137,12 @@ class StudyLabels:
                 corrected=True,
             ),
             pixel_size_mm,
+            {"pixel_size_source": pixel_size_source} if pixel_size_source else {},
         )
         with self._session.writing():
             before = self._hashes.get((image, frame))
-            made = self._store.write(image, frame, label)
+            with self._in_step(image, frame):
+                made = self._store.write(image, frame, label)
             self._note(image, frame, made)
             self._session.journal.append(
                 "accepted",
@@ -161,6 +166,24 @@ class StudyLabels:
     def _note(self, image: str, frame: int, sha256: str) -> None:
         self._hashes[image, frame] = sha256
         self._frames.setdefault(image, set()).add(frame)
+
+    def _forget(self, image: str, frame: int) -> str | None:
+        self._frames.get(image, set()).discard(frame)
+        return self._hashes.pop((image, frame), None)
+
+    @contextlib.contextmanager
+    def _in_step(self, image: str, frame: int) -> Iterator[None]:
+        """If the body fails, know again which label is on the disk, whatever it is."""
+        try:
+            yield
+        except CMUNetError:
+            with contextlib.suppress(CMUNetError):
+                found = self._store.sha256(image, frame)
+                if found is None:
+                    self._forget(image, frame)
+                else:
+                    self._note(image, frame, found)
+            raise
 
     def _after_labelling(self, image: str, frame: int) -> None:
         with contextlib.suppress(CMUNetError):  # the label is what matters
@@ -190,10 +213,10 @@ class StudyLabels:
             False if there was none.
         """
         with self._session.writing():
-            if self._store.withdraw(image, frame) is None:
-                return False
-            sha256 = self._hashes.pop((image, frame), None)
-            self._frames.get(image, set()).discard(frame)
+            with self._in_step(image, frame):
+                if self._store.withdraw(image, frame) is None:
+                    return False
+            sha256 = self._forget(image, frame)
             self._session.journal.append("withdrawn", image, frame, sha256=sha256)
         return True
 
@@ -226,7 +249,8 @@ class StudyLabels:
         image, frame = older.image, older.frame
         with self._session.writing():
             before = self._hashes.get((image, frame))
-            made = self._store.restore(older)
+            with self._in_step(image, frame):
+                made = self._store.restore(older)
             self._note(image, frame, made)
             self._session.journal.append(
                 "restored", image, frame, sha256=made, replaced=before

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.atomic import atomic_write, sync_folder, write_reason
-from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.errors import NotFlushedError, ReadError, WriteError
 from napari_cmunet.io.labels import Label, read_label, write_label
-from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.errors import StudyDamagedError, StudyError
 from napari_cmunet.study.layout import (
     DRAFTS,
     LABELS,
@@ -114,21 +114,23 @@ class LabelStore:
         make_folder(path.parent)
         with self._kept(image, frame, path):
             write_label(path, label)
-        return self.sha256(image, frame) or ""
+            return self.sha256(image, frame) or ""
 
     def withdraw(self, image: str, frame: int) -> Path | None:
         """Take a label out of use, into ``older``; None if there was none."""
         path = self.path(image, frame)
         if not path.exists():
             return None
-        target = self._next_older(image, frame)
-        try:
-            path.replace(target)
-            sync_folder(target.parent)
-            sync_folder(path.parent)
-        except OSError as error:
-            raise WriteError(path, write_reason(error)) from error
-        return target
+        with self._kept(image, frame, path) as kept:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise WriteError(path, write_reason(error)) from error
+            try:
+                sync_folder(path.parent)
+            except OSError as error:
+                raise NotFlushedError(path, write_reason(error)) from error
+        return kept
 
     def restore(self, older: Older) -> str:
         """Make an older label count again; returns the file's hash."""
@@ -164,24 +166,44 @@ class LabelStore:
         return folder / f"{frame_file(frame)[:-4]}-{number:03d}.tif"
 
     @contextlib.contextmanager
-    def _kept(self, image: str, frame: int, path: Path) -> Iterator[None]:
-        """Keep the file at ``path`` under another name, if the body replaces it."""
-        if not path.exists():
-            yield
-            return
-        kept = self._next_older(image, frame)
+    def _kept(self, image: str, frame: int, path: Path) -> Iterator[Path | None]:
+        """Keep the file at ``path`` among the older ones while the body replaces it.
+
+        If the body fails, even after the replacing, it is as before.
+        """
+        kept = self._keep(image, frame, path) if path.exists() else None
         try:
-            os.link(path, kept)
-            sync_folder(kept.parent)
-        except OSError:  # a disk without links
-            with atomic_write(kept) as file:
-                file.write(read_bytes(path, MAX_LABEL_BYTES) or b"")
-        try:
-            yield
-        except BaseException:
+            yield kept
+        except (NotFlushedError, StudyDamagedError):  # replaced, but not for sure
             with contextlib.suppress(OSError):
-                kept.unlink()
+                _put_back(path, kept)
             raise
+        except BaseException:
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    kept.unlink()
+            raise
+
+    def _keep(self, image: str, frame: int, path: Path) -> Path:
+        while True:
+            kept = self._next_older(image, frame)
+            try:
+                os.link(path, kept)
+                sync_folder(kept.parent)
+            except FileExistsError:  # another program, which has just lost the study
+                continue
+            except OSError:  # a disk without links
+                with atomic_write(kept) as file:
+                    file.write(read_bytes(path, MAX_LABEL_BYTES) or b"")
+            return kept
+
+
+def _put_back(path: Path, kept: Path | None) -> None:
+    """Undo what has replaced a label, or was the first one."""
+    if kept is None:
+        path.unlink(missing_ok=True)
+    else:
+        kept.replace(path)
 
 
 class DraftStore:

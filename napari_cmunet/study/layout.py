@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.atomic import atomic_write, sync_folder, write_reason
 from napari_cmunet.errors import WriteError
+from napari_cmunet.file_names import is_device
+from napari_cmunet.plain_files import read_plain
 from napari_cmunet.study.errors import (
     StudyDamagedError,
     StudyError,
@@ -31,6 +33,7 @@ IMAGES = "images.jsonl"
 MARKS = "marks.json"  # skipped, flagged, comments
 SPLIT = "split.json"
 SETTINGS = "settings.json"
+GAINS = "gains.json"  # what the model has to gain from each image
 POSITION = "position.json"  # where the reader left off
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
@@ -46,7 +49,6 @@ MAX_IMAGES_BYTES = 2**28
 
 _ID = re.compile(r"[0-9a-f]{12}")
 _FRAME_FILE = re.compile(r"frame_(\d{4,6})\.tif")
-_DEVICES = re.compile(r"(con|prn|aux|nul|clock\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 
 
 def is_image_id(value: object) -> bool:
@@ -87,7 +89,7 @@ def check_relative(text: object) -> str:
             raise ValueError("a path leads out of its folder")
         if "\\" in part or "\0" in part or re.match(r"[A-Za-z]:", part):
             raise ValueError("a path holds characters that it must not")
-        if _DEVICES.fullmatch(part.split(".")[0].rstrip(" ")):
+        if is_device(part):
             raise ValueError("a path is the name of a device")
         if os.name == "nt" and (":" in part or part[-1] in ". "):
             raise ValueError("a path is not possible on this system")
@@ -147,22 +149,16 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise StudyDamagedError(f"In the study, {path.name} is not a plain file.")
-        with open(path, "rb", opener=_without_waiting) as file:
-            data = file.read(limit + 1)
+        data = read_plain(path, limit)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StudyDamagedError(
             f"In the study, {path.name} cannot be read ({error.strerror})."
         ) from error
-    if len(data) > limit:
+    if data is None:
         raise StudyDamagedError(f"In the study, {path.name} is too large to be right.")
     return data
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # Should a pipe have taken the file's place, a plain open would wait for a writer.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -203,7 +199,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if isinstance(version, int) and version > VERSION:
         raise StudyVersionError(
             f"The study was written by a newer napari-cmunet ({path.name} has version "
-            f"{version}, this program reads up to {VERSION}). Update napari-cmunet; "
+            f"{str(version)[:9]}, this program reads up to {VERSION}). Update "
+            "napari-cmunet; "
             "nothing was changed."
         )
     return value

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEAT_SECONDS = 30.0
+LAST_ACT_SECONDS = 1.0
+"""Left to a program from which the study is taken, to end what it is just writing."""
+
 _MAX_BYTES = 4096
 _BYTE = 2**30  # far behind the text, which others must be able to read (Windows)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -179,6 +182,7 @@ class Lock:
             raise StudyLockedError(
                 "Another program has just taken the study over.", read_holder(self.path)
             )
+        time.sleep(LAST_ACT_SECONDS)
 
     def check(self) -> None:
         """Make sure that the lock is still ours; tell the file that we live.

@@ -25,7 +25,12 @@ from napari_cmunet.core.models import (
     read_card,
 )
 from napari_cmunet.errors import ModelError, WriteError
-from napari_cmunet.study.errors import StudyDamagedError, StudyError
+from napari_cmunet.plain_files import open_plain
+from napari_cmunet.study.errors import (
+    StudyDamagedError,
+    StudyError,
+    StudyVersionError,
+)
 from napari_cmunet.study.layout import (
     CURRENT,
     MODELS,
@@ -159,7 +164,7 @@ class ModelStore:
         """What is noted about how a model was trained; empty if nothing is."""
         try:
             return read_json(inside(self._folder, MODELS, name, TRAINING)) or {}
-        except StudyDamagedError:
+        except (StudyDamagedError, StudyVersionError):
             return {}
 
     def find(self, version: ModelVersion) -> Path:
@@ -196,7 +201,7 @@ class ModelStore:
         card = read_card(folder)
         digest = hashlib.sha256()
         try:
-            with (folder / WEIGHTS).open("rb") as file:
+            with open_plain(folder / WEIGHTS) as file:
                 while piece := file.read(2**22):
                     digest.update(piece)
         except OSError as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import hmac
+import io
 import unicodedata
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
+from napari_cmunet.plain_files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,9 +100,10 @@ def read_patients(path: Path) -> dict[str, str]:
         If it cannot be read or lacks a column.
     """
     try:
-        if path.stat().st_size > _MAX_CSV_BYTES:
+        data = read_plain(path, _MAX_CSV_BYTES)
+        if data is None:
             raise ReadError(path, "it is too large to be a list of patients.")
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(data.decode("utf-8-sig"), newline="") as file:
             rows = csv.DictReader(file)
             if not {"stem", "patient"} <= set(rows.fieldnames or ()):
                 raise ReadError(path, "it needs the columns 'stem' and 'patient'.")

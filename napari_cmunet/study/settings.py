@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.core.model_card import is_model_name
 from napari_cmunet.study.errors import StudyError
 from napari_cmunet.study.layout import read_json, write_json
+from napari_cmunet.study.next_image import LISTED, ORDERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,8 @@ class Settings:
         Time budget of a training; None: as long as it takes.
     phantoms : int
         Synthetic frames mixed into a training.
+    next_image : str
+        One of :data:`napari_cmunet.study.next_image.ORDERS`.
     """
 
     title: str = ""
@@ -35,6 +39,7 @@ class Settings:
     finetune_every: int = 0
     minutes: float | None = 5.0
     phantoms: int = 0
+    next_image: str = LISTED
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
@@ -66,9 +71,11 @@ def _checked(s: Settings) -> Settings:
 
     for fits, what in (
         (isinstance(s.title, str) and len(s.title) <= 200, "The title"),
-        (isinstance(s.start, str) and 0 < len(s.start) <= 200, "The start model"),
+        # A name alone: a study from elsewhere must not choose what is read here.
+        (isinstance(s.start, str) and is_model_name(s.start), "The start model"),
         (whole(s.finetune_every, 10_000), "The number of labels until a training"),
         (whole(s.phantoms, 10_000), "The number of phantoms"),
+        (s.next_image in ORDERS, "The order of images"),
         (
             s.minutes is None
             or (type(s.minutes) in (int, float) and 0 < s.minutes < 10_000),

@@ -12,12 +12,15 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import WriteError
+from napari_cmunet.core.model_card import read_card
+from napari_cmunet.errors import CMUNetError, WriteError
 from napari_cmunet.study.drafts import StudyDrafts
 from napari_cmunet.study.errors import StudyError
+from napari_cmunet.study.gains import Gains
 from napari_cmunet.study.labelling import StudyLabels
-from napari_cmunet.study.layout import POSITION, SETTINGS, inside, write_json
+from napari_cmunet.study.layout import GAINS, POSITION, SETTINGS, inside, write_json
 from napari_cmunet.study.marks import MAX_COMMENT
+from napari_cmunet.study.next_image import LISTED, UNSURE, choose_next
 from napari_cmunet.study.opening import Opened, copy_study, open_study
 from napari_cmunet.study.session import new_identity
 from napari_cmunet.study.settings import save_settings
@@ -85,6 +88,8 @@ class Study:
         )
         self.drafts = StudyDrafts(self._session, self.images, self.labels)
         self.models: StudyModels = opened.models
+        self._gains = Gains(inside(self.folder, GAINS))
+        self._bundled: dict[str, str] = {}
 
     @classmethod
     def create(cls, folder: Path, *, user: str = "") -> Study:
@@ -252,6 +257,59 @@ class Study:
             if image not in labelled and not self._marks[image].skipped:
                 return image
         return None
+
+    def next_image(self, after: str | None = None) -> str | None:
+        """The next image to label, in the order that the settings name; None if none.
+
+        Parameters
+        ----------
+        after : str, optional
+            The image that is open; it is chosen only if no other is left.
+        """
+        order = self._settings.next_image
+        labelled = {image for image, _ in self.labels.keys()}
+        left = [
+            image
+            for image in self.images.ids()
+            if image not in labelled
+            and image != after
+            and not self._marks[image].skipped
+        ]
+        if order == LISTED or not left:
+            return self.next_unlabelled(after)
+        return choose_next(
+            order,
+            left,
+            study=self.id,
+            after=after,
+            patients={record.id: record.patient for record in self.images},
+            labelled=labelled,
+            gains=self.gains() if order == UNSURE else {},
+        )
+
+    def gains(self) -> dict[str, float]:
+        """What the model in use has to gain from each image, as far as known."""
+        return self._gains.of(self.model_sha256())
+
+    def note_gains(self, model_sha256: str, found: dict[str, float]) -> None:
+        """Keep what a model has to gain from some images, in memory."""
+        with self._session.reading():
+            self._gains.note(model_sha256, found)
+
+    def save_gains(self) -> None:
+        """Write the gains; a failure is left for the next time."""
+        with contextlib.suppress(StudyError, WriteError), self._session.writing():
+            self._gains.save()
+
+    def model_sha256(self) -> str:
+        """Hash of the weights of the model in use; empty if it is not there."""
+        current = self.models.current
+        if current.sha256:
+            return current.sha256
+        if current.name not in self._bundled:  # named without it
+            with contextlib.suppress(CMUNetError):
+                self._bundled[current.name] = read_card(self.models.folder()).sha256
+        return self._bundled.get(current.name, "")
 
     def neighbour(self, image: str, by: int = -1) -> str | None:
         """The image before (or after) another in the study's order, None at the end."""

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_cmunet.cli import main
@@ -87,8 +88,7 @@ def test_the_folders_of_nnunet(exported):
     )
 
 
-def test_exports_name_nobody(exported):
-    out, *_ = exported
+def assert_names_nobody(out):
     files = [path for path in out.rglob("*") if path.is_file()]
     everything = b"\n".join(
         str(path.relative_to(out)).encode() + path.read_bytes() for path in files
@@ -97,6 +97,41 @@ def test_exports_name_nobody(exported):
         for part in value.replace("^", " ").split():
             if len(part) > 3:
                 assert part.lower().encode() not in everything, part
+
+
+def test_exports_name_nobody(exported, capsys):
+    out, *_ = exported
+    assert_names_nobody(out)
+    study, more = out.parent / "study", out.parent / "more"
+    command = ["export", str(study), "-o", str(more), "--record", "--stack"]
+    assert main(command) == 0
+    assert len(list(more.glob("*.json"))) == 2
+    assert len(list(more.glob("*_frames.tif"))) == 1
+    assert_names_nobody(more)
+    said = "".join(capsys.readouterr()).lower().replace(str(out.parent).lower(), "")
+    assert "mustermann" not in said
+    assert "ottilie" not in said
+
+
+def test_images_that_were_moved_are_shown_to_the_export(exported, capsys):
+    out, *_ = exported
+    study, again = out.parent / "study", out.parent / "again"
+    (out.parent / "Mustermann").rename(out.parent / "elsewhere")
+    command = ["export", str(study), "-o", str(again), "--coco"]
+    assert main(command) == 1
+    assert "is not where it was" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--images", str(out.parent / "no")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    elsewhere = str(out.parent / "elsewhere")
+    assert main([*command, "--overwrite", "--images", elsewhere]) == 0
+    assert "2 of 2 missing images found again" in capsys.readouterr().err
+    assert len(list((again / "coco_images").iterdir())) == 3
+
+
+def test_a_refusal_names_the_way_out(exported, capsys):
+    out, *_ = exported
+    assert main(["export", str(out.parent / "study"), "-o", str(out)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_a_picture_with_text_in_it_stays_at_home(tmp_path, monkeypatch, capsys):
@@ -113,12 +148,45 @@ def test_a_picture_with_text_in_it_stays_at_home(tmp_path, monkeypatch, capsys):
     assert len(list(out.glob("*.tif"))) == 1
 
 
+def test_what_is_segmented_names_nobody(tmp_path, tiny_model, capsys):
+    images = tmp_path / "in" / "Mustermann_Ottilie"
+    images.mkdir(parents=True)
+    write_dicom(images / "PID_4711_08.dcm", CINE.frames, bits=12)
+    write_dicom(images / "IM1", CINE.frames[2], bits=12, PixelSpacing=[0.2, 0.2])
+    out = tmp_path / "out"
+    extras = ("--record", "--probability", "--probability-float32", "--overlay")
+    command = ["segment", str(images), "-o", str(out), *extras]
+    assert main([*command, "--model", str(tiny_model)]) == 0
+    kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert kinds == {".tif", ".json", ".png", ".csv"}
+    assert_names_nobody(out)
+    said = "".join(capsys.readouterr()).lower()
+    assert "mustermann" not in said
+    assert "4711" not in said
+
+
 def segment(tmp_path, tiny_model, capsys, **elements):
     path = write_dicom(tmp_path / "a.dcm", elements.pop("frames"), bits=12, **elements)
     out = tmp_path / "out"
     command = ["segment", str(path), "-o", str(out), "--dicom-seg"]
     code = main([*command, "--model", str(tiny_model)])
     return code, out, capsys.readouterr().err
+
+
+def test_a_float_probability_is_what_the_mask_was_cut_from(
+    tmp_path, tiny_model, capsys
+):
+    np.save(tmp_path / "a.npy", CINE.frames)
+    out = tmp_path / "out"
+    command = ["segment", str(tmp_path / "a.npy"), "-o", str(out), "--threshold", "0.4"]
+    command += ["--probability", "--probability-float32", "--model", str(tiny_model)]
+    assert main(command) == 0
+    exact = tifffile.imread(out / "a_probability_float32.tif")
+    steps = tifffile.imread(out / "a_probability.tif")
+    assert (exact.dtype, steps.dtype) == (np.float32, np.uint8)
+    assert np.abs(exact * 255 - steps).max() <= 0.5 + 1e-4
+    assert len(np.unique(exact)) > 256
+    assert np.array_equal(read_mask(out / "a.tif"), steps >= 102)
 
 
 def test_dicom_segmentation_is_read_by_highdicom(tmp_path, tiny_model, capsys):

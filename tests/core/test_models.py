@@ -597,3 +597,62 @@ def test_every_bundled_model_is_sound():
     for path in models.bundled_models_folder().glob(f"*/{CARD}"):
         assert verify_model(path.parent).total == 134
         assert read_card(path.parent).name == path.parent.name
+
+
+@pytest.mark.parametrize("width", [3, 64, 128])
+def test_no_network_is_made_for_weights_that_do_not_fit(folder, monkeypatch, width):
+    # A card of some bytes must not make the memory of a network of 500 MB be taken.
+    made = []
+    whole = CMUNet.__init__
+
+    def counted(self, *args, **options):
+        made.append(torch.empty(0).device.type)
+        whole(self, *args, **options)
+
+    monkeypatch.setattr(CMUNet, "__init__", counted)
+    rewrite(folder, width=width)
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(folder)
+    assert set(made) == {"meta"}
+    data = save({"conv_last.bias": torch.zeros(2)})
+    (folder / WEIGHTS).write_bytes(data)
+    rewrite(folder, width=width, sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(ModelError, match="half of conv_last is missing"):
+        load_model(folder)
+    assert set(made) == {"meta"}
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bool, torch.uint8])
+def test_counters_of_a_kind_that_torch_knows_little_of(folder, kind):
+    weights = load((folder / WEIGHTS).read_bytes())
+    name = next(n for n in weights if n.endswith("num_batches_tracked"))
+    data = save(weights | {name: torch.zeros((), dtype=kind)})
+    (folder / WEIGHTS).write_bytes(data)
+    rewrite(folder, sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"preprocessing": {"grid": "a" * 5000}},
+        {"preprocessing": {"b" * 5000: 1}},
+        {"preprocessing": {"radius": int("9" * 4000)}},
+        {"width": int("9" * 4000)},
+        {"card_version": int("9" * 4000)},
+        {"name": "c" * 5000},
+        {"kind": "d" * 5000},
+    ],
+)
+def test_a_message_does_not_quote_at_length(folder, values):
+    rewrite(folder, **values)
+    with pytest.raises(ModelError) as error:
+        read_card(folder)
+    assert len(str(error.value)) < 500
+
+
+def rewrite(folder: Path, **values: object) -> None:
+    """Change values of a card."""
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    (folder / CARD).write_text(json.dumps(card | values), encoding="utf-8")

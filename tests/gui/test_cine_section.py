@@ -45,7 +45,7 @@ def test_a_lazy_cine_is_segmented_and_lies_on_its_pixels(
 
 def test_pixel_size_is_shown_with_its_source(dicom_cine, panel):
     panel.refresh()
-    text = panel.cine.pixel_size.text()
+    text = panel.cine.pixel_size.text.text()
     assert "0.2 mm" in text
     assert "/ 1.40 (magnification" in text
 
@@ -68,7 +68,8 @@ def test_the_cine_plays_at_its_own_rate(dicom_cine, panel):
     assert get_settings().application.playback_fps == 15
 
 
-def test_a_single_image_has_neither(opened, panel):
+def test_a_single_image_has_no_frames_to_go_to(opened, panel):
     panel.refresh()
     assert panel.cine.best.isHidden()
-    assert panel.cine.pixel_size.isHidden()
+    assert panel.cine.carry.isHidden()
+    assert panel.cine.pixel_size.text.text() == "Pixel: size unknown"

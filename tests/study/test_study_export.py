@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -175,3 +176,68 @@ def test_images_are_not_needed_nor_the_lock(labelled, tmp_path, pictures):
     pictures.rename(tmp_path / "gone")
     with Study.open(labelled.folder, read_only=True) as reader:
         assert len(export_masks(reader, tmp_path / "o").files) == 2
+
+
+@pytest.fixture
+def cine(study, tmp_path):
+    """A cine of which two frames have a label, one of them partly reviewed."""
+    np.save(tmp_path / "c.npy", np.ones((4, *SHAPE), np.uint8))
+    (image,) = study.images.add([tmp_path / "c.npy"]).images
+    reviewed = np.zeros(SHAPE, bool)
+    reviewed[:20] = True
+    size = {"pixel_size_mm": (0.2, 0.2), "pixel_size_source": "from a 6 F catheter"}
+    model = Provenance(model="m", model_sha256="ab" * 32, threshold=0.5)
+    study.labels.accept(
+        image, 3, mask_of(3), provenance=model, pixels_changed=7, **size
+    )
+    study.labels.accept(
+        image, 1, mask_of(1), reviewed, provenance=model, pixels_changed=5, **size
+    )
+    return study, image
+
+
+def test_a_cines_masks_as_one_stack(cine, tmp_path):
+    study, image = cine
+    exported = export_masks(study, tmp_path / "o", stacks=True)
+    assert exported.files == (f"{image}_frames.tif",)
+    assert exported.labels == 2
+    path = tmp_path / "o" / exported.files[0]
+    assert np.array_equal(read_mask(path), np.stack([mask_of(1), mask_of(3)]))
+    origin = read_provenance(path)
+    assert (origin.frames, origin.model) == ((1, 3), "m")
+    with tifffile.TiffFile(path) as tif:
+        assert tif.series[0].axes == "TYX"
+    rows = index(tmp_path / "o")
+    assert [(r["file"], r["page"], r["frame"]) for r in rows] == [
+        (path.name, "0", "1"),
+        (path.name, "1", "3"),
+    ]
+    reviewed = read_mask(tmp_path / "o" / rows[0]["reviewed_file"])
+    assert reviewed[0].sum() == 20 * SHAPE[1]
+    assert reviewed[1].all()
+
+
+def test_a_stack_says_only_what_holds_for_all(cine, tmp_path):
+    study, image = cine
+    study.labels.accept(image, 2, mask_of(2), provenance=Provenance(model="other"))
+    export_masks(study, tmp_path / "o", stacks=True)
+    origin = read_provenance(tmp_path / "o" / f"{image}_frames.tif")
+    assert (origin.frames, origin.model, origin.threshold) == ((1, 2, 3), None, None)
+
+
+def test_records_beside_the_masks(cine, tmp_path):
+    study, image = cine
+    export_masks(study, tmp_path / "o", records=True)
+    made = json.loads((tmp_path / "o" / f"{image}_frame_0001.json").read_text())
+    assert made["reviewed"] == pytest.approx(0.5)
+    assert made["pixels_changed_by_reader"] == 5
+    assert made["pixel_size_source"] == "from a 6 F catheter"
+    assert made["pixel_size_mm"] == [0.2, 0.2]
+    assert made["source_sha256"] == study.images.hash_of(image)
+    pixels = read_mask(tmp_path / "o" / f"{image}_frame_0001.tif")
+    assert made["mask_pixels_sha256"] == hashlib.sha256(pixels).hexdigest()
+    export_masks(study, tmp_path / "s", records=True, stacks=True)
+    made = json.loads((tmp_path / "s" / f"{image}_frames.json").read_text())
+    assert (made["shape"], made["frames"]) == ([2, *SHAPE], [1, 3])
+    assert made["pixels_changed_by_reader"] == 12
+    assert made["reviewed"] == pytest.approx(0.75)

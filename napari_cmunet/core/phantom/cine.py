@@ -196,7 +196,7 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
     the collimated field. The catheter is not; an artery that it crosses is.
     """
     rng = np.random.default_rng(config.seed)
-    scene = _make_scene(rng, config, wide=False)
+    scene = make_scene(rng, config, wide=False)
     fps = config.fps or float(rng.choice([7.5, 10.0, 12.5, 15.0]))
     seconds = config.frames / fps
     bolus = make_bolus(rng, seconds)
@@ -230,7 +230,7 @@ def make_frame(config: PhantomConfig) -> tuple[np.ndarray, np.ndarray]:
     `make_cine`.
     """
     rng = np.random.default_rng(config.seed)
-    scene = _make_scene(rng, config, wide=True)
+    scene = make_scene(rng, config, wide=True)
     bolus = Bolus(0.0, 3.0, rng.uniform(110, 260), 1.0)
     beat = rng.uniform(0.5, 1.0) * float(contraction(rng.uniform(0, 1)))
     breath = np.array([0.1, -0.25, 1.0]) * rng.normal(0, 4)
@@ -240,9 +240,7 @@ def make_frame(config: PhantomConfig) -> tuple[np.ndarray, np.ndarray]:
     return scene.detector.show(tones, scene.detector.window(tones)), mask
 
 
-def _make_scene(
-    rng: np.random.Generator, config: PhantomConfig, *, wide: bool
-) -> Scene:
+def make_scene(rng: np.random.Generator, config: PhantomConfig, *, wide: bool) -> Scene:
     """Draw a patient, a view and a system; ``wide`` goes beyond the usual."""
     side = config.side or ("left" if rng.random() < 0.6 else "right")
     spread = 0.32 if wide else 0.14

@@ -64,13 +64,30 @@ FAST_BRUSH = Hand(slowest=200.0)
 
 @dataclass
 class Tally:
-    """What a correction has cost so far."""
+    """What a correction has cost so far.
 
-    seconds: float = 0.0
+    Attributes
+    ----------
+    where : dict of str to float
+        Seconds by what they went into.
+    used : dict of str to int
+        How often each tool was of use.
+    """
+
+    where: dict[str, float] = field(default_factory=dict)
     strokes: int = 0
     clicks: int = 0
     keys: int = 0
     used: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return sum(self.where.values())
+
+    def spend(self, what: str, seconds: float) -> None:
+        """Let some time pass."""
+        self.where[what] = self.where.get(what, 0.0) + seconds
 
     def note(self, tool: str) -> None:
         """One more use of a tool."""

@@ -33,6 +33,8 @@ _MOST_ACTS = 400
 _GOOD = 0.5
 _LONG = 60.0
 
+PRESSING, THINKING = "clicks and keys", "finding and deciding"
+
 
 @dataclass(frozen=True)
 class Correction:
@@ -123,14 +125,15 @@ class _Reader:
             if not errors:
                 break
             before = self.truth.burden(self.mask)
-            self.tally.seconds += self.hand.think
+            self.tally.spend(THINKING, self.hand.think)
             worst = errors[0]
             if not any(self._try(tool, worst, before) for tool in self._fitting(worst)):
                 self._by_brush(worst)
             if self.truth.burden(self.mask) >= before:
                 given_up.append(worst.line)
         # Looking it over once more, and accepting.
-        self.tally.seconds += self.hand.think + self.hand.key
+        self.tally.spend(THINKING, self.hand.think)
+        self.tally.spend(PRESSING, self.hand.key)
         self.left = len(given_up)
 
     def _tidy(self) -> None:
@@ -138,17 +141,17 @@ class _Reader:
         made = tidy(self._look())
         after = self.mask.copy()
         made.edit.apply(after)
-        self.tally.seconds += self.hand.think + self.hand.key
-        self.tally.keys += 1
+        self.tally.spend(THINKING, self.hand.think)
+        self._press()
         if self.truth.burden(after) < self.truth.burden(self.mask):
             self.tally.note(str(Tool.TIDY))
             self._set(after)
         else:
-            self.tally.seconds += self.hand.key  # undo
+            self.tally.spend(PRESSING, self.hand.key)  # undo
 
     def _fitting(self, error: Error) -> list[Tool]:
         if error.border:
-            order = [Tool.WIDTH]
+            order = []
         elif error.missing:
             order = [Tool.ACCEPT, Tool.BRIDGE, Tool.TRACE]
         elif error.length > _LONG * self.truth.scale or is_apart(
@@ -180,14 +183,13 @@ class _Reader:
         wanted = _GOOD * self._weight(error)
         self._take(MODE_OF[tool])
         if tool is Tool.NOT_ARTERY and not is_apart(scene, middle):
-            self.tally.seconds += self.hand.key  # Shift
-            self.tally.keys += 1
+            self._press()  # Shift
         for stop in stops:
             self._move(stop)
         if not len(made.edit) or mended < wanted:
-            self.tally.seconds += self.hand.preview
+            self.tally.spend("previews that were no good", self.hand.preview)
             return False
-        self.tally.seconds += self.hand.click * len(stops)
+        self.tally.spend(PRESSING, self.hand.click * len(stops))
         self.tally.clicks += len(stops)
         self.tally.note(str(tool))
         self._set(after)
@@ -242,7 +244,8 @@ class _Reader:
         self._move(line[0])
         margin = self.truth.tolerance
         speed = self.hand.paint_speed(margin, self._side)
-        self.tally.seconds += self.hand.click + length(line) / speed
+        self.tally.spend(PRESSING, self.hand.click)
+        self.tally.spend("painting", length(line) / speed)
         self.tally.strokes += 1
         sigma = min(speed * self.hand.jitter, margin / 3)
         noise = self._random.normal(0, 1, line.shape)
@@ -266,23 +269,26 @@ class _Reader:
         row, column = point + self._random.normal(0, sigma, 2)
         return float(row), float(column)
 
+    def _press(self, more: float = 0.0) -> None:
+        self.tally.spend(PRESSING, self.hand.key + more)
+        self.tally.keys += 1
+
     def _take(self, tool: str) -> None:
         if self._in_hand != tool:
-            self.tally.seconds += self.hand.key
-            self.tally.keys += 1
+            self._press()
             self._in_hand = tool
 
     def _size(self, diameter: int) -> None:
         # One key for each pixel; a held key goes on faster than single presses.
         steps = abs(diameter - self._brush)
         if steps:
-            self.tally.seconds += self.hand.key + 0.1 * (steps - 1)
-            self.tally.keys += 1
+            self._press(0.1 * (steps - 1))
             self._brush = diameter
 
     def _move(self, point) -> None:
         way = float(np.hypot(*(np.asarray(point, float) - self._at)))
-        self.tally.seconds += way * self.hand.zoom(self._side) / self.hand.travel
+        zoom = self.hand.zoom(self._side)
+        self.tally.spend("moving", way * zoom / self.hand.travel)
         self._at = np.asarray(point, float)
 
     def _look(self) -> Scene:

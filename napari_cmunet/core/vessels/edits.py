@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.core.vessels.curve import resample, smooth
 from napari_cmunet.core.vessels.lumen import find_lumen
 from napari_cmunet.core.vessels.tube import tube
 
@@ -48,6 +47,12 @@ class Edit:
     def apply(self, mask: np.ndarray) -> None:
         """Set the pixels of an array (Y, X)."""
         mask[self.where] = self.values
+
+
+def edit_between(mask: np.ndarray, wanted: np.ndarray) -> Edit:
+    """What makes a mask (Y, X) of any values the wanted one, bool (Y, X)."""
+    rows, columns = np.nonzero((mask != 0) != wanted)
+    return Edit(rows, columns, wanted[rows, columns].astype(np.uint8))
 
 
 def _edit(mask: np.ndarray, added: np.ndarray, removed: np.ndarray | None) -> Edit:
@@ -97,18 +102,6 @@ def take_away(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
     """
     gone = np.isin(tree.numbers, [branch.number for branch in branches])
     return _edit(tree.mask, np.zeros_like(gone), gone)
-
-
-def refit(evidence: Evidence, tree: VesselTree, branch: Branch) -> Edit:
-    """Grow or shrink a branch to the edge of the lumen as the image shows it."""
-    path = resample(smooth(resample(branch.points.astype(float)), 2.0 * evidence.step))
-    added = np.zeros(tree.mask.shape, bool)
-    found = find_lumen(evidence, path, branch.radius)
-    added[tube(found.centre, found.radii, tree.mask.shape)] = True
-    # Other branches keep their pixels.
-    others = tree.mask & (tree.numbers != branch.number)
-    mine = tree.numbers == branch.number
-    return _edit(tree.mask, added & ~others, mine & ~added)
 
 
 def whole_run(tree: VesselTree, branch: Branch) -> list[Branch]:

@@ -47,9 +47,7 @@ class Lumen:
     radii: np.ndarray
 
 
-def find_lumen(
-    evidence: Evidence, path: np.ndarray, expected: float | None = None
-) -> Lumen:
+def find_lumen(evidence: Evidence, path: np.ndarray) -> Lumen:
     """Find both edges of the vessel along a path.
 
     At each point a line is laid across. The edges are where grey values, and the
@@ -62,13 +60,11 @@ def find_lumen(
     evidence : Evidence
     path : float array (N, 2)
         About one pixel from point to point.
-    expected : float, optional
-        Half width in pixels that is likely, such as that of a branch being refitted.
     """
     path = np.asarray(path, float)
     step = evidence.step
     if len(path) < 3:
-        return Lumen(path, np.full(len(path), expected or 1.0 * step))
+        return Lumen(path, np.full(len(path), 1.0 * step))
     across = normals(path)
     most = round((WIDEST + FARTHEST) / _SPACING)
     offsets = np.arange(-most, most + 1) * _SPACING * step
@@ -77,8 +73,6 @@ def find_lumen(
     radii = np.arange(1, count + 1) * _SPACING * step
     # The first edge outwards is the vessel's own; one farther out is a neighbour's.
     price = _INWARDS * radii / step
-    if expected is not None:
-        price = price + 0.05 * np.abs(radii - expected) / step
     shifts = np.arange(-FARTHEST, FARTHEST + 0.1, 0.5)
     around = np.stack(
         [_around(edge, most + round(s / _SPACING), count) + price for s in shifts]

@@ -12,7 +12,6 @@ class Tool(StrEnum):
     ACCEPT = "accept"
     REMOVE = "remove"
     BRIDGE = "bridge"
-    WIDTH = "width"
     NOT_ARTERY = "not artery"
     TIDY = "tidy"
 
@@ -22,7 +21,6 @@ class Mode(StrEnum):
 
     ADD = "add"
     REMOVE = "remove"
-    WIDTH = "width"
 
 
 MODE_OF = {
@@ -31,5 +29,4 @@ MODE_OF = {
     Tool.BRIDGE: Mode.ADD,
     Tool.REMOVE: Mode.REMOVE,
     Tool.NOT_ARTERY: Mode.REMOVE,
-    Tool.WIDTH: Mode.WIDTH,
 }

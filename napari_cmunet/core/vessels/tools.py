@@ -15,7 +15,6 @@ from napari_cmunet.core.vessels.doubt import likely_artery
 from napari_cmunet.core.vessels.edits import (
     Edit,
     draw_vessel,
-    refit,
     take_away,
     whole_run,
 )
@@ -79,14 +78,6 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
             edit,
             f"Click: remove this branch ({branch.length:.0f} px). Shift: the whole run",
         )
-    if tool is Tool.WIDTH:
-        edit = refit(scene.evidence, scene.tree, branch)
-        grown = int((edit.values == 1).sum())
-        return Offer(
-            edit,
-            "Click: fit this branch to the edges in the image "
-            f"(+{grown} / -{len(edit) - grown} pixels)",
-        )
     run = whole_run(scene.tree, branch)
     total = sum(each.length for each in run)
     return Offer(
@@ -145,8 +136,6 @@ def offer_in(
     """
     if mode is Mode.ADD:
         return _bridge(scene, point) or _accept(scene, point)
-    if mode is Mode.WIDTH:
-        return offer(Tool.WIDTH, scene, point)
     tool = Tool.NOT_ARTERY if whole or is_apart(scene, point) else Tool.REMOVE
     return offer(tool, scene, point)
 

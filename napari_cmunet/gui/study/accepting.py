@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.gui.export import pixel_size_mm
+from napari_cmunet.gui.layers import record_of
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.overview import look_at
@@ -101,15 +103,17 @@ class Accepting:
         reader.dismiss("accept")
         provenance = opened.provenance(frame)
         study, key = reader.study, opened.key(frame)
+        cost = opened.clock.seconds, opened.pixels_changed(frame, mask)
         act = partial(
             study.labels.accept,
             *key,
             mask,
             reviewed,
             provenance=provenance,
-            pixel_size_mm=opened.pixel_size_mm,
-            pixels_changed=opened.pixels_changed(frame, mask),
-            seconds=opened.clock.seconds,
+            pixel_size_mm=pixel_size_mm(opened.reading),
+            pixel_size_source=record_of(opened.reading.image).get("pixel_size_source"),
+            seconds=cost[0],
+            pixels_changed=cost[1],
         )
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)
@@ -117,13 +121,15 @@ class Accepting:
         self.saving.add(key)
         future = reader.writer.submit(
             lambda: (act(), time.perf_counter() - started, look_at(study, key[0])),
-            partial(self._on_accepted, opened, label),
+            partial(self._on_accepted, opened, label, cost),
             partial(self._on_refused, opened, frame),
         )
         reader.writer.wait_for(future, WAIT_SECONDS)
         reader.changed.emit()
 
-    def _on_accepted(self, opened: OpenImage, label: Label, result: Any) -> None:
+    def _on_accepted(
+        self, opened: OpenImage, label: Label, cost: tuple[float, int], result: Any
+    ) -> None:
         accepted, self.seconds, change = result
         key = (accepted.image, accepted.frame)
         self.saving.discard(key)
@@ -136,6 +142,7 @@ class Accepting:
         self._reader.dismiss("draft")
         self._reader.message = accepted.notice
         self._reader.note_change(change)
+        self._reader.note_effort(self._reader.overview.effort.with_label(key, *cost))
         self._reader.accepted.emit(key)
 
     def _on_refused(self, opened: OpenImage, frame: int, problem: str) -> None:

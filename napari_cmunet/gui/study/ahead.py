@@ -42,7 +42,7 @@ class Ahead:
         study = self._reader.study
         self._turn += 1
         self._reader.writer.submit(
-            lambda: study.next_unlabelled(after),
+            lambda: study.next_image(after),
             partial(self._on_planned, after, self._turn),
         )
 

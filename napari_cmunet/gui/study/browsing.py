@@ -6,7 +6,6 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.export import source_file
@@ -14,10 +13,12 @@ from napari_cmunet.gui.long_job import LongJob, Outcome
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.ahead import Ahead
 from napari_cmunet.gui.study.draft_keeper import DraftKeeper
+from napari_cmunet.gui.study.image_memory import ImageMemory
 from napari_cmunet.gui.study.loading import LoadedImage, load_image
 from napari_cmunet.gui.study.model_change import ModelChange
 from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.open_image import OpenImage
+from napari_cmunet.gui.study.remains import Remains
 from napari_cmunet.gui.study.reviewed_area import ReviewedArea
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Browsing:
         self.change: ModelChange | None = None
         #: The image that is being opened.
         self.opening: str | None = None
-        # What a closed study has left open, and its mask then.
-        self._remains: tuple[OpenImage, np.ndarray | None] | None = None
+        self._remains = Remains()
+        self._memory = ImageMemory()
         # Where Next goes on from, if that image could not be opened.
         self._stuck: str | None = None
         self._ahead = Ahead(reader, self._opened_ahead)
@@ -65,7 +66,7 @@ class Browsing:
             return
         after = self._place()
         self._reader.writer.submit(
-            lambda: study.next_unlabelled(after), self._on_next, self._on_problem
+            lambda: study.next_image(after), self._on_next, self._on_problem
         )
 
     def _on_next(self, image: str | None) -> None:
@@ -78,6 +79,11 @@ class Browsing:
             self._reader.say("No other image is left without a label.")
         else:
             self.go(image)
+
+    def plan_ahead(self) -> None:
+        """Another image may come next: make that one ready."""
+        if self.current is not None:
+            self._ahead.plan(self.current.id)
 
     def previous(self) -> None:
         """Open the image before this one in the study's order."""
@@ -199,7 +205,7 @@ class Browsing:
         wanted = os.path.normcase(os.path.abspath(loaded.path))  # noqa: PTH100
         for reading in self._controller.readings:
             path = source_file(reading)
-            left = self._untouched()
+            left = self._remains.untouched()
             if left is not None and reading is left.reading:
                 continue  # it is shown anew, by the study
             if path is None or reading.image_replaced:
@@ -211,10 +217,12 @@ class Browsing:
 
     def _show(self, opened: OpenImage, frame: int | None) -> None:
         controller, reading = self._controller, opened.reading
-        former, self._remains = self.current or self._untouched(), None
+        former = self.current or self._remains.untouched()
+        self._remains.forget()
         self._take_away_extras()
         self.opening = self._stuck = None
         self.current = opened
+        self._memory.recall(opened)
         self.area = ReviewedArea(controller, opened)
         self.keeper = DraftKeeper(
             self._reader.study, self._reader.writer, opened, self.area
@@ -261,6 +269,8 @@ class Browsing:
             self._controller.show.close(opened.reading)
 
     def _take_away_extras(self) -> None:
+        if self.current is not None:
+            self.current.clock.stop()
         if self.keeper is not None:
             self.keeper.stop()
         if self.area is not None:
@@ -271,32 +281,16 @@ class Browsing:
         self.keeper = self.area = self.change = None
 
     def put_away(self) -> None:
-        """The study is closed: its image stays open, as one of no study.
-
-        Nor would it be safe to take it away: with OpenGL in software, napari crashes
-        when the last layers go while a brush was in hand.
-        """
+        """The study is closed: its image stays open, as one of no study."""
         self._note_frame()
         self._wanted += 1
         self._ahead.forget()
         self._take_away_extras()
         former, self.current = self.current, None
         self.opening = self._stuck = None
+        self._memory.forget()
         if former is not None:
-            former.reading.in_study = False
-            mask = former.reading.mask
-            self._remains = former, None if mask is None else mask.data.copy()
-
-    def _untouched(self) -> OpenImage | None:
-        """The image of a closed study, if nothing was painted on it since then."""
-        if self._remains is None:
-            return None
-        opened, before = self._remains
-        mask = opened.reading.mask
-        same = mask is None or (
-            before is not None and np.array_equal(mask.data, before)
-        )
-        return opened if same else None
+            self._remains.keep(former)
 
     # -- another model --------------------------------------------------------
 
@@ -331,6 +325,18 @@ class Browsing:
         """Let the whole shown frame count as reviewed again."""
         if self.is_shown:
             self.area.clear(self.frame)
+
+    def take_looked_at(self, on: bool = True) -> None:
+        """Let what was looked at be the shown frame's reviewed part, or no more."""
+        study = self._reader.study
+        if study is not None and not study.read_only and self.is_shown:
+            self.area.take_looked_at(self.frame, on)
+            self.keeper.note({self.frame})
+
+    def tick(self) -> None:
+        """The reader is there."""
+        if self.current is not None:
+            self.current.clock.tick()
 
     def hide_change(self) -> None:
         """Show the differences no more."""

@@ -44,12 +44,18 @@ class ExportWish:
         Name files as the images are named.
     overwrite : bool
         Write into a folder that holds other files.
+    stacks : bool
+        One file for each cine.
+    records : bool
+        A JSON record beside each mask.
     """
 
     folder: Path
     which: frozenset[Key] | None = None
     original_names: bool = False
     overwrite: bool = False
+    stacks: bool = False
+    records: bool = False
 
 
 def export_labels(
@@ -67,6 +73,8 @@ def export_labels(
             wish.which,
             original_names=wish.original_names,
             overwrite=wish.overwrite,
+            stacks=wish.stacks,
+            records=wish.records,
             progress=report,
             should_stop=should_stop,
         )
@@ -98,7 +106,7 @@ def _conflict(
         Way("Do not export", "Leave everything as it is", reader.dismiss),
     )
     # Over an image of the study nothing is ever written.
-    if error.replaced or not str(error).startswith("The folder holds an image"):
+    if error.may_overwrite:
         count = len(error.replaced)
         text = f"Overwrite {count} file(s)" if count else "Export there all the same"
         names = ", ".join(error.replaced[:4])
@@ -108,7 +116,7 @@ def _conflict(
 
 
 def _summary(exported: Exported, folder: Path | str) -> str:
-    count = len(exported.files)
+    count = exported.labels
     masks = "1 mask" if count == 1 else f"{count} masks"
     text = f"Exported {masks} and index.csv to {folder}."
     if not exported.complete:
@@ -149,6 +157,12 @@ class ExportLabelsDialog(QDialog):
             "File names of images may name patients. Without this, index.csv tells the "
             "images by the hash of their files."
         )
+        self.stacks = QCheckBox("One file for each cine, a page for each frame")
+        self.stacks.setToolTip("Otherwise each frame has a file of its own")
+        self.records = QCheckBox("A JSON record beside each mask")
+        self.records.setToolTip(
+            "Where the mask comes from, which part was reviewed, how much was changed"
+        )
         self.folder = QLineEdit(str(folder))
         self.folder.setToolTip("The folder of the masks; made if it is not there")
         self.browse = button("Choose…", "Choose the folder of the masks")
@@ -158,7 +172,8 @@ class ExportLabelsDialog(QDialog):
         cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
         cancel.setToolTip("Export nothing")
         layout = QVBoxLayout(self)
-        for widget in (self.all, self.some, self.names, self.caution):
+        boxes = (self.stacks, self.records)
+        for widget in (self.all, self.some, *boxes, self.names, self.caution):
             layout.addWidget(widget)
         layout.addLayout(row(self.folder, self.browse, stretch=0))
         layout.addWidget(self.buttons)
@@ -180,4 +195,6 @@ class ExportLabelsDialog(QDialog):
             Path(self.folder.text().strip()).absolute(),
             self._chosen if self.some.isChecked() else None,
             self.names.isChecked(),
+            stacks=self.stacks.isChecked(),
+            records=self.records.isChecked(),
         )

@@ -70,6 +70,11 @@ class Learning:
     def _on_ended(self, settled: Settled) -> None:
         """Say so where the reader looks, who may be far from the section by now."""
         reader = self._reader
+        verdict = settled.outcome.verdict
+        if verdict is not None:
+            reader.note_effort(
+                reader.overview.effort.with_training(verdict.patients, verdict.gain_low)
+            )
         self._told = settled
         notice = notices.training_ended(settled, self._look, reader.dismiss)
         if notice is not None and (reader.notice is None or not reader.notice.serious):

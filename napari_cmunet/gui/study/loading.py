@@ -76,13 +76,13 @@ def load_image(study: Study, image: str) -> LoadedImage:
             label = study.labels.get(image, frame)
         except CMUNetError as error:
             reason = error.reason if isinstance(error, FileError) else str(error)
-            problems.append(f"The label of frame {frame + 1} cannot be read: {reason}")
+            problems.append(f"The label of frame {frame} cannot be read: {reason}")
             continue
         if label is not None and _fits(label, frame, angiogram):
             labels[frame] = label
         elif label is not None:
             problems.append(
-                f"The label of frame {frame + 1} does not fit the image any more: the "
+                f"The label of frame {frame} does not fit the image any more: the "
                 "file has changed. The label is kept; accepting replaces it."
             )
     drafts = {}

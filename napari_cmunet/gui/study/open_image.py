@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image
 
+from napari_cmunet.gui.calibrating import BEFORE
+from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.reading import Reading
 from napari_cmunet.gui.study.clock import ReadingClock
 from napari_cmunet.io.provenance import Provenance
@@ -15,6 +17,7 @@ from napari_cmunet.reader import layer_options
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.study.loading import LoadedImage
+    from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.labels import Label
     from napari_cmunet.study.labels import Key
 
@@ -32,7 +35,6 @@ class OpenImage:
     def __init__(self, loaded: LoadedImage, reading: Reading | None = None) -> None:
         self.id = loaded.id
         self.sha256 = loaded.angiogram.sha256
-        self.pixel_size_mm = loaded.angiogram.pixel_size_mm
         self.problems = loaded.problems
         #: Whether the layers are the program's to take away.
         self.own_layers = reading is None
@@ -117,9 +119,37 @@ class OpenImage:
 
 
 def _image_layer(loaded: LoadedImage) -> Image:
-    angiogram = loaded.angiogram
+    own, angiogram = loaded.angiogram, _as_labelled(loaded)
+    options = layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine)
+    if angiogram.pixel_size_mm != own.pixel_size_mm:
+        known = own.pixel_size_mm is not None
+        options["metadata"][METADATA][BEFORE] = {
+            "pixel_size_mm": own.pixel_size_mm,
+            "pixel_size_source": own.pixel_size_source,
+            "scale": own.pixel_size_mm if known else (1.0, 1.0),
+            "unit": "mm" if known else "pixel",
+        }
     return Image(
         angiogram.frames if angiogram.is_cine else angiogram.frames[0],
-        **{"contrast_limits": loaded.contrast}
-        | layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine),
+        **{"contrast_limits": loaded.contrast} | options,
+    )
+
+
+def _as_labelled(loaded: LoadedImage) -> Angiogram:
+    """The image with the pixel size that its labels were accepted with.
+
+    That is the file's own, unless the reader has measured it on a catheter.
+    """
+    known = [
+        label
+        for label in loaded.labels.values()
+        if label.pixel_size_mm and label.note.get("pixel_size_source")
+    ]
+    if not known:
+        return loaded.angiogram
+    latest = max(known, key=lambda label: label.provenance.created)
+    return replace(
+        loaded.angiogram,
+        pixel_size_mm=latest.pixel_size_mm,
+        pixel_size_source=str(latest.note["pixel_size_source"]),
     )

@@ -135,7 +135,7 @@ def survey(study: Study, notices: tuple[str, ...] = ()) -> OpenedStudy:
     position: Key | None = study.position
     first: tuple[str, int | None] | None = position
     if first is None:
-        unlabelled = study.next_unlabelled()
+        unlabelled = study.next_image()
         ids = study.images.ids()
         first = (unlabelled, None) if unlabelled else (ids[0], None) if ids else None
     note_recent(study.folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from napari_cmunet.study.effort import Effort, effort_of
 from napari_cmunet.study.study import ImageStatus, Progress
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ class Overview:
         What an image is called in the window.
     statuses : dict of str to ImageStatus
     progress : Progress
+    effort : Effort
+        What the labels have cost so far.
     """
 
     ids: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, ImageStatus] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+    effort: Effort = field(default_factory=Effort)
 
     def name(self, image: str) -> str:
         """What an image is called."""
@@ -63,7 +67,8 @@ def look(study: Study) -> Overview:
         for image, path in paths.items()
     }
     statuses = {image: study.status(image) for image in ids}
-    return Overview(ids, names, statuses, study.progress())
+    effort = effort_of(study.journal())
+    return Overview(ids, names, statuses, study.progress(), effort)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from qtpy.QtCore import QCoreApplication
 from napari_cmunet.gui.long_job import LongJob, Outcome
 from napari_cmunet.gui.study import notices
 from napari_cmunet.gui.study.accepting import Accepting
+from napari_cmunet.gui.study.attention import Attention
 from napari_cmunet.gui.study.browsing import Browsing
 from napari_cmunet.gui.study.learning import Learning
+from napari_cmunet.gui.study.next_image import NextImage
 from napari_cmunet.gui.study.notice import Notice
 from napari_cmunet.gui.study.opening_job import (
     NewStudy,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.long_job import Act
     from napari_cmunet.study.collection import Relinked
+    from napari_cmunet.study.effort import Effort
     from napari_cmunet.study.study import Study
 
 _kept: weakref.WeakKeyDictionary[ViewerModel, StudyReader] = weakref.WeakKeyDictionary()
@@ -81,6 +85,8 @@ class StudyReader:
         self.browsing = Browsing(self)
         self.accepting = Accepting(self)
         self.learning = Learning(self)
+        self.next_image = NextImage(self)
+        self._attention = Attention(self.browsing.tick)
         self.trying = Trying(self)
         app = QCoreApplication.instance()
         if app is not None:
@@ -118,6 +124,8 @@ class StudyReader:
             self.browsing.let_go()
         if self.job is not None:
             self.job.cancel()
+        self._attention.let_go()
+        self.next_image.stop()
         self.learning.shut()
         if self.study is not None:
             study, self.study = self.study, None
@@ -177,6 +185,7 @@ class StudyReader:
         self._model = found.model
         if found.model:
             self.controller.set_choice(model=found.model)
+        self._attention.listen(self.controller.viewer)
         self.opened.emit(found.study)
         if found.missing:
             count = len(found.overview.ids)
@@ -197,6 +206,7 @@ class StudyReader:
         if study is None:
             return
         self.browsing.put_away()
+        self._attention.let_go()
         self.study = None
         self.overview, self.missing = Overview(), ()
         self.notice, self.message = None, ""
@@ -307,6 +317,7 @@ class StudyReader:
         elif self.study is not None:
             self._model = model
             self.browsing.use_model(model, predict_again=predict_again)
+            self.next_image.score()
 
     def choose_model(self, name: str) -> None:
         """Put an installed model to use in the study."""
@@ -350,6 +361,11 @@ class StudyReader:
     def note_change(self, change: Change) -> None:
         """Something about one image has changed."""
         self.overview = self.overview.after(change)
+        self.changed.emit()
+
+    def note_effort(self, effort: Effort) -> None:
+        """A label has cost something, or a training was judged."""
+        self.overview = replace(self.overview, effort=effort)
         self.changed.emit()
 
     # What only a window can ask. Put in by the panel.

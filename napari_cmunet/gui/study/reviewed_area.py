@@ -1,4 +1,4 @@
-"""Which part of a frame was reviewed: boxes and lassos, and what was painted."""
+"""Which part of a frame was reviewed: what was drawn, painted, or looked at."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation
 from skimage.draw import polygon2mask
 
 from napari_cmunet.gui.layers import METADATA, geometry
+from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -44,9 +45,11 @@ class ReviewedArea:
         self.layer: Shapes | None = None
         # What was reviewed when a label or a draft was saved.
         self._before: dict[int, np.ndarray] = {}
+        self._by_looking: set[int] = set()
         for frame, label in (opened.labels | opened.drafts).items():
             if label.reviewed is not None:
                 self._before[frame] = label.reviewed
+                looked_at(opened.reading).note_reviewed(frame, label.reviewed)
 
     @property
     def _layers(self) -> LayerList:
@@ -107,12 +110,22 @@ class ReviewedArea:
     def clear(self, frame: int) -> None:
         """Let the whole frame count again."""
         self._before.pop(frame, None)
+        self._by_looking.discard(frame)
         if self.layer is not None:
             gone = {n for n, at in enumerate(self._frames()) if at == frame}
             self.layer.selected_data = gone
             self.layer.remove_selected()
             if self.is_begun:
                 self.layer.mode = "pan_zoom"
+        self.changed.emit()
+
+    def take_looked_at(self, frame: int, on: bool = True) -> None:
+        """Let what the reader looks at count, before and after this, or no more.
+
+        That is what the tour has shown, what was removed as no artery, and what was
+        painted. Boxes and lassos add to it.
+        """
+        (self._by_looking.add if on else self._by_looking.discard)(frame)
         self.changed.emit()
 
     def remove(self) -> None:
@@ -139,7 +152,15 @@ class ReviewedArea:
 
     def is_part(self, frame: int) -> bool:
         """Whether only a part of a frame counts as reviewed."""
-        return frame in self._before or frame in self._frames()
+        return (
+            frame in self._before
+            or frame in self._by_looking
+            or frame in self._frames()
+        )
+
+    def is_by_looking(self, frame: int) -> bool:
+        """Whether what was looked at counts."""
+        return frame in self._by_looking
 
     def reviewed(self, frame: int, mask: np.ndarray) -> np.ndarray | None:
         """Where a frame was reviewed, bool (Y, X); None for all of it.
@@ -153,6 +174,13 @@ class ReviewedArea:
         if not self.is_part(frame):
             return None
         area = self._painted(frame, mask)
+        memory = looked_at(self._opened.reading)
+        if frame in self._by_looking:
+            seen = memory.reviewed(frame, mask)
+        else:
+            seen = memory.background(frame, mask)
+        if seen is not None:
+            area = area | seen
         before = self._before.get(frame)
         if before is not None:
             area |= before

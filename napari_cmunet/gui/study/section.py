@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import (
     QFrame,
+    QLabel,
     QMenu,
     QProgressBar,
     QWidget,
@@ -26,6 +27,7 @@ from napari_cmunet.gui.sections import (
 from napari_cmunet.gui.study.actions import StudyActions
 from napari_cmunet.gui.study.comment_line import CommentLine
 from napari_cmunet.gui.study.image_list import ImageList
+from napari_cmunet.gui.study.order_menu import OrderMenu
 from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.study.section_state import SectionState, describe_study
 
@@ -85,6 +87,8 @@ class StudySection(QWidget):
             ("Close the study", actions.close),
         ):
             menu.addAction(text).triggered.connect(act)
+        self.order = OrderMenu(self._reader.next_image, self)
+        menu.insertMenu(menu.actions()[0], self.order)
 
     def _on_cancel(self) -> None:
         if self._reader.job is not None:
@@ -148,6 +152,7 @@ class StudyPage(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
         self.progress = text_label()
+        self.effort = text_label()
         self.name = QElidingLabel()
         self.accept = button(
             "&Accept",
@@ -178,8 +183,15 @@ class StudyPage(QWidget):
             "Lasso",
             "Draw around what you have reviewed: only that, and what you paint, counts",
         )
-        self.whole = button("Whole", "The whole frame counts as reviewed again")
-        self.part = text_label()
+        self.looked = button(
+            "Looked at",
+            "Only what you looked at with Q, removed as no artery or painted counts; "
+            "nothing is learned from the rest",
+        )
+        self.looked.setCheckable(True)
+        self.whole = button("Whole", "The whole frame counts as reviewed")
+        self.whole.setCheckable(True)
+        self._areas = (self.box, self.lasso, self.looked, self.whole)
         self.change = text_label()
         self.hide_change = button("Hide", "Show the differences no more")
         self.take_over = button(
@@ -197,12 +209,13 @@ class StudyPage(QWidget):
             row(self.title, self.menu, stretch=0),
             self.bar,
             self.progress,
+            self.effort,
             self.name,
             self.accept,
             self.label,
             row(self.previous, self.next, stretch=1),
             row(self.skip, self.flag, self.back, stretch=2),
-            row(self.part, self.box, self.lasso, self.whole, stretch=0),
+            row(QLabel("Reviewed"), *self._areas, stretch=0),
             self.changes,
             self.images,
         )
@@ -220,6 +233,7 @@ class StudyPage(QWidget):
         self.back.clicked.connect(reader.accepting.take_back)
         self.box.clicked.connect(lambda: reader.browsing.draw_area(BOX))
         self.lasso.clicked.connect(lambda: reader.browsing.draw_area(LASSO))
+        self.looked.clicked.connect(reader.browsing.take_looked_at)
         self.whole.clicked.connect(reader.browsing.clear_area)
         self.hide_change.clicked.connect(reader.browsing.hide_change)
         self.take_over.clicked.connect(reader.browsing.take_over_prediction)
@@ -245,6 +259,11 @@ class StudyPage(QWidget):
         self.bar.setRange(0, max(1, state.images))
         self.bar.setValue(state.labelled)
         self.progress.setText(state.progress)
+        self.effort.setText(state.effort)
+        self.effort.setToolTip(state.effort_tip)
+        self.effort.setVisible(bool(state.effort))
+        # Nested as this is, Qt gives a label that wraps too little room.
+        self.effort.setMinimumHeight(self.effort.heightForWidth(self.effort.width()))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(state.name)
         self.accept.setText(f"{state.accept_text}   [K]")
@@ -266,10 +285,12 @@ class StudyPage(QWidget):
         self.flag.setText("F&lagged" if state.flagged else "F&lag")
         self.skip.setText("S&kipped" if state.skipped else "S&kip image")
         self.back.setEnabled(state.can_take_back)
-        self.part.setText("Reviewed: a part" if state.is_part else "Reviewed: all")
         for widget in (self.box, self.lasso):
             widget.setEnabled(state.can_draw)
+        self.looked.setEnabled(state.can_draw)
+        self.looked.setChecked(state.is_by_looking)
         self.whole.setEnabled(state.can_draw)
+        self.whole.setChecked(not state.is_part)
         self.change.setText(state.change)
         self.changes.setVisible(bool(state.change))
         self.take_over.setVisible(state.has_changed)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.study.difference_layer import Difference
     from napari_cmunet.gui.study.notice import Notice
     from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.study.effort import Effort
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class SectionState:
     labelled: int = 0
     all_done: bool = False
     progress: str = ""
+    effort: str = ""
+    effort_tip: str = ""
     place: str = ""
     name: str = ""
     image: str = ""
@@ -47,6 +50,7 @@ class SectionState:
     flagged: bool = False
     comment: str = ""
     is_part: bool = False
+    is_by_looking: bool = False
     can_draw: bool = False
     change: str = ""
     has_changed: bool = False
@@ -77,6 +81,8 @@ def describe_study(reader: StudyReader) -> SectionState:
         labelled=overview.progress.labelled,
         all_done=not overview.progress.left,
         progress=_progress(reader),
+        effort=_effort(overview.effort),
+        effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
@@ -94,6 +100,26 @@ def _progress(reader: StudyReader) -> str:
     first, _, rest = str(reader.overview.progress).partition(",")
     text = f"{first} labelled{',' + rest if rest else ''}"
     return text if not reader.study.read_only else f"{text} (read only)"
+
+
+_HOW = (
+    "Your attention, by the mouse in the viewer: median of the first five labels, and "
+    "of the last five. Pauses are left out."
+)
+_NO_MORE = (
+    "The last two trainings were not better beyond chance, and your seconds a frame no "
+    "longer fall: more labels like these may not pay."
+)
+
+
+def _effort(effort: Effort) -> str:
+    """What a label costs: at first, and by now."""
+    now, first = effort.seconds, effort.first_seconds
+    if now is None:
+        return ""
+    was = "" if first is None else f"{first:.0f} s → "
+    more = "" if effort.still_pays else "; more may not pay"
+    return f"{was}{now:.0f} s a frame{more}"
 
 
 def _label(reader: StudyReader) -> dict:
@@ -119,6 +145,7 @@ def _label(reader: StudyReader) -> dict:
         "why_not": why_not,
         "accept_text": f"&Accept the {what}",
         "is_part": is_part,
+        "is_by_looking": browsing.area.is_by_looking(frame),
         "can_draw": not reader.study.read_only,
         "can_take_back": frame in opened.labels and not reader.study.read_only,
         **_change(browsing.change.difference(frame) if browsing.change else None),

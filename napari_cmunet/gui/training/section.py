@@ -69,7 +69,7 @@ class FinetuneSection(QWidget):
         self.status.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse
         )
-        self.compare = button("Compare on this image   [J]", describe_trying(None).tip)
+        self.compare = button("Compare on this image   [I]", describe_trying(None).tip)
         self.compare.setCheckable(True)
         self.comparison = text_label()
         self.use = button("", "Segment with the new model from now on")

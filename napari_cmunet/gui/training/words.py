@@ -54,7 +54,7 @@ class TryingState:
     offered: bool = False
     possible: bool = False
     on: bool = False
-    tip: str = "Show what a new model would change in the open image (J)"
+    tip: str = "Show what a new model would change in the open image (I)"
     text: str = ""
 
 
@@ -76,7 +76,7 @@ def describe_trying(trying: Trying | None) -> TryingState:
         )
     tip = (
         f"Show what {trying.candidate} would find in the open image, and in those you "
-        "open next, without using it (J)"
+        "open next, without using it (I)"
     )
     return TryingState(True, on or not why_not, on, why_not or tip, text)
 

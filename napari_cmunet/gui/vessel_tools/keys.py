@@ -21,7 +21,6 @@ NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
 _LISTED = (
     (MODE_KEYS[Mode.ADD], "add a vessel: click, click"),
     (MODE_KEYS[Mode.REMOVE], "remove a branch; Shift: the whole run"),
-    (MODE_KEYS[Mode.WIDTH], "fit the width to the image"),
     (TIDY_KEY, "tidy: remove all that is unlikely"),
     (NEXT_PLACE, "right: on to the next doubtful place"),
     (SKIP_PLACE, "skip this place"),

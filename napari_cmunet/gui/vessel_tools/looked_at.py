@@ -1,7 +1,7 @@
 """What the reader has looked at in a frame, and what they called no artery.
 
-Both are remembered with the reading. Together with the artery of the mask they are the
-part of a label that somebody has really reviewed.
+Both are remembered with the reading, and with the image of a study until that is
+closed. Where the reader says so, they are the reviewed part of the label.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class LookedAt:
         self._seen: dict[int, np.ndarray] = {}
         self._skipped: dict[int, list[tuple[float, float]]] = {}
 
+    def fits(self, reading: Reading) -> bool:
+        """Whether this can be the memory of a reading."""
+        return self._shape == reading.shape[1:]
+
     def note_background(self, frame: int, edit: Edit) -> None:
         """A run was called no artery."""
         self._map(self._background, frame)[edit.where] = True
@@ -49,6 +53,10 @@ class LookedAt:
         line[tuple(segment.points.T)] = True
         around = binary_dilation(line, iterations=SEEN_AROUND)
         self._map(self._seen, frame)[around] = True
+
+    def note_reviewed(self, frame: int, where: np.ndarray) -> None:
+        """A part was reviewed before, as its label or draft says."""
+        self._map(self._seen, frame)[where] = True
 
     def note_skipped(self, frame: int, segment: Segment) -> None:
         """A place was passed over: not offered again, and not reviewed."""
@@ -86,6 +94,12 @@ _memories: weakref.WeakKeyDictionary[Reading, LookedAt] = weakref.WeakKeyDiction
 def looked_at(reading: Reading) -> LookedAt:
     """The memory of a reading; outlives a panel that is closed and opened again."""
     memory = _memories.get(reading)
-    if memory is None or memory._shape != reading.shape[1:]:
+    if memory is None or not memory.fits(reading):
         memory = _memories[reading] = LookedAt(reading.shape)
     return memory
+
+
+def recall(reading: Reading, memory: LookedAt) -> None:
+    """Give a reading the memory of the one that its image had before."""
+    if memory.fits(reading):
+        _memories[reading] = memory

@@ -33,10 +33,17 @@ _COLOURS = CyclicLabelColormap(
 
 
 class Preview:
-    """A layer of one frame above a mask; there while a tool is in hand."""
+    """A layer of one frame above a mask; there while a tool is in hand.
 
-    def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = viewer
+    Parameters
+    ----------
+    viewer : ViewerModel
+    name : str
+        Of the layer.
+    """
+
+    def __init__(self, viewer: ViewerModel, name: str = "vessel tool preview") -> None:
+        self._viewer, self._name = viewer, name
         self.layer: Labels | None = None
         self._of: tuple[int, int] | None = None
         self._below = np.zeros((1, 1), np.uint8)
@@ -63,7 +70,7 @@ class Preview:
             origin[0] += frame * mask.scale[0]
         self.layer = Labels(
             np.zeros((1, *shape) if cine else shape, np.uint8),
-            name="vessel tool preview",
+            name=self._name,
             colormap=_COLOURS,
             opacity=0.75,
             metadata={METADATA: {"role": "preview"}},

@@ -14,9 +14,9 @@ from napari_cmunet.gui.sections import button, column, text_label
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
 
-MODE_KEYS = {Mode.ADD: "A", Mode.REMOVE: "S", Mode.WIDTH: "I"}
+MODE_KEYS = {Mode.ADD: "A", Mode.REMOVE: "S"}
 TIDY_KEY = "D"
-"""Add, Subtract, Declutter under the fingers of the left hand; fit to the Image."""
+"""Add, Subtract, Declutter under the fingers of the left hand."""
 
 _BUTTONS = (
     (
@@ -31,7 +31,6 @@ _BUTTONS = (
         "Remove a branch up to its bifurcation, or what hangs on nothing. Shift: the "
         "whole run of a catheter or wire. Remembered as reviewed background.",
     ),
-    (Mode.WIDTH, "Width", "Grow or shrink a branch to the edges in the image"),
 )
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 BEGIN = {
     Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
     Mode.REMOVE: "Click a branch to remove it. Shift+click: a catheter or wire whole.",
-    Mode.WIDTH: "Click a branch to fit its width to the image.",
 }
 
 _DRAG = 4.0
@@ -47,6 +46,8 @@ class VesselTools:
 
     #: Another tool, or another hint.
     changed = Signal()
+    #: One of them is in hand from now on.
+    taken_up = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -75,6 +76,7 @@ class VesselTools:
         mask = self._controller.correct.mask_in_hand()
         if mask is None:
             return
+        self.taken_up.emit()
         self._leave_mask()
         self.mode = mode
         self._tracer = None
@@ -234,8 +236,7 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            shown = self.mode in (Mode.ADD, Mode.REMOVE)
-            self.preview.draw_below(unsure_marks(scene) if shown else [])
+            self.preview.draw_below(unsure_marks(scene))
 
     # -- acting -----------------------------------------------------------------------
 

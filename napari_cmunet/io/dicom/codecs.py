@@ -6,7 +6,6 @@ this program's own; pylibjpeg-libjpeg, which pydicom suggests, is under the GPL.
 
 from __future__ import annotations
 
-import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ import imagecodecs
 import numpy as np
 from pydicom import uid
 from pydicom.pixels import get_decoder
+
+from napari_cmunet.io.codestreams import jpeg2000_size, jpeg_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,11 +61,9 @@ def check_size(src: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
         if shape[0] * shape[1] > 64 * len(src):
             raise ValueError("fewer runs than pixels")
     elif syntax in _JPEG_2000:
-        start = src.index(b"\xff\x4f\xff\x51") + 8
-        right, bottom, left, top = struct.unpack_from(">4I", src, start)
-        if (bottom - top, right - left) != shape:
+        if jpeg2000_size(src) != shape:
             raise ValueError("a codestream of another size")
-    elif _jpeg_header(src)[1:] != shape:
+    elif jpeg_header(src)[1:] != shape:
         raise ValueError("a codestream of another size")
 
 
@@ -95,7 +94,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option("jls_precision", runner.bits_stored)
         decode = imagecodecs.jpegls_decode
     else:
-        bits = _jpeg_header(src)[0]
+        bits = jpeg_header(src)[0]
         decode = imagecodecs.jpeg8_decode
         if runner.samples_per_pixel == 3:
             stored = "RGB" if runner.photometric_interpretation == "RGB" else "YCBCR"
@@ -111,19 +110,3 @@ def _decode_rle(src: bytes, runner: DecodeRunner) -> bytes:
     runner.set_option("planar_configuration", 1)
     decoded = imagecodecs.dicomrle_decode(src, f"<u{runner.bits_allocated // 8}")
     return bytes(decoded)
-
-
-def _jpeg_header(src: bytes) -> tuple[int, int, int]:
-    """Bits a sample, rows and columns of a JPEG or JPEG-LS stream."""
-    at = 2
-    while at + 9 < len(src):
-        marker, length = src[at + 1], int.from_bytes(src[at + 2 : at + 4], "big")
-        if src[at] != 0xFF or length < 2:
-            break
-        # SOF0 to SOF15, and SOF55 of JPEG-LS; C4, C8 and CC are other things.
-        if marker == 0xF7 or (
-            0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-        ):
-            return struct.unpack_from(">BHH", src, at + 4)
-        at += 2 + length
-    raise ValueError("no frame header in the JPEG stream")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from napari_cmunet.file_names import is_device
 from napari_cmunet.io.dicom.header import read_elements
 from napari_cmunet.io.source import open_source
 
@@ -41,12 +43,14 @@ def _below(parts: object) -> str:
     names = [str(name) for name in names]
     if any(n in ("", ".", "..") or set(n) & set("/\\:\0") for n in names):
         return ""
+    if any(map(is_device, names)):
+        return ""
     return "/".join(names)
 
 
 def _as_on_disk(folder: Path, name: str) -> str:
     """A disc that was copied may have its names in small letters, unlike its list."""
     for spelled in (name, name.lower()):
-        if (folder / spelled).exists():
+        if os.path.exists(folder / spelled):  # noqa: PTH110 - never raises
             return spelled
     return name

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydicom.multival import MultiValue
+from pydicom.valuerep import PersonName
 
 from napari_cmunet.errors import ReadError, display_name
 from napari_cmunet.io.dicom.header import read_elements
@@ -61,6 +62,8 @@ REPLACEMENT = "anon"
 # A shorter value counts only where it is a whole word of a name; one of a single
 # character says nothing.
 _LEAST_INSIDE, _LEAST_WORD = 4, 2
+# No name of a file is longer. Only a file made to harm has more values in an element.
+_LONGEST, _MOST_VALUES = 255, 100
 
 
 def patient_key(path: Path | str) -> str | None:
@@ -163,7 +166,7 @@ def identifying_values(path: Path | str) -> set[str]:
         year, month, day = str(date)[:4], str(date)[4:6], str(date)[6:8]
         values.update((year + month + day, day + month + year, month + day + year))
     folded = {re.sub(r"[\W_]+", "", _fold(value)) for value in values}
-    return {value for value in folded if len(value) >= _LEAST_WORD}
+    return {value for value in folded if _LEAST_WORD <= len(value) <= _LONGEST}
 
 
 def shielded(error: ReadError) -> ReadError:
@@ -171,21 +174,31 @@ def shielded(error: ReadError) -> ReadError:
     return ReadError(error.path, error.reason, safe_name(error.path))
 
 
-def _identity(path: Path | str) -> Dataset | None:
+def _identity(path: Path | str) -> dict[str, object] | None:
     try:
         with open_source(path) as source:
             if source.kind != "DICOM":
                 return None
-            return read_elements(source, KEYWORDS)
+            dataset = read_elements(source, KEYWORDS)
+            return {k: v for k in KEYWORDS if (v := _value(dataset, k)) is not None}
     except Exception:  # noqa: BLE001
         # Reading the file in earnest will say what is wrong with it.
         return None
 
 
+def _value(dataset: Dataset, keyword: str) -> object:
+    """An element's value; None if it is none that names somebody."""
+    try:
+        value = dataset.get(keyword)  # only now pydicom makes a value of the bytes
+    except Exception:  # noqa: BLE001
+        return None
+    return value if isinstance(value, (str, PersonName, MultiValue)) else None
+
+
 def _each(value: object) -> Iterable[object]:
     if value is None or value == "":
         return ()
-    return value if isinstance(value, (MultiValue, list, tuple)) else (value,)
+    return value[:_MOST_VALUES] if isinstance(value, MultiValue) else (value,)
 
 
 def _text(value: object) -> str:

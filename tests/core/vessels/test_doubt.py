@@ -97,5 +97,5 @@ def test_an_empty_frame_asks_for_nothing():
     assert scene.doubtful == []
     assert scene.gaps == []
     assert len(tidy(scene).edit) == 0
-    for tool in (Tool.ACCEPT, Tool.REMOVE, Tool.BRIDGE, Tool.WIDTH, Tool.NOT_ARTERY):
+    for tool in (Tool.ACCEPT, Tool.REMOVE, Tool.BRIDGE, Tool.NOT_ARTERY):
         assert offer(tool, scene, (30.0, 30.0)) is None

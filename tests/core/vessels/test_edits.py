@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from napari_cmunet.core.phantom import PhantomConfig, make_frame
-from napari_cmunet.core.vessels.edits import draw_vessel, refit, take_away, whole_run
+from napari_cmunet.core.vessels.edits import draw_vessel, take_away, whole_run
 from napari_cmunet.core.vessels.evidence import gather
 from napari_cmunet.core.vessels.gaps import find_gaps
 from napari_cmunet.core.vessels.lumen import find_lumen
@@ -92,20 +92,6 @@ def test_a_branch_goes_up_to_its_bifurcation_and_the_rest_stays(phantom):
         away = np.hypot(*(other.points[:, None] - ends[None, :, :2]).T).min(axis=0)
         far = other.points[away > ends[:, 2].max()]
         assert after[tuple(far.T)].all()
-
-
-def test_refitting_mends_a_branch_of_the_wrong_width(phantom):
-    frame, truth, tree = phantom
-    branch = long_branch(tree)
-    evidence = gather(frame)
-    mine = tree.numbers == branch.number
-    fat = truth | binary_dilation(mine, iterations=3)
-    fat_tree = grow_tree(fat)
-    middle = tuple(branch.points[len(branch.points) // 2])
-    edit = refit(evidence, fat_tree, fat_tree.branch_at(middle))
-    after = applied(edit, fat)
-    assert (after ^ truth).sum() < 0.6 * (fat ^ truth).sum()
-    assert set(np.unique(edit.values)) <= {0, 1}
 
 
 def test_a_gap_is_found_and_closed(phantom):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from napari_cmunet.gui.study import accepting
+from napari_cmunet.gui.study import clock as clock_module
 from napari_cmunet.gui.study.opening_job import NewStudy
 from napari_cmunet.gui.study.section_state import describe_study
 from napari_cmunet.io.labels import read_label
+from napari_cmunet.study.effort import Effort
 from napari_cmunet.study.study import Study
 from tests.gui.conftest import cine, expected, frame
 from tests.gui.study.conftest import name, stroke
@@ -538,3 +540,50 @@ def test_an_image_that_a_closed_study_left_gives_way(study, ready, viewer, tmp_p
     study.browsing.next()
     ready(study)
     assert len(viewer.layers) == 3
+
+
+def test_seconds_are_those_of_attention(study, ready, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(clock_module, "monotonic", lambda: now[0])
+    first = study.browsing.current
+    first.clock.restart()
+    mouse = study.controller.viewer.mouse_move_callbacks[-1]
+    for pause in (2, 3, 600):  # they went for a coffee
+        now[0] += pause
+        mouse(study.controller.viewer, None)
+    assert first.clock.seconds == 2 + 3 + clock_module.PAUSE_SECONDS
+    study.browsing.next()
+    ready(study)
+    now[0] += 50
+    # The next one was made ready long ago, and the first one goes on where it was.
+    assert study.browsing.current.clock.seconds == clock_module.PAUSE_SECONDS
+    study.browsing.go(first.id)
+    ready(study)
+    assert study.browsing.current.clock.seconds == 2 + 3 + clock_module.PAUSE_SECONDS
+    now[0] += 4
+    study.accepting.accept()
+    ready(study)
+    entry = [e for e in study.study.journal() if e.what == "accepted"][-1]
+    assert entry.details["seconds"] == 9 + clock_module.PAUSE_SECONDS
+    assert study.overview.effort.labels[-1][1] == entry.details["seconds"]
+    callbacks = study.controller.viewer.mouse_move_callbacks
+    assert mouse in callbacks
+    study.close()
+    ready(study)
+    assert mouse not in callbacks
+
+
+def test_the_trend_is_shown(study):
+    effort = Effort()
+    for number in range(10):
+        effort = effort.with_label((f"{number:012x}", 0), 62 if number < 5 else 18)
+    study.note_effort(effort)
+    assert describe_study(study).effort == "62 s → 18 s a frame"
+    for number in range(10, 15):
+        effort = effort.with_label((f"{number:012x}", 0), 19)
+    for _ in range(2):
+        effort = effort.with_training(4, -0.01)
+    study.note_effort(effort)
+    state = describe_study(study)
+    assert state.effort == "62 s → 19 s a frame; more may not pay"
+    assert "not better beyond chance" in state.effort_tip

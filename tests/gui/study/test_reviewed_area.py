@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cmunet.core.vessels.edits import Edit
+from napari_cmunet.core.vessels.segments import FEATURES, Segment
 from napari_cmunet.gui.study.opening_job import NewStudy
 from napari_cmunet.gui.study.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.study.section_state import describe_study
+from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 from napari_cmunet.io.labels import read_label
 from tests.gui.study.conftest import name, stroke
 
@@ -176,3 +179,86 @@ def test_the_layer_of_boxes_may_go(study, ready, viewer, how):
     study.browsing.next()
     ready(study)
     assert len(viewer.layers) == 3
+
+
+def segment(row: int, first: int, last: int) -> Segment:
+    """A stretch of a row, as the tour shows one."""
+    columns = np.arange(first, last)
+    points = np.column_stack([np.full(len(columns), row), columns])
+    return Segment(points, True, np.zeros(len(FEATURES)))
+
+
+def test_what_was_looked_at_counts_and_no_more(study, ready):
+    memory = looked_at(study.browsing.current.reading)
+    memory.note_seen(0, segment(4, 2, 6))
+    study.browsing.take_looked_at()
+    state = describe_study(study)
+    assert state.is_part
+    assert state.is_by_looking
+    # What is looked at afterwards counts, too; what was skipped does not.
+    memory.note_skipped(0, segment(28, 2, 6))
+    memory.note_seen(0, segment(4, 6, 10))
+    study.accepting.accept()
+    ready(study)
+    reviewed = label(study).reviewed
+    assert reviewed[4, 2:10].all()
+    assert not reviewed[28, 2:6].any()
+    assert not reviewed.all()
+    # Nothing is learned from the rest.
+    (learned,) = study.study.labels.read()
+    assert (learned.reviewed == reviewed).all()
+
+
+def test_what_is_no_artery_counts_as_background(study, ready):
+    opened = study.browsing.current
+    mask = opened.mask(0)
+    mask[28:30, 2:6] = True  # a wire that only the reader's mask has held
+    rows, columns = np.nonzero(mask & ~opened.mask(0))
+    memory = looked_at(opened.reading)
+    memory.note_background(0, Edit(rows, columns, np.zeros(len(rows), np.uint8)))
+    box(study, 2, 3, 10, 12)
+    study.accepting.accept()
+    ready(study)
+    found = label(study)
+    assert found.reviewed[rows, columns].all()
+    assert not found.mask[rows, columns].any()
+
+
+def test_nothing_looked_at_is_no_label(study, ready):
+    study.browsing.take_looked_at()
+    study.accepting.accept()
+    ready(study)
+    assert study.overview.progress.labelled == 0
+    assert "Nothing of the frame was reviewed" in study.notice.text
+    study.browsing.take_looked_at(False)
+    assert not describe_study(study).is_part
+
+
+def test_an_image_that_was_left_knows_what_was_looked_at(study, ready):
+    opened = study.browsing.current
+    place = segment(4, 2, 6)
+    looked_at(opened.reading).note_seen(0, place)
+    study.browsing.next()
+    ready(study)
+    study.browsing.go(opened.id)
+    ready(study)
+    again = study.browsing.current.reading
+    assert again is not opened.reading
+    assert looked_at(again).is_done(0, place)
+
+
+def test_a_reviewed_part_is_not_asked_about_again(study, ready):
+    opened = study.browsing.current
+    box(study, 2, 2, 12, 12)
+    study.accepting.accept()
+    ready(study)
+    folder = study.study.folder
+    study.close()
+    ready(study)
+    study.open(folder)
+    ready(study)
+    study.browsing.go(opened.id)
+    ready(study)
+    memory = looked_at(study.browsing.current.reading)
+    assert memory.is_done(0, segment(6, 4, 10))
+    assert not memory.is_done(0, segment(28, 4, 10))

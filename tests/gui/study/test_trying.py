@@ -262,8 +262,8 @@ def test_by_the_button_and_its_key(
     assert trying.model == NEW
     qtbot.waitUntil(lambda: "would find" in panel.finetune.comparison.text())
     assert panel.finetune.compare.isChecked()
-    assert "(J)" in panel.finetune.compare.toolTip()
-    key = next(act for key, act in viewer.keymap.items() if str(key) == "J")
+    assert "(I)" in panel.finetune.compare.toolTip()
+    key = next(act for key, act in viewer.keymap.items() if str(key) == "I")
     key(viewer)
     qtbot.waitUntil(lambda: not panel.finetune.compare.isChecked())
     assert panel.finetune.comparison.isHidden()

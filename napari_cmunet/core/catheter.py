@@ -1,0 +1,223 @@
+"""The width of a catheter in an image, and the pixel size that follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.optimize import least_squares
+
+FRENCH_MM = 1 / 3
+"""Outer diameter of one French, in millimetres."""
+
+SHORTEST = 10.0
+"""Least length of the line along the shaft, in pixels."""
+
+_STEP = 0.25  # of a profile's samples, in pixels
+_PIECES = 5  # measured on their own, to tell how sure the width is
+_WALL = (0.6, 0.92)  # inner diameter, as a share of the outer
+_MOST_FILLED = 0.15  # of the wall's own darkness: an empty lumen takes some away
+_MOST_SPREAD = 0.1  # of the diameter
+
+
+class CatheterNotFoundError(ValueError):
+    """No catheter could be measured; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class CatheterWidth:
+    """The outer diameter of a catheter.
+
+    Parameters
+    ----------
+    pixels : float
+    spread : float
+        Standard error (pixels), from the pieces of the shaft that were measured.
+    edges : array (2, n, 2)
+        Both outer edges along the shaft, as (row, column).
+    """
+
+    pixels: float
+    spread: float
+    edges: np.ndarray
+
+    def pixel_size_mm(self, french: float) -> float:
+        """Side of a pixel in millimetres, for a catheter of so many French."""
+        return french * FRENCH_MM / self.pixels
+
+
+def measure_catheter(
+    frame: np.ndarray, start: tuple[float, float], end: tuple[float, float]
+) -> CatheterWidth:
+    """Measure the catheter along a line that was drawn on its shaft.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+        Grey values, the catheter dark.
+    start, end : (row, column)
+        Two points on a fairly straight part of the shaft.
+
+    Returns
+    -------
+    CatheterWidth
+
+    Raises
+    ------
+    CatheterNotFoundError
+
+    Notes
+    -----
+    Profiles across the shaft are laid on its own middle, which may bend a little, and
+    averaged. To that a tube is fitted: the chords of an outer and an inner cylinder,
+    blurred, on a sloping background. The steepest places of a profile would not do: a
+    round tube is thinnest at its edges, and blur moves them inwards.
+    """
+    frame = np.asarray(frame, np.float64)
+    start, end = np.asarray(start, float), np.asarray(end, float)
+    length = float(np.hypot(*(end - start)))
+    if length < SHORTEST:
+        raise CatheterNotFoundError(
+            f"The line is shorter than {SHORTEST:g} pixels. Draw it along the shaft."
+        )
+    along = (end - start) / length
+    across = np.array([along[1], -along[0]])
+    reach = max(14.0, 0.032 * max(frame.shape))
+    offsets = np.arange(-2 * reach, 2 * reach + _STEP, _STEP)
+    places = np.arange(0.0, length + 0.5)
+    middle = _middle(frame, start, along, across, offsets, places, reach)
+    slope = np.gradient(middle, places)
+    near = np.arange(-reach, reach + _STEP, _STEP)
+    profiles = _profiles(
+        frame, start + places[:, None] * along, across, middle[:, None] + near
+    )
+    # Where the shaft leans against the line, a profile cuts it askew.
+    lean = 1 / np.sqrt(1 + slope**2)
+    if not np.isfinite(profiles).any(axis=0).all():
+        raise CatheterNotFoundError(
+            "The line is too near to the border of the image. Draw it elsewhere."
+        )
+    whole = _fit(near, np.nanmean(profiles, axis=0), None)
+    pieces = [
+        _fit(near, np.nanmean(part, axis=0), whole).radius
+        for part in np.array_split(profiles, _PIECES)
+        if np.isfinite(part).any(axis=0).all()
+    ]
+    diameter = 2 * whole.radius * float(lean.mean())
+    spread = 2 * float(np.std(pieces, ddof=1)) / math.sqrt(len(pieces))
+    if whole.filled > _MOST_FILLED:
+        raise CatheterNotFoundError(
+            "The catheter seems to be full of contrast, which hides its outer edge. "
+            "Measure it in a frame before the injection."
+        )
+    if not 0.15 * reach < diameter < 1.5 * reach or spread > _MOST_SPREAD * diameter:
+        raise CatheterNotFoundError(
+            "No catheter is clearly seen along this line. Draw it on a straight part "
+            "of the shaft where nothing crosses it."
+        )
+    axis = start + places[:, None] * along + (middle + whole.middle)[:, None] * across
+    tangent = along + slope[:, None] * across
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1) * diameter / 2
+    return CatheterWidth(diameter, spread, np.stack([axis - normal, axis + normal]))
+
+
+def _profiles(
+    frame: np.ndarray, points: np.ndarray, across: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+    """Grey values across the line, (points, offsets); NaN outside of the frame."""
+    offsets = np.broadcast_to(offsets, (len(points), offsets.shape[-1]))
+    where = points[:, None, :] + offsets[..., None] * across
+    return map_coordinates(
+        frame, np.moveaxis(where, -1, 0), order=1, mode="constant", cval=np.nan
+    )
+
+
+def _middle(frame, start, along, across, offsets, places, reach) -> np.ndarray:
+    """Offset of the shaft's middle from the line, a parabola along it."""
+    wide = _profiles(frame, start + places[:, None] * along, across, offsets)
+    wide = np.where(np.isfinite(wide), wide, np.nanmedian(wide))
+    wide = gaussian_filter1d(wide, min(3.0, len(places) / 6), axis=0)
+    # A trough against what lies at both its sides, for some widths.
+    best = np.zeros_like(wide)
+    for width in np.geomspace(0.25, 1.0, 5) * reach:
+        sigma = 0.35 * width / _STEP
+        trough = gaussian_filter1d(wide, sigma, axis=1, order=2) * sigma**1.5
+        best = np.maximum(best, trough)
+    best *= np.exp(-0.5 * (offsets / (0.5 * reach)) ** 2)  # the reader aimed well
+    found = offsets[best.argmax(axis=1)]
+    weight = best.max(axis=1)
+    at = places - places.mean()
+    keep = np.ones(len(found), bool)
+    for _ in range(3):
+        degree = 2 if keep.sum() > 12 else 1
+        fit = np.polyval(np.polyfit(at[keep], found[keep], degree, w=weight[keep]), at)
+        off = np.abs(found - fit)
+        keep = off <= max(1.0, 2.5 * float(np.median(off)))
+        if keep.sum() < 5:
+            break
+    return fit
+
+
+@dataclass(frozen=True)
+class _Tube:
+    """What was fitted: middle and radius (pixels), how filled it is, and all of it."""
+
+    middle: float
+    radius: float
+    filled: float
+    parameters: np.ndarray
+
+
+def _fit(offsets: np.ndarray, profile: np.ndarray, known: _Tube | None) -> _Tube:
+    """Fit a blurred tube to a mean profile."""
+    scale = float(np.ptp(profile)) or 1.0
+    values = (profile - profile.min()) / scale
+    reach = float(offsets[-1])
+
+    def model(p: np.ndarray) -> np.ndarray:
+        middle, radius, inner, blur, wall, lumen, level, slope, bend = p
+        tube = wall * _chord(offsets - middle, radius)
+        tube += lumen * _chord(offsets - middle, radius * inner)
+        tube = gaussian_filter1d(tube, max(blur, 0.2) / _STEP, mode="nearest")
+        at = offsets / reach
+        return level + slope * at + bend * at**2 - tube
+
+    # What is far from the shaft says little of it.
+    weight = np.exp(-0.5 * (offsets / (0.6 * reach)) ** 2)
+    low = np.array([-0.3 * reach, 1.0, _WALL[0], 0.3, 0.0, -1.5, -9, -9, -0.5])
+    high = np.array([0.3 * reach, 0.8 * reach, _WALL[1], 2.5, 3, 3, 9, 9, 0.5])
+    starts = (
+        [known.parameters]
+        if known is not None
+        else [
+            np.array([0.0, radius, 0.75, 1.0, 0.5 / radius, 0.0, values.max(), 0, 0])
+            for radius in np.geomspace(2.0, 0.5 * reach, 4)
+        ]
+    )
+    fits = [
+        least_squares(
+            lambda p: weight * (model(p) - values),
+            np.clip(begin, low + 1e-6, high - 1e-6),
+            bounds=(low, high),
+            x_scale=[1, 1, 0.1, 0.5, 0.1, 0.1, 0.5, 0.5, 0.5],
+            max_nfev=60,
+        )
+        for begin in starts
+    ]
+    best = min(fits, key=lambda fit: fit.cost)
+    middle, radius, inner, _, wall, lumen, *_ = best.x
+    return _Tube(middle, radius, lumen * inner / max(wall, 1e-3), best.x)
+
+
+def _chord(offsets: np.ndarray, radius: float) -> np.ndarray:
+    """Way through a cylinder, averaged over each sample."""
+    edge = np.clip((offsets[:, None] + _HALF) / radius, -1, 1)
+    # The antiderivative of the chord: smooth in the radius, as the fit needs it.
+    area = radius**2 * (edge * np.sqrt(1 - edge**2) + np.arcsin(edge))
+    return (area[:, 1] - area[:, 0]) / _STEP
+
+
+_HALF = np.array([-_STEP / 2, _STEP / 2])

@@ -1,0 +1,1 @@
+"""Parts of crash_driver.py: readers that are killed, failing disks, and the check."""

@@ -1,0 +1,66 @@
+"""A study of small synthetic angiograms and a tiny model, to be crashed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = "tiny"
+SIZE = 256
+
+
+def make_home(folder: Path) -> None:
+    """Let this process and its children have a user's folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["NAPARI_CMUNET_HOME"] = str(folder)
+    os.environ["NAPARI_CONFIG"] = str(folder / "napari.yaml")
+
+
+def make_study(folder: Path, images: int = 8, *, model: bool = True) -> Path:
+    """Make a study of phantom frames, two of each patient; returns its folder.
+
+    With ``model``, a network of width 4 with random weights is installed and in use,
+    and trainings start from it: it learns in seconds.
+    """
+    from napari_cmunet.core.phantom import PhantomConfig, make_frame
+    from napari_cmunet.study.study import Study
+
+    pictures = folder / "pictures"
+    for number in range(images):
+        place = pictures / f"patient-{number // 2:02d}"
+        place.mkdir(parents=True, exist_ok=True)
+        frame, _ = make_frame(PhantomConfig(size=SIZE, seed=number + 1))
+        np.save(place / f"frame-{number:02d}.npy", frame)
+    with Study.create(folder / "study", user="reader-1") as study:
+        study.images.add([pictures], lambda path: path.parts[0])
+        if model:
+            _install_model()
+            study.models.promote(MODEL, installed=True, reason="chosen")
+            study.change_settings(start=MODEL, minutes=0.2)
+        return study.folder
+
+
+def _install_model() -> None:
+    import torch
+
+    from napari_cmunet.core.models import ModelCard, save_model, user_models_folder
+    from napari_cmunet.core.network import CMUNet
+    from napari_cmunet.core.preprocess import Preprocessing
+
+    torch.manual_seed(0)
+    weights = CMUNet(4).state_dict()
+    weights["conv_last.bias"] = torch.tensor([2.0, -2.0])  # it finds little
+    card = ModelCard(
+        name=MODEL,
+        kind="artery",
+        width=4,
+        preprocessing=asdict(Preprocessing(grid=64)),
+        threshold=0.5,
+    )
+    save_model(user_models_folder() / MODEL, weights, card)
