@@ -102,7 +102,7 @@ class Causes:
                 self.seen[self._at()] += 1
 
     def _at(self) -> str:
-        frame, lines = sys._current_frames()[self._thread], []
+        frame, lines = sys._current_frames().get(self._thread), []
         while frame is not None:
             code = frame.f_code
             lines.append(f"{Path(code.co_filename).stem}.{code.co_name}")

@@ -11,10 +11,9 @@ and after. ::
         python scripts/whole_loop.py OUT DATA --accept 10
 
 ``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient). Without
-it the loop goes over synthetic angiograms; so the pictures of the documentation are
-made::
+it: synthetic angiograms. So the pictures of the documentation are made::
 
-    ... python scripts/whole_loop.py OUT --accept 6 --pictures docs
+    ... scripts/whole_loop.py OUT --images 6 --accept 4 --minutes 7 --pictures docs
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 1800
 FIRST = "cmunet-artery"
+LARGEST_PICTURE = 300_000
 DOCUMENTED = ("accepted", "training", "before-it-is-decided")
 
 
@@ -251,6 +251,8 @@ def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
 
 def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     """Train, look at what would change, and put the new model to use."""
+    from napari_cmunet.gui.training.progress import LEARNING, LEAVING_OUT
+
     section, reader = loop.panel.finetune, loop.reader
     training = reader.learning.training
     report["start"] = reader.study.settings.start
@@ -259,17 +261,13 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     loop.click(section.start)
     began = time.monotonic()
 
-    def learns() -> bool:
+    def at(step: int, *phases: str) -> bool:
         progress = training.state().progress
-        return progress is None or bool(progress.losses)
+        return progress is None or (progress.step >= step and progress.phase in phases)
 
-    def well_on() -> bool:
-        progress = training.state().progress
-        return progress is None or (progress.phase == "learning" and progress.step > 9)
-
-    loop.until(learns, "the first steps")
+    loop.until(lambda: at(1, LEAVING_OUT, LEARNING), "the first steps")
     report["seconds_to_first_loss"] = round(time.monotonic() - began, 1)
-    loop.until(well_on, "the middle of the training")
+    loop.until(lambda: at(10, LEARNING), "the middle of the training")
     loop.picture("training", section.status)
     loop.until(lambda: not training.running, "the end of the training")
     report["seconds_of_training"] = round(time.monotonic() - began, 1)
@@ -388,12 +386,14 @@ def _document(out: Path, folder: Path) -> None:
     from PIL import Image
 
     for path in sorted(out.glob("*.png")):
-        name = path.stem.partition("-")[2]
-        if name not in DOCUMENTED:
-            continue
-        picture = Image.open(path).convert("RGB")
-        few = picture.quantize(128, dither=Image.Dither.NONE)
-        few.save(folder / f"loop-{name}.png", optimize=True)
+        name, colours = path.stem.partition("-")[2], 256
+        target = folder / f"loop-{name}.png"
+        while name in DOCUMENTED:
+            picture = Image.open(path).convert("RGB").quantize(colours, dither=0)
+            picture.save(target, optimize=True)
+            if target.stat().st_size < LARGEST_PICTURE:
+                break
+            colours //= 2
 
 
 if __name__ == "__main__":

@@ -170,8 +170,10 @@ class Training:
 
     def warm_up(self) -> None:
         """Start the trainer's process ahead of time: it imports torch and waits."""
-        if self.running or self._closed or self.study.read_only or self._is_warm():
+        if self.running or self._closed or self.study.read_only:
             return
+        if self._warm is not None and self._warm.order == self._order():
+            return  # one that has died, too: it might again, and for ever
         self._cool_down()
         warm = self._warm = TrainerProcess(self._order())
 

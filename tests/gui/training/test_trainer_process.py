@@ -247,7 +247,9 @@ def test_a_trainer_that_does_not_fit_is_replaced(make_study, make_training, cloc
     pid = waiting.process_id
     if how == "killed":
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: not runs(pid))
+        assert wait_until(lambda: waiting.exit_code is not None)
+        training.warm_up()
+        assert training._warm is waiting  # it might die again and again
     else:
         training._device = lambda: "cpu"
     with clock(2):
