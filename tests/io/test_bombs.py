@@ -192,3 +192,15 @@ def test_nothing_waits_for_a_pipe(tmp_path):
     thread.join(20)
     assert len(refused) == 4
     assert all("no plain file" in text or "not a model" in text for text in refused)
+
+
+def test_numbers_that_are_none_are_no_warning(tmp_path):
+    # Signalling NaN and values beyond float16, which NumPy remarks upon when it casts.
+    colour = np.repeat(CINE[0][..., None], 3, -1).astype(np.float32)
+    colour[3, 3] = np.array([0x7FA00000, 0x7F800000, 0], np.uint32).view(np.float32)
+    small = colour.astype(np.float16)
+    small[5, 5] = 65504, 65000, 64000
+    for number, array in enumerate((colour, small)):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, array)
+        assert np.isfinite(read_angiogram(path).frames).all()
