@@ -22,8 +22,11 @@ def hook(event, args):
         kind = getattr(args[0], "family", None) if args else None
         if event == "socket.__new__" or (kind is not None and int(kind) == 1):
             return  # not used yet, or within this machine
-        if event == "socket.bind" and args[1][:2] == ("::1", 0):
-            return  # urllib3, where imported, sees whether there is IPv6; let go at once
+        if event in ("socket.bind", "socket.connect"):
+            # urllib3, once imported, sees so whether there is IPv6, and Windows has
+            # no other pair of sockets; whether a port is listened at is seen below.
+            if args[1][0] in ("::1", "127.0.0.1"):
+                return
         called.append(f"{event} {args!r:.200}")
 
 sys.addaudithook(hook)
