@@ -42,6 +42,11 @@ def text_label(text: str = "") -> QLabel:
     return label
 
 
+def plain_tip(text: str) -> str:
+    """A tooltip that says just this: of what looks like HTML, Qt makes pictures."""
+    return f"<qt>{escape(text)}</qt>"
+
+
 def heading(text: str) -> QLabel:
     """Make the title of a section."""
     label = QLabel(f"<b>{escape(text)}</b>")
