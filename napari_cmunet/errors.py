@@ -13,9 +13,13 @@ def display_name(path: Path | str) -> str:
 
     Folders often hold patients' names, and messages end up in logs.
     """
-    name = Path(path).name or "."
+    return printable(Path(path).name or ".")
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may be shown: one line without codes for a terminal."""
     # Names may hold line breaks, terminal codes or bytes that are no text at all.
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class CMUNetError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,27 @@ def read_plain(path: Path, limit: int) -> bytes | None:
         size = os.fstat(handle.fileno()).st_size
         data = handle.read(min(size, limit) + 1)
     return None if len(data) > limit else data
+
+
+class Bounded:
+    """An open file of which no more can be asked for than there is.
+
+    Python takes memory for as much as is asked for, and decoders ask for as much as a
+    file claims.
+    """
+
+    def __init__(self, handle: BinaryIO, size: int) -> None:
+        self._handle, self._size = handle, size
+
+    def read(self, count: int = -1) -> bytes:
+        """Read as a file does."""
+        left = max(0, self._size - self._handle.tell())
+        return self._handle.read(
+            left if count is None or count < 0 else min(count, left)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
 
 
 def without_waiting(path: str, flags: int) -> int:

@@ -160,7 +160,7 @@ def _read(data: Path) -> tuple[dict[str, Label], dict]:
         split: [r["stem"] for r in rows if r["split"] == split and r["stem"] in by_stem]
         for split in ("train", "val")
     }
-    stems["draws"] = json.loads((data / "fewshot18.json").read_text())
+    stems["draws"] = json.loads((data / "fewshot18.json").read_text(encoding="utf-8"))
     return by_stem, stems
 
 
@@ -171,7 +171,9 @@ def _done(results: Path) -> set[tuple[str, int, int]]:
 def _lines(results: Path) -> list[dict]:
     if not results.exists():
         return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
+    return [
+        json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def _print_table(results: Path) -> None:

@@ -66,7 +66,7 @@ def _frames(data: str, split: str, count: int) -> Iterator[tuple]:
             yield f"phantom-{seed}", image, truth
         return
     folder = Path(data)
-    with (folder / "index.csv").open(newline="") as file:
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
         stems = [r["stem"] for r in csv.DictReader(file) if r["split"] == split]
     for index in np.linspace(0, len(stems) - 1, min(count, len(stems))).round():
         stem = stems[int(index)]
@@ -78,7 +78,7 @@ def _frames(data: str, split: str, count: int) -> Iterator[tuple]:
 def run(args: argparse.Namespace) -> None:
     """Correct every frame with every set that OUT does not hold yet."""
     out = Path(args.out)
-    lines = out.read_text().splitlines() if out.exists() else []
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     done = {(r["frame"], r["set"], r["hand"]) for r in map(json.loads, lines)}
     hand, hand_name = (FAST_BRUSH, "fast") if args.fast_brush else (Hand(), "usual")
     predictor = None
@@ -109,14 +109,17 @@ def run(args: argparse.Namespace) -> None:
                 "cldice": round(made.cldice, 4),
                 "left": made.left,
             }
-            with out.open("a") as file:
+            with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(stem, name, row["seconds"], flush=True)
 
 
 def table(args: argparse.Namespace) -> None:
     """Print the means as Markdown."""
-    rows = [json.loads(line) for line in Path(args.out).read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in Path(args.out).read_text(encoding="utf-8").splitlines()
+    ]
     for hand in dict.fromkeys(r["hand"] for r in rows):
         mine = [r for r in rows if r["hand"] == hand]
         by_set = {s: {r["frame"]: r for r in mine if r["set"] == s} for s in SETS}

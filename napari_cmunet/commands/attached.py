@@ -83,4 +83,4 @@ def give_way() -> None:
             os.nice(_NICENESS)
     # Where memory runs out, Linux should end the training and not napari.
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST)
+        Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")

@@ -13,13 +13,14 @@ from napari_cmunet.core.models import (
     read_card,
     verify_model,
 )
-from napari_cmunet.errors import ModelError
+from napari_cmunet.errors import ModelError, printable
 
 
 def list_all() -> int:
     """Print one line for each model: name, kind, width, description."""
     for card, folder in list_models():
-        print(f"{folder.name}\t{card.kind}\twidth {card.width}\t{card.description}")
+        about = printable(card.description)
+        print(f"{folder.name}\t{card.kind}\twidth {card.width}\t{about}")
     return 0
 
 

@@ -31,7 +31,7 @@ from napari_cmunet.core.models import (
 from napari_cmunet.core.network import CMUNet, parameter_count
 from napari_cmunet.core.preprocess import Preprocessing
 from napari_cmunet.core.published import LICENCE, PublishedFile, published_by_hash
-from napari_cmunet.errors import ModelError, display_name
+from napari_cmunet.errors import ModelError, display_name, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -207,7 +207,7 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
     unknown = tuple(sorted(set(found.tensors) - set(own)))
     if unknown and has_head:
         raise RefusedError(
-            f"it is another architecture: it has {_printable(unknown[0])}, which "
+            f"it is another architecture: it has {printable(unknown[0][:80])}, which "
             "CM-UNet does not"
         )
     tensors = {name: checkpoint.load(record) for name, record in chosen.items()}
@@ -306,12 +306,6 @@ def _name_from(path: Path) -> str:
 
 
 def _some(names: tuple[str, ...], shown: int = 4) -> str:
-    text = ", ".join(_printable(name) for name in names[:shown])
+    text = ", ".join(printable(name[:80]) for name in names[:shown])
     more = len(names) - shown
     return f"{text} and {more} more" if more > 0 else text
-
-
-def _printable(name: str) -> str:
-    return "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:80]
-    )

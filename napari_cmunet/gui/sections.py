@@ -53,6 +53,11 @@ def show_text(label: QLabel, text: str, width: int) -> None:
     label.setMinimumHeight(label.heightForWidth(width) if text and width > 0 else 0)
 
 
+def plain_tip(text: str) -> str:
+    """A tooltip that says just this: of what looks like HTML, Qt makes pictures."""
+    return f"<qt>{escape(text)}</qt>"
+
+
 def heading(text: str) -> QLabel:
     """Make the title of a section."""
     label = QLabel(f"<b>{escape(text)}</b>")

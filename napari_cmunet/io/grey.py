@@ -67,6 +67,7 @@ def _largest_of(array: np.ndarray) -> float:
     return largest if 0 < largest < _LARGEST else 1.0
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is no number is replaced later
 def _frame_to_grey(
     frame: np.ndarray, full: float, allow_tint: bool
 ) -> tuple[np.ndarray, int]:

@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from napari_cmunet.io.raw import Declared, Raw, ReadLimits
+from napari_cmunet.plain_files import Bounded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,7 +82,7 @@ def _open(source: Source, kind: str) -> ImageFile:
     # Not Image.open: it tries formats by itself, and warns of large pictures or refuses
     # them by a limit that any other plugin may have set. Ours is checked instead.
     # To be used with "with", which leaves the file open: it belongs to the source.
-    return _FORMATS[kind](source.handle)
+    return _FORMATS[kind](Bounded(source.handle, source.size))
 
 
 def _declare(image: Image, frames: int) -> Declared:

@@ -86,3 +86,16 @@ def test_verify_names_what_is_not_sound_and_goes_on(home, capsys, damage):
     assert main(["models", "list"]) == 0
     listed = capsys.readouterr().out
     assert ("broken" in listed) == (damage != "card")
+
+
+def test_a_card_from_elsewhere_does_not_steer_the_terminal(home, capsys):
+    path = home / "mine" / "card.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    text = "\x1b]0;title\x07\x1b[2J\nmine\tartery\twidth 4\tforged"
+    path.write_text(json.dumps(card | {"description": text}), encoding="utf-8")
+    for command in ("list", "show"):
+        assert main(["models", command, *(["mine"] if command == "show" else [])]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert "\x07" not in out
+        assert command == "show" or len(out.splitlines()) == 2

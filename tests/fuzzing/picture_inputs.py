@@ -214,10 +214,12 @@ _CHUNKS = (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"iCCP", b"zTXt", b"iTXt", b"tEXt
 _CHUNKS += (b"acTL", b"fcTL", b"fdAT", b"eXIf", b"IEND", b"gAMA", b"cHRM", b"pHYs")
 
 
+# They inflate to much more than they are.
+_BOMBS = tuple(zlib.compress(bytes(n * MEGABYTE)) for n in (1, 20))
+
+
 def _bomb(random: Random) -> bytes:
-    """What inflates to much more than it is."""
-    packed = zlib.compress(bytes(random.choice((1, 20)) * MEGABYTE))
-    return random.choice((b"", b"a\0\0", b"a\0\1\0\0\0")) + packed
+    return random.choice((b"", b"a\0\0", b"a\0\1\0\0\0")) + random.choice(_BOMBS)
 
 
 def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -95,7 +95,7 @@ def _run_worker(
     """Go on from an input; returns where to go on after the worker has ended."""
     with tempfile.TemporaryDirectory(dir=_memory_disk()) as folder:
         command = [sys.executable, "-m", "tests.fuzzing.run", total.reader, folder]
-        command += [str(total.seed), str(begin), str(end)]
+        command += [str(total.seed), str(begin), str(end), str(keep or "")]
         root = Path(__file__).parents[2]
         errors = Path(folder, "stderr")
         with errors.open("wb") as sink:
@@ -115,7 +115,6 @@ def _run_worker(
                     return end
             elif "fault" in said:
                 total.faults.append(said["fault"])
-                _keep(keep, total.reader, Path(folder), said["fault"])
             else:
                 _add(total, said)
         code = worker.wait()
@@ -176,7 +175,9 @@ def _memory_disk() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def work(reader: str, folder: Path, seed: int, begin: int, end: int) -> None:
+def work(
+    reader: str, folder: Path, seed: int, begin: int, end: int, keep: Path | None
+) -> None:
     """Read inputs one by one and say on stdout what came of them."""
     result = Outcome(reader, seed)
     watch, memory = Watch(folder), Memory()
@@ -202,6 +203,7 @@ def work(reader: str, folder: Path, seed: int, begin: int, end: int) -> None:
         if stray or Path("canary").exists():
             what = what or f"left behind {sorted(stray) or 'canary'}"
         if what:
+            _keep_inputs(keep, reader, number, target)
             print(json.dumps({"fault": {"input": number, "what": what}}), flush=True)
             watch.seen.clear()
         result.inputs += 1
@@ -211,6 +213,17 @@ def work(reader: str, folder: Path, seed: int, begin: int, end: int) -> None:
         if result.inputs == _TELL_EVERY or number == end - 1:
             print(json.dumps(asdict(result)), flush=True)
             result = Outcome(reader, seed, limit_bytes=target.limit)
+
+
+def _keep_inputs(
+    keep: Path | None, reader: str, number: int, target: targets.Target
+) -> None:
+    if keep is not None:
+        there = keep / f"{reader}-{number}"
+        there.mkdir(parents=True, exist_ok=True)
+        for path in target.paths():
+            with contextlib.suppress(OSError):
+                shutil.copy(path, there)
 
 
 def _warm_up(target: targets.Target, reader: str, seed: int) -> None:
@@ -249,5 +262,5 @@ def _expected(target: targets.Target) -> set[str]:
 
 
 if __name__ == "__main__":
-    _, _reader, _folder, *_numbers = sys.argv
-    work(_reader, Path(_folder), *map(int, _numbers))
+    _, _reader, _folder, *_numbers, _there = sys.argv
+    work(_reader, Path(_folder), *map(int, _numbers), Path(_there) if _there else None)

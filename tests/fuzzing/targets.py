@@ -48,6 +48,7 @@ _WHERE = {
     "patients": ("study_inputs", "PatientList"),
 }
 NAMES = tuple(_WHERE)
+_WHERE["faulty"] = ("faulty_inputs", "Faulty")  # to test the fuzzing itself
 
 
 def make(name: str, folder: Path) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -13,6 +14,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_cmunet.core.phantom import PhantomConfig, make_cine
 from napari_cmunet.errors import ReadError
@@ -92,6 +94,21 @@ def test_a_header_that_claims_gigabytes(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_png_whose_last_piece_claims_gigabytes(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(CINE[0]).save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT")
+    data[at - 4 : at] = b"\x7f\xff\xff\xff"
+    path.write_bytes(data)
+    tracemalloc.start()
+    with contextlib.suppress(ReadError):  # its pixels may all be there
+        read_angiogram(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_the_header_of_an_old_npy_file_is_read(tmp_path):
@@ -192,3 +209,15 @@ def test_nothing_waits_for_a_pipe(tmp_path):
     thread.join(20)
     assert len(refused) == 4
     assert all("no plain file" in text or "not a model" in text for text in refused)
+
+
+def test_numbers_that_are_none_are_no_warning(tmp_path):
+    # Signalling NaN and values beyond float16, which NumPy remarks upon when it casts.
+    colour = np.repeat(CINE[0][..., None], 3, -1).astype(np.float32)
+    colour[3, 3] = np.array([0x7FA00000, 0x7F800000, 0], np.uint32).view(np.float32)
+    small = colour.astype(np.float16)
+    small[5, 5] = 65504, 65000, 64000
+    for number, array in enumerate((colour, small)):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, array)
+        assert np.isfinite(read_angiogram(path).frames).all()

@@ -211,7 +211,7 @@ def test_what_the_system_refuses(tmp_path, monkeypatch, code, words):
     def refuse(*_args, **_kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("napari_cmunet.io.source._open_without_waiting", refuse)
+    monkeypatch.setattr("napari_cmunet.io.source.without_waiting", refuse)
     with pytest.raises(ReadError, match=words):
         read_angiogram(path)
 

@@ -77,7 +77,9 @@ def peak_memory() -> float | None:
     """The most memory that this process has held so far, in GB; None if unknown."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux's getrusage begins with the peak of the parent
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        found = re.search(
+            r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii", errors="replace")
+        )
         return int(found[1]) * 1024 / 1e9 if found else None
     if sys.platform != "darwin":
         return None

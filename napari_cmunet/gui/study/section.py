@@ -21,6 +21,7 @@ from napari_cmunet.gui.sections import (
     WorkBar,
     button,
     column,
+    plain_tip,
     row,
     text_label,
 )
@@ -145,6 +146,7 @@ class StudyPage(QWidget):
         self._reader = reader
         self._shown = SectionState()
         self.title = QElidingLabel()
+        self.title.setTextFormat(Qt.TextFormat.PlainText)
         self.menu = button("More", "Add images, export, close the study")
         self.menu_items = QMenu(self)
         self.menu.setMenu(self.menu_items)
@@ -154,6 +156,7 @@ class StudyPage(QWidget):
         self.progress = text_label()
         self.effort = text_label()
         self.name = QElidingLabel()
+        self.name.setTextFormat(Qt.TextFormat.PlainText)
         self.accept = button(
             "&Accept",
             "The mask counts as a label from now on, and is on the disk at once (K)",
@@ -255,7 +258,7 @@ class StudyPage(QWidget):
         other = state.image != self._shown.image
         self._shown = state
         self.title.setText(state.title)
-        self.title.setToolTip(f"The study “{state.title}”")
+        self.title.setToolTip(plain_tip(f"The study “{state.title}”"))
         self.bar.setRange(0, max(1, state.images))
         self.bar.setValue(state.labelled)
         self.progress.setText(state.progress)
@@ -265,7 +268,7 @@ class StudyPage(QWidget):
         # Nested as this is, Qt gives a label that wraps too little room.
         self.effort.setMinimumHeight(self.effort.heightForWidth(self.effort.width()))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
-        self.name.setToolTip(state.name)
+        self.name.setToolTip(plain_tip(state.name))
         self.accept.setText(f"{state.accept_text}   [K]")
         self.accept.setEnabled(state.can_accept)
         self.label.setText(state.label)
