@@ -252,10 +252,10 @@ def test_an_empty_folder_is_a_failure_that_is_named(run, tmp_path):
 def test_a_frame_that_memory_does_not_suffice_for(run, images, tmp_path, monkeypatch):
     real = Predictor.predict_frames
 
-    def short(self, frames, *args):
+    def short(self, frames, **options):
         if frames.shape[1] == 128:
             raise MemoryError
-        return real(self, frames, *args)
+        return real(self, frames, **options)
 
     monkeypatch.setattr(Predictor, "predict_frames", short)
     code, printed, errors = run(
@@ -269,12 +269,12 @@ def test_a_frame_that_memory_does_not_suffice_for(run, images, tmp_path, monkeyp
 def test_notices_of_the_device_are_shown_once(run, images, tmp_path, monkeypatch):
     real = Predictor._run
 
-    def short(self, frames):
+    def short(self, *arguments):
         if not self._tiled:
             import torch
 
             raise torch.OutOfMemoryError
-        return real(self, frames)
+        return real(self, *arguments)
 
     monkeypatch.setattr(Predictor, "_run", short)
     code, printed, errors = run(images, "-o", tmp_path / "out")
