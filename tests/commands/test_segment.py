@@ -334,7 +334,9 @@ def test_a_mask_and_a_probability_of_one_name_do_not_replace_each_other(
 
 def test_a_file_in_place_of_the_output_folder(run, images, tmp_path, monkeypatch):
     (tmp_path / "out").write_text("mine")
-    monkeypatch.setattr(Predictor, "predict_frames", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(
+        Predictor, "predict_frames", lambda *_, **__: pytest.fail("too late")
+    )
     for out in (tmp_path / "out", tmp_path / "out" / "below"):
         code, printed, errors = run(images, "-o", out)
         assert (code, printed) == (1, [])

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cmunet.gui import export
+from napari_cmunet.gui import export, export_section
 from napari_cmunet.gui import panel as panel_module
 from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
 from napari_cmunet.gui.shortcuts import OWN_KEYS, listed_keys
@@ -325,7 +325,7 @@ def test_closing_and_opening_keeps_the_masks(
     assert other.active.mask is mask
     assert len(viewer.layers) == 3
     again.refresh()
-    assert "not exported" in again.saved.text()
+    assert "not exported" in again.exporting.saved.text()
 
 
 def test_docking_away_is_closing(qtbot, viewer, make_controller):
@@ -351,7 +351,7 @@ def answer(monkeypatch):
 
     def to(*paths):
         monkeypatch.setattr(
-            panel_module,
+            export_section,
             "ask_where",
             lambda readings, *_: list(zip(readings, paths, strict=True)),
         )
