@@ -18,6 +18,9 @@ SHORTEST = 10.0
 _STEP = 0.25  # of a profile's samples, in pixels
 _PIECES = 5  # measured on their own, to tell how sure the width is
 _WALL = (0.6, 0.92)  # inner diameter, as a share of the outer
+_LEAST_REACH, _REACH = 20.0, 0.042  # of a profile to both sides: pixels, of a frame
+_USUAL_WALL, _USUAL_BLUR = (0.74, 0.1), (1.0, 0.5)  # mean and SD; blur in pixels
+_TRUST = 0.04  # in what is usual, against the profile
 _MOST_FILLED = 0.15  # of the wall's own darkness: an empty lumen takes some away
 _MOST_SPREAD = 0.1  # of the diameter
 
@@ -84,7 +87,7 @@ def measure_catheter(
         )
     along = (end - start) / length
     across = np.array([along[1], -along[0]])
-    reach = max(14.0, 0.032 * max(frame.shape))
+    reach = max(_LEAST_REACH, _REACH * max(frame.shape))
     offsets = np.arange(-2 * reach, 2 * reach + _STEP, _STEP)
     places = np.arange(0.0, length + 0.5)
     middle = _middle(frame, start, along, across, offsets, places, reach)
@@ -112,7 +115,7 @@ def measure_catheter(
             "The catheter seems to be full of contrast, which hides its outer edge. "
             "Measure it in a frame before the injection."
         )
-    if not 0.15 * reach < diameter < 1.5 * reach or spread > _MOST_SPREAD * diameter:
+    if not 2.5 < diameter < 1.2 * reach or spread > _MOST_SPREAD * diameter:
         raise CatheterNotFoundError(
             "No catheter is clearly seen along this line. Draw it on a straight part "
             "of the shaft where nothing crosses it."
@@ -142,11 +145,11 @@ def _middle(frame, start, along, across, offsets, places, reach) -> np.ndarray:
     wide = gaussian_filter1d(wide, min(3.0, len(places) / 6), axis=0)
     # A trough against what lies at both its sides, for some widths.
     best = np.zeros_like(wide)
-    for width in np.geomspace(0.25, 1.0, 5) * reach:
+    for width in np.geomspace(0.2, 0.8, 5) * reach:
         sigma = 0.35 * width / _STEP
         trough = gaussian_filter1d(wide, sigma, axis=1, order=2) * sigma**1.5
         best = np.maximum(best, trough)
-    best *= np.exp(-0.5 * (offsets / (0.5 * reach)) ** 2)  # the reader aimed well
+    best *= np.exp(-0.5 * (offsets / (0.3 * reach)) ** 2)  # the reader aimed well
     found = offsets[best.argmax(axis=1)]
     weight = best.max(axis=1)
     at = places - places.mean()
@@ -178,38 +181,48 @@ def _fit(offsets: np.ndarray, profile: np.ndarray, known: _Tube | None) -> _Tube
     reach = float(offsets[-1])
 
     def model(p: np.ndarray) -> np.ndarray:
+        # The lumen is told as a share of the wall: an empty one takes the wall away.
         middle, radius, inner, blur, wall, lumen, level, slope, bend = p
         tube = wall * _chord(offsets - middle, radius)
-        tube += lumen * _chord(offsets - middle, radius * inner)
+        tube += wall * lumen * _chord(offsets - middle, radius * inner)
         tube = gaussian_filter1d(tube, max(blur, 0.2) / _STEP, mode="nearest")
         at = offsets / reach
         return level + slope * at + bend * at**2 - tube
 
+    def residuals(p: np.ndarray) -> np.ndarray:
+        # Wall and blur can stand in for each other, and both for the radius: what a
+        # profile leaves open is settled by what is usual.
+        usual = [
+            (p[2] - _USUAL_WALL[0]) / _USUAL_WALL[1],
+            (p[3] - _USUAL_BLUR[0]) / _USUAL_BLUR[1],
+        ]
+        return np.append(weight * (model(p) - values), _TRUST * np.array(usual))
+
     # What is far from the shaft says little of it.
-    weight = np.exp(-0.5 * (offsets / (0.6 * reach)) ** 2)
-    low = np.array([-0.3 * reach, 1.0, _WALL[0], 0.3, 0.0, -1.5, -9, -9, -0.5])
-    high = np.array([0.3 * reach, 0.8 * reach, _WALL[1], 2.5, 3, 3, 9, 9, 0.5])
+    weight = np.exp(-0.5 * (offsets / (0.5 * reach)) ** 2)
+    low = np.array([-0.3 * reach, 1.0, _WALL[0], 0.3, 0.0, -1.0, -9, -9, -0.5])
+    high = np.array([0.3 * reach, 0.8 * reach, _WALL[1], 2.5, 3, 5, 9, 9, 0.5])
     starts = (
         [known.parameters]
         if known is not None
         else [
-            np.array([0.0, radius, 0.75, 1.0, 0.5 / radius, 0.0, values.max(), 0, 0])
+            np.array([0.0, radius, 0.75, 1.0, 0.5 / radius, -0.5, 1.0, 0, 0])
             for radius in np.geomspace(2.0, 0.5 * reach, 4)
         ]
     )
     fits = [
         least_squares(
-            lambda p: weight * (model(p) - values),
+            residuals,
             np.clip(begin, low + 1e-6, high - 1e-6),
             bounds=(low, high),
-            x_scale=[1, 1, 0.1, 0.5, 0.1, 0.1, 0.5, 0.5, 0.5],
+            x_scale=[1, 1, 0.1, 0.5, 0.1, 0.5, 0.5, 0.5, 0.5],
             max_nfev=60,
         )
         for begin in starts
     ]
     best = min(fits, key=lambda fit: fit.cost)
-    middle, radius, inner, _, wall, lumen, *_ = best.x
-    return _Tube(middle, radius, lumen * inner / max(wall, 1e-3), best.x)
+    middle, radius, inner, _, _, lumen, *_ = best.x
+    return _Tube(middle, radius, lumen * inner, best.x)
 
 
 def _chord(offsets: np.ndarray, radius: float) -> np.ndarray:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.carrying import FARTHEST, Carrying
-from napari_cmunet.gui.sections import button, column, row, show_text, text_label
+from napari_cmunet.gui.sections import (
+    button,
+    column,
+    lay_out_again,
+    row,
+    text_label,
+)
 from napari_cmunet.gui.shortcuts import CARRY
 
 if TYPE_CHECKING:
@@ -34,10 +40,11 @@ class CarryRow(QWidget):
         self.carrying = Carrying(controller)
         self.carry = button("Carry a mask here", _PROPOSE)
         self.dismiss = button("Dismiss", "Leave this frame's mask as it is (Esc)")
-        self.said = text_label()
+        self.said = text_label(lines=2)
         layout = column(row(self.carry, self.dismiss, stretch=0), self.said, spacing=2)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
+        self.said.hide()
         self.carry.clicked.connect(self.carrying.press)
         self.dismiss.clicked.connect(self.carrying.dismiss)
         self.carrying.changed.connect(self.refresh)
@@ -54,4 +61,7 @@ class CarryRow(QWidget):
         self.carry.setText("Take over" if ready else "Carry a mask here")
         self.carry.setToolTip(_ACCEPT if ready else _PROPOSE)
         self.dismiss.setVisible(proposal is not None)
-        show_text(self.said, self.carrying.message, self.width())
+        if self.said.text() != self.carrying.message:
+            self.said.setText(self.carrying.message)
+            self.said.setVisible(bool(self.carrying.message))
+            lay_out_again(self)

@@ -103,8 +103,8 @@ class Carrying:
         source = nearest_corrected(reading, frame)
         if source is None:
             self._say(
-                f"No other frame within {FARTHEST} of this one is corrected. Correct "
-                "one, go to a frame beside it, then press again."
+                f"No other frame within {FARTHEST} is corrected. Go to one beside a "
+                "corrected frame."
             )
             return
         self.begun.emit()

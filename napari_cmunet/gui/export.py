@@ -14,6 +14,7 @@ from napari_cmunet.gui.corrections import fingerprints
 from napari_cmunet.gui.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.io.record import record_path, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,7 @@ class MaskToWrite:
     """One mask as it was when the export was asked for.
 
     ``source`` is the image's own file, hashed when the mask is written.
+    ``pixels_changed`` is None where no JSON record is wanted.
     """
 
     reading: Reading
@@ -41,6 +43,8 @@ class MaskToWrite:
     provenance: Provenance
     pixel_size_mm: tuple[float, float] | None
     source: Path | None
+    pixel_size_source: str | None = None
+    pixels_changed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ def note_origin(reading: Reading) -> None:
         }
 
 
-def prepare(reading: Reading, path: Path) -> MaskToWrite:
-    """Copy what is to be written. On the GUI thread."""
+def prepare(reading: Reading, path: Path, *, record: bool = False) -> MaskToWrite:
+    """Copy what is to be written, perhaps with a JSON record. On the GUI thread."""
     return MaskToWrite(
         reading=reading,
         path=path,
@@ -148,7 +152,20 @@ def prepare(reading: Reading, path: Path) -> MaskToWrite:
         provenance=origin(reading),
         pixel_size_mm=pixel_size_mm(reading),
         source=source_file(reading),
+        pixel_size_source=record_of(reading.image).get("pixel_size_source"),
+        pixels_changed=pixels_changed(reading) if record else None,
     )
+
+
+def pixels_changed(reading: Reading) -> int:
+    """How many pixels of a mask are other than the prediction at its threshold."""
+    count = 0
+    for frame in reading.corrections.in_history | reading.own.keys():
+        mask = reading.mask_frame(frame) != 0
+        if reading.has_prediction(frame):
+            mask = mask != reading.cut(frame)
+        count += int(mask.sum())
+    return count
 
 
 def pixel_size_mm(reading: Reading) -> tuple[float, float] | None:
@@ -176,6 +193,15 @@ def _write(job: MaskToWrite) -> Written:
             provenance = replace(provenance, source_sha256=_hash(job.source))
         job.path.parent.mkdir(parents=True, exist_ok=True)
         write_mask(job.path, job.mask, provenance, job.pixel_size_mm)
+        if job.pixels_changed is not None:
+            write_record(
+                record_path(job.path),
+                job.mask,
+                provenance,
+                pixel_size_mm=job.pixel_size_mm,
+                pixel_size_source=job.pixel_size_source,
+                pixels_changed=job.pixels_changed,
+            )
     except CMUNetError as exc:
         return Written(job, str(exc))
     except OSError as exc:

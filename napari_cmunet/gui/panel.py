@@ -6,15 +6,12 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QMenu, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_cmunet.gui import export
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
-from napari_cmunet.gui.export_dialog import ask_where
+from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.letting_go import let_go, may_close, shut
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
@@ -47,7 +44,6 @@ from napari_cmunet.gui.vessel_tools.section import VesselSection
 if TYPE_CHECKING:
     import napari.components
 
-    from napari_cmunet.gui.reading import Reading
 
 _WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
@@ -82,7 +78,6 @@ class CMUNetPanel(QWidget):
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
         self.study = StudyReader.of(self.controller)
-        self._exporting = None
         self._docked = False
         self._shown_once = False
         self._build()
@@ -140,16 +135,7 @@ class CMUNetPanel(QWidget):
         self.prediction_shown = check(
             "Prediction", "Show what the model has found, as a thin line (G)"
         )
-        self.export = button(
-            "&Export mask…",
-            "Write the mask as TIFF: 0 background, 255 artery, where it comes from "
-            "inside",
-        )
-        self.export_menu = QMenu(self)
-        self.export_labels = self.export_menu.addAction("Accepted masks of the study…")
-        self.export_one = self.export_menu.addAction("The mask of this image…")
-        self.export_all = self.export_menu.addAction("All masks to a folder…")
-        self.saved = text_label()
+        self.exporting = ExportSection(self.controller)
         self.study_section = StudySection(self.study)
         self.finetune = FinetuneSection()
         self.finetune_fold = Fold("Fine-tune", self.finetune)
@@ -177,8 +163,7 @@ class CMUNetPanel(QWidget):
             row(self.mask_shown, self.outline, self.prediction_shown),
             self.finetune_fold,
             heading("Export"),
-            self.export,
-            self.saved,
+            self.exporting,
             Fold("Model", self.model),
             Fold("Keys", self.keys, is_open=False),
         )
@@ -208,10 +193,7 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
         self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
-        self.export.clicked.connect(self.export_mask)
-        self.export_one.triggered.connect(self.export_mask)
-        self.export_all.triggered.connect(self.export_masks)
-        self.export_labels.triggered.connect(self.study_section.actions.export)
+        self.exporting.labels.triggered.connect(self.study_section.actions.export)
         self.model.chosen.connect(self.study.choose_model)
         self.vessels.tour.changed.connect(self.study.browsing.tick)
         # Both show what they would do in the same colours: one at a time.
@@ -291,63 +273,11 @@ class CMUNetPanel(QWidget):
         self.threshold.show_value(state.threshold)
         self.threshold_note.setText(state.threshold_note)
         self.threshold_note.setVisible(bool(state.threshold_note))
-        self.saved.setText(state.saved)
-        self.saved.setVisible(bool(state.saved))
-        embolden(self.saved, state.unsaved)
-        self.export.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        is_study = self.study.study is not None
-        self.export.setEnabled((state.can_export or is_study) and not self._exporting)
-        self.export.setMenu(self.export_menu if state.masks > 1 or is_study else None)
-        self.export_labels.setVisible(is_study)
-        self.export_all.setVisible(state.masks > 1)
-        self.export_one.setEnabled(state.can_correct)
-        self.export_all.setText(f"All {state.masks} masks to a folder…")
+        self.exporting.refresh(state, is_study=self.study.study is not None)
         self.cine.show_reading(self.controller.active)
         self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
-        if self.controller.active is not None:
-            export.note_origin(self.controller.active)
-
-    # -- export ---------------------------------------------------------------
-
-    def export_mask(self) -> None:
-        """Ask where the mask of the active image goes and write it."""
-        masks = [r for r in self.controller.readings if r.usable_mask]
-        active = self.controller.active
-        # A single mask may be that of an image which is not the active one.
-        self._export([active] if active in masks else masks[:1])
-
-    def export_masks(self) -> None:
-        """Ask for a folder and write the masks of all images."""
-        self._export([r for r in self.controller.readings if r.usable_mask])
-
-    def _export(self, readings: list[Reading]) -> None:
-        if not readings or self._exporting is not None:
-            return
-        folder = export.start_folder(
-            self.controller.active, self.controller.working_folder
-        )
-        where = ask_where(readings, folder, self, self.controller.readings)
-        jobs = [export.prepare(reading, path) for reading, path in where]
-        if not jobs:
-            return
-        self._exporting = create_worker(export.write_masks, jobs)
-        self._exporting.returned.connect(self._on_exported)
-        self._exporting.finished.connect(self._on_export_finished)
-        self.controller.say(f"Exporting to {export.short(jobs[0].path.parent)}…")
-        self._exporting.start()
-
-    def _on_exported(self, results: list[export.Written]) -> None:
-        text, good = export.summary(results)
-        export.note(results)
-        shown, _ = export.summary(results, export.short)
-        self.controller.say(shown, failed=not good, tip=text)
-        (show_info if good else show_error)(text)
-
-    def _on_export_finished(self) -> None:
-        self._exporting = None
-        self._on_changed()
 
     # -- life -----------------------------------------------------------------
 

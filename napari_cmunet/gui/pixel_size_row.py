@@ -13,8 +13,8 @@ from napari_cmunet.gui.sections import (
     button,
     column,
     combo,
+    lay_out_again,
     row,
-    show_text,
     text_label,
 )
 
@@ -51,7 +51,7 @@ class PixelSizeRow(QWidget):
         self.french.setCurrentIndex(_FRENCH.index(USUAL_FRENCH))
         self.use = button("Use", "Take this for the image's pixel size")
         self.cancel = button("Cancel", "Measure nothing; the pixel size stays")
-        self.said = text_label()
+        self.said = text_label(lines=4)
         self.measuring = QWidget()
         inside = column(row(self.french, self.use, self.cancel, stretch=0), self.said)
         inside.setContentsMargins(0, 0, 0, 0)
@@ -78,7 +78,8 @@ class PixelSizeRow(QWidget):
         usable = reading is not None and reading.why_not is None
         begun = self.calibrating.begun
         self.setVisible(usable)
-        show_text(self.text, pixel_size_text(reading) if usable else "", self.width())
+        before = self.text.text(), self.said.text(), self.measuring.isHidden()
+        self.text.setText(pixel_size_text(reading) if usable else "")
         self.begin.setVisible(not begun)
         self.begin.setEnabled(
             usable and reading.image in self._controller.viewer.layers
@@ -86,7 +87,9 @@ class PixelSizeRow(QWidget):
         self.take_back.setVisible(usable and is_calibrated(reading) and not begun)
         self.measuring.setVisible(begun)
         self.use.setEnabled(self.calibrating.width is not None)
-        show_text(self.said, self.calibrating.message, self.width())
+        self.said.setText(self.calibrating.message)
+        if before != (self.text.text(), self.said.text(), self.measuring.isHidden()):
+            lay_out_again(self.measuring)
 
 
 def pixel_size_text(reading: Reading) -> str:

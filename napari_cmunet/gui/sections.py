@@ -34,23 +34,29 @@ if TYPE_CHECKING:
 TAB_ONLY = Qt.FocusPolicy.TabFocus
 
 
-def text_label(text: str = "") -> QLabel:
-    """Make a label that wraps instead of widening the dock."""
+def text_label(text: str = "", *, lines: int = 0) -> QLabel:
+    """Make a label that wraps instead of widening the dock; ``lines`` high at least.
+
+    Where a text changes, its layout is told too late how high the new one is.
+    """
     label = QLabel(text)
+    label.setMinimumHeight(lines * label.fontMetrics().lineSpacing())
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
 
 
-def show_text(label: QLabel, text: str, width: int) -> None:
-    """Show a text in full where the label is so wide; hide the label for none.
+def lay_out_again(widget: QWidget) -> None:
+    """Let a widget and those around it take the height that changed texts need.
 
-    A label that wraps tells its layout too late how high a new text is.
+    Layouts in layouts keep the height of the former text for too long.
     """
-    label.setText(text)
-    label.setVisible(bool(text))
-    label.setMinimumHeight(label.heightForWidth(width) if text and width > 0 else 0)
+    while widget is not None and not isinstance(widget, QScrollArea):
+        if widget.layout() is not None:
+            widget.layout().invalidate()
+        widget.updateGeometry()
+        widget = widget.parentWidget()
 
 
 def plain_tip(text: str) -> str:

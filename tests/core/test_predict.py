@@ -217,7 +217,7 @@ def test_the_first_frame_comes_alone(model, frames):
     predictor.batch = 4
     sizes = []
     real = predictor._run
-    predictor._run = lambda f: sizes.append(len(f)) or real(f)
+    predictor._run = lambda f, *rest: sizes.append(len(f)) or real(f, *rest)
     list(predictor.predict_frames(frames))
     assert sizes == [1, 4]
 

@@ -229,4 +229,4 @@ def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
     model.open.set()
     panel.shut_down()
     assert panel.controller.runner.wait()
-    qtbot.waitUntil(lambda: panel._exporting is None)
+    qtbot.waitUntil(lambda: panel.exporting.idle)

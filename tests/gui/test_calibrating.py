@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from napari_cmunet.gui.export import pixel_size_mm, prepare
+from napari_cmunet.gui.export import pixel_size_mm, prepare, write_masks
 from napari_cmunet.gui.layers import METADATA
 from tests.core.test_catheter import tube
 
@@ -59,6 +61,13 @@ def test_the_size_is_the_scale_and_goes_into_exports(
         assert reading.image.scale[0] == 1
     assert "from a 6 F catheter, measured 9." in measured.text.text()
     assert prepare(reading, tmp_path / "m.tif").pixel_size_mm == pixel_size_mm(reading)
+    job = prepare(reading, tmp_path / "m.tif", record=True)
+    (done,) = write_masks([job])
+    assert done.problem == ""
+    made = json.loads((tmp_path / "m.json").read_text())
+    assert made["pixel_size_mm"] == list(pixel_size_mm(reading))
+    assert made["pixel_size_source"].startswith("from a 6 F catheter, measured 9.")
+    assert made["pixels_changed_by_reader"] == 0
     assert viewer.scene.camera.zoom == pytest.approx(zoom / side, rel=0.04)
     names = [layer.name for layer in viewer.layers]
     assert names == ["a", "a prediction", "a mask"]

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cmunet.gui import export
+from napari_cmunet.gui import export, export_section
 from napari_cmunet.gui import panel as panel_module
 from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
 from napari_cmunet.gui.shortcuts import OWN_KEYS, listed_keys
@@ -58,7 +58,7 @@ def test_opening_the_panel_does_not_import_torch():
 def test_says_what_to_do_first(panel):
     assert "Open an angiogram" in panel.status.text()
     assert not panel.segment.isEnabled()
-    assert not panel.export.isEnabled()
+    assert not panel.exporting.button.isEnabled()
     assert not panel.threshold.isEnabled()
     assert not panel.tools.isEnabled()
     assert panel.notice.text() == NOT_A_DEVICE
@@ -260,7 +260,7 @@ def test_choosing_an_image_by_the_combo(qtbot, panel, controller, viewer, settle
 def test_a_deleted_mask_shows_the_way_back(qtbot, panel, controller, viewer, opened):
     viewer.layers.remove(controller.active.mask)
     qtbot.waitUntil(lambda: not panel.again.isHidden())
-    assert not panel.export.isEnabled()
+    assert not panel.exporting.button.isEnabled()
     qtbot.mouseClick(panel.again, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(panel.again.isHidden)
     np.testing.assert_array_equal(controller.active.mask.data, expected(opened))
@@ -359,7 +359,7 @@ def test_closing_and_opening_keeps_the_masks(
     assert other.active.mask is mask
     assert len(viewer.layers) == 3
     again.refresh()
-    assert "not exported" in again.saved.text()
+    assert "not exported" in again.exporting.saved.text()
 
 
 def test_docking_away_is_closing(qtbot, viewer, make_controller):
@@ -385,7 +385,7 @@ def answer(monkeypatch):
 
     def to(*paths):
         monkeypatch.setattr(
-            panel_module,
+            export_section,
             "ask_where",
             lambda readings, *_: list(zip(readings, paths, strict=True)),
         )
@@ -398,19 +398,21 @@ def test_export_writes_what_is_seen(qtbot, panel, controller, opened, answer, tm
     with mask.block_history():
         mask.paint((4, 4), 1)
     panel.refresh()
-    assert panel.saved.text() == "Your corrections are not exported."
+    assert panel.exporting.saved.text() == "Your corrections are not exported."
     target = tmp_path / "a.tif"
     answer(target)
-    qtbot.mouseClick(panel.export, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.exporting.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "Exported a.tif" in panel.status.text())
     np.testing.assert_array_equal(read_mask(target), mask.data > 0)
     provenance = read_provenance(target)
     assert provenance.model == "cmunet-artery"
     assert provenance.threshold == 0.5
     assert provenance.corrected
-    assert panel.saved.text() == "Exported as it is."
+    assert panel.exporting.saved.text() == "Exported as it is."
     mask.undo()
-    qtbot.waitUntil(lambda: panel.saved.text() == "Your corrections are not exported.")
+    qtbot.waitUntil(
+        lambda: panel.exporting.saved.text() == "Your corrections are not exported."
+    )
 
 
 def test_export_of_several(qtbot, panel, controller, viewer, settled, answer, tmp_path):
@@ -419,12 +421,12 @@ def test_export_of_several(qtbot, panel, controller, viewer, settled, answer, tm
         viewer.add_image(image, name="same/name")
     settled(controller)
     panel.refresh()
-    assert panel.export.text() == "&Export masks…"
+    assert panel.exporting.button.text() == "&Export masks…"
     names = export.file_names(controller.readings)
     assert names == ["same_name.tif", "same_name [1].tif"]
     answer(*(tmp_path / name for name in names))
-    assert panel.export_all.text() == "All 2 masks to a folder…"
-    panel.export_all.trigger()
+    assert panel.exporting.all.text() == "All 2 masks to a folder…"
+    panel.exporting.all.trigger()
     qtbot.waitUntil(lambda: "Exported 2 masks" in panel.status.text())
     for image, name in zip(images, names, strict=True):
         np.testing.assert_array_equal(read_mask(tmp_path / name), expected(image) > 0)
@@ -440,7 +442,7 @@ def test_export_of_one_of_several(
     panel.refresh()
     controller.show.activate(controller.readings[0])
     answer(tmp_path / "one.tif")
-    panel.export_one.trigger()
+    panel.exporting.one.trigger()
     qtbot.waitUntil(lambda: "Exported one.tif" in panel.status.text())
     np.testing.assert_array_equal(
         read_mask(tmp_path / "one.tif"), expected(images[0]) > 0
@@ -468,9 +470,9 @@ def test_an_export_that_fails_says_so_and_keeps_the_corrections(
         mask.paint((4, 4), 1)
     (tmp_path / "file").write_text("no folder")
     answer(tmp_path / "file" / "a.tif")
-    panel.export_masks()
+    panel.exporting.export_masks()
     qtbot.waitUntil(lambda: panel.controller.failed)
     assert "a.tif" in panel.controller.message or "file" in panel.controller.message
     panel.refresh()
-    assert panel.saved.text() == "Your corrections are not exported."
-    assert panel.export.isEnabled()
+    assert panel.exporting.saved.text() == "Your corrections are not exported."
+    assert panel.exporting.button.isEnabled()

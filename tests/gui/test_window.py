@@ -78,7 +78,7 @@ def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_
     )
     asked = []
     monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()) or 0)
-    panel.export.click()
+    panel.exporting.button.click()
     assert asked == ["angio.tif exists already."]
     assert target.read_bytes() == b"precious"
     monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_
         "clickedButton",
         lambda box: next(b for b in box.buttons() if b.text() == "Overwrite"),
     )
-    panel.export.click()
+    panel.exporting.button.click()
     qtbot.waitUntil(lambda: "Exported angio.tif" in panel.status.text())
     for read in (
         tifffile.imread(target),

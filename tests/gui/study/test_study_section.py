@@ -283,7 +283,7 @@ def test_in_a_study_the_panel_speaks_of_accepting(panel, page, study):
     assert panel.status.text() == (
         "Arteries found. Correct the mask with the brush, then accept it."
     )
-    assert panel.saved.isHidden()
+    assert panel.exporting.saved.isHidden()
     assert panel.image.isHidden()
     assert panel.on_opening.isHidden()
     assert panel.segment.isHidden()
