@@ -36,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--trainings", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=240, help="then it ends")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
@@ -84,11 +85,16 @@ def run(args: argparse.Namespace, study: Path) -> dict:
     table = []
     for number in range(1, args.images + 1):
         read_one(hand, number)
+        if number % 10 == 0:
+            seconds = round(time.monotonic() - began)
+            print(f"{number} images, {seconds} s", file=sys.stderr, flush=True)
         if number % every == 0:
             hand.click(hand.finetune.start)
             hand.until(lambda: not training.running, 900)
             table.append(count(hand, number, len(ended)))
             print(table[-1], file=sys.stderr, flush=True)
+        if time.monotonic() - began > args.minutes * 60 and len(table) > 1:
+            break
         if number < args.images and not hand.next():
             sys.exit(f"no next image after {number}: {hand.reader.message}")
     labels = len(hand.reader.study.labels.keys())
