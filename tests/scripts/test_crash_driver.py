@@ -86,3 +86,17 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
         env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
     )
     assert done.stdout.split() == ["gone", "half", "other"], done.stderr
+
+
+def test_nothing_piles_up(tmp_path, qapp):
+    figures = tmp_path / "figures.json"
+    words = ["--images", "12", "--trainings", "2", "--json", figures]
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "soak.py", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert json.loads(figures.read_text())["labels"] == 12
