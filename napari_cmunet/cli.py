@@ -39,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CMUNetError as exc:
         print(f"napari-cmunet: {exc}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as exc:
+        if not _is_out_of_memory(exc):
+            raise
+        print(
+            "napari-cmunet: not enough memory. Close other programs and start again; "
+            "finished files are whole.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("napari-cmunet: stopped; finished files are whole.", file=sys.stderr)
         return 1
@@ -46,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python writes what is left once more as it exits: let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _is_out_of_memory(exc: Exception) -> bool:
+    if isinstance(exc, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from napari_cmunet.core.device import is_out_of_memory
+
+    return is_out_of_memory(exc)
 
 
 def _take_any_file_name() -> None:

@@ -198,6 +198,8 @@ def engine(args: argparse.Namespace, ledger: Ledger) -> dict:
         faults += faulty > 0
         (folder.parent / "ballast").unlink(missing_ok=True)
         ledger.check(folder, args.spare / "copy")
+        if kills % 20 == 0:
+            print(f"{kills} kills: {dict(ledger.done)}", file=sys.stderr, flush=True)
     return {"kills": kills, "of them with a failing disk": faults}
 
 

@@ -19,7 +19,7 @@ from napari_cmunet.commands.finetune import FinetuneJob, Start, card_of, train
 from napari_cmunet.commands.used_labels import FEW_FOR_A_SPLIT, UsedLabels
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
-from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.device import choose_device, device_or_another
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import save_model
 from napari_cmunet.errors import CMUNetError
@@ -27,7 +27,10 @@ from napari_cmunet.study.models import ModelVersion
 from napari_cmunet.study.study import Study
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    import torch
 
     from napari_cmunet.core.finetune import FinetuneResult
 
@@ -97,7 +100,9 @@ def run(job: StudyJob) -> int:
         )
         used = UsedLabels(study, write, should_stop)
         labels, validation = used.both(training.validate)
-        device = choose_device(training.device)
+        device = _device(job, write)
+        with study.models.new_folder():
+            pass  # raises now, not after the training, where nothing can be written
         result = train(
             training,
             start,
@@ -143,6 +148,16 @@ def run(job: StudyJob) -> int:
         with contextlib.suppress(CMUNetError), Study.open(job.study):
             pass
     return 1 if used.problems else 0
+
+
+def _device(job: StudyJob, write: Callable[[events.Event], None]) -> torch.device:
+    """The device asked for; a window's choice may be of one that is gone by now."""
+    if not job.attached:
+        return choose_device(job.training.device)
+    device, gone = device_or_another(job.training.device)
+    if gone:
+        write(events.Note(gone))
+    return device
 
 
 def _with_settings(training: FinetuneJob, study: Study) -> FinetuneJob:

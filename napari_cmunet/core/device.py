@@ -85,6 +85,20 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def device_or_another(name: str) -> tuple[torch.device, str]:
+    """The device asked for, or the best one where it is gone, and what to say then.
+
+    For a window whose choice was made when the machine still had that device.
+    """
+    try:
+        return choose_device(name), ""
+    except DeviceError as error:
+        if name not in DEVICES:
+            raise
+        device = choose_device("auto")
+        return device, f"{error} Using {describe_device(device)}."
+
+
 def describe_device(device: torch.device) -> str:
     """Short name for people, such as ``CPU (2 threads)`` or the GPU's own name."""
     torch = import_torch()

@@ -371,9 +371,10 @@ def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
 def _explain(exc: BaseException, device: torch.device) -> str:
     text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
     if is_out_of_memory(exc):
+        other = "" if device.type == "cpu" else " or choose the CPU"
         return (
             f"Not enough memory on {device.type} even for one frame at a time. Close "
-            "other programs or choose the CPU."
+            f"other programs{other}."
         )
     return (
         f"Training failed on {device.type}: {text}. Start it again, on the CPU if it "

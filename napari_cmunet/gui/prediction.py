@@ -183,7 +183,7 @@ def _import_ahead() -> None:
 
 def load_engine(choice: ModelChoice) -> Engine:
     """Load a model of this installation. The first call imports torch."""
-    from napari_cmunet.core.device import available_devices, choose_device
+    from napari_cmunet.core.device import available_devices, device_or_another
     from napari_cmunet.core.models import load_model
     from napari_cmunet.core.predict import Predictor
 
@@ -191,7 +191,7 @@ def load_engine(choice: ModelChoice) -> Engine:
         # Collecting Python's garbage would go through all that torch has brought, for a
         # quarter of a second of the window's time. None of it is ever garbage.
         gc.freeze()
-    device = choose_device(choice.device)
+    device, gone = device_or_another(choice.device)
     predictor = Predictor(load_model(choice.model), device)
     return Engine(
         choice=choice,
@@ -202,5 +202,5 @@ def load_engine(choice: ModelChoice) -> Engine:
         devices=tuple(available_devices()),
         device=lambda: predictor.device.type,
         device_text=lambda: predictor.description,
-        notices=lambda: list(predictor.notices),
+        notices=lambda: [*([gone] if gone else []), *predictor.notices],
     )

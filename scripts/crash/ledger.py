@@ -68,6 +68,8 @@ class Ledger:
     done: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     failed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     checked_drafts: int = 0
+    #: Hash of the mask that a window has to show of a frame, as of the last check.
+    shown: dict[tuple[str, int], str] = field(default_factory=dict)
     #: Whether the disk fails one call at a time, so that what is begun can be undone.
     single_faults: bool = True
 
@@ -153,6 +155,10 @@ class Ledger:
             self._check_drafts(study)
             self._check_models(study)
             self._check_values(study)
+            self.shown = {key: _shown(study, key) for key in study.labels.keys()}
+            for key in study.drafts.keys():
+                if study.drafts.load(*key) is not None:
+                    self.shown[key] = _shown(study, key)
             lines = _journal(copy)
         with Study.open(copy) as study:
             must(not study.take_notices(), "a question on opening again")
@@ -234,6 +240,11 @@ def value_of(study: Study, name: str) -> Any:
     if what == "title":
         return study.settings.title
     return getattr(study.mark(image), what)
+
+
+def _shown(study: Study, key: tuple[str, int]) -> str:
+    label = study.drafts.load(*key) or study.labels.get(*key)
+    return hash_of(label.mask)
 
 
 def _same(found: Label, allowed: Label) -> bool:

@@ -40,13 +40,14 @@ def make_study(folder: Path, images: int = 8, *, model: bool = True) -> Path:
     with Study.create(folder / "study", user="reader-1") as study:
         study.images.add([pictures], lambda path: path.parts[0])
         if model:
-            _install_model()
+            install_model()
             study.models.promote(MODEL, installed=True, reason="chosen")
             study.change_settings(start=MODEL, minutes=0.2)
         return study.folder
 
 
-def _install_model() -> None:
+def install_model() -> None:
+    """Install a network of width 4 with random weights, which learns in seconds."""
     import torch
 
     from napari_cmunet.core.models import ModelCard, save_model, user_models_folder

@@ -30,7 +30,6 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
     import_all()
     kills = {"at work": 0, "while starting": 0, "while training": 0}
     failing = 0
-    expected: dict[tuple[str, int], str] = {}
     seen = 0  # reopened with the very strokes or label on the screen
     for number in range(args.rounds):
         choose = random.Random(f"{args.seed} {number}")
@@ -67,16 +66,12 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
         kills["while training"] += bool(training)
         failing += faults > 0
         if "opened" in told.notes:
-            seen += _shown_again(told.notes["opened"], expected)
+            seen += _shown_again(told.notes["opened"], ledger.shown)
         end = time.monotonic() + _TRAINER_SECONDS
         while left := _running("finetune", folder):
             must(time.monotonic() < end, f"a trainer outlived its window: {left}")
             time.sleep(0.1)
         ledger.check(folder, args.spare / "copy")
-        expected = {
-            **{k: v[0][0] for k, v in ledger.labels.items() if v[0] is not None},
-            **{k: v for k, v in ledger.drafts.items() if v is not None},
-        }
         print(f"round {number + 1}: {dict(ledger.done)}", file=sys.stderr, flush=True)
     return {
         "kills": sum(kills[k] for k in ("at work", "while starting")),

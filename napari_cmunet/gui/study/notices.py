@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari_cmunet.errors import WriteError
 from napari_cmunet.gui.study.notice import Notice, Way
 from napari_cmunet.gui.training.settling import REFUSED, UNDECIDED
 from napari_cmunet.study.errors import (
@@ -12,6 +13,7 @@ from napari_cmunet.study.errors import (
     StudyDamagedError,
     StudyLockedError,
 )
+from napari_cmunet.study.layout import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,15 @@ def study_not_opened(reader: StudyReader, folder: Path, error: Exception) -> Not
                 "Work on it here. The other window can then write nothing more; what "
                 "was accepted there is safe",
                 partial(reader.open, folder, take_over=True),
+            ),
+        )
+    elif isinstance(error, WriteError) and error.path.name == LOCK:
+        # It is there, on a disk that can only be read.
+        ways = (
+            Way(
+                "Open for reading",
+                "Look at the study; nothing can be changed",
+                partial(reader.open, folder, read_only=True),
             ),
         )
     elif isinstance(error, StudyDamagedError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -48,6 +50,29 @@ def test_a_locked_study_can_be_read(study, elsewhere, ready):
     elsewhere.browsing.next()
     ready(elsewhere)
     assert name(elsewhere) == "p1"
+
+
+def test_a_study_on_a_disk_that_can_only_be_read(study, ready, monkeypatch):
+    """The only way out was to close the notice."""
+    folder = study.study.folder
+    study.close()
+    ready(study)
+    real = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR) and str(path).startswith(str(folder)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    study.open(folder)
+    ready(study)
+    assert study.study is None
+    assert "the disk is read-only" in study.notice.text
+    way(study, "Open for reading")
+    ready(study)
+    assert study.study.read_only
+    assert study.notice is None
 
 
 def test_strokes_in_a_study_that_is_only_read_are_not_dropped_in_silence(

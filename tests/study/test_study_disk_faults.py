@@ -1,0 +1,160 @@
+"""A disk that refuses one call: what was refused does not count; the rest does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+from study_making import events, mask_of, reopened
+
+from napari_cmunet import atomic
+from napari_cmunet.errors import WriteError
+from napari_cmunet.study import labels as labels_module
+from napari_cmunet.study import lock as lock_module
+from napari_cmunet.study.errors import LockLostError
+from napari_cmunet.study.labels import LabelStore
+from napari_cmunet.study.study import Study
+
+
+@pytest.fixture
+def one_fault(monkeypatch):
+    """Let the flushing of one folder fail, once."""
+
+    def install(folder) -> list[str]:
+        failed: list[str] = []
+        real = atomic.sync_folder
+
+        def sync(path):
+            if path == folder and not failed:
+                failed.append(str(path))
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(path)
+
+        for module in (atomic, labels_module):
+            monkeypatch.setattr(module, "sync_folder", sync)
+        return failed
+
+    return install
+
+
+def test_a_refused_acceptance_leaves_the_label_before(study, one_fault):
+    """Its file was in its place, and the one before was gone for good."""
+    image = study.images.ids()[0]
+    first = study.labels.accept(image, 0, mask_of(1))
+    failed = one_fault(study.folder / "labels" / image)
+    with pytest.raises(WriteError, match="the disk reports a fault"):
+        study.labels.accept(image, 0, mask_of(2))
+    assert failed
+    assert study.labels.hash(image, 0) == first.sha256
+    np.testing.assert_array_equal(study.labels.get(image, 0).mask, mask_of(1))
+    assert study.labels.older(image, 0) == []
+    again = reopened(study)
+    np.testing.assert_array_equal(again.labels.get(image, 0).mask, mask_of(1))
+    assert "label_recovered" not in events(again)
+    again.close()
+
+
+def test_a_refused_first_acceptance_leaves_none(study, one_fault):
+    image = study.images.ids()[0]
+    study.labels.accept(image, 0, mask_of(1))  # its folder is there then
+    study.labels.withdraw(image, 0)
+    one_fault(study.folder / "labels" / image)
+    with pytest.raises(WriteError):
+        study.labels.accept(image, 0, mask_of(2))
+    assert study.labels.get(image, 0) is None
+    assert study.labels.keys() == set()
+    assert [o.number for o in study.labels.older(image, 0)] == [1]
+
+
+def test_a_label_that_could_not_be_taken_back_counts(study, one_fault):
+    image = study.images.ids()[0]
+    accepted = study.labels.accept(image, 0, mask_of(1))
+    one_fault(study.folder / "labels" / image)
+    with pytest.raises(WriteError):
+        study.labels.withdraw(image, 0)
+    assert study.labels.hash(image, 0) == accepted.sha256
+    np.testing.assert_array_equal(study.labels.get(image, 0).mask, mask_of(1))
+    assert study.labels.withdraw(image, 0)
+
+
+def test_a_disk_that_goes_on_failing_does_not_part_memory_from_disk(study, monkeypatch):
+    """Strokes drawn over the label that counts are found again."""
+    image = study.images.ids()[0]
+    study.labels.accept(image, 0, mask_of(1))
+
+    def fail(*_):
+        raise OSError(errno.EIO, "fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "sync_folder", fail)
+        patch.setattr(labels_module, "_put_back", fail)
+        with pytest.raises(WriteError):
+            study.labels.accept(image, 0, mask_of(2))
+    study.drafts.save(image, 0, mask_of(3))
+    again = reopened(study)
+    np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mask_of(3))
+    again.close()
+
+
+def test_an_older_label_is_never_written_over(study, monkeypatch):
+    """Two programs may choose the same number while one takes the study over."""
+    image = study.images.ids()[0]
+    for seed in (1, 2, 3):
+        study.labels.accept(image, 0, mask_of(seed))
+    real, taken = LabelStore._next_older, []
+
+    def next_older(store, image, frame):
+        path = real(store, image, frame)
+        if not taken:
+            taken.append(path)
+            return path.with_name(path.name.replace("003", "001"))
+        return path
+
+    monkeypatch.setattr(LabelStore, "_next_older", next_older)
+    study.labels.accept(image, 0, mask_of(4))
+    kept = {study.labels._store.hash_of(o) for o in study.labels.older(image, 0)}
+    assert len(kept) == 3
+
+
+def test_a_line_of_the_journal_that_was_cut_short_harms_no_other(study, monkeypatch):
+    """The disk took a part of it, and then did not even let it be taken away."""
+    write = os.write
+
+    def fail(*_):
+        raise OSError(errno.EIO, "fault")
+
+    def half(descriptor, data):
+        write(descriptor, data[: len(data) // 2])
+        fail()
+
+    image = study.images.ids()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        patch.setattr(os, "ftruncate", fail)
+        study.flag(image)
+    study.flag(image, False)
+    lines = (study.folder / "journal.jsonl").read_bytes().splitlines()
+    assert events(study)[-2:] == ["flagged", "unflagged"]
+    assert len(list(study.journal())) == len(lines)
+
+
+def test_who_is_ousted_may_end_what_it_writes(study, monkeypatch):
+    """Opening removes temporary files, one that is being written among them."""
+    waited = []
+    monkeypatch.setattr(lock_module, "LAST_ACT_SECONDS", 0.2)
+    sleep = time.sleep
+    image = study.images.ids()[0]
+
+    def wait(seconds):
+        waited.append(seconds)
+        with pytest.raises(LockLostError):  # nothing new begins meanwhile
+            study.labels.accept(image, 0, mask_of(1))
+        sleep(seconds)
+
+    monkeypatch.setattr(lock_module.time, "sleep", wait)
+    with Study.open(study.folder, break_lock=True) as other:
+        assert waited == [0.2]
+        assert not other.read_only
