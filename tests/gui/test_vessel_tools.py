@@ -190,7 +190,7 @@ def test_keys_are_free_and_given_back(bench):
     bound = {str(key) for key in bench.viewer.keymap}
     assert {"A", "S", "D", "Q"} <= bound
     bench.panel.vessels.shut_down()
-    assert not {"A", "S", "D", "I", "Q"} & {str(key) for key in bench.viewer.keymap}
+    assert not {"A", "S", "D", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
 def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
