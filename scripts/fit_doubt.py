@@ -2,12 +2,14 @@
 """Fit the chances of core/vessels/doubt.py, and check that doubtful places are wrong.
 
 usage: python scripts/fit_doubt.py DATA [--model cmunet-artery] [--every 3 2]
+           [--plot PICTURE.png]
 
 DATA holds images/, masks/ and index.csv (stem, split, patient). Fits on every 3rd frame
 of the `train` split, which the bundled model never saw, and reports on every 2nd of
 `val`, which holds other patients: how often segments are right against how likely they
 are called, and how many pixels of wrong centreline the first ten places hold against
-ten drawn at random from all that the tour would show. Prints Markdown.
+ten drawn at random from all that the tour would show. Prints Markdown; ``--plot`` also
+draws the reliability.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize
 
 from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.lineplot import Panel, draw_panels
 from napari_cmunet.core.models import load_model
 from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.threshold import mask_at
@@ -94,8 +97,9 @@ def chance(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-(weights[0] + numbers @ weights[1:])))
 
 
-def reliability(called: np.ndarray, right: np.ndarray) -> None:
-    """Print how often what is called so and so likely is right."""
+def reliability(called: np.ndarray, right: np.ndarray) -> list[tuple[float, float]]:
+    """Print how often what is called so and so likely is right; in per cent, too."""
+    points = []
     print("| called | mean | right | segments |\n|---|---|---|---|")
     for tenth in range(10):
         here = (called >= tenth / 10) & (called < (tenth + 1) / 10 + (tenth == 9))
@@ -103,12 +107,14 @@ def reliability(called: np.ndarray, right: np.ndarray) -> None:
             name = f"{10 * tenth} to {10 * tenth + 10} %"
             mean, share = 100 * called[here].mean(), 100 * right[here].mean()
             print(f"| {name} | {mean:.0f} % | {share:.0f} % | {here.sum()} |")
+            points.append((mean, share))
     gaps = [
         abs(called[here].mean() - right[here].mean()) * here.mean()
         for tenth in range(10)
         if (here := (np.minimum(called * 10, 9).astype(int) == tenth)).any()
     ]
     print(f"\nexpected calibration error {sum(gaps):.3f}\n")
+    return points
 
 
 def places(judged: Judged, called: np.ndarray) -> None:
@@ -141,19 +147,26 @@ def main() -> None:
     parser.add_argument("--model", default="cmunet-artery")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--every", type=int, nargs=2, default=(3, 2))
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     predictor = Predictor(load_model(args.model), choose_device(args.device))
     train = judge(args.data, "train", args.every[0], predictor)
     val = judge(args.data, "val", args.every[1], predictor)
     called = np.zeros(len(val.length))
+    curves: dict[str, list[tuple[float, float]]] = {}
     print(f"weights: constant, {', '.join(FEATURES)}\n")
     for name, wanted in (("IN_MASK", 1), ("MISSING", 0)):
         mine, theirs = train.in_mask == wanted, val.in_mask == wanted
         weights = fit(train.numbers[mine], (train.on_artery[mine] > 0.5) * 1.0)
         print(f"{name} = {tuple(weights.round(3).tolist())}\n")
         called[theirs] = chance(weights, val.numbers[theirs])
-        reliability(called[theirs], val.on_artery[theirs] > 0.5)
+        points = reliability(called[theirs], val.on_artery[theirs] > 0.5)
+        curves[name.lower().replace("_", " ")] = points
     places(val, called)
+    if args.plot is not None:
+        curves["as called"] = [(0, 0), (100, 100)]
+        panel = Panel("right, %, of segments of other patients", "called, %", curves)
+        draw_panels([panel]).save(args.plot)
 
 
 if __name__ == "__main__":

@@ -39,21 +39,25 @@ if TYPE_CHECKING:
     from napari_cmunet.core.labelled import Label
 
 RULES = ("random", "doubt")
-_POOL = 60
 
 
-def gains(labels: list[Label], model: str, device: torch.device) -> list[float]:
-    """What the model has to gain from each frame."""
-    predictor = Predictor(load_model(model), device)
-    found = []
-    for label in labels:
-        probability = predictor.predict(label.frame)
-        mask = mask_at(probability, predictor.card.threshold)
-        found.append(expected_gain(label.frame, probability, mask))
-    return found
+class Gains:
+    """What a model has to gain from each of some frames, worked out once."""
+
+    def __init__(self, labels: list[Label], model: str, device: torch.device) -> None:
+        self._labels, self._known = labels, {}
+        self._predictor = Predictor(load_model(model), device)
+
+    def __getitem__(self, index: int) -> float:
+        if index not in self._known:
+            frame, predictor = self._labels[index].frame, self._predictor
+            probability = predictor.predict(frame)
+            mask = mask_at(probability, predictor.card.threshold)
+            self._known[index] = expected_gain(frame, probability, mask)
+        return self._known[index]
 
 
-def choose(rule: str, pool: list[int], gain: list[float], patients: list[str]):
+def choose(rule: str, pool: list[int], gain: Gains, patients: list[str]):
     """Frames of a pool in the order of a rule."""
     if rule == "random":
         return pool
@@ -74,17 +78,20 @@ def run(args: argparse.Namespace) -> None:
     with (data / "index.csv").open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["stem"] in by_stem]
     fit = [r for r in rows if r["split"] == "train"]
-    val = [by_stem[r["stem"]] for r in rows if r["split"] == "val"][::4]
+    val = [by_stem[r["stem"]] for r in rows if r["split"] == "val"]
+    val = val[:: args.every]
     rows = [r for n, r in enumerate(fit) if n % 3][::2]
     labels = [by_stem[r["stem"]] for r in rows]
     patients = [r["patient"] for r in rows]
     device = choose_device(args.device)
-    gain = gains(labels, args.model, device)
+    gain = Gains(labels, args.model, device)
     out = Path(args.out)
     lines = out.read_text().splitlines() if out.exists() else []
     done = {(r["rule"], r["labels"], r["seed"]) for r in map(json.loads, lines)}
     for seed in range(args.seeds):
-        drawn = np.random.default_rng(seed).permutation(len(labels))[:_POOL].tolist()
+        drawn = (
+            np.random.default_rng(seed).permutation(len(labels))[: args.pool].tolist()
+        )
         for count in args.labels:
             for rule in RULES:
                 if (rule, count, seed) in done:
@@ -163,6 +170,8 @@ def main() -> None:
     runner.add_argument("out")
     runner.add_argument("--labels", type=int, nargs="+", default=[6, 12])
     runner.add_argument("--seeds", type=int, default=3)
+    runner.add_argument("--pool", type=int, default=60)
+    runner.add_argument("--every", type=int, default=4, help="frame of `val`")
     runner.add_argument("--steps", type=int, default=40)
     runner.add_argument("--model", default="cmunet-artery")
     runner.add_argument("--start", default="cmunet-ssl")

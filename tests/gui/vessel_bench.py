@@ -59,8 +59,8 @@ class Bench:
         return reading.mask_frame(self.panel.controller.shown(reading))
 
     def settle(self) -> None:
-        self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=10000)
-        self.qtbot.waitUntil(lambda: not self.tools.keeper.working, timeout=10000)
+        self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=90_000)
+        self.qtbot.waitUntil(lambda: not self.tools.keeper.working, timeout=90_000)
 
     def take(self, mode: Mode) -> None:
         self.tools.take_up(mode)

@@ -70,7 +70,7 @@ def reader(make_reader, controller) -> StudyReader:
 def ready(qtbot):
     """Wait until a reader has nothing left to do."""
 
-    def wait(reader: StudyReader, timeout: int = 30_000) -> None:
+    def wait(reader: StudyReader, timeout: int = 120_000) -> None:
         def is_ready() -> bool:
             return (
                 reader.job is None
