@@ -13,7 +13,7 @@ and after. ::
 ``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient). Without
 it: synthetic angiograms. So the pictures of the documentation are made::
 
-    ... scripts/whole_loop.py OUT --images 6 --accept 4 --minutes 7 --pictures docs
+    ... scripts/whole_loop.py OUT --images 6 --accept 4 --minutes 5 --pictures docs
 """
 
 from __future__ import annotations

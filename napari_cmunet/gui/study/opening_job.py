@@ -87,7 +87,7 @@ def create_study(new: NewStudy, should_stop: Callable[[], bool]) -> OpenedStudy:
     """
     study = Study.create(new.folder, user=reader_name())
     try:
-        # A few labels make more of it than of cmunet-ssl; see the README of that.
+        # Nearer to the goal than cmunet-ssl, while labels and time are few.
         study.change_settings(start=DEFAULT_MODEL)
         added = study.images.add(new.inputs, new.patient_of, should_stop)
         notices = list(added.problems[:3])

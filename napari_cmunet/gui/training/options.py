@@ -39,9 +39,10 @@ class TrainingOptions:
             label="Start from",
             choices=_STARTS,
             tooltip="All labels of the study are learned from there. The bundled "
-            "artery model knows arteries from 1,189 public frames and needs the fewest "
-            "labels. The self-supervised weights were taught by no human label. The "
-            "model in use keeps what earlier trainings have learned, mistakes too.",
+            "artery model knows arteries from 1,189 public frames, which helps most "
+            "while labels are few. The self-supervised weights were taught by no human "
+            "label. The model in use keeps what earlier trainings have learned, "
+            "mistakes too.",
         )
         self.minutes = ComboBox(
             label="Time",

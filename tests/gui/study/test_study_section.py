@@ -79,7 +79,7 @@ def test_from_a_folder_to_the_first_label(
     panel.refresh()
     assert page.progress.text() == "1 of 5 labelled"
     assert "N opens the next image" in panel.status.text()
-    # A few labels make most of the bundled artery model; the study says so.
+    # Not the default of the command line: so the study says it.
     assert reader.study.settings.start == "cmunet-artery"
     assert page.label.text().startswith("Accepted at")
     assert page.bar.value() == 1
