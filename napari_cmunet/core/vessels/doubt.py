@@ -1,8 +1,8 @@
 """How likely a stretch is artery, and so how much is to be gained by looking at it.
 
-A logistic model over the numbers of :mod:`.segments`, fitted on 106 frames that the
-bundled model never saw (``python scripts/fit_doubt.py``) and checked on other patients
-(docs/vessel_tools.md). Another model's probabilities are read the same way.
+A logistic model over the numbers of :mod:`.segments`, fitted on 150 phantoms
+that the bundled model never saw (``python scripts/fit_doubt.py``) and checked on
+patients (docs/vessel_tools.md). Another model's probabilities are read the same way.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 # Constant, then one weight for each of segments.FEATURES.
 IN_MASK = (
-    *(8.617, -13.529, -8.17, -0.074, -0.119, 0.213, -0.342),
-    *(0.279, 5.79, 0.41, 0.584, 1.427, 0.768),
+    *(-14.81, 21.157, -5.919, -0.127, -1.769, -0.365, -1.236),
+    *(0.111, 5.48, 1.726, 0.485, -0.828, 1.096),
 )
 MISSING = (
-    *(3.015, -19.316, 6.291, -1.078, 1.288, 0.191, -0.532),
-    *(-1.072, 12.634, 0.643, 0.475, 1.394, 0.264),
+    *(2.394, -10.245, 9.571, 1.256, -0.349, -0.29, -0.333),
+    *(-0.817, 2.265, 1.37, 0.366, 1.668, -0.365),
 )
 
 
