@@ -172,10 +172,14 @@ class TrainerProcess:
         return self._process.poll() is not None and self._heard.empty()
 
     def hear_out(self) -> None:
-        """Wait for the last words of a process that has ended."""
+        """Wait for the last words of a process that has ended, and let its pipes go."""
         for listener in self._listeners:
             # Not for ever: a process that it started may hold the pipes open.
             listener.join(_LAST_WORDS_SECONDS)
+        with self._lock:
+            if self._process is not None:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
 
     @property
     def exit_code(self) -> int | None:
@@ -187,16 +191,18 @@ class TrainerProcess:
         return list(self._complaints)
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            try:
-                self._heard.put(events.from_line(line.decode(errors="replace")))
-            except ValueError:  # a library that prints
-                logger.info("trainer: %s", line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                try:
+                    self._heard.put(events.from_line(line.decode(errors="replace")))
+                except ValueError:  # a library that prints
+                    logger.info("trainer: %s", line.decode(errors="replace").rstrip())
         self._heard.put(None)  # wakes who waits
 
     def _keep_complaints(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._complaints.append(line.decode(errors="replace").rstrip())
+        with pipe:
+            for line in pipe:
+                self._complaints.append(line.decode(errors="replace").rstrip())
 
 
 def _apart() -> dict[str, object]:

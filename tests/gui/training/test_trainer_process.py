@@ -297,3 +297,18 @@ def test_no_waiting_trainer_outlives_a_window_that_was_killed(make_study, clock)
         while runs(pid):
             time.sleep(0.02)
     window.stdout.close()
+
+
+def test_nothing_of_a_trainer_that_has_ended_stays_open(tmp_path, monkeypatch):
+    """Three handles stayed, for each training in the window's life."""
+    program = "import sys; print(1); print(2, file=sys.stderr)"
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr(TrainingOrder, "command", lambda order: command)
+    trainer = TrainerProcess(TrainingOrder(tmp_path))
+    for _ in follow(trainer):
+        pass
+    process = trainer._process
+    assert trainer.complaints() == ["2"]
+    assert [p.closed for p in (process.stdin, process.stdout, process.stderr)] == [
+        True
+    ] * 3
