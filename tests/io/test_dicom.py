@@ -105,6 +105,15 @@ def test_modality_rescale_and_lut(tmp_path):
     assert np.array_equal(read(tmp_path / "b.dcm"), 4095 - CINE)
 
 
+def test_a_rescaling_that_gives_no_numbers_is_left_out(tmp_path):
+    path = write_dicom(
+        tmp_path / "a.dcm", CINE, bits=12, RescaleSlope="1e300", RescaleIntercept="0"
+    )
+    image = read_angiogram(path)
+    assert np.isfinite(image.frames[0]).all()
+    assert any("rescaling" in note for note in image.notes)
+
+
 def lut(table: np.ndarray, bits: int) -> pydicom.Dataset:
     item = pydicom.Dataset()
     item.LUTDescriptor = [len(table), 0, bits]

@@ -76,6 +76,9 @@ def tones_of(dataset: Dataset) -> Tones:
             window = (both - window[1], both - window[0])
     if np.array_equal(seen, stored):
         return Tones(None, lowest, plain, window, notes)
+    if not np.abs(seen).max() <= np.finfo(np.float32).max:  # not a number, too
+        note = "its rescaling gives no usable numbers and was left out"
+        return Tones(None, lowest, plain, None, (note,))
     table = _smallest(seen)
     return Tones(table, lowest, table.dtype, window, notes)
 
