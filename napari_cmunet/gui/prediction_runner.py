@@ -62,11 +62,6 @@ class PredictionRunner:
     # -- state ----------------------------------------------------------------
 
     @property
-    def factory(self) -> EngineFactory:
-        """Loads a model."""
-        return self._factory
-
-    @property
     def running(self) -> bool:
         """Whether a job is wanted: at work, or waiting for a stopped one to end."""
         return self._job is not None

@@ -90,7 +90,7 @@ class NextImage:
         def act(report: Report, should_stop: ShouldStop) -> None:
             score_images(
                 study,
-                runner.factory,
+                runner.load,
                 choice,
                 busy=lambda: runner.running,
                 report=report,
