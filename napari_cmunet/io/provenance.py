@@ -92,7 +92,7 @@ class Provenance:
         names = {f.name for f in dataclasses.fields(cls)}
         try:
             return cls(**{k: v for k, v in values.items() if k in names})
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError("a damaged provenance record") from error
 
     @classmethod

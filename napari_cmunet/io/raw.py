@@ -74,8 +74,9 @@ class Declared:
                 f"{side}. Crop it or reduce its size."
             )
         if self.frames > limits.max_frames:
+            count = self.frames if self.frames < 10**9 else "a billion or more"
             raise source.error(
-                f"it holds {self.frames} frames, more than the limit of "
+                f"it holds {count} frames, more than the limit of "
                 f"{limits.max_frames}. Split it into shorter pieces."
             )
         decoded = self.frames * self.height * self.width * self.bytes_per_pixel

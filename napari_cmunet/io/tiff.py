@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
+from napari_cmunet.errors import printable
 from napari_cmunet.io.codestreams import jpeg2000_size, jpeg_header
 from napari_cmunet.io.pixel_size import pixel_size_of_tiff
 from napari_cmunet.io.raster import decode_tiff_pages
@@ -130,9 +131,9 @@ def _axes(source: Source, axes: str, shape: tuple[int, ...]) -> tuple[str, bool]
         samples, frames = ["C"], [a for a in frames if a != "C"]
     if "Y" not in longer or "X" not in longer or len(frames) > 1 or "C" in frames:
         raise source.error(
-            f"its shape is {shape_words(shape)} (axes {axes}); a frame has rows and "
-            f"columns, a cine has frames, rows and columns. Save one frame or cine a "
-            f"file."
+            f"its shape is {shape_words(shape)} (axes {printable(axes)}); a frame has "
+            f"rows and columns, a cine has frames, rows and columns. Save one frame or "
+            f"cine a file."
         )
     return "".join([*frames, "Y", "X", *samples]), bool(frames)
 

@@ -75,3 +75,9 @@ def test_a_newer_record_says_so():
 def test_further_keys_are_ignored():
     provenance = Provenance(model="cmunet-artery")
     assert Provenance.from_dict(provenance.to_dict() | {"more": 1}) == provenance
+
+
+def test_a_frame_that_is_no_number_is_damage():
+    values = Provenance().to_dict() | {"frames": [float("inf")]}
+    with pytest.raises(ValueError, match="damaged"):
+        Provenance.from_dict(values)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import struct
 import subprocess
@@ -304,3 +305,23 @@ def test_without_imagecodecs(tmp_path, cine):
         check=True,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize(
+    "shaped",
+    [{"shape": [10**300, 48, 64]}, {"shape": [2, 48, 64], "axes": "a\nb"}],
+    ids=["shape beyond all sense", "axes on two lines"],
+)
+def test_what_a_file_says_of_its_shape_is_told_in_one_short_line(tmp_path, shaped):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for page in range(2):
+            file.write(
+                np.zeros((48, 64), np.uint8),
+                description="" if page else json.dumps(shaped),
+                metadata=None,
+            )
+    with pytest.raises(ReadError) as caught:
+        read_angiogram(path)
+    assert len(str(caught.value)) < 200
+    assert str(caught.value).isprintable()
