@@ -37,7 +37,7 @@ class Settings:
     title: str = ""
     start: str = "cmunet-ssl"
     finetune_every: int = 0
-    minutes: float | None = 5.0
+    minutes: float | None = 10.0
     phantoms: int = 0
     next_image: str = LISTED
 
