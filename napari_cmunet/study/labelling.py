@@ -134,7 +134,7 @@ class StudyLabels:
                 device=provenance.device,
                 source_sha256=sha256,
                 frames=(frame,),
-                corrected=True,
+                corrected=pixels_changed != 0,  # None: not known
             ),
             pixel_size_mm,
             {"pixel_size_source": pixel_size_source} if pixel_size_source else {},

@@ -194,6 +194,16 @@ def test_keys_are_free_and_given_back(bench):
     assert not {"A", "S", "D", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
+def test_the_mark_of_a_place_goes_with_the_tour(bench):
+    bench.tour.right()
+    bench.settle()
+    assert bench.tour.place is not None
+    mark = bench.tools.preview.layer
+    assert mark in bench.viewer.layers
+    bench.tour.end()
+    assert mark not in bench.viewer.layers
+
+
 def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
     panel.vessels.tools.take_up(Mode.ADD)
     panel.vessels.tour.right()

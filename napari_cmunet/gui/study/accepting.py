@@ -100,6 +100,12 @@ class Accepting:
             reader.tell(notices.mask_is_empty(accept, reader.dismiss))
             return
         reviewed = browsing.area.reviewed(frame, mask)
+        if reviewed is not None and not reviewed.any():
+            reader.say(
+                "Nothing of this frame counts as reviewed yet. Look at it with Q, draw "
+                "a box around what you have seen, or press Whole for all of it."
+            )
+            return
         reader.dismiss("accept")
         provenance = opened.provenance(frame)
         study, key = reader.study, opened.key(frame)
@@ -118,6 +124,7 @@ class Accepting:
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)
         keeper.forget(frame)
+        browsing.area.accepted(frame)
         self.saving.add(key)
         future = reader.writer.submit(
             lambda: (act(), time.perf_counter() - started, look_at(study, key[0])),
@@ -203,7 +210,13 @@ class Accepting:
         image = self._image()
         if image is None:
             return
-        skipped = self._reader.overview.status(image).state == "skipped"
+        state = self._reader.overview.status(image).state
+        if state == "labelled":
+            self._reader.say(
+                "This image has a label. Take that back first (Shift+K) to skip it."
+            )
+            return
+        skipped = state == "skipped"
         self._mark(image, lambda study: study.skip(image, not skipped))
         if not skipped:
             self._reader.browsing.next()
@@ -222,6 +235,8 @@ class Accepting:
 
     def _image(self) -> str | None:
         browsing = self._reader.browsing
+        if browsing.stuck is not None:
+            return browsing.stuck
         if browsing.current is None or browsing.opening is not None:
             return None
         return browsing.current.id
@@ -241,8 +256,11 @@ class Accepting:
     # -- what is said of the shown frame --------------------------------------
 
     def is_unchanged(self, opened: OpenImage, frame: int) -> bool:
-        """Whether the shown mask is the label as it was accepted."""
+        """Whether the shown mask and its reviewed part are as they were accepted."""
         label, mask = opened.labels.get(frame), opened.mask(frame)
+        browsing = self._reader.browsing
+        if browsing.current is opened and browsing.area.is_changed(frame):
+            return False
         return (
             label is not None and mask is not None and np.array_equal(mask, label.mask)
         )

@@ -228,7 +228,7 @@ class Browsing:
             self._reader.study, self._reader.writer, opened, self.area
         )
         self.keeper.changed.connect(self._on_draft)
-        self.area.changed.connect(self._reader.changed.emit)
+        self.area.changed.connect(self._on_area)
         self.keeper.note(reading.corrections.in_history)
         if controller.schedule.current is reading:
             controller.schedule.remove(reading)
@@ -315,6 +315,11 @@ class Browsing:
         if self.change is not None and self.is_shown:
             self.change.update(self._controller.shown(self.current.reading))
 
+    def _on_area(self) -> None:
+        if self.keeper is not None:
+            self.keeper.note({self.frame})
+        self._reader.changed.emit()
+
     def draw_area(self, tool: str) -> None:
         """Put a tool in hand that draws the reviewed part; see ReviewedArea."""
         study = self._reader.study
@@ -326,12 +331,16 @@ class Browsing:
         if self.is_shown:
             self.area.clear(self.frame)
 
+    @property
+    def stuck(self) -> str | None:
+        """The image that could not be opened, while that is what is in hand."""
+        return self._stuck
+
     def take_looked_at(self, on: bool = True) -> None:
         """Let what was looked at be the shown frame's reviewed part, or no more."""
         study = self._reader.study
         if study is not None and not study.read_only and self.is_shown:
             self.area.take_looked_at(self.frame, on)
-            self.keeper.note({self.frame})
 
     def tick(self) -> None:
         """The reader is there."""
@@ -383,6 +392,7 @@ class Browsing:
             error,
             show=self._reader.images_wanted.emit,
             go_on=self._after_dismissing(self.next),
+            skip=self._after_dismissing(self._reader.accepting.skip),
             again=self.retry,
         )
 

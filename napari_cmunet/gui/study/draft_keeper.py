@@ -89,7 +89,8 @@ class DraftKeeper:
         opened = self._opened
         mask = opened.mask(frame)
         image, drafts = opened.id, self._study.drafts
-        if mask is not None and opened.is_changed(frame):
+        changed = opened.is_changed(frame) or self._area.is_changed(frame)
+        if mask is not None and changed:
             reviewed = self._area.reviewed(frame, mask)
             origin = opened.provenance(frame)
             act = partial(drafts.save, image, frame, mask, reviewed, provenance=origin)

@@ -82,11 +82,12 @@ def images_missing(
 
 
 def image_not_opened(
-    name: str, error: Exception, *, show: Act, go_on: Act, again: Act
+    name: str, error: Exception, *, show: Act, go_on: Act, skip: Act, again: Act
 ) -> Notice:
     """One image cannot be opened."""
     ways = (
         Way("Next image", "Open the next one without a label", go_on),
+        Way("Skip it", "Leave this image out of the study's work (W)", skip),
         Way("Try again", "Open this one again", again),
     )
     text = f"{name} cannot be opened. {error}"

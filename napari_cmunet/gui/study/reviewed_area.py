@@ -46,6 +46,14 @@ class ReviewedArea:
         # What was reviewed when a label or a draft was saved.
         self._before: dict[int, np.ndarray] = {}
         self._by_looking: set[int] = set()
+        # Frames whose part is another than their label's, and those with shapes.
+        self._changed: set[int] = set()
+        self._drawn: set[int] = set()
+        for frame, draft in opened.drafts.items():
+            label = opened.labels.get(frame)
+            before = label.reviewed if label is not None else None
+            if not _same(draft.reviewed, before):
+                self._changed.add(frame)
         for frame, label in (opened.labels | opened.drafts).items():
             if label.reviewed is not None:
                 self._before[frame] = label.reviewed
@@ -95,6 +103,9 @@ class ReviewedArea:
             if mask in self._layers:
                 self.layer.mode = "pan_zoom"
                 self._layers.selection.active = mask
+        drawn = set(self._frames())
+        self._changed |= drawn | self._drawn
+        self._drawn = drawn
         self.changed.emit()
 
     def _last(self) -> np.ndarray:
@@ -111,6 +122,7 @@ class ReviewedArea:
         """Let the whole frame count again."""
         self._before.pop(frame, None)
         self._by_looking.discard(frame)
+        self._changed.add(frame)
         if self.layer is not None:
             gone = {n for n, at in enumerate(self._frames()) if at == frame}
             self.layer.selected_data = gone
@@ -126,7 +138,12 @@ class ReviewedArea:
         painted. Boxes and lassos add to it.
         """
         (self._by_looking.add if on else self._by_looking.discard)(frame)
+        self._changed.add(frame)
         self.changed.emit()
+
+    def accepted(self, frame: int) -> None:
+        """A label was accepted with the part that counts now."""
+        self._changed.discard(frame)
 
     def remove(self) -> None:
         """Take the layer out of the viewer."""
@@ -157,6 +174,11 @@ class ReviewedArea:
             or frame in self._by_looking
             or frame in self._frames()
         )
+
+    def is_changed(self, frame: int) -> bool:
+        """Whether another part counts than in the label, or than all without one."""
+        labelled = frame in self._opened.labels
+        return frame in self._changed and (labelled or self.is_part(frame))
 
     def is_by_looking(self, frame: int) -> bool:
         """Whether what was looked at counts."""
@@ -217,6 +239,12 @@ class ReviewedArea:
         if self.layer.ndim == 2:
             return [0] * len(self.layer.data)
         return [round(float(corners[0, 0])) for corners in self.layer.data]
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def _ellipse(box: np.ndarray) -> np.ndarray:

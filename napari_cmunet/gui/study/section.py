@@ -266,7 +266,8 @@ class StudyPage(QWidget):
         self.effort.setToolTip(state.effort_tip)
         self.effort.setVisible(bool(state.effort))
         # Nested as this is, Qt gives a label that wraps too little room.
-        self.effort.setMinimumHeight(self.effort.heightForWidth(self.effort.width()))
+        high = self.effort.heightForWidth(self.effort.width())
+        self.effort.setMinimumHeight(max(0, high))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(plain_tip(state.name))
         self.accept.setText(f"{state.accept_text}   [K]")

@@ -150,7 +150,7 @@ def _label(reader: StudyReader) -> dict:
         "can_take_back": frame in opened.labels and not reader.study.read_only,
         **_change(browsing.change.difference(frame) if browsing.change else None),
     }
-    which = f"Frame {frame + 1}" if cine else "This image"
+    which = f"Frame {frame}" if cine else "This image"
     if key in accepting.saving:
         return {**known, "label": "Saving…"}
     if frame in opened.labels:

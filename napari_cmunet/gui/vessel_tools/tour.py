@@ -58,7 +58,9 @@ class Tour:
         self._go_on()
 
     def end(self) -> None:
-        """Forget where we are."""
+        """Forget where we are, and show it no more."""
+        if self.place is not None and self._tools.mode is None:
+            self._tools.preview.hide()  # a tool in hand shows its own
         self.place = None
         self._wanted = False
         self._say("")
@@ -71,7 +73,7 @@ class Tour:
     def _here(self) -> tuple[Reading, int] | None:
         here = self._tools.here()
         if here != self._of:
-            self.place = None
+            self.end()
         return here
 
     def _go_on(self) -> None:
@@ -113,9 +115,9 @@ class Tour:
         self._look_at(reading, frame, self.place)
         chance = 100 * likely_artery(self.place)
         what = (
-            f"In the mask, {chance:.0f} % sure. Right?"
+            f"In the mask, {chance:.0f} % sure. Right? S removes it."
             if self.place.in_mask
-            else f"Missing? {chance:.0f} % sure that it is artery."
+            else f"Missing? {chance:.0f} % sure that it is artery. A adds it."
         )
         self._say(f"{what} {len(places)} to look at.")
 

@@ -238,6 +238,19 @@ def test_taking_back_gives_the_label_before(study, ready):
     assert "has changed since" in describe_study(study).label
 
 
+def test_an_image_with_a_label_is_not_skipped_in_silence(study, ready):
+    image = study.browsing.current.id
+    study.accepting.accept()
+    ready(study)
+    study.accepting.skip()
+    ready(study)
+    assert name(study) == "p0"
+    assert "Shift+K" in study.message
+    study.accepting.take_back()
+    ready(study)
+    assert study.overview.status(image).state == "unseen"
+
+
 def test_skip_flag_and_comment(study, ready):
     image = study.browsing.current.id
     study.accepting.comment(image, "catheter only")

@@ -122,6 +122,41 @@ def test_the_part_comes_back_with_a_draft(study, ready):
     assert describe_study(study).is_part
 
 
+def test_a_box_alone_comes_back_too(study, ready):
+    image = study.browsing.current.id
+    box(study, 2, 3, 10, 12)
+    study.browsing.next()
+    ready(study)
+    study.browsing.go(image)
+    ready(study)
+    assert describe_study(study).is_part
+    study.browsing.clear_area()
+    study.browsing.next()
+    ready(study)
+    study.browsing.go(image)
+    ready(study)
+    assert not describe_study(study).is_part
+    assert not study.browsing.keeper.holds(0)
+
+
+def test_a_box_on_a_label_is_a_change(study, ready):
+    image = study.browsing.current.id
+    study.accepting.accept()
+    ready(study)
+    box(study, 2, 3, 10, 12)
+    assert "changed since it was accepted" in describe_study(study).label
+    study.browsing.next()
+    ready(study)
+    study.browsing.go(image)
+    ready(study)
+    assert describe_study(study).is_part
+    assert "changed since it was accepted" in describe_study(study).label
+    study.accepting.accept()
+    ready(study)
+    assert label(study).reviewed is not None
+    assert "changed" not in describe_study(study).label
+
+
 def test_a_box_belongs_to_its_frame(reader, mixed, tmp_path, ready, viewer):
     reader.create(NewStudy(tmp_path / "study", (mixed,)))
     ready(reader)
@@ -163,7 +198,7 @@ def test_a_box_outside_the_image_is_nothing(study, ready):
     study.accepting.accept()
     ready(study)
     assert study.overview.progress.labelled == 0
-    assert "Nothing of the frame was reviewed" in study.notice.text
+    assert "Nothing of this frame counts as reviewed yet" in study.message
 
 
 @pytest.mark.parametrize("how", ["remove", "clear"])
@@ -229,7 +264,7 @@ def test_nothing_looked_at_is_no_label(study, ready):
     study.accepting.accept()
     ready(study)
     assert study.overview.progress.labelled == 0
-    assert "Nothing of the frame was reviewed" in study.notice.text
+    assert "Nothing of this frame counts as reviewed yet" in study.message
     study.browsing.take_looked_at(False)
     assert not describe_study(study).is_part
 

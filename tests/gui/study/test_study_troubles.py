@@ -216,6 +216,25 @@ def test_one_bad_image_does_not_stop_the_others(
     assert reader.notice is None
 
 
+def test_an_image_that_cannot_be_opened_can_be_skipped(
+    reader, pictures, tmp_path, ready
+):
+    (pictures / "p1.npy").write_bytes(b"\x93NUMPY nonsense")
+    reader.create(NewStudy(tmp_path / "study", (pictures,)))
+    ready(reader)
+    reader.browsing.next()
+    ready(reader)
+    way(reader, "Skip it")
+    ready(reader)
+    states = {
+        reader.overview.name(i): reader.overview.status(i).state
+        for i in reader.overview.ids
+    }
+    assert states["p1"] == "skipped"
+    assert states["p0"] == "unseen"  # that was open all the time
+    assert name(reader) == "p2"
+
+
 def test_a_damaged_study_can_be_saved(study, ready, tmp_path):
     study.accepting.accept()
     ready(study)
