@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet import __version__
 from napari_cmunet.core.preprocess_settings import Preprocessing
-from napari_cmunet.errors import ModelError, display_name
+from napari_cmunet.errors import ModelError, display_name, printable
 from napari_cmunet.file_names import is_device
 from napari_cmunet.plain_files import read_plain
 
@@ -123,7 +123,8 @@ def read_card(folder: Path) -> ModelCard:
         card = ModelCard(**{k: v for k, v in values.items() if k in known})
         check_card(card)
     except (TypeError, ValueError) as exc:
-        raise ModelError(f"{where}: {CARD} is damaged ({exc!s:.200}).") from exc
+        why = printable(str(exc)[:200])
+        raise ModelError(f"{where}: {CARD} is damaged ({why}).") from exc
     return card
 
 

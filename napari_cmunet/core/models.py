@@ -25,7 +25,13 @@ from napari_cmunet.core.model_card import (
     read_card,
 )
 from napari_cmunet.core.preprocess_settings import Preprocessing
-from napari_cmunet.errors import ModelError, UnknownModelError, WriteError, display_name
+from napari_cmunet.errors import (
+    ModelError,
+    UnknownModelError,
+    WriteError,
+    display_name,
+    printable,
+)
 from napari_cmunet.plain_files import read_plain
 
 if TYPE_CHECKING:
@@ -373,4 +379,5 @@ def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as exc:
-        raise ModelError(f"{where}: {WEIGHTS} is damaged ({exc!s:.200}).") from exc
+        why = printable(str(exc)[:200])
+        raise ModelError(f"{where}: {WEIGHTS} is damaged ({why}).") from exc

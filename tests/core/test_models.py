@@ -622,6 +622,16 @@ def test_no_network_is_made_for_weights_that_do_not_fit(folder, monkeypatch, wid
     assert set(made) == {"meta"}
 
 
+def test_what_a_damaged_header_says_is_told_on_one_line(folder):
+    header = json.dumps({"a": {"dtype": "a\nb", "shape": [1], "data_offsets": [0, 1]}})
+    data = len(header).to_bytes(8, "little") + header.encode() + b"0"
+    (folder / WEIGHTS).write_bytes(data)
+    rewrite(folder, sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        load_model(folder)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bool, torch.uint8])
 def test_counters_of_a_kind_that_torch_knows_little_of(folder, kind):
     weights = load((folder / WEIGHTS).read_bytes())

@@ -83,6 +83,8 @@ def _other_weights(random: Random, data: bytes) -> bytes:
     else:
         for _ in range(random.choice((1, 1, 3))):
             name = random.choice(list(header))
+            if not isinstance(header[name], dict):  # spoilt already
+                continue
             header[name] = _other_tensor(random, header[name])
             if random.random() < 0.2:
                 header[random.choice((name + "x", name.upper(), "__metadata__"))] = (
@@ -92,13 +94,22 @@ def _other_weights(random: Random, data: bytes) -> bytes:
     return len(made).to_bytes(8, "little") + made + numbers
 
 
+def _offsets(entry: dict[str, Any]) -> tuple[int, int]:
+    """Of a tensor's bytes; any, where an earlier change has spoilt them."""
+    try:
+        begin, end = map(int, entry["data_offsets"])
+    except (KeyError, TypeError, ValueError):
+        return 0, 8
+    return begin, end
+
+
 def _other_tensor(random: Random, entry: dict[str, Any]) -> dict[str, Any]:
     made = dict(entry)
     field = random.choice(("dtype", "dtype", "shape", "shape", "data_offsets", "any"))
     if field == "dtype":
         made["dtype"] = random.choice(_TYPES)
         if random.random() < 0.5:  # of the same bytes, so that it is taken
-            begin, end = made.get("data_offsets", (0, 8))
+            begin, end = _offsets(made)
             made["dtype"] = random.choice(
                 ("U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0")
             )
@@ -106,7 +117,8 @@ def _other_tensor(random: Random, entry: dict[str, Any]) -> dict[str, Any]:
             if random.random() < 0.3:
                 made["shape"] += [1] * 70
     elif field == "shape":
-        shape = list(made.get("shape") or [1])
+        shape = made.get("shape")
+        shape = list(shape) if shape and isinstance(shape, list) else [1]
         choice = random.randrange(3)
         if choice == 0:
             shape = shape[::-1]
