@@ -93,9 +93,16 @@ def add_finetune(commands) -> None:
         default=[],
         type=Path,
         metavar="DIR",
-        help="with STUDY: where its images lie now",
+        help="without STUDY: frames to learn from; with it: where its images lie now",
     )
-    p.add_argument("--masks", nargs="+", default=[], type=Path, metavar="DIR")
+    p.add_argument(
+        "--masks",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="without STUDY: their masks, by the same names",
+    )
     p.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="new model, without STUDY"
     )

@@ -63,7 +63,7 @@ _LISTED = (
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),
-    ((CARRY,), "carry the nearest corrected mask here; again: take it"),
+    ((CARRY,), "carry a mask here; again: take it"),
     ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),
