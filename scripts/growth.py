@@ -89,7 +89,7 @@ def main() -> None:
     curves = (
         ("frames of 512 x 512", predict_frames, [(n, 512) for n in FRAMES], 0),
         ("labels", train, [(n,) for n in LABELS], 0),
-        ("side of one frame, pixels", predict_frames, [(1, s) for s in SIDES], 1),
+        ("side of one frame in pixels", predict_frames, [(1, s) for s in SIDES], 1),
     )
     for what, act, arguments, at in curves:
         found: dict[str, list[tuple[float, float]]] = {"seconds": [], "memory, GB": []}
@@ -100,12 +100,11 @@ def main() -> None:
             found["memory, GB"].append((a[at], measured.get("memory_gb", math.nan)))
             print(what, a[at], measured, flush=True)
         print(f"{what}: time grows with the power {growth(found['seconds']):.2f}")
-        for unit, line in found.items():
-            # On both axes, so that a straight line of slope 1 is linear growth.
-            drawn = [(math.log10(x), math.log10(max(y, 1e-3))) for x, y in line]
-            title = f"{unit}, against {what} (powers of ten)"
-            panels.append(Panel(title, what, {"": drawn}))
-    draw_panels(panels).save(options.picture)
+        panels += [
+            Panel(unit, what, {"": line}, from_zero=True)
+            for unit, line in found.items()
+        ]
+    draw_panels(panels, columns=2).save(options.picture)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

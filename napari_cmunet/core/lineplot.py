@@ -21,20 +21,25 @@ class Panel:
     title, x_label : str
     series : dict of str to list of (x, y)
         By the name that the legend gives them.
+    from_zero : bool
+        Let the vertical axis begin at 0.
     """
 
     title: str
     x_label: str
     series: dict[str, list[tuple[float, float]]]
+    from_zero: bool = False
 
 
-def draw_panels(panels: list[Panel]) -> Image.Image:
-    """Draw plots one below the other."""
-    picture = Image.new("RGB", (WIDTH, HEIGHT * max(len(panels), 1)), "white")
+def draw_panels(panels: list[Panel], columns: int = 1) -> Image.Image:
+    """Draw plots one below the other, or in rows of several."""
+    rows = max(1, math.ceil(len(panels) / columns))
+    picture = Image.new("RGB", (WIDTH * columns, HEIGHT * rows), "white")
     for number, panel in enumerate(panels):
         one = Image.new("RGB", (WIDTH, HEIGHT), "white")
         _draw(ImageDraw.Draw(one), panel)
-        picture.paste(one, (0, HEIGHT * number))
+        row, column = divmod(number, columns)
+        picture.paste(one, (WIDTH * column, HEIGHT * row))
     return picture
 
 
@@ -56,7 +61,8 @@ def _draw(draw: ImageDraw.ImageDraw, panel: Panel) -> None:
     points = [p for line in panel.series.values() for p in line]
     points = [p for p in points if all(map(math.isfinite, p))] or [(0.0, 0.0)]
     x_low, x_high = _range([x for x, _ in points], 0.0)
-    y_low, y_high = _range([y for _, y in points], 0.05)
+    y_low, y_high = _range([y for _, y in points] + [0.0] * panel.from_zero, 0.05)
+    y_low = max(y_low, 0.0) if panel.from_zero else y_low
     left, top = MARGIN[0], MARGIN[1]
     right, bottom = WIDTH - MARGIN[2], HEIGHT - MARGIN[3]
 

@@ -18,6 +18,7 @@ from psygnal import Signal
 from napari_cmunet.gui.layers import (
     METADATA,
     geometry,
+    let_viewer_keys_through,
     read_frame,
     record_of,
     source_array,
@@ -103,6 +104,7 @@ class Calibrating:
             metadata={METADATA: {"role": "catheter"}},
             **geometry(reading.image),
         )
+        let_viewer_keys_through(self.layer, self._controller.viewer)
         layers = self._controller.viewer.layers
         layers.append(self.layer)
         layers.selection.active = self.layer

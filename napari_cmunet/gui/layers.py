@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.components import ViewerModel
     from napari.layers import Layer
 
@@ -116,6 +119,21 @@ def geometry(image: Image) -> dict[str, Any]:
         "units": image.units,
         "axis_labels": image.axis_labels,
     }
+
+
+def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
+    """Let the viewer's keys work on a layer whose kind has some of them for itself.
+
+    Boxes and lines are drawn on Shapes layers, where napari would take S, D, T, I and A
+    for tools of its own.
+    """
+
+    def passed_on(act: Callable[[ViewerModel], None]) -> Callable[[Layer], None]:
+        return lambda _layer: act(viewer)
+
+    for key, act in viewer.keymap.items():
+        if key in type(layer).class_keymap and not inspect.isgeneratorfunction(act):
+            layer.bind_key(key, passed_on(act), overwrite=True)
 
 
 def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:

@@ -10,7 +10,7 @@ from psygnal import Signal
 from scipy.ndimage import binary_dilation
 from skimage.draw import polygon2mask
 
-from napari_cmunet.gui.layers import METADATA, geometry
+from napari_cmunet.gui.layers import METADATA, geometry, let_viewer_keys_through
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class ReviewedArea:
             metadata={METADATA: {"role": "reviewed"}},
             **geometry(image),
         )
+        let_viewer_keys_through(self.layer, self._controller.viewer)
         self._layers.append(self.layer)
         self.layer.events.data.connect(self._on_data)
 
