@@ -328,7 +328,7 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
         roles[ok].click()
 
     QTimer.singleShot(500, answer)
-    loop.panel.export_labels.trigger()
+    loop.panel.exporting.labels.trigger()
     loop.until(lambda: not reader.busy, "the export")
     loop.picture("exported", loop.panel.study_section.message)
     report["exported"] = len(list(folder.glob("*.tif")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,8 @@ def cross_validated(
         Gives the network with the weights to start from, anew for each training.
     frames : LabelledFrames
     config : FinetuneConfig
-        Of ``minutes`` the final training has half, the folds share the other.
+        Each fold has an equal share of ``minutes``, and the final training what is left:
+        the folds stand for it only if they were trained like it.
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.core.finetune.finetune` takes them.
     score : callable, optional
@@ -89,15 +91,14 @@ def cross_validated(
         With the Dice of the left-out patients; None if stopped before the final
         training.
     """
-    of_fold, final = config, config
+    began = time.monotonic()
+    share = None
     if config.minutes:
-        folds = len(leave_patients_out(frames.patients))
-        final = replace(config, minutes=config.minutes / 2)
-        of_fold = replace(config, minutes=config.minutes / 2 / folds)
+        share = config.minutes / (len(leave_patients_out(frames.patients)) + 1)
     chosen = yield from left_out_steps(
         start,
         frames,
-        of_fold,
+        replace(config, minutes=share),
         companion=companion,
         device=device,
         score=score,
@@ -105,6 +106,10 @@ def cross_validated(
     )
     if should_stop():
         return None
+    final = config
+    if config.minutes:
+        left = config.minutes - (time.monotonic() - began) / 60
+        final = replace(config, minutes=max(share, left))
     result = yield from finetune(
         start(),
         frames,
@@ -190,8 +195,7 @@ def left_out_steps(
             elif isinstance(event, Step):
                 # The other folds and the final training are awaited too.
                 each = event.seconds + event.seconds_left
-                final = len(folds) if config.minutes else 1
-                to_come = (len(folds) - number + final) * each
+                to_come = (len(folds) - number + 1) * each
                 yield replace(event, seconds_left=event.seconds_left + to_come)
             elif isinstance(event, Note):
                 yield event

@@ -175,8 +175,10 @@ def _predict(job: Job) -> Iterator[Event]:
 
 
 def _import_ahead() -> None:
-    # The first Labels layer imports these, which would take a second of the GUI thread.
-    for name in ("numba", "pandas", "scipy.linalg", "skimage.color.colorconv"):
+    # The first Labels layer and the first acceptance import these, which would take a
+    # second of the GUI thread.
+    late = ("numba", "pandas", "scipy.linalg", "skimage.color.colorconv")
+    for name in (*late, "scipy.ndimage", "skimage.draw"):
         with suppress(ImportError):
             importlib.import_module(name)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.burnt_in import has_text
 from napari_cmunet.io.find import (
     InputFile,
     find_images,
@@ -140,6 +139,8 @@ def read_angiogram(
 
 
 def _shows_text(frames: np.ndarray | LazyFrames) -> bool:
+    from napari_cmunet.io.burnt_in import has_text  # takes long to import
+
     middle = frames[len(frames) // 2]
     return has_text(middle, frames[0] if len(frames) > 1 else None)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cmunet.core import crossvalidate as crossvalidate_module
 from napari_cmunet.core import device as device_module
 from napari_cmunet.core import finetune as finetune_module
 from napari_cmunet.core import trainer as trainer_module
 from napari_cmunet.core.augment import Augmentation
-from napari_cmunet.core.events import Finished, Note, Started, Step, Validated
+from napari_cmunet.core.events import Finished, Fold, Note, Started, Step, Validated
 from napari_cmunet.core.finetune import (
     FinetuneConfig,
     FinetuneResult,
@@ -361,6 +362,24 @@ def test_the_learning_rate_comes_down_though_the_machine_slows(labels, clock):
 
     assert clock.now <= 304
     assert clock.rate < 0.05
+
+
+def test_the_folds_are_trained_like_the_final_model(labels, clock, monkeypatch):
+    monkeypatch.setattr(crossvalidate_module, "time", clock)
+    config = replace(QUICK, steps=100_000, validate_every=5, minutes=2, batch=1)
+
+    events, result = run(crossvalidate_module.cross_validated(network, labels, config))
+
+    lengths, lasting = [], 0
+    for event in events:
+        if isinstance(event, Step):
+            lasting = event.step
+        elif isinstance(event, Fold):
+            lengths.append(lasting)
+    lengths = [*lengths[1:], lasting]
+    assert len(lengths) == 4
+    assert min(lengths) > 0.8 * result.steps
+    assert 100 < clock.now <= 125
 
 
 def test_patients_on_both_sides_are_refused(labels):

@@ -6,8 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from napari.layers import Shapes
-from napari.utils.key_bindings import KeymapHandler
 
 from napari_cmunet.gui.export import pixel_size_mm, prepare, write_masks
 from napari_cmunet.gui.layers import METADATA
@@ -116,22 +114,3 @@ def test_where_no_catheter_is_it_is_said(viewer, controller, panel, settled, qtb
     qtbot.waitUntil(lambda: row.said.text() not in ("", "Measuring…"), timeout=20_000)
     qtbot.waitUntil(lambda: "atheter" in row.said.text(), timeout=20_000)
     assert not row.use.isEnabled()
-
-
-def test_the_keys_of_the_panel_work_while_a_line_is_in_hand(
-    viewer, controller, panel, settled
-):
-    viewer.add_image(TUBE, name="a")
-    settled(controller)
-    row = panel.cine.pixel_size
-    row.begin.click()
-    keys = KeymapHandler()
-    keys.keymap_providers = [row.calibrating.layer, viewer]
-    prediction = controller.active.prediction
-    shown = prediction.visible
-    assert "S" in {str(key) for key in Shapes.class_keymap}  # napari's own: select
-    for key in ("S", "A", "T", "G"):
-        assert keys.press_key(key)
-        assert row.calibrating.layer.mode == "add_line", key
-    assert prediction.visible is not shown
-    assert controller.active.mask.contour

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
+from napari_cmunet.core.vessels.modes import Mode
 from tests.gui.conftest import CTRL, LEFT, NONE, Reader
 from tests.gui.vessel_bench import Bench, angiogram
 
@@ -45,3 +47,21 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
         bench.settle()
     hand.key(Qt.Key.Key_Escape)
     assert bench.tools.mode is None
+
+
+def test_the_keys_work_while_a_line_is_in_hand(window, settled):
+    viewer, panel, _ = window
+    viewer.add_image(angiogram(times=4), name="frame")
+    settled(panel.controller, 60_000)
+    hand, calibrating = Reader(viewer, panel), panel.cine.pixel_size.calibrating
+    panel.cine.pixel_size.begin.click()
+    line = calibrating.layer
+    # napari's own on a layer of shapes: select, and all of them.
+    assert {"S", "A"} <= {str(key) for key in Shapes.class_keymap}
+    hand.key(Qt.Key.Key_G)
+    hand.key(Qt.Key.Key_T)
+    assert line.mode == "add_line"
+    assert panel.controller.active.mask.contour
+    hand.key(Qt.Key.Key_S)
+    assert line.mode == "add_line"
+    assert panel.vessels.tools.mode is Mode.REMOVE

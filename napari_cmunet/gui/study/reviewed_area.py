@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Shapes
 from psygnal import Signal
-from scipy.ndimage import binary_dilation
-from skimage.draw import polygon2mask
 
 from napari_cmunet.gui.layers import METADATA, geometry, let_viewer_keys_through
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
@@ -196,6 +194,8 @@ class ReviewedArea:
         """
         if not self.is_part(frame):
             return None
+        from skimage.draw import polygon2mask  # takes long to import
+
         area = self._painted(frame, mask)
         memory = looked_at(self._opened.reading)
         if frame in self._by_looking:
@@ -224,6 +224,8 @@ class ReviewedArea:
         rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             return painted
+        from scipy.ndimage import binary_dilation  # takes long to import
+
         # Only where something is: a whole large frame would take too long.
         around = tuple(
             slice(max(0, n[0] - _AROUND_STROKES), n[-1] + _AROUND_STROKES + 1)
