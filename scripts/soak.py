@@ -27,7 +27,7 @@ from crash.phantom_study import MODEL, make_home
 
 SIZE = 128
 DRAWN = 20
-#: Per image, once the window is warm; napari's own share is said in the document.
+#: Per image, once the window is warm.
 MAX_GROWTH_KB = 60
 
 

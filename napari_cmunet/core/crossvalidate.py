@@ -76,8 +76,8 @@ def cross_validated(
         Gives the network with the weights to start from, anew for each training.
     frames : LabelledFrames
     config : FinetuneConfig
-        Each fold has an equal share of ``minutes``, and the final training what is left:
-        the folds stand for it only if they were trained like it.
+        Each fold has an equal share of ``minutes``, and the final training what is
+        left: the folds stand for it only if they were trained like it.
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.core.finetune.finetune` takes them.
     score : callable, optional
