@@ -22,11 +22,14 @@ def make_home(folder: Path) -> None:
     os.environ["NAPARI_CONFIG"] = str(folder / "napari.yaml")
 
 
-def make_study(folder: Path, images: int = 8, *, model: bool = True) -> Path:
+def make_study(
+    folder: Path, images: int = 8, *, model: bool = True, versions: int = 0
+) -> Path:
     """Make a study of phantom frames, two of each patient; returns its folder.
 
     With ``model``, a network of width 4 with random weights is installed and in use,
-    and trainings start from it: it learns in seconds.
+    and trainings start from it: it learns in seconds. So many ``versions`` of it have
+    been put to use after it, to go back and forward among.
     """
     from napari_cmunet.core.phantom import PhantomConfig, make_frame
     from napari_cmunet.study.study import Study
@@ -43,14 +46,26 @@ def make_study(folder: Path, images: int = 8, *, model: bool = True) -> Path:
             install_model()
             study.models.promote(MODEL, installed=True, reason="chosen")
             study.change_settings(start=MODEL, minutes=0.2)
+        for number in range(versions):
+            name = f"before-{number}"
+            with study.models.new_folder() as new:
+                _save_model(new.folder, name)
+                new.finish(name)
+            study.models.promote(name, reason="chosen")
         return study.folder
 
 
 def install_model() -> None:
     """Install a network of width 4 with random weights, which learns in seconds."""
+    from napari_cmunet.core.models import user_models_folder
+
+    _save_model(user_models_folder() / MODEL, MODEL)
+
+
+def _save_model(folder: Path, name: str) -> None:
     import torch
 
-    from napari_cmunet.core.models import ModelCard, save_model, user_models_folder
+    from napari_cmunet.core.models import ModelCard, save_model
     from napari_cmunet.core.network import CMUNet
     from napari_cmunet.core.preprocess import Preprocessing
 
@@ -58,10 +73,10 @@ def install_model() -> None:
     weights = CMUNet(4).state_dict()
     weights["conv_last.bias"] = torch.tensor([2.0, -2.0])  # it finds little
     card = ModelCard(
-        name=MODEL,
+        name=name,
         kind="artery",
         width=4,
         preprocessing=asdict(Preprocessing(grid=64)),
         threshold=0.5,
     )
-    save_model(user_models_folder() / MODEL, weights, card)
+    save_model(folder, weights, card)

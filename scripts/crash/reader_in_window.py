@@ -26,7 +26,8 @@ ACTS = (
     + ["next"] * 3
     + ["previous", "take back", "flag", "export"]
     + ["train"]
-    + ["stop", "use", "back", "forward"]
+    + ["stop", "use"]
+    + ["back", "forward"] * 2
 )
 TRAINING = ("--steps", "6", "--batch", "2")
 

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
 
     from crash.reader_in_window import import_all, read_until_killed
 
-    folder = make_study(args.folder)
+    folder = make_study(args.folder, versions=2)
     import_all()
     kills = {"at work": 0, "while starting": 0, "while training": 0}
     failing = 0
