@@ -91,7 +91,7 @@ def read_label(path: Path | str) -> Label:
         raise ReadError(path, "it is not a label of this program: its pages differ.")
     if raw.array.shape[-1] != 1 or pixels.dtype != np.uint8:
         raise ReadError(path, "it is not a label of this program: its pixels differ.")
-    if not np.isin(pixels, (0, 255)).all():
+    if not all(((page == 0) | (page == 255)).all() for page in pixels):
         raise ReadError(path, "it is damaged: a label holds 0 and 255 alone.")
     note = record.get("note")
     return Label(

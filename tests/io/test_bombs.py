@@ -131,6 +131,20 @@ def test_a_dicom_file_of_a_million_elements(tmp_path):
     assert time.process_time() - began < 5
 
 
+def test_a_table_of_frames_that_claims_gigabytes(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", CINE, "JPEG baseline")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xfe\xff\x00\xe0")
+    data[at + 4 : at + 8] = b"\xf0\xff\xff\x7f"
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(ReadError, match="cut short"):
+        read_angiogram(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
 def test_names_that_are_too_large_to_be_looked_for(tmp_path):
     path = write_dicom(tmp_path / "Mustermann-a.dcm", CINE)
     assert safe_name(path) == "anon-a.dcm"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tifffile
@@ -39,6 +41,16 @@ def test_reviewed_part_is_the_second_page(tmp_path, mask):
         assert [page.dtype for page in tif.pages] == [np.uint8, np.uint8]
         assert np.array_equal(tif.pages[0].asarray(), mask * np.uint8(255))
         assert np.array_equal(tif.pages[1].asarray(), reviewed * np.uint8(255))
+
+
+def test_a_large_label_takes_little_memory(tmp_path):
+    path = tmp_path / "a.tif"
+    write_label(path, Label(np.zeros((2048, 2048), bool), None, Provenance()))
+    tracemalloc.start()
+    read_label(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 2048**2
 
 
 def test_plain_masks_and_other_files_are_refused(tmp_path, mask):

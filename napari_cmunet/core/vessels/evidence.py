@@ -12,7 +12,7 @@ from napari_cmunet.core.vessels.ridge import vesselness
 WORKING_SIDE = 640
 """Longer sides are worked on in steps of two or more pixels."""
 
-_FLOOR = 0.2
+_FLOOR = 0.4
 
 
 @dataclass(frozen=True)

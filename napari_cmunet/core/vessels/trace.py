@@ -20,7 +20,7 @@ SNAP_TO_TREE = 6.0
 SNAP_TO_RIDGE = 2
 """How far a click in the open is drawn to the middle of what it points at."""
 
-IN_MASK = 5.0
+IN_MASK = 10.0
 """What a path pays for a pixel of the working grid that is artery already."""
 
 _CORRIDOR = 4

@@ -28,6 +28,10 @@ def find_frames(source: Source, header: Header, count: int) -> list[list[Span]]:
         If a frame is missing, or not whole.
     """
     handle = source.handle
+    # The table's declared length is taken as memory before it is read.
+    start, length = _span(handle, header.data_start)
+    if start + length > source.size:
+        raise _cut_short(source)
     handle.seek(header.data_start)
     offsets = parse_basic_offsets(handle)
     base = handle.tell()
