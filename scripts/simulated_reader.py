@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ORDER = (
-    Tool.TIDY,
     Tool.REMOVE,
     Tool.NOT_ARTERY,
     Tool.TRACE,

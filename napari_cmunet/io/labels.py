@@ -91,16 +91,24 @@ def read_label(path: Path | str) -> Label:
         raise ReadError(path, "it is not a label of this program: its pages differ.")
     if raw.array.shape[-1] != 1 or pixels.dtype != np.uint8:
         raise ReadError(path, "it is not a label of this program: its pixels differ.")
-    if not all(((page == 0) | (page == 255)).all() for page in pixels):
+    if not all(map(_is_mask, pixels)):
         raise ReadError(path, "it is damaged: a label holds 0 and 255 alone.")
     note = record.get("note")
+    # In their own place: a large label is not held twice.
+    marked = pixels if pixels.flags.writeable else pixels.copy()
+    marked = np.minimum(marked, 1, out=marked).view(bool)
     return Label(
-        pixels[0] != 0,
-        pixels[1] != 0 if len(pixels) == 2 else None,
+        marked[0],
+        marked[1] if len(marked) == 2 else None,
         provenance,
         raw.pixel_size_mm,
         note if isinstance(note, dict) else {},
     )
+
+
+def _is_mask(page: np.ndarray) -> bool:
+    pieces = np.array_split(page, max(1, len(page) // 256))
+    return all(((rows == 0) | (rows == 255)).all() for rows in pieces)
 
 
 def _check(label: Label) -> None:

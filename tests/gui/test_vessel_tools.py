@@ -12,7 +12,7 @@ from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 from napari_cmunet.gui.vessel_tools.preview import ADDED, REMOVED
-from napari_cmunet.gui.vessel_tools.row import MODE_KEYS, TIDY_KEY
+from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
 
@@ -74,16 +74,6 @@ def test_bridge_closes_a_gap(bench):
     assert "close this gap" in bench.hover(64, 31)
     change = one_step(bench, lambda: bench.click(64, 31))
     assert (change[64, 29:33] == 1).all()
-
-
-def test_tidy_is_one_step_and_says_what_it_did(bench):
-    before = bench.frame.copy()
-    bench.tools.tidy()
-    bench.settle()
-    bench.qtbot.waitUntil(lambda: "unlikely" in bench.tools.hint, timeout=5000)
-    if (bench.frame != before).any():
-        bench.mask.undo()
-    assert (bench.frame == before).all()
 
 
 def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):
@@ -179,7 +169,7 @@ def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled
 
 
 def test_keys_are_free_and_given_back(bench):
-    ours = [*MODE_KEYS.values(), TIDY_KEY, NEXT_PLACE, SKIP_PLACE]
+    ours = [*MODE_KEYS.values(), NEXT_PLACE, SKIP_PLACE]
     assert len(set(ours)) == len(ours)
     assert not set(ours) & set(OWN_KEYS)
     elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
@@ -189,9 +179,9 @@ def test_keys_are_free_and_given_back(bench):
             continue
         assert not {str(key) for key in keys} & set(ours), name
     bound = {str(key) for key in bench.viewer.keymap}
-    assert {"A", "S", "D", "Q"} <= bound
+    assert {"A", "S", "Q"} <= bound
     bench.panel.vessels.shut_down()
-    assert not {"A", "S", "D", "Q"} & {str(key) for key in bench.viewer.keymap}
+    assert not {"A", "S", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
 def test_the_mark_of_a_place_goes_with_the_tour(bench):
@@ -207,6 +197,5 @@ def test_the_mark_of_a_place_goes_with_the_tour(bench):
 def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
     panel.vessels.tools.take_up(Mode.ADD)
     panel.vessels.tour.right()
-    panel.vessels.tools.tidy()
     assert panel.vessels.tools.mode is None
     assert not panel.vessels.row.isEnabled()

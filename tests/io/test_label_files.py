@@ -45,12 +45,16 @@ def test_reviewed_part_is_the_second_page(tmp_path, mask):
 
 def test_a_large_label_takes_little_memory(tmp_path):
     path = tmp_path / "a.tif"
-    write_label(path, Label(np.zeros((2048, 2048), bool), None, Provenance()))
+    some = np.zeros((2048, 2048), bool)
+    some[::3] = True
+    write_label(path, Label(some, ~some, Provenance()))
     tracemalloc.start()
-    read_label(path)
+    found = read_label(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 6 * 2048**2
+    assert np.array_equal(found.mask, some)
+    assert np.array_equal(found.reviewed, ~some)
+    assert peak < 1.8 * 2 * some.nbytes
 
 
 def test_plain_masks_and_other_files_are_refused(tmp_path, mask):

@@ -18,7 +18,6 @@ from napari_cmunet.core.vessels.tools import (
     begin_trace,
     is_apart,
     offer,
-    tidy,
     trace_offer,
 )
 from napari_cmunet.core.vessels.tree import grow_tree
@@ -113,8 +112,6 @@ class _Reader:
         self._scene: Scene | None = None
 
     def work(self) -> None:
-        if Tool.TIDY in self.tools:
-            self._tidy()
         given_up: list[np.ndarray] = []
         for _ in range(_MOST_ACTS):
             errors = [
@@ -135,19 +132,6 @@ class _Reader:
         self.tally.spend(THINKING, self.hand.think)
         self.tally.spend(PRESSING, self.hand.key)
         self.left = len(given_up)
-
-    def _tidy(self) -> None:
-        """Before all else: what is unlikely goes, if that does more good than harm."""
-        made = tidy(self._look())
-        after = self.mask.copy()
-        made.edit.apply(after)
-        self.tally.spend(THINKING, self.hand.think)
-        self._press()
-        if self.truth.burden(after) < self.truth.burden(self.mask):
-            self.tally.note(str(Tool.TIDY))
-            self._set(after)
-        else:
-            self.tally.spend(PRESSING, self.hand.key)  # undo
 
     def _fitting(self, error: Error) -> list[Tool]:
         if error.border:

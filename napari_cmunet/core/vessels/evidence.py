@@ -29,6 +29,9 @@ class Evidence:
         Pixels of the frame for one of the working grid.
     ridge : float32 array
         Vesselness on the working grid.
+    pull : float32 array
+        How much each pixel of the working grid looks like a vessel, to network and
+        ridge together; 0 to 1.
     cost : float64 array
         What a path pays for each pixel of the working grid, from 1 on.
     """
@@ -37,6 +40,7 @@ class Evidence:
     probability: np.ndarray
     step: int
     ridge: np.ndarray
+    pull: np.ndarray
     cost: np.ndarray
 
     @property
@@ -64,9 +68,9 @@ def gather(frame: np.ndarray, probability: np.ndarray | None = None) -> Evidence
     # The network knows arteries from ribs; the ridge knows where the middle is, and
     # reaches on where the network lost the vessel.
     pull = sure + (1 - sure) * ridge
-    pull = gaussian_filter(pull, 0.5)
-    cost = (1 + _FLOOR) / (np.maximum(pull, 0) + _FLOOR)
-    return Evidence(grey, probability, step, ridge, cost.astype(np.float64))
+    pull = np.maximum(gaussian_filter(pull, 0.5), 0)
+    cost = (1 + _FLOOR) / (pull + _FLOOR)
+    return Evidence(grey, probability, step, ridge, pull, cost.astype(np.float64))
 
 
 def coarse(pixels: np.ndarray, step: int, how) -> np.ndarray:

@@ -13,7 +13,6 @@ class Tool(StrEnum):
     REMOVE = "remove"
     BRIDGE = "bridge"
     NOT_ARTERY = "not artery"
-    TIDY = "tidy"
 
 
 class Mode(StrEnum):

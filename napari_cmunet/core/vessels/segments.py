@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHORTEST = 12.0
 """Shorter ones are not proposed, in pixels of the working grid."""
 
-_FAINT, _PLAIN = 0.3, 0.55
+_FAINT, _PLAIN = 0.16, 0.46
 _CLEAR = 2
 
 FEATURES = (
@@ -112,8 +112,8 @@ def missing_segments(
     step = evidence.step
     taken = mask if background is None else mask | background
     known = binary_dilation(taken[::step, ::step], iterations=_CLEAR)
-    pull = 1 / evidence.cost
-    found = apply_hysteresis_threshold(np.where(known, 0, pull), _FAINT, _PLAIN)
+    pull = np.where(known, 0, evidence.pull)
+    found = apply_hysteresis_threshold(pull, _FAINT, _PLAIN)
     tree = grow_tree(found)
     away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, 99.0)
     segments = []

@@ -30,9 +30,6 @@ Point = tuple[float, float]
 REACH = 8.0
 """How near (working pixels) the cursor must be to take hold of something."""
 
-UNLIKELY, VERY_UNLIKELY = 0.6, 0.35
-"""Chances of being artery below which tidying removes a part, and a branch."""
-
 _GRIP = 5.0
 _JOIN = 14.0
 
@@ -59,8 +56,7 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
     Parameters
     ----------
     tool : Tool
-        Any but ``TRACE``, which has a start: see :func:`trace_offer`; and ``TIDY``,
-        which acts everywhere: see :func:`tidy`.
+        Any but ``TRACE``, which has a start: see :func:`trace_offer`.
     scene : Scene
     point : tuple of float
         Row and column in pixels of the frame.
@@ -84,37 +80,6 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
         take_away(scene.tree, run),
         f"Click: not an artery, remove all of it ({total:.0f} px)",
     )
-
-
-def tidy(scene: Scene) -> Offer:
-    """Remove what is most unlikely artery, all over the frame.
-
-    Parts that hang on nothing else go where their branches together are unlikely;
-    branches of the tree go where they end freely and are very unlikely.
-    """
-    tree = scene.tree
-    segments = [s for s in scene.doubtful if s.in_mask]
-    parts = tree.components
-    if not segments:
-        nothing = np.zeros(0, int)
-        return Offer(Edit(nothing, nothing, nothing.astype(np.uint8)), "")
-    of = np.array([parts[tuple(s.points[0])] for s in segments])
-    lengths = np.array([s.length for s in segments])
-    chances = np.array([likely_artery(s) for s in segments])
-    total = np.bincount(of, lengths)
-    mean = np.bincount(of, lengths * chances) / np.maximum(total, 1e-9)
-    largest = total.argmax()
-    gone = []
-    for segment, part, chance in zip(segments, of, chances, strict=True):
-        branch = tree.branches[segment.branch]
-        if part != largest:
-            unlikely = mean[part] < UNLIKELY
-        else:
-            unlikely = min(branch.joints) < 0 and chance < VERY_UNLIKELY
-        if unlikely:
-            gone.append(branch)
-    edit = take_away(tree, gone)
-    return Offer(edit, f"{len(gone)} unlikely branches removed. Ctrl+Z: undo")
 
 
 def offer_in(

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_cmunet.core.vessels.modes import Mode
-from napari_cmunet.gui.vessel_tools.row import MODE_KEYS, TIDY_KEY
+from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
 _LISTED = (
     (MODE_KEYS[Mode.ADD], "add a vessel: click, click"),
     (MODE_KEYS[Mode.REMOVE], "remove a branch; Shift: the whole run"),
-    (TIDY_KEY, "tidy: remove all that is unlikely"),
     (NEXT_PLACE, "right: on to the next doubtful place"),
     (SKIP_PLACE, "skip this place"),
 )
@@ -38,7 +37,6 @@ class VesselKeys:
     def __init__(self, viewer: ViewerModel, tools: VesselTools, tour: Tour) -> None:
         self._bound: dict[str, Callable] = {}
         acts = {key: partial(tools.toggle, mode) for mode, key in MODE_KEYS.items()}
-        acts[TIDY_KEY] = tools.tidy
         acts |= {NEXT_PLACE: tour.right, SKIP_PLACE: tour.skip}
         for key, act in acts.items():
             self._bind(viewer, key, act)

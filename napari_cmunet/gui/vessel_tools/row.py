@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
 
 MODE_KEYS = {Mode.ADD: "A", Mode.REMOVE: "S"}
-TIDY_KEY = "D"
-"""Add, Subtract, Declutter under the fingers of the left hand."""
+"""Add and Subtract, under the fingers of the left hand."""
 
 _BUTTONS = (
     (
@@ -35,7 +34,7 @@ _BUTTONS = (
 
 
 class VesselToolRow(QWidget):
-    """A button for each mode, of which one may be down, one to tidy, and the hint."""
+    """A button for each mode, of which one may be down, and the hint."""
 
     picked = Signal(object)
 
@@ -47,12 +46,9 @@ class VesselToolRow(QWidget):
             made.setCheckable(True)
             made.clicked.connect(partial(self._on_clicked, mode))
             self.buttons[mode] = made
-        self.tidy = button(
-            "Tidy", f"Remove all that is unlikely in this frame, at once ({TIDY_KEY})"
-        )
         line = QHBoxLayout()
         line.setSpacing(2)
-        for made in (*self.buttons.values(), self.tidy):
+        for made in self.buttons.values():
             # Equal shares of the row, however narrow the dock.
             made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             line.addWidget(made, 1)

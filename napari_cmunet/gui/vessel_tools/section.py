@@ -43,7 +43,6 @@ class VesselSection(QWidget):
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
         self.row.picked.connect(self._on_picked)
-        self.row.tidy.clicked.connect(self.tools.tidy)
         self.next.clicked.connect(self.tour.right)
         self.skip.clicked.connect(self.tour.skip)
         self.wake_up()

@@ -63,7 +63,6 @@ class VesselTools:
         self._whole = False
         self._offered: tuple[Scene, tuple, Offer | None] | None = None
         self._marked: Scene | None = None
-        self._tidy_soon = False
 
     # -- taking up and putting down ---------------------------------------------
 
@@ -95,7 +94,6 @@ class VesselTools:
 
     def put_down(self) -> None:
         """Back to napari's own tools."""
-        self._tidy_soon = False
         if self.mode is None:
             return
         self.mode = None
@@ -260,23 +258,6 @@ class VesselTools:
             looked_at(reading).note_background(frame, made.edit)
         self.apply(made, reading, frame)
 
-    def tidy(self) -> None:
-        """Remove what is unlikely in the shown frame, as one undo step."""
-        if (here := self.here()) is None:
-            return
-        scene = self.scene()
-        self._tidy_soon = scene is None
-        if scene is None:
-            self.say("Preparing this frame…")
-            return
-        reading, frame = here
-        made = _tools().tidy(scene)
-        if not len(made.edit):
-            self.say("Nothing in this frame is unlikely.")
-            return
-        self.apply(made, reading, frame)
-        self.say(made.hint)
-
     def apply(self, made: Offer, reading: Reading, frame: int) -> None:
         """Write an offer into the mask."""
         self._tracer = None
@@ -289,8 +270,6 @@ class VesselTools:
         self._hover()
 
     def _on_ready(self) -> None:
-        if self._tidy_soon:
-            self.tidy()
         self._hover()
         self.changed.emit()
 

@@ -1,4 +1,4 @@
-"""Which places are in doubt: chances, and what tidying takes away."""
+"""Which places are in doubt: chances, and what is not proposed again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_cmunet.core.vessels.evidence import gather
 from napari_cmunet.core.vessels.modes import Tool
 from napari_cmunet.core.vessels.scene import look
 from napari_cmunet.core.vessels.segments import FEATURES
-from napari_cmunet.core.vessels.tools import offer, tidy
+from napari_cmunet.core.vessels.tools import offer
 from napari_cmunet.core.vessels.tree import grow_tree
 
 
@@ -82,20 +82,9 @@ def test_what_was_called_no_artery_is_not_proposed_again(guessed, scene):
         assert not background[tuple(segment.points.T)].any()
 
 
-def test_tidying_removes_the_unlikely_and_leaves_the_arteries(guessed, scene):
-    _, truth, _, _, _ = guessed
-    after = scene.mask.copy()
-    edit = tidy(scene).edit
-    edit.apply(after)
-    assert (edit.values == 0).all()
-    kept = (after & truth).sum() / (scene.mask & truth).sum()
-    assert kept > 0.9
-
-
 def test_an_empty_frame_asks_for_nothing():
     scene = look(gather(np.zeros((64, 64), np.uint8)), np.zeros((64, 64), np.uint8))
     assert scene.doubtful == []
     assert scene.gaps == []
-    assert len(tidy(scene).edit) == 0
     for tool in (Tool.ACCEPT, Tool.REMOVE, Tool.BRIDGE, Tool.NOT_ARTERY):
         assert offer(tool, scene, (30.0, 30.0)) is None
