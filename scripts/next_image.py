@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from short_training import train_shortly
+from plain_training import train_plainly
 
 from napari_cmunet.commands.label_folders import read_label_folders
 from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.finetune import FinetuneConfig
 from napari_cmunet.core.metrics import score
 from napari_cmunet.core.models import load_model
 from napari_cmunet.core.predict import Predictor
@@ -98,8 +99,11 @@ def run(args: argparse.Namespace) -> None:
                     continue
                 chosen = choose(rule, drawn, gain, patients)[:count]
                 began = time.monotonic()
-                model = train_shortly(
-                    [labels[i] for i in chosen], args.start, device, seed, args.steps
+                # Far less than the window's own training, so that many of them fit into
+                # an hour on one core.
+                config = FinetuneConfig(args.steps, batch=4, grid=256, seed=seed)
+                model = train_plainly(
+                    [labels[i] for i in chosen], args.start, device, config
                 )
                 seconds = time.monotonic() - began
                 scores = [

@@ -2,16 +2,17 @@
 """Draw how a simulated reader's seconds fall while the model learns from them.
 
 usage: python scripts/reader_curves.py run DATA OUT.jsonl [--orders 5]
-           [--after 0 5 10 18] [--split val]
+           [--after 0 5 10 18] [--frames 1] [--split val]
        python scripts/reader_curves.py table OUT.jsonl
        python scripts/reader_curves.py plot OUT.jsonl PICTURE.png
 
 DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
 "phantoms". Each order is a draw of frames, one of each patient as far as there are
 patients. After so many frames of it, `--model` is trained anew on those (their true
-masks, which is what the reader corrects to), and the next frame is corrected four
-times: from an empty mask with the brush, pre-segmented by the untrained model with the
-brush, the same with all tools, and pre-segmented by the trained one with all tools.
+masks, which is what the reader corrects to) as the window does it, and the next
+``--frames`` are corrected four times each: from an empty mask with the brush,
+pre-segmented by the untrained model with the brush, the same with all tools, and
+pre-segmented by the trained one with all tools.
 Each correction is one line in OUT.jsonl; a second call goes on where the first one
 stopped.
 """
@@ -25,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from short_training import train_shortly
+from plain_training import train_plainly
 
 from napari_cmunet.core.device import choose_device
+from napari_cmunet.core.finetune import FinetuneConfig
 from napari_cmunet.core.labelled import Label
 from napari_cmunet.core.lineplot import Panel, draw_panels
 from napari_cmunet.core.models import load_model
@@ -87,24 +89,29 @@ def run(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     frames, out = Frames(args.data, args.split), Path(args.out)
     lines = out.read_text().splitlines() if out.exists() else []
-    done = {(r["order"], r["after"]) for r in map(json.loads, lines)}
+    rows = map(json.loads, lines)
+    done = {(r["order"], r["after"], r["frame"]) for r in rows}
     untrained = Predictor(load_model(args.model), device)
-    for number in range(args.orders):
-        order = frames.order(number, max(args.after) + 1)
+    for number in range(args.first, args.orders):
+        order = frames.order(number, max(args.after) + args.frames)
         for after in args.after:
-            if (number, after) in done:
+            ahead = order[after : after + args.frames]
+            ahead = [name for name in ahead if (number, after, name) not in done]
+            if not ahead:
                 continue
             learned = [frames.read(name) for name in order[:after]]
             trained = None
             if learned:
-                trained = train_shortly(learned, args.model, device, number, args.steps)
-            made = _correct(frames.read(order[after]), untrained, trained)
-            with out.open("a") as file:
-                for curve, figures in made.items():
-                    row = {"order": number, "after": after, "curve": curve, **figures}
-                    file.write(json.dumps(row) + "\n")
-            seconds = {curve: f["seconds"] for curve, f in made.items()}
-            print(number, after, order[after], seconds, flush=True)
+                config = FinetuneConfig(args.steps, seed=number)
+                trained = train_plainly(learned, args.model, device, config)
+            for name in ahead:
+                made = _correct(frames.read(name), untrained, trained)
+                with out.open("a") as file:
+                    for curve, figures in made.items():
+                        row = {"order": number, "after": after, "frame": name}
+                        file.write(json.dumps(row | {"curve": curve} | figures) + "\n")
+                seconds = {curve: f["seconds"] for curve, f in made.items()}
+                print(number, after, name, seconds, flush=True)
 
 
 def _correct(
@@ -165,7 +172,7 @@ def table(args: argparse.Namespace) -> None:
             share = 100 * mine.sum() / base.sum()
             cells.append(f"{mine.mean():.0f}{spread} ({share:.0f} %)")
         print(f"| {words} | {' | '.join(cells)} |")
-    print(f"\n{len(found['tools', afters[0]])} orders\n")
+    print(f"\n{len(found['tools', afters[0]])} frames\n")
     print("| share of the seconds | first frame | last |\n|---|---|---|")
     first, last = (
         [r["where"] for r in found["retrained", n]] for n in (afters[0], afters[-1])
@@ -200,8 +207,10 @@ def main() -> None:
     runner.add_argument("data")
     runner.add_argument("out")
     runner.add_argument("--orders", type=int, default=5)
+    runner.add_argument("--first", type=int, default=0, help="of the orders")
     runner.add_argument("--after", type=int, nargs="+", default=[0, 5, 10, 18])
-    runner.add_argument("--steps", type=int, default=40)
+    runner.add_argument("--steps", type=int, default=0, help="0: as the window")
+    runner.add_argument("--frames", type=int, default=1, help="corrected after each")
     runner.add_argument("--split", default="val")
     runner.add_argument("--model", default="cmunet-artery")
     runner.add_argument("--device", default="auto")
