@@ -151,7 +151,9 @@ def _alter_pickle(random: Random, data: bytes) -> bytes:
         if kind == 0 and len(pieces) > 1:
             del pieces[at]
         elif kind == 1:
-            pieces.insert(at, pieces[at] * random.choice((1, 1, 1000)))
+            times = random.choice((1, 1, 1000))
+            if len(pieces[at]) < 1000:  # itself may be made of a thousand
+                pieces.insert(at, pieces[at] * times)
         elif kind == 2:
             other = random.randrange(len(pieces))
             pieces[at], pieces[other] = pieces[other], pieces[at]
