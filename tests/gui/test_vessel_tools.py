@@ -11,7 +11,7 @@ from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
-from napari_cmunet.gui.vessel_tools.preview import ADDED, REMOVED
+from napari_cmunet.gui.vessel_tools.preview import ADDED, REMOVED, UNSURE
 from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
@@ -74,6 +74,20 @@ def test_bridge_closes_a_gap(bench):
     assert "close this gap" in bench.hover(64, 31)
     change = one_step(bench, lambda: bench.click(64, 31))
     assert (change[64, 29:33] == 1).all()
+
+
+def test_each_mode_marks_what_it_can_do_something_about(bench):
+    marked = {}
+    for mode in (Mode.ADD, Mode.REMOVE):
+        bench.take(mode)
+        bench.hover(5, 5)
+        marked[mode] = np.asarray(bench.tools.preview.layer.data) == UNSURE
+    mask = bench.frame > 0
+    added = marked[Mode.ADD].reshape(-1, *mask.shape).any(axis=0)
+    removed = marked[Mode.REMOVE].reshape(-1, *mask.shape).any(axis=0)
+    assert added.any()
+    assert not (added & mask).any()
+    assert not (removed & ~mask).any()
 
 
 def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):

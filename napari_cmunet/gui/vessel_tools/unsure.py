@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.core.vessels.doubt import likely_artery
+from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.core.vessels.tube import tube
 from napari_cmunet.gui.vessel_tools.preview import UNSURE
 
@@ -17,15 +18,18 @@ SURE = 0.6
 """A branch of the mask that is less likely to be artery is shown as unsure."""
 
 
-def unsure_marks(scene: Scene) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Pixels of unsure branches, in the mask and proposed, for the preview."""
+def unsure_marks(scene: Scene, mode: Mode) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Pixels, for the preview, of what a mode can do something about.
+
+    To add: what may be missing. To remove: unsure branches of the mask.
+    """
     marks = []
     for segment in scene.doubtful:
-        if segment.in_mask:
+        if segment.in_mask and mode is Mode.REMOVE:
             if likely_artery(segment) < SURE:
                 branch = scene.tree.branches[segment.branch]
                 marks.append((*scene.tree.pixels(branch), UNSURE))
-        else:
+        elif not segment.in_mask and mode is Mode.ADD:
             radii = np.full(len(segment.points), 1.2 * scene.evidence.step)
             marks.append((*tube(segment.points, radii, scene.mask.shape), UNSURE))
     return marks

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 BEGIN = {
     Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
-    Mode.REMOVE: "Click a branch to remove it. Shift+click: a catheter or wire whole.",
+    Mode.REMOVE: "Click a branch to remove it, yellow ones are unsure. Shift+click: a "
+    "catheter or wire whole.",
 }
 
 _DRAG = 4.0
@@ -234,7 +235,7 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            self.preview.draw_below(unsure_marks(scene))
+            self.preview.draw_below(unsure_marks(scene, self.mode))
 
     # -- acting -----------------------------------------------------------------------
 
