@@ -23,6 +23,7 @@ from napari_cmunet.gui.layers import (
     record_of,
     source_array,
 )
+from napari_cmunet.gui.overlays import set_visible
 from napari_cmunet.gui.prediction import spare_thread
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Calibrating:
         self.width: CatheterWidth | None = None
         self.french = USUAL_FRENCH
         self.message = ""
+        self._hidden: list[Layer] = []
         self._number = 0
 
     @property
@@ -109,6 +111,10 @@ class Calibrating:
         layers.append(self.layer)
         layers.selection.active = self.layer
         self.layer.mode = "add_line"
+        # A mask would hide the edges that are to be looked at.
+        self._hidden = [layer for layer in reading.overlays() if layer.visible]
+        for layer in self._hidden:
+            set_visible(layer, False)
         self.layer.events.data.connect(self._on_data)
         self._say(BEGIN)
 
@@ -161,7 +167,9 @@ class Calibrating:
             layers = self._controller.viewer.layers
             if layer in layers:
                 layers.remove(layer)
-            if reading is not None and reading.mask in layers:
+            for hidden in self._hidden:
+                set_visible(hidden, reading.image.visible)
+            if reading.mask in layers:
                 layers.selection.active = reading.mask
         self._say("")
 

@@ -114,3 +114,15 @@ def test_where_no_catheter_is_it_is_said(viewer, controller, panel, settled, qtb
     qtbot.waitUntil(lambda: row.said.text() not in ("", "Measuring…"), timeout=20_000)
     qtbot.waitUntil(lambda: "atheter" in row.said.text(), timeout=20_000)
     assert not row.use.isEnabled()
+
+
+def test_no_mask_hides_the_edges_meanwhile(viewer, controller, panel, settled):
+    viewer.add_image(TUBE, name="a")
+    settled(controller)
+    reading, row = controller.active, panel.cine.pixel_size
+    shown = [layer for layer in reading.overlays() if layer.visible]
+    assert reading.mask in shown
+    row.begin.click()
+    assert not any(layer.visible for layer in reading.overlays())
+    row.calibrating.cancel()
+    assert [layer for layer in reading.overlays() if layer.visible] == shown
