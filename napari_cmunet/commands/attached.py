@@ -81,10 +81,6 @@ def give_way() -> None:
     if hasattr(os, "nice"):  # on Windows, whoever starts this process sets it
         with contextlib.suppress(OSError):
             os.nice(_NICENESS)
-    if hasattr(os, "SCHED_IDLE"):
-        # Niceness shares the time out; this lets the window in at once when it wakes.
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     # Where memory runs out, Linux should end the training and not napari.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")

@@ -107,6 +107,7 @@ class Calibrating:
             **geometry(reading.image),
         )
         let_viewer_keys_through(self.layer, self._controller.viewer)
+        self.layer.bind_key("Escape", lambda _layer: self.cancel(), overwrite=True)
         layers = self._controller.viewer.layers
         layers.append(self.layer)
         layers.selection.active = self.layer

@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari.layers import Shapes
+
 from napari_cmunet.core.threshold import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.reading import Reading
 
@@ -104,7 +108,7 @@ def describe(controller: Controller) -> PanelState:
         and reading.has_prediction(frame)
         and reading.is_corrected(frame),
         reset_text="Reset frame" if reading.is_cine else "Reset mask",
-        mode=str(mask.mode) if mask is not None else "",
+        mode=_mode(controller, mask),
         mask_visible=mask is not None and mask.visible,
         outline=mask is not None and mask.contour > 0,
         has_prediction=bool(reading.sources),
@@ -157,6 +161,13 @@ def _time_left(seconds: float | None) -> str:
     if seconds < 90:
         return f", about {max(1, round(seconds))} s left"
     return f", about {round(seconds / 60)} min left"
+
+
+def _mode(controller: Controller, mask: Labels | None) -> str:
+    """The mask's tool, unless a box or a line is being drawn."""
+    if mask is None or isinstance(controller.viewer.layers.selection.active, Shapes):
+        return ""
+    return str(mask.mode)
 
 
 def _segment_text(controller: Controller, reading: Reading) -> str:

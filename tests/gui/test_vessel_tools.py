@@ -90,6 +90,25 @@ def test_each_mode_marks_what_it_can_do_something_about(bench):
     assert not (removed & ~mask).any()
 
 
+def test_a_click_that_comes_too_soon_is_done_once_the_frame_is_prepared(bench):
+    bench.take(Mode.REMOVE)
+    bench.hover(95, 70)
+    bench.tools.keeper.forget()
+    before = bench.frame.copy()
+    bench.tools.click()
+    assert (bench.frame == before).all()
+    bench.settle()
+    bench.qtbot.waitUntil(lambda: (bench.frame != before).any(), timeout=10_000)
+    assert bench.frame[95, 70] == 0
+
+
+def test_a_drawn_shape_takes_the_tool_out_of_hand(bench, panel):
+    bench.take(Mode.ADD)
+    panel.cine.pixel_size.begin.click()
+    bench.qtbot.waitUntil(lambda: bench.tools.mode is None, timeout=5000)
+    assert bench.tools.preview.layer not in bench.viewer.layers
+
+
 def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):
     before = bench.frame.copy()
     for mode in MODE_KEYS:
@@ -179,6 +198,28 @@ def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled
     assert change[95, 70] == -1
     assert (bench.mask.data[[0, 2]] == others).all()
     assert bench.tools.preview.layer.translate[0] == 1
+    panel.vessels.shut_down()
+
+
+def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
+    viewer.add_image(np.stack([angiogram("faint"), angiogram("faint")[::-1]]), name="c")
+    settled(panel.controller)
+    viewer.dims.set_point(0, 0)
+    bench = Bench(qtbot, viewer, panel)
+    bench.at = lambda row, column: (0, row, column)
+    bench.take(Mode.ADD)
+    bench.hover(5, 5)
+    first = np.asarray(bench.tools.preview.layer.data).copy()
+    assert (first == UNSURE).any()
+    viewer.dims.set_point(0, 1)  # and the mouse rests
+    qtbot.waitUntil(
+        lambda: (
+            bench.tools.preview.layer.translate[0] == 1
+            and (np.asarray(bench.tools.preview.layer.data) == UNSURE).any()
+        ),
+        timeout=30_000,
+    )
+    assert (np.asarray(bench.tools.preview.layer.data) != first).any()
     panel.vessels.shut_down()
 
 

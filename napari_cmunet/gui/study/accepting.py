@@ -198,6 +198,7 @@ class Accepting:
         self.times.pop(opened.key(frame), None)
         browsing = self._reader.browsing
         if browsing.current is opened and browsing.keeper is not None:
+            browsing.area.taken_back(frame)
             browsing.keeper.note({frame})
         self._reader.message = text
         self._reader.note_change(change)

@@ -89,6 +89,7 @@ class ReviewedArea:
             **geometry(image),
         )
         let_viewer_keys_through(self.layer, self._controller.viewer)
+        self.layer.bind_key("Escape", self._on_escape, overwrite=True)
         self._layers.append(self.layer)
         self.layer.events.data.connect(self._on_data)
 
@@ -105,6 +106,13 @@ class ReviewedArea:
         drawn = set(self._frames())
         self._changed |= drawn | self._drawn
         self._drawn = drawn
+        self.changed.emit()
+
+    def _on_escape(self, layer: Shapes) -> None:
+        layer.mode = "pan_zoom"
+        mask = self._opened.reading.mask
+        if mask in self._layers:
+            self._layers.selection.active = mask
         self.changed.emit()
 
     def _last(self) -> np.ndarray:
@@ -144,6 +152,10 @@ class ReviewedArea:
         """A label was accepted with the part that counts now."""
         self._changed.discard(frame)
 
+    def taken_back(self, frame: int) -> None:
+        """The label counts no more; the part is kept with the draft."""
+        self._changed.add(frame)
+
     def remove(self) -> None:
         """Take the layer out of the viewer."""
         layer = self.layer
@@ -160,10 +172,11 @@ class ReviewedArea:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a tool for boxes or lassos is in hand."""
-        chosen = self._layers.selection.active
-        return self.layer is not None and (
-            chosen is self.layer and self.layer.mode in (BOX, LASSO)
+        """Whether a box or lasso is to be drawn, also if the brush is used before."""
+        return (
+            self.layer is not None
+            and self.layer in self._layers
+            and self.layer.mode in (BOX, LASSO)
         )
 
     def is_part(self, frame: int) -> bool:

@@ -80,6 +80,7 @@ class VesselSection(QWidget):
 
     def refresh(self) -> None:
         """Show the tool in hand, its hint and the place that is looked at."""
+        self.tools.follow()
         here = self.tools.here() is not None
         self.tour.leave_elsewhere()
         self.row.setEnabled(here)

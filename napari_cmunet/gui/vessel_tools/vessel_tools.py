@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Shapes
 from psygnal import Signal
 
 from napari_cmunet.core.vessels.modes import Mode
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 BEGIN = {
     Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
-    Mode.REMOVE: "Click a branch to remove it, yellow ones are unsure. Shift+click: a "
+    Mode.REMOVE: "Click a branch to remove it; yellow ones are unsure. Shift+click: a "
     "catheter or wire whole.",
 }
 
@@ -64,6 +65,9 @@ class VesselTools:
         self._whole = False
         self._offered: tuple[Scene, tuple, Offer | None] | None = None
         self._marked: Scene | None = None
+        # Where the tool was last at work, and a click that came before its scene.
+        self._at: tuple[Reading, int] | None = None
+        self._early: tuple[Reading, int, tuple[float, ...], bool] | None = None
 
     # -- taking up and putting down ---------------------------------------------
 
@@ -79,7 +83,7 @@ class VesselTools:
         self.taken_up.emit()
         self._leave_mask()
         self.mode = mode
-        self._tracer = None
+        self._tracer = self._early = None
         self._offered = self._marked = None
         mask.mode = "pan_zoom"
         mask.cursor = "crosshair"
@@ -98,13 +102,26 @@ class VesselTools:
         if self.mode is None:
             return
         self.mode = None
-        self._tracer = None
+        self._tracer = self._early = None
         self._leave_mask()
         for callbacks, ours in self._callbacks():
             if ours in callbacks:
                 callbacks.remove(ours)
         self.preview.hide()
         self.say("")
+
+    def follow(self) -> None:
+        """Another image or frame is shown, or something else is drawn in the viewer."""
+        if self.mode is None:
+            return
+        if isinstance(self.viewer.layers.selection.active, Shapes):
+            self.put_down()
+            return
+        here, at = self.here(), self._at
+        if here is not None and (
+            at is None or here[0] is not at[0] or here[1] != at[1]
+        ):
+            self._hover()
 
     def shut_down(self) -> None:
         """The panel closes."""
@@ -131,6 +148,7 @@ class VesselTools:
             self.put_down()
 
     def _on_escape(self, layer) -> None:
+        self._early = None
         if self._tracer is not None:
             self._tracer = None
             self.say(BEGIN[Mode.ADD])
@@ -196,8 +214,12 @@ class VesselTools:
             # Another image is worked on now; the same tool, on its mask.
             self.take_up(self.mode)
             return
+        self._at = here
         self.preview.show(reading, frame)
         if (scene := self.scene()) is None:
+            if self._marked is not None:
+                self._marked = None
+                self.preview.draw_below([])
             self.preview.draw(None)
             self.say(self.keeper.problem or "Preparing this frame…")
             return
@@ -244,8 +266,10 @@ class VesselTools:
         if self.mode is None or (here := self.here()) is None:
             return
         reading, frame = here
-        scene = self.scene()
-        if scene is None or (point := self._point(reading)) is None:
+        if (point := self._point(reading)) is None:
+            return
+        if (scene := self.scene()) is None:
+            self._early = (reading, frame, self._cursor, self._whole)
             return
         made = self._offer(scene, reading, frame)
         if made is None and self.mode is Mode.ADD:
@@ -271,6 +295,14 @@ class VesselTools:
         self._hover()
 
     def _on_ready(self) -> None:
+        early, self._early = self._early, None
+        here = self.here()
+        if early is not None and here is not None and early[0] is here[0]:
+            if early[1] == here[1]:
+                now = self._cursor, self._whole
+                self._cursor, self._whole = early[2:]
+                self.click()
+                self._cursor, self._whole = now
         self._hover()
         self.changed.emit()
 

@@ -80,6 +80,38 @@ def test_a_click_is_no_box(study, viewer):
     assert describe_study(study).is_part
 
 
+def test_a_box_that_is_not_drawn_yet_is_still_asked_for(study, viewer):
+    study.browsing.draw_area(BOX)
+    viewer.layers.selection.active = study.browsing.current.reading.mask
+    study.accepting.accept()
+    assert study.message.startswith("Draw the box or lasso first")
+    assert not study.accepting.saving
+
+
+def test_escape_puts_the_box_away(study, viewer):
+    study.browsing.draw_area(BOX)
+    area = study.browsing.area.layer
+    next(act for key, act in area.keymap.items() if str(key) == "Escape")(area)
+    assert viewer.layers.selection.active is study.browsing.current.reading.mask
+    assert describe_study(study).can_accept
+
+
+def test_the_part_is_kept_when_a_label_is_taken_back(study, ready):
+    box(study, 2, 3, 10, 12)
+    study.accepting.accept()
+    ready(study)
+    study.accepting.take_back()
+    ready(study)
+    study.browsing.next()
+    ready(study)
+    study.browsing.previous()
+    ready(study)
+    assert describe_study(study).is_part
+    study.accepting.accept()
+    ready(study)
+    assert not label(study).reviewed.all()
+
+
 def test_the_whole_frame_again(study, ready):
     box(study, 2, 3, 10, 12)
     study.browsing.clear_area()
