@@ -97,7 +97,7 @@ def pixel_size_text(reading: Reading) -> str:
     source = record_of(reading.image).get("pixel_size_source") or ""
     size = pixel_size_mm(reading)
     if size is None:
-        return f"Pixel: {source or 'size unknown'}"
+        return "Pixel: size unknown" + source.removeprefix("unknown")
     height, width = (f"{value:.3g}" for value in size)
     sides = height if height == width else f"{height} x {width}"
     return f"Pixel: {sides} mm, {source or 'the scale of the layer'}"

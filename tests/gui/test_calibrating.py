@@ -79,7 +79,7 @@ def test_it_can_be_taken_back(measured, viewer, controller):
     measured.use.click()
     measured.take_back.click()
     assert pixel_size_mm(reading) is None
-    assert measured.text.text() == "Pixel: unknown (nothing said)"
+    assert measured.text.text() == "Pixel: size unknown (nothing said)"
     assert measured.take_back.isHidden()
     for layer in reading.layers():
         assert tuple(layer.scale[-2:]) == (1, 1)

@@ -119,7 +119,8 @@ class Tour:
             if self.place.in_mask
             else f"Missing? {chance:.0f} % sure that it is artery. A adds it."
         )
-        self._say(f"{what} {len(places)} to look at.")
+        more = len(places) - 1
+        self._say(f"{what} {more} more." if more else f"{what} The last one.")
 
     def _look_at(self, reading: Reading, frame: int, place: Segment) -> None:
         viewer = self._tools.viewer
