@@ -72,7 +72,8 @@ def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
         edit = take_away(scene.tree, [branch])
         return Offer(
             edit,
-            f"Click: remove this branch ({branch.length:.0f} px long). Shift: the whole run",
+            f"Click: remove this branch ({branch.length:.0f} px long). "
+            "Shift: the whole run",
         )
     run = whole_run(scene.tree, branch)
     total = sum(each.length for each in run)
