@@ -45,7 +45,9 @@ def test_coco_is_read_by_pycocotools(exported, capsys):
     out, first, _, _ = exported
     coco = tools.COCO(out / "coco.json")
     assert len(coco.getImgIds()) == 3
-    (image,) = (i for i in coco.loadImgs(coco.getImgIds()) if "0001" in i["file_name"])
+    (image,) = (
+        i for i in coco.loadImgs(coco.getImgIds()) if "_frame_0001" in i["file_name"]
+    )
     assert image["file_name"] == f"{first}_frame_0001.png"
     (annotation,) = coco.loadAnns(coco.getAnnIds(image["id"]))
     assert np.array_equal(coco.annToMask(annotation) != 0, CINE.masks[1])
