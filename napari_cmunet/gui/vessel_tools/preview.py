@@ -45,14 +45,22 @@ class Preview:
     def __init__(self, viewer: ViewerModel, name: str = "vessel tool preview") -> None:
         self._viewer, self._name = viewer, name
         self.layer: Labels | None = None
-        self._of: tuple[int, int] | None = None
+        self._of: tuple[Reading, int] | None = None
         self._below = np.zeros((1, 1), np.uint8)
         self._drawn: tuple[Edit | None] | None = None
 
+    def lies_over(self, reading: Reading, frame: int) -> bool:
+        """Whether it is shown, and over this frame of this image."""
+        return (
+            self._of is not None
+            and self._of[0] is reading
+            and self._of[1] == frame
+            and self.layer in self._viewer.layers
+        )
+
     def show(self, reading: Reading, frame: int) -> None:
         """Lay an empty preview over a frame, if it does not lie there yet."""
-        of = (id(reading.mask), frame)
-        if of == self._of and self.layer in self._viewer.layers:
+        if self.lies_over(reading, frame):
             return
         self.hide()
         mask = reading.mask
@@ -79,7 +87,7 @@ class Preview:
         )
         self.layer.editable = False
         place_above(self._viewer, self.layer, mask)
-        self._of = of
+        self._of = (reading, frame)
         self._drawn = None
 
     def hide(self) -> None:

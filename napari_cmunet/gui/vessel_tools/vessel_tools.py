@@ -65,8 +65,7 @@ class VesselTools:
         self._whole = False
         self._offered: tuple[Scene, tuple, Offer | None] | None = None
         self._marked: Scene | None = None
-        # Where the tool was last at work, and a click that came before its scene.
-        self._at: tuple[Reading, int] | None = None
+        # A click that came before its scene.
         self._early: tuple[Reading, int, tuple[float, ...], bool] | None = None
 
     # -- taking up and putting down ---------------------------------------------
@@ -117,10 +116,8 @@ class VesselTools:
         if isinstance(self.viewer.layers.selection.active, Shapes):
             self.put_down()
             return
-        here, at = self.here(), self._at
-        if here is not None and (
-            at is None or here[0] is not at[0] or here[1] != at[1]
-        ):
+        here = self.here()
+        if here is not None and not self.preview.lies_over(*here):
             self._hover()
 
     def shut_down(self) -> None:
@@ -214,12 +211,10 @@ class VesselTools:
             # Another image is worked on now; the same tool, on its mask.
             self.take_up(self.mode)
             return
-        self._at = here
-        self.preview.show(reading, frame)
+        if not self.preview.lies_over(reading, frame):
+            self.preview.show(reading, frame)
+            self._marked = None
         if (scene := self.scene()) is None:
-            if self._marked is not None:
-                self._marked = None
-                self.preview.draw_below([])
             self.preview.draw(None)
             self.say(self.keeper.problem or "Preparing this frame…")
             return
