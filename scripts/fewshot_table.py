@@ -47,7 +47,13 @@ PUBLISHED = FinetuneConfig(
     ema=0.0,
     skeleton_weight=0.0,
     augmentation=Augmentation(
-        rotation=0, zoom=(1.0, 1.08), shift=0.03, elastic=0, contrast=0.1, noise=0.1
+        rotation=0,
+        mirror=True,
+        zoom=(1.0, 1.08),
+        shift=0.03,
+        elastic=0,
+        contrast=0.1,
+        noise=0.1,
     ),
 )
 

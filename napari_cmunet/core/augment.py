@@ -17,6 +17,9 @@ class Augmentation:
     ----------
     rotation : float
         Degrees, either way.
+    mirror : bool
+        Also mirrored and upside down. No angiogram is: the catheter comes from above
+        and the spine lies level, which helps to tell them from arteries.
     zoom : (float, float)
         Smallest and largest magnification.
     shift : float
@@ -32,6 +35,7 @@ class Augmentation:
     """
 
     rotation: float = 30.0
+    mirror: bool = False
     zoom: tuple[float, float] = (0.75, 1.4)
     shift: float = 0.1
     elastic: float = 0.006
@@ -91,13 +95,15 @@ def _random_grid(frames, how, generator, size):
     low, high = math.log(how.zoom[0]), math.log(how.zoom[1])
     scale = torch.exp(-_uniform(b, low, high, frames, generator))
     stretch = torch.exp(_uniform(b, -0.1, 0.1, frames, generator))
-    along_x = torch.sign(_uniform(b, -1, 1, frames, generator)) * stretch
-    along_y = torch.sign(_uniform(b, -1, 1, frames, generator)) / stretch
+    along_x, along_y = stretch, 1 / stretch
+    if how.mirror:
+        along_x = torch.sign(_uniform(b, -1, 1, frames, generator)) * along_x
+        along_y = torch.sign(_uniform(b, -1, 1, frames, generator)) * along_y
     dx = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
     dy = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    # Rows of the affine map from the view's coordinates to the frame's: mirrored and
-    # stretched along the view's axes, then turned, so that nothing is sheared.
+    # Rows of the affine map from the view's coordinates to the frame's: stretched (and
+    # mirrored) along the view's axes, then turned, so that nothing is sheared.
     theta = torch.stack(
         [
             torch.stack([cos * along_x, -sin * along_y, dx], -1),

@@ -51,7 +51,7 @@ class Draws:
 
     Parameters
     ----------
-    uniform, normal : float64 arrays (B, 9) and (B, 2)
+    uniform, normal : float64 arrays (B, 7) and (B, 2)
     patches : float32 array (B, patches)
         Uniform, for the choice of hidden patches.
     noise_seeds : int64 array (B,)
@@ -70,7 +70,7 @@ def draw(keys: Iterable[tuple[int, ...]], patches: int = 0) -> Draws:
         random = np.random.default_rng(key)
         rows.append(
             (
-                random.random(9),
+                random.random(7),
                 random.standard_normal(2),
                 random.random(patches, np.float32),
                 random.integers(2**62),
@@ -84,7 +84,8 @@ def placement(
 ) -> torch.Tensor:
     """Affine maps from the views' coordinates to the frames', ``(B, 2, 3)``.
 
-    A view lies within its frame where it is smaller, and the other way round.
+    A view lies within its frame where it is smaller, and the other way round. None is
+    mirrored: what is above stays above, such as the catheter.
     """
     u = draws.uniform
     low, high = np.log(how.zoom[0]), np.log(how.zoom[1])
@@ -94,12 +95,11 @@ def placement(
     first, last = np.minimum(first, last), np.maximum(first, last)
     centre = [first + (last - first) * u[:, i] for i in (1, 2)]
     angle = (2 * u[:, 3] - 1) * how.rotation * math.pi / 180
-    flip_x, flip_y = np.where(u[:, 4] < 0.5, -1, 1), np.where(u[:, 5] < 0.5, -1, 1)
     scale = window / frame_side
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     rows = [
-        [flip_x * cos, -flip_y * sin, 2 * centre[0] / frame_side - 1],
-        [flip_x * sin, flip_y * cos, 2 * centre[1] / frame_side - 1],
+        [cos, -sin, 2 * centre[0] / frame_side - 1],
+        [sin, cos, 2 * centre[1] / frame_side - 1],
     ]
     return torch.from_numpy(np.stack([np.stack(r, -1) for r in rows], 1)).float()
 
@@ -143,7 +143,7 @@ def shifted_back(
 def _moves(draws: Draws, how: ViewRange, side: int) -> np.ndarray:
     """Whole pixels (x, y) that each moved view is off, ``(B, 2)``."""
     reach = min(how.shift, side / 8)
-    return np.round((2 * draws.uniform[:, 6:8] - 1) * reach)
+    return np.round((2 * draws.uniform[:, 4:6] - 1) * reach)
 
 
 def sample(
@@ -165,7 +165,7 @@ def disturb(x: torch.Tensor, draws: Draws, how: ViewRange) -> torch.Tensor:
         gain = torch.exp(how.contrast * normal[:, 0]).view(-1, 1, 1, 1)
         x = x * gain + how.brightness * normal[:, 1].view(-1, 1, 1, 1)
     if how.noise:
-        amount = np.maximum(2 * draws.uniform[:, 8] - 1, 0) * how.noise
+        amount = np.maximum(2 * draws.uniform[:, 6] - 1, 0) * how.noise
         noise = torch.empty_like(x, memory_format=torch.contiguous_format)
         random = torch.Generator(x.device)
         for i, seed in enumerate(draws.noise_seeds):
