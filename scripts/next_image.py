@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
                 began = time.monotonic()
                 # Far less than the window's own training, so that many of them fit into
                 # an hour on one core.
-                config = FinetuneConfig(args.steps, batch=4, grid=256, seed=seed)
+                config = FinetuneConfig(args.steps, batch=4, crop=256, seed=seed)
                 model = train_plainly(
                     [labels[i] for i in chosen], args.start, device, config
                 )

@@ -50,7 +50,7 @@ def augment(
     maps: torch.Tensor,
     how: Augmentation,
     generator: torch.Generator | None = None,
-    size: tuple[int, int] | None = None,
+    crop: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one random view of each frame and of the maps that lie over it.
 
@@ -64,15 +64,18 @@ def augment(
     how : Augmentation
     generator : torch.Generator, optional
         Of the frames' device.
-    size : (int, int), optional
-        Grid of the view; the frame's own by default.
+    crop : int, optional
+        Side of the views in pixels of the frame, from anywhere in it; views are as
+        large as the frame by default.
 
     Returns
     -------
-    frames : tensor (B, 1, *size)
-    maps : tensor (B, C, *size)
+    frames : tensor (B, 1, h, w)
+    maps : tensor (B, C, h, w)
+        As large as the frame, or ``crop`` on both sides.
     """
-    grid = _random_grid(frames, how, generator, size or tuple(frames.shape[-2:]))
+    size = (crop, crop) if crop else tuple(frames.shape[-2:])
+    grid = _random_grid(frames, how, generator, size)
     both = F.grid_sample(
         torch.cat([frames.float(), maps.float()], 1),
         grid,
@@ -99,8 +102,12 @@ def _random_grid(frames, how, generator, size):
     if how.mirror:
         along_x = torch.sign(_uniform(b, -1, 1, frames, generator)) * along_x
         along_y = torch.sign(_uniform(b, -1, 1, frames, generator)) * along_y
-    dx = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
-    dy = _uniform(b, -2 * how.shift, 2 * how.shift, frames, generator)
+    # What a view shows of the frame's height and width; its middle lies where it may.
+    tall, wide = (v / f for v, f in zip(size, frames.shape[-2:], strict=True))
+    along_x, along_y = along_x * wide, along_y * tall
+    reach_x, reach_y = (2 * how.shift + 1 - share for share in (wide, tall))
+    dx = _uniform(b, -reach_x, reach_x, frames, generator)
+    dy = _uniform(b, -reach_y, reach_y, frames, generator)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     # Rows of the affine map from the view's coordinates to the frame's: stretched (and
     # mirrored) along the view's axes, then turned, so that nothing is sheared.

@@ -69,8 +69,9 @@ class FinetuneConfig:
     minutes : float, optional
         Time budget. The schedule is shortened to fit it, from the measured time of
         the steps so far; the result then depends on the machine.
-    grid : int, optional
-        Side of the training views; the labels' own grid by default.
+    crop : int, optional
+        Side of the training views, in pixels of the labels' grid; the whole of it by
+        default.
     seed : int
     """
 
@@ -88,7 +89,7 @@ class FinetuneConfig:
     validate_every: int = 50
     patience: int = 0
     minutes: float | None = None
-    grid: int | None = None
+    crop: int | None = None
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -97,8 +98,8 @@ class FinetuneConfig:
             raise TrainingError(
                 "Batch and validation interval must be at least 1, steps at least 0."
             )
-        if self.grid is not None and (self.grid < STRIDE or self.grid % STRIDE):
-            raise TrainingError(f"The grid must be a multiple of {STRIDE}.")
+        if self.crop is not None and (self.crop < STRIDE or self.crop % STRIDE):
+            raise TrainingError(f"The crop must be a multiple of {STRIDE}.")
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,8 @@ class Trainer:
             flag = torch.full_like(maps[:, :1], partial)
             parts.append((source.frames[at], torch.cat([maps, flag], 1)))
         x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
-        side = self.config.grid or x.shape[-1]
-        return augment(x, maps, self.config.augmentation, self.random, (side, side))
+        config = self.config
+        return augment(x, maps, config.augmentation, self.random, config.crop)
 
     def _next(self, n: int) -> list[int]:
         """Every frame once, in random order, before any comes again."""

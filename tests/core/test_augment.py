@@ -114,12 +114,18 @@ def direction(line: torch.Tensor) -> float:
     return float(np.arctan2(y, x))
 
 
-@pytest.mark.parametrize("size", [(48, 48), (96, 96)])
-def test_views_of_another_size(size):
-    x = smooth(0)
-    frames, maps = augment(x, x.expand(-1, 3, -1, -1), Augmentation(), None, size)
-    assert frames.shape == (4, 1, *size)
-    assert maps.shape == (4, 3, *size)
+def test_a_crop_shows_a_part_as_large_as_it_is():
+    """A ramp's slope, in grey values a pixel, says the scale; its middle, the place."""
+    ramp = torch.arange(96.0).expand(64, 1, 96, 96)
+    still = replace(RIGID, rotation=0, zoom=(1, 1), shift=0)
+    views, maps = augment(ramp, torch.ones_like(ramp), still, generator(0), 48)
+    assert views.shape == (64, 1, 48, 48)
+    assert maps[..., 3:-3, 3:-3].min() > 0.99
+    slopes = (views[:, 0, 24, 34] - views[:, 0, 24, 14]) / 20
+    assert ((slopes > 0.88) & (slopes < 1.12)).all()  # stretched by e^0.1 at most
+    middles = views[:, 0, 24, 24]
+    assert middles.min() < 30
+    assert middles.max() > 66
 
 
 def test_stored_types_are_taken():

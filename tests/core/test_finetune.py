@@ -414,7 +414,7 @@ def test_no_labels(labels):
 
 
 @pytest.mark.parametrize(
-    "values", [{"batch": 0}, {"validate_every": 0}, {"steps": -1}, {"grid": 100}]
+    "values", [{"batch": 0}, {"validate_every": 0}, {"steps": -1}, {"crop": 100}]
 )
 def test_impossible_settings_are_refused(values):
     with pytest.raises(TrainingError):
