@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.core.predict import Predictor
+    from napari_cmunet.io.images import Angiogram
 
 EXTRAS = ("probability", "probability_float32", "record", "overlay", "dicom_seg")
 """What can be had beside a mask, in the order in which it is written."""
@@ -98,9 +99,10 @@ def find_done(
             if source.sha256() != made.source_sha256:
                 return None
         mask = read_mask(outputs.mask)
+        image = read_angiogram(path)  # for what the file says of itself
     except ReadError:
         return None
-    return Segmented(_facts(mask, made))
+    return Segmented(_facts(mask, made, image), tuple(image.notes))
 
 
 def write_outputs(
@@ -162,12 +164,7 @@ def write_outputs(
         else:
             write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
     write_mask(outputs.mask, mask, provenance, size)
-    facts = _facts(mask, provenance) | {
-        "pixel_height_mm": "" if size is None else size[0],
-        "pixel_width_mm": "" if size is None else size[1],
-        "pixel_size_source": image.pixel_size_source,
-    }
-    return Segmented(facts, tuple(notes))
+    return Segmented(_facts(mask, provenance, image), tuple(notes))
 
 
 def make_folder(folder: Path) -> None:
@@ -182,12 +179,16 @@ def make_folder(folder: Path) -> None:
         raise WriteError(folder, write_reason(exc)) from exc
 
 
-def _facts(mask: np.ndarray, made: Provenance) -> dict[str, object]:
+def _facts(mask: np.ndarray, made: Provenance, image: Angiogram) -> dict[str, object]:
+    size = image.pixel_size_mm or ("", "")
     return {
         "frames": len(mask) if mask.ndim == 3 else 1,
         "height": mask.shape[-2],
         "width": mask.shape[-1],
         "artery_share": round(float(mask.mean()), 5),
+        "pixel_height_mm": size[0],
+        "pixel_width_mm": size[1],
+        "pixel_size_source": image.pixel_size_source,
         "source_sha256": made.source_sha256,
         "model": made.model,
         "model_sha256": made.model_sha256,

@@ -118,11 +118,18 @@ def test_a_second_run_keeps_what_is_there(tree, tmp_path, tiny_model, capsys):
     run(tree, out, tiny_model, capsys)
     files = sorted(out.rglob("*.tif"))
     before = {path: path.stat().st_mtime_ns for path in files}
+    first = rows(out)
     code, printed, said = run(tree, out, tiny_model, capsys)
     assert (code, len(printed)) == (1, 4)
     assert "4 of 6 were there already" in said
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert {row["status"] for row in rows(out).values()} == {"there already", "failed"}
+    for name, row in rows(out).items():  # the table says as much as it did
+        assert {**first[name], "status": "", "seconds": ""} == {
+            **row,
+            "status": "",
+            "seconds": "",
+        }
     # Anything asked for that is not there, or another threshold, is done anew.
     _, _, said = run(tree, out, tiny_model, capsys, "--record")
     assert "were there already" not in said
