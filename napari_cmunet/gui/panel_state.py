@@ -209,7 +209,7 @@ def _status(controller: Controller, reading: Reading, frame: int) -> str:
         where = "this frame" if reading.is_cine else "this image"
         return f"No artery in {where}. Lower the threshold, or paint with the brush."
     then = "accept" if reading.in_study else "export"
-    return f"Arteries found. Correct the mask with the brush, then {then} it."
+    return f"Arteries found. Correct the mask (brush, Add or Remove), then {then} it."
 
 
 def _saved(reading: Reading, unsaved: list[int]) -> str:

@@ -281,7 +281,7 @@ def test_a_notice_s_buttons(qtbot, panel, study, ready, monkeypatch):
 
 def test_in_a_study_the_panel_speaks_of_accepting(panel, page, study):
     assert panel.status.text() == (
-        "Arteries found. Correct the mask with the brush, then accept it."
+        "Arteries found. Correct the mask (brush, Add or Remove), then accept it."
     )
     assert panel.exporting.saved.isHidden()
     assert panel.image.isHidden()
