@@ -50,8 +50,10 @@ class FinetuneConfig:
     weight_decay : float
         AdamW's, on convolution kernels alone.
     ema : float
-        Share of the past in the averaged model, at each step; it rises to this
-        during the first steps.
+        Share of the past in the averaged model, at each step, once there have been
+        enough steps; before that the average is over the last third of them. From
+        ``cmunet-ssl`` with 18 labels that gave a Dice of 0.8166, over the last tenth
+        0.8140 (one draw, the same training).
     skeleton_weight : float
         Weight of skeleton recall beside Dice and cross-entropy.
     frozen_batchnorm : bool

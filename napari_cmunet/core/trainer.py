@@ -166,7 +166,8 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
-        keep = min(self.config.ema, (1 + step) / (10 + step))
+        # Over the last third of the steps so far, until that is longer than ``ema``.
+        keep = min(self.config.ema, (1 + step) / (4 + step))
         source = self.network.state_dict()
         for name, value in self.average.state_dict().items():
             if value.is_floating_point():

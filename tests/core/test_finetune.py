@@ -192,7 +192,7 @@ def test_the_averaged_network_is_a_mean_of_the_past(labels):
     expected = trainer.network.state_dict()[name].clone()
     for step in range(4):
         trainer.step(step, 4)
-        keep = min(0.5, (1 + step) / (10 + step))
+        keep = min(0.5, (1 + step) / (4 + step))
         expected = keep * expected + (1 - keep) * trainer.network.state_dict()[name]
         torch.testing.assert_close(trainer.average.state_dict()[name], expected)
     assert not trainer.average.training
