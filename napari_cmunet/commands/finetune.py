@@ -13,6 +13,7 @@ from napari_cmunet.commands.failures import told_as_event
 from napari_cmunet.commands.label_folders import LabelFolders, read_label_folders
 from napari_cmunet.commands.watching import event_writer, stop_on_signals
 from napari_cmunet.core import events
+from napari_cmunet.core.completing import completed
 from napari_cmunet.core.crossvalidate import cross_validated
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
@@ -28,6 +29,7 @@ from napari_cmunet.core.models import (
 )
 from napari_cmunet.core.network import CMUNet, parameter_count
 from napari_cmunet.core.phantom_labels import phantom_labels
+from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.preprocess import Preprocessing
 from napari_cmunet.core.splits import FEW_PATIENTS, split_by_patient
 from napari_cmunet.errors import TrainingError
@@ -63,6 +65,8 @@ class FinetuneJob:
         CSV with the columns ``stem`` and ``patient``.
     phantoms : int
         Synthetic frames to mix in.
+    partial_labels : bool
+        The masks leave arteries out: the start completes them first.
     device, events : str
         ``events`` is a file, ``-`` for stdout, or empty.
     width, grid : int or None
@@ -81,6 +85,7 @@ class FinetuneJob:
     validate: bool = True
     patients: Path | None = None
     phantoms: int = 0
+    partial_labels: bool = False
     device: str = "auto"
     events: str = ""
     width: int | None = None
@@ -152,6 +157,9 @@ def train(
     them in turn where they are fewer than ``few``. ``score`` is what
     :func:`napari_cmunet.core.crossvalidate.cross_validated` takes.
     """
+    if job.partial_labels:
+        labels = completed(labels, start.predictor(device))
+        write(events.Note("The model to start from completes the masks."))
     frames = prepare_labels(labels, start.preprocessing)
     companion = None
     if job.phantoms:
@@ -243,6 +251,16 @@ class Start:
         if grid:
             preprocessing = replace(preprocessing, grid=grid)
         return cls(model, model.card.width, preprocessing, str(model.receipt), seed)
+
+    def predictor(self, device: torch.device) -> Predictor:
+        """For predicting with the start itself; TrainingError if it is random."""
+        if self.model is None:
+            raise TrainingError(
+                "Masks that leave arteries out are completed by the model that the "
+                "training starts from, and random weights know none. Choose another "
+                "--start."
+            )
+        return Predictor(self.model, device)
 
     def network(self) -> CMUNet:
         """The network with the weights to start from."""

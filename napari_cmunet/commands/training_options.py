@@ -141,7 +141,7 @@ def add_finetune(commands) -> None:
     p.add_argument(
         "--partial-labels",
         action="store_true",
-        help="the masks leave out arteries: unlabelled is unknown, not background",
+        help="the masks leave out arteries: the start completes them",
     )
     p.add_argument("--width", type=int, metavar="N", help="for --start random")
     p.add_argument("--grid", type=int, metavar="PX", help="longer side as fed")
@@ -256,7 +256,6 @@ def _finetune(args: argparse.Namespace) -> int:
             steps=args.steps or 0,
             batch=args.batch,
             learning_rate=args.learning_rate or usual,
-            partial_labels=args.partial_labels,
             minutes=args.minutes,
             seed=args.seed,
         ),
@@ -265,6 +264,7 @@ def _finetune(args: argparse.Namespace) -> int:
         validate=args.validate,
         patients=args.patients,
         phantoms=args.phantoms,
+        partial_labels=args.partial_labels,
         device=args.device,
         events=args.events,
         width=args.width,

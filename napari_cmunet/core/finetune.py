@@ -59,9 +59,6 @@ class FinetuneConfig:
     frozen_batchnorm : bool
         Keep the running statistics of the weights that training starts from: with
         a few frames, batch statistics describe those frames and little else.
-    partial_labels : bool
-        Unlabelled pixels that the model itself takes for artery are unknown, not
-        background (for data sets that name main branches only).
     companion_share : float
         Share of each batch that is drawn from the companion frames, if any.
     validate_every : int
@@ -86,8 +83,7 @@ class FinetuneConfig:
     ema: float = 0.99
     skeleton_weight: float = 0.5
     frozen_batchnorm: bool = False
-    partial_labels: bool = False
-    companion_share: float = 0.5
+    companion_share: float = 0.375
     validate_every: int = 50
     patience: int = 0
     minutes: float | None = None

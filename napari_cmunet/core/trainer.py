@@ -13,19 +13,16 @@ import torch
 from napari_cmunet.core.augment import augment
 from napari_cmunet.core.device import is_out_of_memory, training_autocast
 from napari_cmunet.core.labelled import REVIEWED, SKELETON, TARGET, LabelledFrames
-from napari_cmunet.core.losses import artery_logit, segmentation_loss
+from napari_cmunet.core.losses import segmentation_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_cmunet.core.finetune import FinetuneConfig
     from napari_cmunet.core.network import CMUNet
 
 LEAST_WARMUP = 12
 """Steps of warm-up, if there is one at all."""
-
-PARTIAL = 3
-"""Channel after those of LabelledFrames: 1 where labels may leave arteries out."""
 
 
 class Trainer:
@@ -123,11 +120,6 @@ class Trainer:
         target = maps[:, TARGET : TARGET + 1]
         reviewed = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
         centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
-        if self.config.partial_labels:
-            partial = (maps[:, PARTIAL : PARTIAL + 1] > 0.5).float()
-            unsure = (artery_logit(logits.detach()) > 0).float()
-            unlabelled = (target < 0.01).float()
-            reviewed = reviewed * (1 - partial * unlabelled * unsure)
         return segmentation_loss(
             logits,
             target,
@@ -137,25 +129,24 @@ class Trainer:
         )
 
     def _draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch of augmented views, with one map more: :data:`PARTIAL`."""
+        """A batch of augmented views."""
         n_companion = 0
         if self.companion is not None:
             n_companion = round(self.batch * self.config.companion_share)
-        parts = []
-        for source, n, partial in (
-            (self.train, self.batch - n_companion, 1),
-            (self.companion, n_companion, 0),
-        ):
-            if not n:
-                continue
-            at = self._next(n) if partial else self.order.integers(len(source), size=n)
-            at = torch.as_tensor(np.asarray(at), device=self.device)
-            maps = source.maps_at(at)
-            flag = torch.full_like(maps[:, :1], partial)
-            parts.append((source.frames[at], torch.cat([maps, flag], 1)))
+        at = self._next(self.batch - n_companion)
+        parts = [self._take(self.train, at)]
+        if n_companion:
+            at = self.order.integers(len(self.companion), size=n_companion)
+            parts.append(self._take(self.companion, at))
         x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
         config = self.config
         return augment(x, maps, config.augmentation, self.random, config.crop)
+
+    def _take(
+        self, source: LabelledFrames, indices: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        at = torch.as_tensor(np.asarray(indices, np.int64), device=self.device)
+        return source.frames[at], source.maps_at(at)
 
     def _next(self, n: int) -> list[int]:
         """Every frame once, in random order, before any comes again."""

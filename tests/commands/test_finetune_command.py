@@ -82,6 +82,20 @@ def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     assert told[-1] == events.Saved(str(out))
 
 
+def test_masks_that_leave_arteries_out_are_completed_by_the_start(
+    folders, tmp_path, tiny_model, capsys
+):
+    images, masks = folders(3)
+    log, options = tmp_path / "log.jsonl", ["--steps", "2", "--no-validation"]
+    more = ["--partial-labels", "--start", tiny_model, "--events", log]
+    given = ["--images", images, "--masks", masks, "-o", tmp_path / "a"]
+    assert main(["finetune", *map(str, [*given, *options, *more])]) == 0
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert any("completes the masks" in note for note in notes)
+    assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
+    assert "Choose another --start" in capsys.readouterr().err
+
+
 def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):
     images, masks = folders(3)
     assert finetune(images, masks, tmp_path / "first", "--no-validation") == 0

@@ -254,7 +254,7 @@ def test_out_of_memory_same_gradients_from_smaller_parts(
     labels, monkeypatch, little_memory, batch, fits
 ):
     full_precision(monkeypatch)
-    config = FinetuneConfig(batch=batch, frozen_batchnorm=True, partial_labels=True)
+    config = FinetuneConfig(batch=batch, frozen_batchnorm=True)
     whole = Trainer(network(), labels, None, config, CPU)
     parts = Trainer(little_memory(network(), fits), labels, None, config, CPU)
     loss = whole.step(0, 10)
@@ -419,37 +419,6 @@ def test_no_labels(labels):
 def test_impossible_settings_are_refused(values):
     with pytest.raises(TrainingError):
         FinetuneConfig(**values)
-
-
-def loss_of(labels, *, partial_labels, companion=None, found=40.0, share=0.5):
-    """The loss of a network that takes every pixel for artery."""
-    config = replace(
-        QUICK,
-        batch=4,
-        partial_labels=partial_labels,
-        companion_share=share,
-        augmentation=STILL,
-    )
-    trainer = Trainer(network(), labels, companion, config, CPU)
-    _, maps = trainer._draw()
-    logits = torch.zeros(4, 2, 64, 64)
-    logits[:, 1] = found
-    return float(trainer._loss(logits, maps))
-
-
-def test_partial_labels_do_not_punish_what_the_model_finds_beyond_them(labels):
-    assert loss_of(labels, partial_labels=False) > 10
-    maps = labels.maps.clone()
-    maps[:, TARGET] = 0
-    maps[:2, TARGET] = WHOLE  # without a border, where shares would be missed
-    assert loss_of(replace(labels, maps=maps), partial_labels=True) < 0.01
-    # What is labelled and not found still costs.
-    assert loss_of(labels, partial_labels=True, found=-40.0) > 1
-
-
-def test_companion_frames_are_labelled_fully(labels):
-    half = loss_of(labels, partial_labels=True, companion=labels, share=0.5)
-    assert half > 5
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
