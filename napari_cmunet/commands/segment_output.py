@@ -26,7 +26,6 @@ from napari_cmunet.io.masks import (
 from napari_cmunet.io.overlay import write_overlay
 from napari_cmunet.io.provenance import Provenance, program_version
 from napari_cmunet.io.record import write_record
-from napari_cmunet.io.source import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,11 +94,10 @@ def find_done(
             or made.version != program_version()
         ):
             return None
-        with open_source(path) as source:
-            if source.sha256() != made.source_sha256:
-                return None
+        image = read_angiogram(path)
+        if image.sha256 != made.source_sha256:
+            return None
         mask = read_mask(outputs.mask)
-        image = read_angiogram(path)  # for what the file says of itself
     except ReadError:
         return None
     return Segmented(_facts(mask, made, image), tuple(image.notes))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
+from napari_cmunet.core.threshold import mask_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,13 +36,13 @@ def completed(labels: Iterable[Label], predictor: Predictor) -> Iterator[Label]:
     Yields
     ------
     Label
-        Its mask with every pixel above :data:`SURE_ARTERY`; unlabelled pixels from
+        Its mask with every pixel from :data:`SURE_ARTERY`; unlabelled pixels from
         :data:`SURE_NOT` to there are not reviewed.
     """
     for label in labels:
-        probability = predictor.predict(label.frame) / np.float32(255)
-        mask = label.mask.astype(bool) | (probability > SURE_ARTERY)
-        reviewed = mask | (probability < SURE_NOT)
+        probability = predictor.predict(label.frame)
+        mask = label.mask.astype(bool) | mask_at(probability, SURE_ARTERY)
+        reviewed = mask | ~mask_at(probability, SURE_NOT)
         if label.reviewed is not None:
             reviewed &= label.reviewed.astype(bool)
         yield replace(label, mask=mask, reviewed=reviewed)

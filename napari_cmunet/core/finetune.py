@@ -83,7 +83,7 @@ class FinetuneConfig:
     ema: float = 0.99
     skeleton_weight: float = 0.5
     frozen_batchnorm: bool = False
-    companion_share: float = 0.375
+    companion_share: float = 0.5
     validate_every: int = 50
     patience: int = 0
     minutes: float | None = None
