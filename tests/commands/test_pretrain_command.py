@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_a_folder_becomes_a_model(images, tmp_path, capsys):
         with Image.open(out / name) as picture:
             assert picture.size[0] > 100
             assert len(np.unique(np.asarray(picture))) > 2
+
+
+def test_torchrun_passes_every_option_on(capsys):
+    """Without the two dashes, torchrun takes ``--start`` for one of its own."""
+    from torch.distributed.run import parse_args
+
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    line = re.search(r"torchrun (--nproc-per-node N -m .*?pretrain)", said)[1]
+    options = ["images", "-o", "out", "--start", "cmunet-ssl", "--resume"]
+    taken = parse_args([*line.replace(" N ", " 2 ").split(), *options])
+    assert (taken.nproc_per_node, taken.module) == ("2", True)
+    assert taken.training_script == "napari_cmunet"
+    assert taken.training_script_args == ["pretrain", *options]
 
 
 def test_phantoms_are_made_once(images, tmp_path, monkeypatch, capsys):
