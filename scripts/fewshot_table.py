@@ -144,12 +144,15 @@ def _start(
     torch.manual_seed(row.draw)
     config = FinetuneConfig(seed=row.draw, validate_every=10**9)
     if row.start == "published":
-        steps = max(1, -(-labels // 16)) * 128
-        return (
-            CMUNet(64),
-            Preprocessing(grid=256),
-            replace(PUBLISHED, steps=steps, seed=row.draw),
+        # No larger batches than that, and 128 passes over the labels.
+        batches = -(-labels // PUBLISHED.batch)
+        config = replace(
+            PUBLISHED,
+            batch=-(-labels // batches),
+            steps=128 * batches,
+            seed=row.draw,
         )
+        return CMUNet(64), Preprocessing(grid=256), config
     model = load_model(args.like if row.start == "random" else row.start)
     network = CMUNet(model.card.width) if row.start == "random" else model.network
     if row.start == "random":

@@ -70,6 +70,7 @@ PRETRAIN_OPTIONS = (
     "phantoms",
     "learning_rate",
     "consistency_weight",
+    "composites",
     "start",
     "seed",
 )

@@ -54,6 +54,11 @@ def add_pretrain(commands) -> None:
             float,
             "with phantoms: of segmenting masked frames as whole ones (default: 0)",
         ),
+        (
+            "--composites",
+            float,
+            "share of the phantoms that is drawn into real frames (default: 0)",
+        ),
         ("--seed", int, "default: 0"),
     ):
         p.add_argument(option, type=above(kind), metavar="N", help=text)

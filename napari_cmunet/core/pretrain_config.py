@@ -25,6 +25,7 @@ _RANGES = (
     ("crop", 32, 4096),
     ("phantoms", 0, 10**6),
     ("learning_rate", 1e-8, 1.0),
+    ("composites", 0, 1),
 )
 
 
@@ -80,6 +81,9 @@ class PretrainConfig:
         segments the whole one, where that is sure (after masked image consistency,
         Hoyer et al. 2023, arXiv 2212.01322). It brings what the phantoms taught to
         real frames.
+    composites : float
+        With consistency: share of the phantoms' views whose tree is drawn into a real
+        frame instead (:mod:`napari_cmunet.core.composites`).
     start : str
         Name of the model whose weights the run begins with; empty: random ones.
     held_out : float
@@ -114,6 +118,7 @@ class PretrainConfig:
     phantom_share: float = 0.5
     segmentation_weight: float = 1.0
     consistency_weight: float = 0.0
+    composites: float = 0.0
     start: str = ""
     held_out: float = 0.03
     precision: str = "auto"
@@ -143,7 +148,7 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
         Naming the first one that differs.
     """
     for name, value in asdict(config).items():
-        before = state["config"].get(name)
+        before = state["config"].get(name, getattr(PretrainConfig, name))
         if name not in MAY_CHANGE and before != value:
             option = name.replace("_", " ")
             raise TrainingError(
@@ -195,5 +200,10 @@ def check_choices(
         team.part(count)
     if (phantoms is not None) != bool(config.phantoms):
         raise ValueError("phantoms and config.phantoms do not go together")
+    if config.composites and not (config.phantoms and config.consistency_weight):
+        raise TrainingError(
+            "--composites draws the trees of --phantoms into frames where "
+            "--consistency-weight tells what is no artery: give both, or leave it out."
+        )
     if phantoms is not None and len(phantoms) < 2:
         raise TrainingError("At least two phantoms are needed, or none.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from napari_cmunet.core.composites import draw_into, pairs
 from napari_cmunet.core.contrast import PretrainNetworks, info_nce
 from napari_cmunet.core.device import is_out_of_memory, training_dtype
 from napari_cmunet.core.distributed import share_batch_statistics
@@ -58,6 +59,21 @@ frames its masks were best when cut at 0.9.
 
 MOST_ON_DEVICE = 2**33
 """Bytes of frames that are copied to the device at once; more stay in main memory."""
+
+
+class Taught(NamedTuple):
+    """Views of real frames, and what the momentum target says of them.
+
+    Parameters
+    ----------
+    views : float tensor (B, 1, H, W)
+    artery, sure : float tensors (B, 1, H, W)
+        See :func:`sure_labels`.
+    """
+
+    views: torch.Tensor
+    artery: torch.Tensor
+    sure: torch.Tensor
 
 
 class PretrainStepper:
@@ -135,9 +151,10 @@ class PretrainStepper:
             group["lr"] = self.learning_rate(progress)
         self.networks.train()
         self.optimiser.zero_grad(set_to_none=True)
-        parts = self._learn_from_frames(epoch, index)
+        parts, taught = self._learn_from_frames(epoch, index)
         if self.phantoms is not None:
-            parts[0] = parts[0] + self._learn_from_phantoms(epoch, index, parts)
+            parts[3] = self._learn_from_phantoms(epoch, index, taught)
+            parts[0] = parts[0] + self.config.segmentation_weight * parts[3]
         gradients = [p.grad for p in self.trained.values() if p.grad is not None]
         measured = torch.stack(parts).detach()
         self.team.average([*gradients, measured])
@@ -148,7 +165,9 @@ class PretrainStepper:
         self.networks.follow(momentum + (1 - momentum) * rise)
         return torch.cat([measured, norm.detach().float()[None]])
 
-    def _learn_from_frames(self, epoch: int, index: int) -> list[torch.Tensor]:
+    def _learn_from_frames(
+        self, epoch: int, index: int
+    ) -> tuple[list[torch.Tensor], Taught | None]:
         config, team = self.config, self.team
         chosen = self._frames_of(epoch, index)
         part = team.part(len(chosen))
@@ -159,7 +178,7 @@ class PretrainStepper:
         with torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
         ):
-            targets, taught = self.networks.target(
+            targets, logit = self.networks.target(
                 _channels_last(moved), segments=self.consistent
             )
             online = self.networks.online(_channels_last(masked))
@@ -168,17 +187,21 @@ class PretrainStepper:
             online.embedding, team.gather(targets), own, groups, config.temperature
         )
         loss = rebuilt + config.contrast_weight * 2 * config.temperature * contrast
-        if taught is not None:
-            sure, where = sure_labels(*shifted_back(taught, draws, self.views))
-            agree = _each_frame(online.logits, sure, where, sure, skeleton_weight=0.0)
+        taught = None
+        if logit is not None:
+            artery, sure = sure_labels(*shifted_back(logit, draws, self.views))
+            taught = Taught(views, artery, sure)
+            agree = _each_frame(online.logits, artery, sure, artery, skeleton_weight=0)
             loss = loss + config.consistency_weight * agree
         loss.backward()
         nothing = torch.zeros((), device=self.device)
-        return [p.detach() for p in (loss, rebuilt, contrast, nothing, accuracy)]
+        parts = [p.detach() for p in (loss, rebuilt, contrast, nothing, accuracy)]
+        return parts, taught
 
     def _learn_from_phantoms(
-        self, epoch: int, index: int, parts: list[torch.Tensor]
+        self, epoch: int, index: int, taught: Taught | None
     ) -> torch.Tensor:
+        """The loss, without its weight."""
         config = self.config
         random = np.random.default_rng([config.seed, PHANTOM_CHOICE, epoch, index])
         chosen = random.integers(len(self.phantoms), size=config.batch_phantoms)
@@ -193,9 +216,13 @@ class PretrainStepper:
         )
         draws = draw(keys)
         theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
-        both = sample(stack, theta, self.side)
-        views = disturb(both[:, :1], draws, PHANTOM_VIEWS)
-        maps = both[:, 1:]
+        views, maps = sample(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
+        if taught is not None and config.composites:
+            chance = torch.from_numpy(
+                draws.uniform[:, 4]
+            ).float()  # phantoms do not move
+            views, maps = self._composed(views, maps, part, chance, taught)
+        views = disturb(views, draws, PHANTOM_VIEWS)
         with torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
         ):
@@ -203,10 +230,35 @@ class PretrainStepper:
         target = maps[:, TARGET : TARGET + 1]
         seen = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
         centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
-        loss = _each_frame(logits, target, seen, centre) * config.segmentation_weight
-        loss.backward()
-        parts[3] = loss.detach() / max(config.segmentation_weight, 1e-12)
+        loss = _each_frame(logits, target, seen, centre)
+        (loss * config.segmentation_weight).backward()
         return loss.detach()
+
+    def _composed(
+        self,
+        views: torch.Tensor,
+        maps: torch.Tensor,
+        part: slice,
+        chance: torch.Tensor,
+        taught: Taught,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some of the phantoms' trees in real frames in place of their own.
+
+        Known is the tree, and where the momentum target is sure that the frame has no
+        artery of its own.
+        """
+        config = self.config
+        at, frame = pairs(
+            config.composites, part, config.batch_phantoms, config.batch_frames
+        )
+        views, maps = views.clone(), maps.clone()
+        tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
+        free = taught.sure[frame, 0] * (1 - taught.artery[frame, 0])
+        dark = chance[at].to(views.device)
+        views[at] = draw_into(taught.views[frame], tree[:, None], dark)
+        maps[at, TARGET] = tree
+        maps[at, REVIEWED] = torch.maximum((tree > 0).float(), free)
+        return views, maps
 
     def _frames_of(self, epoch: int, index: int) -> np.ndarray:
         """Indices of the frames of a step; each epoch has its own order."""

@@ -74,6 +74,8 @@ def main() -> None:
                 precision="float32",
                 phantoms=int(count),
                 phantom_share=0.5,
+                consistency_weight=float(int(count) > 0),
+                composites=0.5 if int(count) else 0.0,
                 learning_rate=1e-4,
             ),
             phantoms(int(count)) if int(count) else None,

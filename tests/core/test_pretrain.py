@@ -23,6 +23,7 @@ from napari_cmunet.core.events import (
     PretrainStarted,
     PretrainStep,
 )
+from napari_cmunet.core.losses import segmentation_loss
 from napari_cmunet.core.models import load_weights
 from napari_cmunet.core.network import CMUNet
 from napari_cmunet.core.pretrain import Pretraining, pretrain
@@ -123,6 +124,37 @@ def test_only_what_the_target_is_sure_of_is_taught():
     artery, sure = pretrain_step.sure_labels(torch.logit(probability), seen)
     assert artery.flatten().tolist() == [1, 0, 0, 1]
     assert sure.flatten().tolist() == [1, 0, 1, 0]
+
+
+def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
+    start = CMUNet(2)
+    how = config(phantoms=6, phantom_share=0.5, consistency_weight=1.0, composites=0.5)
+    stepper = Pretraining(frames(), how, phantoms=phantoms(), start=start).stepper
+    seen = []
+
+    def spy(logits, target, reviewed, skeleton, **options):
+        if "skeleton_weight" not in options or options["skeleton_weight"]:
+            seen.append((target, reviewed))
+        return segmentation_loss(logits, target, reviewed, skeleton, **options)
+
+    def half_of_it(logit, where):
+        artery = torch.zeros_like(logit)
+        artery[..., :8] = 1  # the target's own artery: not known in a composite
+        sure = torch.ones_like(logit)
+        sure[..., 24:] = 0
+        return artery, sure
+
+    monkeypatch.setattr(pretrain_step, "segmentation_loss", spy)
+    monkeypatch.setattr(pretrain_step, "sure_labels", half_of_it)
+    stepper.step(0, 0, 0.5)
+    (whole, _), (tree, known) = seen
+    assert 0 < tree.mean() < 1
+    assert 0 < whole.mean() < 1
+    off = tree == 0
+    assert known[..., 8:24].min() == 1
+    assert known[..., :8][off[..., :8]].max() == 0
+    assert known[..., 24:][off[..., 24:]].max() == 0
+    assert known[~off].min() == 1
 
 
 def test_a_start_of_another_width_is_refused():
@@ -265,6 +297,8 @@ def test_cines_are_held_out_whole():
         ({"crop": 40}, "multiple of 16"),
         ({"crop": 16}, "--crop 16 does not work"),
         ({"width": 0}, "--width 0 does not work"),
+        ({"composites": 1.5}, "--composites 1.5 does not work"),
+        ({"composites": 0.5, "phantoms": 6}, "give both"),
     ],
 )
 def test_impossible_choices_are_refused(changes, words):
