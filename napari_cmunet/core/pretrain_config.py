@@ -148,7 +148,7 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
         Naming the first one that differs.
     """
     for name, value in asdict(config).items():
-        before = state["config"].get(name, getattr(PretrainConfig, name))
+        before = state["config"].get(name)
         if name not in MAY_CHANGE and before != value:
             option = name.replace("_", " ")
             raise TrainingError(

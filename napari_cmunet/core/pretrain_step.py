@@ -162,7 +162,9 @@ class PretrainStepper:
         self.optimiser.step()
         rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
         momentum = self.config.momentum
-        self.networks.follow(momentum + (1 - momentum) * rise)
+        self.networks.follow(
+            momentum + (1 - momentum) * rise, epoch * self.steps_per_epoch + index
+        )
         return torch.cat([measured, norm.detach().float()[None]])
 
     def _learn_from_frames(

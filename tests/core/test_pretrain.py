@@ -83,6 +83,18 @@ def test_the_weights_start_a_fine_tuning():
     assert not receipt.head_loaded
 
 
+def test_what_it_leaves_is_the_average_of_its_last_steps():
+    training = Pretraining(frames(), config(epochs=2, learning_rate=1e-2))
+    name, steps = "down_conv1.double_conv.double_conv.0.weight", []
+    for event in training.run():
+        if isinstance(event, PretrainEpoch):
+            steps.append(training.stepper.networks.network.state_dict()[name].clone())
+    left = training.result().weights[name]
+    assert not torch.equal(left, steps[-1])
+    early, late = ((left - w).norm() for w in steps)
+    assert late < early
+
+
 def test_statistics_are_those_of_whole_frames():
     _, result = finish(pretrain(frames(), config(epochs=1)))
     network = CMUNet(2)
