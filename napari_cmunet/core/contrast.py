@@ -102,7 +102,6 @@ class PretrainNetworks(nn.Module):
             self.network.conv_last.requires_grad_(False)
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
 
     def online(self, masked: torch.Tensor) -> Online:
         """Rebuild masked frames ``(B, 1, H, W)``, describe and segment them."""
@@ -139,16 +138,8 @@ class PretrainNetworks(nn.Module):
         return self.network(frames)
 
     @torch.no_grad()
-    def follow(self, momentum: float, step: int) -> None:
-        """Move the target and the average a little towards the online network.
-
-        Parameters
-        ----------
-        momentum : float
-            Share that the target keeps.
-        step : int
-            From 0; the average is over the last third of the steps up to it.
-        """
+    def follow(self, momentum: float) -> None:
+        """Move the target a little towards the online network."""
         for own, source in (
             (self.target_network, self.network),
             (self.target_projector, self.projector),
@@ -156,11 +147,6 @@ class PretrainNetworks(nn.Module):
             torch._foreach_lerp_(
                 list(own.parameters()), list(source.parameters()), 1 - momentum
             )
-        torch._foreach_lerp_(
-            list(self.average.parameters()),
-            list(self.network.parameters()),
-            3 / (4 + step),
-        )
 
 
 def info_nce(

@@ -58,7 +58,8 @@ class PretrainConfig:
         The loss is reconstruction + weight * 2 * temperature * contrast, so that
         the contrast's gradient does not grow as the temperature falls.
     momentum : float
-        Of the target at the start; it rises to 1 by half a cosine.
+        Of the target, whose weights are what the run leaves, at the start; it rises
+        to 1 by half a cosine.
     learning_rate : float
         Peak for batches of 16; it goes with the square root of the batch, up to
         three times as much.
@@ -148,7 +149,7 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
         Naming the first one that differs.
     """
     for name, value in asdict(config).items():
-        before = state["config"].get(name)
+        before = state["config"].get(name, getattr(PretrainConfig, name))
         if name not in MAY_CHANGE and before != value:
             option = name.replace("_", " ")
             raise TrainingError(

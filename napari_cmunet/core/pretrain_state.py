@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.core.pretrain_step import PretrainStepper
 
-VERSION = 2
+VERSION = 1
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 

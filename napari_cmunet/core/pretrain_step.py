@@ -89,6 +89,7 @@ class PretrainStepper:
         start: CMUNet | None = None,
     ) -> None:
         self.config, self.team, self.device = config, team, team.device
+        self.goes_on = start is not None
         self.learn = np.asarray(learn)
         self.groups = frames.groups.numpy()
         self.frames = _place(frames.frames, self.device)
@@ -131,6 +132,16 @@ class PretrainStepper:
         rest = (progress - config.warmup) / (1 - config.warmup)
         return peak * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 
+    def momentum(self, step: int, progress: float) -> float:
+        """Share of itself that the target keeps: up to 1 by half a cosine.
+
+        Random weights are nothing to follow: where there is no start, the target is
+        at first the average of the last third of the steps.
+        """
+        rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
+        momentum = self.config.momentum + (1 - self.config.momentum) * rise
+        return momentum if self.goes_on else min(momentum, (1 + step) / (4 + step))
+
     def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
         """Make a step; returns losses and what else is measured on the way.
 
@@ -160,10 +171,8 @@ class PretrainStepper:
         self.team.average([*gradients, measured])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimiser.step()
-        rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
-        momentum = self.config.momentum
         self.networks.follow(
-            momentum + (1 - momentum) * rise, epoch * self.steps_per_epoch + index
+            self.momentum(epoch * self.steps_per_epoch + index, progress)
         )
         return torch.cat([measured, norm.detach().float()[None]])
 

@@ -83,16 +83,32 @@ def test_the_weights_start_a_fine_tuning():
     assert not receipt.head_loaded
 
 
-def test_what_it_leaves_is_the_average_of_its_last_steps():
+def test_what_it_leaves_is_the_momentum_target():
     training = Pretraining(frames(), config(epochs=2, learning_rate=1e-2))
-    name, steps = "down_conv1.double_conv.double_conv.0.weight", []
-    for event in training.run():
-        if isinstance(event, PretrainEpoch):
-            steps.append(training.stepper.networks.network.state_dict()[name].clone())
-    left = training.result().weights[name]
-    assert not torch.equal(left, steps[-1])
-    early, late = ((left - w).norm() for w in steps)
-    assert late < early
+    for _ in training.run():
+        pass
+    left = training.result().weights["down_conv1.double_conv.double_conv.0.weight"]
+    networks = training.stepper.networks
+    online, target = (
+        n.down_conv1.double_conv.double_conv[0].weight
+        for n in (networks.network, networks.target_network)
+    )
+    assert torch.equal(left, target)
+    assert not torch.equal(left, online)
+
+
+def test_the_target_keeps_a_start_and_soon_forgets_random_weights():
+    how = config(phantoms=6, phantom_share=0.5)
+    new = Pretraining(frames(), how, phantoms=phantoms()).stepper
+    assert [round(new.momentum(step, 0.0), 2) for step in (0, 5, 96)] == [
+        0.25,
+        0.67,
+        0.97,
+    ]
+    assert new.momentum(10_000, 0.0) == pytest.approx(how.momentum)
+    again = Pretraining(frames(), how, phantoms(), start=CMUNet(2)).stepper
+    assert again.momentum(0, 0.0) == pytest.approx(how.momentum)
+    assert again.momentum(0, 1.0) == pytest.approx(1)
 
 
 def test_statistics_are_those_of_whole_frames():
