@@ -29,7 +29,12 @@ from napari_cmunet.commands.label_folders import read_label_folders
 from napari_cmunet.core.augment import Augmentation
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.events import Step
-from napari_cmunet.core.finetune import RANDOM_RATE, FinetuneConfig, finetune
+from napari_cmunet.core.finetune import (
+    KEEP_START,
+    RANDOM_RATE,
+    FinetuneConfig,
+    finetune,
+)
 from napari_cmunet.core.labelled import Label, prepare_labels
 from napari_cmunet.core.metrics import score
 from napari_cmunet.core.models import LoadedModel, ModelCard, Receipt, load_model
@@ -142,7 +147,7 @@ def _start(
     row: Row, labels: int, args: argparse.Namespace
 ) -> tuple[CMUNet, Preprocessing, FinetuneConfig]:
     torch.manual_seed(row.draw)
-    config = FinetuneConfig(seed=row.draw, validate_every=10**9)
+    config = FinetuneConfig(seed=row.draw, keep_start=KEEP_START, validate_every=10**9)
     if row.start == "published":
         # No larger batches than that, and 128 passes over the labels.
         batches = -(-labels // PUBLISHED.batch)
@@ -156,7 +161,7 @@ def _start(
     model = load_model(args.like if row.start == "random" else row.start)
     network = CMUNet(model.card.width) if row.start == "random" else model.network
     if row.start == "random":
-        config = replace(config, learning_rate=RANDOM_RATE)
+        config = replace(config, learning_rate=RANDOM_RATE, keep_start=0.0)
     return network, model.preprocessing, config
 
 

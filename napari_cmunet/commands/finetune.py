@@ -16,7 +16,12 @@ from napari_cmunet.core import events
 from napari_cmunet.core.completing import completed
 from napari_cmunet.core.crossvalidate import cross_validated
 from napari_cmunet.core.device import choose_device
-from napari_cmunet.core.finetune import FinetuneConfig, FinetuneResult, finetune
+from napari_cmunet.core.finetune import (
+    KEEP_START,
+    FinetuneConfig,
+    FinetuneResult,
+    finetune,
+)
 from napari_cmunet.core.labelled import prepare_labels
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.model_card import name_for
@@ -161,6 +166,7 @@ def train(
         labels = completed(labels, start.predictor(device))
         write(events.Note("The model to start from completes the masks."))
     frames = prepare_labels(labels, start.preprocessing)
+    config = replace(job.config, keep_start=KEEP_START if start.segments else 0.0)
     companion = None
     if job.phantoms:
         write(events.Note(f"Drawing {job.phantoms} synthetic frames."))
@@ -185,7 +191,7 @@ def train(
             training = cross_validated(
                 start.network,
                 frames,
-                job.config,
+                config,
                 companion=companion,
                 device=device,
                 receipt=start.receipt,
@@ -198,7 +204,7 @@ def train(
     training = finetune(
         start.network(),
         learned,
-        job.config,
+        config,
         validation=validation,
         companion=companion,
         device=device,
@@ -251,6 +257,11 @@ class Start:
         if grid:
             preprocessing = replace(preprocessing, grid=grid)
         return cls(model, model.card.width, preprocessing, str(model.receipt), seed)
+
+    @property
+    def segments(self) -> bool:
+        """Whether it finds arteries as it is."""
+        return self.model is not None and self.model.receipt.head_loaded
 
     def predictor(self, device: torch.device) -> Predictor:
         """For predicting with the start itself; TrainingError if it is random."""

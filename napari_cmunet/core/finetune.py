@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RANDOM_RATE = 2e-3
 """Peak learning rate that suits random weights."""
 
+KEEP_START = 2.0
+"""``keep_start`` that suits a start which already segments arteries."""
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -54,6 +57,11 @@ class FinetuneConfig:
         enough steps; before that the average is over the last third of them. From
         ``cmunet-ssl`` with 18 labels that gave a Dice of 0.8166, over the last tenth
         0.8140 (one draw, the same training).
+    keep_start : float
+        How many labels the weights that training starts from count for in the averaged
+        model: it holds ``keep_start / (keep_start + labels)`` of them (Wortsman et al.
+        2021, arXiv 2109.01903). 0 for weights that do not segment arteries yet, else
+        :data:`KEEP_START`: one label alone makes a model for that one frame.
     skeleton_weight : float
         Weight of skeleton recall beside Dice and cross-entropy.
     frozen_batchnorm : bool
@@ -81,6 +89,7 @@ class FinetuneConfig:
     constant_rate: bool = False
     weight_decay: float = 1e-2
     ema: float = 0.99
+    keep_start: float = 0.0
     skeleton_weight: float = 0.5
     frozen_batchnorm: bool = False
     companion_share: float = 0.5

@@ -50,6 +50,8 @@ class Trainer:
         self.config, self.device = config, device
         self.network = network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.kept = config.keep_start / (config.keep_start + len(train))
+        self.start = copy.deepcopy(self.average.state_dict()) if self.kept else {}
         self.train, self.companion = train.to(device), None
         if companion is not None:
             self.companion = companion.to(device)
@@ -162,7 +164,10 @@ class Trainer:
         source = self.network.state_dict()
         for name, value in self.average.state_dict().items():
             if value.is_floating_point():
-                value.lerp_(source[name], 1 - keep)
+                new = source[name]
+                if self.kept:
+                    new = torch.lerp(new, self.start[name], self.kept)
+                value.lerp_(new, 1 - keep)
             else:
                 value.copy_(source[name])
 

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from napari_cmunet.cli import main
+from napari_cmunet.commands import finetune as command
 from napari_cmunet.core import events
+from napari_cmunet.core import finetune as engine
 from napari_cmunet.core.metrics import score
 from napari_cmunet.core.models import load_model, read_card
 from napari_cmunet.core.phantom import PhantomConfig, make_frame
@@ -94,6 +96,21 @@ def test_masks_that_leave_arteries_out_are_completed_by_the_start(
     assert any("completes the masks" in note for note in notes)
     assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
     assert "Choose another --start" in capsys.readouterr().err
+
+
+def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypatch):
+    images, masks = folders(2)
+    kept = []
+
+    def spy(network, frames, config, **options):
+        kept.append(config.keep_start)
+        return engine.finetune(network, frames, config, **options)
+
+    monkeypatch.setattr(command, "finetune", spy)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune(images, masks, first, "--no-validation") == 0
+    assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
+    assert kept == [0.0, engine.KEEP_START]
 
 
 def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):

@@ -198,6 +198,27 @@ def test_the_averaged_network_is_a_mean_of_the_past(labels):
     assert not trainer.average.training
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_averaged_network_keeps_a_share_of_its_start(labels, count):
+    """By the number of labels: one weighs as much as the start where 1 is kept."""
+    config = replace(QUICK, augmentation=STILL)
+    few = labels.subset(range(count))
+    free, kept = (
+        Trainer(network(), few, None, replace(config, keep_start=keep), CPU)
+        for keep in (0.0, 1.0)
+    )
+    start = {k: v.clone() for k, v in kept.network.state_dict().items()}
+    for step in range(4):
+        free.step(step, 4)
+        kept.step(step, 4)
+    moved = free.average.state_dict()
+    for name, value in kept.average.state_dict().items():
+        if value.is_floating_point():
+            mixed = torch.lerp(moved[name], start[name], 1 / (1 + count))
+            torch.testing.assert_close(value, mixed, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(moved["conv_last.weight"], start["conv_last.weight"])
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_loss_that_is_no_number_is_an_error(labels, monkeypatch, told):
     """Also where the training ends before the next report of its loss."""

@@ -9,7 +9,12 @@ from typing import Any
 from napari_cmunet.core.benchmark import paper
 from napari_cmunet.core.device import choose_device
 from napari_cmunet.core.events import Step, Validated
-from napari_cmunet.core.finetune import FinetuneConfig, default_steps, finetune
+from napari_cmunet.core.finetune import (
+    KEEP_START,
+    FinetuneConfig,
+    default_steps,
+    finetune,
+)
 from napari_cmunet.core.labelled import prepare_labels
 from napari_cmunet.core.memory import keep_freed_memory
 from napari_cmunet.core.models import load_model
@@ -44,7 +49,11 @@ def fine_tuning(
     learned = frames.subset(range(labels))
     others = frames.subset(range(labels, len(frames)))
     steps = default_steps(labels)
-    config = FinetuneConfig(minutes=minutes, validate_every=max(1, steps // LOOKS))
+    config = FinetuneConfig(
+        minutes=minutes,
+        keep_start=KEEP_START,
+        validate_every=max(1, steps // LOOKS),
+    )
     began = time.perf_counter()
     curve: list[tuple[float, float]] = []
     last: Step | None = None
