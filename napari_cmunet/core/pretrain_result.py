@@ -110,7 +110,8 @@ def finished_weights(
 
     The target is the online network averaged over its past, and better: with 486
     steps from ``cmunet-ssl``, Dice without any label was 0.813 and not 0.806 on 46
-    frames of other patients; half way, at a high learning rate, 0.816 and not 0.756.
+    frames of other patients; on the way, at a high learning rate, 0.816 (302 steps)
+    where the online network had 0.756 (243 steps).
 
     During pre-training the network sees frames with most patches hidden, whose
     statistics are not those that it will meet. ``conv_last`` is left out unless it

@@ -229,10 +229,9 @@ class PretrainStepper:
         theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
         views, maps = sample(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
         if taught is not None and config.composites:
-            chance = torch.from_numpy(
-                draws.uniform[:, 4]
-            ).float()  # phantoms do not move
-            views, maps = self._composed(views, maps, part, chance, taught)
+            # A number that would move the view, as phantoms' are not.
+            chance = torch.from_numpy(draws.uniform[:, 4]).float()
+            self._compose(views, maps, part, chance, taught)
         views = disturb(views, draws, PHANTOM_VIEWS)
         with torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
@@ -245,15 +244,15 @@ class PretrainStepper:
         (loss * config.segmentation_weight).backward()
         return loss.detach()
 
-    def _composed(
+    def _compose(
         self,
         views: torch.Tensor,
         maps: torch.Tensor,
         part: slice,
         chance: torch.Tensor,
         taught: Taught,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some of the phantoms' trees in real frames in place of their own.
+    ) -> None:
+        """Put some of the phantoms' trees into real frames, in place.
 
         Known is the tree, and where the momentum target is sure that the frame has no
         artery of its own.
@@ -262,14 +261,12 @@ class PretrainStepper:
         at, frame = pairs(
             config.composites, part, config.batch_phantoms, config.batch_frames
         )
-        views, maps = views.clone(), maps.clone()
         tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
         free = taught.sure[frame, 0] * (1 - taught.artery[frame, 0])
         dark = chance[at].to(views.device)
         views[at] = draw_into(taught.views[frame], tree[:, None], dark)
         maps[at, TARGET] = tree
         maps[at, REVIEWED] = torch.maximum((tree > 0).float(), free)
-        return views, maps
 
     def _frames_of(self, epoch: int, index: int) -> np.ndarray:
         """Indices of the frames of a step; each epoch has its own order."""
