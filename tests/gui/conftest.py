@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -90,6 +91,13 @@ def expected(image: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 
 
 @pytest.fixture
+def qtbot(qtbot):
+    """The one of pytest-qt, with patience for a machine that is slow and busy."""
+    qtbot.waitUntil = partial(qtbot.waitUntil, timeout=60_000)
+    return qtbot
+
+
+@pytest.fixture
 def model() -> FakeModel:
     return FakeModel()
 
@@ -135,7 +143,7 @@ def panel(qtbot, viewer, controller) -> CMUNetPanel:
 def settled(qtbot):
     """Wait until a controller has nothing left to do."""
 
-    def wait(controller: Controller, timeout: int = 5000) -> None:
+    def wait(controller: Controller, timeout: int = 60_000) -> None:
         qtbot.waitUntil(lambda: not controller._new_images, timeout=timeout)
         qtbot.waitUntil(lambda: not controller.runner.running, timeout=timeout)
         qtbot.waitUntil(lambda: controller.correct.idle, timeout=timeout)

@@ -29,7 +29,7 @@ def measured(request, viewer, controller, panel, settled, qtbot):
     if data.ndim == 3:
         line = np.concatenate([[[1], [1]], line], axis=1)
     layer.add_lines([line])
-    qtbot.waitUntil(lambda: row.calibrating.width is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: row.calibrating.width is not None)
     return row
 
 
@@ -91,7 +91,7 @@ def test_a_second_line_replaces_the_first(measured, qtbot):
     line = measured.calibrating.layer.data[0].copy()
     line[:, -2:] += 0.5
     measured.calibrating.layer.add_lines([line])
-    qtbot.waitUntil(lambda: measured.calibrating.width is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: measured.calibrating.width is not None)
     assert len(measured.calibrating.layer.data) == 3
     assert np.allclose(measured.calibrating.layer.data[0], line)
 
@@ -111,8 +111,8 @@ def test_where_no_catheter_is_it_is_said(viewer, controller, panel, settled, qtb
     row = panel.cine.pixel_size
     row.begin.click()
     row.calibrating.layer.add_lines([np.array([(60, 50), (70, 110)])])
-    qtbot.waitUntil(lambda: row.said.text() not in ("", "Measuring…"), timeout=20_000)
-    qtbot.waitUntil(lambda: "atheter" in row.said.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: row.said.text() not in ("", "Measuring…"))
+    qtbot.waitUntil(lambda: "atheter" in row.said.text())
     assert not row.use.isEnabled()
 
 

@@ -41,8 +41,7 @@ def press(panel, viewer, qtbot):
         keys = {str(key): function for key, function in viewer.keymap.items()}
         keys["J"](viewer)
         qtbot.waitUntil(
-            lambda: carrying.proposal is None or carrying.proposal.mask is not None,
-            timeout=20_000,
+            lambda: carrying.proposal is None or carrying.proposal.mask is not None
         )
 
     return press

@@ -52,7 +52,7 @@ def test_pixel_size_is_shown_with_its_source(dicom_cine, panel):
 
 def test_the_best_filled_frame_is_proposed(dicom_cine, panel, viewer, qtbot):
     panel.refresh()
-    qtbot.waitUntil(lambda: not panel.cine.best.isHidden(), timeout=10_000)
+    qtbot.waitUntil(lambda: not panel.cine.best.isHidden())
     area = CINE.masks.sum(axis=(1, 2))
     frame = int(panel.cine.best.text().split(": ")[1])
     assert area[frame] > 0.7 * area.max()

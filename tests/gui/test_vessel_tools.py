@@ -22,7 +22,7 @@ def bench(qtbot, viewer, panel, settled):
     settled(panel.controller)
     made = Bench(qtbot, viewer, panel)
     yield made
-    qtbot.waitUntil(lambda: not made.tools.keeper.working, timeout=10000)
+    qtbot.waitUntil(lambda: not made.tools.keeper.working)
     panel.vessels.shut_down()
 
 
@@ -98,14 +98,14 @@ def test_a_click_that_comes_too_soon_is_done_once_the_frame_is_prepared(bench):
     bench.tools.click()
     assert (bench.frame == before).all()
     bench.settle()
-    bench.qtbot.waitUntil(lambda: (bench.frame != before).any(), timeout=10_000)
+    bench.qtbot.waitUntil(lambda: (bench.frame != before).any())
     assert bench.frame[95, 70] == 0
 
 
 def test_a_drawn_shape_takes_the_tool_out_of_hand(bench, panel):
     bench.take(Mode.ADD)
     panel.cine.pixel_size.begin.click()
-    bench.qtbot.waitUntil(lambda: bench.tools.mode is None, timeout=5000)
+    bench.qtbot.waitUntil(lambda: bench.tools.mode is None)
     assert bench.tools.preview.layer not in bench.viewer.layers
 
 
@@ -216,8 +216,7 @@ def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
         lambda: (
             bench.tools.preview.layer.translate[0] == 1
             and (np.asarray(bench.tools.preview.layer.data) == UNSURE).any()
-        ),
-        timeout=30_000,
+        )
     )
     assert (np.asarray(bench.tools.preview.layer.data) != first).any()
     panel.vessels.shut_down()

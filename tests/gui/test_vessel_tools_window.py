@@ -32,11 +32,9 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
         qtbot.wait(50)
         place = hand.at(row, column)
         QTest.mouseMove(hand.canvas, place)
-        qtbot.waitUntil(
-            lambda: "remove this branch" in bench.tools.hint, timeout=30_000
-        )
+        qtbot.waitUntil(lambda: "remove this branch" in bench.tools.hint)
         QTest.mouseClick(hand.canvas, LEFT, NONE, place)
-        qtbot.waitUntil(lambda: not bench.mask.data[1, row, column], timeout=30_000)
+        qtbot.waitUntil(lambda: not bench.mask.data[1, row, column])
         change = before[1].astype(int) - bench.mask.data[1]
         # The branch and nothing else, of this frame alone; one step back.
         assert change.min() == 0

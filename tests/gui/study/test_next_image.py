@@ -18,7 +18,7 @@ def scored(qtbot, ready):
 
     def wait(reader) -> None:
         ready(reader)
-        qtbot.waitUntil(lambda: not reader.next_image.working, timeout=30_000)
+        qtbot.waitUntil(lambda: not reader.next_image.working)
 
     return wait
 

@@ -447,13 +447,13 @@ def test_a_slow_disk_does_not_hold_the_window(study, ready, monkeypatch):
     accept = labels.accept
 
     def slowly(*args, **options):
-        time.sleep(0.4)
+        time.sleep(2)
         return accept(*args, **options)
 
     monkeypatch.setattr(labels, "accept", slowly)
     started = time.perf_counter()
     study.accepting.accept()
-    assert time.perf_counter() - started < 0.2
+    assert time.perf_counter() - started < 1
     assert describe_study(study).label == "Saving…"
     # Next waits its turn: the image is labelled by then.
     study.browsing.next()

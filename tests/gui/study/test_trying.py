@@ -56,9 +56,9 @@ def seen(study, ready, qtbot):
     def wait() -> None:
         ready(study)
         study.update_differences()
-        qtbot.waitUntil(lambda: study.trying._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda: study.trying._job is None)
         study.update_differences()
-        qtbot.waitUntil(lambda: study.trying._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda: study.trying._job is None)
 
     return wait
 
@@ -145,9 +145,9 @@ def test_each_frame_of_a_cine(
     for at in (1, 3):
         viewer.dims.set_point(0, at)
         reader.update_differences()
-        qtbot.waitUntil(lambda: trying._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda: trying._job is None)
         reader.update_differences()
-        qtbot.waitUntil(lambda: trying._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda: trying._job is None)
         pixels = np.asarray(reading.image.data[at])
         now, before = found_by_new(pixels), found_before(pixels)
         np.testing.assert_array_equal(layer(trying).data[at] == 1, now & ~before)
@@ -209,7 +209,7 @@ def test_whatever_is_done_meanwhile(
         study.learning.training._run = None
     model.open.set()
     qtbot.wait(20)
-    qtbot.waitUntil(lambda: trying._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: trying._job is None)
     if act != "close the panel":
         seen()
     off = ("close the study", "close the panel", "another model", "begin a training")
@@ -295,5 +295,5 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     seen()
     assert study.notice is None
     training.cancel()
-    qtbot.waitUntil(lambda: not training.running, timeout=30_000)
+    qtbot.waitUntil(lambda: not training.running)
     panel.shut_down()

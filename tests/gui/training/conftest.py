@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -142,14 +141,15 @@ def settled(training: Training, seconds: float = 120):
 def clock():
     """A promise kept: what is done inside takes so many seconds at most.
 
-    A machine that is busy with other work is given more.
+    Machines differ, and one may be busy with other work: they are given five times as
+    long, which a process that hangs or finishes its training first still exceeds.
     """
 
     @contextmanager
     def within(seconds: float):
-        began, busy = time.monotonic(), os.getloadavg()[0] / (os.cpu_count() or 1)
+        began = time.monotonic()
         yield
         took = time.monotonic() - began
-        assert took < seconds * max(1.0, busy), f"{took:.1f} s"
+        assert took < 5 * seconds, f"{took:.1f} s"
 
     return within

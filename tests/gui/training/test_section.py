@@ -21,7 +21,7 @@ def section(qtbot):
 
 
 def refreshed(section) -> None:
-    assert wait_until(lambda: not section._soon.isActive(), 5)
+    assert wait_until(lambda: not section._soon.isActive())
 
 
 def test_without_a_study_it_says_what_to_do(section):
@@ -137,7 +137,7 @@ def test_closing_napari_asks_once_and_ends_the_training(
     QTimer.singleShot(300, answer)
     with clock(2.3):
         window.closeEvent(ClickOnTheCross())
-        assert wait_until(lambda: not training.running, 10)
+        assert wait_until(lambda: not training.running)
     assert len(questions) == 1
     assert "fine-tuning of CM-UNet" in questions[0]
 
