@@ -162,10 +162,14 @@ def train(
     them in turn where they are fewer than ``few``. ``score`` is what
     :func:`napari_cmunet.core.crossvalidate.cross_validated` takes.
     """
+    completing = None
     if job.partial_labels:
-        labels = completed(labels, start.predictor(device))
+        completing = start.predictor(device)
+        labels = completed(labels, completing)
         write(events.Note("The model to start from completes the masks."))
     frames = prepare_labels(labels, start.preprocessing)
+    for notice in completing.notices if completing else []:
+        write(events.Note(notice))
     config = replace(job.config, keep_start=KEEP_START if start.segments else 0.0)
     companion = None
     if job.phantoms:

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from napari_cmunet.cli import main
@@ -16,6 +17,7 @@ from napari_cmunet.core import finetune as engine
 from napari_cmunet.core.metrics import score
 from napari_cmunet.core.models import load_model, read_card
 from napari_cmunet.core.phantom import PhantomConfig, make_frame
+from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.splits import split_by_patient, validates
 from napari_cmunet.io.masks import read_mask
 
@@ -96,6 +98,28 @@ def test_masks_that_leave_arteries_out_are_completed_by_the_start(
     assert any("completes the masks" in note for note in notes)
     assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
     assert "Choose another --start" in capsys.readouterr().err
+
+
+def test_what_completing_the_masks_ran_into_is_told(
+    folders, tmp_path, tiny_model, monkeypatch
+):
+    images, masks = folders(3)
+    run, runs = Predictor._run, []
+
+    def short_of_memory(self, *args):
+        runs.append(args)
+        if len(runs) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(self, *args)
+
+    monkeypatch.setattr(Predictor, "_run", short_of_memory)
+    log = tmp_path / "log.jsonl"
+    given = ["--images", images, "--masks", masks, "-o", tmp_path / "a"]
+    options = ["--steps", "2", "--no-validation", "--start", tiny_model]
+    more = ["--partial-labels", "--events", log]
+    assert main(["finetune", *map(str, [*given, *options, *more])]) == 0
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert "Out of memory: the frame is predicted in tiles from now on." in notes
 
 
 def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypatch):

@@ -81,10 +81,10 @@ def result_of(rule: PatientRule | None, paths: list[PurePosixPath]) -> str:
     patients = [rule(path) if rule is not None else None for path in paths]
     groups = Counter(p for p in patients if p is not None)
     alone = patients.count(None)
-    text = f"{len(groups) + alone} patients in {len(paths)} images"
+    text = f"{len(groups) + alone} patients in {len(paths)} files"
     if groups:
         name, count = groups.most_common(1)[0]
         text += f"; for instance “{name}” has {count}"
     if groups and alone:
-        text += f"; {alone} images are patients of their own"
+        text += f"; {alone} files are patients of their own"
     return f"{text}."

@@ -52,13 +52,13 @@ def test_the_likeliest_comes_first(names, text, patients):
     choice = patient_choices(files(*names))[0]
     assert choice.text == text
     assert choice.patients == patients
-    assert choice.result.startswith(f"{patients} patients in {len(names)} images")
+    assert choice.result.startswith(f"{patients} patients in {len(names)} files")
 
 
 def test_each_alone_is_always_offered():
     choices = patient_choices(files("a_1.png", "a_2.png", "b_1.png"))
     assert choices[-1].rule is None
-    assert choices[0].result == "2 patients in 3 images; for instance “a” has 2."
+    assert choices[0].result == "2 patients in 3 files; for instance “a” has 2."
 
 
 def test_no_files():

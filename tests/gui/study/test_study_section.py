@@ -373,7 +373,7 @@ def test_the_form(form, pictures, tmp_path):
     assert form.ok.isEnabled()
     new = form.new_study()
     assert new == NewStudy(tmp_path / "s", (pictures,), None, "cmunet-artery")
-    assert form.result.text() == "5 patients in 5 images."
+    assert form.result.text() == "5 patients in 5 files."
 
 
 def test_the_form_refuses_a_folder_that_cannot_be(form, tmp_path):
@@ -399,7 +399,7 @@ def test_the_form_takes_a_list_of_patients(form, tmp_path, monkeypatch):
     form.patients.setCurrentIndex(form.patients.count() - 1)
     form.patients.activated.emit(form.patients.count() - 1)
     assert form.patients.currentText() == "As in patients.csv"
-    assert form.result.text().startswith("4 patients in 5 images; for instance “a”")
+    assert form.result.text().startswith("4 patients in 5 files; for instance “a”")
     table.write_text("nonsense")
     form.patients.setCurrentIndex(form.patients.count() - 1)
     form.patients.activated.emit(form.patients.count() - 1)
