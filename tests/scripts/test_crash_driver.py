@@ -90,7 +90,7 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
 
 def test_nothing_piles_up(tmp_path, qapp):
     figures = tmp_path / "figures.json"
-    words = ["--images", "12", "--trainings", "2", "--json", figures]
+    words = ["--images", "8", "--trainings", "2", "--json", figures]
     done = subprocess.run(
         [sys.executable, SCRIPTS / "soak.py", *words],
         capture_output=True,
@@ -99,4 +99,4 @@ def test_nothing_piles_up(tmp_path, qapp):
         env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert json.loads(figures.read_text())["labels"] == 12
+    assert json.loads(figures.read_text())["labels"] == 8
