@@ -162,9 +162,12 @@ def _train(
             tell(event)
             if isinstance(event, PretrainFinished):
                 reason = event.reason
-            if isinstance(event, PretrainEpoch) and mates.leads:
-                write_curves(job.output, tuple(training.history))
-                if time.monotonic() - exported > EXPORT_SECONDS:
+            if isinstance(event, PretrainEpoch):
+                if mates.leads:
+                    write_curves(job.output, tuple(training.history))
+                # All or none: what is measured then is measured together.
+                old = time.monotonic() - exported > EXPORT_SECONDS
+                if mates.agree(old, 0.0)[0]:
                     _export(job, training, mates, parent)
                     exported = time.monotonic()
         if training.step:

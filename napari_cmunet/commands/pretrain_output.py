@@ -49,7 +49,8 @@ def write_model(
             "protocol": f"mean squared error at hidden pixels, each {config.patch}-"
             f"pixel patch normalised (1: its mean known, nothing else); "
             f"{config.mask_ratio:.0%} of the patches hidden by chance; {held_files} "
-            f"images never learned from; grid {config.grid}",
+            f"images never learned from; grid {config.grid}; by the network whose "
+            "average over the steps is this model",
         },
     }
     if result.phantom_dice is not None:

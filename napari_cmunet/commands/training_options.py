@@ -23,8 +23,9 @@ def add_pretrain(commands) -> None:
         "pretrain",
         help="self-supervised pre-training on images without labels",
         description="Masked reconstruction and momentum contrast after CM-UNet. "
-        "Several GPUs or machines: torchrun --nproc-per-node N -m -- napari_cmunet "
-        "pretrain ... With --resume, options left out are those of the run.",
+        "Several GPUs: torchrun --nproc-per-node N -m -- napari_cmunet pretrain ..., "
+        "several machines too if DIR is one folder for all. With --resume, options "
+        "left out are those of the run.",
     )
     p.add_argument("inputs", nargs="+", type=Path, metavar="IMAGES")
     p.add_argument(

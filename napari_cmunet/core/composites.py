@@ -37,11 +37,11 @@ class Pairs(NamedTuple):
     frames: np.ndarray
 
 
-def pairs(share: float, phantoms: slice, of: int, frames: int) -> Pairs:
-    """Spread the composites evenly over a batch.
+def pairs(share: float, phantoms: slice, of: int, frames: int, step: int = 0) -> Pairs:
+    """Spread the composites evenly over a batch, and over the steps.
 
-    By the place in the whole batch alone, so that processes that share it compose what
-    one would.
+    By the step and the place in the whole batch alone, so that processes that share it
+    compose what one would.
 
     Parameters
     ----------
@@ -51,9 +51,12 @@ def pairs(share: float, phantoms: slice, of: int, frames: int) -> Pairs:
         The process's part of the batch's phantoms.
     of, frames : int
         Phantoms and frames in the whole batch.
+    step : int
+        Of the run, from 0.
     """
     slots = np.arange(phantoms.start, phantoms.stop)
-    slots = slots[np.floor((slots + 1) * share) > np.floor(slots * share)]
+    count = step * of + slots
+    slots = slots[np.floor((count + 1) * share) > np.floor(count * share)]
     first = phantoms.start * frames // of
     return Pairs(slots - phantoms.start, slots * frames // of - first)
 

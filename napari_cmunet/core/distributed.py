@@ -40,7 +40,8 @@ class Team:
         if count % self.size:
             raise TrainingError(
                 f"{count} frames cannot be shared evenly by {self.size} processes. "
-                f"Choose a --batch that is a multiple of {self.size}."
+                f"Choose a --batch that is a multiple of {self.size}, or of "
+                f"{2 * self.size} with phantoms."
             )
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)

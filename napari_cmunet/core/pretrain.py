@@ -64,7 +64,8 @@ class PretrainResult:
     examples : Reconstructions
         Of held-out frames.
     held_out : float
-        Their error at hidden pixels, at the end; 1 is knowing each patch's mean.
+        The online network's error at their hidden pixels, at the end; 1 is knowing
+        each patch's mean.
     phantom_dice : float or None
     reason : str
         See :class:`napari_cmunet.core.events.PretrainFinished`.

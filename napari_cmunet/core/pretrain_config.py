@@ -59,7 +59,7 @@ class PretrainConfig:
         the contrast's gradient does not grow as the temperature falls.
     momentum : float
         Of the target, whose weights are what the run leaves, at the start; it rises
-        to 1 by half a cosine.
+        to 1 by half a cosine. A run of less than 500 steps begins with less.
     learning_rate : float
         Peak for batches of 16; it goes with the square root of the batch, up to
         three times as much.
@@ -159,7 +159,7 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
 
 
 def check_values(config: PretrainConfig) -> None:
-    """Refuse values that no run can have.
+    """Refuse values that no run can have, before anything is read.
 
     Raises
     ------
@@ -174,6 +174,11 @@ def check_values(config: PretrainConfig) -> None:
                 f"--{option} {value} does not work: choose a value from {low} to "
                 f"{high}."
             )
+    if config.composites and not (config.phantoms and config.consistency_weight):
+        raise TrainingError(
+            "--composites draws the trees of --phantoms into frames where "
+            "--consistency-weight tells what is no artery: give both, or leave it out."
+        )
 
 
 def check_choices(
@@ -201,10 +206,5 @@ def check_choices(
         team.part(count)
     if (phantoms is not None) != bool(config.phantoms):
         raise ValueError("phantoms and config.phantoms do not go together")
-    if config.composites and not (config.phantoms and config.consistency_weight):
-        raise TrainingError(
-            "--composites draws the trees of --phantoms into frames where "
-            "--consistency-weight tells what is no artery: give both, or leave it out."
-        )
     if phantoms is not None and len(phantoms) < 2:
         raise TrainingError("At least two phantoms are needed, or none.")

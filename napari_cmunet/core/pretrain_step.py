@@ -135,11 +135,16 @@ class PretrainStepper:
     def momentum(self, step: int, progress: float) -> float:
         """Share of itself that the target keeps: up to 1 by half a cosine.
 
-        Random weights are nothing to follow: where there is no start, the target is
-        at first the average of the last third of the steps.
+        In a run too short for that, less: the target, which is what the run leaves,
+        keeps 1/e at most of what it began with. Random weights are nothing to follow
+        at all: without a start, the target is at first the average of the last third
+        of the steps.
         """
+        least = self.config.momentum
+        if progress and step:  # together they tell how many steps there will be
+            least = max(0.0, min(least, 1 - 2 * progress / step))
         rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
-        momentum = self.config.momentum + (1 - self.config.momentum) * rise
+        momentum = least + (1 - least) * rise
         return momentum if self.goes_on else min(momentum, (1 + step) / (4 + step))
 
     def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
@@ -231,7 +236,8 @@ class PretrainStepper:
         if taught is not None and config.composites:
             # A number that would move the view, as phantoms' are not.
             chance = torch.from_numpy(draws.uniform[:, 4]).float()
-            self._compose(views, maps, part, chance, taught)
+            step = epoch * self.steps_per_epoch + index
+            self._compose(views, maps, part, chance, taught, step)
         views = disturb(views, draws, PHANTOM_VIEWS)
         with torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
@@ -251,22 +257,23 @@ class PretrainStepper:
         part: slice,
         chance: torch.Tensor,
         taught: Taught,
+        step: int,
     ) -> None:
         """Put some of the phantoms' trees into real frames, in place.
 
         Known is the tree, and where the momentum target is sure that the frame has no
-        artery of its own.
+        artery of its own. What they share of a pixel is unknown.
         """
         config = self.config
         at, frame = pairs(
-            config.composites, part, config.batch_phantoms, config.batch_frames
+            config.composites, part, config.batch_phantoms, config.batch_frames, step
         )
         tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
         free = taught.sure[frame, 0] * (1 - taught.artery[frame, 0])
         dark = chance[at].to(views.device)
         views[at] = draw_into(taught.views[frame], tree[:, None], dark)
         maps[at, TARGET] = tree
-        maps[at, REVIEWED] = torch.maximum((tree > 0).float(), free)
+        maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
 
     def _frames_of(self, epoch: int, index: int) -> np.ndarray:
         """Indices of the frames of a step; each epoch has its own order."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +76,29 @@ def test_torchrun_passes_every_option_on(capsys):
     assert (taken.nproc_per_node, taken.module) == ("2", True)
     assert taken.training_script == "napari_cmunet"
     assert taken.training_script_args == ["pretrain", *options]
+
+
+def test_two_processes_keep_the_model_up_to_date(images, tmp_path):
+    """What is measured for it is measured by both: the leader alone would wait."""
+    program, out = tmp_path / "program.py", tmp_path / "mine"
+    program.write_text(
+        "import sys\n"
+        "from napari_cmunet import cli\n"
+        "from napari_cmunet.commands import pretrain\n"
+        "pretrain.EXPORT_SECONDS = 0\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    words = (sys.executable, *shared, program, "pretrain", images, "-o", out, *SMALL)
+    done = subprocess.run(
+        list(map(str, (*words, "--device", "cpu"))),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_model(out).card.metrics["training"]["ended"] == "done"
 
 
 def test_phantoms_are_made_once(images, tmp_path, monkeypatch, capsys):

@@ -41,5 +41,14 @@ def test_processes_compose_what_one_would(share, frames):
     assert found == list(zip(*whole, strict=True))
 
 
+@pytest.mark.parametrize(("share", "of"), [(0.05, 8), (0.3, 8), (0.4, 2), (0.7, 8)])
+def test_a_share_that_is_no_part_of_a_batch_is_met_over_the_steps(share, of):
+    counts = [
+        len(pairs(share, slice(0, of), of, 8, step).phantoms) for step in range(100)
+    ]
+    assert sum(counts) == pytest.approx(100 * of * share, abs=1)
+    assert max(counts) - min(counts) <= 1
+
+
 def test_none_are_composed_without_a_share():
     assert not np.size(pairs(0.0, slice(0, 8), 8, 8).phantoms)

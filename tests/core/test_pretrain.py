@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -17,6 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from napari_cmunet.core import pretrain_step
+from napari_cmunet.core.composites import draw_into
+from napari_cmunet.core.contrast import PretrainNetworks
 from napari_cmunet.core.events import (
     PretrainEpoch,
     PretrainFinished,
@@ -111,6 +114,15 @@ def test_the_target_keeps_a_start_and_soon_forgets_random_weights():
     assert again.momentum(0, 1.0) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("steps", "kept"), [(24, 0.37), (100, 0.37), (486, 0.37), (1000, 0.135)]
+)
+def test_a_short_run_too_leaves_more_than_its_start(steps, kept):
+    stepper = Pretraining(frames(), config(), start=CMUNet(2)).stepper
+    shares = (stepper.momentum(step, step / steps) for step in range(steps))
+    assert math.prod(shares) == pytest.approx(kept, abs=0.03)
+
+
 def test_statistics_are_those_of_whole_frames():
     _, result = finish(pretrain(frames(), config(epochs=1)))
     network = CMUNet(2)
@@ -158,7 +170,15 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
     start = CMUNet(2)
     how = config(phantoms=6, phantom_share=0.5, consistency_weight=1.0, composites=0.5)
     stepper = Pretraining(frames(), how, phantoms=phantoms(), start=start).stepper
-    seen = []
+    seen, shown, drawn = [], [], []
+
+    def segment(views):
+        shown.append(views)
+        return PretrainNetworks.segment(stepper.networks, views)
+
+    def draw(frames, trees, chance):
+        drawn.append((frames, trees))
+        return draw_into(frames, trees, chance)
 
     def spy(logits, target, reviewed, skeleton, **options):
         if "skeleton_weight" not in options or options["skeleton_weight"]:
@@ -174,7 +194,17 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
 
     monkeypatch.setattr(pretrain_step, "segmentation_loss", spy)
     monkeypatch.setattr(pretrain_step, "sure_labels", half_of_it)
+    monkeypatch.setattr(pretrain_step, "draw_into", draw)
+    monkeypatch.setattr(pretrain_step, "disturb", lambda views, *how: views)
+    monkeypatch.setattr(stepper.networks, "segment", segment)
     stepper.step(0, 0, 0.5)
+    # As it is a frame, darker where the tree is and nowhere else.
+    ((frame, trees),) = drawn
+    darker = frame - shown[0][1:]
+    near = torch.nn.functional.max_pool2d(trees, 3, 1, 1) > 0
+    assert darker[~near].abs().max() == 0
+    assert darker[trees > 0.99].min() > 0.5
+    assert stepper.take(range(14)).std() == pytest.approx(frame.std(), rel=0.5)
     (whole, _), (tree, known) = seen
     assert 0 < tree.mean() < 1
     assert 0 < whole.mean() < 1
@@ -182,7 +212,9 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
     assert known[..., 8:24].min() == 1
     assert known[..., :8][off[..., :8]].max() == 0
     assert known[..., 24:][off[..., 24:]].max() == 0
-    assert known[~off].min() == 1
+    assert known[tree > 0.5].min() == 1
+    soft = (tree > 0) & (tree < 0.5)
+    assert known[..., :8][soft[..., :8]].max() == 0  # of which artery, nobody knows
 
 
 def test_a_start_of_another_width_is_refused():
