@@ -103,6 +103,11 @@ class FinetuneJob:
 def run(job: FinetuneJob) -> int:
     """Fine-tune and write the model; returns the exit code."""
     keep_freed_memory()
+    if job.partial_labels and job.validate and not job.val_masks:
+        raise TrainingError(
+            "Masks that leave arteries out cannot tell how good a model is. Give whole "
+            "masks of other patients as --val-masks, or add --no-validation."
+        )
     device = choose_device(job.device)
     start = Start.make(job.start, job.config.seed, job.width, job.grid)
     with (
@@ -171,6 +176,13 @@ def train(
     for notice in completing.notices if completing else []:
         write(events.Note(notice))
     config = replace(job.config, keep_start=KEEP_START if start.segments else 0.0)
+    if start.segments:
+        write(
+            events.Note(
+                f"The start stays in the new model as if it were {KEEP_START:.0f} of "
+                "the labels."
+            )
+        )
     companion = None
     if job.phantoms:
         write(events.Note(f"Drawing {job.phantoms} synthetic frames."))
@@ -300,6 +312,9 @@ def card_of(
             "used to choose the step",
         }
     parent = start.model.card if start.model else None
+    description = f"Fine-tuned on {labels} labels."
+    if result.kept_start:
+        description += f" {result.kept_start:.0%} of it is the model it started from."
     return ModelCard(
         # Whatever the folder is called: nothing may fail after hours of training.
         name=name_for(job.output, "finetuned"),
@@ -307,7 +322,7 @@ def card_of(
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
         preprocessing=asdict(start.preprocessing),
-        description=job.description or f"Fine-tuned on {labels} labels.",
+        description=job.description or description,
         parent=parent.name if parent else None,
         parent_sha256=parent.sha256 if parent else None,
         data=job.data or "the user's own labels",

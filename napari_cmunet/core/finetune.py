@@ -122,6 +122,8 @@ class FinetuneResult:
         On the validation frames, of these weights.
     reason : str
         See :class:`napari_cmunet.core.events.Finished`.
+    kept_start : float
+        Share of the weights that training started from in these.
     left_out : dict of str to float pairs
         With few patients: Dice and clDice of each, by a network that was trained
         without that patient, on the image's own grid.
@@ -133,6 +135,7 @@ class FinetuneResult:
     dice: float | None
     cldice: float | None
     reason: str
+    kept_start: float = 0.0
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -289,7 +292,9 @@ def _train(
     if best is None:
         best, best_step = _copy_weights(trainer.average), step
     yield Finished(reason, step, time.monotonic() - began, best_step, best_dice)
-    return FinetuneResult(best, best_step, step, best_dice, best_cldice, reason)
+    return FinetuneResult(
+        best, best_step, step, best_dice, best_cldice, reason, trainer.kept
+    )
 
 
 def _mean_loss(losses: list[torch.Tensor], step: int) -> float:

@@ -96,8 +96,16 @@ def test_masks_that_leave_arteries_out_are_completed_by_the_start(
     assert main(["finetune", *map(str, [*given, *options, *more])]) == 0
     notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
     assert any("completes the masks" in note for note in notes)
-    assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
+    more = ("--partial-labels", "--no-validation")
+    assert finetune(images, masks, tmp_path / "b", *more) == 1
     assert "Choose another --start" in capsys.readouterr().err
+
+
+def test_masks_that_leave_arteries_out_tell_no_dice(folders, tmp_path, capsys):
+    images, masks = folders(3)
+    assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
+    assert "--val-masks" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_completing_the_masks_ran_into_is_told(
@@ -135,6 +143,32 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     assert finetune(images, masks, first, "--no-validation") == 0
     assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
     assert kept == [0.0, engine.KEEP_START]
+    card = read_card(second)
+    assert card.description == (
+        "Fine-tuned on 2 labels. 50% of it is the model it started from."
+    )
+
+
+def test_a_start_is_kept_in_part_when_patients_are_left_out(
+    folders, tmp_path, monkeypatch
+):
+    images, masks = folders(3)
+    kept = []
+
+    def spy(start, frames, config, **options):
+        kept.append(config.keep_start)
+        return engine_of_folds(start, frames, config, **options)
+
+    engine_of_folds = command.cross_validated
+    monkeypatch.setattr(command, "cross_validated", spy)
+    first = tmp_path / "first"
+    assert finetune(images, masks, first, "--no-validation") == 0
+    log = tmp_path / "log.jsonl"
+    more = ("--start", first, "--events", log)
+    assert finetune(images, masks, tmp_path / "second", *more) == 0
+    assert kept == [engine.KEEP_START]
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert any("as if it were 2 of the labels" in note for note in notes)
 
 
 def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):
