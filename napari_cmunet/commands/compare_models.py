@@ -20,6 +20,7 @@ from napari_cmunet.core.comparison import (
 from napari_cmunet.core.device import is_out_of_memory
 from napari_cmunet.core.models import LoadedModel, ModelCard, Receipt, load_model
 from napari_cmunet.core.predict import Predictor
+from napari_cmunet.core.trainer import share_of_start
 from napari_cmunet.errors import Cancelled, CMUNetError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def left_out_scorer(
             held[key] = list(study.labels.read([refs[i] for i in key]))
         model = LoadedModel(network, card, Receipt("fold", 0, 0, True))
         predictor = Predictor(model, device)
-        return score_frames(predictor.predict, card.threshold, held[key])
+        threshold = start.threshold(share_of_start(start.keep, len(refs) - len(key)))
+        return score_frames(predictor.predict, threshold, held[key])
 
     return score
 

@@ -133,7 +133,13 @@ def add_finetune(commands) -> None:
     )
     p.add_argument("--minutes", type=positive, metavar="M", help="time budget")
     p.add_argument("--steps", type=int, metavar="N", help="default: by labels")
-    p.add_argument("--batch", type=int, default=8, metavar="N")
+    p.add_argument(
+        "--batch",
+        type=int,
+        default=0,
+        metavar="N",
+        help="views in a step (default: 8, or 4 where --minutes is short)",
+    )
     p.add_argument(
         "--learning-rate",
         type=positive,

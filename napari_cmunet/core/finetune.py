@@ -42,7 +42,8 @@ class FinetuneConfig:
     steps : int
         Optimiser steps; 0 chooses by the number of labels (:func:`default_steps`).
     batch : int
-        Views in a step.
+        Views in a step; 0: :data:`~napari_cmunet.core.trainer.BATCH`, or fewer where
+        ``minutes`` would not suffice for all steps.
     learning_rate : float
         Peak, reached after ``warmup`` of the steps, then down to 0 by cosine. The
         default suits a pre-trained start, :data:`RANDOM_RATE` a random one. From
@@ -83,7 +84,7 @@ class FinetuneConfig:
     """
 
     steps: int = 0
-    batch: int = 8
+    batch: int = 0
     learning_rate: float = 5e-4
     warmup: float = 0.05
     constant_rate: bool = False
@@ -101,9 +102,10 @@ class FinetuneConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.validate_every < 1 or self.steps < 0:
+        if self.batch < 0 or self.validate_every < 1 or self.steps < 0:
             raise TrainingError(
-                "Batch and validation interval must be at least 1, steps at least 0."
+                "The validation interval must be at least 1, batch and steps at least "
+                "0."
             )
         if self.crop is not None and (self.crop < STRIDE or self.crop % STRIDE):
             raise TrainingError(f"The crop must be a multiple of {STRIDE}.")
@@ -224,7 +226,7 @@ def _train(
     best: dict[str, torch.Tensor] | None = None
     best_dice, best_cldice, best_step, looks_since = None, None, 0, 0
     reason, step, losses, last_told = "done", 0, [], began
-    timed_from = began
+    timed_from, timed_step = began, 0
     while step < steps:
         if should_stop():
             reason = "stopped"
@@ -244,19 +246,22 @@ def _train(
             )
             continue
         step += 1
+        now = time.monotonic()
         if step == 3:
-            timed_from = time.monotonic()  # the first steps compile and allocate
-        if config.minutes and (step == 8 or step % 25 == 0):
+            timed_from, timed_step = now, step  # the first steps compile and allocate
+        each = (now - timed_from) / max(step - timed_step, 1)
+        if config.minutes and (step in (5, 12) or step % 25 == 0):
             # Planned anew as the machine gets busier or freer, so that the learning
             # rate always comes down before the time is up.
-            each = (time.monotonic() - timed_from) / max(step - 3, 1)
-            left = config.minutes * 60 - (time.monotonic() - began)
-            steps = max(step + 1, min(most_steps, step + int(left * 0.95 / each)))
-        now = time.monotonic()
+            fit = int(0.95 * (config.minutes * 60 - (now - began)) / max(each, 1e-9))
+            before = trainer.batch
+            if step + fit < most_steps and trainer.take_small_batches():
+                fit = fit * before // trainer.batch
+                timed_from, timed_step = now, step
+            steps = max(step + 1, min(most_steps, step + fit))
         if now - last_told > 0.25 or step == steps:
             mean = _mean_loss(losses, step)
-            speed = (now - timed_from) / max(step - 3, 1)
-            left = speed * (steps - step)
+            left = each * (steps - step)
             if config.minutes:
                 left = min(left, max(0.0, config.minutes * 60 - (now - began)))
             yield Step(step, steps, mean, now - began, left)

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from napari_cmunet.core.finetune import FinetuneConfig
     from napari_cmunet.core.network import CMUNet
 
+BATCH, SMALL_BATCH = 8, 4
+"""Views in a step, and where time is short.
+
+From ``cmunet-ssl`` with 18 labels, Dice after 76 steps of 8 views was 0.833 and 0.840
+(draws 2 and 3), of 4 views 0.832 and 0.835; in three minutes, with 4 views 0.832, with
+8 views and so fewer steps 0.770 (draw 2, two cores).
+"""
+
 LEAST_WARMUP = 12
 """Steps of warm-up, if there is one at all."""
 
@@ -50,12 +58,12 @@ class Trainer:
         self.config, self.device = config, device
         self.network = network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.kept = config.keep_start / (config.keep_start + len(train))
+        self.kept = share_of_start(config.keep_start, len(train))
         self.start = copy.deepcopy(self.average.state_dict()) if self.kept else {}
         self.train, self.companion = train.to(device), None
         if companion is not None:
             self.companion = companion.to(device)
-        self.batch, self.parts = config.batch, 1
+        self.batch, self.parts = config.batch or BATCH, 1
         kernels = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
@@ -171,6 +179,14 @@ class Trainer:
             else:
                 value.copy_(source[name])
 
+    def take_small_batches(self) -> bool:
+        """Whether batches are smaller from now on: if they may be, and were not yet."""
+        if self.config.batch or self.batch <= SMALL_BATCH:
+            return False
+        self.batch = SMALL_BATCH
+        self.parts = min(self.parts, self.batch)
+        return True
+
     def try_smaller(self, exc: BaseException) -> bool:
         """After running out of memory: the same batch in more, smaller parts."""
         if not is_out_of_memory(exc) or self.parts >= self.batch:
@@ -180,6 +196,11 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return True
+
+
+def share_of_start(keep_start: float, labels: int) -> float:
+    """Share of the start in a model whose start counts for ``keep_start`` labels."""
+    return keep_start / (keep_start + labels)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from napari_cmunet.commands import finetune as command
 from napari_cmunet.core import events
 from napari_cmunet.core import finetune as engine
 from napari_cmunet.core.metrics import score
-from napari_cmunet.core.models import load_model, read_card
+from napari_cmunet.core.models import load_model, read_card, save_model
 from napari_cmunet.core.phantom import PhantomConfig, make_frame
 from napari_cmunet.core.predict import Predictor
 from napari_cmunet.core.splits import split_by_patient, validates
@@ -141,9 +142,12 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     monkeypatch.setattr(command, "finetune", spy)
     first, second = tmp_path / "first", tmp_path / "second"
     assert finetune(images, masks, first, "--no-validation") == 0
+    model = load_model(first)
+    save_model(first, model.network.state_dict(), replace(model.card, threshold=0.8))
     assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
     assert kept == [0.0, engine.KEEP_START]
     card = read_card(second)
+    assert card.threshold == 0.65  # half way
     assert card.description == (
         "Fine-tuned on 2 labels. 50% of it is the model it started from."
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from napari_cmunet.cli import main
-from napari_cmunet.core.models import load_model
+from napari_cmunet.commands import compare_models
+from napari_cmunet.core.models import load_model, save_model
 from napari_cmunet.io.labels import read_label
 from napari_cmunet.study.study import Study
 
@@ -150,3 +152,26 @@ def test_exported_masks_are_the_labels(study, tmp_path):
         path = study.folder / "labels" / ref.image / "frame_0000.tif"
         exported = read_mask(tmp_path / "out" / f"{ref.image}.tif")
         assert np.array_equal(exported, read_label(path).mask)
+
+
+def test_left_out_patients_are_cut_as_the_new_model_will_be(
+    study, tmp_path, monkeypatch
+):
+    for image in study.images.ids()[3:]:
+        study.labels.withdraw(image, 0)
+    words = ["finetune", str(study.folder), *QUICK, "--steps", "1"]
+    assert main([*words, "--name", "a"]) == 0
+    model = load_model(study.models.store.folder("a"))
+    card = replace(model.card, threshold=0.8)
+    save_model(tmp_path / "start", model.network.state_dict(), card)
+    score_frames, cuts = compare_models.score_frames, []
+
+    def spy(predict, threshold, labels):
+        cuts.append(threshold)
+        return score_frames(predict, threshold, labels)
+
+    monkeypatch.setattr(compare_models, "score_frames", spy)
+    words[words.index("random")] = str(tmp_path / "start")
+    assert main([*words, "--name", "b"]) == 0
+    assert set(cuts) == {0.65}  # of two labels and a start that counts for two
+    assert load_model(study.models.store.folder("b")).card.threshold == 0.62
