@@ -26,7 +26,7 @@ BATCH, SMALL_BATCH = 8, 4
 
 From ``cmunet-ssl`` with 18 labels, Dice after 76 steps of 8 views was 0.833 and 0.840
 (draws 2 and 3), of 4 views 0.832 and 0.835; in three minutes, with 4 views 0.832, with
-8 views and so fewer steps 0.770 (draw 2, two cores).
+8 views and so fewer steps 0.770 (draw 2, two cores, the latter beside other work).
 """
 
 LEAST_WARMUP = 12
