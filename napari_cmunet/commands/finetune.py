@@ -176,10 +176,10 @@ def train(
     for notice in completing.notices if completing else []:
         write(events.Note(notice))
     config = replace(job.config, keep_start=start.keep)
-    if start.segments:
+    if start.keep:
         write(
             events.Note(
-                f"The start stays in the new model as if it were {KEEP_START:.0f} of "
+                f"The start stays in the new model as if it were {start.keep:.0f} of "
                 "the labels."
             )
         )

@@ -176,9 +176,7 @@ class PretrainStepper:
         self.team.average([*gradients, measured])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimiser.step()
-        self.networks.follow(
-            self.momentum(epoch * self.steps_per_epoch + index, progress)
-        )
+        self.networks.follow(self.momentum(self._number(epoch, index), progress))
         return torch.cat([measured, norm.detach().float()[None]])
 
     def _learn_from_frames(
@@ -236,7 +234,7 @@ class PretrainStepper:
         if taught is not None and config.composites:
             # A number that would move the view, as phantoms' are not.
             chance = torch.from_numpy(draws.uniform[:, 4]).float()
-            step = epoch * self.steps_per_epoch + index
+            step = self._number(epoch, index)
             self._compose(views, maps, part, chance, taught, step)
         views = disturb(views, draws, PHANTOM_VIEWS)
         with torch.autocast(
@@ -274,6 +272,10 @@ class PretrainStepper:
         views[at] = draw_into(taught.views[frame], tree[:, None], dark)
         maps[at, TARGET] = tree
         maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
+
+    def _number(self, epoch: int, index: int) -> int:
+        """Of a step in the whole run, from 0."""
+        return epoch * self.steps_per_epoch + index
 
     def _frames_of(self, epoch: int, index: int) -> np.ndarray:
         """Indices of the frames of a step; each epoch has its own order."""

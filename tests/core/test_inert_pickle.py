@@ -378,7 +378,7 @@ def test_no_pickle_takes_long_or_much(instructions: bytes, tmp_path: Path) -> No
         read_checkpoint(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - began < 30  # on a busy machine
+    assert time.monotonic() - began < 10  # on a busy machine
     assert peak < 350 * 2**20
 
 

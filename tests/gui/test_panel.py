@@ -51,8 +51,8 @@ def test_opening_the_panel_does_not_import_torch():
     )
     seconds, torch = done.stdout.split()
     assert torch == "False"
-    # Around 0.15 s alone on two cores; there is room for a slow and busy machine.
-    assert float(seconds) < 5
+    # Around 0.15 s alone on two cores; there is room for a busy machine.
+    assert float(seconds) < 1
 
 
 def test_says_what_to_do_first(panel):
@@ -193,7 +193,7 @@ def test_the_slider_is_fast(panel, controller, viewer, settled):
         slider.setValue(value)
         times.append(time.perf_counter() - started)
     slider.setSliderDown(False)
-    assert np.median(times) < 0.25
+    assert np.median(times) < 0.05
 
 
 def test_tools_follow_the_layer_and_lead_it(qtbot, panel, controller, opened, viewer):

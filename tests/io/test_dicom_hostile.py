@@ -31,7 +31,7 @@ def refused(path, words: str) -> str:
     seconds = time.perf_counter() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert seconds < 20
+    assert seconds < 5
     assert peak < 64 * 2**20
     text = str(error.value)
     assert "\n" not in text

@@ -179,7 +179,7 @@ def test_a_list_of_many_images_is_quick(qtbot):
     model.dataChanged.connect(lambda first, last: told.append(first.row()))
     started = perf_counter()
     model.show(overview.after(change))
-    assert perf_counter() - started < 1
+    assert perf_counter() - started < 0.1
     assert told == [7]
 
 
