@@ -34,7 +34,8 @@ class Progress:
         Steps and their losses, of the fold or training at hand.
     looks : tuple of Validated
     note : str
-        The last thing that it said in words.
+        The last thing that it said in words in this fold or training, such as that
+        memory was short.
     """
 
     phase: str = STARTING
@@ -73,6 +74,7 @@ def after(progress: Progress, event: events.Event) -> Progress:
             patients=event.folds,
             step=0,
             losses=(),
+            note="",  # that there will be folds, or how the one before ended
         )
     if isinstance(event, events.Started):
         return replace(
@@ -86,6 +88,7 @@ def after(progress: Progress, event: events.Event) -> Progress:
             step=0,
             steps=event.steps,
             losses=(),
+            note="",
         )
     if isinstance(event, events.Step):
         return replace(

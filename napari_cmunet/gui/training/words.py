@@ -157,6 +157,8 @@ def _working(progress: Progress, state: TrainingState) -> str:
     }[progress.phase]
     if progress.seconds_left is not None:
         text += f" {duration(progress.seconds_left)} left."
+    if progress.note and progress.phase in (LEAVING_OUT, LEARNING):
+        text += f" {progress.note}"
     return text
 
 

@@ -76,6 +76,19 @@ def test_each_part_draws_its_own_loss_and_the_best_look_is_known():
     assert progress_after(11).best.step == 10
 
 
+def test_what_a_training_says_in_words_is_shown_until_its_next_part():
+    short = events.Note("Out of memory: batches are learned from in 2 parts.")
+    progress = after(progress_after(7), short)
+    shown = describe(replace(IDLE, progress=progress)).status
+    assert shown.endswith(f"2 min left. {short.text}")
+    progress = after(progress, events.Step(2, 20, 0.5, 1.0, 90.0))
+    assert short.text in describe(replace(IDLE, progress=progress)).status
+    progress = after(progress, events.Comparing("tuned-001", "cmunet-artery"))
+    assert short.text not in describe(replace(IDLE, progress=progress)).status
+    progress = after(after(progress_after(3), short), events.Fold(2, 4))
+    assert short.text not in describe(replace(IDLE, progress=progress)).status
+
+
 def test_stopping_and_cancelling():
     working = replace(IDLE, progress=progress_after(8))
     shown = describe(replace(working, stopping=True))
