@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
@@ -107,10 +107,21 @@ def keep_narrow(box: QComboBox, tip: str) -> None:
     """Let a combo box be narrower than its longest name, with a tip."""
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
+    box.installEventFilter(_WheelPasses(box))
     box.setMinimumContentsLength(8)
     box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
+
+
+class _WheelPasses(QObject):
+    """Leaves the wheel to what scrolls: passing over a box must choose nothing."""
+
+    def eventFilter(self, watched, event) -> bool:
+        if event.type() == QEvent.Type.Wheel:
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
 
 
 def labelled(text: str, widget: QWidget) -> QLabel:

@@ -131,3 +131,9 @@ def test_sentinels_are_always_the_same_and_hold_arteries():
         lambda x: perfect[x.tobytes()].astype(np.uint8) * 255, 0.5, frames
     )
     assert found == 1.0
+
+
+def test_labels_that_are_the_model_s_own_find_say_so():
+    own = "nearly what the model in use found"
+    assert own in verdict(pairs(-0.03, -0.04, -0.02, old=0.995)).text
+    assert own not in verdict(pairs(-0.03, -0.04, -0.02)).text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QTextDocument
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QTextDocument, QWheelEvent
+from qtpy.QtWidgets import QApplication
 
-from napari_cmunet.gui.sections import plain_tip, text_label
+from napari_cmunet.gui.sections import combo, plain_tip, text_label
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,30 @@ def test_a_tooltip_says_just_what_it_is_given(qapp, text):
 
 def test_labels_show_no_html(qapp):
     assert text_label("<b>x</b>").textFormat() == Qt.TextFormat.PlainText
+
+
+@pytest.mark.parametrize("focus", [False, True])
+def test_the_wheel_over_a_box_is_left_to_the_panel(qtbot, focus):
+    box = combo("Which")
+    box.addItems(["one", "two", "three"])
+    qtbot.addWidget(box)
+    box.show()
+    qtbot.waitExposed(box)
+    if focus:
+        box.setFocus()
+    notch = QWheelEvent(
+        QPointF(5, 5),
+        QPointF(box.mapToGlobal(QPoint(5, 5))),
+        QPoint(),
+        QPoint(0, -120),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    notch.accept()
+    QApplication.sendEvent(box, notch)
+    assert box.currentText() == "one"
+    assert not notch.isAccepted()  # so it goes on to what lies below
+    qtbot.keyClick(box, Qt.Key.Key_Down)  # the keys still choose
+    assert box.currentText() == "two"

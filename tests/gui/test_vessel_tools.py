@@ -11,7 +11,7 @@ from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
-from napari_cmunet.gui.vessel_tools.preview import ADDED, REMOVED, UNSURE
+from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNSURE
 from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
@@ -253,3 +253,23 @@ def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
     panel.vessels.tour.right()
     assert panel.vessels.tools.mode is None
     assert not panel.vessels.row.isEnabled()
+
+
+def test_the_place_stays_marked_with_a_tool_in_hand_and_after_it(bench):
+    bench.tour.right()
+    bench.settle()
+    assert bench.tour.place is not None
+
+    def marked() -> np.ndarray:
+        return bench.tools.preview.layer.data == PLACE
+
+    place = marked()
+    assert place.any()
+    for mode in MODE_KEYS:
+        bench.take(mode)
+        bench.hover(2, 2)
+        assert (marked() == place).all()
+    bench.tools.put_down()
+    assert (marked() == place).all()
+    bench.tour.end()
+    assert bench.tools.preview.layer is None

@@ -10,6 +10,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 from napari_cmunet.gui.layers import METADATA, geometry
+from napari_cmunet.gui.overlays import place_above
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -36,7 +37,7 @@ class Difference:
 
 
 class DifferenceLayer:
-    """The layer, made once there is something to show, over all others.
+    """The layer, made once there is something to show, over its image's others.
 
     Parameters
     ----------
@@ -86,11 +87,11 @@ class DifferenceLayer:
                 metadata={METADATA: {"role": "change"}},
                 **geometry(reading.image),
             )
-            chosen = self._layers.selection.active
-            self._layers.append(self.layer)
             self.layer.editable = False
-            if chosen is not None:
-                self._layers.selection.active = chosen
+            # Not over all: another image may lie above this one by now.
+            own = [layer for layer in reading.layers() if layer in self._layers]
+            highest = max(own, key=self._layers.index, default=None)
+            place_above(self._controller.viewer, self.layer, highest)
         data = self.layer.data
         (data[frame] if data.ndim == 3 else data)[...] = pixels
         self.layer.refresh(extent=False)

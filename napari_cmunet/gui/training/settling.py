@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.core.events import BETTER, NOT_BETTER
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.prediction import spare_thread
 from napari_cmunet.gui.training.outcome import CANCELLED
 from napari_cmunet.gui.training.process import follow
 
@@ -48,7 +49,8 @@ def train(
     trainer: TrainerProcess, study: Study
 ) -> Generator[Event | None, None, Settled]:
     """Run a trainer to its end and settle what follows."""
-    outcome = yield from follow(trainer)
+    with spare_thread():
+        outcome = yield from follow(trainer)
     try:
         return Settled(outcome, _settle(study, outcome))
     except CMUNetError as error:

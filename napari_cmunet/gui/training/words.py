@@ -187,7 +187,7 @@ def _ended(state: TrainingState) -> tuple[str, bool]:
     if settled.decision == PROMOTED:
         return f"{state.current.name} is in use again. {name}: {outcome.text}", False
     if settled.decision == REFUSED:
-        return f"{head}{name} was refused and is kept. {outcome.text}", False
+        return f"{head}{name} is not used; it stays in the list. {outcome.text}", False
     return f"{head}{name} is ready, you decide. {outcome.text}", False
 
 

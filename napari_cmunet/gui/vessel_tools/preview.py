@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from napari_cmunet.core.vessels.edits import Edit
     from napari_cmunet.gui.reading import Reading
 
+Mark = tuple[np.ndarray, np.ndarray, int]
+"""Rows, columns and a value of :data:`UNSURE` or :data:`PLACE`."""
+
 ADDED, REMOVED, UNSURE, PLACE = 1, 2, 3, 4
 
 # Apart in lightness as well as in hue, from each other, from the mask's orange and
@@ -99,7 +102,7 @@ class Preview:
             if active is not None and active is not layer:
                 self._viewer.layers.selection.active = active
 
-    def draw_below(self, marks: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+    def draw_below(self, marks: list[Mark]) -> None:
         """Set what is shown beneath every offer: unsure branches, the place to look."""
         self._below[...] = 0
         for rows, columns, value in marks:

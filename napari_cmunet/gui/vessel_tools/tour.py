@@ -59,10 +59,10 @@ class Tour:
 
     def end(self) -> None:
         """Forget where we are, and show it no more."""
-        if self.place is not None and self._tools.mode is None:
-            self._tools.preview.hide()  # a tool in hand shows its own
-        self.place = None
+        had, self.place = self.place, None
         self._wanted = False
+        if had is not None:
+            self._tools.mark_place(None)
         self._say("")
 
     def leave_elsewhere(self) -> None:
@@ -108,16 +108,16 @@ class Tour:
             and theirs[tuple(segment.points.T)].mean() < 0.5
         ]
         if not places:
-            self._tools.preview.hide()
+            self._tools.mark_place(None)
             self._say("No doubtful place is left in this frame.")
             return
         self.place = places[0]
         self._look_at(reading, frame, self.place)
         chance = 100 * likely_artery(self.place)
         what = (
-            f"In the mask, {chance:.0f} % sure. Right? S removes it."
+            f"In the mask, {chance:.0f} % sure. S and a click on it remove it."
             if self.place.in_mask
-            else f"Missing? {chance:.0f} % sure that it is artery. A adds it."
+            else f"Missing? {chance:.0f} % sure. A and a click on it add it."
         )
         more = len(places) - 1
         self._say(f"{what} {more} more." if more else f"{what} The last one.")
@@ -132,8 +132,6 @@ class Tour:
         pixel = float(np.abs(reading.mask.scale[-2:]).mean())
         span = max(_IN_VIEW * max(reading.shape[1:]) / 512, 2.5 * extent) * pixel
         viewer.scene.camera.zoom = min(viewer.canvas.size) / span
-        preview = self._tools.preview
-        preview.show(reading, frame)
         # A line on both sides, so that what is judged stays free to be seen.
         points = place.points.astype(float)
         shape = reading.shape[1:]
@@ -141,7 +139,7 @@ class Tour:
         wide = np.zeros(shape, bool)
         wide[tube(points, np.full(len(points), 9 * step), shape)] = True
         wide[tube(points, np.full(len(points), 8 * step), shape)] = False
-        preview.draw_below([(*np.nonzero(wide), PLACE)])
+        self._tools.mark_place((*np.nonzero(wide), PLACE))
 
     def _say(self, text: str) -> None:
         self.text = text

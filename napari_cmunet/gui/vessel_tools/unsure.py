@@ -13,12 +13,13 @@ from napari_cmunet.gui.vessel_tools.preview import UNSURE
 
 if TYPE_CHECKING:
     from napari_cmunet.core.vessels.scene import Scene
+    from napari_cmunet.gui.vessel_tools.preview import Mark
 
 SURE = 0.6
 """A branch of the mask that is less likely to be artery is shown as unsure."""
 
 
-def unsure_marks(scene: Scene, mode: Mode) -> list[tuple[np.ndarray, np.ndarray, int]]:
+def unsure_marks(scene: Scene, mode: Mode) -> list[Mark]:
     """Pixels, for the preview, of what a mode can do something about.
 
     To add: what may be missing. To remove: unsure branches of the mask.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_cmunet.core.vessels.trace import Tracer
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.vessel_tools.preview import Mark
 
 BEGIN = {
     Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
@@ -65,6 +66,7 @@ class VesselTools:
         self._whole = False
         self._offered: tuple[Scene, tuple, Offer | None] | None = None
         self._marked: Scene | None = None
+        self._place: tuple[Mark, tuple[Reading, int]] | None = None
         # A click that came before its scene.
         self._early: tuple[Reading, int, tuple[float, ...], bool] | None = None
 
@@ -106,8 +108,23 @@ class VesselTools:
         for callbacks, ours in self._callbacks():
             if ours in callbacks:
                 callbacks.remove(ours)
-        self.preview.hide()
+        self._show_place()
         self.say("")
+
+    def mark_place(self, mark: Mark | None) -> None:
+        """Mark a place of the shown frame, whatever is in hand; None marks none."""
+        here = self.here()
+        self._place = None if mark is None or here is None else (mark, here)
+        self._marked = None
+        self._hover() if self.mode is not None else self._show_place()
+
+    def _show_place(self) -> None:
+        here = self.here()
+        if self._place is None or here is None or self._place[1] != here:
+            self.preview.hide()
+            return
+        self.preview.show(*here)
+        self.preview.draw_below([self._place[0]])
 
     def follow(self) -> None:
         """Another image or frame is shown, or something else is drawn in the viewer."""
@@ -252,7 +269,10 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            self.preview.draw_below(unsure_marks(scene, self.mode))
+            marks = unsure_marks(scene, self.mode)
+            if self._place is not None and self._place[1] == self.here():
+                marks.append(self._place[0])
+            self.preview.draw_below(marks)
 
     # -- acting -----------------------------------------------------------------------
 

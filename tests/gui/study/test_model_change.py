@@ -158,3 +158,13 @@ def test_layers_that_go_meanwhile(study, ready, promoted, viewer):
     study.browsing.next()
     ready(study)
     assert len(viewer.layers) == 3
+
+
+def test_the_difference_does_not_lie_over_another_image(study, ready, promoted, viewer):
+    other = viewer.add_image(np.zeros((64, 64), np.uint8), name="another")
+    promoted()
+    ready(study)
+    study.browsing.update_change()
+    layers = viewer.layers
+    change, mask = study.browsing.change.layer, study.browsing.current.reading.mask
+    assert layers.index(mask) < layers.index(change) < layers.index(other)

@@ -112,7 +112,11 @@ def test_stopping_and_cancelling():
             "cmunet-artery is in use again. tuned-001: The figures.",
             False,
         ),
-        (ended(REFUSED), "tuned-001 was refused and is kept. The figures.", False),
+        (
+            ended(REFUSED),
+            "tuned-001 is not used; it stays in the list. The figures.",
+            False,
+        ),
         (ended(UNDECIDED), "tuned-001 is ready, you decide. The figures.", False),
         (ended("", DIED, ""), "The figures.", True),
         (ended("", CANCELLED, ""), "The figures.", False),
