@@ -39,12 +39,33 @@ def text_label(text: str = "", *, lines: int = 0) -> QLabel:
 
     Where a text changes, its layout is told too late how high the new one is.
     """
-    label = QLabel(text)
-    label.setMinimumHeight(lines * label.fontMetrics().lineSpacing())
+    label = _LinesHigh(text, lines) if lines else QLabel(text)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
+
+
+class _LinesHigh(QLabel):
+    """Keeps the height of some lines, as the theme's font and padding have them."""
+
+    def __init__(self, text: str, lines: int) -> None:
+        super().__init__(text)
+        # An empty label does not tell its padding; this one is never shown.
+        self._sample = QLabel("\n".join("x" * lines), self)
+        self._sample.hide()
+
+    def changeEvent(self, event) -> None:
+        super().changeEvent(event)
+        if event.type() in {QEvent.Type.StyleChange, QEvent.Type.FontChange}:
+            self._keep_height()
+
+    def showEvent(self, event) -> None:
+        super().showEvent(event)
+        self._keep_height()
+
+    def _keep_height(self) -> None:
+        self.setMinimumHeight(self._sample.sizeHint().height())
 
 
 def lay_out_again(widget: QWidget) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QTextDocument, QWheelEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_cmunet.gui.sections import combo, plain_tip, text_label
 
@@ -48,3 +48,22 @@ def test_the_wheel_over_a_box_is_left_to_the_panel(qtbot, focus):
     assert not notch.isAccepted()  # so it goes on to what lies below
     qtbot.keyClick(box, Qt.Key.Key_Down)  # the keys still choose
     assert box.currentText() == "two"
+
+
+def test_a_label_of_two_lines_is_as_high_when_it_says_nothing(qtbot):
+    panel = QWidget()
+    qtbot.addWidget(panel)
+    panel.setStyleSheet("QLabel { padding: 3px; font-size: 19px; }")
+    layout = QVBoxLayout(panel)
+    said, below = text_label(lines=2), text_label("below")
+    layout.addWidget(said)
+    layout.addWidget(below)
+    layout.addStretch()
+    panel.resize(300, 300)
+    panel.show()
+    qtbot.waitExposed(panel)
+    where = below.y()
+    said.setText("Two short lines\nas a hint has")
+    qtbot.wait(50)
+    assert below.y() == where
+    assert said.height() == said.heightForWidth(said.width())

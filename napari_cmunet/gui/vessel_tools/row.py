@@ -52,8 +52,7 @@ class VesselToolRow(QWidget):
             # Equal shares of the row, however narrow the dock.
             made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             line.addWidget(made, 1)
-        self.hint = text_label()
-        self.hint.setMinimumHeight(2 * self.hint.fontMetrics().lineSpacing())
+        self.hint = text_label(lines=2)
         layout = column(line, self.hint, spacing=2)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
