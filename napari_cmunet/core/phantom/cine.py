@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +38,9 @@ WIRE_RADIUS = 0.18
 LEAST_DENSITY = 0.22
 """Least share of full contrast at which a lumen counts as visible."""
 
+
+THREADS = 3
+"""Threads that draw a cine; one more adds the noise, frame after frame."""
 
 LEAST_CONTRAST = 0.7
 """Least drop of the signal in the middle of a lumen, in SD of the noise."""
@@ -209,16 +214,22 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
     shape = (config.frames, config.size, config.size)
     frames = np.empty(shape, np.uint8 if config.bits <= 8 else np.uint16)
     masks = np.empty(shape, dtype=bool)
-    for index in range(config.frames):
+
+    def moment(index: int) -> tuple[np.ndarray, np.ndarray]:
         time = index / fps
         beat = vigour * float(contraction(phase + rate * time))
         lift = breathing * np.sin(2 * np.pi * breath_rate * time + breath_phase)
         breath = np.array([0.1, -0.25, 1.0]) * lift
-        total, masks[index] = scene.attenuation_at(beat, breath, bolus, time)
-        tones = scene.detector.expose(total, rng)
-        if index == 0:
-            window = scene.detector.window(tones)
-        frames[index] = scene.detector.show(tones, window)
+        return scene.attenuation_at(beat, breath, bolus, time)
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for index, (total, mask) in enumerate(pool.map(moment, range(config.frames))):
+            # One after another, for the random numbers.
+            tones = scene.detector.expose(total, rng)
+            if index == 0:
+                window = scene.detector.window(tones)
+            frames[index] = scene.detector.show(tones, window)
+            masks[index] = mask
     pitch = scene.view.pitch
     return PhantomCine(frames, masks, fps, (pitch, pitch), config.seed)
 
