@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import (
     QAbstractListModel,
+    QEvent,
     QModelIndex,
     QPointF,
     QRectF,
@@ -21,6 +22,8 @@ from napari_cmunet.gui.study.overview import Overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qtpy.QtGui import QShowEvent
 
 _SIDE = 16
 _ROWS = 4
@@ -85,6 +88,12 @@ class ImageModel(QAbstractListModel):
         if colour != self._colour:
             self._colour = colour
             self._icons.clear()
+            if self._overview.ids:
+                self.dataChanged.emit(
+                    self.index(0),
+                    self.index(self.rowCount() - 1),
+                    [Qt.ItemDataRole.DecorationRole],
+                )
 
     def _icon(self, state: str, flagged: bool) -> QIcon:
         if (state, flagged) not in self._icons:
@@ -117,13 +126,23 @@ class ImageList(QListView):
 
     def show_images(self, overview: Overview, current: str) -> None:
         """Show a study, one image of it chosen."""
-        self._images.recolour(self.palette().text().color())
         self._ids = overview.ids
         self._images.show(overview)
         row = overview.number(current) - 1
         if row >= 0 and self.currentIndex().row() != row:
             self.setCurrentIndex(self._images.index(row))
             self.scrollTo(self._images.index(row))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the theme."""
+        super().changeEvent(event)
+        if event.type() in {QEvent.Type.StyleChange, QEvent.Type.PaletteChange}:
+            self._images.recolour(self.palette().text().color())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take the theme's colour; before, there may have been none."""
+        super().showEvent(event)
+        self._images.recolour(self.palette().text().color())
 
     def chosen_images(self) -> list[str]:
         """Ids of the selected images."""

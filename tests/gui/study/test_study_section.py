@@ -162,6 +162,25 @@ def test_the_states_have_icons_that_differ():
     assert all(a != b for n, a in enumerate(images) for b in images[:n])
 
 
+def test_the_icons_take_the_colour_of_another_theme_at_once(qtbot, panel, page):
+    panel.show()
+    qtbot.waitExposed(panel)
+
+    def lightness() -> float:
+        image = page.list.model().index(0).data(Qt.ItemDataRole.DecorationRole)
+        drawn = image.pixmap(32, 16).toImage()
+        pixels = [drawn.pixelColor(x, y) for x in range(32) for y in range(16)]
+        return np.mean([p.lightness() for p in pixels if p.alpha() > 64])
+
+    panel.setStyleSheet("QWidget { color: #f0f1f2; }")
+    assert lightness() > 200
+    drawn_again = []
+    page.list.model().dataChanged.connect(lambda *_: drawn_again.append(1))
+    panel.setStyleSheet("QWidget { color: #3b3a39; }")
+    assert drawn_again
+    assert lightness() < 80
+
+
 def test_a_list_of_many_images_is_quick(qtbot):
     from time import perf_counter
 
