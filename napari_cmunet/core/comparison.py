@@ -43,7 +43,7 @@ Learning from a hospital's own labels costs some of it and is no fault: 20 steps
 real labels kept 59 %. A training that had destroyed its start kept 5 %.
 """
 
-_NEARLY_ITS_OWN = 0.98  # a Dice, before, that leaves nothing to win
+_NEARLY_ITS_OWN = 0.98  # Dice and clDice, before, that leave nothing to win
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,8 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
             f"On {who} {never}: Dice {v.dice:.3f}, before {v.dice_before:.3f}; "
             f"clDice {v.cldice:.3f}, before {v.cldice_before:.3f}."
         )
-        if v.outcome == NOT_BETTER and v.dice_before >= _NEARLY_ITS_OWN:
+        before = min(v.dice_before, v.cldice_before)
+        if v.outcome == NOT_BETTER and not reason and before >= _NEARLY_ITS_OWN:
             parts.append(
                 "These labels are nearly what the model in use found, so no other can "
                 "do better on them."

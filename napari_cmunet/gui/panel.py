@@ -199,6 +199,7 @@ class CMUNetPanel(QWidget):
         # Both show what they would do in the same colours: one at a time.
         carrying, tools = self.cine.carry.carrying, self.vessels.tools
         carrying.begun.connect(tools.put_down)
+        carrying.begun.connect(self.vessels.tour.end)
         tools.taken_up.connect(carrying.dismiss)
 
     # -- what the user does ---------------------------------------------------
@@ -231,6 +232,9 @@ class CMUNetPanel(QWidget):
     def _on_changed(self) -> None:
         if not self._refresh_soon.isActive():
             self._refresh_soon.start(0)
+
+    def _on_accepted(self, key: object) -> None:
+        self.vessels.tour.end()
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
@@ -289,6 +293,7 @@ class CMUNetPanel(QWidget):
         self.vessels.shut_down()
         if self.controller.attached:
             self.study.changed.disconnect(self._on_changed)
+            self.study.accepted.disconnect(self._on_accepted)
             self.study_section.actions.let_go()
             self.study.learning.looked_for.disconnect(self.finetune.come_into_view)
             del self.study.may_close
@@ -317,6 +322,7 @@ class CMUNetPanel(QWidget):
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.study.changed.connect(self._on_changed)
+        self.study.accepted.connect(self._on_accepted)
         self.study_section.actions.listen()
         self.study.learning.looked_for.connect(self.finetune.come_into_view)
         # The reader outlives the panel, and is not to keep it.

@@ -125,19 +125,25 @@ def combo(tip: str) -> QComboBox:
 
 
 def keep_narrow(box: QComboBox, tip: str) -> None:
-    """Let a combo box be narrower than its longest name, with a tip."""
+    """Let a combo box be narrower than its longest name, with a tip.
+
+    Like all that can be set in the panel, it is for clicks and keys, not for the wheel.
+    """
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
-    box.installEventFilter(_WheelPasses(box))
+    leave_wheel(box)
     box.setMinimumContentsLength(8)
     box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
 
 
-class _WheelPasses(QObject):
-    """Leaves the wheel to what scrolls: passing over a box must choose nothing."""
+def leave_wheel(widget: QWidget) -> None:
+    """Leave the wheel to the panel: scrolling past a widget must change nothing."""
+    widget.installEventFilter(_WheelPasses(widget))
 
+
+class _WheelPasses(QObject):
     def eventFilter(self, watched, event) -> bool:
         if event.type() == QEvent.Type.Wheel:
             event.ignore()

@@ -8,6 +8,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QWidget
 from superqt.utils import signals_blocked
 
+from napari_cmunet.gui.sections import TAB_ONLY, leave_wheel
+
 _STEPS = 100
 # Steps that follow each other within this time are one undo step.
 _JOIN_SECONDS = 1.0
@@ -21,7 +23,7 @@ class ThresholdSlider(QWidget):
     grabbed, released
         The handle is taken and let go; moves in between are one change.
     moved : float, bool
-        The new value, and whether it goes on from a step just made by key or wheel.
+        The new value, and whether it goes on from a step just made by key.
     """
 
     grabbed = Signal()
@@ -30,7 +32,9 @@ class ThresholdSlider(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.slider = _Slider(Qt.Orientation.Horizontal)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        # By Tab only: a click must leave the keys with the canvas.
+        self.slider.setFocusPolicy(TAB_ONLY)
         self.slider.setRange(0, _STEPS)
         self.slider.setPageStep(5)
         self.number = QDoubleSpinBox()
@@ -41,6 +45,8 @@ class ThresholdSlider(QWidget):
         self.number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.number.setFixedWidth(8 * self.number.fontMetrics().averageCharWidth())
         self.number.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        for each in (self.slider, self.number):
+            leave_wheel(each)
         self._last_step = float("-inf")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -84,18 +90,3 @@ class ThresholdSlider(QWidget):
         join = now - self._last_step < _JOIN_SECONDS
         self._last_step = float("-inf") if self.slider.isSliderDown() else now
         self.moved.emit(self.value(), join)
-
-
-class _Slider(QSlider):
-    """A slider that a mouse wheel over the panel does not move by accident."""
-
-    def __init__(self, orientation: Qt.Orientation) -> None:
-        super().__init__(orientation)
-        # By Tab only: a click must leave the keys with the canvas.
-        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-
-    def wheelEvent(self, event) -> None:
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()

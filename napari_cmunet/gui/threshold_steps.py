@@ -120,7 +120,7 @@ class ThresholdSteps:
             self._drag = (frame, start, old, self._drag[3])
 
     def step(self, frame: int, threshold: float, *, join: bool) -> None:
-        """Move by key or wheel. ``join`` makes it one undo step with the last."""
+        """Move by key. ``join`` makes it one undo step with the last."""
         last = self._done[-1] if self._done else None
         if join and last is not None and last is self._last_by_key:
             if last.shown == frame:

@@ -137,3 +137,7 @@ def test_labels_that_are_the_model_s_own_find_say_so():
     own = "nearly what the model in use found"
     assert own in verdict(pairs(-0.03, -0.04, -0.02, old=0.995)).text
     assert own not in verdict(pairs(-0.03, -0.04, -0.02)).text
+    # What a refusal for another reason says is not contradicted.
+    lost = verdict(pairs(0.003, 0.002, 0.004, old=0.99), (0.02, 0.7))
+    assert lost.outcome == NOT_BETTER
+    assert own not in lost.text

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from napari_cmunet.core.phantom import PhantomConfig, make_cine, make_frame
+from napari_cmunet.core.phantom import cine as phantom_cine
 from napari_cmunet.core.phantom.devices import make_catheter
 from napari_cmunet.core.phantom.flow import Bolus
 from napari_cmunet.core.phantom.heart import contraction, make_heart
@@ -30,6 +31,17 @@ def test_same_seed_gives_the_same_bytes():
     first, second = make_frame(config), make_frame(config)
     assert first[0].tobytes() == second[0].tobytes()
     assert first[1].tobytes() == second[1].tobytes()
+
+
+def test_any_number_of_threads_gives_the_same_bytes(monkeypatch):
+    config = PhantomConfig(frames=5, size=128, seed=12, side="left")
+    made = []
+    for threads, at_once in ((1, 12), (4, 12), (3, 2)):
+        monkeypatch.setattr(phantom_cine, "THREADS", threads)
+        monkeypatch.setattr(phantom_cine, "AT_ONCE", at_once)
+        made.append(make_cine(config))
+    assert len({m.frames.tobytes() for m in made}) == 1
+    assert len({m.masks.tobytes() for m in made}) == 1
 
 
 def test_other_seeds_give_other_pictures():

@@ -8,6 +8,7 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_cmunet.gui.sections import combo, plain_tip, text_label
+from napari_cmunet.gui.threshold_slider import ThresholdSlider
 
 
 @pytest.mark.parametrize(
@@ -23,18 +24,10 @@ def test_labels_show_no_html(qapp):
     assert text_label("<b>x</b>").textFormat() == Qt.TextFormat.PlainText
 
 
-@pytest.mark.parametrize("focus", [False, True])
-def test_the_wheel_over_a_box_is_left_to_the_panel(qtbot, focus):
-    box = combo("Which")
-    box.addItems(["one", "two", "three"])
-    qtbot.addWidget(box)
-    box.show()
-    qtbot.waitExposed(box)
-    if focus:
-        box.setFocus()
+def notch_over(widget: QWidget) -> QWheelEvent:
     notch = QWheelEvent(
         QPointF(5, 5),
-        QPointF(box.mapToGlobal(QPoint(5, 5))),
+        QPointF(widget.mapToGlobal(QPoint(5, 5))),
         QPoint(),
         QPoint(0, -120),
         Qt.MouseButton.NoButton,
@@ -43,11 +36,49 @@ def test_the_wheel_over_a_box_is_left_to_the_panel(qtbot, focus):
         False,
     )
     notch.accept()
-    QApplication.sendEvent(box, notch)
+    QApplication.sendEvent(widget, notch)
+    return notch
+
+
+@pytest.mark.parametrize("focus", [False, True])
+def test_the_wheel_over_a_box_is_left_to_the_panel(qtbot, focus):
+    box = combo("Which")
+    box.addItems(["one", "two", "three"])
+    qtbot.addWidget(box)
+    box.show()
+    box.activateWindow()
+    qtbot.waitExposed(box)
+    if focus:
+        box.setFocus()
+        qtbot.waitUntil(box.hasFocus)
+    notch = notch_over(box)
     assert box.currentText() == "one"
     assert not notch.isAccepted()  # so it goes on to what lies below
     qtbot.keyClick(box, Qt.Key.Key_Down)  # the keys still choose
     assert box.currentText() == "two"
+
+
+@pytest.mark.parametrize("part", ["slider", "number"])
+@pytest.mark.parametrize("focus", [False, True])
+def test_the_wheel_over_the_threshold_moves_nothing(qtbot, part, focus):
+    threshold = ThresholdSlider()
+    qtbot.addWidget(threshold)
+    threshold.show_value(0.5)
+    threshold.show()
+    threshold.activateWindow()
+    qtbot.waitExposed(threshold)
+    moved = []
+    threshold.moved.connect(lambda *told: moved.append(told))
+    widget = getattr(threshold, part)
+    if focus:
+        widget.setFocus()
+        qtbot.waitUntil(widget.hasFocus)
+    assert not notch_over(widget).isAccepted()
+    assert threshold.value() == 0.5
+    assert not moved
+    qtbot.keyClick(widget, Qt.Key.Key_Up)
+    assert threshold.value() == 0.51
+    assert len(moved) == 1
 
 
 def test_a_label_of_two_lines_is_as_high_when_it_says_nothing(qtbot):

@@ -273,3 +273,49 @@ def test_the_place_stays_marked_with_a_tool_in_hand_and_after_it(bench):
     assert (marked() == place).all()
     bench.tour.end()
     assert bench.tools.preview.layer is None
+
+
+@pytest.fixture
+def cine_bench(qtbot, viewer, panel, settled):
+    viewer.add_image(np.stack([angiogram("faint"), angiogram("faint")[::-1]]), name="c")
+    settled(panel.controller)
+    viewer.dims.set_point(0, 0)
+    made = Bench(qtbot, viewer, panel)
+    made.settle()
+    yield made
+    panel.vessels.shut_down()
+
+
+def test_nothing_of_the_tour_is_left_in_another_frame(qtbot, cine_bench):
+    bench = cine_bench
+    bench.tour.right()
+    assert bench.tour.place is not None
+    for _ in range(30):
+        bench.tour.right()
+        if bench.tour.place is None:
+            break
+    assert "No doubtful place" in bench.tour.text
+    bench.viewer.dims.set_point(0, 1)
+    bench.panel.refresh()
+    assert bench.tour.text == ""
+    assert bench.tools.preview.layer is None
+
+
+def test_a_place_asked_for_is_not_flown_to_in_another_frame(cine_bench):
+    bench = cine_bench
+    bench.tour.right()
+    assert bench.tools.preview.layer is not None
+    rows, columns = np.nonzero(bench.frame[:, :20])
+    where = (np.zeros_like(rows), rows, columns)
+    bench.mask.data_setitem(where, 0)  # so the frame is prepared anew
+    bench.panel.refresh()
+    bench.tour.right()
+    assert bench.tour.text.startswith("Looking")
+    assert bench.tools.preview.layer is None
+    bench.viewer.dims.set_point(0, 1)
+    camera = bench.viewer.scene.camera.center
+    bench.settle()
+    assert bench.viewer.scene.camera.center == camera
+    assert bench.tour.place is None
+    assert bench.tour.text == ""
+    assert bench.tools.preview.layer is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,6 +28,12 @@ VIEWS = {
 }
 """Usual angulations: LAO and cranial, in degrees."""
 
+THREADS = 3
+"""Threads that draw a cine; one more adds the noise, frame after frame."""
+
+AT_ONCE = 12
+"""Frames that are held before their noise is added."""
+
 LEAST_DIAMETER = 1.5
 """Thinnest lumen that the mask holds, in pixels of a 512-pixel frame."""
 
@@ -38,9 +43,6 @@ WIRE_RADIUS = 0.18
 LEAST_DENSITY = 0.22
 """Least share of full contrast at which a lumen counts as visible."""
 
-
-THREADS = 3
-"""Threads that draw a cine; one more adds the noise, frame after frame."""
 
 LEAST_CONTRAST = 0.7
 """Least drop of the signal in the middle of a lumen, in SD of the noise."""
@@ -222,14 +224,16 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
         breath = np.array([0.1, -0.25, 1.0]) * lift
         return scene.attenuation_at(beat, breath, bolus, time)
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        for index, (total, mask) in enumerate(pool.map(moment, range(config.frames))):
+    window = None
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, config.frames, AT_ONCE):
+            some = range(start, min(start + AT_ONCE, config.frames))
             # One after another, for the random numbers.
-            tones = scene.detector.expose(total, rng)
-            if index == 0:
-                window = scene.detector.window(tones)
-            frames[index] = scene.detector.show(tones, window)
-            masks[index] = mask
+            for index, (total, mask) in zip(some, pool.map(moment, some), strict=True):
+                tones = scene.detector.expose(total, rng)
+                window = window or scene.detector.window(tones)
+                frames[index] = scene.detector.show(tones, window)
+                masks[index] = mask
     pitch = scene.view.pitch
     return PhantomCine(frames, masks, fps, (pitch, pitch), config.seed)
 

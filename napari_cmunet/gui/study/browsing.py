@@ -240,8 +240,8 @@ class Browsing:
             if former is not None:
                 # The new image is seen first; then the old one goes, a moment later.
                 QTimer.singleShot(0, partial(self._close, former))
-        if former is None or former.reading.shape[1:] != reading.shape[1:]:
-            controller.viewer.reset_view()
+        # All of it, whatever part of the last one was looked at.
+        controller.viewer.reset_view()
         frame = opened.first_frame(frame)
         self._show_frame(reading, frame)
         if controller.pre_segment and reading.waiting_frames():

@@ -190,4 +190,7 @@ def draw_icon(state: str, flagged: bool, colour: QColor) -> QIcon:
         painter.setBrush(colour)
         painter.drawPolygon(QPolygonF([QPointF(20, 2), QPointF(29, 5), QPointF(20, 8)]))
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    # Qt would make that of a selected row fainter.
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon

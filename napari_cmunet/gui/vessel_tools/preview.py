@@ -36,7 +36,7 @@ _COLOURS = CyclicLabelColormap(
 
 
 class Preview:
-    """A layer of one frame above a mask; there while a tool is in hand.
+    """A layer of one frame above a mask, for the tool in hand and the tour's place.
 
     Parameters
     ----------

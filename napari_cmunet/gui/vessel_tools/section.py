@@ -36,7 +36,7 @@ class VesselSection(QWidget):
         self.skip = button(
             "Skip", f"Go on without judging this place; ask again later ({SKIP_PLACE})"
         )
-        self.place = text_label()
+        self.place = text_label(lines=2)
         content = column(
             self.row, row(self.next, self.skip, stretch=0), self.place, spacing=2
         )

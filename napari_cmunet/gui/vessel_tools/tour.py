@@ -59,15 +59,15 @@ class Tour:
 
     def end(self) -> None:
         """Forget where we are, and show it no more."""
-        had, self.place = self.place, None
+        self.place = self._of = None
         self._wanted = False
-        if had is not None:
-            self._tools.mark_place(None)
-        self._say("")
+        self._tools.mark_place(None)
+        if self.text:
+            self._say("")
 
     def leave_elsewhere(self) -> None:
-        """Forget the place if another frame is shown by now, or none."""
-        if self.place is not None and self._tools.here() != self._of:
+        """Forget it all if another frame is shown by now, or none."""
+        if self._of is not None and self._tools.here() != self._of:
             self.end()
 
     def _here(self) -> tuple[Reading, int] | None:
@@ -85,12 +85,14 @@ class Tour:
         scene = self._tools.scene()
         if scene is None:
             self._wanted = True
+            self._tools.mark_place(None)
             self._say("Looking for doubtful places…")
             return
         self._wanted = False
         self._fly(scene)
 
     def _on_ready(self) -> None:
+        self.leave_elsewhere()
         if self._wanted:
             self._go_on()
 
@@ -113,11 +115,11 @@ class Tour:
             return
         self.place = places[0]
         self._look_at(reading, frame, self.place)
-        chance = 100 * likely_artery(self.place)
+        sure = f"artery, {100 * likely_artery(self.place):.0f} % sure"
         what = (
-            f"In the mask, {chance:.0f} % sure. S and a click on it remove it."
+            f"In the mask: {sure}. If not: S, then click it."
             if self.place.in_mask
-            else f"Missing? {chance:.0f} % sure. A and a click on it add it."
+            else f"Not in the mask: {sure}. If so: A, then click it."
         )
         more = len(places) - 1
         self._say(f"{what} {more} more." if more else f"{what} The last one.")
