@@ -454,3 +454,19 @@ def test_after_the_last_image_nothing_next_is_promised(panel, page, study, ready
     panel.refresh()
     assert "no image is left" in panel.status.text()
     assert "N opens" not in panel.status.text()
+
+
+def test_the_tour_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
+    qtbot, panel, study, ready
+):
+    camera, tour = study.controller.viewer.scene.camera, panel.vessels.tour
+    whole = camera.zoom
+    tour.right()
+    assert tour.text
+    camera.zoom = 9 * whole
+    study.accepting.accept()
+    qtbot.waitUntil(lambda: not tour.text, timeout=60_000)
+    assert camera.zoom == 9 * whole
+    study.browsing.next()
+    ready(study)
+    assert camera.zoom == pytest.approx(whole)
