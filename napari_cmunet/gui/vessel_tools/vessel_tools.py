@@ -119,12 +119,17 @@ class VesselTools:
         self._hover() if self.mode is not None else self._show_place()
 
     def _show_place(self) -> None:
-        here = self.here()
-        if self._place is None or here is None or self._place[1] != here:
+        marks = self._place_here()
+        if not marks:
             self.preview.hide()
             return
-        self.preview.show(*here)
-        self.preview.draw_below([self._place[0]])
+        self.preview.show(*self.here())
+        self.preview.draw_below(marks)
+
+    def _place_here(self) -> list[Mark]:
+        if self._place is None or self._place[1] != self.here():
+            return []
+        return [self._place[0]]
 
     def follow(self) -> None:
         """Another image or frame is shown, or something else is drawn in the viewer."""
@@ -269,9 +274,7 @@ class VesselTools:
     def _mark(self, scene: Scene) -> None:
         if scene is not self._marked:
             self._marked = scene
-            marks = unsure_marks(scene, self.mode)
-            if self._place is not None and self._place[1] == self.here():
-                marks.append(self._place[0])
+            marks = [*unsure_marks(scene, self.mode), *self._place_here()]
             self.preview.draw_below(marks)
 
     # -- acting -----------------------------------------------------------------------
