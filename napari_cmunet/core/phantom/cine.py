@@ -31,7 +31,7 @@ VIEWS = {
 THREADS = 3
 """Threads that draw a cine; one more adds the noise, frame after frame."""
 
-AT_ONCE = 12
+AT_ONCE = 32
 """Frames that are held before their noise is added."""
 
 LEAST_DIAMETER = 1.5
