@@ -42,7 +42,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     import numpy as np
 
     from napari_cmunet.io.images import find_images, read_angiogram
-    from napari_cmunet.io.source import is_dicom
+    from napari_cmunet.io.sniffing import is_dicom
 
     given = [Path(p) for p in _as_list(path)]
     paths = [file.path for file in find_images(given)]
@@ -70,8 +70,8 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def _is_ours(path: Path) -> bool:
-    from napari_cmunet.io.find import DICOMDIR
-    from napari_cmunet.io.source import KIND_OF_SUFFIX, is_dicom
+    from napari_cmunet.io.discovery import DICOMDIR
+    from napari_cmunet.io.sniffing import KIND_OF_SUFFIX, is_dicom
 
     kind = KIND_OF_SUFFIX.get(path.suffix.lower())
     if kind in ("DICOM", "NPY") or path.name.upper() == DICOMDIR:
@@ -119,8 +119,8 @@ def _contrast_limits(image: Angiogram) -> tuple[float, float] | None:
 
 def layer_name(path: Path) -> str:
     """The file's stem, but for what identifies a patient."""
-    from napari_cmunet.io.find import stem_of
-    from napari_cmunet.io.source import is_dicom
+    from napari_cmunet.io.discovery import stem_of
+    from napari_cmunet.io.sniffing import is_dicom
 
     if not is_dicom(path):
         return path.stem

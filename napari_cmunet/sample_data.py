@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_cmunet.core.phantom import PhantomConfig, make_cine, make_frame
+from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 
 if TYPE_CHECKING:
     from napari.types import LayerData

@@ -53,13 +53,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import torch
 
-    from napari_cmunet.core.augment import Augmentation
-    from napari_cmunet.core.finetune import FinetuneConfig, finetune
-    from napari_cmunet.core.labelled import Label, prepare_labels
-    from napari_cmunet.core.models import ModelCard, save_model
-    from napari_cmunet.core.network import CMUNet
-    from napari_cmunet.core.phantom import PhantomConfig, make_frame
-    from napari_cmunet.core.preprocess import Preprocessing
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.model.preprocess import Preprocessing
+    from napari_cmunet.model.registry import ModelCard, save_model
+    from napari_cmunet.synthetic import PhantomConfig, make_frame
+    from napari_cmunet.training.augment import Augmentation
+    from napari_cmunet.training.dataset import Label, prepare_labels
+    from napari_cmunet.training.loop import FinetuneConfig, finetune
 
     how = Preprocessing(grid=64)
     frames = [make_frame(PhantomConfig(size=128, seed=seed)) for seed in (1, 2, 4, 7)]

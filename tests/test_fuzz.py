@@ -1,4 +1,4 @@
-"""A short run of ``scripts/fuzz.py``: every reader, the same inputs each time."""
+"""A short run of ``tests/fuzzing/fuzz.py``: every reader, the same inputs each time."""
 
 from __future__ import annotations
 

@@ -7,22 +7,25 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from napari_cmunet import cli
-from napari_cmunet.core import device as device_module
-from napari_cmunet.core import events
-from napari_cmunet.core import models as models_module
-from napari_cmunet.core.device import device_or_another
-from napari_cmunet.core.phantom import PhantomConfig, make_frame
+from napari_cmunet.cli import main as cli
 from napari_cmunet.errors import WriteError
 from napari_cmunet.gui.prediction import ModelChoice, load_engine
-from napari_cmunet.study import journal as journal_module
-from napari_cmunet.study import models as study_models
-from napari_cmunet.study.export import export_masks
-from napari_cmunet.study.study import Study
+from napari_cmunet.model import device as device_module
+from napari_cmunet.model import registry as models_module
+from napari_cmunet.model.device import device_or_another
+from napari_cmunet.project import journal as journal_module
+from napari_cmunet.project import model_store as project_models
+from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.project import Project
+from napari_cmunet.synthetic import PhantomConfig, make_frame
+
+if TYPE_CHECKING:
+    from napari_cmunet.training import events
 
 SHAPE = (48, 64)
 
@@ -51,7 +54,7 @@ def test_segment_in_two_gigabytes_on_one_core(tmp_path):
         "import os, resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
         "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from napari_cmunet.cli import main\n"
+        "from napari_cmunet.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     out = tmp_path / "out"
@@ -102,50 +105,50 @@ def test_a_device_that_is_gone(tiny_model, monkeypatch):
 
 
 def test_a_training_on_a_device_that_is_gone(tmp_path, monkeypatch):
-    from napari_cmunet.commands.finetune import FinetuneConfig, FinetuneJob
-    from napari_cmunet.commands.finetune_study import StudyJob, _device
+    from napari_cmunet.cli.finetune import FinetuneConfig, FinetuneJob
+    from napari_cmunet.cli.finetune_project import ProjectJob, _device
 
     monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu"])
     training = FinetuneJob(
         (), (), tmp_path, "cmunet-ssl", FinetuneConfig(), device="cuda"
     )
     told: list[events.Event] = []
-    job = StudyJob(tmp_path, training, attached=True)
+    job = ProjectJob(tmp_path, training, attached=True)
     assert _device(job, told.append).type == "cpu"
     assert "no 'cuda' device" in told[0].text
     with pytest.raises(Exception, match="no 'cuda' device"):  # asked for just now
-        _device(StudyJob(tmp_path, training), told.append)
+        _device(ProjectJob(tmp_path, training), told.append)
 
 
 # -- disks -----------------------------------------------------------------------
 
 
-def test_finetune_says_first_that_a_study_cannot_be_written(
+def test_finetune_says_first_that_a_project_cannot_be_written(
     tmp_path, tiny_model, monkeypatch, capsys
 ):
     """It was said after the training, and the model was lost."""
     save(tmp_path / "pictures" / "a.npy")
-    with Study.create(tmp_path / "study") as study:
-        study.images.add([tmp_path / "pictures"])
-        study.labels.accept(study.images.ids()[0], 0, np.eye(*SHAPE, dtype=bool))
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([tmp_path / "pictures"])
+        project.labels.accept(project.images.ids()[0], 0, np.eye(*SHAPE, dtype=bool))
 
     def refuse(path):
         raise WriteError(path, "the disk is read-only. Choose another folder.")
 
-    monkeypatch.setattr(study_models, "make_folder", refuse)
-    words = ["finetune", tmp_path / "study", "--start", tiny_model, "--steps", "1"]
+    monkeypatch.setattr(project_models, "make_folder", refuse)
+    words = ["finetune", tmp_path / "project", "--start", tiny_model, "--steps", "1"]
     assert cli.main([str(word) for word in words]) == 1
     said = capsys.readouterr().err
     assert "the disk is read-only" in said
     assert "step" not in said
 
 
-def test_a_study_on_a_disk_that_can_only_be_read(tmp_path, monkeypatch):
+def test_a_project_on_a_disk_that_can_only_be_read(tmp_path, monkeypatch):
     save(tmp_path / "pictures" / "a.npy")
-    with Study.create(tmp_path / "study") as study:
-        study.images.add([tmp_path / "pictures"])
-        image = study.images.ids()[0]
-        study.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([tmp_path / "pictures"])
+        image = project.images.ids()[0]
+        project.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
     real = os.open
 
     def refuse(path, flags, *args, **kwargs):
@@ -155,9 +158,9 @@ def test_a_study_on_a_disk_that_can_only_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(WriteError, match="the disk is read-only"):
-        Study.open(tmp_path / "study")
-    with Study.open(tmp_path / "study", read_only=True) as study:
-        assert study.labels.get(image, 0).mask.sum() == min(SHAPE)
+        Project.open(tmp_path / "project")
+    with Project.open(tmp_path / "project", read_only=True) as project:
+        assert project.labels.get(image, 0).mask.sum() == min(SHAPE)
 
 
 # -- clocks and names --------------------------------------------------------------
@@ -175,21 +178,21 @@ def test_a_clock_that_was_set_back(tmp_path, monkeypatch):
             return now
 
     monkeypatch.setattr(journal_module, "datetime", Clock)
-    with Study.create(tmp_path / "study") as study:
-        study.images.add([tmp_path / "pictures"])
-        image = study.images.ids()[0]
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([tmp_path / "pictures"])
+        image = project.images.ids()[0]
         for size in (3, 5, 7):
             mask = np.zeros(SHAPE, bool)
             mask[:size] = True
-            study.labels.accept(image, 0, mask)
-            study.flag(image, size != 7)
-    for path in (tmp_path / "study").rglob("*.tif"):
+            project.labels.accept(image, 0, mask)
+            project.flag(image, size != 7)
+    for path in (tmp_path / "project").rglob("*.tif"):
         os.utime(path, (2**31, 2**31))  # of the future
-    with Study.open(tmp_path / "study") as study:
-        assert study.take_notices() == []
-        assert study.labels.get(image, 0).mask[:, 0].sum() == 7
-        assert not study.mark(image).flagged
-        numbers = [entry.number for entry in study.journal()]
+    with Project.open(tmp_path / "project") as project:
+        assert project.take_notices() == []
+        assert project.labels.get(image, 0).mask[:, 0].sum() == 7
+        assert not project.mark(image).flagged
+        numbers = [entry.number for entry in project.journal()]
         assert numbers == sorted(numbers)
 
 
@@ -199,24 +202,24 @@ TAKEN = ("q?.npy", "<>|*.npy", '"quote".npy', "Ärzte 病人.npy", "L" * 240 + "
 
 @pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
 def test_names_that_windows_forbids(tmp_path):
-    """A study may go to another computer: what cannot lie there is not taken in."""
+    """A project may go to another computer: what cannot lie there is not taken in."""
     for name in (*REFUSED, *TAKEN):
         save(tmp_path / "pictures" / name)
-    with Study.create(tmp_path / "study") as study:
-        added = study.images.add([tmp_path / "pictures"])
+    with Project.create(tmp_path / "project") as project:
+        added = project.images.add([tmp_path / "pictures"])
         assert len(added.problems) == len(REFUSED)
         assert all("Rename it." in text for text in added.problems)
         assert len(added.images) == len(TAKEN)
         for image in added.images:
-            study.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
-        exported = export_masks(study, tmp_path / "out", original_names=True)
+            project.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
+        exported = export_masks(project, tmp_path / "out", original_names=True)
         assert exported.problems == ()
     names = [path.name for path in (tmp_path / "out").rglob("*.tif")]
     assert len(names) == len(TAKEN)
     assert not any(set(name) & set('<>:"/\\|?*') for name in names)
-    with Study.open(tmp_path / "study") as study:
-        assert study.take_notices() == []
-        assert study.images.missing() == []
+    with Project.open(tmp_path / "project") as project:
+        assert project.take_notices() == []
+        assert project.images.missing() == []
 
 
 def test_a_path_of_250_characters_and_more(tmp_path):
@@ -224,12 +227,12 @@ def test_a_path_of_250_characters_and_more(tmp_path):
     while len(str(deep)) < 400:
         deep /= "病" * 20 + "p" * 20
     save(deep / "pictures" / ("ü" * 100 + ".npy"))
-    with Study.create(deep / "study") as study:
-        (image,) = study.images.add([deep / "pictures"]).images
-        study.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
-        study.drafts.save(image, 0, ~np.eye(*SHAPE, dtype=bool))
-    with Study.open(deep / "study") as study:
-        assert study.take_notices() == []
-        assert study.labels.get(image, 0).mask.sum() == min(SHAPE)
-        assert study.drafts.load(image, 0) is not None
-        assert export_masks(study, deep / "out").problems == ()
+    with Project.create(deep / "project") as project:
+        (image,) = project.images.add([deep / "pictures"]).images
+        project.labels.accept(image, 0, np.eye(*SHAPE, dtype=bool))
+        project.drafts.save(image, 0, ~np.eye(*SHAPE, dtype=bool))
+    with Project.open(deep / "project") as project:
+        assert project.take_notices() == []
+        assert project.labels.get(image, 0).mask.sum() == min(SHAPE)
+        assert project.drafts.load(image, 0) is not None
+        assert export_masks(project, deep / "out").problems == ()

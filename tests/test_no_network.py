@@ -1,6 +1,6 @@
 """Nothing is sent, looked up or listened for, and no temporary file stays behind.
 
-Commands, the panel and a study run in a process of their own whose every call of a
+Commands, the panel and a project run in a process of their own whose every call of a
 socket is noted, also those of libraries. ``models fetch`` alone may use the network.
 """
 
@@ -35,8 +35,8 @@ folder, model = Path(sys.argv[1]), sys.argv[2]
 import numpy as np
 import psutil
 from PIL import Image
-from napari_cmunet.cli import main
-from napari_cmunet.core.phantom import PhantomConfig, make_frame
+from napari_cmunet.cli.main import main
+from napari_cmunet.synthetic import PhantomConfig, make_frame
 
 def over(what):
     left = os.listdir(tempfile.gettempdir())
@@ -65,16 +65,16 @@ run("evaluate", "--images", images, "--masks", masks, "--model", model)
 run("finetune", "--images", images, "--masks", masks, "-o", folder / "mine",
     "--start", "random", "--width", "2", "--grid", "32", "--steps", "2")
 
-from napari_cmunet.study.study import Study
+from napari_cmunet.project.project import Project
 from napari_cmunet.io.images import read_angiogram
 
-with Study.create(folder / "study") as study:
-    study.images.add([images])
-    for image in study.images.ids():
-        read_angiogram(study.images.path(image))
-        study.labels.accept(image, 0, np.eye(64, dtype=bool))
-over("study")
-run("export", folder / "study", "-o", folder / "export")
+with Project.create(folder / "project") as project:
+    project.images.add([images])
+    for image in project.images.ids():
+        read_angiogram(project.images.path(image))
+        project.labels.accept(image, 0, np.eye(64, dtype=bool))
+over("project")
+run("export", folder / "project", "-o", folder / "export")
 
 from napari.components import ViewerModel
 from napari_cmunet.gui.panel import CMUNetPanel

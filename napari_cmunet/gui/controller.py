@@ -13,8 +13,10 @@ from napari.utils.notifications import show_error, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.correcting import Correcting
+from napari_cmunet.gui.image_layers import Showing
+from napari_cmunet.gui.image_state import ImageState, Source
 from napari_cmunet.gui.layers import is_image, shown_frame
+from napari_cmunet.gui.mask_editor import Correcting
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
@@ -22,12 +24,10 @@ from napari_cmunet.gui.prediction import (
     ModelChoice,
     load_engine,
 )
+from napari_cmunet.gui.prediction_queue import Schedule
 from napari_cmunet.gui.prediction_runner import PredictionRunner
 from napari_cmunet.gui.preferences import Preferences, load_preferences
-from napari_cmunet.gui.reading import Reading, Source
-from napari_cmunet.gui.schedule import Schedule
-from napari_cmunet.gui.showing import Showing
-from napari_cmunet.gui.viewer_link import (
+from napari_cmunet.gui.viewer_events import (
     follow_layers,
     follow_viewer,
     leave_layers,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # Readings outlive a panel: one that is closed and opened again goes on with the same
 # masks. Held by reference, for as long as the viewer lives.
-_kept: weakref.WeakKeyDictionary[ViewerModel, list[Reading]] = (
+_kept: weakref.WeakKeyDictionary[ViewerModel, list[ImageState]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -75,8 +75,8 @@ class Controller:
         self.pre_segment = preferences.pre_segment
         self.choice = ModelChoice(preferences.model, preferences.device)
         self.working_folder = preferences.working_folder
-        self.readings: list[Reading] = []
-        self.active: Reading | None = None
+        self.image_states: list[ImageState] = []
+        self.active: ImageState | None = None
         self.message = ""
         self._tip = ("", "")
         self.failed = False
@@ -108,14 +108,14 @@ class Controller:
         follow_viewer(viewer, self)
         for signal, slot in self._runner_slots():
             signal.connect(slot)
-        for reading in _kept.pop(viewer, []):
-            self._adopt(reading)
-        known = [reading.image for reading in self.readings]
+        for image_state in _kept.pop(viewer, []):
+            self._adopt(image_state)
+        known = [image_state.image for image_state in self.image_states]
         self._new_images = [
             layer for layer in viewer.layers if is_image(layer) and layer not in known
         ]
-        if self.readings:
-            self.active = self.readings[-1]
+        if self.image_states:
+            self.active = self.image_states[-1]
             self.on_selected()
         if self._new_images:
             self._soon.start(0)
@@ -132,12 +132,12 @@ class Controller:
         self.schedule.clear()
         for signal, slot in self._runner_slots():
             signal.disconnect(slot)
-        for reading in self.readings:
-            leave_layers(self, *reading.layers())
+        for image_state in self.image_states:
+            leave_layers(self, *image_state.layers())
         if (viewer := self.viewer) is not None:
             leave_viewer(viewer, self)
-            _kept[viewer] = self.readings
-        self.readings = []
+            _kept[viewer] = self.image_states
+        self.image_states = []
         self.active = None
 
     def _runner_slots(self) -> list[tuple[SignalInstance, Callable]]:
@@ -150,16 +150,16 @@ class Controller:
             (runner.finished, self._on_job_done),
         ]
 
-    def _adopt(self, reading: Reading) -> None:
+    def _adopt(self, image_state: ImageState) -> None:
         layers = self.viewer.layers
-        if reading.prediction is not None and reading.prediction not in layers:
-            reading.forget_prediction()
-        if reading.mask is not None and reading.mask not in layers:
-            reading.forget_mask()
-        if reading.image in layers or reading.mask is not None:
-            self.readings.append(reading)
-            follow_layers(self, *reading.layers())
-            self.show.add_prediction(reading)
+        if image_state.prediction is not None and image_state.prediction not in layers:
+            image_state.forget_prediction()
+        if image_state.mask is not None and image_state.mask not in layers:
+            image_state.forget_mask()
+        if image_state.image in layers or image_state.mask is not None:
+            self.image_states.append(image_state)
+            follow_layers(self, *image_state.layers())
+            self.show.add_prediction(image_state)
 
     # -- what the viewer tells, see viewer_link.Follower ----------------------
 
@@ -175,15 +175,15 @@ class Controller:
         images = [i for i in self._new_images if i in self.viewer.layers]
         self._new_images = []
         for image in images:
-            reading = next((r for r in self.readings if r.image is image), None)
-            if reading is None:
-                reading = Reading(image)
-                self.readings.append(reading)
+            image_state = next((r for r in self.image_states if r.image is image), None)
+            if image_state is None:
+                image_state = ImageState(image)
+                self.image_states.append(image_state)
                 follow_layers(self, image)
-            self.active = reading
-            if self.pre_segment and reading.waiting_frames():
-                self.schedule.add(reading)
-        self.active = self.reading_of(self.viewer.layers.selection.active) or (
+            self.active = image_state
+            if self.pre_segment and image_state.waiting_frames():
+                self.schedule.add(image_state)
+        self.active = self.image_state_of(self.viewer.layers.selection.active) or (
             self.active
         )
         self.go_on()
@@ -193,39 +193,39 @@ class Controller:
         layer = event.value
         if layer in self._new_images:
             self._new_images.remove(layer)
-        reading = self.reading_of(layer)
-        if reading is None:
+        image_state = self.image_state_of(layer)
+        if image_state is None:
             return
-        if layer is reading.image:
-            self.schedule.remove(reading)
+        if layer is image_state.image:
+            self.schedule.remove(image_state)
             self.go_on()
         else:
             leave_layers(self, layer)
-            if layer is reading.mask:
-                reading.forget_mask()
+            if layer is image_state.mask:
+                image_state.forget_mask()
             else:
-                reading.forget_prediction()
+                image_state.forget_prediction()
         # An image that is gone still has its mask to be corrected and exported.
-        if reading.image not in self.viewer.layers and reading.mask is None:
-            leave_layers(self, *reading.layers())
-            self.readings.remove(reading)
-            if self.active is reading:
-                self.active = self.readings[-1] if self.readings else None
+        if image_state.image not in self.viewer.layers and image_state.mask is None:
+            leave_layers(self, *image_state.layers())
+            self.image_states.remove(image_state)
+            if self.active is image_state:
+                self.active = self.image_states[-1] if self.image_states else None
         self.changed.emit()
 
     def on_selected(self, event=None) -> None:
-        reading = self.reading_of(self.viewer.layers.selection.active)
-        if reading is not None and reading is not self.active:
-            self.active = reading
+        image_state = self.image_state_of(self.viewer.layers.selection.active)
+        if image_state is not None and image_state is not self.active:
+            self.active = image_state
             self.message = ""
             self.go_on()
         self.changed.emit()
 
     def on_dims(self, event=None) -> None:
-        for reading in self.readings:
-            shown = self.shown(reading)
-            if reading.usable_mask and reading.steps.bring_up_to_date(shown):
-                reading.refresh_mask()
+        for image_state in self.image_states:
+            shown = self.shown(image_state)
+            if image_state.usable_mask and image_state.steps.bring_up_to_date(shown):
+                image_state.refresh_mask()
         if self.schedule.current is not None:
             self.runner.look_at(self.shown(self.schedule.current))
         self.changed.emit()
@@ -234,16 +234,18 @@ class Controller:
         self.changed.emit()
 
     def on_data(self, event) -> None:
-        reading = self.reading_of(event.source)
-        if reading is None:
+        image_state = self.image_state_of(event.source)
+        if image_state is None:
             return
-        if event.source is reading.mask:
-            reading.on_data_replaced()
-        elif event.source is reading.image:
-            self.schedule.remove(reading)
-            overlays = reading.overlays()
-            reading.on_image_replaced()
-            leave_layers(self, *(o for o in overlays if o not in reading.overlays()))
+        if event.source is image_state.mask:
+            image_state.on_data_replaced()
+        elif event.source is image_state.image:
+            self.schedule.remove(image_state)
+            overlays = image_state.overlays()
+            image_state.on_image_replaced()
+            leave_layers(
+                self, *(o for o in overlays if o not in image_state.overlays())
+            )
             self.go_on()
             self.message = "The image has changed. Segment it again."
         self.changed.emit()
@@ -258,19 +260,19 @@ class Controller:
 
     def on_editable(self, event) -> None:
         """The prediction stays read-only, whatever napari does when it slices."""
-        reading = self.reading_of(event.source)
-        if reading is not None and event.source is reading.prediction:
+        image_state = self.image_state_of(event.source)
+        if image_state is not None and event.source is image_state.prediction:
             event.source.editable = False
 
-    def reading_of(self, layer: Layer | None) -> Reading | None:
+    def image_state_of(self, layer: Layer | None) -> ImageState | None:
         """The reading that a layer belongs to."""
         if layer is None:
             return None
-        return next((r for r in self.readings if layer in r.layers()), None)
+        return next((r for r in self.image_states if layer in r.layers()), None)
 
-    def shown(self, reading: Reading) -> int:
+    def shown(self, image_state: ImageState) -> int:
         """Index of the frame that is shown."""
-        return shown_frame(reading.image, self.viewer, reading.count)
+        return shown_frame(image_state.image, self.viewer, image_state.count)
 
     def say(self, message: str, *, failed: bool = False, tip: str = "") -> None:
         """Show a message in the panel; the tip tells the rest of it."""
@@ -287,21 +289,23 @@ class Controller:
 
     def segment(self) -> None:
         """Predict the active image: what is missing, or all of it anew."""
-        reading = self.active
-        if reading is None or reading.why_not is not None:
+        image_state = self.active
+        if image_state is None or image_state.why_not is not None:
             return
-        self.schedule.remove(reading)
-        if not reading.waiting_frames():
-            reading.start_over()
-        reading.mask_was_deleted = False
-        self.schedule.add(reading, first=True)
+        self.schedule.remove(image_state)
+        if not image_state.waiting_frames():
+            image_state.start_over()
+        image_state.mask_was_deleted = False
+        self.schedule.add(image_state, first=True)
         self.go_on()
         self.say("")
 
     def segment_layer(self, image: Image | None) -> None:
         """Segment an image layer by hand, the active one where none is given."""
         self._take_new_images()
-        self.active = next((r for r in self.readings if r.image is image), self.active)
+        self.active = next(
+            (r for r in self.image_states if r.image is image), self.active
+        )
         if self.active is not self.schedule.current:
             self.segment()
 
@@ -337,24 +341,26 @@ class Controller:
         self.schedule.go_on(self.active, self.choice)
 
     def _on_engine(self, engine: Engine) -> None:
-        for reading in self.readings:
-            reading.start_threshold(engine.threshold)
+        for image_state in self.image_states:
+            image_state.start_threshold(engine.threshold)
         self.changed.emit()
 
     def _on_frame(self, event: FrameReady) -> None:
-        reading = self.schedule.current
-        if reading is None:
+        image_state = self.schedule.current
+        if image_state is None:
             return
         source = Source.of(event.engine)
-        reading.start_threshold(source.threshold)
-        shown = self.shown(reading)
-        filled = reading.set_prediction(event.frame, event.probability, source, shown)
-        opened = reading in self.readings  # another one is only predicted ahead
-        if opened and reading.mask is None and not reading.mask_was_deleted:
-            self.show.add_mask(reading)
+        image_state.start_threshold(source.threshold)
+        shown = self.shown(image_state)
+        filled = image_state.set_prediction(
+            event.frame, event.probability, source, shown
+        )
+        opened = image_state in self.image_states  # another one is only predicted ahead
+        if opened and image_state.mask is None and not image_state.mask_was_deleted:
+            self.show.add_mask(image_state)
             # Each new layer takes the window a moment: the other one comes after.
-            QTimer.singleShot(0, lambda: self.show.add_prediction(reading))
-        own = event.frame in reading.own
+            QTimer.singleShot(0, lambda: self.show.add_prediction(image_state))
+        own = event.frame in image_state.own
         if not filled and event.frame == shown and opened and not own:
             self.message = "Your own mask was kept. The line shows the new prediction."
         self.changed.emit()

@@ -13,15 +13,14 @@ from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.corrections import fingerprints
 from napari_cmunet.gui.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
-from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.io.record import record_path, write_record
+from napari_cmunet.io.provenance import Provenance, record_path, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
-    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.image_state import ImageState
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class MaskToWrite:
     ``pixels_changed`` is None where no JSON record is wanted.
     """
 
-    reading: Reading
+    image_state: ImageState
     path: Path
     mask: np.ndarray
     threshold: float
@@ -56,11 +55,11 @@ class Written:
     prints: Mapping[int, int] = field(default_factory=dict)
 
 
-def start_folder(reading: Reading | None, working_folder: str) -> str:
+def start_folder(image_state: ImageState | None, working_folder: str) -> str:
     """Where an export dialog starts: the working folder, or the image's own."""
     if working_folder:
         return working_folder
-    source = source_file(reading) if reading is not None else None
+    source = source_file(image_state) if image_state is not None else None
     return str(source.parent) if source is not None else str(Path.home())
 
 
@@ -69,21 +68,21 @@ def note(results: Iterable[Written]) -> None:
     for result in results:
         if not result.problem:
             job = result.job
-            job.reading.corrections.note_export(result.prints, job.threshold)
+            job.image_state.corrections.note_export(result.prints, job.threshold)
 
 
-def file_name(reading: Reading) -> str:
+def file_name(image_state: ImageState) -> str:
     """A file name for a reading's mask, made of the image's name."""
-    name = _UNSAFE.sub("_", reading.image.name).strip(". ") or "mask"
+    name = _UNSAFE.sub("_", image_state.image.name).strip(". ") or "mask"
     return f"{name}.tif"
 
 
-def file_names(readings: Iterable[Reading]) -> list[str]:
+def file_names(image_states: Iterable[ImageState]) -> list[str]:
     """File names for several masks, no two alike."""
     names: list[str] = []
     taken: set[str] = set()
-    for reading in readings:
-        stem = Path(file_name(reading)).stem
+    for image_state in image_states:
+        stem = Path(file_name(image_state)).stem
         name, number = f"{stem}.tif", 2
         # Windows and macOS do not tell upper from lower case.
         while name.lower() in taken:
@@ -93,11 +92,11 @@ def file_names(readings: Iterable[Reading]) -> list[str]:
     return names
 
 
-def source_file(reading: Reading) -> Path | None:
+def source_file(image_state: ImageState) -> Path | None:
     """The file that the image was opened from, None where it came from memory."""
-    if reading.file is not None:
-        return reading.file
-    path = reading.image.source.path
+    if image_state.file is not None:
+        return image_state.file
+    path = image_state.image.source.path
     return Path(path) if path else None
 
 
@@ -117,60 +116,64 @@ def with_suffix(path: str) -> Path:
     return target
 
 
-def origin(reading: Reading) -> Provenance:
+def origin(image_state: ImageState) -> Provenance:
     """Say where a reading's mask comes from, as it is now."""
-    sources = set(reading.sources.values())
+    sources = set(image_state.sources.values())
     # Frames of two models, when a second run was stopped half-way, name neither.
     made_by = sources.pop() if len(sources) == 1 else None
     return Provenance(
         model=made_by.model if made_by else None,
         model_sha256=(made_by.sha256 or None) if made_by else None,
         device=made_by.device if made_by else None,
-        threshold=reading.threshold if reading.sources else None,
-        source_sha256=record_of(reading.image).get("source_sha256"),
-        corrected=any(map(reading.is_corrected, reading.corrections.in_history)),
+        threshold=image_state.threshold if image_state.sources else None,
+        source_sha256=record_of(image_state.image).get("source_sha256"),
+        corrected=any(
+            map(image_state.is_corrected, image_state.corrections.in_history)
+        ),
     )
 
 
-def note_origin(reading: Reading) -> None:
+def note_origin(image_state: ImageState) -> None:
     """Put it into the mask's metadata, for napari's own File > Save."""
-    if reading.usable_mask:
-        reading.mask.metadata[METADATA] = {
+    if image_state.usable_mask:
+        image_state.mask.metadata[METADATA] = {
             "role": "mask",
-            "pixel_size_mm": pixel_size_mm(reading),
-            **origin(reading).to_dict(),
+            "pixel_size_mm": pixel_size_mm(image_state),
+            **origin(image_state).to_dict(),
         }
 
 
-def prepare(reading: Reading, path: Path, *, record: bool = False) -> MaskToWrite:
+def prepare(
+    image_state: ImageState, path: Path, *, record: bool = False
+) -> MaskToWrite:
     """Copy what is to be written, perhaps with a JSON record. On the GUI thread."""
     return MaskToWrite(
-        reading=reading,
+        image_state=image_state,
         path=path,
-        mask=reading.snapshot(),
-        threshold=reading.threshold,
-        provenance=origin(reading),
-        pixel_size_mm=pixel_size_mm(reading),
-        source=source_file(reading),
-        pixel_size_source=record_of(reading.image).get("pixel_size_source"),
-        pixels_changed=pixels_changed(reading) if record else None,
+        mask=image_state.snapshot(),
+        threshold=image_state.threshold,
+        provenance=origin(image_state),
+        pixel_size_mm=pixel_size_mm(image_state),
+        source=source_file(image_state),
+        pixel_size_source=record_of(image_state.image).get("pixel_size_source"),
+        pixels_changed=pixels_changed(image_state) if record else None,
     )
 
 
-def pixels_changed(reading: Reading) -> int:
+def pixels_changed(image_state: ImageState) -> int:
     """How many pixels of a mask are other than the prediction at its threshold."""
     count = 0
-    for frame in reading.corrections.in_history | reading.own.keys():
-        mask = reading.mask_frame(frame) != 0
-        if reading.has_prediction(frame):
-            mask = mask != reading.cut(frame)
+    for frame in image_state.corrections.in_history | image_state.own.keys():
+        mask = image_state.mask_frame(frame) != 0
+        if image_state.has_prediction(frame):
+            mask = mask != image_state.cut(frame)
         count += int(mask.sum())
     return count
 
 
-def pixel_size_mm(reading: Reading) -> tuple[float, float] | None:
+def pixel_size_mm(image_state: ImageState) -> tuple[float, float] | None:
     """Pixel size (y, x), where the image's reader has noted it or units say so."""
-    image = reading.image
+    image = image_state.image
     size = record_of(image).get("pixel_size_mm") or image.metadata.get("pixel_size_mm")
     if size is None and all(str(u) in ("mm", "millimeter") for u in image.units[-2:]):
         size = image.scale[-2:]

@@ -1,21 +1,142 @@
-"""The panel's export: the mask of an image, all masks, or the labels of the study."""
+"""The panel's export: the mask of an image, all masks, or the labels of the project."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtWidgets import QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from napari_cmunet.gui import export
-from napari_cmunet.gui.export_dialog import ask_where
-from napari_cmunet.gui.sections import button, check, column, embolden, text_label
+from napari_cmunet.gui.export import (
+    file_name,
+    file_names,
+    same_file,
+    source_file,
+    with_suffix,
+)
+from napari_cmunet.gui.widgets import button, check, column, embolden, text_label
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.image_state import ImageState
     from napari_cmunet.gui.panel_state import PanelState
-    from napari_cmunet.gui.reading import Reading
+
+
+def ask_where(
+    image_states: list[ImageState],
+    folder: str,
+    parent: QWidget,
+    images: Sequence[ImageState] = (),
+) -> list[tuple[ImageState, Path]]:
+    """Ask for the file of one mask, or the folder of several.
+
+    No mask may replace the file of one of ``images``, nor of ``image_states``.
+
+    Returns
+    -------
+    list of (Reading, Path)
+        Empty if the user thought better of it.
+    """
+    if not _finished_enough(image_states, parent):
+        return []
+    if len(image_states) == 1:
+        # The suffix may still be added, so the question comes after, and is ours.
+        chosen, _ = QFileDialog.getSaveFileName(
+            parent,
+            "Export mask",
+            str(_suggestion(image_states[0], Path(folder))),
+            "Mask (*.tif *.tiff)",
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        targets = [with_suffix(chosen)] if chosen else []
+    else:
+        chosen = QFileDialog.getExistingDirectory(
+            parent, f"Folder for {len(image_states)} masks", folder
+        )
+        targets = [Path(chosen) / n for n in file_names(image_states)] if chosen else []
+    existing = [path.name for path in targets if path.exists()]
+    sources = [p for r in (*image_states, *images) if (p := source_file(r)) is not None]
+    lost = [t.name for t in targets if any(same_file(t, p) for p in sources)]
+    if lost:
+        _refuse(lost, parent)
+        return []
+    if existing and not _may_overwrite(existing, parent):
+        return []
+    return list(zip(image_states, targets, strict=True)) if targets else []
+
+
+def _suggestion(image_state: ImageState, folder: Path) -> Path:
+    """A file for one mask; beside the image it must not have the image's own name."""
+    path = folder / file_name(image_state)
+    own = source_file(image_state)
+    if own is not None and same_file(path, own):
+        path = path.with_name(f"{path.stem}_mask{path.suffix}")
+    return path
+
+
+def _refuse(names: list[str], parent: QWidget) -> None:
+    if len(names) == 1:
+        text = f"{names[0]} is an open image. The mask would replace it. "
+        text += "Choose another name or folder."
+    else:
+        text = f"{_listed(names)} are open images. The masks would replace them. "
+        text += "Choose another folder."
+    QMessageBox(
+        QMessageBox.Icon.Warning,
+        "Not exported",
+        text,
+        QMessageBox.StandardButton.Ok,
+        parent,
+    ).exec()
+
+
+def _finished_enough(image_states: list[ImageState], parent: QWidget) -> bool:
+    missing = sum(
+        1
+        for image_state in image_states
+        for frame in image_state.waiting_frames()
+        if not image_state.has_prediction(frame) and not image_state.is_corrected(frame)
+    )
+    if not missing:
+        return True
+    frames = "1 frame is" if missing == 1 else f"{missing} frames are"
+    return _ask(
+        parent,
+        "Not all frames are segmented",
+        f"{frames} not segmented yet and would be exported without arteries.",
+        "Export all the same",
+    )
+
+
+def _may_overwrite(names: list[str], parent: QWidget) -> bool:
+    if len(names) == 1:
+        text = f"{names[0]} exists already."
+    else:
+        text = f"{len(names)} files exist already: {_listed(names)}."
+    return _ask(parent, "Overwrite?", text, "Overwrite")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _ask(parent: QWidget, title: str, text: str, yes: str) -> bool:
+    box = QMessageBox(
+        QMessageBox.Icon.Question,
+        title,
+        text,
+        QMessageBox.StandardButton.Cancel,
+        parent,
+    )
+    accept = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+    box.exec()
+    return box.clickedButton() is accept
 
 
 class ExportSection(QWidget):
@@ -40,7 +161,7 @@ class ExportSection(QWidget):
             "Also write where the mask comes from and how many pixels you changed",
         )
         self.menu = QMenu(self)
-        self.labels = self.menu.addAction("Accepted masks of the study…")
+        self.labels = self.menu.addAction("Accepted masks of the project…")
         self.one = self.menu.addAction("The mask of this image…")
         self.all = self.menu.addAction("All masks to a folder…")
         self.saved = text_label()
@@ -56,16 +177,16 @@ class ExportSection(QWidget):
         """Whether nothing is being written."""
         return self._worker is None
 
-    def refresh(self, state: PanelState, *, is_study: bool) -> None:
+    def refresh(self, state: PanelState, *, is_project: bool) -> None:
         """Show what can be exported, and what is not exported yet."""
         self.saved.setText(state.saved)
         self.saved.setVisible(bool(state.saved))
         embolden(self.saved, state.unsaved)
         self.button.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        self.button.setEnabled((state.can_export or is_study) and self.idle)
-        self.button.setMenu(self.menu if state.masks > 1 or is_study else None)
+        self.button.setEnabled((state.can_export or is_project) and self.idle)
+        self.button.setMenu(self.menu if state.masks > 1 or is_project else None)
         self.record.setVisible(state.can_export)
-        self.labels.setVisible(is_study)
+        self.labels.setVisible(is_project)
         self.all.setVisible(state.masks > 1)
         self.one.setEnabled(state.can_correct)
         self.all.setText(f"All {state.masks} masks to a folder…")
@@ -74,23 +195,26 @@ class ExportSection(QWidget):
 
     def export_mask(self) -> None:
         """Ask where the mask of the active image goes and write it."""
-        masks = [r for r in self._controller.readings if r.usable_mask]
+        masks = [r for r in self._controller.image_states if r.usable_mask]
         active = self._controller.active
         # A single mask may be that of an image which is not the active one.
         self._export([active] if active in masks else masks[:1])
 
     def export_masks(self) -> None:
         """Ask for a folder and write the masks of all images."""
-        self._export([r for r in self._controller.readings if r.usable_mask])
+        self._export([r for r in self._controller.image_states if r.usable_mask])
 
-    def _export(self, readings: list[Reading]) -> None:
-        if not readings or not self.idle:
+    def _export(self, image_states: list[ImageState]) -> None:
+        if not image_states or not self.idle:
             return
         controller = self._controller
         folder = export.start_folder(controller.active, controller.working_folder)
-        where = ask_where(readings, folder, self, controller.readings)
+        where = ask_where(image_states, folder, self, controller.image_states)
         record = self.record.isChecked()
-        jobs = [export.prepare(reading, path, record=record) for reading, path in where]
+        jobs = [
+            export.prepare(image_state, path, record=record)
+            for image_state, path in where
+        ]
         if not jobs:
             return
         self._worker = create_worker(export.write_masks, jobs)

@@ -1,4 +1,4 @@
-"""The layers of one image: may it be segmented, and what is laid over it."""
+"""Adds, shows and hides the layers of a reading in a viewer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
     from napari.layers import Layer
+
+    from napari_cmunet.gui.image_state import ImageState
+
 
 # The key of our entry in a layer's metadata. Its "role" marks our overlays, so that no
 # panel takes a prediction for an angiogram. Layers are never looked up by it: they are
@@ -170,3 +173,57 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
     mask.selected_label = 1
     mask.brush_size = max(2, round(min(data.shape[-2:]) / 75))
     return mask
+
+
+def set_visible(layer: Layer | None, visible: bool) -> None:
+    """Show or hide a layer. Showing a shown one would take its tool away."""
+    if layer is not None and layer.visible != visible:
+        layer.visible = visible
+
+
+def place_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None:
+    """Insert a layer right above another without changing what is selected."""
+    layers = viewer.layers
+    selected = set(layers.selection)
+    active = layers.selection.active
+    index = layers.index(below) + 1 if below in layers else len(layers)
+    layers.insert(index, layer)
+    if active is not None:
+        layers.selection.active = active
+        layers.selection.update(selected)
+
+
+def add_prediction(viewer: ViewerModel, image_state: ImageState) -> Layer:
+    """Lay the prediction over the image."""
+    layer = image_state.new_prediction_layer()
+    place_above(viewer, layer, image_state.image)
+    return layer
+
+
+def add_mask(viewer: ViewerModel, image_state: ImageState, *, select: bool) -> Layer:
+    """Lay a mask over image and prediction, and put the brush in hand."""
+    layer = image_state.new_mask_layer()
+    below = (
+        image_state.prediction
+        if image_state.prediction is not None
+        else image_state.image
+    )
+    place_above(viewer, layer, below)
+    if select:
+        viewer.layers.selection.active = layer
+    layer.mode = "paint"
+    return layer
+
+
+def show_alone(
+    viewer: ViewerModel, image_states: Iterable[ImageState], chosen: ImageState
+) -> None:
+    """Show one image with its layers and hide the others; select what is edited."""
+    for image_state in image_states:
+        mine = image_state is chosen
+        set_visible(image_state.image, mine)
+        set_visible(image_state.mask, mine)
+        set_visible(image_state.prediction, mine and image_state.show_prediction)
+    target = chosen.mask if chosen.mask is not None else chosen.image
+    if target in viewer.layers:
+        viewer.layers.selection.active = target

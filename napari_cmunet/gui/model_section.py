@@ -11,11 +11,11 @@ from qtpy.QtWidgets import QGridLayout, QWidget
 from superqt.utils import signals_blocked
 
 from napari_cmunet.gui.preferences import save_preference
-from napari_cmunet.gui.sections import combo, labelled, text_label
+from napari_cmunet.gui.widgets import combo, labelled, text_label
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.models import ModelCard
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.model.registry import ModelCard
 
 DEVICE_TEXT = {
     "auto": "automatic",
@@ -77,7 +77,7 @@ class ModelSection(QWidget):
         self._tell_about()
 
     def show_choice(self) -> None:
-        """Show the model in use, which a study may have chosen."""
+        """Show the model in use, which a project may have chosen."""
         chosen = self._controller.choice.model
         if self.model.currentData() == chosen:
             return
@@ -127,6 +127,6 @@ class ModelSection(QWidget):
 
 
 def _list_models() -> list[tuple[ModelCard, Path]]:
-    from napari_cmunet.core.models import list_models
+    from napari_cmunet.model.registry import list_models
 
     return list_models()

@@ -12,11 +12,18 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
-from napari_cmunet.gui.letting_go import let_go, may_close, shut
+from napari_cmunet.gui.lifecycle import let_go, may_close, shut
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
-from napari_cmunet.gui.sections import (
+from napari_cmunet.gui.project.section import ProjectSection
+from napari_cmunet.gui.project.session import ProjectSession
+from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
+from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
+from napari_cmunet.gui.vessel_tools.section import VesselSection
+from napari_cmunet.gui.widgets import (
     Column,
     Fold,
     KeyList,
@@ -33,13 +40,6 @@ from napari_cmunet.gui.sections import (
     row,
     text_label,
 )
-from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
-from napari_cmunet.gui.study.reader import StudyReader
-from napari_cmunet.gui.study.section import StudySection
-from napari_cmunet.gui.threshold_slider import ThresholdSlider
-from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
-from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
-from napari_cmunet.gui.vessel_tools.section import VesselSection
 
 if TYPE_CHECKING:
     import napari.components
@@ -77,7 +77,7 @@ class CMUNetPanel(QWidget):
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
-        self.study = StudyReader.of(self.controller)
+        self.project = ProjectSession.of(self.controller)
         self._docked = False
         self._shown_once = False
         self._build()
@@ -89,7 +89,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(let_go, self.controller, self.study))
+        self.destroyed.connect(partial(let_go, self.controller, self.project))
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -136,7 +136,7 @@ class CMUNetPanel(QWidget):
             "Prediction", "Show what the model has found, as a thin line (G)"
         )
         self.exporting = ExportSection(self.controller)
-        self.study_section = StudySection(self.study)
+        self.project_section = ProjectSection(self.project)
         self.finetune = FinetuneSection()
         self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
@@ -151,8 +151,8 @@ class CMUNetPanel(QWidget):
             self.on_opening,
             self.status,
             self.cine,
-            heading("Study"),
-            self.study_section,
+            heading("Project"),
+            self.project_section,
             heading("Correct the mask"),
             self.again,
             self.tools,
@@ -193,9 +193,9 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
         self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
-        self.exporting.labels.triggered.connect(self.study_section.actions.export)
-        self.model.chosen.connect(self.study.choose_model)
-        self.vessels.tour.changed.connect(self.study.browsing.tick)
+        self.exporting.labels.triggered.connect(self.project_section.actions.export)
+        self.model.chosen.connect(self.project.choose_model)
+        self.vessels.tour.changed.connect(self.project.browsing.tick)
         # Both show what they would do in the same colours: one at a time.
         carrying, tools = self.cine.carry.carrying, self.vessels.tools
         carrying.begun.connect(tools.put_down)
@@ -205,8 +205,8 @@ class CMUNetPanel(QWidget):
     # -- what the user does ---------------------------------------------------
 
     def _on_image_chosen(self, index: int) -> None:
-        if 0 <= index < len(self.controller.readings):
-            self.controller.show.activate(self.controller.readings[index])
+        if 0 <= index < len(self.controller.image_states):
+            self.controller.show.activate(self.controller.image_states[index])
 
     def _on_opening_toggled(self, on: bool) -> None:
         self.controller.pre_segment = on
@@ -224,7 +224,7 @@ class CMUNetPanel(QWidget):
 
     def may_end_training(self) -> bool:
         """Ask, if a training is at work."""
-        training = self.study.learning.training
+        training = self.project.learning.training
         return training is None or ask_before_ending(training, self)
 
     # -- showing --------------------------------------------------------------
@@ -238,25 +238,27 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
-        self.study.update_differences()
-        in_study = self.study_section.refresh()
-        self.finetune.set_training(self.study.learning.training, self.study.trying)
-        self.finetune_fold.setVisible(self.study.study is not None)
+        self.project.update_differences()
+        in_project = self.project_section.refresh()
+        self.finetune.set_training(self.project.learning.training, self.project.trying)
+        self.finetune_fold.setVisible(self.project.project is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        # In a study images come by themselves, each pre-segmented: less is needed.
-        again = state.in_study and state.segment_text.endswith("again")
+        # In a project images come by themselves, each pre-segmented: less is needed.
+        again = state.in_project and state.segment_text.endswith("again")
         self.segment.setVisible(state.show_segment and not again)
-        self.on_opening.setVisible(not (state.in_study and self.controller.pre_segment))
+        self.on_opening.setVisible(
+            not (state.in_project and self.controller.pre_segment)
+        )
         for widget in (self.image, self.image_label):
-            widget.setVisible(not state.in_study or len(state.images) > 1)
-        accepted = in_study.saved and not (
+            widget.setVisible(not state.in_project or len(state.images) > 1)
+        accepted = in_project.saved and not (
             self.controller.message or state.busy or state.mask_missing
         )
-        words = _ALL_DONE if in_study.all_done else _ACCEPTED
+        words = _ALL_DONE if in_project.all_done else _ACCEPTED
         self.status.setText(words if accepted else state.status)
         self.status.setToolTip("" if accepted else state.status_tip)
         embolden(self.status, state.failed)
@@ -277,8 +279,8 @@ class CMUNetPanel(QWidget):
         self.threshold.show_value(state.threshold)
         self.threshold_note.setText(state.threshold_note)
         self.threshold_note.setVisible(bool(state.threshold_note))
-        self.exporting.refresh(state, is_study=self.study.study is not None)
-        self.cine.show_reading(self.controller.active)
+        self.exporting.refresh(state, is_project=self.project.project is not None)
+        self.cine.show_image_state(self.controller.active)
         self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
@@ -292,12 +294,12 @@ class CMUNetPanel(QWidget):
         self._shortcuts.unbind(self._viewer)
         self.vessels.shut_down()
         if self.controller.attached:
-            self.study.changed.disconnect(self._on_changed)
-            self.study.accepted.disconnect(self._on_accepted)
-            self.study_section.actions.let_go()
-            self.study.learning.looked_for.disconnect(self.finetune.come_into_view)
-            del self.study.may_close
-            self.study.detach()
+            self.project.changed.disconnect(self._on_changed)
+            self.project.accepted.disconnect(self._on_accepted)
+            self.project_section.actions.let_go()
+            self.project.learning.looked_for.disconnect(self.finetune.come_into_view)
+            del self.project.may_close
+            self.project.detach()
         self.controller.detach()
 
     def _wake_up(self) -> None:
@@ -305,7 +307,7 @@ class CMUNetPanel(QWidget):
             return
         self.controller.attach()
         self._listen()
-        self.study.attach(self.controller)
+        self.project.attach(self.controller)
         self._bind_keys()
         self.vessels.wake_up()
         self.refresh()
@@ -314,25 +316,25 @@ class CMUNetPanel(QWidget):
         self._shortcuts = Shortcuts(
             self._viewer,
             self.controller,
-            self.study,
+            self.project,
             self.threshold.step,
             self.cine.carry.carrying.press,
         )
 
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
-        self.study.changed.connect(self._on_changed)
-        self.study.accepted.connect(self._on_accepted)
-        self.study_section.actions.listen()
-        self.study.learning.looked_for.connect(self.finetune.come_into_view)
+        self.project.changed.connect(self._on_changed)
+        self.project.accepted.connect(self._on_accepted)
+        self.project_section.actions.listen()
+        self.project.learning.looked_for.connect(self.finetune.come_into_view)
         # The reader outlives the panel, and is not to keep it.
-        self.study.may_close = partial(may_close, weakref.ref(self))
+        self.project.may_close = partial(may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
-            self.window().destroyed.connect(partial(shut, weakref.ref(self.study)))
+            self.window().destroyed.connect(partial(shut, weakref.ref(self.project)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Shapes
 
-from napari_cmunet.core.threshold import DEFAULT_THRESHOLD
+from napari_cmunet.model.threshold import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.image_state import ImageState
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PanelState:
     done: int = 0
     total: int = 0
     show_segment: bool = True
-    in_study: bool = False
+    in_project: bool = False
     segment_text: str = "Segment arteries"
     can_segment: bool = False
     mask_missing: bool = False
@@ -63,14 +63,16 @@ class PanelState:
 
 def describe(controller: Controller) -> PanelState:
     """Put the controller's state into words."""
-    reading = controller.active
-    readings = controller.readings
-    names = tuple(_name(controller, r) for r in readings)
-    masks = [r for r in readings if r.usable_mask]
+    image_state = controller.active
+    image_states = controller.image_states
+    names = tuple(_name(controller, r) for r in image_states)
+    masks = [r for r in image_states if r.usable_mask]
     engine = controller.runner.engine
     common = {
         "images": names,
-        "active": readings.index(reading) if reading in readings else -1,
+        "active": image_states.index(image_state)
+        if image_state in image_states
+        else -1,
         "masks": len(masks),
         "can_export": bool(masks),
         "devices": engine.devices if engine is not None else ("cpu",),
@@ -78,59 +80,63 @@ def describe(controller: Controller) -> PanelState:
         "status_tip": controller.message_tip,
         **_work(controller),
     }
-    if reading is None:
+    if image_state is None:
         status = (
             controller.message
             or "Open an angiogram: drag a file onto the window, or use File > Open."
         )
         return PanelState(status=status, failed=controller.failed, **common)
-    if reading.why_not is not None:
-        return PanelState(status=reading.why_not, **common)
+    if image_state.why_not is not None:
+        return PanelState(status=image_state.why_not, **common)
 
-    frame = controller.shown(reading)
-    mask = reading.mask if reading.usable_mask else None
-    threshold = float(reading.thresholds[frame])
-    if reading.steps.dragging:
-        threshold = reading.threshold
-    unsaved = reading.corrections.unsaved() if mask is not None else []
+    frame = controller.shown(image_state)
+    mask = image_state.mask if image_state.usable_mask else None
+    threshold = float(image_state.thresholds[frame])
+    if image_state.steps.dragging:
+        threshold = image_state.threshold
+    unsaved = image_state.corrections.unsaved() if mask is not None else []
     return PanelState(
-        status=_status(controller, reading, frame),
+        status=_status(controller, image_state, frame),
         failed=controller.failed,
-        segment_text=_segment_text(controller, reading),
-        can_segment=reading is not controller.schedule.current,
-        show_segment=reading is not controller.schedule.current,
-        in_study=reading.in_study,
-        mask_missing=mask is None and bool(reading.sources or reading.mask),
+        segment_text=_segment_text(controller, image_state),
+        can_segment=image_state is not controller.schedule.current,
+        show_segment=image_state is not controller.schedule.current,
+        in_project=image_state.in_project,
+        mask_missing=mask is None and bool(image_state.sources or image_state.mask),
         can_correct=mask is not None,
-        can_undo=mask is not None and reading.steps.can_undo,
-        can_redo=mask is not None and reading.steps.can_redo,
+        can_undo=mask is not None and image_state.steps.can_undo,
+        can_redo=mask is not None and image_state.steps.can_redo,
         can_reset=mask is not None
-        and reading.has_prediction(frame)
-        and reading.is_corrected(frame),
-        reset_text="Reset frame" if reading.is_cine else "Reset mask",
+        and image_state.has_prediction(frame)
+        and image_state.is_corrected(frame),
+        reset_text="Reset frame" if image_state.is_cine else "Reset mask",
         mode=_mode(controller, mask),
         mask_visible=mask is not None and mask.visible,
         outline=mask is not None and mask.contour > 0,
-        has_prediction=bool(reading.sources),
-        prediction_visible=reading.prediction is not None
-        and reading.prediction.visible,
-        can_cut=mask is not None and bool(reading.sources),
+        has_prediction=bool(image_state.sources),
+        prediction_visible=image_state.prediction is not None
+        and image_state.prediction.visible,
+        can_cut=mask is not None and bool(image_state.sources),
         threshold=threshold,
         threshold_note=(
             "Acts on this frame and on every frame you have not corrected."
-            if reading.is_cine
+            if image_state.is_cine
             else ""
         ),
-        # In a study, what counts is whether a mask is accepted.
-        saved="" if mask is None or reading.in_study else _saved(reading, unsaved),
-        unsaved=bool(unsaved) and not reading.in_study,
+        # In a project, what counts is whether a mask is accepted.
+        saved=""
+        if mask is None or image_state.in_project
+        else _saved(image_state, unsaved),
+        unsaved=bool(unsaved) and not image_state.in_project,
         **common,
     )
 
 
-def _name(controller: Controller, reading: Reading) -> str:
-    gone = reading.image not in controller.viewer.layers
-    return f"{reading.image.name} (image closed)" if gone else reading.image.name
+def _name(controller: Controller, image_state: ImageState) -> str:
+    gone = image_state.image not in controller.viewer.layers
+    return (
+        f"{image_state.image.name} (image closed)" if gone else image_state.image.name
+    )
 
 
 def _device(controller: Controller) -> str:
@@ -143,7 +149,7 @@ def _device(controller: Controller) -> str:
 def _work(controller: Controller) -> dict:
     runner = controller.runner
     # The model may also be loaded ahead of time; nobody waits for that.
-    if controller.schedule.current not in controller.readings:
+    if controller.schedule.current not in controller.image_states:
         return {}
     done, total = runner.progress
     if runner.loading:
@@ -170,57 +176,57 @@ def _mode(controller: Controller, mask: Labels | None) -> str:
     return str(mask.mode)
 
 
-def _segment_text(controller: Controller, reading: Reading) -> str:
-    waiting = len(reading.waiting_frames())
-    if not reading.sources or (waiting == reading.count and waiting == 1):
+def _segment_text(controller: Controller, image_state: ImageState) -> str:
+    waiting = len(image_state.waiting_frames())
+    if not image_state.sources or (waiting == image_state.count and waiting == 1):
         return "&Segment arteries"
-    if 0 < waiting < reading.count:
+    if 0 < waiting < image_state.count:
         return f"&Segment the other {waiting} frames"
     return "&Segment again"
 
 
-def _status(controller: Controller, reading: Reading, frame: int) -> str:
+def _status(controller: Controller, image_state: ImageState, frame: int) -> str:
     if controller.message:
         return controller.message
     if controller.runner.running and controller.runner.loading:
         return "Loading the model. The first time takes a few seconds."
-    if reading is controller.schedule.current:
-        if not reading.is_cine:
+    if image_state is controller.schedule.current:
+        if not image_state.is_cine:
             return "Segmenting the arteries…"
         done, total = controller.runner.progress
         left = _time_left(controller.runner.seconds_left)
         text = f"Segmenting: {done} of {total} frames{left}."
-        if reading.usable_mask:
+        if image_state.usable_mask:
             text += " You can correct meanwhile."
         return text
-    if reading in controller.schedule.waiting:
+    if image_state in controller.schedule.waiting:
         return "This image is segmented next."
-    if not reading.sources:
+    if not image_state.sources:
         return "Press Segment to find the arteries."
-    if reading.mask is None:
+    if image_state.mask is None:
         return "The mask was deleted."
-    if not reading.usable_mask:
+    if not image_state.usable_mask:
         return "The mask no longer has the size of the image."
-    if not reading.has_prediction(frame):
+    if not image_state.has_prediction(frame):
         return "This frame is not segmented yet."
-    if not reading.mask.visible:
+    if not image_state.mask.visible:
         return "The mask is hidden."
-    if not reading.mask_frame(frame).any():
-        where = "this frame" if reading.is_cine else "this image"
+    if not image_state.mask_frame(frame).any():
+        where = "this frame" if image_state.is_cine else "this image"
         return f"No artery in {where}. Lower the threshold, or paint with the brush."
-    then = "accept" if reading.in_study else "export"
+    then = "accept" if image_state.in_project else "export"
     return f"Arteries found. Correct the mask (brush, Add or Remove), then {then} it."
 
 
-def _saved(reading: Reading, unsaved: list[int]) -> str:
-    exported = reading.corrections.exported_at
-    if unsaved and reading.is_cine:
+def _saved(image_state: ImageState, unsaved: list[int]) -> str:
+    exported = image_state.corrections.exported_at
+    if unsaved and image_state.is_cine:
         frames = f"{len(unsaved)} frame" + ("s" if len(unsaved) > 1 else "")
         return f"Corrections in {frames} are not exported."
     if unsaved:
         return "Your corrections are not exported."
     if exported is None:
         return "Not exported yet."
-    if exported != reading.threshold:
+    if exported != image_state.threshold:
         return "The threshold has changed since the export."
     return "Exported as it is."

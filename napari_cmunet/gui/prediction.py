@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from napari_cmunet.gui.frame_queue import FrameQueue
+    from napari_cmunet.gui.prediction_queue import FrameQueue
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +185,9 @@ def _import_ahead() -> None:
 
 def load_engine(choice: ModelChoice) -> Engine:
     """Load a model of this installation. The first call imports torch."""
-    from napari_cmunet.core.device import available_devices, device_or_another
-    from napari_cmunet.core.models import load_model
-    from napari_cmunet.core.predict import Predictor
+    from napari_cmunet.model.device import available_devices, device_or_another
+    from napari_cmunet.model.predictor import Predictor
+    from napari_cmunet.model.registry import load_model
 
     if not gc.get_freeze_count():
         # Collecting Python's garbage would go through all that torch has brought, for a

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.gui.frame_queue import FrameQueue
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
@@ -21,6 +20,7 @@ from napari_cmunet.gui.prediction import (
     ModelChoice,
     run_job,
 )
+from napari_cmunet.gui.prediction_queue import FrameQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

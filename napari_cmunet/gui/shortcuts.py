@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
 
-from napari_cmunet.gui.overlays import set_visible
-from napari_cmunet.gui.study.reviewed_area import BOX
+from napari_cmunet.gui.layers import set_visible
+from napari_cmunet.gui.project.reviewed_area import BOX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.study.reader import StudyReader
+    from napari_cmunet.gui.project.session import ProjectSession
 
 MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, CARRY = (
     "H",
@@ -30,7 +30,7 @@ MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, CARRY = (
 )
 # Keep, Next, Without, Unsure; on this Image: free in every layer. R draws boxes in
 # Shapes layers, too.
-STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
+PROJECT_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "K",
     "Shift+K",
     "N",
@@ -40,7 +40,7 @@ STUDY_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "R",
     "I",
 )
-OWN_KEYS = (*MASK_KEYS, *STUDY_KEYS)
+OWN_KEYS = (*MASK_KEYS, *PROJECT_KEYS)
 
 # What the panel lists: napari's own actions by name, so that keys which the user has
 # changed in Preferences are shown as they are, and keys that are as written here.
@@ -95,7 +95,7 @@ class Shortcuts:
     ----------
     viewer : ViewerModel
     controller : Controller
-    study : StudyReader
+    project : ProjectSession
     step_threshold : callable
         Moves the threshold by hundredths.
     carry : callable
@@ -106,11 +106,11 @@ class Shortcuts:
         self,
         viewer: ViewerModel,
         controller: Controller,
-        study: StudyReader,
+        project: ProjectSession,
         step_threshold: Callable[[int], None],
         carry: Callable[[], None],
     ) -> None:
-        self._controller, self._study = controller, study
+        self._controller, self._project = controller, project
         self._step_threshold, self._carry = step_threshold, carry
         self._bound: dict[str, Callable] = {}
         self._bind(viewer)
@@ -133,9 +133,9 @@ class Shortcuts:
             controller.correct.toggle_outline()
 
         def prediction(_viewer) -> None:
-            reading = controller.active
-            if reading is not None:
-                layer = reading.prediction
+            image_state = controller.active
+            if image_state is not None:
+                layer = image_state.prediction
                 visible = layer is not None and layer.visible
                 controller.show.set_prediction_visible(not visible)
 
@@ -149,7 +149,7 @@ class Shortcuts:
             step(1)
 
         for key, function in (
-            *_study_keys(self._study),
+            *_project_keys(self._project),
             (PEEK, peek),
             (OUTLINE, outline),
             (PREDICTION, prediction),
@@ -173,8 +173,8 @@ class Shortcuts:
         self._bound.clear()
 
 
-def _study_keys(study: StudyReader) -> list[tuple[str, Callable]]:
-    accepting, browsing = study.accepting, study.browsing
+def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
+    accepting, browsing = project.accepting, project.browsing
 
     def accept(_viewer) -> None:
         accepting.accept()
@@ -198,7 +198,7 @@ def _study_keys(study: StudyReader) -> list[tuple[str, Callable]]:
         browsing.draw_area(BOX)
 
     def compare(_viewer) -> None:
-        study.trying.toggle()
+        project.trying.toggle()
 
     return [
         (ACCEPT, accept),

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cmunet.gui.sections import TAB_ONLY, leave_wheel
+from napari_cmunet.gui.widgets import TAB_ONLY, leave_wheel
 
 _STEPS = 100
 # Steps that follow each other within this time are one undo step.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cmunet.atomic import atomic_write
 from napari_cmunet.io.provenance import NOTICE, program_version
+from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.find import (
+from napari_cmunet.io.discovery import (
     InputFile,
     find_images,
     holds_images,
     is_folder,
     output_paths,
 )
-from napari_cmunet.io.grey import make_finite, to_grey, to_plain_type
+from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS, Raw, ReadLimits
+from napari_cmunet.io.formats.greyscale import make_finite, to_grey, to_plain_type
+from napari_cmunet.io.formats.npy import decode_npy
+from napari_cmunet.io.formats.raster import decode_raster
+from napari_cmunet.io.formats.tiff import decode_tiff
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.npy import decode_npy
-from napari_cmunet.io.raster import decode_raster
-from napari_cmunet.io.raw import DEFAULT_LIMITS, Raw, ReadLimits
-from napari_cmunet.io.source import SUFFIXES, Source, open_source, read_reason
-from napari_cmunet.io.tiff import decode_tiff
+from napari_cmunet.io.sniffing import SUFFIXES, Source, open_source, read_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ def read_angiogram(
 
 
 def _shows_text(frames: np.ndarray | LazyFrames) -> bool:
-    from napari_cmunet.io.burnt_in import has_text  # takes long to import
+    from napari_cmunet.io.burned_in import has_text
 
     middle = frames[len(frames) // 2]
     return has_text(middle, frames[0] if len(frames) > 1 else None)

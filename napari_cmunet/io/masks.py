@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_cmunet.atomic import atomic_write
 from napari_cmunet.errors import ReadError, WriteError
-from napari_cmunet.io.grey import to_grey
+from napari_cmunet.io.formats.decoded import Raw, ReadLimits
+from napari_cmunet.io.formats.greyscale import to_grey
 from napari_cmunet.io.images import decode
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.io.raw import Raw, ReadLimits
-from napari_cmunet.io.source import open_source
+from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.util.atomic import atomic_write
 
 # A mask may be as small as it likes.
 _LIMITS = ReadLimits(min_side=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from napari_cmunet.atomic import atomic_write
+from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path

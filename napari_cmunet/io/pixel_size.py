@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.io.raw import UNKNOWN_PIXEL_SIZE
+from napari_cmunet.io.formats.decoded import UNKNOWN_PIXEL_SIZE
 
 if TYPE_CHECKING:
     import tifffile

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_cmunet.core.checkpoints import read_checkpoint
-from tests.core.checkpoint_makers import (
+from napari_cmunet.model.published.importer import read_checkpoint
+from tests.fuzzing.mutations import NAMES, number_bytes, spoil
+from tests.fuzzing.targets import MEGABYTE
+from tests.model.published.checkpoint_makers import (
     network,
     save_genesis,
     save_mmengine,
     save_spark,
     save_whole,
 )
-from tests.fuzzing.mutations import NAMES, number_bytes, spoil
-from tests.fuzzing.targets import MEGABYTE
 
 if TYPE_CHECKING:
     from pathlib import Path

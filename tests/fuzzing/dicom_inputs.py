@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 from pydicom import data as pydicom_data
 
-from napari_cmunet.core.phantom import PhantomConfig, make_cine
 from napari_cmunet.io.dicom.identity import patient_key, safe_name
-from napari_cmunet.io.find import find_images
+from napari_cmunet.io.discovery import find_images
+from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.fuzzing.mutations import NAMES, number_bytes, spoil
 from tests.fuzzing.picture_inputs import LIMITS, look
 from tests.io.dicom_making import SYNTAXES, make_dataset

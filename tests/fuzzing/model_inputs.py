@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_cmunet.core.models import (
+from napari_cmunet.model.network import CMUNet
+from napari_cmunet.model.registry import (
     CARD,
     WEIGHTS,
     ModelCard,
@@ -16,7 +17,6 @@ from napari_cmunet.core.models import (
     read_card,
     save_model,
 )
-from napari_cmunet.core.network import CMUNet
 from tests.fuzzing.mutations import EXTREMES, spoil, spoil_json, stranger
 from tests.fuzzing.targets import MEGABYTE
 

@@ -257,7 +257,7 @@ def _one(target: targets.Target, watch: Watch, result: Outcome) -> str:
 
 
 def _expected(target: targets.Target) -> set[str]:
-    names = {"home", "study", "out", "whole", "model", "stderr"}
+    names = {"home", "project", "out", "whole", "model", "stderr"}
     return names | {path.name for path in target.paths()}
 
 

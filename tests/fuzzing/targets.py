@@ -43,9 +43,9 @@ _WHERE = {
     "npy": ("picture_inputs", "Npy"),
     "model": ("model_inputs", "ModelFolder"),
     "checkpoint": ("checkpoint_inputs", "CheckpointFile"),
-    "study": ("study_inputs", "StudyFolder"),
+    "project": ("project_inputs", "ProjectFolder"),
     "label": ("picture_inputs", "LabelFile"),
-    "patients": ("study_inputs", "PatientList"),
+    "patients": ("project_inputs", "PatientList"),
 }
 NAMES = tuple(_WHERE)
 _WHERE["faulty"] = ("faulty_inputs", "Faulty")  # to test the fuzzing itself

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from napari.settings import get_settings
 
-from napari_cmunet.core.phantom import PhantomConfig, make_cine
 from napari_cmunet.reader import read_layers
+from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import IDENTITY, write_dicom
 
 CINE = make_cine(PhantomConfig(frames=8, size=96, seed=3, bits=12))
@@ -33,10 +33,10 @@ def dicom_cine(tmp_path, viewer, controller, settled):
 def test_a_lazy_cine_is_segmented_and_lies_on_its_pixels(
     dicom_cine, controller, viewer
 ):
-    reading = controller.active
-    assert reading.predicted.all()
-    assert reading.mask.data.shape == CINE.frames.shape
-    assert np.allclose(reading.mask.scale, (1, 0.2, 0.2))
+    image_state = controller.active
+    assert image_state.predicted.all()
+    assert image_state.mask.data.shape == CINE.frames.shape
+    assert np.allclose(image_state.mask.scale, (1, 0.2, 0.2))
     for layer in viewer.layers:
         for value in IDENTITY.values():
             for part in value.split("^"):
@@ -63,7 +63,7 @@ def test_the_best_filled_frame_is_proposed(dicom_cine, panel, viewer, qtbot):
 
 def test_the_cine_plays_at_its_own_rate(dicom_cine, panel):
     get_settings().application.playback_fps = 3
-    panel.cine.show_reading(None)
+    panel.cine.show_image_state(None)
     panel.refresh()
     assert get_settings().application.playback_fps == 15
 

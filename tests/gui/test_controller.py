@@ -24,8 +24,8 @@ def paint(mask, where=(4, 4), value: int = 1) -> None:
 
 def test_opening_an_image_segments_it(viewer, controller, opened, model):
     image, prediction, mask = viewer.layers
-    reading = controller.active
-    assert (reading.image, reading.prediction, reading.mask) == (
+    image_state = controller.active
+    assert (image_state.image, image_state.prediction, image_state.mask) == (
         image,
         prediction,
         mask,
@@ -193,11 +193,11 @@ def test_several_images_have_each_their_own(viewer, controller, settled):
     settled(controller)
     assert len(viewer.layers) == 9
     for image, layer in zip(images, layers, strict=True):
-        (reading,) = [r for r in controller.readings if r.image is layer]
-        np.testing.assert_array_equal(reading.mask.data, expected(image))
+        (image_state,) = [r for r in controller.image_states if r.image is layer]
+        np.testing.assert_array_equal(image_state.mask.data, expected(image))
         position = viewer.layers.index(layer)
-        assert viewer.layers[position + 1] is reading.prediction
-        assert viewer.layers[position + 2] is reading.mask
+        assert viewer.layers[position + 1] is image_state.prediction
+        assert viewer.layers[position + 2] is image_state.mask
     assert controller.active.image is layers[2]
     assert viewer.layers.selection.active is controller.active.mask
 
@@ -217,7 +217,7 @@ def test_a_prediction_in_the_background_leaves_the_selection(
     settled(controller)
     assert viewer.layers.selection.active is mask
     assert mask.mode == "paint"
-    (other,) = [r for r in controller.readings if r.image is first]
+    (other,) = [r for r in controller.image_states if r.image is first]
     assert other.mask is not None
 
 
@@ -225,7 +225,7 @@ def test_choosing_an_image_shows_it_alone(viewer, controller, settled):
     viewer.add_image(frame(0))
     viewer.add_image(frame(1))
     settled(controller)
-    first, second = controller.readings
+    first, second = controller.image_states
     controller.show.activate(first)
     assert all(layer.visible for layer in first.layers())
     assert not any(layer.visible for layer in second.layers())
@@ -239,7 +239,7 @@ def test_selecting_a_layer_switches_the_image(viewer, controller, settled):
     viewer.add_image(frame(0))
     viewer.add_image(frame(1))
     settled(controller)
-    first, second = controller.readings
+    first, second = controller.image_states
     viewer.layers.selection.active = first.prediction
     assert controller.active is first
     viewer.layers.selection.active = second.image
@@ -254,54 +254,54 @@ def test_every_image_begins_at_the_threshold_of_its_model(
         viewer.add_image(frame(seed))
         settled(controller)
 
-    for seed, reading in zip((1, 2), controller.readings, strict=True):
-        assert reading.threshold == 0.7
-        np.testing.assert_array_equal(reading.mask.data, expected(frame(seed), 0.7))
+    for seed, image_state in zip((1, 2), controller.image_states, strict=True):
+        assert image_state.threshold == 0.7
+        np.testing.assert_array_equal(image_state.mask.data, expected(frame(seed), 0.7))
 
 
 def test_renaming_and_reordering_change_nothing(viewer, controller, opened):
-    reading = controller.active
+    image_state = controller.active
     for layer in viewer.layers:
         layer.name = "x"
     viewer.layers.reverse()
     controller.correct.move_threshold(0.3)
-    np.testing.assert_array_equal(reading.mask.data, expected(opened, 0.3))
-    assert describe(controller).images == (reading.image.name,)
+    np.testing.assert_array_equal(image_state.mask.data, expected(opened, 0.3))
+    assert describe(controller).images == (image_state.image.name,)
 
 
 def test_a_deleted_mask_can_be_made_again(viewer, controller, opened):
-    reading = controller.active
-    viewer.layers.remove(reading.mask)
+    image_state = controller.active
+    viewer.layers.remove(image_state.mask)
     state = describe(controller)
     assert state.mask_missing
     assert not state.can_correct
     assert not state.can_cut
     controller.show.make_mask_again()
-    np.testing.assert_array_equal(reading.mask.data, expected(opened))
-    assert viewer.layers.selection.active is reading.mask
+    np.testing.assert_array_equal(image_state.mask.data, expected(opened))
+    assert viewer.layers.selection.active is image_state.mask
     assert not describe(controller).mask_missing
 
 
 def test_a_deleted_prediction_comes_back_when_asked(viewer, controller, opened):
-    reading = controller.active
-    viewer.layers.remove(reading.prediction)
+    image_state = controller.active
+    viewer.layers.remove(image_state.prediction)
     state = describe(controller)
     assert not state.prediction_visible
     assert state.can_cut
     controller.show.set_prediction_visible(True)
-    assert reading.prediction in viewer.layers
-    np.testing.assert_array_equal(reading.prediction.data, expected(opened))
+    assert image_state.prediction in viewer.layers
+    np.testing.assert_array_equal(image_state.prediction.data, expected(opened))
 
 
 def test_a_deleted_image_leaves_the_mask_in_work(viewer, controller, opened):
-    reading = controller.active
-    viewer.layers.remove(reading.image)
-    assert controller.active is reading
+    image_state = controller.active
+    viewer.layers.remove(image_state.image)
+    assert controller.active is image_state
     assert "image closed" in describe(controller).images[0]
     assert describe(controller).can_export
     controller.correct.move_threshold(0.3)
-    np.testing.assert_array_equal(reading.mask.data, expected(opened, 0.3))
-    viewer.layers.remove(reading.mask)
+    np.testing.assert_array_equal(image_state.mask.data, expected(opened, 0.3))
+    viewer.layers.remove(image_state.mask)
     assert controller.active is None
 
 
@@ -312,12 +312,12 @@ def test_layers_deleted_in_the_middle(qtbot, viewer, controller, settled, model,
     viewer.add_image(image)
     model.let_through(2)
     qtbot.waitUntil(lambda: controller.runner.progress[0] == 2)
-    reading = controller.active
-    qtbot.waitUntil(lambda: reading.prediction is not None)
+    image_state = controller.active
+    qtbot.waitUntil(lambda: image_state.prediction is not None)
     if which == "all":
         viewer.layers.clear()
     else:
-        viewer.layers.remove(getattr(reading, which))
+        viewer.layers.remove(getattr(image_state, which))
     model.open.set()
     settled(controller)
     describe(controller)
@@ -325,28 +325,28 @@ def test_layers_deleted_in_the_middle(qtbot, viewer, controller, settled, model,
         assert controller.active is None
         assert len(viewer.layers) == 0
     elif which == "image":
-        assert int(reading.predicted.sum()) == 2
+        assert int(image_state.predicted.sum()) == 2
     else:
         # What was deleted on purpose does not come back by itself.
-        assert getattr(reading, which) is None
-        assert reading.predicted.all()
+        assert getattr(image_state, which) is None
+        assert image_state.predicted.all()
 
 
 def test_an_image_removed_before_it_is_looked_at(viewer, controller, settled):
     layer = viewer.add_image(frame())
     viewer.layers.remove(layer)
     settled(controller)
-    assert controller.readings == []
+    assert controller.image_states == []
 
 
 def test_another_array_in_the_image(viewer, controller, opened, settled):
-    reading = controller.active
+    image_state = controller.active
     new = frame(9, size=48)
-    reading.image.data = new
+    image_state.image.data = new
     assert "has changed" in describe(controller).status
     controller.segment()
     settled(controller)
-    np.testing.assert_array_equal(reading.mask.data, expected(new))
+    np.testing.assert_array_equal(image_state.mask.data, expected(new))
 
 
 def test_detaching_in_the_middle_and_coming_back(

@@ -8,7 +8,7 @@ from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_cmunet.gui.export import with_suffix
-from napari_cmunet.gui.export_dialog import ask_where
+from napari_cmunet.gui.export_section import ask_where
 from napari_cmunet.gui.panel_state import describe
 from tests.gui.conftest import cine, frame
 
@@ -54,8 +54,8 @@ def test_the_suffix_is_tiff(chosen, meant):
 
 def test_a_new_file_is_not_asked_about(panel, controller, opened, dialogs, tmp_path):
     dialogs.file(tmp_path / "new")
-    reading = controller.active
-    assert ask_where([reading], "", panel) == [(reading, tmp_path / "new.tif")]
+    image_state = controller.active
+    assert ask_where([image_state], "", panel) == [(image_state, tmp_path / "new.tif")]
     assert dialogs.asked == []
 
 
@@ -72,10 +72,10 @@ def test_existing_files_are_asked_about(
     settled(controller)
     (tmp_path / "a.tif").write_bytes(b"x")
     dialogs.folder(tmp_path)
-    assert ask_where(controller.readings, "", panel) == []
+    assert ask_where(controller.image_states, "", panel) == []
     assert dialogs.asked == ["a.tif exists already."]
     dialogs.say = "Overwrite"
-    paths = [path for _, path in ask_where(controller.readings, "", panel)]
+    paths = [path for _, path in ask_where(controller.image_states, "", panel)]
     assert paths == [tmp_path / "a.tif", tmp_path / "b.tif"]
 
 
@@ -89,7 +89,7 @@ def test_an_open_image_is_never_replaced(
         with layer_source(path=str(file)):
             viewer.add_image(frame(number), name=file.stem)
     settled(controller)
-    a, b = controller.readings
+    a, b = controller.image_states
     dialogs.say = "Overwrite"
 
     def save_as(parent, title, path, *args, **kwargs):

@@ -216,17 +216,17 @@ def test_tools_follow_the_layer_and_lead_it(qtbot, panel, controller, opened, vi
 
 def test_eyes_and_outline(qtbot, panel, controller, opened):
     panel.refresh()
-    reading = controller.active
-    mode = reading.mask.mode
+    image_state = controller.active
+    mode = image_state.mask.mode
     panel.prediction_shown.click()
-    assert not reading.prediction.visible
+    assert not image_state.prediction.visible
     panel.outline.click()
-    assert reading.mask.contour > 0
+    assert image_state.mask.contour > 0
     panel.mask_shown.click()
-    assert not reading.mask.visible
+    assert not image_state.mask.visible
     panel.mask_shown.click()
-    assert reading.mask.visible
-    assert reading.mask.mode == mode
+    assert image_state.mask.visible
+    assert image_state.mask.mode == mode
 
 
 def test_progress_and_cancel(qtbot, panel, controller, viewer, model):
@@ -309,23 +309,23 @@ def test_own_keys_are_free_in_napari():
 
 
 def test_keys_act(viewer, panel, controller, opened):
-    reading = controller.active
+    image_state = controller.active
     keys = {str(key): function for key, function in viewer.keymap.items()}
     keys["T"](viewer)
-    assert reading.mask.contour > 0
+    assert image_state.mask.contour > 0
     keys["G"](viewer)
-    assert not reading.prediction.visible
+    assert not image_state.prediction.visible
     held = keys["H"](viewer)
     next(held)
-    assert not reading.mask.visible
+    assert not image_state.mask.visible
     next(held, None)
-    assert reading.mask.visible
-    assert not reading.prediction.visible
+    assert image_state.mask.visible
+    assert not image_state.prediction.visible
     keys[","](viewer)
-    assert reading.threshold == 0.49
+    assert image_state.threshold == 0.49
     keys["."](viewer)
     keys["."](viewer)
-    assert reading.threshold == 0.51
+    assert image_state.threshold == 0.51
 
 
 def test_listed_keys_are_napari_s():
@@ -387,7 +387,7 @@ def answer(monkeypatch):
         monkeypatch.setattr(
             export_section,
             "ask_where",
-            lambda readings, *_: list(zip(readings, paths, strict=True)),
+            lambda image_states, *_: list(zip(image_states, paths, strict=True)),
         )
 
     return to
@@ -422,7 +422,7 @@ def test_export_of_several(qtbot, panel, controller, viewer, settled, answer, tm
     settled(controller)
     panel.refresh()
     assert panel.exporting.button.text() == "&Export masks…"
-    names = export.file_names(controller.readings)
+    names = export.file_names(controller.image_states)
     assert names == ["same_name.tif", "same_name [1].tif"]
     answer(*(tmp_path / name for name in names))
     assert panel.exporting.all.text() == "All 2 masks to a folder…"
@@ -440,7 +440,7 @@ def test_export_of_one_of_several(
         viewer.add_image(image)
     settled(controller)
     panel.refresh()
-    controller.show.activate(controller.readings[0])
+    controller.show.activate(controller.image_states[0])
     answer(tmp_path / "one.tif")
     panel.exporting.one.trigger()
     qtbot.waitUntil(lambda: "Exported one.tif" in panel.status.text())

@@ -7,11 +7,7 @@ from types import SimpleNamespace
 from npe2 import PluginManifest
 
 from napari_cmunet.gui import preferences
-from napari_cmunet.gui.preferences import (
-    Preferences,
-    load_preferences,
-    save_preference,
-)
+from napari_cmunet.gui.preferences import Preferences, load_preferences, save_preference
 
 
 def test_defaults_without_a_page(monkeypatch):

@@ -12,13 +12,13 @@ from tests.gui.conftest import cine, expected
 
 def act(rng: random.Random, viewer, controller) -> None:
     """Do one thing that a reader might do."""
-    correct, reading = controller.correct, controller.active
+    correct, image_state = controller.correct, controller.active
     what = rng.choice(["paint", "paint", "drag", "keys", "reset", "scrub", "idle"])
     if what == "scrub":
         viewer.dims.set_point(0, rng.randrange(4))
     elif what == "paint":
         # Also strokes through several frames' worth of the same place.
-        mask, frame = reading.mask, controller.shown(reading)
+        mask, frame = image_state.mask, controller.shown(image_state)
         with mask.block_history():
             for _ in range(rng.randrange(1, 4)):
                 place = (frame, rng.randrange(16), rng.randrange(16))
@@ -29,7 +29,7 @@ def act(rng: random.Random, viewer, controller) -> None:
             correct.move_threshold(rng.randrange(101) / 100)
         correct.end_threshold()
     elif what == "keys":
-        value = float(reading.thresholds[controller.shown(reading)])
+        value = float(image_state.thresholds[controller.shown(image_state)])
         for i in range(rng.randrange(1, 5)):
             value = min(1.0, max(0.0, value + rng.choice([-0.05, 0.05])))
             correct.move_threshold(value, join=i > 0)
@@ -45,22 +45,22 @@ def test_undo_all_and_redo_all(seed, viewer, controller, settled):
     image = cine(4, size=16)
     viewer.add_image(image)
     settled(controller)
-    reading = controller.active
-    reading.mask.brush_size = 3
+    image_state = controller.active
+    image_state.mask.brush_size = 3
     for _ in range(30):
         act(rng, viewer, controller)
     settled(controller)
-    final, threshold = reading.mask.data.copy(), reading.threshold
+    final, threshold = image_state.mask.data.copy(), image_state.threshold
     for _ in range(100):
-        reading.mask.undo()
+        image_state.mask.undo()
         if rng.random() < 0.3:
             viewer.dims.set_point(0, rng.randrange(4))
     settled(controller)
-    assert reading.threshold == 0.5
-    np.testing.assert_array_equal(reading.mask.data, expected(image))
-    assert reading.corrections.unsaved() == []
+    assert image_state.threshold == 0.5
+    np.testing.assert_array_equal(image_state.mask.data, expected(image))
+    assert image_state.corrections.unsaved() == []
     for _ in range(100):
-        reading.mask.redo()
+        image_state.mask.redo()
     settled(controller)
-    assert reading.threshold == threshold
-    np.testing.assert_array_equal(reading.mask.data, final)
+    assert image_state.threshold == threshold
+    np.testing.assert_array_equal(image_state.mask.data, final)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.gui.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNSURE
 from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
+from napari_cmunet.vessels.modes import Mode
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
 
@@ -56,15 +56,15 @@ def test_one_click_adds_a_branch_that_the_model_was_not_sure_of(bench):
 
 
 def test_what_hangs_on_nothing_goes_whole_and_is_remembered(bench):
-    reading = bench.panel.controller.active
+    image_state = bench.panel.controller.active
     bench.take(Mode.REMOVE)
     change = one_step(bench, lambda: bench.click(14, 30))
     assert (change[14, 10:68] == -1).all()
-    background = looked_at(reading).background(0, bench.frame)
+    background = looked_at(image_state).background(0, bench.frame)
     assert background[14, 30]
-    assert looked_at(reading).reviewed(0, bench.frame)[14, 30]
+    assert looked_at(image_state).reviewed(0, bench.frame)[14, 30]
     bench.mask.undo()
-    assert not looked_at(reading).background(0, bench.frame)[14, 30]
+    assert not looked_at(image_state).background(0, bench.frame)[14, 30]
 
 
 def test_bridge_closes_a_gap(bench):
@@ -145,7 +145,7 @@ def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
     layer = bench.tools.preview.layer
     assert layer.metadata[METADATA]["role"] == "preview"
     assert not layer.editable
-    assert len(bench.panel.controller.readings) == 1
+    assert len(bench.panel.controller.image_states) == 1
 
 
 def test_other_label_values_stay_and_the_selected_one_is_drawn(bench):

@@ -7,7 +7,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_cmunet.core.vessels.modes import Mode
+from napari_cmunet.vessels.modes import Mode
 from tests.gui.conftest import CTRL, LEFT, NONE, Reader
 from tests.gui.vessel_bench import Bench, angiogram
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.core.vessels.tube import tube
+from napari_cmunet.vessels.centreline import tube
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.vessels.modes import Mode
+    from napari_cmunet.vessels.modes import Mode
 
 SIZE = 128
 VESSELS = {
@@ -55,8 +55,8 @@ class Bench:
 
     @property
     def frame(self) -> np.ndarray:
-        reading = self.panel.controller.active
-        return reading.mask_frame(self.panel.controller.shown(reading))
+        image_state = self.panel.controller.active
+        return image_state.mask_frame(self.panel.controller.shown(image_state))
 
     def settle(self) -> None:
         self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=90_000)

@@ -16,12 +16,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cmunet.core.phantom import PhantomConfig, make_cine
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.dicom.identity import safe_name
-from napari_cmunet.io.find import find_images
+from napari_cmunet.io.discovery import find_images
+from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.raw import ReadLimits
+from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.fuzzing.dicom_inputs import file_list
 from tests.io.dicom_making import make_dataset, write_dicom
 
@@ -191,10 +191,10 @@ def test_a_dicomdir_leads_nowhere_else(tmp_path, parts):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_nothing_waits_for_a_pipe(tmp_path):
-    from napari_cmunet.core.checkpoints import read_checkpoint
-    from napari_cmunet.core.models import CARD, WEIGHTS, load_model
     from napari_cmunet.errors import CMUNetError
-    from napari_cmunet.study.patients import read_patients
+    from napari_cmunet.model.published.importer import read_checkpoint
+    from napari_cmunet.model.registry import CARD, WEIGHTS, load_model
+    from napari_cmunet.project.patients import read_patients
 
     folder = tmp_path / "model"
     folder.mkdir()

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
-from napari_cmunet.core.phantom import PhantomConfig, make_cine
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import IDENTITY, encode, make_dataset, write_dicom
 
 # As the program has it; pytest sets the warnings anew for each test.

@@ -10,7 +10,6 @@ import pytest
 from pydicom import Dataset
 from pydicom.fileset import FileSet
 
-from napari_cmunet.core.phantom import PhantomConfig, make_frame
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.dicom.identity import (
     Cleaner,
@@ -19,9 +18,10 @@ from napari_cmunet.io.dicom.identity import (
     safe_name,
     without_identity,
 )
-from napari_cmunet.io.find import InputFile, find_images
+from napari_cmunet.io.discovery import InputFile, find_images
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.reader import get_reader
+from napari_cmunet.synthetic import PhantomConfig, make_frame
 from tests.io.dicom_making import IDENTITY, make_dataset, without_preamble, write_dicom
 
 # As the program has it; pytest sets the warnings anew for each test.

@@ -1,4 +1,4 @@
-"""How the next training of a study is made: a small form."""
+"""How the next training of a project is made: a small form."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from magicgui.widgets import ComboBox
 from psygnal import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 
-from napari_cmunet.core.models import DEFAULT_MODEL, START_MODEL
-from napari_cmunet.gui.sections import keep_narrow, labelled
+from napari_cmunet.gui.widgets import keep_narrow, labelled
+from napari_cmunet.model.registry import DEFAULT_MODEL, START_MODEL
 
 if TYPE_CHECKING:
-    from napari_cmunet.study.settings import Settings
+    from napari_cmunet.project.settings import Settings
 
 CURRENT = "current"
 _STARTS = [
@@ -29,16 +29,16 @@ _EVERY = [("when I press it", 0)] + [
 
 
 class TrainingOptions:
-    """Where to start, how long, and when by itself; all of it kept with the study."""
+    """Where to start, how long, and when by itself; all of it kept with the project."""
 
-    #: A value was chosen: its name in the study's settings, and the value.
+    #: A value was chosen: its name in the project's settings, and the value.
     chosen = Signal(str, object)
 
     def __init__(self) -> None:
         self.start = ComboBox(
             label="Start from",
             choices=_STARTS,
-            tooltip="All labels of the study are learned from there. The bundled "
+            tooltip="All labels of the project are learned from there. The bundled "
             "artery model knows arteries from 1,189 public frames, which helps most "
             "while labels are few. The self-supervised weights were taught by no human "
             "label. The model in use keeps what earlier trainings have learned, "
@@ -70,7 +70,7 @@ class TrainingOptions:
         )
 
     def show(self, settings: Settings) -> None:
-        """Show the study's settings; tells nobody."""
+        """Show the project's settings; tells nobody."""
         with (
             self.start.changed.blocked(),
             self.minutes.changed.blocked(),

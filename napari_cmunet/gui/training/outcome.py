@@ -9,16 +9,16 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.core import events
+from napari_cmunet.training import events
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.events import Event, Verdict
-    from napari_cmunet.gui.training.process import TrainerProcess
+    from napari_cmunet.gui.training.worker_client import TrainerProcess
+    from napari_cmunet.training.events import Event, Verdict
 
 logger = logging.getLogger(__name__)
 
 DONE, STOPPED, CANCELLED, DIED = "done", "stopped", "cancelled", "died"
-"""How a training can end, beside the :data:`napari_cmunet.core.events.FAILURES`."""
+"""How a training can end, beside the :data:`napari_cmunet.training.events.FAILURES`."""
 
 SAFE = "Your labels and the model in use are as they were."
 
@@ -33,7 +33,7 @@ class Outcome:
     ----------
     kind : str
         :data:`DONE`, :data:`STOPPED`, :data:`CANCELLED`, :data:`DIED` or one of
-        :data:`napari_cmunet.core.events.FAILURES`.
+        :data:`napari_cmunet.training.events.FAILURES`.
     text : str
         What happened and what to do, for people.
     model : str

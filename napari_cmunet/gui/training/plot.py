@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cmunet.gui.training.progress import Progress
+    from napari_cmunet.gui.training.run_progress import Progress
 
 _REDRAW_MS = 250
 _LEFT, _POINTS = 34, 300
@@ -25,7 +25,7 @@ _ON_LIGHT = {"dice": QColor(0, 114, 178), "loss": QColor(170, 90, 0)}
 
 
 class TrainingPlot(QWidget):
-    """Shows a :class:`napari_cmunet.gui.training.progress.Progress`."""
+    """Shows a :class:`napari_cmunet.gui.training.run_progress.Progress`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,7 +8,10 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QScrollArea, QWidget
 
-from napari_cmunet.gui.sections import (
+from napari_cmunet.gui.training.options import TrainingOptions
+from napari_cmunet.gui.training.plot import TrainingPlot
+from napari_cmunet.gui.training.section_state import describe, describe_trying
+from napari_cmunet.gui.widgets import (
     Fold,
     NameCombo,
     button,
@@ -18,17 +21,14 @@ from napari_cmunet.gui.sections import (
     row,
     text_label,
 )
-from napari_cmunet.gui.training.options import TrainingOptions
-from napari_cmunet.gui.training.plot import TrainingPlot
-from napari_cmunet.gui.training.words import describe, describe_trying
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.study.trying import Trying
+    from napari_cmunet.gui.project.model_preview import Trying
     from napari_cmunet.gui.training.training import Training
 
 
 _WARM_AFTER_MS = 5000
-"""Not at once: a study that is only looked into needs no trainer."""
+"""Not at once: a project that is only looked into needs no trainer."""
 
 
 class FinetuneSection(QWidget):
@@ -108,7 +108,7 @@ class FinetuneSection(QWidget):
     def set_training(
         self, training: Training | None, trying: Trying | None = None
     ) -> None:
-        """Show the training of another study, or of none.
+        """Show the training of another project, or of none.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class FinetuneSection(QWidget):
         """Show the training's state as it is now."""
         self.setEnabled(self._training is not None)
         if self._training is None:
-            self.labels.setText("Open or make a study first; its labels are learned.")
+            self.labels.setText("Open or make a project first; its labels are learned.")
             self._show_rows(running=False, undecided=False, plot=False)
             self._show_comparison()
             self.status.setVisible(False)
@@ -261,7 +261,7 @@ class FinetuneSection(QWidget):
 def ask_before_ending(training: Training, parent: QWidget | None = None) -> bool:
     """Ask whether a training at work may be ended; True where none is.
 
-    For closing a study or the panel: when the window itself closes, napari asks.
+    For closing a project or the panel: when the window itself closes, napari asks.
     """
     if not training.running:
         return True

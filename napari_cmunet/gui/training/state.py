@@ -1,28 +1,28 @@
-"""How the fine-tuning of a study stands, as one value for the view."""
+"""How the fine-tuning of a project stands, as one value for the view."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.gui.training.settling import UNDECIDED
+from napari_cmunet.gui.training.promotion import UNDECIDED
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.training.progress import Progress
-    from napari_cmunet.gui.training.settling import Settled
-    from napari_cmunet.study.models import ModelVersion
-    from napari_cmunet.study.settings import Settings
+    from napari_cmunet.gui.training.promotion import Settled
+    from napari_cmunet.gui.training.run_progress import Progress
+    from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.settings import Settings
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a view shows of a study's fine-tuning.
+    """Everything that a view shows of a project's fine-tuning.
 
     Parameters
     ----------
     settings : Settings
     labels, patients : int
-        That the study has now.
+        That the project has now.
     new_labels : int
         Accepted or changed since the training at work began; while none is, labels
         that the newest model has not seen.
@@ -36,7 +36,7 @@ class TrainingState:
         The model in use.
     can_go_back, can_go_forward : bool
     versions : tuple of ModelVersion
-        Those that can be chosen: of the history, and the study's others.
+        Those that can be chosen: of the history, and the project's others.
     busy : bool
         Another model is being put to use.
     problem : str

@@ -1,6 +1,6 @@
-"""The fine-tuning of one open study: start, stop, follow, and which model is in use.
+"""The fine-tuning of one open project: start, stop, follow, and which model is in use.
 
-It knows no widget. Whatever reads or writes the study's files runs in a worker; what
+It knows no widget. Whatever reads or writes the project's files runs in a worker; what
 the view needs lies in :class:`TrainingState`.
 """
 
@@ -18,9 +18,7 @@ from psygnal import Signal
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.training.outcome import CANCELLED, SAFE, Outcome
-from napari_cmunet.gui.training.process import TrainerProcess, TrainingOrder
-from napari_cmunet.gui.training.progress import Progress, after
-from napari_cmunet.gui.training.settling import (
+from napari_cmunet.gui.training.promotion import (
     PROMOTED,
     REFUSED,
     UNDECIDED,
@@ -28,14 +26,16 @@ from napari_cmunet.gui.training.settling import (
     figures,
     train,
 )
+from napari_cmunet.gui.training.run_progress import Progress, after
 from napari_cmunet.gui.training.state import TrainingState
-from napari_cmunet.study.models import ModelVersion
+from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
+from napari_cmunet.project.model_store import ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cmunet.core.events import Event
-    from napari_cmunet.study.study import Study
+    from napari_cmunet.project.project import Project
+    from napari_cmunet.training.events import Event
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ class _Run:
 
 
 class Training:
-    """Fine-tunes from the labels of an open study, one training at a time.
+    """Fine-tunes from the labels of an open project, one training at a time.
 
     Parameters
     ----------
-    study : Study
+    project : Project
         Open for writing. Close it only after :meth:`shut_down`.
     device : callable
-        Asked at each start; see :func:`napari_cmunet.core.device.choose_device`.
+        Asked at each start; see :func:`napari_cmunet.model.device.choose_device`.
     options : tuple of str
         Further options of the command ``finetune``, such as a smaller network.
     """
@@ -75,12 +75,12 @@ class Training:
 
     def __init__(
         self,
-        study: Study,
+        project: Project,
         *,
         device: Callable[[], str] = lambda: "auto",
         options: tuple[str, ...] = (),
     ) -> None:
-        self.study = study
+        self.project = project
         self.options = options
         self._device = device
         self._run: _Run | None = None
@@ -113,7 +113,7 @@ class Training:
         if self.running or settled is None or settled.decision not in _CANDIDATES:
             return ""
         name = settled.outcome.model
-        return "" if name == self.study.models.current.name else name
+        return "" if name == self.project.models.current.name else name
 
     @property
     def process_id(self) -> int | None:
@@ -122,13 +122,13 @@ class Training:
 
     def state(self) -> TrainingState:
         """How it stands now. Quick: nothing is read from the disk."""
-        study, run = self.study, self._run
-        keys = study.labels.keys()
-        history = study.models.history
+        project, run = self.project, self._run
+        keys = project.labels.keys()
+        history = project.models.history
         return TrainingState(
-            settings=study.settings,
+            settings=project.settings,
             labels=len(keys),
-            patients=study.progress().patients,
+            patients=project.progress().patients,
             new_labels=len(self._hashes() - (self._begun if run else self._learned)),
             progress=run.progress if run else None,
             stopping=bool(run and run.trainer.stopping),
@@ -143,20 +143,20 @@ class Training:
         )
 
     def _hashes(self) -> set[str]:
-        labels = self.study.labels
+        labels = self.project.labels
         return {h for key in labels.keys() if (h := labels.hash(*key))}
 
     # -- training -------------------------------------------------------------
 
     def start(self) -> bool:
-        """Train, as the study's settings say; False if a training runs already."""
-        if self._run is not None or self._closed or self.study.read_only:
+        """Train, as the project's settings say; False if a training runs already."""
+        if self._run is not None or self._closed or self.project.read_only:
             return False
         run = self._run = _Run(self._trainer())
         self._settled, self._problem = None, ""
         self._begun |= self._hashes()
         run.worker = create_worker(
-            _Task(train, run.trainer, self.study),
+            _Task(train, run.trainer, self.project),
             _progress={"desc": "CM-UNet fine-tuning"},
         )
         run.worker.yielded.connect(self._on_event)
@@ -170,7 +170,7 @@ class Training:
 
     def warm_up(self) -> None:
         """Start the trainer's process ahead of time: it imports torch and waits."""
-        if self.running or self._closed or self.study.read_only:
+        if self.running or self._closed or self.project.read_only:
             return
         if self._warm is not None and self._warm.order == self._order():
             return  # one that has died, too: it might again, and for ever
@@ -184,7 +184,7 @@ class Training:
         create_worker(launch).start()
 
     def _order(self) -> TrainingOrder:
-        folder, device = self.study.folder, self._device()
+        folder, device = self.project.folder, self._device()
         return TrainingOrder(folder, device=device, options=self.options)
 
     def _is_warm(self) -> bool:
@@ -219,7 +219,7 @@ class Training:
 
     def note_accepted(self, key: object = None) -> None:
         """A label was accepted; so many of them start a training."""
-        every = self.study.settings.finetune_every
+        every = self.project.settings.finetune_every
         waiting = self._hashes() - self._begun - self._learned
         if every and not self.running and len(waiting) >= every:
             self.start()
@@ -261,7 +261,7 @@ class Training:
         self.changed.emit()
         self.ended.emit(settled)
         if settled.decision == PROMOTED:
-            self.model_changed.emit(self.study.models.current)
+            self.model_changed.emit(self.project.models.current)
         if not settled.outcome.failed and settled.outcome.kind != CANCELLED:
             self.note_accepted()  # those that came in during this training
 
@@ -275,7 +275,7 @@ class Training:
         settled = self._settled
         verdict = settled.outcome.verdict
         details = figures(verdict) if verdict else {}
-        models = self.study.models
+        models = self.project.models
         if use:
             reason = f"The reader chose it. {settled.outcome.text}"
             self._use(functools.partial(models.promote, name, reason=reason, **details))
@@ -287,27 +287,27 @@ class Training:
 
     def back(self) -> None:
         """Use the model before."""
-        self._use(self.study.models.roll_back)
+        self._use(self.project.models.roll_back)
 
     def forward(self) -> None:
         """Use the model after, once gone back."""
-        self._use(self.study.models.roll_forward)
+        self._use(self.project.models.roll_forward)
 
     def choose(self, version: ModelVersion) -> None:
         """Use any of the versions."""
-        if version != self.study.models.current:
-            self._use(functools.partial(self.study.models.choose, version))
+        if version != self.project.models.current:
+            self._use(functools.partial(self.project.models.choose, version))
 
     def change_settings(self, **changes: Any) -> None:
-        """Change how the study is trained, and keep that with it."""
-        self._act(functools.partial(self.study.change_settings, **changes))
+        """Change how the project is trained, and keep that with it."""
+        self._act(functools.partial(self.project.change_settings, **changes))
 
     def _use(self, change: Callable[[], Any]) -> None:
-        before = self.study.models.current
+        before = self.project.models.current
 
         def tell(_: Any) -> None:
-            if self.study.models.current != before:
-                self.model_changed.emit(self.study.models.current)
+            if self.project.models.current != before:
+                self.model_changed.emit(self.project.models.current)
             self._act(self._look_around, self._looked_around)
 
         if not self._acting:
@@ -344,7 +344,7 @@ class Training:
 
     def _look_around(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
         """What the newest model has learned from, and models that never were in use."""
-        models = self.study.models
+        models = self.project.models
         names = models.names()
         learned = models.learned_labels(names[-1]) if names else set()
         used = {v.name for v in models.history.versions if not v.installed}

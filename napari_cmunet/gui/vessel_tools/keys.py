@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_cmunet.core.vessels.modes import Mode
 from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
+from napari_cmunet.vessels.modes import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
 
-    from napari_cmunet.gui.vessel_tools.tour import Tour
-    from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
+    from napari_cmunet.gui.vessel_tools.controller import VesselTools
+    from napari_cmunet.gui.vessel_tools.guided_review import Tour
 
 NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
 

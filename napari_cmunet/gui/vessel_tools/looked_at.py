@@ -1,6 +1,6 @@
 """What the reader has looked at in a frame, and what they called no artery.
 
-Both are remembered with the reading, and with the image of a study until that is
+Both are remembered with the reading, and with the image of a project until that is
 closed. Where the reader says so, they are the reviewed part of the label.
 """
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.vessels.edits import Edit
-    from napari_cmunet.core.vessels.segments import Segment
-    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.vessels.edits import Edit
+    from napari_cmunet.vessels.segments import Segment
 
 SEEN_AROUND = 12
 """Pixels around a segment that somebody who judges it has in view."""
@@ -31,9 +31,9 @@ class LookedAt:
         self._seen: dict[int, np.ndarray] = {}
         self._skipped: dict[int, list[tuple[float, float]]] = {}
 
-    def fits(self, reading: Reading) -> bool:
+    def fits(self, image_state: ImageState) -> bool:
         """Whether this can be the memory of a reading."""
-        return self._shape == reading.shape[1:]
+        return self._shape == image_state.shape[1:]
 
     def note_background(self, frame: int, edit: Edit) -> None:
         """A run was called no artery."""
@@ -88,18 +88,18 @@ class LookedAt:
         return maps[frame]
 
 
-_memories: weakref.WeakKeyDictionary[Reading, LookedAt] = weakref.WeakKeyDictionary()
+_memories: weakref.WeakKeyDictionary[ImageState, LookedAt] = weakref.WeakKeyDictionary()
 
 
-def looked_at(reading: Reading) -> LookedAt:
+def looked_at(image_state: ImageState) -> LookedAt:
     """The memory of a reading; outlives a panel that is closed and opened again."""
-    memory = _memories.get(reading)
-    if memory is None or not memory.fits(reading):
-        memory = _memories[reading] = LookedAt(reading.shape)
+    memory = _memories.get(image_state)
+    if memory is None or not memory.fits(image_state):
+        memory = _memories[image_state] = LookedAt(image_state.shape)
     return memory
 
 
-def recall(reading: Reading, memory: LookedAt) -> None:
+def recall(image_state: ImageState, memory: LookedAt) -> None:
     """Give a reading the memory of the one that its image had before."""
-    if memory.fits(reading):
-        _memories[reading] = memory
+    if memory.fits(image_state):
+        _memories[image_state] = memory

@@ -8,14 +8,13 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.layers import METADATA
-from napari_cmunet.gui.overlays import place_above
+from napari_cmunet.gui.layers import METADATA, place_above
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cmunet.core.vessels.edits import Edit
-    from napari_cmunet.gui.reading import Reading
+    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.vessels.edits import Edit
 
 Mark = tuple[np.ndarray, np.ndarray, int]
 """Rows, columns and a value of :data:`UNSURE` or :data:`PLACE`."""
@@ -48,25 +47,25 @@ class Preview:
     def __init__(self, viewer: ViewerModel, name: str = "vessel tool preview") -> None:
         self._viewer, self._name = viewer, name
         self.layer: Labels | None = None
-        self._of: tuple[Reading, int] | None = None
+        self._of: tuple[ImageState, int] | None = None
         self._below = np.zeros((1, 1), np.uint8)
         self._drawn: tuple[Edit | None] | None = None
 
-    def lies_over(self, reading: Reading, frame: int) -> bool:
+    def lies_over(self, image_state: ImageState, frame: int) -> bool:
         """Whether it is shown, and over this frame of this image."""
         return (
             self._of is not None
-            and self._of[0] is reading
+            and self._of[0] is image_state
             and self._of[1] == frame
             and self.layer in self._viewer.layers
         )
 
-    def show(self, reading: Reading, frame: int) -> None:
+    def show(self, image_state: ImageState, frame: int) -> None:
         """Lay an empty preview over a frame, if it does not lie there yet."""
-        if self.lies_over(reading, frame):
+        if self.lies_over(image_state, frame):
             return
         self.hide()
-        mask = reading.mask
+        mask = image_state.mask
         shape = mask.data.shape[-2:]
         cine = mask.ndim == 3
         self._below = np.zeros(shape, np.uint8)
@@ -90,7 +89,7 @@ class Preview:
         )
         self.layer.editable = False
         place_above(self._viewer, self.layer, mask)
-        self._of = (reading, frame)
+        self._of = (image_state, frame)
         self._drawn = None
 
     def hide(self) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
-from napari_cmunet.core.vessels.modes import Mode
-from napari_cmunet.gui.sections import button, column, text_label
+from napari_cmunet.gui.widgets import button, column, text_label
+from napari_cmunet.vessels.modes import Mode
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
-from napari_cmunet.gui.sections import button, column, row, text_label
+from napari_cmunet.gui.vessel_tools.controller import VesselTools
+from napari_cmunet.gui.vessel_tools.guided_review import Tour
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE, VesselKeys
 from napari_cmunet.gui.vessel_tools.row import VesselToolRow
-from napari_cmunet.gui.vessel_tools.tour import Tour
-from napari_cmunet.gui.vessel_tools.vessel_tools import VesselTools
+from napari_cmunet.gui.widgets import button, column, row, text_label
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.vessels.modes import Mode
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.vessels.modes import Mode
 
 
 class VesselSection(QWidget):

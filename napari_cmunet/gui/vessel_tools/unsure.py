@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.core.vessels.doubt import likely_artery
-from napari_cmunet.core.vessels.modes import Mode
-from napari_cmunet.core.vessels.tube import tube
 from napari_cmunet.gui.vessel_tools.preview import UNSURE
+from napari_cmunet.vessels.centreline import tube
+from napari_cmunet.vessels.modes import Mode
+from napari_cmunet.vessels.uncertainty import likely_artery
 
 if TYPE_CHECKING:
-    from napari_cmunet.core.vessels.scene import Scene
     from napari_cmunet.gui.vessel_tools.preview import Mark
+    from napari_cmunet.vessels.edit_context import Scene
 
 SURE = 0.6
 """A branch of the mask that is less likely to be artery is shown as unsure."""

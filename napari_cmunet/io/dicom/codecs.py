@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import uid
 from pydicom.pixels import get_decoder
 
-from napari_cmunet.io.codestreams import jpeg2000_size, jpeg_header
+from napari_cmunet.io.formats.raster import jpeg2000_size, jpeg_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from napari_cmunet.file_names import is_device
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.source import open_source
+from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.util.safe_files import is_device
 
 if TYPE_CHECKING:
     from pathlib import Path

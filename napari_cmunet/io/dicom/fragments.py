@@ -10,7 +10,7 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 if TYPE_CHECKING:
     from napari_cmunet.io.dicom.header import Header
-    from napari_cmunet.io.source import Source
+    from napari_cmunet.io.sniffing import Source
 
 Span = tuple[int, int]
 """Start and number of bytes of one fragment's value."""

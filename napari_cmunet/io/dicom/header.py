@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from napari_cmunet.io.source import Source
+    from napari_cmunet.io.sniffing import Source
 
 # What pydicom warns of, and what it logs, quotes the values of a file: names, dates.
 logging.getLogger("pydicom").propagate = False

@@ -17,14 +17,14 @@ from pydicom.valuerep import PersonName
 
 from napari_cmunet.errors import ReadError, display_name
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.source import open_source
+from napari_cmunet.io.sniffing import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from pydicom import Dataset
 
-    from napari_cmunet.io.find import InputFile
+    from napari_cmunet.io.discovery import InputFile
 
 _PEOPLE = (
     "PatientName",

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from napari_cmunet.io.formats.decoded import UNKNOWN_PIXEL_SIZE
 from napari_cmunet.io.pixel_size import PixelSize, checked_pixel_size
-from napari_cmunet.io.raw import UNKNOWN_PIXEL_SIZE
 
 if TYPE_CHECKING:
     from pydicom import Dataset

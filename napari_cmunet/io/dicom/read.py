@@ -16,11 +16,11 @@ from napari_cmunet.io.dicom.fragments import Span, find_frames, read_fragments
 from napari_cmunet.io.dicom.header import Header, read_header
 from napari_cmunet.io.dicom.identity import shielded
 from napari_cmunet.io.dicom.pixel_size import pixel_size_of_dicom
-from napari_cmunet.io.dicom.tones import Tones, of_colour, tones_of
-from napari_cmunet.io.grey import to_grey
+from napari_cmunet.io.dicom.voi_lut import Tones, of_colour, tones_of
+from napari_cmunet.io.formats.decoded import Declared, Raw, ReadLimits
+from napari_cmunet.io.formats.greyscale import to_grey
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.raw import Declared, Raw, ReadLimits
-from napari_cmunet.io.source import open_source
+from napari_cmunet.io.sniffing import open_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-    from napari_cmunet.io.source import Source
+    from napari_cmunet.io.sniffing import Source
 
 _GREY = (
     Photometric.MONOCHROME1,

@@ -12,10 +12,10 @@ import numpy as np
 import pydicom
 from pydicom import Dataset, uid
 
-from napari_cmunet.atomic import atomic_write
 from napari_cmunet.errors import ReadError, UsageError, WriteError
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.source import open_source
+from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""A real study of phantoms, and trainings of tiny networks in real processes."""
+"""A real project of phantoms, and trainings of tiny networks in real processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import torch
 from qtpy.QtCore import QCoreApplication
 
-from napari_cmunet.core.models import load_model, save_model
-from napari_cmunet.core.network import CMUNet
 from napari_cmunet.gui.training.training import Training
-from napari_cmunet.study.study import Study
+from napari_cmunet.model.network import CMUNet
+from napari_cmunet.model.registry import load_model, save_model
+from napari_cmunet.project.project import Project
 
 SIZE = 96
 
@@ -44,41 +44,41 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def make_study(tmp_path, phantoms):
-    """Make an open study of so many patients, one accepted label each."""
-    made: list[Study] = []
+def make_project(tmp_path, phantoms):
+    """Make an open project of so many patients, one accepted label each."""
+    made: list[Project] = []
 
-    def make(patients: int, masks=None, accepted: int | None = None) -> Study:
+    def make(patients: int, masks=None, accepted: int | None = None) -> Project:
         images = tmp_path / f"images-{len(made)}"
         for number, (frame, _) in enumerate(phantoms[:patients]):
             folder = images / f"Roe-{number:02d}"
             folder.mkdir(parents=True)
             np.save(folder / "frame.npy", frame)
-        study = Study.create(tmp_path / f"study-{len(made)}", user="reader-1")
-        made.append(study)
-        study.images.add([images], lambda path: path.parts[0])
-        for image in study.images.ids()[: patients if accepted is None else accepted]:
-            accept(study, image, phantoms, masks)
-        return study
+        project = Project.create(tmp_path / f"project-{len(made)}", user="reader-1")
+        made.append(project)
+        project.images.add([images], lambda path: path.parts[0])
+        for image in project.images.ids()[: patients if accepted is None else accepted]:
+            accept(project, image, phantoms, masks)
+        return project
 
     yield make
-    for study in made:
-        study.close()
+    for project in made:
+        project.close()
 
 
-def accept(study: Study, image: str, phantoms, masks=None) -> None:
+def accept(project: Project, image: str, phantoms, masks=None) -> None:
     """Accept the true mask of an image, or another one."""
-    number = study.images.ids().index(image)
+    number = project.images.ids().index(image)
     truth = phantoms[number][1]
-    study.labels.accept(image, 0, truth if masks is None else masks[number])
+    project.labels.accept(image, 0, truth if masks is None else masks[number])
 
 
 @pytest.fixture
 def add_model(tiny_model):
-    """Put a network to use in a study: one that finds arteries, or nothing at all."""
+    """Put a network to use in a project: one that finds arteries, or nothing at all."""
 
-    def add(study: Study, name: str, *, knows_arteries: bool) -> None:
-        with study.models.new_folder() as new:
+    def add(project: Project, name: str, *, knows_arteries: bool) -> None:
+        with project.models.new_folder() as new:
             if knows_arteries:
                 shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
             else:
@@ -91,7 +91,7 @@ def add_model(tiny_model):
                 save_model(new.folder, weights, card)
             new.note_training({"version": 1, "labels": [], "learned_patients": []})
             new.finish(name)
-        study.models.promote(name)
+        project.models.promote(name)
 
     return add
 
@@ -104,9 +104,9 @@ def make_training(qtbot, tiny_model):
     """
     made: list[Training] = []
 
-    def make(study: Study, *options: str) -> Training:
+    def make(project: Project, *options: str) -> Training:
         training = Training(
-            study, options=("--start", str(tiny_model), "--batch", "4", *options)
+            project, options=("--start", str(tiny_model), "--batch", "4", *options)
         )
         made.append(training)
         settled(training)

@@ -1,4 +1,4 @@
-"""The section by its buttons: with a real study, in a panel and in a real window."""
+"""The section by its buttons: with a real project, in a panel and in a real window."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def refreshed(section) -> None:
     assert wait_until(lambda: not section._soon.isActive())
 
 
-def test_without_a_study_it_says_what_to_do(section):
+def test_without_a_project_it_says_what_to_do(section):
     assert not section.isEnabled()
-    assert "study" in section.labels.text()
+    assert "project" in section.labels.text()
     assert section.status.isHidden()
 
 
-def test_start_and_cancel_by_the_buttons(section, make_study, make_training, qtbot):
-    study = make_study(15)
-    training = make_training(study, *LONG)
+def test_start_and_cancel_by_the_buttons(section, make_project, make_training, qtbot):
+    project = make_project(15)
+    training = make_training(project, *LONG)
     section.set_training(training)
     assert section.labels.text() == "15 labels of 15 patients."
     section.start.click()
@@ -53,51 +53,51 @@ def test_start_and_cancel_by_the_buttons(section, make_study, make_training, qtb
     assert not section.start.isHidden()
 
 
-def test_options_are_kept_with_the_study(section, make_study, make_training):
-    study = make_study(1)
-    training = make_training(study)
+def test_options_are_kept_with_the_project(section, make_project, make_training):
+    project = make_project(1)
+    training = make_training(project)
     section.set_training(training)
     section.options.start.value = "current"
     section.options.minutes.value = 5.0
     section.options.every.value = 10
     settled(training)
-    settings = study.settings
+    settings = project.settings
     assert (settings.start, settings.minutes, settings.finetune_every) == (
         "current",
         5.0,
         10,
     )
-    study.change_settings(minutes=7.0, start="tuned-007")  # not among the usual ones
+    project.change_settings(minutes=7.0, start="tuned-007")  # not among the usual ones
     section.refresh()
     assert section.options.minutes.value == 7.0
     assert section.options.start.value == "tuned-007"
 
 
-def test_versions_by_the_buttons(section, make_study, make_training, add_model):
-    study = make_study(2)
-    add_model(study, "good", knows_arteries=True)
-    add_model(study, "weak", knows_arteries=False)
-    training = make_training(study)
+def test_versions_by_the_buttons(section, make_project, make_training, add_model):
+    project = make_project(2)
+    add_model(project, "good", knows_arteries=True)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project)
     section.set_training(training)
     refreshed(section)
     assert section.version.currentText() == "weak"
     section.back.click()
     settled(training)
     refreshed(section)
-    assert study.models.current.name == "good"
+    assert project.models.current.name == "good"
     assert section.version.currentText() == "good"
     section.forward.click()
     settled(training)
-    assert study.models.current.name == "weak"
+    assert project.models.current.name == "weak"
     section.version.chosen.emit(0)
     settled(training)
     refreshed(section)
-    assert study.models.current.name == "cmunet-artery"
+    assert project.models.current.name == "cmunet-artery"
     assert not section.back.isEnabled()
 
 
-def test_closing_asks_once(section, make_study, make_training, monkeypatch):
-    training = make_training(make_study(1), *LONG)
+def test_closing_asks_once(section, make_project, make_training, monkeypatch):
+    training = make_training(make_project(1), *LONG)
     asked = []
     monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()))
     assert ask_before_ending(training, section)
@@ -116,11 +116,11 @@ def test_closing_asks_once(section, make_study, make_training, monkeypatch):
 
 
 def test_closing_napari_asks_once_and_ends_the_training(
-    make_napari_viewer_proxy, make_study, make_training, qtbot, clock, monkeypatch
+    make_napari_viewer_proxy, make_project, make_training, qtbot, clock, monkeypatch
 ):
     viewer = make_napari_viewer_proxy(show=True)
-    study = make_study(15)
-    training = make_training(study, *LONG)
+    project = make_project(15)
+    training = make_training(project, *LONG)
     section = FinetuneSection(training)
     viewer.window.add_dock_widget(section, name="Fine-tune", area="right")
     section.start.click()

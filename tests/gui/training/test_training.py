@@ -1,4 +1,4 @@
-"""Trainings of a real study, in real processes: how they end, and what follows."""
+"""Trainings of a real project, in real processes: how they end, and what follows."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.core.events import BETTER, CANNOT_TELL, NOT_BETTER
-from napari_cmunet.core.models import load_model
-from napari_cmunet.core.predict import Predictor
 from napari_cmunet.gui.training.outcome import CANCELLED, DONE, STOPPED
-from napari_cmunet.gui.training.progress import LEARNING, LEAVING_OUT
-from napari_cmunet.gui.training.settling import PROMOTED, REFUSED, UNDECIDED
+from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED, UNDECIDED
+from napari_cmunet.gui.training.run_progress import LEARNING, LEAVING_OUT
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 from tests.gui.training.conftest import accept, settled, wait_until
 
 QUICK_LEARNING = ("--steps", "60", "--learning-rate", "0.01")
 LONG = ("--steps", "100000")
 
 
-def predictions(study, phantoms) -> bytes:
+def predictions(project, phantoms) -> bytes:
     """What the model in use finds, to the bit."""
-    predictor = Predictor(load_model(study.models.folder()), torch.device("cpu"))
+    predictor = Predictor(load_model(project.models.folder()), torch.device("cpu"))
     return b"".join(predictor.predict(x).tobytes() for x, _ in phantoms[:3])
 
 
-def journalled(study, what: str) -> list[dict]:
-    return [entry.details for entry in study.journal() if entry.what == what]
+def journalled(project, what: str) -> list[dict]:
+    return [entry.details for entry in project.journal() if entry.what == what]
 
 
 def test_a_better_model_takes_over_and_goes_back_to_the_bit(
-    make_study, add_model, make_training, phantoms
+    make_project, add_model, make_training, phantoms
 ):
-    study = make_study(15)
-    add_model(study, "weak", knows_arteries=False)
-    before = predictions(study, phantoms)
-    training = make_training(study, *QUICK_LEARNING)
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    before = predictions(project, phantoms)
+    training = make_training(project, *QUICK_LEARNING)
     used, ends, phases = [], [], set()
     training.model_changed.connect(lambda version: used.append(version.name))
     training.ended.connect(ends.append)
@@ -53,90 +53,92 @@ def test_a_better_model_takes_over_and_goes_back_to_the_bit(
     assert LEARNING in phases
     assert LEAVING_OUT not in phases
     assert used == ["tuned-001"]
-    (promoted,) = [d for d in journalled(study, "promoted") if "reason" in d]
+    (promoted,) = [d for d in journalled(project, "promoted") if "reason" in d]
     assert promoted["reason"] == result.outcome.verdict.text
     assert promoted["dice"] > promoted["dice_before"]
-    after = predictions(study, phantoms)
+    after = predictions(project, phantoms)
     assert after != before
 
     training.back()
     settled(training)
-    assert predictions(study, phantoms) == before
+    assert predictions(project, phantoms) == before
     training.forward()
     settled(training)
-    assert predictions(study, phantoms) == after
+    assert predictions(project, phantoms) == after
     training.choose(training.state().versions[-2])
     settled(training)
     assert used == ["tuned-001", "weak", "tuned-001", "weak"]
-    assert predictions(study, phantoms) == before
+    assert predictions(project, phantoms) == before
 
 
 def test_a_model_that_learned_wrong_labels_is_refused_and_kept(
-    make_study, add_model, make_training, phantoms
+    make_project, add_model, make_training, phantoms
 ):
     shuffled = [phantoms[(n + 1) % 15][1][::-1] for n in range(15)]
-    study = make_study(15, shuffled)
-    for image in study.images.ids():  # the patients that validate are labelled rightly
-        if study.labels.sides()[study.images[image].patient] == "validation":
-            accept(study, image, phantoms)
-    add_model(study, "good", knows_arteries=True)
-    training = make_training(study, *QUICK_LEARNING)
+    project = make_project(15, shuffled)
+    for (
+        image
+    ) in project.images.ids():  # the patients that validate are labelled rightly
+        if project.labels.sides()[project.images[image].patient] == "validation":
+            accept(project, image, phantoms)
+    add_model(project, "good", knows_arteries=True)
+    training = make_training(project, *QUICK_LEARNING)
     training.start()
     result = settled(training)
     assert result.outcome.verdict.outcome == NOT_BETTER, result.outcome.text
     assert result.decision == REFUSED
-    assert study.models.current.name == "good"
-    assert "tuned-001" in study.models.names()
-    (refused,) = journalled(study, "refused")
+    assert project.models.current.name == "good"
+    assert "tuned-001" in project.models.names()
+    (refused,) = journalled(project, "refused")
     assert refused["reason"] == result.outcome.verdict.text
     assert "Dice" in refused["reason"]
     # Kept, and to be had all the same.
     choice = next(v for v in training.state().versions if v.name == "tuned-001")
     training.choose(choice)
     settled(training)
-    assert study.models.current.name == "tuned-001"
+    assert project.models.current.name == "tuned-001"
 
 
 def test_too_few_patients_leave_it_to_the_reader(
-    make_study, add_model, make_training, phantoms
+    make_project, add_model, make_training, phantoms
 ):
-    study = make_study(2)
-    add_model(study, "weak", knows_arteries=False)
-    training = make_training(study, "--steps", "5")
+    project = make_project(2)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, "--steps", "5")
     training.start()
     result = settled(training)
     assert result.outcome.verdict.outcome == CANNOT_TELL
     assert "too few patients" in result.outcome.text
     assert result.decision == UNDECIDED
     assert training.state().undecided == "tuned-001"
-    assert study.models.current.name == "weak"
+    assert project.models.current.name == "weak"
 
     training.decide(True)
     settled(training)
     assert training.state().undecided == ""
-    assert study.models.current.name == "tuned-001"
-    assert "reader chose it" in journalled(study, "promoted")[-1]["reason"]
+    assert project.models.current.name == "tuned-001"
+    assert "reader chose it" in journalled(project, "promoted")[-1]["reason"]
 
 
-def test_one_patient_alone_tells_nothing(make_study, add_model, make_training):
-    study = make_study(1)
-    add_model(study, "weak", knows_arteries=False)
-    training = make_training(study, "--steps", "3")
+def test_one_patient_alone_tells_nothing(make_project, add_model, make_training):
+    project = make_project(1)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, "--steps", "3")
     training.start()
     result = settled(training)
     assert "all labels are of one patient" in result.outcome.text
     training.decide(False)
     settled(training)
-    assert study.models.current.name == "weak"
-    assert "kept the former" in journalled(study, "refused")[-1]["reason"]
+    assert project.models.current.name == "weak"
+    assert "kept the former" in journalled(project, "refused")[-1]["reason"]
 
 
 def test_few_patients_are_compared_by_models_that_never_saw_them(
-    make_study, add_model, make_training, phantoms
+    make_project, add_model, make_training, phantoms
 ):
-    study = make_study(3)
-    add_model(study, "weak", knows_arteries=False)
-    training = make_training(study, "--steps", "20")
+    project = make_project(3)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, "--steps", "20")
     phases = set()
     training.changed.connect(
         lambda: phases.add(p.phase) if (p := training.state().progress) else None
@@ -146,12 +148,12 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
     assert phases >= {LEAVING_OUT, LEARNING}
     assert first.verdict.patients == 3
     assert "trained without" in first.text
-    record = study.models.training(first.model)
+    record = project.models.training(first.model)
     assert len(record["learned_patients"]) == len(record["left_out"]) == 3
 
     # The next one meets a model in use that has learned from all three. What that one
     # was worth on each without having seen it stands for it.
-    assert study.models.current.name == first.model, first.text
+    assert project.models.current.name == first.model, first.text
     training.start()
     second = settled(training, 240).outcome
     assert second.verdict.against == first.model
@@ -162,38 +164,38 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
     assert "neither model learned from" in second.text
 
 
-def test_stop_keeps_the_best_so_far(make_study, add_model, make_training):
-    study = make_study(15)
-    add_model(study, "weak", knows_arteries=False)
-    training = make_training(study, *LONG)
+def test_stop_keeps_the_best_so_far(make_project, add_model, make_training):
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, *LONG)
     training.start()
     assert wait_until(lambda: _step(training) > 3)
     training.stop()
     result = settled(training)
     assert result.outcome.kind == STOPPED
-    assert study.models.names() == ["tuned-001", "weak"]
-    assert load_model(study.models.store.folder("tuned-001")).card.labels == 15
+    assert project.models.names() == ["tuned-001", "weak"]
+    assert load_model(project.models.store.folder("tuned-001")).card.labels == 15
 
 
 def test_cancel_ends_it_within_two_seconds_and_keeps_nothing(
-    make_study, make_training, clock
+    make_project, make_training, clock
 ):
-    study = make_study(15)
-    training = make_training(study, *LONG)
-    before = [entry.what for entry in study.journal()]
+    project = make_project(15)
+    training = make_training(project, *LONG)
+    before = [entry.what for entry in project.journal()]
     training.start()
     assert wait_until(lambda: _step(training) > 3)
     with clock(2):
         training.cancel()
         result = settled(training)
     assert result.outcome.kind == CANCELLED
-    assert study.models.names() == []
-    assert [entry.what for entry in study.journal()] == before
+    assert project.models.names() == []
+    assert [entry.what for entry in project.journal()] == before
 
 
-def test_cancel_before_it_has_begun(make_study, make_training, clock):
-    study = make_study(15)
-    training = make_training(study)
+def test_cancel_before_it_has_begun(make_project, make_training, clock):
+    project = make_project(15)
+    training = make_training(project)
     training.start()
     with clock(2):
         training.cancel()
@@ -203,42 +205,42 @@ def test_cancel_before_it_has_begun(make_study, make_training, clock):
 
 
 def test_labels_accepted_meanwhile_are_for_the_next_one(
-    make_study, make_training, phantoms
+    make_project, make_training, phantoms
 ):
-    study = make_study(15, accepted=12)
-    training = make_training(study, "--steps", "2", "--no-validation")
+    project = make_project(15, accepted=12)
+    training = make_training(project, "--steps", "2", "--no-validation")
     training.start()
     assert wait_until(lambda: _step(training) > 0)
-    for image in study.images.ids()[12:14]:
-        accept(study, image, phantoms)
+    for image in project.images.ids()[12:14]:
+        accept(project, image, phantoms)
         training.note_accepted()
     assert training.state().new_labels == 2
     result = settled(training)
-    assert len(study.models.training(result.outcome.model)["labels"]) == 12
+    assert len(project.models.training(result.outcome.model)["labels"]) == 12
     assert training.state().new_labels == 2
 
 
-def test_trainings_start_by_themselves(make_study, make_training, phantoms):
-    study = make_study(15, accepted=5)
-    study.change_settings(finetune_every=3)
-    training = make_training(study, "--steps", "1", "--no-validation")
+def test_trainings_start_by_themselves(make_project, make_training, phantoms):
+    project = make_project(15, accepted=5)
+    project.change_settings(finetune_every=3)
+    training = make_training(project, "--steps", "1", "--no-validation")
     training.start()
     settled(training)
-    for image in study.images.ids()[5:7]:
-        accept(study, image, phantoms)
+    for image in project.images.ids()[5:7]:
+        accept(project, image, phantoms)
         training.note_accepted()
         assert not training.running
-    accept(study, study.images.ids()[7], phantoms)
+    accept(project, project.images.ids()[7], phantoms)
     training.note_accepted()
     assert training.running
     result = settled(training)
-    assert len(study.models.training(result.outcome.model)["labels"]) == 8
+    assert len(project.models.training(result.outcome.model)["labels"]) == 8
     assert training.state().new_labels == 0
 
 
-def test_a_study_that_cannot_be_trained_says_why(make_study, make_training):
-    study = make_study(15, accepted=0)
-    training = make_training(study)
+def test_a_project_that_cannot_be_trained_says_why(make_project, make_training):
+    project = make_project(15, accepted=0)
+    training = make_training(project)
     training.start()
     result = settled(training)
     assert result.outcome.failed

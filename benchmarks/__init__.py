@@ -1,0 +1,1 @@
+"""Programs that measure the speed and the quality of napari-cmunet."""

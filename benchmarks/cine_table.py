@@ -1,0 +1,82 @@
+"""What is done with whole cines, measured on phantom cines with known masks.
+
+    python benchmarks/cine_table.py [--cines N] [--frames N]
+
+Prints how well the best-filled frame is found, how well a mask is carried to its
+neighbours, and whether a prediction gets better or steadier with its neighbours' help.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from napari_cmunet.cine.best_frame import best_filled_frame
+from napari_cmunet.cine.propagation import carry_mask, motion, warp
+from napari_cmunet.model.device import choose_device
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.synthetic import PhantomConfig, make_cine
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * float((one & other).sum()) / max(1, int(one.sum() + other.sum()))
+
+
+def flicker(masks: list[np.ndarray], truth: np.ndarray) -> float:
+    """Pixels that change from frame to frame beyond those that truly do, by area."""
+    changes = []
+    for before, after, was, now in zip(
+        masks, masks[1:], truth, truth[1:], strict=False
+    ):
+        wrong = (before != after) & ~(was != now)
+        changes.append(wrong.sum() / max(1, now.sum()))
+    return float(np.mean(changes))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cines", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=6, help="predicted, of each cine")
+    args = parser.parse_args()
+    predictor = Predictor(load_model("cmunet-artery"), choose_device("auto"))
+    rows: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        rows.setdefault(name, []).append(value)
+
+    for seed in range(400, 400 + args.cines):
+        cine = make_cine(PhantomConfig(frames=40, size=512, seed=seed))
+        area = cine.masks.sum(axis=(1, 2))
+        best = best_filled_frame(cine.frames)
+        note("area of the best-filled frame, of the largest", area[best] / area.max())
+        note("area of the frame in the middle, of the largest", area[20] / area.max())
+        start = min(best, len(cine.frames) - args.frames - 1)
+        for step in (1, 2, 3):
+            way = cine.frames[start : start + step + 1]
+            mask, truth = cine.masks[start], cine.masks[start + step]
+            note(f"Dice, mask copied {step} frame(s) on", dice(mask, truth))
+            carried = carry_mask(mask, *way)
+            note(f"Dice, mask carried {step} frame(s) on", dice(carried, truth))
+        part = slice(max(0, start - 1), start + args.frames + 1)
+        frames, truth = cine.frames[part], cine.masks[part]
+        maps = [predictor.predict(f).astype(np.float32) for f in frames]
+        threshold = 255 * predictor.card.threshold
+        alone, helped = [], []
+        for i in range(1, len(frames) - 1):
+            near = [warp(maps[j], motion(frames[j], frames[i])) for j in (i - 1, i + 1)]
+            alone.append(maps[i] >= threshold)
+            helped.append(np.mean([maps[i], maps[i], *near], axis=0) >= threshold)
+        known = truth[1:-1]
+        for name, masks in (("alone", alone), ("with neighbours", helped)):
+            for mask, true in zip(masks, known, strict=True):
+                note(f"Dice of the prediction, {name}", dice(mask, true))
+            note(f"flicker of the prediction, {name}", flicker(masks, known))
+    for name, values in rows.items():
+        print(f"{name}: {np.mean(values):.3f} ± {np.std(values):.3f} (n={len(values)})")
+
+
+if __name__ == "__main__":
+    main()

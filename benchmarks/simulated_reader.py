@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""How many seconds a simulated reader needs for a right mask, with which tools.
+
+usage: python benchmarks/simulated_reader.py run DATA OUT.jsonl [--frames 8] [--model M]
+           [--split val] [--sets empty brush ...] [--fast-brush]
+       python benchmarks/simulated_reader.py table OUT.jsonl
+
+DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
+"phantoms". Frames are taken evenly from the split. Each correction is one line in
+OUT.jsonl; a second call goes on where the first one stopped. ``table`` prints means
+over the frames as Markdown, each set of tools against an empty mask and the brush.
+The constants of the reader are in napari_cmunet/core/simulated_reader/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.simulated_reader import Hand, correct
+from benchmarks.simulated_reader.hand import FAST_BRUSH
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.masks import read_mask
+from napari_cmunet.model.device import choose_device
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.model.threshold import mask_at
+from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.vessels.features import gather
+from napari_cmunet.vessels.modes import Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ORDER = (
+    Tool.REMOVE,
+    Tool.NOT_ARTERY,
+    Tool.TRACE,
+    Tool.ACCEPT,
+    Tool.BRIDGE,
+)
+
+SETS: dict[str, tuple[bool, tuple[Tool, ...]]] = {
+    "empty": (False, ()),
+    "empty, all": (False, _ORDER),
+    "brush": (True, ()),
+    **{f"+ {tool}": (True, _ORDER[: i + 1]) for i, tool in enumerate(_ORDER)},
+    **{f"all but {t}": (True, tuple(o for o in _ORDER if o != t)) for t in _ORDER},
+}
+"""Whether it begins pre-segmented, and which tools there are beside the brush."""
+
+_DEFAULT = ("empty", "brush", *(f"+ {tool}" for tool in _ORDER))
+
+
+def _frames(data: str, split: str, count: int) -> Iterator[tuple]:
+    """Name, image (Y, X) and true mask (Y, X) of frames taken evenly."""
+    if data == "phantoms":
+        for seed in range(count):
+            image, truth = make_frame(PhantomConfig(seed=9000 + seed))
+            yield f"phantom-{seed}", image, truth
+        return
+    folder = Path(data)
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        stems = [r["stem"] for r in csv.DictReader(file) if r["split"] == split]
+    for index in np.linspace(0, len(stems) - 1, min(count, len(stems))).round():
+        stem = stems[int(index)]
+        image = read_angiogram(next((folder / "images").glob(f"{stem}.*"))).frames[0]
+        mask = read_mask(next((folder / "masks").glob(f"{stem}.*")))
+        yield stem, image, mask.reshape(mask.shape[-2:]) > 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Correct every frame with every set that OUT does not hold yet."""
+    out = Path(args.out)
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    done = {(r["frame"], r["set"], r["hand"]) for r in map(json.loads, lines)}
+    hand, hand_name = (FAST_BRUSH, "fast") if args.fast_brush else (Hand(), "usual")
+    predictor = None
+    for stem, image, truth in _frames(args.data, args.split, args.frames):
+        todo = [s for s in args.sets if (stem, s, hand_name) not in done]
+        if not todo:
+            continue
+        if predictor is None:
+            predictor = Predictor(load_model(args.model), choose_device(args.device))
+        probability = predictor.predict(image)
+        found = mask_at(probability, predictor.card.threshold)
+        evidence = gather(image, probability)
+        for name in todo:
+            begun, tools = SETS[name]
+            start = found if begun else np.zeros_like(found)
+            made = correct(evidence, start, truth, tools, hand)
+            row = {
+                "frame": stem,
+                "set": name,
+                "hand": hand_name,
+                "model": predictor.card.name,
+                "seconds": round(made.tally.seconds, 1),
+                "strokes": made.tally.strokes,
+                "clicks": made.tally.clicks,
+                "keys": made.tally.keys,
+                "used": made.tally.used,
+                "dice": round(made.dice, 4),
+                "cldice": round(made.cldice, 4),
+                "left": made.left,
+            }
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(stem, name, row["seconds"], flush=True)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print the means as Markdown."""
+    rows = [
+        json.loads(line)
+        for line in Path(args.out).read_text(encoding="utf-8").splitlines()
+    ]
+    for hand in dict.fromkeys(r["hand"] for r in rows):
+        mine = [r for r in rows if r["hand"] == hand]
+        by_set = {s: {r["frame"]: r for r in mine if r["set"] == s} for s in SETS}
+        by_set = {s: found for s, found in by_set.items() if found}
+        # The frames that every set has.
+        frames = sorted(set.intersection(*(set(f) for f in by_set.values())))
+        print(f"\n{len(frames)} frames, {hand} hand, {mine[0]['model']}\n")
+        print(
+            "| set of tools | seconds, mean ± SD | of empty | strokes | clicks "
+            "| keys | Dice | clDice |\n|---|---|---|---|---|---|---|---|"
+        )
+        base = np.array([by_set["empty"][f]["seconds"] for f in frames])
+        for name, found in by_set.items():
+            get = {
+                k: np.array([found[f][k] for f in frames])
+                for k in ("seconds", "strokes", "clicks", "keys", "dice", "cldice")
+            }
+            seconds = get["seconds"]
+            print(
+                f"| {name} | {seconds.mean():.0f} ± {seconds.std(ddof=1):.0f} "
+                f"| {100 * seconds.sum() / base.sum():.0f} % "
+                f"| {get['strokes'].mean():.1f} | {get['clicks'].mean():.1f} "
+                f"| {get['keys'].mean():.1f} | {get['dice'].mean():.3f} "
+                f"| {get['cldice'].mean():.3f} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("data")
+    runner.add_argument("out")
+    runner.add_argument("--frames", type=int, default=8)
+    runner.add_argument("--model", default="cmunet-artery")
+    runner.add_argument("--device", default="auto")
+    runner.add_argument("--split", default="val")
+    runner.add_argument("--sets", nargs="+", default=_DEFAULT, choices=SETS)
+    runner.add_argument("--fast-brush", action="store_true")
+    runner.set_defaults(act=run)
+    printer = commands.add_parser("table")
+    printer.add_argument("out")
+    printer.set_defaults(act=table)
+    args = parser.parse_args()
+    args.act(args)
+
+
+if __name__ == "__main__":
+    main()

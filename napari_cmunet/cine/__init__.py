@@ -1,0 +1,1 @@
+"""Operations on cines: best frame, mask propagation, catheter calibration."""

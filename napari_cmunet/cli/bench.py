@@ -1,0 +1,183 @@
+"""``bench``: this machine's speed, beside the paper's way of doing the same."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.cli.benchmark.timing import peak_memory, seconds
+from napari_cmunet.cli.progress import Progress
+from napari_cmunet.errors import CMUNetError
+from napari_cmunet.util.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SIDES, CINE_FRAMES, CINE_SIDE = (256, 512, 1024), 60, 512
+LABELS = (1, 5, 18, 50)
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """What to measure.
+
+    Parameters
+    ----------
+    model, start, device : str
+        For prediction, and for fine-tuning to start from.
+    minutes : float
+        Budget of each training.
+    sides, labels : tuples of int
+    cine_frames : int
+    json : Path or None
+        File for all figures.
+    """
+
+    model: str
+    start: str
+    device: str = "auto"
+    minutes: float = 3.0
+    sides: tuple[int, ...] = SIDES
+    labels: tuple[int, ...] = LABELS
+    cine_frames: int = CINE_FRAMES
+    json: Path | None = None
+
+
+def bench(job: BenchJob) -> int:
+    """Measure, print a table, write the figures; returns the exit code."""
+    print(
+        "This takes minutes. Other programs that are at work spoil the figures.",
+        file=sys.stderr,
+    )
+    figures: dict[str, Any] = {}
+    failed = 0
+    parts = list(_parts(job))
+    progress = Progress(len(parts))
+    for name, act, arguments in parts:
+        progress.show(f"measuring {name}")
+        try:
+            figures[name] = alone(act, *arguments)
+        except (CMUNetError, BrokenProcessPool, OSError) as exc:
+            failed += 1
+            figures[name] = {"failed": str(exc)}
+            progress.complain(f"{name}: {exc}")
+        progress.advance()
+    progress.clear()
+    print("\n".join(_table(figures)))
+    if job.json is not None:
+        with atomic_write(job.json) as file:
+            file.write((json.dumps(figures, indent=1) + "\n").encode())
+    return 1 if failed else 0
+
+
+def _parts(job: BenchJob) -> Iterator[tuple[str, Callable[..., Any], tuple]]:
+    from napari_cmunet.cli.benchmark import prediction, training
+    from napari_cmunet.cli.benchmark import window as bench_window
+
+    yield "machine", prediction.machine, (job.device,)
+    yield "panel", bench_window.panel_times, ()
+    yield "reading", bench_window.reading_times, ()
+    for side in job.sides:
+        yield f"frame of {side}", prediction.frame, (side, job.model, job.device)
+    cine = (job.cine_frames, CINE_SIDE, job.model, job.device)
+    yield f"cine of {job.cine_frames}", prediction.cine, cine
+    yield "network at width 64", prediction.network, (job.device,)
+    for n in job.labels:
+        arguments = (n, job.start, job.device, job.minutes)
+        yield f"{n} label{'s' * (n > 1)}", training.fine_tuning, arguments
+
+
+def alone(act: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Run in a process of its own: nothing is warm, and its memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(with_memory, act, arguments).result()
+
+
+def with_memory(act: Callable[..., Any], arguments: tuple) -> dict[str, Any]:
+    """What ``act`` returns, and ``memory_gb``, above an idle process."""
+    from napari_cmunet.model.device import import_torch
+
+    import_torch()
+    idle = peak_memory()
+    figures = act(*arguments)
+    peak = peak_memory()
+    if idle is not None and peak is not None:
+        figures["memory_gb"] = round(peak - idle, 3)
+    return figures
+
+
+def _table(figures: dict[str, Any]) -> Iterator[str]:
+    machine = figures["machine"]
+    if "failed" not in machine:
+        yield (
+            f"{machine['device']}, torch {machine['torch']}, {machine['precision']}: "
+            f"{machine['limit_gflops']:.0f} GFLOP/s at most"
+        )
+    panel = figures["panel"]
+    if "open_s" in panel:
+        yield (
+            f"panel: opens in {seconds(panel['open_s'])}; its import adds "
+            f"{seconds(panel['import_s'])} to napari's"
+        )
+    else:
+        yield f"panel: not measured ({panel.get('why') or panel['failed']})"
+    yield from _image_state(figures["reading"])
+    yield ""
+    heads = ("", "first", "median", "paper's way", "times faster", "memory")
+    yield _row(*heads)
+    for name, f in figures.items():
+        if name in ("machine", "panel", "reading"):
+            continue
+        if "failed" in f:
+            yield _row(name, "failed", "", "", "", "")
+            continue
+        yield _row(name, *_cells(f), f"{f['times_faster']:.1f}", _memory(f))
+    yield ""
+    yield (
+        "labels: time until 99.5 % of the best validation Dice. The paper's way: "
+        "width 64, eager float32; its cines and trainings are extrapolated from "
+        "measured frames and steps."
+    )
+
+
+def _image_state(f: dict[str, Any]) -> Iterator[str]:
+    if "accept_s" not in f:
+        yield f"reading: not measured ({f.get('why') or f['failed']})"
+        return
+    yield f"accept: on the disk {seconds(f['accept_s'])} after the key"
+    for name, what in (
+        ("alone", "painting in napari alone"),
+        ("reading", "reading"),
+        ("training", "reading during a training"),
+    ):
+        if name in f:
+            gaps = f[name]
+            yield (
+                f"window, {what}: {gaps['share_over_50_ms']:.1%} of its gaps over "
+                f"50 ms, the longest {gaps['longest_ms']:.0f} ms"
+            )
+
+
+def _cells(f: dict[str, Any]) -> tuple[str, str, str]:
+    if "labels" in f:
+        return "", seconds(f["seconds_to_99.5%"]), seconds(f["paper_s"])
+    if "frames" in f:
+        return seconds(f["first_s"]), seconds(f["all_s"]), seconds(f["paper_s"])
+    first = seconds(f["first_s"]) if "first_s" in f else ""
+    ours = f.get("warm") or f["ours"]
+    return first, seconds(ours["median"]), seconds(f["paper"]["median"])
+
+
+def _memory(f: dict[str, Any]) -> str:
+    return f"{f['memory_gb']:.2f} GB" if "memory_gb" in f else ""
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"{name:<20}" + "".join(f"{cell:>14}" for cell in cells)

@@ -1,0 +1,225 @@
+"""The gate of a project: the model just trained is measured beside the one in use.
+
+Run by the trainer, on the labels of patients from whom the new model did not learn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.model.device import is_out_of_memory
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import LoadedModel, ModelCard, Receipt, load_model
+from napari_cmunet.training import events
+from napari_cmunet.training.comparison import (
+    Pair,
+    judge,
+    score_frames,
+    score_sentinels,
+    sentinel_frames,
+)
+from napari_cmunet.training.trainer import share_of_start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import torch
+
+    from napari_cmunet.cli.finetune import Start
+    from napari_cmunet.cli.used_labels import UsedLabels
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.project import Project
+    from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
+
+    Scores = dict[str, tuple[float, float]]
+
+
+def left_out_scorer(
+    project: Project, refs: Sequence[LabelRef], start: Start, device: torch.device
+) -> Callable[[CMUNet, Sequence[int]], Scores]:
+    """Measures a fold's network on the patients that it was trained without.
+
+    Parameters
+    ----------
+    refs : sequence of LabelRef
+        The labels in the order of the frames that are trained on.
+
+    Returns
+    -------
+    callable
+        Of a network and the indices of the left-out frames; gives Dice and clDice of
+        each patient on the images' own grid.
+    """
+    card = ModelCard(
+        "fold", "artery", start.width, preprocessing=asdict(start.preprocessing)
+    )
+    held: dict[tuple[int, ...], list[ProjectLabel]] = {}
+
+    def score(network: CMUNet, indices: Sequence[int]) -> Scores:
+        key = tuple(indices)
+        if key not in held:  # one fold after the other
+            held.clear()
+            held[key] = list(project.labels.read([refs[i] for i in key]))
+        model = LoadedModel(network, card, Receipt("fold", 0, 0, True))
+        predictor = Predictor(model, device)
+        threshold = start.threshold(share_of_start(start.keep, len(refs) - len(key)))
+        return score_frames(predictor.predict, threshold, held[key])
+
+    return score
+
+
+def compare(
+    project: Project,
+    name: str,
+    used: UsedLabels,
+    *,
+    left_out: Scores,
+    start: ModelVersion | None,
+    device: torch.device,
+    write: Callable[[events.Event], None],
+    check: Callable[[], None] = lambda: None,
+) -> events.Verdict:
+    """Compare a model of the project with the one in use.
+
+    Parameters
+    ----------
+    name : str
+        The new model, finished.
+    used : UsedLabels
+        Of its training.
+    left_out : dict
+        With few patients instead: what :func:`left_out_scorer` gave for each.
+    start : ModelVersion or None
+        Where the training started, if that was a model of the project.
+    check : callable
+        Called before each frame; raises Cancelled to give up.
+
+    Returns
+    -------
+    Verdict
+        One that says why, where the models cannot be compared.
+    """
+    project.models.store.load()  # another one may have been chosen during the training
+    current = project.models.current
+    write(events.Comparing(name, current.name))
+    try:
+        return _compare(
+            project,
+            name,
+            current,
+            used,
+            left_out,
+            project.models.learned_patients(start) if start else set(),
+            device,
+            check,
+        )
+    except Cancelled:
+        raise
+    except CMUNetError as exc:
+        why = f"the models could not be compared ({exc})"
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        why = "memory did not suffice to compare the models"
+    return judge(name, current.name, current.sha256, {}, why_none=why)
+
+
+def _compare(
+    project: Project,
+    name: str,
+    current: ModelVersion,
+    used: UsedLabels,
+    left_out: Scores,
+    start_learned: set[str],
+    device: torch.device,
+    check: Callable[[], None],
+) -> events.Verdict:
+    new = Predictor(load_model(project.models.store.folder(name)), device)
+    old = Predictor(load_model(project.models.folder(current)), device)
+    refs = used.held_out or [r for r in project.labels.refs() if r.patient in left_out]
+    # What the new model's start has learned from, the new model has seen.
+    refs = [r for r in refs if r.patient not in start_learned]
+    new_scores = left_out or _scores(project, new, refs, check)
+    learned = project.models.learned_patients(current)
+    hashes = used.hashes()
+    recorded = _recorded(project.models.training(current.name), hashes)
+    if current.installed:
+        recorded = {}
+    old_scores = recorded | _scores(
+        project, old, [r for r in refs if r.patient not in recorded], check
+    )
+    pairs = {
+        patient: Pair(
+            new_scores[patient],
+            old_scores[patient],
+            patient in learned and patient not in recorded,
+        )
+        for patient in dict.fromkeys(r.patient for r in refs)
+        if patient in new_scores and patient in old_scores
+    }
+    frames = list(_checked(sentinel_frames(), check))
+    sentinels = (
+        score_sentinels(new.predict, new.card.threshold, _checked(frames, check)),
+        score_sentinels(old.predict, old.card.threshold, _checked(frames, check)),
+    )
+    return judge(
+        name,
+        current.name,
+        old.card.sha256,
+        pairs,
+        sentinels,
+        left_out=bool(left_out),
+        why_none=_why_none(pairs, hashes, start_learned),
+    )
+
+
+def _scores(
+    project: Project,
+    predictor: Predictor,
+    refs: Sequence[LabelRef],
+    check: Callable[[], None],
+) -> Scores:
+    labels = _checked(project.labels.read(refs), check)
+    return score_frames(predictor.predict, predictor.card.threshold, labels)
+
+
+def _recorded(training: dict[str, Any], label_hashes: Mapping[str, set[str]]) -> Scores:
+    """Figures of the model in use by trainings without the patient, if still valid.
+
+    They stand for it on patients from whom it learned itself: as fairly measured as
+    the new one, on the very same labels.
+    """
+    scores: Scores = {}
+    listed = training.get("left_out")
+    for patient, values in listed.items() if isinstance(listed, dict) else ():
+        with contextlib.suppress(TypeError, KeyError, ValueError):
+            if set(values["labels"]) == label_hashes.get(patient):
+                scores[patient] = (float(values["dice"]), float(values["cldice"]))
+    return scores
+
+
+def _why_none(
+    pairs: Mapping[str, Pair],
+    label_hashes: Mapping[str, set[str]],
+    start_learned: set[str],
+) -> str:
+    if pairs:
+        return ""
+    if len(label_hashes) < 2:
+        return "all labels are of one patient, and the new model has learned from it"
+    if start_learned:
+        return (
+            "it started from a model that had learned from the very patients that "
+            "would show it. Start from a bundled model to know"
+        )
+    return ""
+
+
+def _checked(items: Iterable[Any], check: Callable[[], None]) -> Iterator[Any]:
+    for item in items:
+        check()
+        yield item

@@ -1,0 +1,150 @@
+"""``evaluate``: how well a model does on labelled frames, on their own grid."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from napari_cmunet.cli.label_folders import read_label_folders
+from napari_cmunet.cli.progress import Progress
+from napari_cmunet.errors import ModelError, TrainingError
+from napari_cmunet.model.device import choose_device
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.model.threshold import mask_at
+from napari_cmunet.training.metrics import Scores, bootstrap_interval, score
+from napari_cmunet.util.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_cmunet.training.dataset import Label
+
+MEASURES = ("dice", "cldice", "precision", "recall", "hd95")
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What to evaluate, on what.
+
+    Parameters
+    ----------
+    images, masks : tuples of Path
+    model, device : str
+    threshold : float or None
+        The model's own if None.
+    patients : Path or None
+        CSV with ``stem`` and ``patient``, for intervals by patient.
+    json : Path or None
+        File for all figures.
+    worst : Path or None
+        PNG of the six frames with the lowest Dice.
+    """
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    model: str
+    device: str = "auto"
+    threshold: float | None = None
+    patients: Path | None = None
+    json: Path | None = None
+    worst: Path | None = None
+
+
+def evaluate(job: EvaluateJob) -> int:
+    """Print the mean of each measure with its 95 % interval; returns the exit code."""
+    model = load_model(job.model)
+    if model.card.kind != "artery":
+        raise ModelError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
+    found = read_label_folders(job.images, job.masks, job.patients)
+    for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
+        print(text, file=sys.stderr)
+    if not found.labels:
+        raise TrainingError("Nothing to evaluate: no mask has an image of its stem.")
+    predictor = Predictor(model, choose_device(job.device))
+    threshold = job.threshold or model.card.threshold
+    progress = Progress(len(found.labels))
+    rows: list[tuple[Label, np.ndarray, Scores]] = []
+    for label in found.labels:
+        progress.show(label.name)
+        mask = mask_at(predictor.predict(label.frame), threshold)
+        rows.append((label, mask, score(mask, label.mask)))
+        progress.advance()
+    progress.clear()
+    scores = [s for _, _, s in rows]
+    summary = summarise(scores, [label.patient for label in found.labels])
+    print(f"{len(rows)} frames of {len({x.patient for x in found.labels})} patients")
+    for name in MEASURES:
+        mean, low, high = summary[name]
+        unit = " px" if name == "hd95" else ""
+        print(f"{name:10} {mean:.4f}{unit}  (95 % {low:.4f} to {high:.4f})")
+    if job.json:
+        result = {
+            "model": model.card.name,
+            "model_sha256": model.card.sha256,
+            "threshold": threshold,
+            "n": len(rows),
+            "mean": summary,
+            "images": {label.name: asdict(s) for label, _, s in rows},
+        }
+        with atomic_write(job.json) as file:
+            file.write(json.dumps(_finite(result), indent=1).encode())
+    if job.worst:
+        _draw_worst(job.worst, sorted(rows, key=lambda row: row[2].dice)[:6])
+    return 1 if found.problems else 0
+
+
+def summarise(
+    scores: Sequence[Scores], patients: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Mean, and bounds of its 95 % interval by patient, of each measure.
+
+    The distance is infinite where one mask is empty; those frames are left out of
+    its mean, since Dice counts them as 0 already.
+    """
+    summary = {}
+    for name in MEASURES:
+        values = np.array([getattr(s, name) for s in scores])
+        known = np.isfinite(values)
+        if not known.any():
+            summary[name] = (float("nan"),) * 3
+            continue
+        groups = [p for p, k in zip(patients, known, strict=True) if k]
+        low, high = bootstrap_interval(values[known], groups)
+        summary[name] = (float(values[known].mean()), low, high)
+    return summary
+
+
+def _draw_worst(path: Path, rows: Sequence[tuple[Label, np.ndarray, Scores]]) -> None:
+    """Frames in grey; found in blue, missed in orange, agreed in white."""
+    tiles = []
+    for label, mask, _ in rows:
+        frame = label.frame.astype(np.float32)
+        low, high = np.percentile(frame, [1, 99])
+        grey = np.clip((frame - low) / max(high - low, 1e-6), 0, 1) * 200
+        rgb = np.repeat(grey[..., None], 3, -1).astype(np.uint8)
+        drawn = rgb.copy()
+        drawn[mask & label.mask] = (255, 255, 255)
+        drawn[mask & ~label.mask] = (86, 180, 233)
+        drawn[~mask & label.mask] = (230, 159, 0)
+        pair = np.hstack([rgb, drawn])
+        tiles.append(np.asarray(Image.fromarray(pair).resize((768, 384))))
+    with atomic_write(path) as file:
+        Image.fromarray(np.vstack(tiles)).save(file, "PNG")
+
+
+def _finite(value):
+    """The same without NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

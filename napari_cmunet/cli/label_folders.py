@@ -1,0 +1,141 @@
+"""Labels from folders: images and masks paired by stem, checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.errors import CMUNetError, ReadError, display_name
+from napari_cmunet.io.discovery import stem_of
+from napari_cmunet.io.images import find_images, read_angiogram
+from napari_cmunet.io.masks import read_mask
+from napari_cmunet.project.patients import by_dicom, read_patients
+from napari_cmunet.training.dataset import Label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LabelFolders:
+    """What was read, and what was wrong.
+
+    Parameters
+    ----------
+    labels : list of Label
+        One for each frame; a cine with a mask stack gives several.
+    problems : list of str
+        One sentence for each file that could not be used.
+    notes : list of str
+        What was noticed and done about it.
+    """
+
+    labels: list[Label]
+    problems: list[str]
+    notes: list[str]
+
+
+def read_label_folders(
+    images: Sequence[Path], masks: Sequence[Path], patients: Path | None = None
+) -> LabelFolders:
+    """Read every mask that has an image of the same stem.
+
+    An image without a mask is passed over: it is simply not labelled. A mask
+    without an image, or of another size, is a problem.
+
+    Parameters
+    ----------
+    images, masks : sequences of Path
+        Folders (walked) or files.
+    patients : Path, optional
+        CSV with the columns ``stem`` and ``patient``. Without it, each stem counts
+        as a patient of its own, and a note says so.
+
+    Raises
+    ------
+    ReadError
+        If the CSV cannot be used.
+    """
+    by_stem: dict[str, list[Path]] = {}
+    for file in find_images(images):
+        by_stem.setdefault(stem_of(file.path), []).append(file.path)
+    patient_of = read_patients(patients) if patients else {}
+    found = LabelFolders([], [], [])
+    seen: dict[str, str] = {}
+    for file in find_images(masks):
+        try:
+            found.labels.extend(
+                _read_one(file.path, by_stem, patient_of, seen, found.notes)
+            )
+        except CMUNetError as exc:
+            found.problems.append(str(exc))
+    if patients is None and len(found.labels) > 1:
+        found.notes.append(
+            "no --patients CSV: every file counts as another patient. If several are "
+            "of one patient, validation flatters."
+        )
+    missing = [x.name for x in found.labels if patients and x.name not in patient_of]
+    if missing:
+        found.notes.append(
+            f"{len(missing)} label(s) are not in the patients CSV; each counts as "
+            "another patient."
+        )
+    return found
+
+
+def _read_one(
+    path: Path,
+    by_stem: dict[str, list[Path]],
+    patient_of: dict[str, str],
+    seen: dict[str, str],
+    notes: list[str],
+) -> list[Label]:
+    if not path.is_file():
+        raise ReadError(path, "there is no such file, or no mask in this folder.")
+    candidates = by_stem.get(path.stem, [])
+    if not candidates:
+        raise ReadError(path, "no image has this stem.")
+    if len(candidates) > 1:
+        raise ReadError(path, f"{len(candidates)} images have this stem; keep one.")
+    image = read_angiogram(candidates[0])
+    mask = read_mask(path)
+    if mask.shape != image.shape:
+        raise ReadError(
+            path,
+            f"the mask is {_size(mask.shape)}, its image {_size(image.shape)}. Export "
+            "the mask on the image's own grid.",
+        )
+    masks = mask.reshape(image.frames.shape)
+    name = display_name(path.stem)
+    # What a DICOM file says of its patient; only to be compared, and never written.
+    patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
+    labels = []
+    for index, (frame, artery) in enumerate(zip(image.frames, masks, strict=True)):
+        if image.is_cine and not artery.any():
+            continue  # a frame of the stack that nobody labelled
+        if artery.all():
+            raise ReadError(path, "all of it is artery: that is no label.")
+        if not artery.any():
+            notes.append(f"{name}: no artery in this label; learned as background.")
+        digest = hashlib.sha256(np.ascontiguousarray(frame)).hexdigest()
+        if digest in seen:
+            notes.append(f"{name}: the same image as {seen[digest]}; left out.")
+            continue
+        seen[digest] = name
+        labels.append(
+            Label(
+                frame,
+                artery,
+                patient=patient,
+                name=f"{name}#{index}" if image.is_cine else name,
+            )
+        )
+    return labels
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,145 @@
+"""``models import`` and ``models fetch``: published checkpoints become models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from napari_cmunet.errors import ModelError, printable
+from napari_cmunet.model.published.catalogue import MEGABYTES, PUBLISHED, find_published
+from napari_cmunet.model.published.download import download
+from napari_cmunet.model.registry import (
+    find_model,
+    list_models,
+    model_folders,
+    read_card,
+    user_models_folder,
+    verify_model,
+)
+from napari_cmunet.util.text import duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cmunet.model.published.catalogue import PublishedFile
+
+
+def list_all() -> int:
+    """Print one line for each model: name, kind, width, description."""
+    for card, folder in list_models():
+        about = printable(card.description)
+        print(f"{folder.name}\t{card.kind}\twidth {card.width}\t{about}")
+    return 0
+
+
+def show(model: str) -> int:
+    """Print a model's card as JSON."""
+    print(json.dumps(dataclasses.asdict(read_card(find_model(model))), indent=1))
+    return 0
+
+
+def verify(model: str | None) -> int:
+    """Check one model, or all; returns 1 if any is not sound."""
+    folders = [find_model(model)] if model else model_folders()
+    failed = 0
+    for folder in folders:
+        try:
+            receipt = verify_model(folder)
+        except ModelError as exc:
+            failed += 1
+            print(exc, file=sys.stderr)
+        else:
+            print(f"{folder.name}\tsound: {receipt}")
+    return 1 if failed else 0
+
+
+_LIMIT = int(1.1 * MEGABYTES * 1e6)
+
+
+def import_file(path: Path, name: str | None = None, *, force: bool = False) -> int:
+    """Make a model of a checkpoint and print the receipt."""
+    from napari_cmunet.model.published.importer import import_checkpoint
+
+    folder, receipt = import_checkpoint(path, name, force=force)
+    print(receipt)
+    print(f"Imported as {folder.name} ({receipt.kind}).")
+    return 0
+
+
+def list_published() -> int:
+    """Print what ``models fetch`` knows."""
+    for published in PUBLISHED:
+        print(f"{published.name}\t{published.description}")
+    return 0
+
+
+def fetch(
+    name: str, *, url: str | None = None, yes: bool = False, force: bool = False
+) -> int:
+    """Download a published checkpoint and make a model of it.
+
+    Returns 2 if it was not confirmed and nobody can be asked.
+    """
+    from napari_cmunet.model.published.importer import folder_for
+
+    published = find_published(name)
+    folder_for(name, force=force)  # refused before the download
+    print(
+        f"{published.file} ({published.folder}, {MEGABYTES:.0f} MB) is published by "
+        "the authors of CM-UNet, who state no licence for it: no right to use or pass "
+        "it on comes with it. It is not part of napari-cmunet.",
+        file=sys.stderr,
+    )
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            print("Nothing was downloaded. Add --yes to go ahead.", file=sys.stderr)
+            return 2
+        print("Download it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("Nothing was downloaded.", file=sys.stderr)
+            return 1
+    target = user_models_folder().parent / "downloads" / f"{name}.pth"
+    _get(published, url or published.url, target)
+    code = import_file(target, name, force=force)
+    target.unlink(missing_ok=True)
+    return code
+
+
+def _get(published: PublishedFile, url: str, target: Path) -> None:
+    progress = _Progress()
+    try:
+        download(url, target, published.sha256, limit=_LIMIT, progress=progress.show)
+    finally:
+        progress.clear()
+
+
+class _Progress:
+    """One line on stderr, where that is a terminal: how much, time left."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._began: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def show(self, done: int, total: int | None) -> None:
+        """Say how much is there."""
+        now = time.monotonic()
+        if self._began is None or done < self._began[1]:
+            self._began = now, done
+        if not self._shown or now - self._last < 0.1:
+            return
+        self._last = now
+        line = f"{done / 1e6:.1f} MB"
+        began, had = self._began
+        if total and done > had and now - began > 1:
+            left = (now - began) / (done - had) * (total - done)
+            line = f"{line} of {total / 1e6:.1f} MB, {duration(left)} left"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

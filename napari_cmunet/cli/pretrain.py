@@ -1,0 +1,334 @@
+"""``pretrain``: self-supervised pre-training on folders of images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from napari_cmunet import __version__
+from napari_cmunet.cli.pretrain_output import (
+    RECONSTRUCTIONS,
+    holds_run,
+    write_curves,
+    write_model,
+    write_reconstructions,
+)
+from napari_cmunet.cli.progress import Progress
+from napari_cmunet.cli.progress_reporter import stop_on_signals
+from napari_cmunet.cli.unlabelled_images import read_unlabelled
+from napari_cmunet.errors import TrainingError, WriteError
+from napari_cmunet.model.device import keep_freed_memory
+from napari_cmunet.model.preprocess import Preprocessing
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.pretraining.checkpoint import read_state
+from napari_cmunet.pretraining.config import (
+    PretrainConfig,
+    check_same_run,
+    check_values,
+)
+from napari_cmunet.pretraining.distributed import team
+from napari_cmunet.pretraining.loop import Pretraining
+from napari_cmunet.training.dataset import (
+    WHOLE,
+    LabelledFrames,
+    phantom_labels,
+    prepare_labels,
+)
+from napari_cmunet.training.events import (
+    Event,
+    PretrainEpoch,
+    PretrainFinished,
+    PretrainStarted,
+    PretrainStep,
+    to_line,
+)
+from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.text import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_cmunet.model.registry import ModelCard
+    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.training.dataset import Label
+
+RUN, CHECKPOINT, PHANTOMS = "run", "checkpoint.safetensors", "phantoms.safetensors"
+PRETRAIN_OPTIONS = (
+    "width",
+    "epochs",
+    "minutes",
+    "batch",
+    "grid",
+    "crop",
+    "phantoms",
+    "learning_rate",
+    "consistency_weight",
+    "composites",
+    "start",
+    "seed",
+)
+"""Fields of the configuration that the command line offers."""
+
+EXPORT_SECONDS = 900
+"""While training, the model folder is brought up to date this often."""
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """What to learn from, how, and to where.
+
+    Parameters
+    ----------
+    inputs : tuple of Path
+        Files and folders.
+    output : Path
+        Becomes the model's folder; ``run`` in it holds the checkpoint.
+    options : dict
+        Fields of :class:`PretrainConfig` that were asked for; the others have their
+        defaults, or the values of the run that is resumed.
+    resume : bool
+    device : str
+    workers : int, optional
+        Processes that make phantoms; as many as processors by default.
+    about, licence : str
+        For the model's card: what the images are, and the licence of the weights.
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    device: str = "auto"
+    workers: int | None = None
+    about: str = ""
+    licence: str = ""
+    events: str | None = None
+
+
+def pretrain(job: PretrainJob) -> int:
+    """Pre-train; returns the exit code. Prints the model's folder on stdout."""
+    keep_freed_memory()
+    with team(job.device) as mates, _events(job, mates) as tell:
+        checkpoint = job.output / RUN / CHECKPOINT
+        config = _config(job, checkpoint)
+        start = load_model(config.start) if config.start else None
+        if start is not None and "width" not in job.options:
+            config = dataclasses.replace(config, width=start.card.width)
+        check_values(config)
+        if mates.leads:
+            _make_folder(job.output / RUN)
+        mates.wait()
+        frames, failed = read_unlabelled(job.inputs, job.output, config.grid, mates)
+        phantoms = _phantoms(job, config, mates) if config.phantoms else None
+        training = Pretraining(
+            frames,
+            config,
+            phantoms,
+            mates,
+            checkpoint,
+            start=start.network if start else None,
+            resume=job.resume,
+        )
+        reason = _train(job, training, mates, tell, start.card if start else None)
+    if not mates.leads:
+        return 0
+    if job.events != "-":
+        print(job.output, flush=True)
+    if failed:
+        plural = "s" if failed > 1 else ""
+        print(f"{failed} image{plural} could not be read.", file=sys.stderr)
+    if reason == "stopped":
+        print("Stopped; go on with --resume.", file=sys.stderr)
+    return 1 if failed or reason == "stopped" else 0
+
+
+def _train(
+    job: PretrainJob,
+    training: Pretraining,
+    mates: Team,
+    tell: Callable[[Event], None],
+    parent: ModelCard | None,
+) -> str:
+    exported, reason = time.monotonic(), ""
+    with stop_on_signals() as should_stop:
+        for event in training.run(should_stop):
+            tell(event)
+            if isinstance(event, PretrainFinished):
+                reason = event.reason
+            if isinstance(event, PretrainEpoch):
+                if mates.leads:
+                    write_curves(job.output, tuple(training.history))
+                # All or none: what is measured then is measured together.
+                old = time.monotonic() - exported > EXPORT_SECONDS
+                if mates.agree(old, 0.0)[0]:
+                    _export(job, training, mates, parent)
+                    exported = time.monotonic()
+        if training.step:
+            _export(job, training, mates, parent)
+    return reason
+
+
+def _export(
+    job: PretrainJob, training: Pretraining, mates: Team, parent: ModelCard | None
+) -> None:
+    result = training.result()
+    if not mates.leads:
+        return
+    groups = training.frames.groups.numpy()
+    write_curves(job.output, result.history)
+    write_reconstructions(job.output / RECONSTRUCTIONS, result.examples)
+    write_model(
+        job.output,
+        result,
+        training.config,
+        frames=len(training.learn),
+        files=len(np.unique(groups[training.learn])),
+        held_files=len(np.unique(groups[training.held])),
+        about=job.about,
+        licence=job.licence,
+        parent=parent,
+    )
+
+
+def _config(job: PretrainJob, checkpoint: Path) -> PretrainConfig:
+    there = checkpoint.exists()
+    if not job.resume:
+        if there or holds_run(job.output):
+            raise TrainingError(
+                f"The folder '{job.output.name}' holds a run or a model already. "
+                "Choose another with -o, or go on with the run by --resume."
+            )
+        return PretrainConfig(**job.options)
+    if not there:
+        return PretrainConfig(**job.options)
+    state = read_state(checkpoint)
+    known = {f.name for f in dataclasses.fields(PretrainConfig)}
+    stored = {k: v for k, v in state["config"].items() if k in known}
+    config = dataclasses.replace(PretrainConfig(**stored), **job.options)
+    check_same_run(state, config)
+    return config
+
+
+def _phantoms(job: PretrainJob, config: PretrainConfig, mates: Team) -> LabelledFrames:
+    """Make the phantoms, or take those that an earlier start of the run has made."""
+    path = job.output / RUN / PHANTOMS
+    key = json.dumps([__version__, config.phantoms, config.seed, config.grid, WHOLE])
+    kept = _kept_phantoms(path, key)
+    if kept is not None:
+        return kept
+    side = -(-config.grid // 16) * 16
+    frames = torch.empty(0, 1, side, side).half()
+    maps = torch.empty(0, 3, side, side, dtype=torch.uint8)
+    if mates.leads:
+        made = _draw_phantoms(job, config)
+        frames, maps = made.frames, made.maps
+    frames, maps = mates.collect(frames), mates.collect(maps)
+    if mates.leads:
+        with atomic_write(path) as file:
+            file.write(save({"frames": frames, "maps": maps}, {"key": key}))
+    return _labels(frames, maps)
+
+
+def _draw_phantoms(job: PretrainJob, config: PretrainConfig) -> LabelledFrames:
+    progress = Progress(config.phantoms)
+
+    def counted() -> Iterator[Label]:
+        for label in phantom_labels(config.phantoms, config.seed, job.workers):
+            progress.show("making phantoms")
+            yield label
+            progress.advance()
+
+    try:
+        return prepare_labels(counted(), Preprocessing(grid=config.grid))
+    finally:
+        progress.clear()
+
+
+def _kept_phantoms(path: Path, key: str) -> LabelledFrames | None:
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return _labels(file.get_tensor("frames"), file.get_tensor("maps"))
+    except (OSError, SafetensorError):
+        return None
+
+
+def _labels(frames, maps) -> LabelledFrames:
+    names = tuple(f"phantom {i}" for i in range(len(frames)))
+    return LabelledFrames(frames, maps, names, names)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise WriteError(folder, f"the folder cannot be made ({exc.strerror}).") from (
+            exc
+        )
+
+
+@contextmanager
+def _events(job: PretrainJob, mates: Team) -> Iterator[Callable[[Event], None]]:
+    """Where the events go: as JSON lines if asked for, and as words to stderr."""
+    if not mates.leads:
+        yield lambda event: None
+        return
+    if job.events is None or job.events == "-":
+        yield _Teller(sys.stdout if job.events else None)
+        return
+    try:
+        with open(job.events, "a", encoding="utf-8") as file:  # noqa: PTH123
+            yield _Teller(file)
+    except OSError as exc:
+        raise WriteError(job.events, f"cannot be written ({exc.strerror}).") from exc
+
+
+class _Teller:
+    """Says how the training goes: a moving line, and one that stays per epoch."""
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self.file, self.line = file, Progress(1)
+
+    def __call__(self, event: Event) -> None:
+        if self.file is not None:
+            print(to_line(event), file=self.file, flush=True)
+        if isinstance(event, PretrainStarted):
+            go_on = f", from step {event.step}" if event.step else ""
+            extra = f", {event.phantoms} phantoms" if event.phantoms else ""
+            processes = f", {event.processes} processes" if event.processes > 1 else ""
+            self.line.complain(
+                f"{event.frames} frames{extra}, {event.held_out} held out; "
+                f"{event.parameters:,} parameters; {event.device}{processes}; "
+                f"{event.steps} steps{go_on}"
+            )
+        elif isinstance(event, PretrainStep):
+            self.line.total, self.line.done = event.steps, event.step - 1
+            self.line.show(
+                f"loss {event.loss:.4f}, reconstruction {event.reconstruction:.4f}, "
+                f"contrast {event.contrast:.3f}, {duration(event.seconds_left)} left"
+            )
+        elif isinstance(event, PretrainEpoch):
+            dice = event.phantom_dice
+            self.line.complain(
+                f"epoch {event.epoch + 1}: loss {event.loss:.4f}, reconstruction "
+                f"{event.reconstruction:.4f} (held out {event.held_out:.4f}), "
+                f"contrast {event.contrast:.3f}"
+                + (f", phantom Dice {dice:.3f}" if dice is not None else "")
+                + f", {duration(event.seconds)}"
+            )
+        elif isinstance(event, PretrainFinished):
+            self.line.complain(
+                f"{event.reason}: {event.step} steps, {duration(event.seconds)}"
+            )

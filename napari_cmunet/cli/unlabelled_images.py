@@ -1,0 +1,90 @@
+"""From image files to prepared frames for pre-training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from napari_cmunet.cli.progress import Progress
+from napari_cmunet.errors import CMUNetError, TrainingError, display_name
+from napari_cmunet.io.dicom.identity import without_identity
+from napari_cmunet.io.images import find_images, read_angiogram
+from napari_cmunet.model.preprocess import Preprocessing, prepare
+from napari_cmunet.pretraining.dataset import UnlabelledFrames, digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cmunet.pretraining.distributed import Team
+
+FRAMES_OF_A_CINE = 8
+"""Neighbouring frames of a cine hardly differ; this many tell what it has to tell."""
+
+
+def read_unlabelled(
+    inputs: tuple[Path, ...], skip: Path, grid: int, team: Team
+) -> tuple[UnlabelledFrames, int]:
+    """Read and prepare all images, each process its share of them.
+
+    Returns
+    -------
+    frames : UnlabelledFrames
+        The same in all processes.
+    failed : int
+        How many files could not be read; each was named on stderr.
+
+    Raises
+    ------
+    TrainingError
+        If none could be read.
+    """
+    files = without_identity(find_images(inputs, skip=[skip]))
+    shares = np.array_split(np.arange(len(files)), team.size)
+    own = shares[team.rank]
+    progress = Progress(len(own))
+    side = -(-grid // 16) * 16
+    frames, groups, hashes = [torch.empty(0, 1, side, side).half()], [], []
+    for number in own:
+        path, shown = files[number].path, display_name(files[number].relative)
+        if team.leads:
+            progress.show(f"reading {shown}")
+        try:
+            x, sha256 = _prepared(path, grid, side)
+        except CMUNetError as exc:
+            progress.failed += 1
+            progress.complain(str(exc))
+        else:
+            if not len(x):
+                progress.complain(f"{shown}: left out, it has no contrast")
+            frames.append(x)
+            groups += [int(number)] * len(x)
+            hashes.append(sha256)
+        progress.advance()
+    progress.clear()
+    every = team.collect(torch.cat(frames))
+    numbers = team.collect(torch.tensor(groups, dtype=torch.int64))
+    told = team.collect_objects((hashes, progress.failed))
+    if not len(every):
+        raise TrainingError(
+            f"None of {len(files)} image file(s) could be used; the reasons are above. "
+            "Give other files or folders."
+        )
+    known = [text for part, _ in told for text in part]
+    return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in told)
+
+
+def _prepared(path: Path, grid: int, side: int) -> tuple[torch.Tensor, str]:
+    image = read_angiogram(path)
+    count = len(image.frames)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, FRAMES_OF_A_CINE)).round())
+    ready = []
+    for index in chosen.astype(int):
+        x, _ = prepare(image.frames[index], Preprocessing(grid=grid))
+        if x.any():
+            pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
+            ready.append(F.pad(x, pad).half())
+    empty = torch.empty(0, 1, side, side).half()
+    return torch.cat([empty, *ready]), image.sha256

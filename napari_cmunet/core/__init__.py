@@ -1,1 +1,0 @@
-"""The science: network, training, prediction, metrics. No Qt, no napari."""

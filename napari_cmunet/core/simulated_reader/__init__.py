@@ -1,6 +1,0 @@
-"""A reader with the truth before them, who corrects as a hand would: a stopwatch."""
-
-from napari_cmunet.core.simulated_reader.hand import Hand, Tally
-from napari_cmunet.core.simulated_reader.reader import Correction, correct
-
-__all__ = ["Correction", "Hand", "Tally", "correct"]

@@ -1,0 +1,1 @@
+"""A project in the window: its images one after the other, accepted as labels."""

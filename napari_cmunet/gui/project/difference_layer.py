@@ -1,0 +1,148 @@
+"""What another model finds in the open image: found now, gone now. The mask stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import CyclicLabelColormap
+
+from napari_cmunet.gui.layers import METADATA, geometry, place_above
+
+if TYPE_CHECKING:
+    from napari.components import LayerList
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.image_state import ImageState
+
+
+FOUND, GONE = 1, 2
+# Apart from each other, from the orange mask and from the cyan prediction, for every
+# kind of colour vision; the panel names them.
+FOUND_COLOUR = (1.0, 1.0, 0.35, 1.0)
+GONE_COLOUR = (0.85, 0.25, 0.95, 1.0)
+_OPACITY = 0.8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two predictions of a frame differ, in pixels."""
+
+    before: str
+    now: str
+    found: int
+    gone: int
+
+
+class DifferenceLayer:
+    """The layer, made once there is something to show, over its image's others.
+
+    Parameters
+    ----------
+    controller : Controller
+        Knows the viewer.
+    image_state : ImageState
+        Of the image that the layer covers.
+    """
+
+    def __init__(self, controller: Controller, image_state: ImageState) -> None:
+        self._controller, self._image_state = controller, image_state
+        self.layer: Labels | None = None
+
+    @property
+    def _layers(self) -> LayerList:
+        return self._controller.viewer.layers
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether somebody has taken it out of the viewer."""
+        return self.layer is not None and self.layer not in self._layers
+
+    def show(self, frame: int, before: np.ndarray, now: np.ndarray) -> tuple[int, int]:
+        """Show a frame's difference; returns the pixels found now, and gone now."""
+        found, gone = now & ~before, before & ~now
+        if self.layer is not None or found.any() or gone.any():
+            self._draw(frame, found * np.uint8(FOUND) + gone * np.uint8(GONE))
+        return int(found.sum()), int(gone.sum())
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        if self.layer is not None and self.layer in self._layers:
+            self._layers.remove(self.layer)
+        self.layer = None
+
+    def _draw(self, frame: int, pixels: np.ndarray) -> None:
+        image_state = self._image_state
+        if self.layer is None:
+            blank = np.zeros(image_state.shape, np.uint8)
+            self.layer = Labels(
+                blank if image_state.is_cine else blank[0],
+                name="found now, gone now",
+                colormap=CyclicLabelColormap(
+                    colors=[(0, 0, 0, 0), FOUND_COLOUR, GONE_COLOUR]
+                ),
+                opacity=_OPACITY,
+                metadata={METADATA: {"role": "change"}},
+                **geometry(image_state.image),
+            )
+            self.layer.editable = False
+            # Not over all: another image may lie above this one by now.
+            own = [layer for layer in image_state.layers() if layer in self._layers]
+            highest = max(own, key=self._layers.index, default=None)
+            place_above(self._controller.viewer, self.layer, highest)
+        data = self.layer.data
+        (data[frame] if data.ndim == 3 else data)[...] = pixels
+        self.layer.refresh(extent=False)
+
+
+class ModelChange:
+    """Compares an image's predictions before and after a change of model.
+
+    From its construction on, the frames that are predicted already keep their masks,
+    corrected or not.
+
+    Parameters
+    ----------
+    controller : Controller
+        Knows the viewer.
+    image_state : ImageState
+        Just about to be predicted anew.
+    """
+
+    def __init__(self, controller: Controller, image_state: ImageState) -> None:
+        self._image_state = image_state
+        self._shown = DifferenceLayer(controller, image_state)
+        self._before = {
+            f: (image_state.found(f), s) for f, s in image_state.sources.items()
+        }
+        self._differences: dict[int, Difference] = {}
+        if image_state.usable_mask:
+            for frame in self._before:
+                image_state.own.setdefault(frame, image_state.mask_frame(frame) != 0)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer that shows it; None while there is nothing to show."""
+        return self._shown.layer
+
+    def update(self, frame: int) -> None:
+        """Compare a frame, once its new prediction is there."""
+        image_state = self._image_state
+        if frame in self._differences or frame not in self._before:
+            return
+        if not image_state.predicted[frame]:
+            return
+        before, source = self._before[frame]
+        found, gone = self._shown.show(frame, before, image_state.found(frame))
+        model = image_state.sources[frame].model
+        self._differences[frame] = Difference(source.model, model, found, gone)
+
+    def difference(self, frame: int) -> Difference | None:
+        """How a frame's predictions differ; None if that is not known yet."""
+        return self._differences.get(frame)
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        self._shown.remove()

@@ -1,0 +1,121 @@
+"""Saves strokes that are not accepted yet, a moment after they are made."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari_cmunet.gui.project.disk_writer import ProjectWriter
+    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.reviewed_area import ReviewedArea
+    from napari_cmunet.project.project import Project
+
+SAVE_AFTER_MS = 300
+
+
+class DraftKeeper:
+    """Follows the mask of one open image and keeps its drafts up to date.
+
+    It works while the panel is closed, too.
+
+    Parameters
+    ----------
+    project : Project
+    writer : ProjectWriter
+    opened : OpenImage
+    area : ReviewedArea
+        Tells which part was reviewed, to be kept with the strokes.
+    """
+
+    #: A draft was saved, or could not be.
+    changed = Signal()
+
+    def __init__(
+        self,
+        project: Project,
+        writer: ProjectWriter,
+        opened: OpenImage,
+        area: ReviewedArea,
+    ) -> None:
+        self._project, self._writer = project, writer
+        self._opened, self._area = opened, area
+        self._touched: set[int] = set()
+        self._saving: set[int] = set()
+        self._on_disk = set(opened.drafts)
+        #: Frames whose strokes could not be saved, with the reason.
+        self.problems: dict[int, str] = {}
+        self._soon = QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self.flush)
+        opened.image_state.touched.connect(self.note)
+
+    def note(self, frames: Iterable[int]) -> None:
+        """These frames may have changed."""
+        self._touched.update(frames)
+        self._opened.clock.tick()
+        if self._touched and not self._soon.isActive():
+            self._soon.start(SAVE_AFTER_MS)
+
+    def flush(self) -> None:
+        """Save now what is not saved yet, in the writer's turn."""
+        self._soon.stop()
+        frames, self._touched = self._touched | set(self.problems), set()
+        for frame in sorted(frames):
+            self._save(frame)
+
+    def forget(self, frame: int) -> None:
+        """A frame is accepted as it is now: nothing of it is left to save."""
+        self._touched.discard(frame)
+        self.problems.pop(frame, None)
+        self._on_disk.discard(frame)
+
+    @property
+    def saved(self) -> bool:
+        """Whether everything is on the disk."""
+        return not (self._touched or self._saving or self.problems)
+
+    def holds(self, frame: int) -> bool:
+        """Whether there is a draft of a frame."""
+        return frame in self._on_disk
+
+    def stop(self) -> None:
+        """Follow the mask no more."""
+        self._soon.stop()
+        self._opened.image_state.touched.disconnect(self.note)
+
+    def _save(self, frame: int) -> None:
+        opened = self._opened
+        mask = opened.mask(frame)
+        image, drafts = opened.id, self._project.drafts
+        changed = opened.is_changed(frame) or self._area.is_changed(frame)
+        if mask is not None and changed:
+            reviewed = self._area.reviewed(frame, mask)
+            origin = opened.provenance(frame)
+            act = partial(drafts.save, image, frame, mask, reviewed, provenance=origin)
+            self._on_disk.add(frame)
+        elif frame in self._on_disk:
+            self._on_disk.discard(frame)
+            act = partial(drafts.discard, image, frame)
+        else:
+            self.problems.pop(frame, None)
+            return
+        self._saving.add(frame)
+        self._writer.submit(
+            act, partial(self._on_saved, frame), partial(self._on_failed, frame)
+        )
+
+    def _on_saved(self, frame: int, _: object) -> None:
+        self._saving.discard(frame)
+        self.problems.pop(frame, None)
+        self.changed.emit()
+
+    def _on_failed(self, frame: int, problem: str) -> None:
+        self._saving.discard(frame)
+        self.problems[frame] = problem
+        self.changed.emit()

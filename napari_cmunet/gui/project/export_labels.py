@@ -1,0 +1,200 @@
+"""Exports the accepted masks of a project: what is asked, and the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QLineEdit,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cmunet.gui.export import short
+from napari_cmunet.gui.project.alerts import Notice, Way
+from napari_cmunet.gui.widgets import button, row, text_label
+from napari_cmunet.project.errors import ExportConflictError
+from napari_cmunet.project.export import Exported, export_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cmunet.gui.jobs import Outcome, Report, ShouldStop
+    from napari_cmunet.gui.project.session import ProjectSession
+    from napari_cmunet.project.label_store import Key
+
+
+@dataclass(frozen=True)
+class ExportWish:
+    """What is to be exported.
+
+    Parameters
+    ----------
+    folder : Path
+    which : set of (image, frame), optional
+        All labels by default.
+    original_names : bool
+        Name files as the images are named.
+    overwrite : bool
+        Write into a folder that holds other files.
+    stacks : bool
+        One file for each cine.
+    records : bool
+        A JSON record beside each mask.
+    """
+
+    folder: Path
+    which: frozenset[Key] | None = None
+    original_names: bool = False
+    overwrite: bool = False
+    stacks: bool = False
+    records: bool = False
+
+
+def export_labels(
+    reader: ProjectSession, wish: ExportWish, ask_again: Callable[[], None]
+) -> None:
+    """Export in a worker; ask before anything of others is overwritten."""
+    project = reader.project
+    if project is None:
+        return
+
+    def act(report: Report, should_stop: ShouldStop) -> Exported:
+        return export_masks(
+            project,
+            wish.folder,
+            wish.which,
+            original_names=wish.original_names,
+            overwrite=wish.overwrite,
+            stacks=wish.stacks,
+            records=wish.records,
+            progress=report,
+            should_stop=should_stop,
+        )
+
+    def ended(outcome: Outcome) -> None:
+        if isinstance(outcome.error, ExportConflictError):
+            reader.tell(_conflict(reader, wish, outcome.error, ask_again))
+        elif outcome.error is not None:
+            reader.tell(Notice(f"Not exported: {outcome.error}", serious=True))
+        elif outcome.result is not None:
+            done = outcome.result
+            reader.say(_summary(done, short(done.folder)), _summary(done, done.folder))
+
+    reader.dismiss("export")
+    reader.run("Exporting", act, ended)
+
+
+def _conflict(
+    reader: ProjectSession,
+    wish: ExportWish,
+    error: ExportConflictError,
+    ask_again: Callable[[], None],
+) -> Notice:
+    def overwrite() -> None:
+        export_labels(reader, replace(wish, overwrite=True), ask_again)
+
+    ways = (
+        Way("Choose another folder…", "Leave this one as it is", ask_again),
+        Way("Do not export", "Leave everything as it is", reader.dismiss),
+    )
+    # Over an image of the project nothing is ever written.
+    if error.may_overwrite:
+        count = len(error.replaced)
+        text = f"Overwrite {count} file(s)" if count else "Export there all the same"
+        names = ", ".join(error.replaced[:4])
+        tip = f"Replaces {names}" if names else "No file has the name of a mask"
+        ways = (Way(text, tip, overwrite), *ways)
+    return Notice(str(error), ways, about="export", serious=True)
+
+
+def _summary(exported: Exported, folder: Path | str) -> str:
+    count = exported.labels
+    masks = "1 mask" if count == 1 else f"{count} masks"
+    text = f"Exported {masks} and index.csv to {folder}."
+    if not exported.complete:
+        text = f"Cancelled. {masks} and index.csv are in {folder}."
+    if exported.problems:
+        text += f" Not exported: {' '.join(exported.problems[:2])}"
+    return text
+
+
+class ExportLabelsDialog(QDialog):
+    """Asks which accepted masks go where.
+
+    Parameters
+    ----------
+    labels : int
+        How many labels there are.
+    chosen : set of (image, frame)
+        Labels of the images that are chosen in the list.
+    folder : Path
+        Where the dialog begins.
+    """
+
+    def __init__(
+        self, labels: int, chosen: frozenset[Key], folder: Path, parent: QWidget | None
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export accepted masks")
+        self._chosen = chosen
+        self.all = QRadioButton(f"All accepted masks ({labels})")
+        self.all.setToolTip("Every label of the project")
+        self.some = QRadioButton(f"Those of the chosen images ({len(chosen)})")
+        self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
+        self.all.setChecked(True)
+        self.some.setEnabled(bool(chosen))
+        self.names = QCheckBox("Name the files as the images are named")
+        self.names.setToolTip("Otherwise files have random names that tell nothing")
+        self.caution = text_label(
+            "File names of images may name patients. Without this, index.csv tells the "
+            "images by the hash of their files."
+        )
+        self.stacks = QCheckBox("One file for each cine, a page for each frame")
+        self.stacks.setToolTip("Otherwise each frame has a file of its own")
+        self.records = QCheckBox("A JSON record beside each mask")
+        self.records.setToolTip(
+            "Where the mask comes from, which part was reviewed, how much was changed"
+        )
+        self.folder = QLineEdit(str(folder))
+        self.folder.setToolTip("The folder of the masks; made if it is not there")
+        self.browse = button("Choose…", "Choose the folder of the masks")
+        self.buttons = QDialogButtonBox()
+        ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
+        ok.setToolTip("Write the masks as TIFF and an index.csv")
+        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        cancel.setToolTip("Export nothing")
+        layout = QVBoxLayout(self)
+        boxes = (self.stacks, self.records)
+        for widget in (self.all, self.some, *boxes, self.names, self.caution):
+            layout.addWidget(widget)
+        layout.addLayout(row(self.folder, self.browse, stretch=0))
+        layout.addWidget(self.buttons)
+        self.resize(520, self.sizeHint().height())
+        self.browse.clicked.connect(self._on_browse)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+
+    def _on_browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(
+            self, "Folder of the masks", self.folder.text()
+        )
+        if chosen:
+            self.folder.setText(chosen)
+
+    def wish(self) -> ExportWish:
+        """What was asked for."""
+        return ExportWish(
+            Path(self.folder.text().strip()).absolute(),
+            self._chosen if self.some.isChecked() else None,
+            self.names.isChecked(),
+            stacks=self.stacks.isChecked(),
+            records=self.records.isChecked(),
+        )

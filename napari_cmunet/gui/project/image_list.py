@@ -1,0 +1,305 @@
+"""The images of a project as a list: state as an icon, name, comment."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import (
+    QAbstractListModel,
+    QEvent,
+    QModelIndex,
+    QPointF,
+    QRectF,
+    QSize,
+    Qt,
+    Signal,
+)
+from qtpy.QtGui import QActionGroup, QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QLineEdit,
+    QListView,
+    QMenu,
+    QWidget,
+)
+
+from napari_cmunet.gui.project.overview import Overview
+from napari_cmunet.gui.widgets import TAB_ONLY
+from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtpy.QtGui import QShowEvent
+
+    from napari_cmunet.gui.project.image_order import NextImage
+
+
+class CommentLine(QLineEdit):
+    """Written with Return, left as it was with Escape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setPlaceholderText("Comment on this image")
+        self.setToolTip(
+            "A note on this image, which stays in the project. Return keeps it"
+        )
+        self._before: weakref.ref[QWidget] | None = None
+        self._saved = ""
+        self.returnPressed.connect(self._keep)
+        app = QApplication.instance()
+        if app is not None:
+            app.focusChanged.connect(self._on_focus)
+
+    def show_comment(self, text: str) -> None:
+        """Show what is noted about an image."""
+        self._saved = text
+        if self.text() != text:
+            self.setText(text)
+
+    def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
+        # The canvas, most likely, without whose focus no key reaches napari.
+        if now is self and old is not None:
+            self._before = weakref.ref(old)
+
+    def _keep(self) -> None:
+        self._saved = self.text()
+        self.setModified(False)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let whoever had the keys before have them again."""
+        before = self._before() if self._before is not None else None
+        if before is not None and before.isVisible():
+            before.setFocus()
+        else:
+            self.clearFocus()
+
+    def keyPressEvent(self, event) -> None:
+        if event.key() == Qt.Key.Key_Escape:
+            self.setText(self._saved)
+            self.give_back()
+            return
+        super().keyPressEvent(event)
+
+
+_TEXTS = {
+    LISTED: ("As listed", "The next one in the list that has no label"),
+    RANDOM: ("At random", "Any without a label, each as likely"),
+    UNSURE: (
+        "Where the model is least sure",
+        "Images with most in doubt first, patients in turn, and one in four at random. "
+        "They are looked through in the background, while nothing else is predicted.",
+    ),
+}
+
+
+class OrderMenu(QMenu):
+    """One of three orders is chosen; the list goes to any image all the same.
+
+    Parameters
+    ----------
+    next_image : NextImage
+    parent : QWidget
+    """
+
+    def __init__(self, next_image: NextImage, parent: QWidget) -> None:
+        super().__init__("Next image", parent)
+        self._next_image = next_image
+        self.setToolTipsVisible(True)
+        group = QActionGroup(self)
+        self.orders = {}
+        for order, (text, tip) in _TEXTS.items():
+            action = self.addAction(text)
+            action.setCheckable(True)
+            action.setToolTip(tip)
+            action.triggered.connect(lambda _=False, o=order: next_image.choose(o))
+            group.addAction(action)
+            self.orders[order] = action
+        self.addSeparator()
+        self.how_far = self.addAction("")
+        self.how_far.setEnabled(False)
+        self.aboutToShow.connect(self.refresh)
+
+    def refresh(self) -> None:
+        """Show the order, and how far the scoring is."""
+        next_image = self._next_image
+        if next_image.order in self.orders:
+            self.orders[next_image.order].setChecked(True)
+        done, total = next_image.scored
+        text = next_image.problem or f"{done} of {total} images looked through"
+        self.how_far.setText(text)
+        self.how_far.setVisible(next_image.order == UNSURE)
+
+
+_SIDE = 16
+_ROWS = 4
+_WORDS = {"labelled": "Has a label", "skipped": "Skipped", "unseen": "No label yet"}
+
+
+class ImageModel(QAbstractListModel):
+    """The images in their order.
+
+    Parameters
+    ----------
+    colour : QColor
+        Of the icons: that of text.
+    """
+
+    def __init__(self, colour: QColor, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._overview = Overview()
+        self._colour = colour
+        self._icons: dict[tuple[str, bool], QIcon] = {}
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self._overview.ids)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        image = self._overview.ids[index.row()]
+        status = self._overview.status(image)
+        if role == Qt.ItemDataRole.DisplayRole:
+            comment = f"  ({status.comment})" if status.comment else ""
+            return f"{index.row() + 1}  {self._overview.name(image)}{comment}"
+        if role == Qt.ItemDataRole.DecorationRole:
+            return self._icon(status.state, status.flagged)
+        if role in (
+            Qt.ItemDataRole.ToolTipRole,
+            Qt.ItemDataRole.AccessibleDescriptionRole,
+        ):
+            words = [_WORDS[status.state]]
+            if len(status.frames) > 1:
+                words = [f"{len(status.frames)} frames have a label"]
+            words += ["flagged"] if status.flagged else []
+            return ", ".join(words) + (f": {status.comment}" if status.comment else "")
+        return None
+
+    def show(self, overview: Overview) -> None:
+        """Show a project as it is now."""
+        before, self._overview = self._overview, overview
+        if before is overview:
+            return
+        if before.ids != overview.ids or before.names != overview.names:
+            self.beginResetModel()
+            self.endResetModel()
+            return
+        for row, image in enumerate(overview.ids):
+            if before.status(image) != overview.status(image):
+                index = self.index(row)
+                self.dataChanged.emit(index, index)
+
+    def recolour(self, colour: QColor) -> None:
+        """Draw the icons in another colour: the theme has changed."""
+        if colour != self._colour:
+            self._colour = colour
+            self._icons.clear()
+            if self._overview.ids:
+                self.dataChanged.emit(
+                    self.index(0),
+                    self.index(self.rowCount() - 1),
+                    [Qt.ItemDataRole.DecorationRole],
+                )
+
+    def _icon(self, state: str, flagged: bool) -> QIcon:
+        if (state, flagged) not in self._icons:
+            self._icons[state, flagged] = draw_icon(state, flagged, self._colour)
+        return self._icons[state, flagged]
+
+
+class ImageList(QListView):
+    """Goes to any image with a click or Return."""
+
+    chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._ids: Sequence[str] = ()
+        self.setToolTip("Every image of the project; a click opens it")
+        self.setFocusPolicy(TAB_ONLY)
+        self.setUniformItemSizes(True)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self._images = ImageModel(self.palette().text().color(), self)
+        self.setModel(self._images)
+        self.setIconSize(QSize(2 * _SIDE, _SIDE))
+        self.clicked.connect(self._on_chosen)
+        self.activated.connect(self._on_chosen)
+        height = max(_SIDE + 4, self.fontMetrics().height() + 4)
+        self.setFixedHeight(_ROWS * height + 4)
+
+    def show_images(self, overview: Overview, current: str) -> None:
+        """Show a project, one image of it chosen."""
+        self._ids = overview.ids
+        self._images.show(overview)
+        row = overview.number(current) - 1
+        if row >= 0 and self.currentIndex().row() != row:
+            self.setCurrentIndex(self._images.index(row))
+            self.scrollTo(self._images.index(row))
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Follow the theme."""
+        super().changeEvent(event)
+        if event.type() in {QEvent.Type.StyleChange, QEvent.Type.PaletteChange}:
+            self._images.recolour(self.palette().text().color())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take the theme's colour; before, there may have been none."""
+        super().showEvent(event)
+        self._images.recolour(self.palette().text().color())
+
+    def chosen_images(self) -> list[str]:
+        """Ids of the selected images."""
+        rows = sorted({index.row() for index in self.selectedIndexes()})
+        return [self._ids[row] for row in rows if row < len(self._ids)]
+
+    def _on_chosen(self, index: QModelIndex) -> None:
+        if len(self.selectedIndexes()) > 1:
+            return  # several are being chosen, for an export
+        if index.isValid() and index.row() < len(self._ids):
+            self.chosen.emit(self._ids[index.row()])
+
+
+def draw_icon(state: str, flagged: bool, colour: QColor) -> QIcon:
+    """Draw a state: told by its shape, whatever colours one sees.
+
+    Labelled: a disc with a tick; skipped: a ring with a bar; unseen: a ring. A flag at
+    the right if flagged.
+    """
+    width = _SIDE * 2
+    pixmap = QPixmap(width * 2, _SIDE * 2)
+    pixmap.setDevicePixelRatio(2)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(QPen(colour, 1.4))
+    disc = QRectF(2, 2, _SIDE - 4, _SIDE - 4)
+    if state == "labelled":
+        painter.setBrush(colour)
+        painter.drawEllipse(disc)
+        # The tick is cut out of the disc, so that it shows in every theme.
+        painter.setCompositionMode(QPainter.CompositionMode.CompositionMode_Clear)
+        painter.setPen(QPen(Qt.GlobalColor.black, 1.8))
+        painter.drawPolyline(
+            QPolygonF([QPointF(5, 8.2), QPointF(7.2, 10.4), QPointF(11, 5.8)])
+        )
+        painter.setCompositionMode(QPainter.CompositionMode.CompositionMode_SourceOver)
+    else:
+        painter.drawEllipse(disc)
+        if state == "skipped":
+            painter.drawLine(QPointF(5, 8), QPointF(11, 8))
+    if flagged:
+        painter.setPen(QPen(colour, 1.4))
+        painter.drawLine(QPointF(20, 2), QPointF(20, 14))
+        painter.setBrush(colour)
+        painter.drawPolygon(QPolygonF([QPointF(20, 2), QPointF(29, 5), QPointF(20, 8)]))
+    painter.end()
+    icon = QIcon(pixmap)
+    # Qt would make that of a selected row fainter.
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon

@@ -1,0 +1,430 @@
+"""From image to image of a project: next, previous, any; the next one made ready."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
+
+from napari_cmunet.gui.export import source_file
+from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.project import alerts as notices
+from napari_cmunet.gui.project.alerts import Notice
+from napari_cmunet.gui.project.closed_project import Remains
+from napari_cmunet.gui.project.difference_layer import ModelChange
+from napari_cmunet.gui.project.draft_saver import DraftKeeper
+from napari_cmunet.gui.project.image_loading import ImageMemory, LoadedImage, load_image
+from napari_cmunet.gui.project.open_image import OpenImage
+from napari_cmunet.gui.project.prefetcher import Ahead
+from napari_cmunet.gui.project.reviewed_area import ReviewedArea
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.project.session import ProjectSession
+
+
+class Browsing:
+    """The one image of a project that is open, and the one that comes next.
+
+    Parameters
+    ----------
+    reader : ProjectSession
+    """
+
+    def __init__(self, reader: ProjectSession) -> None:
+        self._reader = reader
+        self.current: OpenImage | None = None
+        self.keeper: DraftKeeper | None = None
+        self.area: ReviewedArea | None = None
+        self.change: ModelChange | None = None
+        #: The image that is being opened.
+        self.opening: str | None = None
+        self._remains = Remains()
+        self._memory = ImageMemory()
+        # Where Next goes on from, if that image could not be opened.
+        self._stuck: str | None = None
+        self._ahead = Ahead(reader, self._opened_ahead)
+        self._loading: LongJob | None = None
+        self._wanted = 0
+
+    # -- what the reader asks for ---------------------------------------------
+
+    @property
+    def _controller(self) -> Controller:
+        return self._reader.controller
+
+    def next(self) -> None:
+        """Open the next image that has no label and is not skipped."""
+        project = self._reader.project
+        if project is None or self.opening is not None:
+            return
+        after = self._place()
+        self._reader.writer.submit(
+            lambda: project.next_image(after), self._on_next, self._on_problem
+        )
+
+    def _on_next(self, image: str | None) -> None:
+        if image is None:
+            self._reader.say(
+                "Every image has a label or is skipped. Any of them can be opened "
+                "again from the list."
+            )
+        elif image == self._place() and self._stuck is None:
+            self._reader.say("No other image is left without a label.")
+        else:
+            self.go(image)
+
+    def plan_ahead(self) -> None:
+        """Another image may come next: make that one ready."""
+        if self.current is not None:
+            self._ahead.plan(self.current.id)
+
+    def previous(self) -> None:
+        """Open the image before this one in the project's order."""
+        self._beside(-1)
+
+    def _beside(self, by: int) -> None:
+        project, place = self._reader.project, self._place()
+        if project is None or place is None or self.opening is not None:
+            return
+        image = project.neighbour(place, by)
+        if image is None:
+            self._reader.say("This is the first image of the project.")
+        else:
+            self.go(image)
+
+    def _place(self) -> str | None:
+        return self._stuck or (self.current.id if self.current else None)
+
+    def go(self, image: str, frame: int | None = None) -> None:
+        """Open an image, once the strokes in the present one are saved.
+
+        Parameters
+        ----------
+        image : str
+        frame : int, optional
+            The frame to show; one with a draft or a label, or the middle, by default.
+        """
+        if self._reader.project is None or not self._controller.attached:
+            return
+        if self.current is not None and self.current.id == image and self.is_shown:
+            self._controller.show.activate(self.current.image_state)
+            if frame is not None:
+                self._show_frame(self.current.image_state, frame)
+            return
+        self.opening = image
+        self._wanted += 1
+        self._reader.say("")
+        self.leave(partial(self._load, image, frame, self._wanted))
+
+    def retry(self) -> None:
+        """Open again what could not be opened."""
+        if self._stuck is not None:
+            self.go(self._stuck)
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Save the strokes in the open image, then go on; ask if they cannot be."""
+        if self.keeper is None:
+            then()
+            return
+        self.keeper.flush()
+        if self.keeper.saved:
+            then()
+            return
+        self._reader.writer.submit(lambda: None, lambda _: self._left(then))
+
+    def _left(self, then: Callable[[], None]) -> None:
+        if self.keeper is None or not self.keeper.problems:
+            then()
+            return
+        self.opening = None
+        problem = next(iter(self.keeper.problems.values()))
+        self._reader.tell(
+            notices.not_saved(
+                problem,
+                again=self._after_dismissing(partial(self.leave, then)),
+                without=self._after_dismissing(then),
+                stay=self._reader.dismiss,
+            )
+        )
+
+    def _after_dismissing(self, act: Callable[[], None]) -> Callable[[], None]:
+        def after() -> None:
+            self._reader.dismiss()
+            act()
+
+        return after
+
+    # -- opening --------------------------------------------------------------
+
+    def _load(self, image: str, frame: int | None, wanted: int) -> None:
+        project = self._reader.project
+        if project is None or wanted != self._wanted:
+            return
+        self.opening = image
+        ready = self._ahead.take(image)
+        if ready is not None:
+            self._show(ready, frame)
+            return
+        if self._loading is not None:
+            self._loading.cancel()
+        self._loading = LongJob(
+            "Opening the image",
+            lambda _, __: load_image(project, image),
+            partial(self._on_loaded, image, frame, wanted),
+        ).start()
+
+    def _on_loaded(
+        self, image: str, frame: int | None, wanted: int, outcome: Outcome
+    ) -> None:
+        if wanted != self._wanted or self._reader.project is None:
+            return
+        self._loading = None
+        if outcome.error is not None:
+            self.opening = None
+            self._stuck = image
+            self._reader.tell(self._cannot_open(image, outcome.error))
+        elif outcome.result is not None:
+            self._show(self._opened(outcome.result), frame)
+
+    def _opened(self, loaded: LoadedImage) -> OpenImage:
+        return OpenImage(loaded, self._adopted(loaded))
+
+    def _opened_ahead(self, loaded: LoadedImage) -> OpenImage | None:
+        busy = self.opening is not None or self._adopted(loaded) is not None
+        return None if busy else self._opened(loaded)
+
+    def _adopted(self, loaded: LoadedImage) -> ImageState | None:
+        """An image that the reader has opened already, perhaps corrected."""
+        wanted = os.path.normcase(os.path.abspath(loaded.path))  # noqa: PTH100
+        for image_state in self._controller.image_states:
+            path = source_file(image_state)
+            left = self._remains.untouched()
+            if left is not None and image_state is left.image_state:
+                continue  # it is shown anew, by the project
+            if path is None or image_state.image_replaced:
+                continue
+            same = os.path.normcase(os.path.abspath(path)) == wanted  # noqa: PTH100
+            if same and image_state.shape == loaded.angiogram.frames.shape:
+                return image_state
+        return None
+
+    def _show(self, opened: OpenImage, frame: int | None) -> None:
+        controller, image_state = self._controller, opened.image_state
+        former = self.current or self._remains.untouched()
+        self._remains.forget()
+        self._take_away_extras()
+        self.opening = self._stuck = None
+        self.current = opened
+        self._memory.recall(opened)
+        self.area = ReviewedArea(controller, opened)
+        self.keeper = DraftKeeper(
+            self._reader.project, self._reader.writer, opened, self.area
+        )
+        self.keeper.changed.connect(self._on_draft)
+        self.area.changed.connect(self._on_area)
+        self.keeper.note(image_state.corrections.in_history)
+        if controller.schedule.current is image_state:
+            controller.schedule.remove(image_state)
+        if former is not None and former.own_layers and opened.own_layers:
+            controller.show.replace(former.image_state, image_state)
+            former.image_state.in_project = False
+        else:
+            controller.show.open(image_state)
+            if former is not None:
+                # The new image is seen first; then the old one goes, a moment later.
+                QTimer.singleShot(0, partial(self._close, former))
+        # All of it, whatever part of the last one was looked at.
+        controller.viewer.reset_view()
+        frame = opened.first_frame(frame)
+        self._show_frame(image_state, frame)
+        if controller.pre_segment and image_state.waiting_frames():
+            controller.schedule.add(image_state, first=True)
+        controller.go_on()
+        self._reader.dismiss("image")
+        if opened.problems:
+            self._reader.say(" ".join(opened.problems))
+        project = self._reader.project
+        self._reader.writer.submit(partial(project.remember_position, opened.id, frame))
+        self._ahead.plan(opened.id)
+
+    def _show_frame(self, image_state: ImageState, frame: int) -> None:
+        if image_state.is_cine:
+            viewer = self._controller.viewer
+            point = image_state.image.data_to_world((frame, 0, 0))
+            viewer.dims.set_point(viewer.dims.ndim - 3, point[0])
+
+    def _close(self, opened: OpenImage) -> None:
+        """Take an image's layers away, those that the program has added."""
+        if opened is self.current or self._controller.viewer is None:
+            return
+        opened.image_state.in_project = False
+        if opened.own_layers:
+            self._controller.show.close(opened.image_state)
+
+    def _take_away_extras(self) -> None:
+        if self.current is not None:
+            self.current.clock.stop()
+        if self.keeper is not None:
+            self.keeper.stop()
+        if self.area is not None:
+            self.area.remove()
+        if self.change is not None:
+            self.change.remove()
+        self._reader.trying.put_away()
+        self.keeper = self.area = self.change = None
+
+    def put_away(self) -> None:
+        """The project is closed: its image stays open, as one of no project."""
+        self._note_frame()
+        self._wanted += 1
+        self._ahead.forget()
+        self._take_away_extras()
+        former, self.current = self.current, None
+        self.opening = self._stuck = None
+        self._memory.forget()
+        if former is not None:
+            self._remains.keep(former)
+
+    # -- another model --------------------------------------------------------
+
+    def use_model(self, model: str, *, predict_again: bool) -> None:
+        """Predict with another model from now on; see ProjectSession."""
+        controller = self._controller
+        controller.set_choice(model=model)
+        self._reader.trying.stop()
+        opened = self.current
+        if predict_again and opened is not None and opened.image_state.sources:
+            self.hide_change()
+            controller.schedule.remove(opened.image_state)
+            self.change = ModelChange(controller, opened.image_state)
+            opened.image_state.start_over()
+            controller.schedule.add(opened.image_state, first=True)
+            controller.go_on()
+        self._ahead.on_model()
+        self._reader.changed.emit()
+
+    def update_change(self) -> None:
+        """Show what has changed in the shown frame, once it is predicted again."""
+        if self.change is not None and self.is_shown:
+            self.change.update(self._controller.shown(self.current.image_state))
+
+    def _on_area(self) -> None:
+        if self.keeper is not None:
+            self.keeper.note({self.frame})
+        self._reader.changed.emit()
+
+    def draw_area(self, tool: str) -> None:
+        """Put a tool in hand that draws the reviewed part; see ReviewedArea."""
+        project = self._reader.project
+        if project is not None and not project.read_only and self.is_shown:
+            self.area.draw(tool)
+
+    def clear_area(self) -> None:
+        """Let the whole shown frame count as reviewed again."""
+        if self.is_shown:
+            self.area.clear(self.frame)
+
+    @property
+    def stuck(self) -> str | None:
+        """The image that could not be opened, while that is what is in hand."""
+        return self._stuck
+
+    def take_looked_at(self, on: bool = True) -> None:
+        """Let what was looked at be the shown frame's reviewed part, or no more."""
+        project = self._reader.project
+        if project is not None and not project.read_only and self.is_shown:
+            self.area.take_looked_at(self.frame, on)
+
+    def tick(self) -> None:
+        """The reader is there."""
+        if self.current is not None:
+            self.current.clock.tick()
+
+    def hide_change(self) -> None:
+        """Show the differences no more."""
+        if self.change is not None:
+            self.change.remove()
+            self.change = None
+            self._reader.changed.emit()
+
+    def take_over_prediction(self) -> None:
+        """Make the shown frame's mask the new prediction. Can be undone."""
+        if self.is_shown:
+            self._controller.correct.reset_frame()
+            self.hide_change()
+
+    # -- state ----------------------------------------------------------------
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the viewer still has the open image's layer."""
+        opened, viewer = self.current, self._controller.viewer
+        return (
+            opened is not None
+            and viewer is not None
+            and opened.image_state in self._controller.image_states
+            and opened.image_state.image in viewer.layers
+        )
+
+    @property
+    def frame(self) -> int:
+        """The frame of the open image that is shown."""
+        return self._controller.shown(self.current.image_state)
+
+    def _on_draft(self) -> None:
+        if self.keeper is not None and not self.keeper.problems:
+            self._reader.dismiss("draft")
+        self._reader.changed.emit()
+
+    def _on_problem(self, problem: str) -> None:
+        self._reader.tell(Notice(problem, serious=True))
+
+    def _cannot_open(self, image: str, error: Exception) -> Notice:
+        return notices.image_not_opened(
+            self._reader.overview.name(image),
+            error,
+            show=self._reader.images_wanted.emit,
+            go_on=self._after_dismissing(self.next),
+            skip=self._after_dismissing(self._reader.accepting.skip),
+            again=self.retry,
+        )
+
+    # -- with and without a panel ---------------------------------------------
+
+    def step_back(self) -> None:
+        """The panel is closed; the layers stay."""
+        self._wanted += 1
+        self.opening = None
+        self._ahead.forget()
+        if self.keeper is not None:
+            self.keeper.flush()
+
+    def come_back(self) -> None:
+        """The panel is open again."""
+        if self.current is None:
+            self.next()
+        else:
+            if self.is_shown:
+                self._controller.active = self.current.image_state
+            self._ahead.plan(self.current.id)
+
+    def let_go(self) -> None:
+        """The window closes: hand over what is left to save."""
+        if self.keeper is not None:
+            self.keeper.flush()
+            self.keeper.stop()
+        self._note_frame()
+        self._wanted += 1
+
+    def _note_frame(self) -> None:
+        """Remember which frame of a cine was shown last."""
+        project = self._reader.project
+        if project is not None and self.is_shown and self.current.image_state.is_cine:
+            act = partial(project.remember_position, self.current.id, self.frame)
+            self._reader.writer.submit(act)

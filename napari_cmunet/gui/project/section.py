@@ -1,0 +1,342 @@
+"""Project section of the panel: open a project, accept labels, go between images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QFontMetrics
+from qtpy.QtWidgets import (
+    QFrame,
+    QLabel,
+    QMenu,
+    QProgressBar,
+    QWidget,
+)
+from superqt import QElidingLabel
+
+from napari_cmunet.gui.project.actions import ProjectActions
+from napari_cmunet.gui.project.image_list import CommentLine, ImageList, OrderMenu
+from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
+from napari_cmunet.gui.project.section_state import SectionState, describe_project
+from napari_cmunet.gui.widgets import (
+    TAB_ONLY,
+    Fold,
+    WorkBar,
+    button,
+    column,
+    plain_tip,
+    row,
+    text_label,
+)
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.project.alerts import Notice
+    from napari_cmunet.gui.project.session import ProjectSession
+
+_WELCOME = (
+    "Masks that you accept become labels, kept in a project. The model can learn from "
+    "them."
+)
+
+
+class ProjectSection(QWidget):
+    """Shows a reader's project and does what is clicked.
+
+    Parameters
+    ----------
+    reader : ProjectSession
+    """
+
+    def __init__(self, reader: ProjectSession) -> None:
+        super().__init__()
+        self._reader = reader
+        self.notice = NoticeBox()
+        self.work = WorkBar("Stop this")
+        self.work_text = text_label()
+        self.message = text_label()
+        self.start = StartPage()
+        self.page = ProjectPage(reader)
+        layout = column(
+            self.notice,
+            self.work_text,
+            self.work,
+            self.start,
+            self.page,
+            self.message,
+        )
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self.actions = ProjectActions(reader, self, self.page.list.chosen_images)
+        self._connect()
+
+    def _connect(self) -> None:
+        actions, menu = self.actions, self.page.menu_items
+        self.work.cancel.clicked.connect(self._on_cancel)
+        self.start.new.clicked.connect(actions.choose_folder)
+        self.start.these.clicked.connect(actions.use_open_images)
+        self.start.recent.aboutToShow.connect(
+            lambda: actions.fill_recent(self.start.recent)
+        )
+        for text, act in (
+            ("Add a folder of images…", actions.add_images),
+            ("Export accepted masks…", actions.export),
+            ("Show where the images are…", actions.show_images_folder),
+            ("Another project…", actions.choose_folder),
+            ("Close the project", actions.close),
+        ):
+            menu.addAction(text).triggered.connect(act)
+        self.order = OrderMenu(self._reader.next_image, self)
+        menu.insertMenu(menu.actions()[0], self.order)
+
+    def _on_cancel(self) -> None:
+        if self._reader.job is not None:
+            self._reader.job.cancel()
+
+    def refresh(self) -> SectionState:
+        """Show the reader's state as it is now, and return it."""
+        state = describe_project(self._reader)
+        self.notice.show_notice(state.notice)
+        self.work.show_work(bool(state.busy), state.done, state.total)
+        self.work.cancel.setEnabled(not state.cancelling)
+        text = "Cancelling…" if state.cancelling else f"{state.busy}…"
+        self.work_text.setText(text if state.busy else "")
+        self.work_text.setVisible(bool(state.busy))
+        self.message.setText(state.message)
+        self.message.setToolTip(state.message_tip)
+        self.message.setVisible(bool(state.message))
+        self.start.setEnabled(not state.busy)
+        self.start.these.setEnabled(bool(self._reader.controller.image_states))
+        self.start.setVisible(not state.is_open)
+        self.page.setVisible(state.is_open)
+        if state.is_open:
+            self.page.show_state(state)
+        return state
+
+
+class StartPage(QWidget):
+    """No project is open: the ways to one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new = button(
+            "&Folder of angiograms…",
+            "Make a project of a folder, or open the one that it holds: your labels are "
+            "kept there",
+        )
+        self.these = button(
+            "Project of these images",
+            "Make a project of the images that are open now",
+        )
+        self.open = button("Open a stud&y", "Go on with a project where you left off")
+        self.recent = QMenu(self)
+        self.open.setMenu(self.recent)
+        layout = column(text_label(_WELCOME), self.new, self.these, self.open)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+
+
+class ProjectPage(QWidget):
+    """A project is open: its image, the decision, the way on."""
+
+    def __init__(self, reader: ProjectSession) -> None:
+        super().__init__()
+        self._reader = reader
+        self._shown = SectionState()
+        self.title = QElidingLabel()
+        self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.menu = button("More", "Add images, export, close the project")
+        self.menu_items = QMenu(self)
+        self.menu.setMenu(self.menu_items)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(6)
+        self.progress = text_label()
+        self.effort = text_label()
+        self.name = QElidingLabel()
+        self.name.setTextFormat(Qt.TextFormat.PlainText)
+        self.accept = button(
+            "&Accept",
+            "The mask counts as a label from now on, and is on the disk at once (K)",
+        )
+        self.accept.setMinimumHeight(34)
+        font = self.accept.font()
+        font.setBold(True)
+        self.accept.setFont(font)
+        self.label = text_label()
+        self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.previous = button("Pre&vious", "The image before this one (Shift+N)")
+        self.next = button(
+            "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
+        )
+        self.skip = button("S&kip image", "Leave this image out and go on (W)")
+        self.flag = button("F&lag", "Mark this image for a second look (U)")
+        self.back = button(
+            "Take &back",
+            "The label of this frame counts no more; the mask stays (Shift+K)",
+        )
+        self.skip.setCheckable(True)
+        self.flag.setCheckable(True)
+        self.box = button(
+            "Box", "Draw a box: only what is inside, and what you paint, counts (R)"
+        )
+        self.lasso = button(
+            "Lasso",
+            "Draw around what you have reviewed: only that, and what you paint, counts",
+        )
+        self.looked = button(
+            "Looked at",
+            "Only what you looked at with Q, removed as no artery or painted counts; "
+            "nothing is learned from the rest",
+        )
+        self.looked.setCheckable(True)
+        self.whole = button("Whole", "The whole frame counts as reviewed")
+        self.whole.setCheckable(True)
+        self._areas = (self.box, self.lasso, self.looked, self.whole)
+        self.change = text_label()
+        self.hide_change = button("Hide", "Show the differences no more")
+        self.take_over = button(
+            "Take over the new",
+            "Replace your mask of this frame by the new prediction. Can be undone.",
+        )
+        self.comment = CommentLine()
+        self.list = ImageList()
+        self.images = Fold("Images of the project", column(self.list, self.comment))
+        self.changes = QWidget()
+        inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
+        inner.setContentsMargins(0, 0, 0, 0)
+        self.changes.setLayout(inner)
+        layout = column(
+            row(self.title, self.menu, stretch=0),
+            self.bar,
+            self.progress,
+            self.effort,
+            self.name,
+            self.accept,
+            self.label,
+            row(self.previous, self.next, stretch=1),
+            row(self.skip, self.flag, self.back, stretch=2),
+            row(QLabel("Reviewed"), *self._areas, stretch=0),
+            self.changes,
+            self.images,
+        )
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self._connect()
+
+    def _connect(self) -> None:
+        reader = self._reader
+        self.accept.clicked.connect(self._on_accept)
+        self.next.clicked.connect(reader.browsing.next)
+        self.previous.clicked.connect(reader.browsing.previous)
+        self.skip.clicked.connect(reader.accepting.skip)
+        self.flag.clicked.connect(reader.accepting.flag)
+        self.back.clicked.connect(reader.accepting.take_back)
+        self.box.clicked.connect(lambda: reader.browsing.draw_area(BOX))
+        self.lasso.clicked.connect(lambda: reader.browsing.draw_area(LASSO))
+        self.looked.clicked.connect(reader.browsing.take_looked_at)
+        self.whole.clicked.connect(reader.browsing.clear_area)
+        self.hide_change.clicked.connect(reader.browsing.hide_change)
+        self.take_over.clicked.connect(reader.browsing.take_over_prediction)
+        self.list.chosen.connect(reader.browsing.go)
+        self.comment.editingFinished.connect(self._on_comment)
+
+    def _on_accept(self) -> None:
+        self._reader.accepting.accept()
+
+    def _on_comment(self) -> None:
+        # Of the image that is shown here, whatever is opened meanwhile.
+        if self._shown.image:
+            self._reader.accepting.comment(self._shown.image, self.comment.text())
+
+    def show_state(self, state: SectionState) -> None:
+        """Show a project."""
+        if state.image != self._shown.image and self.comment.isModified():
+            self._on_comment()
+        other = state.image != self._shown.image
+        self._shown = state
+        self.title.setText(state.title)
+        self.title.setToolTip(plain_tip(f"The project “{state.title}”"))
+        self.bar.setRange(0, max(1, state.images))
+        self.bar.setValue(state.labelled)
+        self.progress.setText(state.progress)
+        self.effort.setText(state.effort)
+        self.effort.setToolTip(state.effort_tip)
+        self.effort.setVisible(bool(state.effort))
+        # Nested as this is, Qt gives a label that wraps too little room.
+        high = self.effort.heightForWidth(self.effort.width())
+        self.effort.setMinimumHeight(max(0, high))
+        self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
+        self.name.setToolTip(plain_tip(state.name))
+        self.accept.setText(f"{state.accept_text}   [K]")
+        self.accept.setEnabled(state.can_accept)
+        self.label.setText(state.label)
+        font = self.label.font()
+        font.setBold(True)
+        # Room for two lines, so that the buttons below stay where they are.
+        lines = QFontMetrics(font).boundingRect(0, 0, 400, 400, 0, "A\nA").height()
+        self.label.setMinimumHeight(lines + 2)
+        font.setBold(state.saved)
+        self.label.setFont(font)
+        for widget in (self.previous, self.next):
+            widget.setEnabled(state.can_move)
+        for widget in (self.skip, self.flag, self.comment):
+            widget.setEnabled(state.can_mark)
+        self.skip.setChecked(state.skipped)
+        self.flag.setChecked(state.flagged)
+        self.flag.setText("F&lagged" if state.flagged else "F&lag")
+        self.skip.setText("S&kipped" if state.skipped else "S&kip image")
+        self.back.setEnabled(state.can_take_back)
+        for widget in (self.box, self.lasso):
+            widget.setEnabled(state.can_draw)
+        self.looked.setEnabled(state.can_draw)
+        self.looked.setChecked(state.is_by_looking)
+        self.whole.setEnabled(state.can_draw)
+        self.whole.setChecked(not state.is_part)
+        self.change.setText(state.change)
+        self.changes.setVisible(bool(state.change))
+        self.take_over.setVisible(state.has_changed)
+        if other or not self.comment.isModified():
+            self.comment.show_comment(state.comment)
+        self.list.show_images(self._reader.overview, state.image)
+
+
+class NoticeBox(QFrame):
+    """Something that the reader should know, with its ways out as buttons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.text = text_label()
+        self._buttons = QWidget()
+        layout = column(self.text, self._buttons)
+        layout.setContentsMargins(6, 4, 6, 6)
+        self.setLayout(layout)
+        self._shown: Notice | None = None
+        self.hide()
+
+    def show_notice(self, notice: Notice | None) -> None:
+        """Show a notice, or nothing."""
+        if notice is self._shown:
+            return
+        self._shown = notice
+        self.setVisible(notice is not None)
+        if notice is None:
+            return
+        self.text.setText(notice.text)
+        font = self.text.font()
+        font.setBold(notice.serious)
+        self.text.setFont(font)
+        buttons = QWidget()
+        made = []
+        for way in notice.ways:
+            one = button(way.text, way.tip)
+            one.setFocusPolicy(TAB_ONLY)
+            one.clicked.connect(lambda _=False, act=way.act: act())
+            made.append(one)
+        inner = column(*made)
+        inner.setContentsMargins(0, 0, 0, 0)
+        buttons.setLayout(inner)
+        self.layout().replaceWidget(self._buttons, buttons)
+        self._buttons.deleteLater()
+        self._buttons = buttons

@@ -1,0 +1,207 @@
+"""What the project section shows, as one value made from the reader's state.
+
+No widget is known here, so that every text and every greyed-out button can be tested
+without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.project.alerts import Notice
+    from napari_cmunet.gui.project.difference_layer import Difference
+    from napari_cmunet.gui.project.session import ProjectSession
+    from napari_cmunet.project.annotation_time import Effort
+
+
+@dataclass(frozen=True)
+class SectionState:
+    """Everything that changes in the project section."""
+
+    is_open: bool = False
+    title: str = ""
+    busy: str = ""
+    done: int = 0
+    total: int = 0
+    cancelling: bool = False
+    notice: Notice | None = None
+    message: str = ""
+    message_tip: str = ""
+    images: int = 0
+    labelled: int = 0
+    all_done: bool = False
+    progress: str = ""
+    effort: str = ""
+    effort_tip: str = ""
+    place: str = ""
+    name: str = ""
+    image: str = ""
+    accept_text: str = "&Accept"
+    can_accept: bool = False
+    why_not: str = ""
+    label: str = ""
+    saved: bool = False
+    can_take_back: bool = False
+    can_move: bool = False
+    can_mark: bool = False
+    skipped: bool = False
+    flagged: bool = False
+    comment: str = ""
+    is_part: bool = False
+    is_by_looking: bool = False
+    can_draw: bool = False
+    change: str = ""
+    has_changed: bool = False
+
+
+def describe_project(reader: ProjectSession) -> SectionState:
+    """Put the reader's state into words."""
+    job = reader.job
+    common = {
+        "busy": job.text if job else "",
+        "done": job.done if job else 0,
+        "total": job.total if job else 0,
+        "cancelling": job.cancelling if job else False,
+        "notice": reader.notice,
+        "message": reader.message,
+        "message_tip": reader.message_tip,
+    }
+    if reader.project is None:
+        return SectionState(**common)
+    browsing, overview = reader.browsing, reader.overview
+    image = browsing.opening or (browsing.current.id if browsing.current else "")
+    status = overview.status(image)
+    writable = not reader.project.read_only
+    return SectionState(
+        is_open=True,
+        title=reader.project.folder.name,
+        images=len(overview.ids),
+        labelled=overview.progress.labelled,
+        all_done=not overview.progress.left,
+        progress=_progress(reader),
+        effort=_effort(overview.effort),
+        effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
+        place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
+        name=overview.name(image) if image else "",
+        image=image,
+        can_move=browsing.opening is None and bool(overview.ids),
+        can_mark=writable and bool(image) and browsing.opening is None,
+        skipped=status.state == "skipped",
+        flagged=status.flagged,
+        comment=status.comment,
+        **_label(reader),
+        **common,
+    )
+
+
+def _progress(reader: ProjectSession) -> str:
+    first, _, rest = str(reader.overview.progress).partition(",")
+    text = f"{first} labelled{',' + rest if rest else ''}"
+    return text if not reader.project.read_only else f"{text} (read only)"
+
+
+_HOW = (
+    "Your attention, by the mouse in the viewer: median of the first five labels, and "
+    "of the last five. Pauses are left out."
+)
+_NO_MORE = (
+    "The last two trainings were not better beyond chance, and your seconds a frame no "
+    "longer fall: more labels like these may not pay."
+)
+
+
+def _effort(effort: Effort) -> str:
+    """What a label costs: at first, and by now."""
+    now, first = effort.seconds, effort.first_seconds
+    if now is None:
+        return ""
+    was = "" if first is None else f"{first:.0f} s → "
+    more = "" if effort.still_pays else "; more may not pay"
+    return f"{was}{now:.0f} s a frame{more}"
+
+
+def _label(reader: ProjectSession) -> dict:
+    """What is said of the shown frame."""
+    browsing, accepting = reader.browsing, reader.accepting
+    opened = browsing.current
+    if browsing.opening is not None:
+        return {"label": "Opening the image…"}
+    if opened is None:
+        return {}
+    if not browsing.is_shown:
+        return {"label": "This image was closed. Open it again from the list."}
+    if reader.controller.active is not opened.image_state:
+        return {"label": "Another image is in hand. Choose one from the list to go on."}
+    why_not = accepting.why_not()
+    frame = browsing.frame
+    key = opened.key(frame)
+    cine = opened.image_state.is_cine
+    is_part = browsing.area.is_part(frame)
+    what = "reviewed part" if is_part else "frame" if cine else "mask"
+    known = {
+        "can_accept": not why_not and key not in accepting.saving,
+        "why_not": why_not,
+        "accept_text": f"&Accept the {what}",
+        "is_part": is_part,
+        "is_by_looking": browsing.area.is_by_looking(frame),
+        "can_draw": not reader.project.read_only,
+        "can_take_back": frame in opened.labels and not reader.project.read_only,
+        **_change(browsing.change.difference(frame) if browsing.change else None),
+    }
+    which = f"Frame {frame}" if cine else "This image"
+    if key in accepting.saving:
+        return {**known, "label": "Saving…"}
+    if frame in opened.labels:
+        if not accepting.is_unchanged(opened, frame):
+            text = f"{which} has changed since it was accepted. Accept it again."
+            return {**known, "label": text}
+        at = accepting.times.get(key)
+        when = f" at {at}" if at else ""
+        share = _share(opened.labels[frame].reviewed)
+        text = f"Accepted{when}: saved as a label{share}."
+        return {**known, "label": text, "saved": True}
+    if reader.project.read_only:
+        text = "Open for reading only: what you paint here is not kept."
+        return {**known, "label": text}
+    if why_not:
+        return {**known, "label": why_not}
+    others = len(opened.labels)
+    more = (
+        f" {others} other frame{'s have' if others > 1 else ' has'} one."
+        if (cine and others)
+        else ""
+    )
+    draft = _draft(reader, frame)
+    return {**known, "label": f"{which} has no label yet.{more}{draft}"}
+
+
+def _draft(reader: ProjectSession, frame: int) -> str:
+    keeper = reader.browsing.keeper
+    if frame in keeper.problems:
+        return f" Your corrections are not saved: {keeper.problems[frame]}"
+    if keeper.holds(frame) and keeper.saved:
+        return " Your corrections are kept as a draft."
+    return ""
+
+
+def _share(reviewed) -> str:
+    if reviewed is None:
+        return ""
+    share = 100 * float(reviewed.mean())
+    text = f"{share:.0f}" if share >= 1 else "less than 1"
+    return f", {text} % of the frame reviewed"
+
+
+def _change(difference: Difference | None) -> dict:
+    if difference is None:
+        return {}
+    d = difference
+    if d.found == d.gone == 0:
+        return {"change": f"{d.now} finds here exactly what {d.before} found."}
+    text = (
+        f"{d.now} finds {d.found} pixels more (yellow) than {d.before} and {d.gone} no "
+        "more (violet). Your mask has stayed as it is."
+    )
+    return {"change": text, "has_changed": True}

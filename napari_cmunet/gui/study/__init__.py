@@ -1,1 +1,0 @@
-"""A study in the window: its images one after the other, accepted as labels."""

@@ -1,0 +1,195 @@
+"""What the fine-tuning section shows, as one value made from the training's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_cmunet.gui.training.outcome import CANCELLED, STOPPED
+from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED
+from napari_cmunet.gui.training.run_progress import (
+    COMPARING,
+    LEARNING,
+    LEAVING_OUT,
+    STARTING,
+)
+from napari_cmunet.util.text import duration
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.project.model_preview import Trying
+    from napari_cmunet.gui.training.run_progress import Progress
+    from napari_cmunet.gui.training.state import TrainingState
+
+
+_ENOUGH_PATIENTS = 3
+"""As in ``core.comparison``, which takes long to import."""
+
+
+@dataclass(frozen=True)
+class SectionState:
+    """Everything that changes in the section."""
+
+    labels: str
+    status: str
+    failed: bool = False
+    running: bool = False
+    can_start: bool = False
+    can_stop: bool = False
+    can_cancel: bool = False
+    stop_tip: str = ""
+    undecided: str = ""
+    use_text: str = ""
+    keep_text: str = ""
+    versions: tuple[str, ...] = ()
+    version: int = -1
+    can_go_back: bool = False
+    can_go_forward: bool = False
+    can_choose: bool = False
+
+
+@dataclass(frozen=True)
+class TryingState:
+    """What the section shows of a new model that is compared on the open image."""
+
+    offered: bool = False
+    possible: bool = False
+    on: bool = False
+    tip: str = "Show what a new model would change in the open image (I)"
+    text: str = ""
+
+
+def describe_trying(trying: Trying | None) -> TryingState:
+    """Put into words what a new model would change on the open image."""
+    if trying is None or not trying.candidate:
+        return TryingState()
+    on, why_not = bool(trying.model), trying.why_not()
+    d = trying.difference()
+    text = ""
+    if on and d is None:
+        text = why_not or "Comparing…"
+    elif on and d.found == d.gone == 0:
+        text = f"Here {d.now} would find exactly what {d.before} has found."
+    elif on:
+        text = (
+            f"Here {d.now} would find {d.found} pixels more (yellow) than {d.before} "
+            f"and {d.gone} no more (violet). Your mask is not touched."
+        )
+    tip = (
+        f"Show what {trying.candidate} would find in the open image, and in those you "
+        "open next, without using it (I)"
+    )
+    return TryingState(True, on or not why_not, on, why_not or tip, text)
+
+
+def describe(state: TrainingState) -> SectionState:
+    """Put the state of a training into words."""
+    status, failed = _status(state)
+    progress = state.progress
+    ending = state.stopping or state.cancelling
+    keep = progress is not None and progress.something_to_keep
+    return SectionState(
+        labels=_labels(state),
+        status=status,
+        failed=failed,
+        running=state.running,
+        can_start=not state.running and state.labels > 0,
+        can_stop=keep and not ending,
+        stop_tip="End now; the best model so far is kept and compared"
+        if keep
+        else "There is no model to keep yet",
+        can_cancel=state.running and not state.cancelling,
+        undecided=state.undecided,
+        use_text=f"Use {state.undecided}",
+        keep_text=f"Keep {state.current.name}",
+        versions=tuple(v.name for v in state.versions),
+        version=state.versions.index(state.current)
+        if state.current in state.versions
+        else -1,
+        can_go_back=state.can_go_back and not state.busy,
+        can_go_forward=state.can_go_forward and not state.busy,
+        can_choose=len(state.versions) > 1 and not state.busy,
+    )
+
+
+def _labels(state: TrainingState) -> str:
+    if not state.labels:
+        return "No label yet. Accept a corrected mask: it counts as a label."
+    text = f"{_count(state.labels, 'label')} of {_count(state.patients, 'patient')}"
+    if state.running:
+        if state.new_labels:
+            text += (
+                f". {state.new_labels} accepted since the training began: for the next"
+                " one"
+            )
+    elif state.new_labels and state.new_labels < state.labels:
+        text += f", {state.new_labels} of them new"
+    return f"{text}."
+
+
+def _status(state: TrainingState) -> tuple[str, bool]:
+    """The text, and whether something went wrong."""
+    if state.progress is not None:
+        if state.cancelling:
+            return "Cancelling…", False
+        return _working(state.progress, state), False
+    if state.problem:
+        return state.problem, True
+    if state.settled is not None:
+        return _ended(state)
+    if state.labels and state.patients < _ENOUGH_PATIENTS:
+        return (
+            f"With labels of fewer than {_ENOUGH_PATIENTS} patients, nobody can know "
+            "whether a new model is better on others. Label some more first.",
+            False,
+        )
+    return "", False
+
+
+def _working(progress: Progress, state: TrainingState) -> str:
+    if state.stopping and progress.phase != COMPARING:
+        return "Stopping; the best model so far is kept."
+    text = {
+        STARTING: "Starting: labels are read…",
+        LEAVING_OUT: "Few patients: all are left out in turn, to measure on those "
+        f"left out ({progress.fold} of {progress.folds}).",
+        LEARNING: _learning(progress),
+        COMPARING: f"Comparing with {state.current.name}…",
+    }[progress.phase]
+    if progress.seconds_left is not None:
+        text += f" {duration(progress.seconds_left)} left."
+    if progress.note and progress.phase in (LEAVING_OUT, LEARNING):
+        text += f" {progress.note}"
+    return text
+
+
+def _learning(progress: Progress) -> str:
+    text = (
+        f"Learning from {_count(progress.labels, 'label')} of "
+        f"{_count(progress.patients, 'patient')}"
+    )
+    if progress.validation_patients:
+        text += (
+            f", measured on {_count(progress.validation_labels, 'label')} of "
+            f"{_count(progress.validation_patients, 'other patient')}"
+        )
+    return f"{text}."
+
+
+def _ended(state: TrainingState) -> tuple[str, bool]:
+    settled = state.settled
+    outcome = settled.outcome
+    if outcome.failed or outcome.kind == CANCELLED or not outcome.model:
+        return outcome.text, outcome.failed
+    name = outcome.model
+    head = f"Stopped; {name} was kept. " if outcome.kind == STOPPED else ""
+    if settled.decision == PROMOTED and state.current.name == name:
+        return f"{head}{name} is now in use. {outcome.text}", False
+    if settled.decision == PROMOTED:
+        return f"{state.current.name} is in use again. {name}: {outcome.text}", False
+    if settled.decision == REFUSED:
+        return f"{head}{name} is not used; it stays in the list. {outcome.text}", False
+    return f"{head}{name} is ready, you decide. {outcome.text}", False
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,164 @@
+"""Finding the images that a user means by some files and folders."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cmunet.io.sniffing import SUFFIXES, is_dicom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+DICOMDIR = "DICOMDIR"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to work on, and where it stands below what the user named."""
+
+    path: Path
+    relative: Path  # below the folder that was given; the name alone for a file
+
+
+def find_images(
+    inputs: Iterable[Path | str], skip: Iterable[Path | str] = ()
+) -> list[InputFile]:
+    """List the image files among ``inputs``, walking folders.
+
+    Parameters
+    ----------
+    inputs : iterable of Path or str
+        Files and folders. A file is taken whatever its name, so that reading it can
+        say what is wrong with it; so is a folder without images, and one that may not
+        be listed. In folders, hidden files and other suffixes are passed over, but for
+        DICOM files, which often have none: their content tells them. For a DICOMDIR,
+        the images that it lists are taken.
+    skip : iterable of Path or str
+        Folders that are not walked, such as the output's.
+
+    Returns
+    -------
+    list of InputFile
+        In the order of ``inputs``; the files of a folder sorted by their sub-path. A
+        file that is reached twice, by a link or otherwise, is listed once.
+    """
+    skipped = {_identity(Path(folder)) for folder in skip}
+    listed: set[object] = set()
+    found: list[InputFile] = []
+    for given in map(Path, inputs):
+        if is_folder(given):
+            files = _walk(given, skipped) or [InputFile(given, Path(given.name))]
+        elif given.name.upper() == DICOMDIR:
+            files = _listed_in(given) or [InputFile(given, Path(given.name))]
+        else:
+            files = [InputFile(given, Path(given.name))]
+        for file in files:
+            identity = _identity(file.path)
+            if identity not in listed:
+                listed.add(identity)
+                found.append(file)
+    return found
+
+
+def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]:
+    """Name one output for each input, relative to the output folder.
+
+    The sub-folders and the stem of the input are kept. Inputs that would share a name
+    (``a.png`` and ``a.tif``, also where only the case differs) keep their own suffix in
+    the output's name, then get a number. The same inputs always get the same names.
+    """
+    plain = [file.relative.with_name(stem_of(file.relative) + suffix) for file in files]
+    clashes = Counter(_folded(path) for path in plain)
+    longer = [
+        path
+        if clashes[_folded(path)] == 1
+        else file.relative.with_name(file.relative.name + suffix)
+        for file, path in zip(files, plain, strict=True)
+    ]
+    taken: set[str] = set()
+    names = []
+    for path in longer:
+        name, number = path, 1
+        while _folded(name) in taken:
+            number += 1
+            name = path.with_name(f"{path.stem}-{number}{suffix}")
+        taken.add(_folded(name))
+        names.append(name)
+    return names
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its suffix; a number at the end is none."""
+    return path.name if path.suffix[1:].isdigit() else path.stem
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether any image file is found in a folder."""
+    return bool(_walk(folder, set()))
+
+
+def _walk(folder: Path, skipped: set[object]) -> list[InputFile]:
+    files = sorted(_images_below(folder, skipped), key=lambda path: path.parts)
+    return [InputFile(path, path.relative_to(folder)) for path in files]
+
+
+def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
+    visited: set[object] = set(skipped)
+    # Links to folders are followed, so each folder is entered once, by its identity.
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        identity = _identity(Path(parent))
+        if identity in visited:
+            folders.clear()
+            continue
+        visited.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith(".") and _is_image(Path(parent, name)):
+                yield Path(parent, name)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is taken for an image, by its suffix or, without one, by a look.
+
+    Systems name DICOM files by numbers and unique identifiers: ``IM000001``,
+    ``1.2.840.10008.5``.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if path.name.upper() == DICOMDIR or not (suffix == "" or suffix[1:].isdigit()):
+        return False
+    return is_dicom(path)
+
+
+def _listed_in(dicomdir: Path) -> list[InputFile]:
+    # pydicom takes a moment to load, and is needed for such a list alone.
+    from napari_cmunet.io.dicom.directory import listed_images
+
+    folder = dicomdir.parent
+    return [InputFile(folder / name, Path(name)) for name in listed_images(dicomdir)]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False also for names that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return False
+
+
+def _identity(path: Path) -> object:
+    """Return what is the same for two names of one file."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
+
+
+def _folded(path: Path) -> str:
+    return str(path).casefold()

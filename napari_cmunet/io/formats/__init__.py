@@ -1,0 +1,1 @@
+"""Decoders of the image formats other than DICOM."""

@@ -1,0 +1,1 @@
+"""The network, its preprocessing, prediction, and model folders."""

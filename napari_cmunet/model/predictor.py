@@ -1,0 +1,265 @@
+"""Artery probability of frames, from a model that is kept warm on a device."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from napari_cmunet.errors import DeviceError
+from napari_cmunet.model.device import describe_device, fast_dtype, is_out_of_memory
+from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv
+from napari_cmunet.model.postprocess import subdue_specks
+from napari_cmunet.model.preprocess import prepare, restore
+from napari_cmunet.training.losses import artery_logit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_cmunet.model.registry import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+TILE, CONTEXT = 192, 112
+"""Side of a tile when memory is short, and the context around it, in grid pixels.
+
+No output pixel sees farther than 107: 92 by its convolutions and 15 by the place that
+it happens to have in a block of 16.
+"""
+
+
+@dataclass(frozen=True)
+class FramePrediction:
+    """The prediction of one frame of several.
+
+    Parameters
+    ----------
+    index : int
+        Which frame.
+    probability : uint8 array (Y, X)
+        Or float32, where it was asked for exactly.
+    done, total : int
+    seconds_left : float
+    """
+
+    index: int
+    probability: np.ndarray
+    done: int
+    total: int
+    seconds_left: float
+
+
+class Predictor:
+    """Segments frames with one model on one device.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    device : torch.device
+        As :func:`napari_cmunet.model.device.choose_device` gives it.
+    reduced_precision : bool
+        Use the device's fast number format; the mask changes by less than 0.002
+        Dice.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: torch.device,
+        *,
+        reduced_precision: bool = True,
+    ) -> None:
+        self.card = model.card
+        self.preprocessing = model.preprocessing
+        self.notices: list[str] = []
+        self._fused = fuse_batchnorm(model.network)
+        self._reduced = reduced_precision
+        self._tiled = False
+        self._place(device)
+
+    def _place(self, device: torch.device) -> None:
+        self.device = device
+        self.dtype = fast_dtype(device) if self._reduced else torch.float32
+        self.batch = 1 if device.type == "cpu" else 8
+        try:
+            self._network = copy.deepcopy(self._fused).to(
+                device, self.dtype, memory_format=torch.channels_last
+            )
+        except RuntimeError as exc:  # torch: memory or a lost device
+            if device.type == "cpu":
+                raise DeviceError(
+                    "Not enough memory to load the model. Close other programs."
+                ) from exc
+            self._say(f"The model does not fit on {device.type}; using the CPU.")
+            self._place(torch.device("cpu"))
+
+    @property
+    def description(self) -> str:
+        """Device and number format, for people."""
+        short = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.dtype, "fp32")
+        return f"{describe_device(self.device)}, {short}"
+
+    def predict(self, frame: np.ndarray) -> np.ndarray:
+        """Artery probability of one frame on its own grid.
+
+        Parameters
+        ----------
+        frame : array (Y, X)
+            Grey values of any real type and range, arteries dark.
+
+        Returns
+        -------
+        uint8 array (Y, X)
+            Probability in steps of 1/255.
+
+        Raises
+        ------
+        DeviceError
+            If memory does not suffice on the CPU either.
+        """
+        return self._predict_batch(np.asarray(frame)[None])[0]
+
+    def predict_frames(
+        self,
+        frames: np.ndarray,
+        order: Iterable[int] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        exact: bool = False,
+    ) -> Iterator[FramePrediction]:
+        """Predict frames one after the other, as they are done.
+
+        Parameters
+        ----------
+        frames : array (T, Y, X)
+            May be lazy; frames are taken when needed.
+        order : iterable of int, optional
+            Which frames, and which first.
+        should_stop : callable
+            Asked before each batch.
+        exact : bool
+            float32, 0 to 1, instead of uint8; :func:`in_steps` makes one the other.
+        """
+        todo = list(range(len(frames)) if order is None else order)
+        total, done, began = len(todo), 0, time.monotonic()
+        while todo and not should_stop():
+            # The first frame alone: somebody is looking at it.
+            taken = todo[: self.batch if done else 1]
+            todo = todo[len(taken) :]
+            batch = np.stack([np.asarray(frames[i]) for i in taken])
+            for index, probability in zip(
+                taken, self._predict_batch(batch, exact), strict=True
+            ):
+                done += 1
+                each = (time.monotonic() - began) / done
+                yield FramePrediction(
+                    index, probability, done, total, each * (total - done)
+                )
+
+    def _predict_batch(self, frames: np.ndarray, exact: bool = False) -> np.ndarray:
+        while True:
+            try:
+                return np.concatenate(
+                    [
+                        self._run(frames[i : i + self.batch], exact)
+                        for i in range(0, len(frames), self.batch)
+                    ]
+                )
+            except RuntimeError as exc:  # torch: memory, lost devices
+                self._step_down(exc)
+
+    @torch.inference_mode()
+    def _run(self, frames: np.ndarray, exact: bool) -> np.ndarray:
+        x, geo = prepare(frames, self.preprocessing, self.device)
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        if self._tiled:
+            logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
+        else:
+            logit = artery_logit(self._network(x))
+        own = restore(subdue_specks(logit), geo)[:, 0]
+        # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
+        own = own.sigmoid_()
+        if exact:
+            return own.float().cpu().numpy()
+        own = own.mul_(255).round_()
+        return own.to(torch.uint8).cpu().numpy()
+
+    def _step_down(self, exc: RuntimeError) -> None:
+        """Smaller batches, then tiles, then the CPU; each is said."""
+        if not is_out_of_memory(exc):
+            if self.device.type == "cpu":
+                raise DeviceError(f"Prediction failed: {_first_line(exc)}") from exc
+            self._say(f"{self.device.type} failed ({_first_line(exc)}); using the CPU.")
+            self._place(torch.device("cpu"))
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch > 1:
+            self.batch //= 2
+            self._say(f"Out of memory: {self.batch} frame(s) at a time from now on.")
+        elif not self._tiled:
+            self._tiled = True
+            self._say("Out of memory: the frame is predicted in tiles from now on.")
+        elif self.device.type != "cpu":
+            self._say(f"Out of memory on {self.device.type}; using the CPU.")
+            self._tiled = False
+            self._place(torch.device("cpu"))
+        else:
+            raise DeviceError(
+                "Not enough memory to segment this frame, even in tiles. Close other "
+                "programs or use a smaller frame."
+            ) from exc
+
+    def _say(self, text: str) -> None:
+        # Whoever runs the predictor shows the notices; a warning would double them.
+        logger.info("%s", text)
+        self.notices.append(text)
+
+
+def in_steps(probability: np.ndarray) -> np.ndarray:
+    """The uint8 probability, in steps of 1/255, of a float32 one."""
+    return np.rint(probability * np.float32(255)).astype(np.uint8)
+
+
+def fuse_batchnorm(network: CMUNet) -> CMUNet:
+    """A copy for prediction with each BatchNorm folded into its convolution."""
+    fused = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    for module in fused.modules():
+        if isinstance(module, DoubleConv):
+            layers = list(module.double_conv)
+            for conv in (0, 3):
+                layers[conv] = fuse_conv_bn_eval(layers[conv], layers[conv + 1])
+            module.double_conv = torch.nn.Sequential(
+                layers[0], layers[2], layers[3], layers[5]
+            )
+    return fused
+
+
+def _forward_tiled(network: CMUNet, x: torch.Tensor) -> torch.Tensor:
+    """Artery logit of ``(1, 1, H, W)`` tile by tile, each with context around it."""
+    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    height, width = x.shape[-2:]
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            bottom, right = min(top + TILE, height), min(left + TILE, width)
+            # Multiples of 16 from the frame's origin, so that poolings agree.
+            y0, x0 = max(0, top - CONTEXT), max(0, left - CONTEXT)
+            y1, x1 = min(height, bottom + CONTEXT), min(width, right + CONTEXT)
+            part = artery_logit(network(x[..., y0:y1, x0:x1]))
+            out[..., top:bottom, left:right] = part[
+                ..., top - y0 : bottom - y0, left - x0 : right - x0
+            ]
+    return out
+
+
+assert TILE % STRIDE == 0 and CONTEXT % STRIDE == 0
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

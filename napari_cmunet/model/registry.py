@@ -1,0 +1,383 @@
+"""Model folders: ``weights.safetensors`` and ``card.json``, found, checked, loaded.
+
+Only tensors are read, never a pickle. torch is imported inside the functions that
+need it, so that the window can list models without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platformdirs import user_data_path
+
+from napari_cmunet.errors import (
+    ModelError,
+    UnknownModelError,
+    WriteError,
+    display_name,
+    printable,
+)
+from napari_cmunet.model.card import (
+    CARD,
+    MAX_WIDTH,
+    ModelCard,
+    Preprocessing,
+    check_card,
+    is_model_name,
+    read_card,
+)
+from napari_cmunet.util.atomic import atomic_write, write_reason
+from napari_cmunet.util.safe_files import read_plain
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_cmunet.model.network import CMUNet
+
+__all__ = [
+    "CARD",
+    "DEFAULT_MODEL",
+    "MAX_WIDTH",
+    "START_MODEL",
+    "WEIGHTS",
+    "LoadedModel",
+    "ModelCard",
+    "Receipt",
+    "bundled_models_folder",
+    "find_model",
+    "is_model_name",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_folders",
+    "read_card",
+    "save_model",
+    "user_models_folder",
+    "verify_model",
+]
+
+WEIGHTS = "weights.safetensors"
+DEFAULT_MODEL = "cmunet-artery"
+"""Pre-segments on first start."""
+START_MODEL = "cmunet-ssl"
+"""Where fine-tuning starts."""
+MAX_WEIGHTS_BYTES = 2**30
+# 8-bit floats and the like are in no CM-UNet, and torch can do little with them.
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_COUNTS = ("int64", "int32", *_FLOATS)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was loaded into a network, and what is new.
+
+    Parameters
+    ----------
+    source : str
+        Name of the model.
+    loaded, total : int
+        Encoder and decoder tensors found, and those that the network has.
+    head_loaded : bool
+        Whether the last convolution came with it.
+    """
+
+    source: str
+    loaded: int
+    total: int
+    head_loaded: bool
+
+    def __str__(self) -> str:
+        head = "conv_last too" if self.head_loaded else "conv_last new"
+        return (
+            f"{self.loaded} of {self.total} encoder and decoder tensors from "
+            f"{self.source}, {head}"
+        )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, in evaluation mode, its card and its receipt."""
+
+    network: CMUNet
+    card: ModelCard
+    receipt: Receipt
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How frames are made ready for it."""
+        return Preprocessing.from_json(self.card.preprocessing)
+
+
+def bundled_models_folder() -> Path:
+    """The ``models`` folder of the wheel, or of the repository when editable."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+def user_models_folder() -> Path:
+    """Where imported and fine-tuned models are kept.
+
+    ``NAPARI_CMUNET_HOME`` overrides the place that the system provides.
+    """
+    home = os.environ.get("NAPARI_CMUNET_HOME")
+    base = Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
+    return base / "models"
+
+
+def list_models() -> list[tuple[ModelCard, Path]]:
+    """Cards and folders of all models that can be named, bundled ones first.
+
+    A model is called as its folder is. Folders whose card cannot be read are left
+    out; ``models verify`` names them.
+    """
+    found: dict[str, tuple[ModelCard, Path]] = {}
+    for folder in model_folders():
+        if not is_model_name(folder.name):
+            continue
+        try:
+            card = read_card(folder)
+        except ModelError:
+            continue
+        found.setdefault(folder.name, (card, folder))
+    return list(found.values())
+
+
+def model_folders() -> list[Path]:
+    """Every folder that holds a card, sound or not."""
+    folders = []
+    for base in (bundled_models_folder(), user_models_folder()):
+        if base.is_dir():
+            folders += sorted(p.parent for p in base.glob(f"*/{CARD}"))
+    return folders
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """The folder of a model, by its name or by the folder itself.
+
+    Raises
+    ------
+    ModelError
+        If there is none, naming those that there are.
+    """
+    text = str(name_or_folder)
+    if is_model_name(text):
+        for base in (bundled_models_folder(), user_models_folder()):
+            if (base / text / CARD).is_file():
+                return base / text
+    folder = Path(name_or_folder)
+    try:
+        is_folder, is_model = folder.is_dir(), (folder / CARD).is_file()
+    except OSError:  # a name too long for any file, a folder that may not be entered
+        is_folder = is_model = False
+    if is_model:
+        return folder
+    if is_folder:
+        raise UnknownModelError(
+            f"The folder '{display_name(folder.resolve())}' is not a model: it has no "
+            f"{CARD}."
+        )
+    known = ", ".join(folder.name for _, folder in list_models()) or "none"
+    raise UnknownModelError(
+        f"There is no model named '{display_name(text)}'. Known models: {known}. A "
+        f"folder that holds {WEIGHTS} and {CARD} can be given too."
+    )
+
+
+def load_model(name_or_folder: str | Path) -> LoadedModel:
+    """Load a model by name or folder, on the CPU, in float32.
+
+    The weights' hash is checked against the card before they are read.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, altered, truncated, of another architecture, or holds
+        values that are not numbers.
+    """
+    from napari_cmunet.model.network import CMUNet
+
+    folder = find_model(name_or_folder)
+    card = read_card(folder)
+    tensors = _read_weights(folder, card)
+    source = folder.resolve().name
+    # Before memory is taken for a network as wide as the card likes.
+    check_fit(CMUNet.outline(card.width), tensors, source)
+    network = CMUNet(card.width)
+    receipt = load_weights(network, tensors, source)
+    if card.kind == "artery" and not receipt.head_loaded:
+        raise ModelError(
+            f"Model '{receipt.source}' is incomplete: it has no conv_last, without "
+            "which no artery is found."
+        )
+    return LoadedModel(network.eval(), card, receipt)
+
+
+def verify_model(folder: Path) -> Receipt:
+    """Check card, hash and tensors of a model folder; raises ``ModelError``."""
+    return load_model(folder).receipt
+
+
+def load_weights(
+    network: CMUNet,
+    tensors: dict[str, torch.Tensor],
+    source: str,
+    *,
+    allow_missing: int = 0,
+) -> Receipt:
+    """Load tensors into a network out loud.
+
+    Parameters
+    ----------
+    network : CMUNet
+    tensors : dict of str to tensor
+        By the network's own parameter names; others are an error.
+    source : str
+        Name for messages.
+    allow_missing : int
+        Encoder and decoder tensors that may be absent and stay as they are. The
+        last convolution may always be absent, whole.
+
+    Raises
+    ------
+    ModelError
+        If too few match, if one has another shape, or one is not finite.
+    """
+    import torch
+
+    own = network.state_dict()
+    body, head, loaded = check_fit(own, tensors, source, allow_missing)
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"Model '{source}' is damaged: {name} is not finite.")
+        if name.endswith("running_var") and (value < 0).any():
+            raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
+    head_loaded = head <= set(tensors)
+    kept = loaded | (head if head_loaded else set())
+    network.load_state_dict(
+        own | {k: tensors[k].to(own[k].dtype) for k in kept}, strict=True
+    )
+    return Receipt(source, len(loaded), len(body), head_loaded)
+
+
+def check_fit(
+    own: dict[str, torch.Tensor],
+    tensors: dict[str, torch.Tensor],
+    source: str,
+    allow_missing: int = 0,
+) -> tuple[set[str], set[str], set[str]]:
+    """Hold tensors against those of a network by name, type and shape alone.
+
+    Returns
+    -------
+    body, head, loaded : set of str
+        Names of the network's encoder and decoder, of its last convolution, and
+        those of the body that are among ``tensors``.
+
+    Raises
+    ------
+    ModelError
+        If one does not fit, or too few do.
+    """
+    body = {name for name in own if not name.startswith("conv_last.")}
+    head = set(own) - body
+    unknown = sorted(set(tensors) - set(own))
+    if unknown:
+        raise ModelError(
+            f"Model '{source}' is another architecture: it holds {unknown[0]!r:.80}, "
+            "which CM-UNet does not have."
+        )
+    for name, value in tensors.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        if kind not in (_FLOATS if own[name].is_floating_point() else _COUNTS):
+            raise ModelError(f"Model '{source}' is damaged: {name} is {kind}.")
+        if value.shape != own[name].shape:
+            raise ModelError(
+                f"Model '{source}' does not fit: {name} has shape "
+                f"{tuple(value.shape)}, the network needs {tuple(own[name].shape)}."
+            )
+    loaded = body & set(tensors)
+    if head & set(tensors) and not head <= set(tensors):
+        raise ModelError(f"Model '{source}' is damaged: half of conv_last is missing.")
+    if len(body) - len(loaded) > allow_missing:
+        raise ModelError(
+            f"Only {len(loaded)} of {len(body)} encoder and decoder tensors were found "
+            f"in model '{source}'. Nothing was loaded."
+        )
+    return body, head, loaded
+
+
+def save_model(
+    folder: Path, weights: dict[str, torch.Tensor], card: ModelCard
+) -> ModelCard:
+    """Write a model folder: weights in half precision first, the card last.
+
+    A folder without a card is not a model, so a crash in between leaves none; over
+    an older model, the card of the old weights no longer matches and loading says
+    so.
+
+    Returns
+    -------
+    ModelCard
+        With the hash of what was written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    half = {
+        k: (v.to(torch.float16) if v.is_floating_point() else v).cpu().contiguous()
+        for k, v in weights.items()
+    }
+    for name, value in half.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{name} does not fit half precision; model not saved.")
+    data = save(half)
+    made = ModelCard(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest()}))
+    # Whatever may fail comes before the first byte is written.
+    try:
+        check_card(made)
+    except ValueError as exc:
+        raise ModelError(f"The model cannot be saved: {exc}.") from exc
+    text = json.dumps(asdict(made), indent=1) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise WriteError(folder, write_reason(exc)) from exc
+    with atomic_write(folder / WEIGHTS) as file:
+        file.write(data)
+    with atomic_write(folder / CARD) as file:
+        file.write(text.encode())
+    return made
+
+
+def _read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    where = f"Model '{display_name(folder.resolve())}'"
+    path = folder / WEIGHTS
+    try:
+        data = read_plain(path, MAX_WEIGHTS_BYTES)
+        if data is None:
+            raise ModelError(f"{where}: {WEIGHTS} is too large to be a CM-UNet.")
+    except FileNotFoundError as exc:
+        raise ModelError(f"{where} is incomplete: {WEIGHTS} is missing.") from exc
+    except OSError as exc:
+        raise ModelError(
+            f"{where}: {WEIGHTS} cannot be read ({exc.strerror})."
+        ) from exc
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise ModelError(
+            f"{where}: {WEIGHTS} is not what its card says (truncated or altered). "
+            "Install or import the model again."
+        )
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as exc:
+        why = printable(str(exc)[:200])
+        raise ModelError(f"{where}: {WEIGHTS} is damaged ({why}).") from exc

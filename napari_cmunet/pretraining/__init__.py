@@ -1,0 +1,1 @@
+"""Self-supervised pre-training after CM-UNet (arXiv 2507.17779)."""

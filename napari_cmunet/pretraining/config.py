@@ -1,0 +1,210 @@
+"""The choices of a pre-training, and which of them cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.registry import MAX_WIDTH
+
+if TYPE_CHECKING:
+    from napari_cmunet.pretraining.dataset import UnlabelledFrames
+    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.training.dataset import LabelledFrames
+
+MAY_CHANGE = ("minutes", "save_seconds", "save_minutes")
+"""What may differ from the stored run when it is resumed."""
+
+_RANGES = (
+    ("width", 1, MAX_WIDTH),
+    ("epochs", 1, 10**6),
+    ("minutes", 0.01, 10**6),
+    ("batch", 1, 10**6),
+    ("grid", 32, 4096),
+    ("crop", 32, 4096),
+    ("phantoms", 0, 10**6),
+    ("learning_rate", 1e-8, 1.0),
+    ("composites", 0, 1),
+)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pre-training, as far as it can be chosen.
+
+    Parameters
+    ----------
+    width : int
+        Of the CM-UNet.
+    grid : int
+        Pixels of a frame's longer side, as it is prepared.
+    epochs : int
+        Passes over the frames.
+    minutes : float, optional
+        Training time after which the run ends; the schedules are then driven by
+        time where that is ahead of the steps, so that they always come to their end.
+    batch : int
+        Views in a step, over all processes. Contrast needs at least two frames.
+    crop : int, optional
+        Side of the views in pixels of that grid; the whole of it by default.
+    mask_ratio, patch : float, int
+        Share of the patches that is hidden, and a patch's side in pixels.
+    guidance : float
+        Share of the hidden patches that is drawn by how much of a vessel they hold.
+    temperature : float
+        Of the contrastive loss.
+    contrast_weight : float
+        The loss is reconstruction + weight * 2 * temperature * contrast, so that
+        the contrast's gradient does not grow as the temperature falls.
+    momentum : float
+        Of the target, whose weights are what the run leaves, at the start; it rises
+        to 1 by half a cosine. A run of less than 500 steps begins with less.
+    learning_rate : float
+        Peak for batches of 16; it goes with the square root of the batch, up to
+        three times as much.
+    warmup : float
+        Share of the run, before the learning rate falls by half a cosine.
+    weight_decay : float
+        AdamW's, on kernels alone.
+    clip : float
+        Largest norm of the gradient.
+    shift, noise : float
+        Of the target's view: pixels either way, and standard deviation.
+    phantoms : int
+        Synthetic frames with known masks to learn from beside the real ones; 0: none.
+    phantom_share : float
+        Share of the batch that is drawn from them.
+    segmentation_weight : float
+        Weight of their loss.
+    consistency_weight : float
+        With phantoms: weight of segmenting a masked frame as the momentum target
+        segments the whole one, where that is sure (after masked image consistency,
+        Hoyer et al. 2023, arXiv 2212.01322). It brings what the phantoms taught to
+        real frames.
+    composites : float
+        With consistency: share of the phantoms' views whose tree is drawn into a real
+        frame instead (:mod:`napari_cmunet.pretraining.copy_paste`).
+    start : str
+        Name of the model whose weights the run begins with; empty: random ones.
+    held_out : float
+        Share of the images that is kept for measuring.
+    precision : str
+        ``auto`` or ``float32``.
+    save_seconds : float
+        A checkpoint is written at the end of an epoch if the last one is this old,
+        and within epochs every ``save_minutes``.
+    seed : int
+    """
+
+    width: int = 24
+    grid: int = 256
+    epochs: int = 300
+    minutes: float | None = None
+    batch: int = 16
+    crop: int | None = None
+    mask_ratio: float = 0.65
+    patch: int = 16
+    guidance: float = 0.5
+    temperature: float = 0.07
+    contrast_weight: float = 1.0
+    momentum: float = 0.996
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    shift: float = 31.0
+    noise: float = 0.5
+    phantoms: int = 0
+    phantom_share: float = 0.5
+    segmentation_weight: float = 1.0
+    consistency_weight: float = 0.0
+    composites: float = 0.0
+    start: str = ""
+    held_out: float = 0.03
+    precision: str = "auto"
+    save_seconds: float = 20.0
+    save_minutes: float = 5.0
+    seed: int = 0
+
+    @property
+    def batch_phantoms(self) -> int:
+        """How many views of a batch are of phantoms."""
+        if not self.phantoms:
+            return 0
+        return max(1, round(self.batch * self.phantom_share))
+
+    @property
+    def batch_frames(self) -> int:
+        """How many views of a batch are of real frames."""
+        return self.batch - self.batch_phantoms
+
+
+def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
+    """Refuse to go on with other choices than a checkpoint's run was begun with.
+
+    Raises
+    ------
+    TrainingError
+        Naming the first one that differs.
+    """
+    for name, value in asdict(config).items():
+        before = state["config"].get(name, getattr(PretrainConfig, name))
+        if name not in MAY_CHANGE and before != value:
+            option = name.replace("_", " ")
+            raise TrainingError(
+                f"The run in this folder has {option} {before}, not {value}. Leave "
+                "the option out to --resume it, or choose another output folder."
+            )
+
+
+def check_values(config: PretrainConfig) -> None:
+    """Refuse values that no run can have, before anything is read.
+
+    Raises
+    ------
+    TrainingError
+        Naming the first one.
+    """
+    for name, low, high in _RANGES:
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            option = name.replace("_", "-")
+            raise TrainingError(
+                f"--{option} {value} does not work: choose a value from {low} to "
+                f"{high}."
+            )
+    if config.composites and not (config.phantoms and config.consistency_weight):
+        raise TrainingError(
+            "--composites draws the trees of --phantoms into frames where "
+            "--consistency-weight tells what is no artery: give both, or leave it out."
+        )
+
+
+def check_choices(
+    frames: UnlabelledFrames,
+    config: PretrainConfig,
+    phantoms: LabelledFrames | None,
+    team: Team,
+) -> None:
+    """Refuse what cannot work, before time is spent.
+
+    Raises
+    ------
+    TrainingError
+    """
+    check_values(config)
+    side = config.crop or frames.side
+    if side % 16 or side % config.patch or side < 2 * config.patch or config.patch % 2:
+        raise TrainingError(
+            f"Views of {side} pixels do not divide into patches of {config.patch}: "
+            "choose a --grid or --crop that is a multiple of 16, at least 32."
+        )
+    if frames.side != -(-config.grid // 16) * 16:
+        raise ValueError("frames were prepared for another grid")
+    for count in (config.batch_frames, config.batch_phantoms):
+        team.part(count)
+    if (phantoms is not None) != bool(config.phantoms):
+        raise ValueError("phantoms and config.phantoms do not go together")
+    if phantoms is not None and len(phantoms) < 2:
+        raise TrainingError("At least two phantoms are needed, or none.")

@@ -1,0 +1,385 @@
+"""One step of pre-training: the batch, the losses, the update."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.device import is_out_of_memory, training_dtype
+from napari_cmunet.pretraining.augment import (
+    ViewRange,
+    disturb,
+    draw,
+    placement,
+    sample,
+    shifted_back,
+)
+from napari_cmunet.pretraining.augment import shifted as shift_views
+from napari_cmunet.pretraining.copy_paste import draw_into, pairs
+from napari_cmunet.pretraining.distributed import share_batch_statistics
+from napari_cmunet.pretraining.moco import PretrainNetworks, info_nce
+from napari_cmunet.pretraining.patch_masking import (
+    patch_mask,
+    reconstruction_loss,
+    to_pixels,
+    vesselness,
+)
+from napari_cmunet.training.dataset import REVIEWED, SKELETON, TARGET
+from napari_cmunet.training.losses import segmentation_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.pretraining.augment import Draws
+    from napari_cmunet.pretraining.config import PretrainConfig
+    from napari_cmunet.pretraining.dataset import UnlabelledFrames
+    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.training.dataset import LabelledFrames
+
+# What a random number is drawn for, so that no two uses share their numbers.
+ORDER, FRAME, PHANTOM_CHOICE, PHANTOM, MEASURE, RECALIBRATE = range(1, 7)
+
+PHANTOM_VIEWS = ViewRange(
+    zoom=(0.8, 1.35), rotation=30, contrast=0.25, brightness=0.25, noise=0.3
+)
+
+SURE_ARTERY, SURE_NOT = 0.9, 0.4
+"""Probabilities from which, and to which, the momentum target is believed.
+
+A network that learned from phantoms takes too much for artery: on other patients'
+frames its masks were best when cut at 0.9.
+"""
+
+MOST_ON_DEVICE = 2**33
+"""Bytes of frames that are copied to the device at once; more stay in main memory."""
+
+
+class Taught(NamedTuple):
+    """Views of real frames, and what the momentum target says of them.
+
+    Parameters
+    ----------
+    views : float tensor (B, 1, H, W)
+    artery, sure : float tensors (B, 1, H, W)
+        See :func:`sure_labels`.
+    """
+
+    views: torch.Tensor
+    artery: torch.Tensor
+    sure: torch.Tensor
+
+
+class PretrainStepper:
+    """Networks, optimiser and frames of a pre-training; makes one step at a time."""
+
+    def __init__(
+        self,
+        frames: UnlabelledFrames,
+        learn: list[int],
+        phantoms: LabelledFrames | None,
+        config: PretrainConfig,
+        team: Team,
+        start: CMUNet | None = None,
+    ) -> None:
+        self.config, self.team, self.device = config, team, team.device
+        self.goes_on = start is not None
+        self.learn = np.asarray(learn)
+        self.groups = frames.groups.numpy()
+        self.frames = _place(frames.frames, self.device)
+        self.phantoms = phantoms.to(self.device) if phantoms is not None else None
+        self.side = config.crop or frames.side
+        self.views = ViewRange(shift=config.shift)
+        self.target_views = ViewRange(noise=config.noise)
+        self.dtype = precision(config, self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            networks = PretrainNetworks(
+                config.width, segments=phantoms is not None, start=start
+            )
+        networks = share_batch_statistics(networks, team)
+        self.networks = networks.to(self.device, memory_format=torch.channels_last)
+        self.trained = {
+            name: p for name, p in self.networks.named_parameters() if p.requires_grad
+        }
+        kernels = [p for p in self.trained.values() if p.ndim > 1]
+        others = [p for p in self.trained.values() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": kernels, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.consistent = phantoms is not None and config.consistency_weight > 0
+        self.steps_per_epoch = len(learn) // config.batch_frames
+        self._order: tuple[int, np.ndarray] = (-1, self.learn)
+
+    def learning_rate(self, progress: float) -> float:
+        """At a share of the run: linear warm-up, then half a cosine down to 0."""
+        config = self.config
+        peak = config.learning_rate * min(3.0, math.sqrt(config.batch / 16))
+        if progress < config.warmup:
+            return peak * max(progress / config.warmup, 1e-3)
+        rest = (progress - config.warmup) / (1 - config.warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+    def momentum(self, step: int, progress: float) -> float:
+        """Share of itself that the target keeps: up to 1 by half a cosine.
+
+        In a run too short for that, less: the target, which is what the run leaves,
+        keeps 1/e at most of what it began with. Random weights are nothing to follow
+        at all: without a start, the target is at first the average of the last third
+        of the steps.
+        """
+        least = self.config.momentum
+        if progress and step:  # together they tell how many steps there will be
+            least = max(0.0, min(least, 1 - 2 * progress / step))
+        rise = (1 - math.cos(math.pi * min(progress, 1.0))) / 2
+        momentum = least + (1 - least) * rise
+        return momentum if self.goes_on else min(momentum, (1 + step) / (4 + step))
+
+    def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
+        """Make a step; returns losses and what else is measured on the way.
+
+        Parameters
+        ----------
+        epoch, index : int
+            The step is the ``index``-th of the epoch, from 0.
+        progress : float
+            Share of the run that is done, for the schedules.
+
+        Returns
+        -------
+        float tensor (6,)
+            Loss, its three parts, the contrast's accuracy and the gradient's norm,
+            of all processes' frames, still on the device.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        self.networks.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        parts, taught = self._learn_from_frames(epoch, index)
+        if self.phantoms is not None:
+            parts[3] = self._learn_from_phantoms(epoch, index, taught)
+            parts[0] = parts[0] + self.config.segmentation_weight * parts[3]
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        measured = torch.stack(parts).detach()
+        self.team.average([*gradients, measured])
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
+        self.optimiser.step()
+        self.networks.follow(self.momentum(self._number(epoch, index), progress))
+        return torch.cat([measured, norm.detach().float()[None]])
+
+    def _learn_from_frames(
+        self, epoch: int, index: int
+    ) -> tuple[list[torch.Tensor], Taught | None]:
+        config, team = self.config, self.team
+        chosen = self._frames_of(epoch, index)
+        part = team.part(len(chosen))
+        draws, views, moved, mask = self._draw_views(epoch, chosen[part])
+        masked = views * ~to_pixels(mask, config.patch)
+        groups = torch.from_numpy(self.groups[chosen]).to(self.device)
+        own = torch.arange(part.start, part.stop, device=self.device)
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        ):
+            targets, logit = self.networks.target(
+                _channels_last(moved), segments=self.consistent
+            )
+            online = self.networks.online(_channels_last(masked))
+        rebuilt = reconstruction_loss(online.pixels, views, mask, config.patch)
+        contrast, accuracy = info_nce(
+            online.embedding, team.gather(targets), own, groups, config.temperature
+        )
+        loss = rebuilt + config.contrast_weight * 2 * config.temperature * contrast
+        taught = None
+        if logit is not None:
+            artery, sure = sure_labels(*shifted_back(logit, draws, self.views))
+            taught = Taught(views, artery, sure)
+            agree = _each_frame(online.logits, artery, sure, artery, skeleton_weight=0)
+            loss = loss + config.consistency_weight * agree
+        loss.backward()
+        nothing = torch.zeros((), device=self.device)
+        parts = [p.detach() for p in (loss, rebuilt, contrast, nothing, accuracy)]
+        return parts, taught
+
+    def _learn_from_phantoms(
+        self, epoch: int, index: int, taught: Taught | None
+    ) -> torch.Tensor:
+        """The loss, without its weight."""
+        config = self.config
+        random = np.random.default_rng([config.seed, PHANTOM_CHOICE, epoch, index])
+        chosen = random.integers(len(self.phantoms), size=config.batch_phantoms)
+        part = self.team.part(len(chosen))
+        keys = [
+            (config.seed, PHANTOM, epoch, index, slot)
+            for slot in range(part.start, part.stop)
+        ]
+        at = torch.from_numpy(chosen[part]).to(self.device)
+        stack = torch.cat(
+            [self.phantoms.frames[at].float(), self.phantoms.maps_at(at)], 1
+        )
+        draws = draw(keys)
+        theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
+        views, maps = sample(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
+        if taught is not None and config.composites:
+            # A number that would move the view, as phantoms' are not.
+            chance = torch.from_numpy(draws.uniform[:, 4]).float()
+            step = self._number(epoch, index)
+            self._compose(views, maps, part, chance, taught, step)
+        views = disturb(views, draws, PHANTOM_VIEWS)
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        ):
+            logits = self.networks.segment(_channels_last(views))
+        target = maps[:, TARGET : TARGET + 1]
+        seen = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
+        centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
+        loss = _each_frame(logits, target, seen, centre)
+        (loss * config.segmentation_weight).backward()
+        return loss.detach()
+
+    def _compose(
+        self,
+        views: torch.Tensor,
+        maps: torch.Tensor,
+        part: slice,
+        chance: torch.Tensor,
+        taught: Taught,
+        step: int,
+    ) -> None:
+        """Put some of the phantoms' trees into real frames, in place.
+
+        Known is the tree, and where the momentum target is sure that the frame has no
+        artery of its own. What they share of a pixel is unknown.
+        """
+        config = self.config
+        at, frame = pairs(
+            config.composites, part, config.batch_phantoms, config.batch_frames, step
+        )
+        tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
+        free = taught.sure[frame, 0] * (1 - taught.artery[frame, 0])
+        dark = chance[at].to(views.device)
+        views[at] = draw_into(taught.views[frame], tree[:, None], dark)
+        maps[at, TARGET] = tree
+        maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
+
+    def _number(self, epoch: int, index: int) -> int:
+        """Of a step in the whole run, from 0."""
+        return epoch * self.steps_per_epoch + index
+
+    def _frames_of(self, epoch: int, index: int) -> np.ndarray:
+        """Indices of the frames of a step; each epoch has its own order."""
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.config.seed, ORDER, epoch])
+            self._order = (epoch, random.permutation(self.learn))
+        n = self.config.batch_frames
+        return self._order[1][index * n : (index + 1) * n]
+
+    def _draw_views(
+        self, epoch: int, chosen: np.ndarray
+    ) -> tuple[Draws, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The draws, the online view, the target's view, and the hidden patches."""
+        config, side = self.config, self.side
+        rows = side // config.patch
+        keys = [(config.seed, FRAME, epoch, int(i)) for i in chosen]
+        draws = draw(keys, rows * rows)
+        stack = self.take(chosen)
+        theta = placement(draws, self.views, stack.shape[-1], side)
+        views = sample(stack, theta, side)
+        moved = sample(stack, shift_views(theta, draws, self.views, side), side)
+        moved = disturb(moved, draws, self.target_views)
+        vessels = None
+        if config.guidance:
+            # At half the size: a quarter of the work, and patches are all it is for.
+            half = vesselness(nn.functional.avg_pool2d(views, 2), (1.0, 2.0))
+            vessels = nn.functional.avg_pool2d(half, config.patch // 2)
+        noise = torch.from_numpy(draws.patches).to(self.device)
+        mask = patch_mask(
+            noise, (rows, rows), config.mask_ratio, vessels, config.guidance
+        )
+        return draws, views, moved, mask
+
+    def take(self, chosen: np.ndarray | list[int]) -> torch.Tensor:
+        """Prepared frames, on the device."""
+        at = torch.as_tensor(np.asarray(chosen), device=self.frames.device)
+        return self.frames[at].to(self.device)
+
+
+def sure_labels(
+    logit: torch.Tensor, seen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the target takes for artery, and where it is sure either way.
+
+    Parameters
+    ----------
+    logit, seen : tensors (B, 1, H, W)
+
+    Returns
+    -------
+    artery, sure : float tensors (B, 1, H, W)
+    """
+    probability = torch.sigmoid(logit)
+    artery = (probability > SURE_ARTERY).float()
+    return artery, seen * torch.maximum(artery, (probability < SURE_NOT).float())
+
+
+def _each_frame(*maps: torch.Tensor, skeleton_weight: float = 0.5) -> torch.Tensor:
+    """Mean segmentation loss; the same however many processes share the frames.
+
+    Parameters
+    ----------
+    logits, target, reviewed, skeleton : tensors (B, ..., H, W)
+    """
+    each = zip(*(m.split(1) for m in maps), strict=True)
+    return torch.stack(
+        [segmentation_loss(*frame, skeleton_weight=skeleton_weight) for frame in each]
+    ).mean()
+
+
+def precision(config: PretrainConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 where it is fast, else float32.
+
+    Half precision (older CUDA cards, MPS) would need its losses scaled to train.
+    """
+    if config.precision == "float32":
+        return torch.float32
+    return training_dtype(device)
+
+
+@contextmanager
+def failures(device: torch.device) -> Iterator[None]:
+    """Turn what torch raises into errors that say what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        if is_out_of_memory(exc):
+            raise TrainingError(
+                f"Not enough memory on {device.type} for this batch. Choose a smaller "
+                "--batch, --crop or --width and start in a new folder: a batch worked "
+                "off in parts would be another training, since each frame is told "
+                "from all others of its batch."
+            ) from exc
+        raise TrainingError(
+            f"Pre-training failed on {device.type}: {text}. Go on from the last "
+            "checkpoint with --resume."
+        ) from exc
+
+
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _place(frames: torch.Tensor, device: torch.device) -> torch.Tensor:
+    small = frames.numel() * frames.element_size() <= MOST_ON_DEVICE
+    return frames.to(device) if small else frames

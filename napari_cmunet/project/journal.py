@@ -1,0 +1,246 @@
+"""What happened in a project: one JSON object a line, only ever added to.
+
+It names images by their ids; no path, file name or patient's name goes into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import WriteError
+from napari_cmunet.project.errors import ProjectDamagedError
+from napari_cmunet.project.files import is_image_id, parse_json
+from napari_cmunet.util.atomic import sync_folder, write_reason
+from napari_cmunet.util.safe_files import without_waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MAX_LINE = 2**16
+_OWN_KEYS = ("n", "time", "user", "what", "image", "frame")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Parameters
+    ----------
+    number : int
+        Counts up; the order, whatever the clock says.
+    time : str
+        UTC.
+    user : str
+        As chosen by the reader; may be empty.
+    what : str
+        ``accepted``, ``withdrawn``, ``skipped``, ``promoted`` and so on.
+    image : str or None
+    frame : int or None
+    details : dict
+        Further plain values.
+    """
+
+    number: int
+    time: str
+    user: str
+    what: str
+    image: str | None = None
+    frame: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """The journal of a project.
+
+    Parameters
+    ----------
+    path : Path
+    user : str
+        Goes into each new line.
+    """
+
+    def __init__(self, path: Path, user: str = "") -> None:
+        self.path = path
+        self.user = "".join(c for c in user if c.isprintable())[:64]
+        self._next = 1
+        self._waiting: list[dict[str, Any]] = []
+        # Where the file ends as it should, if a failed write could not be undone.
+        self._end: int | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Lines that could not be written yet and go with the next one."""
+        return len(self._waiting)
+
+    def entries(self) -> Iterator[Entry]:
+        """All lines that can be read, from the first; others are passed over."""
+        try:
+            file = open(
+                self.path,
+                "rb",
+                opener=without_waiting,
+            )
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ProjectDamagedError(
+                f"In the project, {self.path.name} cannot be read ({error.strerror})."
+            ) from error
+        with file:
+            while line := file.readline(_MAX_LINE):
+                whole = line.endswith(b"\n")
+                entry = _parse(line)
+                if entry is not None:
+                    self._next = max(self._next, entry.number + 1)
+                    yield entry
+                elif not whole:
+                    _skip_line(file)
+
+    def repair(self) -> bool:
+        """Take away a last line that a crash cut short; returns whether there was one.
+
+        Nothing was reported as done before its line was whole.
+        """
+        try:
+            with self.path.open("r+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                keep = _end_of_last_line(file, size)
+                if keep == size:
+                    return False
+                file.seek(keep)
+                if size - keep < _MAX_LINE and _parse(file.read()) is not None:
+                    file.write(b"\n")  # only the line's end is missing
+                else:
+                    file.truncate(keep)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise WriteError(self.path, write_reason(error)) from error
+        return True
+
+    def append(
+        self,
+        what: str,
+        image: str | None = None,
+        frame: int | None = None,
+        **details: Any,
+    ) -> bool:
+        """Add a line and see it on the disk.
+
+        Returns
+        -------
+        bool
+            False if it could not be written; it then waits for the next one.
+        """
+        line: dict[str, Any] = {
+            "n": self._next,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "user": self.user,
+            "what": what,
+        }
+        if image is not None:
+            line["image"] = image
+        if frame is not None:
+            line["frame"] = frame
+        self._next += 1
+        known = {k: v for k, v in details.items() if v is not None}
+        self._waiting.append(line | _plain(known))
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Write the lines that wait; returns whether none is left."""
+        if not self._waiting:
+            return True
+        text = "".join(json.dumps(x, allow_nan=False) + "\n" for x in self._waiting)
+        try:
+            self._write(text.encode())
+        except OSError:
+            return False
+        self._waiting.clear()
+        return True
+
+    def _write(self, data: bytes) -> None:
+        new = not self.path.exists()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(self.path, flags, 0o666)
+        try:
+            if self._end is not None:
+                os.ftruncate(descriptor, self._end)
+                self._end = None
+            size = os.fstat(descriptor).st_size
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, data[written:])
+                os.fsync(descriptor)
+            except OSError:
+                self._end = size  # a full disk, most likely
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                    self._end = None
+                raise
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_folder(self.path.parent)
+
+
+def _plain(value: Any) -> Any:
+    """The same without what JSON does not know: a figure may be not a number."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        values = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(values, dict):
+        return None
+    number, image, frame = (values.get(k) for k in ("n", "image", "frame"))
+    texts = [values.get(k) for k in ("time", "user", "what")]
+    if not (
+        type(number) is int
+        and 0 < number < 2**53
+        and all(isinstance(t, str) for t in texts)
+        and (image is None or is_image_id(image))
+        and (frame is None or (type(frame) is int and frame >= 0))
+    ):
+        return None
+    details = {k: v for k, v in values.items() if k not in _OWN_KEYS}
+    return Entry(number, *texts, image, frame, details)
+
+
+def _end_of_last_line(file: Any, size: int) -> int:
+    """Where the last line's end stands; 0 if there is none."""
+    position = size
+    while position:
+        start = max(0, position - 4096)
+        file.seek(start)
+        at = file.read(position - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        position = start
+    return 0
+
+
+def _skip_line(file: Any) -> None:
+    while (rest := file.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
+        pass

@@ -1,0 +1,179 @@
+"""The labels of a project as a training takes them: one by one, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_cmunet.errors import CMUNetError, FileError
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.project.errors import ImageMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+
+    from napari_cmunet.io.images import Angiogram
+    from napari_cmunet.io.label_file import Label
+    from napari_cmunet.project.images import ProjectImages
+    from napari_cmunet.project.label_store import LabelStore
+    from napari_cmunet.project.split import Side
+
+
+@dataclass(frozen=True)
+class LabelRef:
+    """Which label: nothing of it is read yet."""
+
+    image: str
+    frame: int
+    patient: str
+    side: Side
+
+    @property
+    def name(self) -> str:
+        """For messages: says nothing about the patient."""
+        return f"{self.image}#{self.frame}"
+
+
+@dataclass(frozen=True)
+class ProjectLabel:
+    """A label with its frame; fits where a training takes a ``Label``.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+    mask : bool array (Y, X)
+    reviewed : bool array (Y, X) or None
+    patient, name : str
+        Salted hash; image id and frame.
+    ref : LabelRef
+    sha256 : str
+        Of the label's file.
+    burnt_in : bool
+        Whether there may be text in the image's pixels.
+    """
+
+    frame: np.ndarray
+    mask: np.ndarray
+    reviewed: np.ndarray | None
+    patient: str
+    name: str
+    ref: LabelRef
+    sha256: str
+    burnt_in: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """What a model's training record says of it."""
+        return {
+            "image": self.ref.image,
+            "frame": self.ref.frame,
+            "sha256": self.sha256,
+            "patient": self.patient,
+            "side": self.ref.side,
+        }
+
+
+def read_labels(
+    refs: Sequence[LabelRef],
+    store: LabelStore,
+    images: ProjectImages,
+    problem: Callable[[str], None],
+) -> Iterator[ProjectLabel]:
+    """Read labels and their frames, each image once.
+
+    Parameters
+    ----------
+    refs : sequence of LabelRef
+        Those of one image one after the other.
+    problem : callable
+        Told, in a sentence, of each label that cannot be used.
+    """
+    open_image, angiogram = "", None
+    seen: dict[str, str] = {}
+    for ref in refs:
+        if ref.image != open_image:
+            open_image, angiogram = ref.image, None  # lets the former one go
+            angiogram = _read_image(ref.image, images, problem)
+        if angiogram is None:
+            continue
+        try:
+            found = _read_whole(store, ref)
+        except CMUNetError as error:
+            problem(f"Label {ref.name}: {_reason(error)}")
+            continue
+        if found is None:
+            continue  # withdrawn since the list was made
+        label, sha256 = found
+        wrong = _misfit(label, ref, angiogram)
+        if wrong:
+            problem(f"Label {ref.name}: {wrong}")
+            continue
+        # A copy: a view would keep the whole cine in memory.
+        frame = angiogram.frames[ref.frame].copy()
+        pixels = hashlib.sha256(frame).hexdigest()
+        if pixels in seen:
+            problem(f"Label {ref.name}: the same frame as {seen[pixels]}; left out.")
+            continue
+        seen[pixels] = ref.name
+        yield ProjectLabel(
+            frame,
+            label.mask,
+            label.reviewed,
+            ref.patient,
+            ref.name,
+            ref,
+            sha256,
+            angiogram.burnt_in,
+        )
+
+
+def _read_image(
+    image: str, images: ProjectImages, problem: Callable[[str], None]
+) -> Angiogram | None:
+    try:
+        return read_angiogram(images.found_path(image))
+    except ImageMissingError as error:
+        problem(f"{error} Its labels are not used.")
+    except CMUNetError as error:
+        problem(f"Image {image}: {_reason(error)} Its labels are not used.")
+    return None
+
+
+def _read_whole(store: LabelStore, ref: LabelRef) -> tuple[Label, str] | None:
+    """A label and its file's hash, of one and the same file."""
+    before = store.sha256(ref.image, ref.frame)
+    for _ in range(5):
+        label = store.read(ref.image, ref.frame)
+        after = store.sha256(ref.image, ref.frame)
+        if label is None or after is None:
+            return None
+        if after == before:
+            break
+        before = after  # accepted anew while it was read
+    return label, after
+
+
+def _misfit(label: Label, ref: LabelRef, angiogram: Angiogram) -> str:
+    """Why a label cannot be used with its image; empty if it can."""
+    if label.provenance.source_sha256 != angiogram.sha256:
+        return (
+            "the image's file has changed since; the label is not used. Put the "
+            "former file back, or look at the image and accept the label again."
+        )
+    if ref.frame >= len(angiogram.frames):
+        return "the image has no such frame; the label is not used."
+    if label.mask.shape != angiogram.frames.shape[1:]:
+        return "its size is not the image's; the label is not used."
+    seen = label.mask if label.reviewed is None else label.mask[label.reviewed]
+    if label.reviewed is not None and not label.reviewed.any():
+        return "no part of it was reviewed; the label is not used."
+    if label.reviewed is None and seen.all():
+        return "all of it is artery; the label is not used."
+    return ""
+
+
+def _reason(error: CMUNetError) -> str:
+    """What an error says without the name of the file, which may name a patient."""
+    return error.reason if isinstance(error, FileError) else str(error)

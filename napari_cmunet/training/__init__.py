@@ -1,0 +1,1 @@
+"""Few-shot fine-tuning. No Qt, no napari."""

@@ -1,0 +1,235 @@
+"""Few patients: all are left out in turn, and all labels train the final model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.training.events import Event, Fold, Note, Step, Validated
+from napari_cmunet.training.loop import (
+    FinetuneConfig,
+    FinetuneResult,
+    default_steps,
+    finetune,
+)
+from napari_cmunet.training.metrics import bootstrap_interval
+from napari_cmunet.training.split import leave_patients_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    import torch
+
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.training.dataset import LabelledFrames
+
+    Scores = dict[str, tuple[float, float]]
+    Score = Callable[[CMUNet, Sequence[int]], Scores]
+    Curve = dict[int, Scores]
+
+
+@dataclass(frozen=True)
+class ChosenSteps:
+    """How long to train, and how well models trained so long did on left-out patients.
+
+    Parameters
+    ----------
+    steps : int
+        Where the mean Dice over the left-out patients was best.
+    at_the_end : bool
+        Whether that was the last look: training longer may be better still, and a
+        training with more time than the folds had should take it.
+    dice, cldice : float or None
+    interval : (float, float) or None
+        95 % bootstrap interval of the Dice, by patient.
+    left_out : dict
+        What ``score`` gave for each patient, by a network trained without it.
+    """
+
+    steps: int
+    dice: float | None
+    cldice: float | None
+    interval: tuple[float, float] | None
+    left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
+    at_the_end: bool = False
+
+
+def cross_validated(
+    start: Callable[[], CMUNet],
+    frames: LabelledFrames,
+    config: FinetuneConfig,
+    *,
+    companion: LabelledFrames | None = None,
+    device: torch.device | str = "cpu",
+    receipt: str = "",
+    score: Score | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, FinetuneResult | None]:
+    """Leave every patient out once, then train on all labels for as long as was best.
+
+    Parameters
+    ----------
+    start : callable
+        Gives the network with the weights to start from, anew for each training.
+    frames : LabelledFrames
+    config : FinetuneConfig
+        Each fold has an equal share of ``minutes``, and the final training what is
+        left: the folds stand for it only if they were trained like it.
+    companion, device, receipt, should_stop
+        As :func:`napari_cmunet.training.loop.finetune` takes them.
+    score : callable, optional
+        Dice and clDice by patient, of a network and the indices of left-out frames;
+        by default they are measured on the network's grid, and all frames of a fold
+        count together.
+
+    Returns
+    -------
+    FinetuneResult or None
+        With the Dice of the left-out patients; None if stopped before the final
+        training.
+    """
+    began = time.monotonic()
+    share = None
+    if config.minutes:
+        share = config.minutes / (len(leave_patients_out(frames.patients)) + 1)
+    chosen = yield from left_out_steps(
+        start,
+        frames,
+        replace(config, minutes=share),
+        companion=companion,
+        device=device,
+        score=score,
+        should_stop=should_stop,
+    )
+    if should_stop():
+        return None
+    final = config
+    if config.minutes:
+        left = config.minutes - (time.monotonic() - began) / 60
+        final = replace(config, minutes=max(share, left))
+    result = yield from finetune(
+        start(),
+        frames,
+        final if chosen.at_the_end else replace(final, steps=chosen.steps),
+        companion=companion,
+        device=device,
+        receipt=receipt,
+        should_stop=should_stop,
+    )
+    return replace(
+        result, dice=chosen.dice, cldice=chosen.cldice, left_out=chosen.left_out
+    )
+
+
+def left_out_steps(
+    start: Callable[[], CMUNet],
+    frames: LabelledFrames,
+    config: FinetuneConfig,
+    *,
+    companion: LabelledFrames | None = None,
+    device: torch.device | str = "cpu",
+    score: Score | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, ChosenSteps]:
+    """Train without each patient once: on the others, part by part.
+
+    Parameters
+    ----------
+    start : callable
+        Gives the network with the weights to start from, anew for each fold.
+    frames : LabelledFrames
+    config : FinetuneConfig
+        ``minutes`` is the budget of each fold.
+    score : callable, optional
+        See :func:`cross_validated`.
+
+    Yields
+    ------
+    Event
+        Which fold it is, its steps, notes, and at last one validation for each
+        looked-at step, over all patients.
+
+    Returns
+    -------
+    ChosenSteps
+    """
+    folds = leave_patients_out(frames.patients)
+    config = replace(config, patience=0)
+    patients = len(set(frames.patients))
+    how = (
+        "each is left out once"
+        if len(folds) == patients
+        else f"they are left out in {len(folds)} parts"
+    )
+    yield Note(
+        f"Only {patients} patients: {how}, then all labels train the final model."
+    )
+    curves: list[Curve] = []
+    for number, (train, held_out) in enumerate(folds, 1):
+        if should_stop():
+            break
+        yield Fold(number, len(folds))
+        curve: Curve = {}
+
+        def look(step: int, network: CMUNet, of=curve, at=held_out) -> None:
+            if score is not None:
+                of[step] = score(network, at)
+
+        training = finetune(
+            start(),
+            frames.subset(train),
+            config,
+            validation=frames.subset(held_out),
+            companion=companion,
+            device=device,
+            look=look,
+            should_stop=should_stop,
+        )
+        for event in training:
+            if isinstance(event, Validated):
+                if not curve.get(event.step):
+                    curve[event.step] = {f"fold {number}": (event.dice, event.cldice)}
+            elif isinstance(event, Step):
+                # The other folds and the final training are awaited too.
+                each = event.seconds + event.seconds_left
+                to_come = (len(folds) - number + 1) * each
+                yield replace(event, seconds_left=event.seconds_left + to_come)
+            elif isinstance(event, Note):
+                yield event
+        if curve:
+            curves.append(curve)
+            best = max(_mean(scores)[0] for scores in curve.values())
+            yield Note(f"Fold {number} of {len(folds)}: best Dice {best:.3f}.")
+    if not curves:
+        return ChosenSteps(config.steps or default_steps(len(frames)), None, None, None)
+    common = sorted(set.intersection(*(set(c) for c in curves)))
+    if not common:
+        # A time budget gave each fold another length: their last looks are compared.
+        common = [min(max(c) for c in curves)]
+        curves = [{common[0]: c[max(c)]} for c in curves]
+    whole = {step: dict(x for c in curves for x in c[step].items()) for step in common}
+    best_step = max(common, key=lambda step: _mean(whole[step])[0])
+    for step in common:
+        dice, cldice = _mean(whole[step])
+        interval = _interval(whole[step])
+        yield Validated(step, dice, *interval, cldice, step == best_step)
+    best_scores = whole[best_step]
+    return ChosenSteps(
+        best_step,
+        *_mean(best_scores),
+        _interval(best_scores),
+        best_scores if score is not None else {},
+        at_the_end=best_step == common[-1],
+    )
+
+
+def _mean(scores: Scores) -> tuple[float, float]:
+    dice, cldice = np.mean(list(scores.values()), 0)
+    return float(dice), float(cldice)
+
+
+def _interval(scores: Scores) -> tuple[float, float]:
+    return bootstrap_interval([dice for dice, _ in scores.values()])

@@ -1,0 +1,196 @@
+"""Synthetic frames with perfect labels, many at once, for training."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import binary_dilation
+from skimage.morphology import skeletonize
+
+from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.network import STRIDE
+from napari_cmunet.model.preprocess import Preprocessing, prepare, prepare_mask
+from napari_cmunet.synthetic import PhantomConfig, make_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+TARGET, REVIEWED, SKELETON = 0, 1, 2
+"""Channels of :attr:`LabelledFrames.maps`."""
+
+WHOLE = 255
+"""A pixel of :attr:`LabelledFrames.maps` that is artery, or reviewed, all over."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One frame with its mask, as a reader or a file gives them.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+        Grey values, arteries dark.
+    mask : bool array (Y, X)
+        True where artery.
+    reviewed : bool array (Y, X), optional
+        Where the mask was looked at; everywhere by default. The rest is unknown,
+        not background.
+    patient : str
+        Frames of one patient never sit on both sides of a split.
+    name : str
+        For messages.
+    """
+
+    frame: np.ndarray
+    mask: np.ndarray
+    reviewed: np.ndarray | None = None
+    patient: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Prepared frames on a common square grid.
+
+    Parameters
+    ----------
+    frames : float16 tensor (N, 1, G, G)
+        Zero where the square reaches beyond the frame.
+    maps : uint8 tensor (N, 3, G, G)
+        Target, reviewed part and centreline of the target, in parts of
+        :data:`WHOLE`. The target is the share of each pixel that is artery: cut
+        to 0 and 1 on a grid of half the frame's size, a perfect prediction would
+        reach a Dice of 0.94 on the frame itself, and 0.99 with the shares kept.
+    patients, names : tuple of str
+    """
+
+    frames: torch.Tensor
+    maps: torch.Tensor
+    patients: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def subset(self, indices: Sequence[int]) -> LabelledFrames:
+        """The frames at ``indices``, in that order."""
+        at = torch.as_tensor(list(indices), dtype=torch.long)
+        return LabelledFrames(
+            self.frames[at],
+            self.maps[at],
+            tuple(self.patients[i] for i in indices),
+            tuple(self.names[i] for i in indices),
+        )
+
+    def maps_at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The maps of some frames as shares, float (n, 3, G, G) from 0 to 1."""
+        return self.maps[indices].float() / WHOLE
+
+    def to(self, device: torch.device | str) -> LabelledFrames:
+        """The same on another device."""
+        return LabelledFrames(
+            self.frames.to(device), self.maps.to(device), self.patients, self.names
+        )
+
+
+def prepare_labels(
+    labels: Iterable[Label], preprocessing: Preprocessing
+) -> LabelledFrames:
+    """Prepare labels for training: resampled, flattened, centreline drawn.
+
+    Parameters
+    ----------
+    labels : iterable of Label
+        Consumed one by one, so that they need not lie in memory together.
+    preprocessing : Preprocessing
+        Of the model that is trained.
+
+    Raises
+    ------
+    TrainingError
+        If there is none, or one whose mask is of another size than its frame.
+    """
+    side = -(-preprocessing.grid // STRIDE) * STRIDE
+    frames, maps, patients, names = [], [], [], []
+    for label in labels:
+        _check(label)
+        x, geo = prepare(label.frame, preprocessing)
+        reviewed = label.reviewed
+        if reviewed is None:
+            reviewed = np.ones(label.mask.shape, bool)
+        target = prepare_mask(label.mask.astype(bool), geo)
+        seen = prepare_mask(reviewed.astype(bool), geo) > 0.99
+        mostly = target[0, 0].numpy() > 0.5
+        # One pixel to either side, as skeleton recall has it ("tubed"), but never
+        # outside the vessel.
+        centre = binary_dilation(skeletonize(mostly)) & mostly
+        stack = torch.cat([target, seen, torch.from_numpy(centre)[None, None]], 1)
+        pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
+        frames.append(F.pad(x, pad).to(torch.float16))
+        maps.append(F.pad((stack * WHOLE).round().to(torch.uint8), pad))
+        patients.append(label.patient)
+        names.append(label.name)
+    if not frames:
+        raise TrainingError("There is no label to learn from.")
+    return LabelledFrames(
+        torch.cat(frames), torch.cat(maps), tuple(patients), tuple(names)
+    )
+
+
+def _check(label: Label) -> None:
+    for what, array in (("mask", label.mask), ("reviewed part", label.reviewed)):
+        if array is not None and array.shape != label.frame.shape:
+            raise TrainingError(
+                f"{label.name or 'A label'}: its {what} has {array.shape} pixels, its "
+                f"frame {label.frame.shape}. They must lie on the same grid."
+            )
+
+
+MIN_ARTERY = 0.004
+"""Frames with a smaller share of artery are left out: next to nothing is filled."""
+
+
+def phantom_labels(
+    count: int, seed: int = 0, workers: int | None = None
+) -> Iterator[Label]:
+    """Draw ``count`` labelled phantom frames; each is a patient of its own.
+
+    Parameters
+    ----------
+    count : int
+    seed : int
+        Same seed, same frames, whatever the number of workers.
+    workers : int, optional
+        Processes; as many as there are processors by default.
+    """
+    seeds = _seeds(count, seed)
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or count < 16:
+        yield from _usable(map(_draw, seeds))
+        return
+    # Spawned: a fork would copy torch's threads in whatever state they are.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from _usable(pool.imap(_draw, seeds, chunksize=8))
+
+
+def _seeds(count: int, seed: int) -> list[int]:
+    return [seed * 1_000_003 + i for i in range(count)]
+
+
+def _draw(seed: int) -> tuple[int, np.ndarray, np.ndarray]:
+    frame, mask = make_frame(PhantomConfig(seed=seed))
+    return seed, frame, mask
+
+
+def _usable(drawn) -> Iterator[Label]:
+    for seed, frame, mask in drawn:
+        if mask.mean() >= MIN_ARTERY:
+            name = f"phantom-{seed}"
+            yield Label(frame, mask, patient=name, name=name)

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of angiograms: atomic writes, safe files, text."""

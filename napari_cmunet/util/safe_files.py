@@ -1,0 +1,72 @@
+"""Names that are a device on Windows, whatever follows the first dot."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class NotPlainError(OSError):
+    """There is a pipe, a device, a socket or a folder where a file should be."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "it is no plain file")
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading; raises OSError, NotPlainError."""
+    handle = open(path, "rb", opener=without_waiting)
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        handle.close()
+        raise NotPlainError
+    return handle
+
+
+def read_plain(path: Path, limit: int) -> bytes | None:
+    """A file's content, None if it is longer than the limit; raises OSError."""
+    with open_plain(path) as handle:
+        # Python takes memory for as much as is asked for, whatever there is.
+        size = os.fstat(handle.fileno()).st_size
+        data = handle.read(min(size, limit) + 1)
+    return None if len(data) > limit else data
+
+
+class Bounded:
+    """An open file of which no more can be asked for than there is.
+
+    Python takes memory for as much as is asked for, and decoders ask for as much as a
+    file claims.
+    """
+
+    def __init__(self, handle: BinaryIO, size: int) -> None:
+        self._handle, self._size = handle, size
+
+    def read(self, count: int = -1) -> bytes:
+        """Read as a file does."""
+        left = max(0, self._size - self._handle.tell())
+        return self._handle.read(
+            left if count is None or count < 0 else min(count, left)
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for :func:`open`: a pipe in a file's place would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+_DEVICES = re.compile(
+    r"(con|conin\$|conout\$|prn|aux|nul|clock\$|(com|lpt)[0-9¹²³])", re.IGNORECASE
+)
+
+
+def is_device(name: str) -> bool:
+    """Whether a name of a file or folder stands for a device: ``CON``, ``aux.tif``."""
+    return _DEVICES.fullmatch(name.split(".")[0].split(":")[0].rstrip(" ")) is not None

@@ -1,0 +1,329 @@
+"""Gaps in a tree: two ends that look as if one vessel ran from one to the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from scipy.ndimage import convolve, distance_transform_edt, label
+from skimage.draw import disk
+from skimage.morphology import skeletonize
+
+from napari_cmunet.vessels.centreline import length
+
+_EIGHT = np.ones((3, 3), int)
+_NEIGHBOURS = _EIGHT - np.diag([0, 1, 0])
+# A skeleton has a spur at every bulge of the border; a branch leaves the lumen.
+_SPUR = 2.0
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A stretch of vessel between two bifurcations or free ends.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the tree, from 0.
+    points : int array (N, 2)
+        Centreline pixels in order.
+    radii : float array (N,)
+        Half the width of the mask at each, in pixels.
+    joints : tuple of two int
+        The bifurcation at either end, -1 where it ends freely.
+    """
+
+    number: int
+    points: np.ndarray
+    radii: np.ndarray
+    joints: tuple[int, int]
+
+    @property
+    def length(self) -> float:
+        """Along the centreline, in pixels."""
+        return length(self.points)
+
+    @property
+    def radius(self) -> float:
+        """Median half width, in pixels."""
+        return float(np.median(self.radii))
+
+
+@dataclass(frozen=True)
+class VesselTree:
+    """All branches of a mask. Made by :func:`grow_tree`.
+
+    Parameters
+    ----------
+    mask : bool array (Y, X)
+    branches : list of Branch
+    joints : list of tuple
+        Row, column and half width of each bifurcation.
+    """
+
+    mask: np.ndarray
+    branches: list[Branch]
+    joints: list[tuple[int, int, float]] = field(default_factory=list)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Which branch each pixel of the mask belongs to, int32 (Y, X); -1 for none.
+
+        A pixel belongs to the nearest centreline. The round of a bifurcation belongs
+        to its widest branch, so that taking a side branch away leaves the main
+        vessel whole.
+        """
+        seeds = np.full(self.mask.shape, -1, np.int32)
+        for branch in self.branches:
+            seeds[tuple(branch.points.T)] = branch.number
+        for number, (row, column, radius) in enumerate(self.joints):
+            meeting = [b for b in self.branches if number in b.joints]
+            if meeting:
+                widest = max(meeting, key=lambda b: b.radius).number
+                where = disk((row, column), max(radius, 1.0), shape=self.mask.shape)
+                seeds[where] = widest
+        if not self.branches:
+            return seeds
+        nearest = distance_transform_edt(
+            seeds < 0, return_distances=False, return_indices=True
+        )
+        return np.where(self.mask, seeds[tuple(nearest)], -1)
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """Number of the connected part each pixel belongs to, 0 for background."""
+        return label(self.mask, _EIGHT)[0]
+
+    def pixels(self, branch: Branch) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the mask that belong to a branch."""
+        return np.nonzero(self.numbers == branch.number)
+
+    def branch_at(self, point: tuple[float, float], reach: float = 6) -> Branch | None:
+        """The branch under a point (row, column), or the nearest within ``reach``."""
+        numbers = self.numbers
+        row, column = round(point[0]), round(point[1])
+        if 0 <= row < numbers.shape[0] and 0 <= column < numbers.shape[1]:
+            if numbers[row, column] >= 0:
+                return self.branches[numbers[row, column]]
+        margin = int(np.ceil(reach))
+        top, left = max(0, row - margin), max(0, column - margin)
+        window = numbers[top : row + margin + 1, left : column + margin + 1]
+        rows, columns = np.nonzero(window >= 0)
+        if not len(rows):
+            return None
+        away = np.hypot(rows + top - point[0], columns + left - point[1])
+        nearest = away.argmin()
+        if away[nearest] > reach:
+            return None
+        return self.branches[window[rows[nearest], columns[nearest]]]
+
+    def neighbours(self, branch: Branch, joint: int) -> list[Branch]:
+        """The other branches that meet a branch at one of its joints."""
+        return [
+            other
+            for other in self.branches
+            if other.number != branch.number and joint in other.joints
+        ]
+
+    def free_ends(self) -> list[tuple[Branch, np.ndarray, np.ndarray]]:
+        """Branch, point (2,) and outward direction (2,) of every free end."""
+        ends = []
+        for branch in self.branches:
+            for side, joint in enumerate(branch.joints):
+                if joint < 0:
+                    points = branch.points if side == 0 else branch.points[::-1]
+                    inner = points[min(len(points) - 1, 10)]
+                    out = (points[0] - inner).astype(float)
+                    out /= max(np.hypot(*out), 1e-9)
+                    ends.append((branch, points[0], out))
+        return ends
+
+
+def grow_tree(mask: np.ndarray) -> VesselTree:
+    """Cut a mask into branches.
+
+    Parameters
+    ----------
+    mask : array (Y, X)
+        Above 0 is artery.
+
+    Returns
+    -------
+    VesselTree
+        Its branches in no particular order. A part of the mask without a branch of
+        its own, such as a blob, is a branch of a single point.
+    """
+    mask = np.asarray(mask) > 0
+    # One row of background around: a vessel that leaves the frame ends there.
+    width = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    skeleton = skeletonize(mask)
+    for _ in range(3):
+        pieces, joints = _cut(skeleton, width)
+        spurs = [p for p, ends in pieces if _is_spur(p, ends, joints)]
+        if not spurs:
+            break
+        for spur in spurs:
+            skeleton[tuple(spur.T)] = False
+        skeleton = skeletonize(skeleton)
+    radii = np.maximum(width - 0.5, 0.5)
+    branches = [
+        Branch(number, points, radii[tuple(points.T)], ends)
+        for number, (points, ends) in enumerate(pieces)
+    ]
+    return VesselTree(mask, branches, joints)
+
+
+def _is_spur(points, ends, joints) -> bool:
+    if (ends[0] < 0) == (ends[1] < 0):
+        return False
+    joint = joints[max(ends)]
+    return len(points) < joint[2] + _SPUR
+
+
+def _cut(skeleton, width):
+    """Pieces (points, joints at both ends) and joints of a skeleton."""
+    neighbours = convolve(skeleton.astype(np.uint8), _NEIGHBOURS, mode="constant")
+    crossing = skeleton & (neighbours > 2)
+    knots, count = label(crossing, _EIGHT)
+    joints = []
+    rows, columns = np.nonzero(crossing)
+    order = np.argsort(knots[rows, columns], kind="stable")
+    firsts = np.searchsorted(knots[rows, columns][order], np.arange(1, count + 2))
+    for first, last in pairwise(firsts):
+        r, c = rows[order[first:last]], columns[order[first:last]]
+        widest = width[r, c].argmax()
+        joints.append((int(r[widest]), int(c[widest]), float(width[r, c][widest])))
+    loose = skeleton & ~crossing
+    parts, count = label(loose, _EIGHT)
+    rows, columns = np.nonzero(loose)
+    order = np.argsort(parts[rows, columns], kind="stable")
+    points = np.stack([rows, columns], axis=1)[order]
+    firsts = np.searchsorted(parts[rows, columns][order], np.arange(1, count + 2))
+    pieces = []
+    for first, last in pairwise(firsts):
+        ordered = _in_order(points[first:last])
+        pieces.append((ordered, _ends(ordered, knots)))
+    # A part of nothing but crossings, such as a plus sign, is a branch all the same.
+    alone = [
+        (np.array([[row, column]]), (-1, -1))
+        for number, (row, column, _) in enumerate(joints)
+        if not any(number in ends for _, ends in pieces)
+    ]
+    return pieces + alone, joints
+
+
+def _in_order(points: np.ndarray) -> np.ndarray:
+    """Sort the pixels of a line without crossings from end to end."""
+    if len(points) < 3:
+        return points
+    left = {tuple(p): None for p in points.tolist()}
+    start = next((p for p in left if len(_near(p, left)) < 2), next(iter(left)))
+    path = [start]
+    del left[start]
+    while left and (near := _near(path[-1], left)):
+        # Straight neighbours first: a diagonal one would leave a corner out.
+        path.append(near[0])
+        del left[near[0]]
+    return np.array(path)
+
+
+def _near(point, among) -> list:
+    row, column = point
+    steps = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+    return [p for p in ((row + y, column + x) for y, x in steps) if p in among]
+
+
+def _ends(points: np.ndarray, knots: np.ndarray) -> tuple[int, int]:
+    """Which joint touches each end of a piece, -1 for none."""
+    found = []
+    for row, column in (points[0], points[-1]):
+        window = knots[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        found.append([int(n) - 1 for n in np.unique(window[window > 0])])
+    first, last = found
+    if len(points) == 1 and len(first) > 1:
+        return first[0], first[1]
+    # A short piece may touch the same joint with both ends; a loop does, too.
+    if len(points) == 1 or (len(points) == 2 and first == last):
+        return (first[0] if first else -1), -1
+    return (first[0] if first else -1), (last[0] if last else -1)
+
+
+WIDEST_GAP = 48.0
+"""In pixels of a frame 512 wide."""
+
+_AHEAD = 0.35
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where a vessel seems to be interrupted.
+
+    Parameters
+    ----------
+    start, end : tuple of float
+        Row and column of its two sides.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+    @property
+    def length(self) -> float:
+        """In pixels, straight across."""
+        return float(np.hypot(*np.subtract(self.start, self.end)))
+
+    def distance(self, point: tuple[float, float]) -> float:
+        """How far a point is from the straight line across the gap."""
+        a, b, p = (np.asarray(x, float) for x in (self.start, self.end, point))
+        across = b - a
+        share = np.clip((p - a) @ across / max(across @ across, 1e-9), 0, 1)
+        return float(np.hypot(*(a + share * across - p)))
+
+
+def find_gaps(tree: VesselTree) -> list[Gap]:
+    """Find where free ends look at another part of the mask, shortest first.
+
+    An end is joined to the nearest centreline of another part that lies ahead of it;
+    an end that points back is preferred. One gap at most for each end.
+    """
+    ends = [e for e in tree.free_ends() if len(e[0].points) > 2]
+    if not ends:
+        return []
+    reach = WIDEST_GAP * max(tree.mask.shape) / 512
+    parts = tree.components
+    lines = np.concatenate([b.points for b in tree.branches])
+    of_part = parts[tuple(lines.T)]
+    end_points = np.array([point for _, point, _ in ends], float)
+    end_outs = np.array([out for _, _, out in ends])
+    end_parts = parts[tuple(end_points.astype(int).T)]
+    gaps: dict[tuple, Gap] = {}
+    for point, out, part in zip(end_points, end_outs, end_parts, strict=True):
+        best, price = None, np.inf
+        # Facing ends first: half price.
+        for targets, target_parts, outs, factor in (
+            (end_points, end_parts, end_outs, 0.5),
+            (lines, of_part, None, 1.0),
+        ):
+            across = targets - point
+            away = np.hypot(*across.T)
+            ahead = (across @ out) / np.maximum(away, 1e-9)
+            fits = (away <= reach) & (ahead > _AHEAD)
+            if outs is None:
+                fits &= target_parts != part
+            else:
+                # Two ends that look at each other, be they of one part: projections
+                # have loops.
+                facing = -np.einsum("ij,ij->i", across, outs) / np.maximum(away, 1e-9)
+                fits &= facing > _AHEAD
+            if not fits.any():
+                continue
+            cost = np.where(fits, factor * away * (1.6 - ahead), np.inf)
+            nearest = cost.argmin()
+            if cost[nearest] < price:
+                best, price = targets[nearest], cost[nearest]
+        if best is not None:
+            gap = Gap(tuple(map(float, point)), tuple(map(float, best)))
+            gaps.setdefault(tuple(sorted((gap.start, gap.end))), gap)
+    return sorted(gaps.values(), key=lambda gap: gap.length)

@@ -1,0 +1,33 @@
+"""A mean of models is a model, and its card names what it is the mean of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from napari_cmunet.model.registry import load_model, save_model
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "average_models.py"
+
+
+def test_the_weights_are_the_mean_and_the_card_says_of_what(tmp_path, tiny_model):
+    one = load_model(tiny_model)
+    weights = one.network.state_dict()
+    tripled = {k: 3 * v if v.is_floating_point() else v for k, v in weights.items()}
+    other = save_model(tmp_path / "other", tripled, replace(one.card, name="other"))
+    out = tmp_path / "mean"
+    command = [sys.executable, SCRIPT, tiny_model, tmp_path / "other", "-o", out]
+    subprocess.run([*command, "--threshold", "0.7"], check=True)
+    made = load_model(out)
+    for name, value in made.network.state_dict().items():
+        factor = 2 if value.is_floating_point() else 1
+        torch.testing.assert_close(value, factor * weights[name], rtol=2e-3, atol=1e-4)
+    assert (made.card.name, made.card.threshold) == ("mean", 0.7)
+    assert made.card.metrics["mean_of"] == [
+        [one.card.name, one.card.sha256],
+        ["other", other.sha256],
+    ]

@@ -1,0 +1,111 @@
+"""``bench``: measures what it says, and one failure does not end it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from napari_cmunet.cli import bench as command
+from napari_cmunet.cli.bench import BenchJob, alone, bench, with_memory
+from napari_cmunet.cli.benchmark import paper
+from napari_cmunet.cli.benchmark import window as bench_window
+from napari_cmunet.cli.benchmark.timing import peak_memory, seconds, timed
+
+SMALL = {"minutes": 0.05, "sides": (64,), "labels": (1,), "cine_frames": 2}
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A model that the measuring processes load quickly."""
+    import torch
+
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.model.preprocess import Preprocessing
+    from napari_cmunet.model.registry import ModelCard, save_model
+
+    torch.manual_seed(0)
+    folder = tmp_path / "tiny"
+    card = ModelCard("tiny", "artery", 2, Preprocessing(grid=64).to_json())
+    folder.mkdir()
+    save_model(folder, CMUNet(2).state_dict(), card)
+    # Small, and here: a process for each part loads torch anew.
+    monkeypatch.setattr(paper, "WIDTH", 4)
+    monkeypatch.setattr(command, "alone", lambda act, *a: with_memory(act, a))
+    # Without a display the panel's time is left out, with the reason.
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    return str(folder)
+
+
+def test_all_parts_are_measured(tiny, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    assert bench(BenchJob(tiny, tiny, "cpu", json=path, **SMALL)) == 0
+    figures = json.loads(path.read_text())
+    frame, cine = figures["frame of 64"], figures["cine of 2"]
+    assert frame["times_faster"] == pytest.approx(
+        frame["paper"]["median"] / frame["warm"]["median"]
+    )
+    assert 0 < cine["first_s"] <= cine["all_s"]
+    assert figures["machine"]["limit_gflops"] > 1
+    assert 0 < figures["network at width 64"]["share_of_limit"] < 2
+    trained = figures["1 label"]
+    assert 0 < trained["seconds_to_99.5%"] <= trained["seconds"]
+    assert trained["paper_s"] > 0
+    printed = capsys.readouterr().out
+    for name in figures:
+        assert name in printed or name == "machine"
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_done(tiny, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    job = BenchJob("no-such-model", tiny, "cpu", json=path, **SMALL | {"labels": ()})
+    assert bench(job) == 1
+    figures = json.loads(path.read_text())
+    assert "no-such-model" in figures["frame of 64"]["failed"]
+    assert "times_faster" in figures["network at width 64"]
+    assert "frame of 64: " in capsys.readouterr().err
+
+
+def test_a_window_is_read_in_and_its_beats_are_sorted():
+    if not os.environ.get("DISPLAY"):
+        pytest.skip("no display")
+    found = alone(bench_window.reading_times, 128, 1, 2.0)
+    assert 0 < found["accept_s"] < 60
+    for name in ("alone", "reading", "training"):
+        gaps = found[name]
+        assert gaps["beats"] > 5
+        assert 0 < gaps["median_ms"] <= gaps["p99_ms"] <= gaps["longest_ms"]
+        assert 0 <= gaps["share_over_50_ms"] <= 1
+
+
+def test_beats_are_counted_over_fifty_milliseconds():
+    found = bench_window.figures_of([10, 10, 60, 100])
+    assert found["share_over_50_ms"] == 0.5
+    assert found["longest_ms"] == 100
+
+
+def _hold(megabytes: int) -> dict[str, float]:
+    held = bytearray(megabytes * 10**6)
+    held[::4096] = b"x" * len(held[::4096])
+    return {}
+
+
+def test_each_part_has_a_process_and_its_memory_of_its_own():
+    if peak_memory() is None:
+        pytest.skip("this system does not tell")
+    assert alone(_hold, 300)["memory_gb"] == pytest.approx(0.3, abs=0.05)
+
+
+def test_times():
+    calls = []
+    timing = timed(lambda: calls.append(1), repeats=4)
+    assert len(calls) == 5  # one to warm up
+    assert timing.fastest <= timing.median <= timing.slowest
+    assert timing.repeats == 4
+    assert (seconds(0.01234), seconds(12.34), seconds(1234)) == (
+        "12.3 ms",
+        "12.3 s",
+        "20.6 min",
+    )

@@ -1,0 +1,251 @@
+"""Labels and masks for other programs, read back by the libraries they are for."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_cmunet.cli.main import main
+from napari_cmunet.io.coco import run_lengths
+from napari_cmunet.io.masks import read_mask
+from napari_cmunet.project.project import Project
+from napari_cmunet.synthetic import PhantomConfig, make_cine
+from tests.io.dicom_making import IDENTITY, write_dicom
+
+CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12))
+
+
+@pytest.fixture
+def exported(tmp_path, monkeypatch, capsys):
+    """A project of two DICOM patients, its labels exported for everybody."""
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+    images = tmp_path / "Mustermann"
+    images.mkdir()
+    write_dicom(images / "Ottilie1", CINE.frames, bits=12)
+    write_dicom(images / "other.dcm", CINE.frames[0], bits=12, PatientID="another")
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([images])
+        first, second = project.images.ids()
+        project.labels.accept(first, 1, CINE.masks[1])
+        project.labels.accept(first, 2, CINE.masks[2], np.tri(64, dtype=bool))
+        project.labels.accept(second, 0, np.zeros((64, 64), bool))
+        sides = {r.name: r.side for r in project.labels.refs()}
+    out = tmp_path / "out"
+    code = main(["export", str(project.folder), "-o", str(out), "--coco", "--nnunet"])
+    assert (code, capsys.readouterr().err) == (0, "")
+    return out, first, second, sides
+
+
+def test_coco_is_read_by_pycocotools(exported, capsys):
+    tools = pytest.importorskip("pycocotools.coco")
+    out, first, _, _ = exported
+    coco = tools.COCO(out / "coco.json")
+    assert len(coco.getImgIds()) == 3
+    (image,) = (
+        i for i in coco.loadImgs(coco.getImgIds()) if "_frame_0001" in i["file_name"]
+    )
+    assert image["file_name"] == f"{first}_frame_0001.png"
+    (annotation,) = coco.loadAnns(coco.getAnnIds(image["id"]))
+    assert np.array_equal(coco.annToMask(annotation) != 0, CINE.masks[1])
+    assert annotation["area"] == CINE.masks[1].sum()
+    with Image.open(out / "coco_images" / image["file_name"]) as picture:
+        assert np.array_equal(np.asarray(picture), CINE.frames[1])
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    tools = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(0)
+    for density in (0, 0.3, 1):
+        mask = rng.random((7, 5)) < density
+        made = tools.frPyObjects({"size": [7, 5], "counts": run_lengths(mask)}, 7, 5)
+        assert np.array_equal(tools.decode(made) != 0, mask)
+        assert sum(run_lengths(mask)) == mask.size
+
+
+def test_the_folders_of_nnunet(exported):
+    out, first, second, sides = exported
+    root = out / "nnUNet_raw" / "Dataset001_CoronaryArteries"
+    told = json.loads((root / "dataset.json").read_text())
+    assert told["numTraining"] == 3
+    assert told["labels"] == {"background": 0, "artery": 1, "ignore": 2}
+    cases = sorted(p.name.removesuffix(".png") for p in (root / "labelsTr").iterdir())
+    pictures = sorted(p.name for p in (root / "imagesTr").iterdir())
+    assert pictures == [f"{case}_0000.png" for case in cases]
+    partly = np.asarray(Image.open(root / "labelsTr" / f"{first}_frame_0002.png"))
+    reviewed = np.tri(64, dtype=bool)
+    assert (partly[~reviewed] == 2).all()
+    assert np.array_equal(partly[reviewed] == 1, CINE.masks[2][reviewed])
+    (split,) = json.loads((root / "splits_final.json").read_text())
+    assert sorted(split["train"] + split["val"]) == cases
+    for image in (first, second):  # a patient lies on one side
+        own = [k for k, part in split.items() for c in part if c.startswith(image)]
+        assert len(set(own)) == 1
+    assert {s for n, s in sides.items() if n.startswith(first)} in (
+        {"train"},
+        {"validation"},
+    )
+
+
+def assert_names_nobody(out):
+    files = [path for path in out.rglob("*") if path.is_file()]
+    everything = b"\n".join(
+        str(path.relative_to(out)).encode() + path.read_bytes() for path in files
+    ).lower()
+    for value in IDENTITY.values():
+        for part in value.replace("^", " ").split():
+            if len(part) > 3:
+                assert part.lower().encode() not in everything, part
+
+
+def test_exports_name_nobody(exported, capsys):
+    out, *_ = exported
+    assert_names_nobody(out)
+    project, more = out.parent / "project", out.parent / "more"
+    command = ["export", str(project), "-o", str(more), "--record", "--stack"]
+    assert main(command) == 0
+    assert len(list(more.glob("*.json"))) == 2
+    assert len(list(more.glob("*_frames.tif"))) == 1
+    assert_names_nobody(more)
+    said = "".join(capsys.readouterr()).lower().replace(str(out.parent).lower(), "")
+    assert "mustermann" not in said
+    assert "ottilie" not in said
+
+
+def test_images_that_were_moved_are_shown_to_the_export(exported, capsys):
+    out, *_ = exported
+    project, again = out.parent / "project", out.parent / "again"
+    (out.parent / "Mustermann").rename(out.parent / "elsewhere")
+    command = ["export", str(project), "-o", str(again), "--coco"]
+    assert main(command) == 1
+    assert "is not where it was" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--images", str(out.parent / "no")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    elsewhere = str(out.parent / "elsewhere")
+    assert main([*command, "--overwrite", "--images", elsewhere]) == 0
+    assert "2 of 2 missing images found again" in capsys.readouterr().err
+    assert len(list((again / "coco_images").iterdir())) == 3
+
+
+def test_a_refusal_names_the_way_out(exported, capsys):
+    out, *_ = exported
+    assert main(["export", str(out.parent / "project"), "-o", str(out)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_picture_with_text_in_it_stays_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+    path = write_dicom(tmp_path / "a.dcm", CINE.frames[1], BurnedInAnnotation="YES")
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([path])
+        project.labels.accept(project.images.ids()[0], 0, CINE.masks[1])
+    out = tmp_path / "out"
+    code = main(["export", str(project.folder), "-o", str(out), "--coco", "--nnunet"])
+    assert code == 1
+    assert "its picture may show text" in capsys.readouterr().err
+    assert not list(out.rglob("*.png"))
+    assert len(list(out.glob("*.tif"))) == 1
+
+
+def test_what_is_segmented_names_nobody(tmp_path, tiny_model, capsys):
+    images = tmp_path / "in" / "Mustermann_Ottilie"
+    images.mkdir(parents=True)
+    write_dicom(images / "PID_4711_08.dcm", CINE.frames, bits=12)
+    write_dicom(images / "IM1", CINE.frames[2], bits=12, PixelSpacing=[0.2, 0.2])
+    out = tmp_path / "out"
+    extras = ("--record", "--probability", "--probability-float32", "--overlay")
+    command = ["segment", str(images), "-o", str(out), *extras]
+    assert main([*command, "--model", str(tiny_model)]) == 0
+    kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert kinds == {".tif", ".json", ".png", ".csv"}
+    assert_names_nobody(out)
+    said = "".join(capsys.readouterr()).lower()
+    assert "mustermann" not in said
+    assert "4711" not in said
+
+
+def segment(tmp_path, tiny_model, capsys, **elements):
+    path = write_dicom(tmp_path / "a.dcm", elements.pop("frames"), bits=12, **elements)
+    out = tmp_path / "out"
+    command = ["segment", str(path), "-o", str(out), "--dicom-seg"]
+    code = main([*command, "--model", str(tiny_model)])
+    return code, out, capsys.readouterr().err
+
+
+def test_a_float_probability_is_what_the_mask_was_cut_from(
+    tmp_path, tiny_model, capsys
+):
+    np.save(tmp_path / "a.npy", CINE.frames)
+    out = tmp_path / "out"
+    command = ["segment", str(tmp_path / "a.npy"), "-o", str(out), "--threshold", "0.4"]
+    command += ["--probability", "--probability-float32", "--model", str(tiny_model)]
+    assert main(command) == 0
+    exact = tifffile.imread(out / "a_probability_float32.tif")
+    steps = tifffile.imread(out / "a_probability.tif")
+    assert (exact.dtype, steps.dtype) == (np.float32, np.uint8)
+    assert np.abs(exact * 255 - steps).max() <= 0.5 + 1e-4
+    assert len(np.unique(exact)) > 256
+    assert np.array_equal(read_mask(out / "a.tif"), steps >= 102)
+
+
+def test_dicom_segmentation_is_read_by_highdicom(tmp_path, tiny_model, capsys):
+    seg = pytest.importorskip("highdicom").seg
+    code, out, said = segment(
+        tmp_path,
+        tiny_model,
+        capsys,
+        frames=CINE.frames[2],
+        PixelSpacing=[0.2, 0.3],
+        PixelSpacingCalibrationType="GEOMETRY",
+    )
+    assert (code, said) == (0, "")
+    mask = read_mask(out / "a.tif")
+    assert mask.any()
+    found = seg.segread(out / "a_seg.dcm")
+    assert np.array_equal(found.pixel_array.reshape(64, 64) != 0, mask)
+    assert found.get_segment_description(1).segment_label == "Coronary artery"
+    assert "CM-UNet" in found.SeriesDescription
+    measures = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert [float(side) for side in measures.PixelSpacing] == [0.2, 0.3]
+    assert (str(found.PatientName), found.PatientID) == ("", "")
+    content = (out / "a_seg.dcm").read_bytes().lower()
+    for value in IDENTITY.values():
+        assert value.split("^")[0].lower().encode() not in content
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"frames": CINE.frames}, "its image is a cine without a place"),
+        ({"frames": CINE.frames[2]}, "its pixel size is not known"),
+    ],
+    ids=["cine", "size"],
+)
+def test_where_there_can_be_none_it_is_said(
+    tmp_path, tiny_model, capsys, elements, words
+):
+    pytest.importorskip("highdicom")
+    code, out, said = segment(tmp_path, tiny_model, capsys, **elements)
+    assert code == 0
+    assert f"a.dcm: note: no DICOM segmentation was written: {words}" in said
+    assert [path.name for path in out.iterdir()] == ["a.tif"]
+
+
+def test_simpleitk_reads_a_cines_masks_as_one_stack(tmp_path, tiny_model, capsys):
+    itk = pytest.importorskip("SimpleITK")
+    path = write_dicom(
+        tmp_path / "a.dcm",
+        CINE.frames,
+        bits=12,
+        PixelSpacing=[0.25, 0.2],
+        PixelSpacingCalibrationType="FIDUCIAL",
+    )
+    command = ["segment", str(path), "-o", str(tmp_path / "out")]
+    assert main([*command, "--model", str(tiny_model)]) == 0
+    image = itk.ReadImage(tmp_path / "out" / "a.tif")
+    expected = read_mask(tmp_path / "out" / "a.tif")
+    assert np.array_equal(itk.GetArrayFromImage(image) != 0, expected)
+    assert image.GetSpacing()[:2] == pytest.approx((0.2, 0.25), rel=1e-4)

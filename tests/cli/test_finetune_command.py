@@ -1,0 +1,374 @@
+"""finetune and evaluate on folders: pairing, splitting, budgets, bad labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_cmunet.cli import finetune as command
+from napari_cmunet.cli.main import main
+from napari_cmunet.io.masks import read_mask
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.registry import load_model, read_card, save_model
+from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.training import events
+from napari_cmunet.training import loop as engine
+from napari_cmunet.training.metrics import score
+from napari_cmunet.training.split import split_by_patient, validates
+
+TINY = ["--start", "random", "--width", "2", "--grid", "32", "--steps", "6"]
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return [make_frame(PhantomConfig(seed=s, size=64)) for s in range(12)]
+
+
+@pytest.fixture
+def folders(tmp_path, phantoms):
+    """A folder of images, one of masks; returns a function that fills them."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+
+    def fill(count, values=(0, 255)):
+        for i, (frame, mask) in enumerate(phantoms[:count]):
+            Image.fromarray(frame).save(images / f"case{i}.png")
+            grey = np.where(mask, values[1], values[0]).astype(np.uint8)
+            Image.fromarray(grey).save(masks / f"case{i}.png")
+        return images, masks
+
+    return fill
+
+
+def finetune(images, masks, output, *more):
+    return main(
+        [
+            "finetune",
+            "--images",
+            str(images),
+            "--masks",
+            str(masks),
+            "-o",
+            str(output),
+            *TINY,
+            *map(str, more),
+        ]
+    )
+
+
+def read_events(path):
+    return [events.from_line(line) for line in path.read_text().splitlines()]
+
+
+def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
+    images, masks = folders(10)
+    out, log = tmp_path / "mine", tmp_path / "log.jsonl"
+
+    assert finetune(images, masks, out, "--events", log) == 0
+
+    assert capsys.readouterr().out.strip() == str(out)
+    card = load_model(out).card
+    assert (card.name, card.kind, card.width, card.labels) == ("mine", "artery", 2, 10)
+    assert card.preprocessing["grid"] == 32
+    told = read_events(log)
+    started = next(e for e in told if isinstance(e, events.Started))
+    assert started.labels + started.validation_labels == 10
+    assert started.validation_labels > 0
+    assert card.metrics["validation"]["dice"] == pytest.approx(
+        max(e.dice for e in told if isinstance(e, events.Validated)), abs=1e-4
+    )
+    assert told[-1] == events.Saved(str(out))
+
+
+def test_masks_that_leave_arteries_out_are_completed_by_the_start(
+    folders, tmp_path, tiny_model, capsys
+):
+    images, masks = folders(3)
+    log, options = tmp_path / "log.jsonl", ["--steps", "2", "--no-validation"]
+    more = ["--partial-labels", "--start", tiny_model, "--events", log]
+    given = ["--images", images, "--masks", masks, "-o", tmp_path / "a"]
+    assert main(["finetune", *map(str, [*given, *options, *more])]) == 0
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert any("completes the masks" in note for note in notes)
+    more = ("--partial-labels", "--no-validation")
+    assert finetune(images, masks, tmp_path / "b", *more) == 1
+    assert "Choose another --start" in capsys.readouterr().err
+
+
+def test_masks_that_leave_arteries_out_tell_no_dice(folders, tmp_path, capsys):
+    images, masks = folders(3)
+    assert finetune(images, masks, tmp_path / "b", "--partial-labels") == 1
+    assert "--val-masks" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_completing_the_masks_ran_into_is_told(
+    folders, tmp_path, tiny_model, monkeypatch
+):
+    images, masks = folders(3)
+    run, runs = Predictor._run, []
+
+    def short_of_memory(self, *args):
+        runs.append(args)
+        if len(runs) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(self, *args)
+
+    monkeypatch.setattr(Predictor, "_run", short_of_memory)
+    log = tmp_path / "log.jsonl"
+    given = ["--images", images, "--masks", masks, "-o", tmp_path / "a"]
+    options = ["--steps", "2", "--no-validation", "--start", tiny_model]
+    more = ["--partial-labels", "--events", log]
+    assert main(["finetune", *map(str, [*given, *options, *more])]) == 0
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert "Out of memory: the frame is predicted in tiles from now on." in notes
+
+
+def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypatch):
+    images, masks = folders(2)
+    kept = []
+
+    def spy(network, frames, config, **options):
+        kept.append(config.keep_start)
+        return engine.finetune(network, frames, config, **options)
+
+    monkeypatch.setattr(command, "finetune", spy)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune(images, masks, first, "--no-validation") == 0
+    model = load_model(first)
+    save_model(first, model.network.state_dict(), replace(model.card, threshold=0.8))
+    assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
+    assert kept == [0.0, engine.KEEP_START]
+    card = read_card(second)
+    assert card.threshold == 0.65  # half way
+    assert card.description == (
+        "Fine-tuned on 2 labels. 50% of it is the model it started from."
+    )
+
+
+def test_a_start_is_kept_in_part_when_patients_are_left_out(
+    folders, tmp_path, monkeypatch
+):
+    images, masks = folders(3)
+    kept = []
+
+    def spy(start, frames, config, **options):
+        kept.append(config.keep_start)
+        return engine_of_folds(start, frames, config, **options)
+
+    engine_of_folds = command.cross_validated
+    monkeypatch.setattr(command, "cross_validated", spy)
+    first = tmp_path / "first"
+    assert finetune(images, masks, first, "--no-validation") == 0
+    log = tmp_path / "log.jsonl"
+    more = ("--start", first, "--events", log)
+    assert finetune(images, masks, tmp_path / "second", *more) == 0
+    assert kept == [engine.KEEP_START]
+    notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert any("as if it were 2 of the labels" in note for note in notes)
+
+
+def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):
+    images, masks = folders(3)
+    assert finetune(images, masks, tmp_path / "first", "--no-validation") == 0
+    log = tmp_path / "log.jsonl"
+
+    code = main(
+        [
+            "finetune",
+            "--images",
+            str(images),
+            "--masks",
+            str(masks),
+            "--steps",
+            "2",
+            "--start",
+            str(tmp_path / "first"),
+            "-o",
+            str(tmp_path / "second"),
+            "--no-validation",
+            "--events",
+            str(log),
+        ]
+    )
+
+    assert code == 0
+    card, parent = read_card(tmp_path / "second"), read_card(tmp_path / "first")
+    assert (card.parent, card.parent_sha256) == ("first", parent.sha256)
+    started = next(e for e in read_events(log) if isinstance(e, events.Started))
+    assert started.receipt.startswith("134 of 134 encoder and decoder tensors")
+
+
+def test_few_patients_are_left_out_in_turn(folders, tmp_path):
+    images, masks = folders(3)
+    log = tmp_path / "log.jsonl"
+
+    assert finetune(images, masks, tmp_path / "out", "--events", log) == 0
+
+    told = read_events(log)
+    folds = [e for e in told if isinstance(e, events.Note) and "Fold" in e.text]
+    assert len(folds) == 3
+    started = [e for e in told if isinstance(e, events.Started)]
+    assert [e.labels for e in started] == [3]  # the final training has them all
+
+
+def test_patients_of_the_csv_are_kept_together(folders, tmp_path):
+    images, masks = folders(12)
+    table = tmp_path / "patients.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["stem", "patient"])
+        rows.writerows([f"case{i}", f"patient{i // 2}"] for i in range(12))
+    log = tmp_path / "log.jsonl"
+
+    code = finetune(
+        images, masks, tmp_path / "out", "--patients", table, "--events", log
+    )
+
+    assert code == 0
+    folds = [e.text for e in read_events(log) if isinstance(e, events.Note)]
+    assert any("Only 6 patients" in text for text in folds)
+
+
+def test_a_patient_never_changes_sides():
+    few = [f"p{i}" for i in range(10)]
+    many = [f"p{i}" for i in range(100)]
+    held_few = {few[i] for i in split_by_patient(few)[1]}
+    held_many = {many[i] for i in split_by_patient(many)[1]}
+
+    assert held_few == held_many & set(few)
+    assert 10 <= len(held_many) <= 30
+    assert all(validates(p) for p in held_many)
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255)])
+def test_masks_of_0_1_and_0_255_mean_the_same(folders, tmp_path, values):
+    images, masks = folders(2, values)
+
+    assert finetune(images, masks, tmp_path / "out", "--no-validation") == 0
+
+    assert read_mask(masks / "case0.png").any()
+
+
+def spoil_size(images, masks):
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(masks / "case0.png")
+
+
+def spoil_all(images, masks):
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(masks / "case0.png")
+
+
+def spoil_orphan(images, masks):
+    (images / "case0.png").unlink()
+
+
+def spoil_image(images, masks):
+    (images / "case0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (spoil_size, "own grid"),
+        (spoil_all, "all of it is artery"),
+        (spoil_orphan, "no image has this stem"),
+        (spoil_image, "case0.png"),
+    ],
+)
+def test_a_bad_label_is_named_and_the_others_train(
+    folders, tmp_path, capsys, spoil, word
+):
+    images, masks = folders(3)
+    spoil(images, masks)
+
+    assert finetune(images, masks, tmp_path / "out", "--no-validation") == 1
+
+    assert word in capsys.readouterr().err
+    assert load_model(tmp_path / "out").card.labels == 2
+
+
+def test_the_same_image_twice_counts_once(folders, tmp_path, capsys):
+    images, masks = folders(3)
+    (images / "again.png").write_bytes((images / "case0.png").read_bytes())
+    (masks / "again.png").write_bytes((masks / "case0.png").read_bytes())
+
+    assert finetune(images, masks, tmp_path / "out", "--no-validation") == 0
+
+    assert "the same image as" in capsys.readouterr().err
+    assert load_model(tmp_path / "out").card.labels == 3
+
+
+def test_background_alone_teaches_nothing(folders, tmp_path, capsys):
+    images, masks = folders(2)
+    for path in masks.iterdir():
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
+
+    assert finetune(images, masks, tmp_path / "out", "--no-validation") == 1
+
+    assert "nothing to learn" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_is_named(folders, tmp_path, capsys):
+    images, _ = folders(2)
+
+    assert finetune(images, tmp_path / "nowhere", tmp_path / "out") == 1
+
+    assert "nowhere: there is no such file" in capsys.readouterr().err
+
+
+def test_a_patient_on_both_sides_is_refused(folders, tmp_path, capsys):
+    images, masks = folders(4)
+
+    code = finetune(
+        images, masks, tmp_path / "out", "--val-images", images, "--val-masks", masks
+    )
+
+    assert code == 1
+    assert "both in training and in validation" in capsys.readouterr().err
+
+
+def test_evaluate_agrees_with_the_masks_that_segment_writes(
+    folders, tmp_path, tiny_model, capsys, phantoms
+):
+    images, masks = folders(4)
+    report, worst = tmp_path / "report.json", tmp_path / "worst.png"
+
+    code = main(
+        [
+            "evaluate",
+            "--images",
+            str(images),
+            "--masks",
+            str(masks),
+            "--model",
+            str(tiny_model),
+            "--json",
+            str(report),
+            "--worst",
+            str(worst),
+        ]
+    )
+
+    assert code == 0
+    assert "4 frames of 4 patients" in capsys.readouterr().out
+    result = json.loads(report.read_text())
+    segmented = main(
+        ["segment", str(images), "-o", str(tmp_path / "o"), "--model", str(tiny_model)]
+    )
+    assert segmented == 0
+    for i in range(4):
+        expected = score(read_mask(tmp_path / "o" / f"case{i}.tif"), phantoms[i][1])
+        got = result["images"][f"case{i}"]
+        assert got["dice"] == pytest.approx(expected.dice)
+        assert got["cldice"] == pytest.approx(expected.cldice)
+    mean, low, high = result["mean"]["dice"]
+    assert low <= mean <= high
+    assert Image.open(worst).size == (768, 4 * 384)

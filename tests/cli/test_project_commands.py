@@ -1,0 +1,181 @@
+"""``finetune PROJECT`` and ``export PROJECT``, while a window has the project open."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_cmunet.cli import compare_models
+from napari_cmunet.cli.main import main
+from napari_cmunet.io.label_file import read_label
+from napari_cmunet.model.registry import load_model, save_model
+from napari_cmunet.project.project import Project
+
+TINY = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
+QUICK = [*TINY, "--no-comparison"]
+EVENTS = ["--events", "-"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Fifteen patients, one frame and label each; open, as in a window."""
+    random = np.random.default_rng(2)
+    for number in range(15):
+        folder = tmp_path / "images" / f"Roe-{number:02d}"
+        folder.mkdir(parents=True)
+        frame = random.integers(1, 250, (64, 64), dtype=np.uint8)
+        np.save(folder / "a.npy", frame)
+    mask = np.zeros((64, 64), bool)
+    mask[10:50, 30:33] = True
+    with Project.create(tmp_path / "project") as made:
+        made.images.add([tmp_path / "images"], lambda path: path.parts[0])
+        for image in made.images.ids():
+            made.labels.accept(image, 0, mask, np.tri(64, dtype=bool))
+        yield made
+
+
+def events(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
+    code = main(["finetune", str(project.folder), *TINY, "--steps", "2", *EVENTS])
+    told = events(capsys.readouterr().out)
+    assert code == 0
+    started = told[0]
+    held_out = [s for s in project.labels.sides().values() if s == "validation"]
+    assert started["validation_patients"] == len(held_out) == 3
+    assert started["patients"] == 12
+    assert [e["event"] for e in told[-3:]] == ["saved", "comparing", "verdict"]
+    assert project.models.names() == ["tuned-001"]
+    folder = project.models.store.folder("tuned-001")
+    assert told[-3]["model"] == str(folder)
+    card = load_model(folder).card
+    assert (card.name, card.labels) == ("tuned-001", 15)
+    record = project.models.training("tuned-001")
+    assert {x["side"] for x in record["labels"]} == {"train", "validation"}
+    assert project.labels_not_learned("tuned-001") == []
+    assert b"Roe" not in b"".join(p.read_bytes() for p in folder.iterdir())
+    project.models.register("tuned-001")
+    project.models.promote("tuned-001")
+    code = main(
+        [
+            "finetune",
+            str(project.folder),
+            *"--start current --steps 1 --batch 2 --name b".split(),
+        ]
+    )
+    assert code == 0
+    assert load_model(project.models.store.folder("b")).card.parent == "tuned-001"
+
+
+def test_few_patients_are_left_out_in_turn(project, capsys):
+    for image in project.images.ids()[3:]:
+        project.labels.withdraw(image, 0)
+    code = main(["finetune", str(project.folder), *QUICK, "--steps", "1", *EVENTS])
+    told = events(capsys.readouterr().out)
+    assert code == 0
+    assert any("Only 3 patients" in e.get("text", "") for e in told)
+
+
+def test_labels_that_cannot_be_used_are_told_without_names(project, capsys):
+    project.images.path(project.images.ids()[0]).unlink()
+    code = main(["finetune", str(project.folder), *QUICK, "--steps", "1", *EVENTS])
+    out = capsys.readouterr().out
+    assert code == 1  # one failed, the others were done
+    assert project.models.names() == ["tuned-001"]
+    assert any(e["event"] == "note" for e in events(out))
+    assert "Roe" not in out
+
+
+def test_images_that_were_moved(project, tmp_path, capsys):
+    (tmp_path / "images").rename(tmp_path / "moved")
+    order = ["finetune", str(project.folder), *QUICK, "--steps", "1"]
+    assert main(order) == 1
+    error = capsys.readouterr().err
+    assert "--images" in error
+    assert "Traceback" not in error
+    assert main([*order, "--images", str(tmp_path / "moved")]) == 0
+
+
+def test_a_project_without_labels(tmp_path, capsys):
+    Project.create(tmp_path / "s").close()
+    assert main(["finetune", str(tmp_path / "s"), *QUICK]) == 1
+    assert "no accepted label" in capsys.readouterr().err
+    assert main(["finetune", str(tmp_path / "none"), *QUICK]) == 1
+
+
+def test_without_a_window_the_journal_is_kept(project):
+    project.close()
+    assert main(["finetune", str(project.folder), *QUICK, "--steps", "1"]) == 0
+    with Project.open(project.folder, read_only=True) as reader:
+        assert [e.what for e in reader.journal()][-1] == "trained"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--images", "a"],
+        ["project", "--masks", "a"],
+        ["project", "-o", "x"],
+    ],
+)
+def test_bad_usage(options):
+    with pytest.raises(SystemExit) as caught:
+        main(["finetune", *options])
+    assert caught.value.code == 2
+
+
+def test_export(project, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["export", str(project.folder), "-o", str(out)]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 15
+    assert "Roe" not in (out / "index.csv").read_text()
+    assert main(["export", str(project.folder), "-o", str(out)]) == 1
+    assert "already holds" in capsys.readouterr().err
+    again = ["export", str(project.folder), "-o", str(out), "--overwrite"]
+    assert main([*again, "--original-names"]) == 0
+    assert (out / "Roe-00" / "a.tif").is_file()
+
+
+def test_exported_masks_are_the_labels(project, tmp_path):
+    main(["export", str(project.folder), "-o", str(tmp_path / "out"), "--ones"])
+    from napari_cmunet.io.masks import read_mask
+
+    for ref in project.labels.refs():
+        path = project.folder / "labels" / ref.image / "frame_0000.tif"
+        exported = read_mask(tmp_path / "out" / f"{ref.image}.tif")
+        assert np.array_equal(exported, read_label(path).mask)
+
+
+def test_left_out_patients_are_cut_as_the_new_model_will_be(
+    project, tmp_path, monkeypatch
+):
+    for image in project.images.ids()[3:]:
+        project.labels.withdraw(image, 0)
+    words = ["finetune", str(project.folder), *QUICK, "--steps", "1"]
+    assert main([*words, "--name", "a"]) == 0
+    model = load_model(project.models.store.folder("a"))
+    card = replace(model.card, threshold=0.8)
+    save_model(tmp_path / "start", model.network.state_dict(), card)
+    score_frames, cuts = compare_models.score_frames, []
+
+    def spy(predict, threshold, labels):
+        cuts.append(threshold)
+        return score_frames(predict, threshold, labels)
+
+    monkeypatch.setattr(compare_models, "score_frames", spy)
+    words[words.index("random")] = str(tmp_path / "start")
+    assert main([*words, "--name", "b"]) == 0
+    assert set(cuts) == {0.65}  # of two labels and a start that counts for two
+    assert load_model(project.models.store.folder("b")).card.threshold == 0.62

@@ -1,0 +1,102 @@
+"""Short runs of the campaigns that docs/reliability.md tells of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork, kill -9, /proc")
+
+
+def campaign(tmp_path, *words: str) -> dict:
+    """Run crash_driver.py, which must find nothing; returns its figures."""
+    figures = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "crash_driver.py", *words, "--json", figures],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return json.loads(figures.read_text())
+
+
+def test_kills_and_failing_disks(tmp_path):
+    figures = campaign(tmp_path, "engine", "--rounds", "10", "--faults", "0.03")
+    assert figures["kills"] == 10
+    assert figures["done"]["accept"] > 5
+
+
+def test_power_cuts(tmp_path):
+    figures = campaign(tmp_path, "power", "--rounds", "30")
+    assert sum(figures["power cuts"].values()) == 30
+    assert figures["done"]["accept"] > 5
+
+
+def test_the_window_is_killed(tmp_path, qapp):
+    figures = campaign(tmp_path, "window", "--rounds", "2")
+    assert figures["kills"] == 2
+
+
+def test_the_driver_finds_a_label_that_is_lost(tmp_path):
+    """A check that cannot fail is none."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from tests.endurance.crash.ledger import Ledger, Lost, hash_of\n"
+        "from tests.endurance.crash.phantom_project import make_home, make_project\n"
+        "from napari_cmunet.project.project import Project\n"
+        "here = Path(sys.argv[2])\n"
+        "make_home(here / 'home')\n"
+        "folder = make_project(here, 2, model=False)\n"
+        "mask = np.eye(64, dtype=bool)\n"
+        "with Project.open(folder) as project:\n"
+        "    image = project.images.ids()[0]\n"
+        "    made = project.labels.accept(image, 0, mask)\n"
+        "    file = project.labels._store.path(image, 0)\n"
+        "told = {'kind': 'done', 'act': 'accept', 'image': image}\n"
+        "told |= {'pixels': hash_of(mask), 'file': made.sha256}\n"
+        "ledger = Ledger()\n"
+        "ledger.note(told)\n"
+        "ledger.check(folder, here / 'copy')\n"
+        "data = bytearray(file.read_bytes())\n"
+        "for harm in ('gone', 'half', 'other'):\n"
+        "    file.unlink(missing_ok=True)\n"
+        "    if harm == 'half': file.write_bytes(data[: len(data) // 2])\n"
+        "    if harm == 'other':\n"
+        "        with Project.open(folder) as project:\n"
+        "            project.labels.accept(image, 0, ~mask)\n"
+        "    try: ledger.check(folder, here / 'copy')\n"
+        "    except Lost: print(harm)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, SCRIPTS, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+    )
+    assert done.stdout.split() == ["gone", "half", "other"], done.stderr
+
+
+def test_nothing_piles_up(tmp_path, qapp):
+    figures = tmp_path / "figures.json"
+    words = ["--images", "8", "--trainings", "2", "--json", figures]
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "soak.py", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert json.loads(figures.read_text())["labels"] == 8

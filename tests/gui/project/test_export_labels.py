@@ -1,0 +1,125 @@
+"""Accepted masks leave the project as TIFF, over nobody else's files."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from napari_cmunet.gui.project.actions import ProjectActions
+from napari_cmunet.gui.project.export_labels import (
+    ExportLabelsDialog,
+    ExportWish,
+    export_labels,
+)
+from napari_cmunet.io.masks import read_mask
+
+
+@pytest.fixture
+def labelled(project, ready):
+    """Two of five images have a label."""
+    for _ in range(2):
+        project.accepting.accept()
+        project.browsing.next()
+        ready(project)
+    return project
+
+
+def export(reader, folder, **options):
+    asked = []
+    export_labels(reader, ExportWish(folder, **options), lambda: asked.append(True))
+    return asked
+
+
+def test_all(labelled, ready, tmp_path):
+    folder = tmp_path / "masks"
+    export(labelled, folder)
+    ready(labelled)
+    rows = list(csv.DictReader((folder / "index.csv").open()))
+    assert len(rows) == 2
+    for row in rows:
+        label = labelled.project.labels.get(row["image"], 0)
+        np.testing.assert_array_equal(read_mask(folder / row["file"]), label.mask)
+    begin = "Exported 2 masks and index.csv to "
+    assert labelled.message == f"{begin}…/{tmp_path.name}/masks."
+    assert labelled.message_tip == f"{begin}{folder}."
+    labelled.say("Something else.")
+    assert labelled.message_tip == ""
+    assert "exported" in [entry.what for entry in labelled.project.journal()]
+
+
+def test_chosen_ones_by_their_names(labelled, ready, tmp_path):
+    key = (labelled.overview.ids[1], 0)
+    export(labelled, tmp_path / "m", which=frozenset([key]), original_names=True)
+    ready(labelled)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["index.csv", "p1.tif"]
+
+
+def test_other_files_are_asked_about(labelled, ready, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "index.csv").write_text("precious")
+    asked = export(labelled, folder)
+    ready(labelled)
+    assert (folder / "index.csv").read_text() == "precious"
+    assert len(list(folder.iterdir())) == 1
+    ways = {way.text: way for way in labelled.notice.ways}
+    assert list(ways) == [
+        "Overwrite 1 file(s)",
+        "Choose another folder…",
+        "Do not export",
+    ]
+    ways["Choose another folder…"].act()
+    assert asked
+    ways["Overwrite 1 file(s)"].act()
+    ready(labelled)
+    assert (folder / "index.csv").read_text() != "precious"
+    assert labelled.notice is None
+
+
+def test_an_image_of_the_project_is_never_replaced(labelled, ready, pictures):
+    image = labelled.overview.ids[0]
+    # An image that has the name of its mask.
+    (pictures / f"{image}.tif").write_bytes((pictures / "p0.npy").read_bytes())
+    labelled.project.images.add([pictures])
+    export(labelled, pictures)
+    ready(labelled)
+    assert "image of this project" in labelled.notice.text
+    assert not any("Overwrite" in way.text for way in labelled.notice.ways)
+
+
+def test_a_folder_that_cannot_be_made(labelled, ready, tmp_path):
+    (tmp_path / "file").write_text("x")
+    export(labelled, tmp_path / "file" / "masks")
+    ready(labelled)
+    assert "Not exported" in labelled.notice.text
+
+
+def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):
+    wanted = list(labelled.overview.ids[:2])
+    seen = []
+
+    def answer(dialog):
+        seen.append((dialog.all.text(), dialog.some.text(), dialog.folder.text()))
+        dialog.some.setChecked(True)
+        dialog.names.setChecked(True)
+        return True
+
+    monkeypatch.setattr(ExportLabelsDialog, "exec", answer)
+    ProjectActions(labelled, None, lambda: wanted).export()
+    ready(labelled)
+    assert seen == [
+        (
+            "All accepted masks (2)",
+            "Those of the chosen images (2)",
+            str(tmp_path / "masks"),
+        )
+    ]
+    names = sorted(p.name for p in (tmp_path / "masks").iterdir())
+    assert names == ["index.csv", "p0.tif", "p1.tif"]
+
+
+def test_nothing_to_export(project, ready):
+    ProjectActions(project, None, list).export()
+    assert project.message == "There is no accepted mask to export yet."

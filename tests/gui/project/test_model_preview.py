@@ -1,0 +1,299 @@
+"""A new model is compared on the open image before it is decided about."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_cmunet.gui.panel import CMUNetPanel
+from napari_cmunet.gui.project.opening import NewProject
+from napari_cmunet.gui.training.outcome import DONE, Outcome
+from napari_cmunet.gui.training.promotion import REFUSED, UNDECIDED, Settled
+from napari_cmunet.gui.training.section_state import describe_trying
+from tests.gui.conftest import frame
+from tests.gui.project.conftest import stroke
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.project.model_preview import Trying
+
+NEW = "tuned-001"
+
+
+def found_by_new(image: np.ndarray) -> np.ndarray:
+    return np.clip(255 - image.astype(int) + 60, 0, 255) >= 128
+
+
+def found_before(image: np.ndarray) -> np.ndarray:
+    return 255 - image.astype(int) >= 128
+
+
+@pytest.fixture
+def trained(project, tiny_model, model):
+    """A training of the project has ended: its model finds more, and is not in use."""
+
+    def train(decision: str = UNDECIDED) -> Trying:
+        with project.project.models.new_folder() as new:
+            shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
+            new.note_training({"version": 1, "labels": [], "learned_patients": []})
+            new.finish(NEW)
+        training = project.learning.training
+        training._settled = Settled(Outcome(DONE, "Cannot tell.", NEW), decision)
+        model.offset = 60
+        training.changed.emit()
+        return project.trying
+
+    return train
+
+
+@pytest.fixture
+def seen(project, ready, qtbot):
+    """Wait until nothing is left to compare, as the panel's refreshes would."""
+
+    def wait() -> None:
+        ready(project)
+        project.update_differences()
+        qtbot.waitUntil(lambda: project.trying._job is None)
+        project.update_differences()
+        qtbot.waitUntil(lambda: project.trying._job is None)
+
+    return wait
+
+
+def layer(trying: Trying):
+    return trying._shown.layer if trying._shown is not None else None
+
+
+@pytest.mark.parametrize("decision", [UNDECIDED, REFUSED])
+def test_what_it_would_change_is_shown_and_nothing_is_changed(
+    project, trained, seen, viewer, decision
+):
+    stroke(project)
+    image_state = project.browsing.current.image_state
+    mine, probability = project.browsing.current.mask(0), image_state.probability.copy()
+    trying = trained(decision)
+    assert describe_trying(trying).offered
+    trying.toggle()
+    assert describe_trying(trying).text == "Comparing…"
+    seen()
+    before, now = found_before(frame(0)), found_by_new(frame(0))
+    shown = layer(trying)
+    np.testing.assert_array_equal(shown.data == 1, now & ~before)
+    assert not (shown.data == 2).any()
+    assert not shown.editable
+    assert viewer.layers.selection.active is image_state.mask
+    count = int((now & ~before).sum())
+    text = describe_trying(trying).text
+    assert f"{NEW} would find {count} pixels more (yellow) than cmunet-artery" in text
+    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(image_state.probability, probability)
+    assert image_state.sources[0].model == "cmunet-artery"
+    assert project.project.models.current.name == "cmunet-artery"
+    trying.toggle()
+    assert shown not in viewer.layers
+    assert not describe_trying(trying).on
+    assert describe_trying(trying).text == ""
+
+
+@pytest.mark.parametrize("use", [True, False])
+def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, use):
+    trying = trained()
+    trying.toggle()
+    seen()
+    shown = layer(trying)
+    project.learning.training.decide(use)
+    seen()
+    ready(project)
+    assert not trying.model
+    assert shown not in viewer.layers
+    assert describe_trying(trying).offered is not use  # what was refused can be seen
+    assert project.project.models.current.name == (NEW if use else "cmunet-artery")
+
+
+def test_it_goes_on_with_the_next_image(project, trained, seen, viewer):
+    trying = trained()
+    trying.toggle()
+    seen()
+    former = layer(trying)
+    project.browsing.next()
+    seen()
+    assert former not in viewer.layers
+    before, now = found_before(frame(1)), found_by_new(frame(1))
+    # The next image was predicted ahead, by the model in use.
+    np.testing.assert_array_equal(layer(trying).data == 1, now & ~before)
+
+
+def test_each_frame_of_a_cine(
+    reader, mixed, tmp_path, ready, viewer, model, qtbot, tiny_model
+):
+    reader.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(reader)
+    reader.browsing.next()
+    ready(reader)
+    image_state = reader.browsing.current.image_state
+    trying = reader.trying
+    model.offset = 60
+    with reader.project.models.new_folder() as new:
+        shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
+        new.finish(NEW)
+    training = reader.learning.training
+    training._settled = Settled(Outcome(DONE, "Cannot tell.", NEW), UNDECIDED)
+    trying.toggle()
+    for at in (1, 3):
+        viewer.dims.set_point(0, at)
+        reader.update_differences()
+        qtbot.waitUntil(lambda: trying._job is None)
+        reader.update_differences()
+        qtbot.waitUntil(lambda: trying._job is None)
+        pixels = np.asarray(image_state.image.data[at])
+        now, before = found_by_new(pixels), found_before(pixels)
+        np.testing.assert_array_equal(layer(trying).data[at] == 1, now & ~before)
+        assert trying.difference().found == int((now & ~before).sum())
+
+
+@pytest.mark.parametrize("moment", ["at once", "shown"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        "remove the layer",
+        "rename all",
+        "remove the mask",
+        "remove the image",
+        "clear",
+        "switch",
+        "close the project",
+        "close the panel",
+        "another model",
+        "begin a training",
+    ],
+)
+def test_whatever_is_done_meanwhile(
+    project, trained, seen, ready, viewer, model, controller, qtbot, moment, act
+):
+    stroke(project)
+    mine = project.browsing.current.mask(0)
+    image, folder = project.browsing.current.id, project.project.folder
+    trying = trained()
+    trying.toggle()
+    if moment == "shown":
+        seen()
+    else:
+        model.open.clear()  # it is at work
+    shown = layer(trying)
+    if act == "remove the layer" and shown is not None:
+        viewer.layers.remove(shown)
+    elif act == "rename all":
+        for one in viewer.layers:
+            one.name = "x"
+    elif act == "remove the mask":
+        viewer.layers.remove(project.browsing.current.image_state.mask)
+    elif act == "remove the image":
+        viewer.layers.remove(project.browsing.current.image_state.image)
+    elif act == "clear":
+        viewer.layers.clear()
+    elif act == "switch":
+        project.browsing.next()
+    elif act == "close the project":
+        project.close()
+    elif act == "close the panel":
+        project.detach()
+        controller.detach()
+    elif act == "another model":
+        project.choose_model("cmunet-ssl")
+    elif act == "begin a training":
+        project.learning.training._run = object()
+        project.update_differences()
+        project.learning.training._run = None
+    model.open.set()
+    qtbot.wait(20)
+    qtbot.waitUntil(lambda: trying._job is None)
+    if act != "close the panel":
+        seen()
+    off = ("close the project", "close the panel", "another model", "begin a training")
+    if act in off or (act == "remove the layer" and shown is not None):
+        assert not trying.model
+        assert shown is None or shown not in viewer.layers
+    if act == "close the panel":
+        return
+    if project.project is None:
+        project.open(folder)
+        ready(project)
+    project.browsing.go(image)
+    ready(project)
+    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+
+
+def test_without_a_candidate_it_says_so(project):
+    project.trying.toggle()
+    assert not project.trying.model
+    assert "Fine-tune first" in project.message
+    assert not describe_trying(project.trying).offered
+
+
+def test_a_model_that_cannot_be_loaded(project, trained, seen, model):
+    trying = trained()
+    shutil.rmtree(project.project.models.store.folder(NEW))
+    trying.toggle()
+    seen()
+    assert not trying.model
+    assert f"{NEW} cannot be compared" in project.message
+
+
+def test_by_the_button_and_its_key(
+    project, trained, seen, viewer, controller, model, qtbot
+):
+    panel = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(panel)
+    trying = trained()
+    qtbot.waitUntil(lambda: not panel.finetune.compare.isHidden())
+    project.browsing.current.image_state.sources.clear()
+    panel.refresh()
+    assert not panel.finetune.compare.isEnabled()
+    assert "not segmented yet" in panel.finetune.compare.toolTip()
+    controller.segment()
+    seen()
+    panel.refresh()
+    assert panel.finetune.compare.isEnabled()
+    model.offset = 90
+    panel.finetune.compare.click()
+    assert trying.model == NEW
+    qtbot.waitUntil(lambda: "would find" in panel.finetune.comparison.text())
+    assert panel.finetune.compare.isChecked()
+    assert "(I)" in panel.finetune.compare.toolTip()
+    key = next(act for key, act in viewer.keymap.items() if str(key) == "I")
+    key(viewer)
+    qtbot.waitUntil(lambda: not panel.finetune.compare.isChecked())
+    assert panel.finetune.comparison.isHidden()
+    qtbot.mouseClick(panel.finetune.compare, Qt.MouseButton.LeftButton)
+    panel.shut_down()
+    assert not trying.model
+
+
+@pytest.mark.parametrize("decision", [UNDECIDED, REFUSED])
+def test_the_end_of_a_training_is_told_where_the_reader_looks(
+    project, trained, seen, viewer, controller, qtbot, decision
+):
+    panel = CMUNetPanel(viewer, controller=controller)
+    qtbot.addWidget(panel)
+    panel.finetune_fold.title.setChecked(False)
+    trained(decision)
+    training = project.learning.training
+    training.ended.emit(training.settled)
+    assert NEW in project.notice.text
+    assert project.notice.ways[0].text == "Show me"
+    project.browsing.next()
+    seen()
+    assert project.notice is not None  # also when the reader goes on
+    project.notice.ways[0].act()
+    assert project.notice is None
+    assert panel.finetune_fold.title.isChecked()
+    training.ended.emit(training.settled)
+    training.decide(False) if decision == UNDECIDED else training.start()
+    seen()
+    assert project.notice is None
+    training.cancel()
+    qtbot.waitUntil(lambda: not training.running)
+    panel.shut_down()

@@ -1,0 +1,113 @@
+"""The order of images in the window, and the scoring behind it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from napari_cmunet.errors import ModelError
+from napari_cmunet.gui.project.image_list import OrderMenu
+from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
+from tests.gui.project.conftest import name
+
+
+@pytest.fixture
+def scored(qtbot, ready):
+    """Wait until nothing is scored any more."""
+
+    def wait(reader) -> None:
+        ready(reader)
+        qtbot.waitUntil(lambda: not reader.next_image.working)
+
+    return wait
+
+
+def test_as_listed_nothing_is_scored(project, scored, model):
+    scored(project)
+    assert project.next_image.order == LISTED
+    assert project.project.gains() == {}
+    assert len(model.loaded) == 1
+
+
+def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtbot):
+    project.next_image.choose(UNSURE)
+    scored(project)
+    gains = project.project.gains()
+    assert set(gains) == set(project.overview.ids)
+    assert len(set(gains.values())) > 1
+    assert len(model.loaded) == 2  # one of its own: nobody waits for it
+    assert threading.get_ident() not in model.threads
+    # What the project offers is what opens, made ready before it was asked for.
+    wanted = project.project.next_image(project.browsing.current.id)
+    project.browsing.next()
+    scored(project)
+    assert project.browsing.current.id == wanted
+    # It is kept: a project that is opened again need not score.
+    folder, seen = project.project.folder, len(model.seen)
+    project.close()
+    scored(project)
+    project.open(folder)
+    scored(project)
+    assert project.next_image.order == UNSURE
+    assert project.project.gains() == gains
+    assert len(model.seen) - seen <= 3  # the images that were shown, or made ready
+
+
+def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot):
+    scored(project)
+    model.open.clear()
+    project.controller.segment()
+    qtbot.waitUntil(lambda: project.controller.runner.running)
+    project.next_image.choose(UNSURE)
+    qtbot.waitUntil(lambda: project.next_image.working)
+    qtbot.wait(300)
+    assert len(model.loaded) == 1  # not even its model is loaded
+    model.open.set()
+    scored(project)
+    assert len(project.project.gains()) == 5
+
+
+def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
+    project, scored, model, qtbot
+):
+    scored(project)
+    menu = OrderMenu(project.next_image, None)
+    qtbot.addWidget(menu)
+    model.load_error = ModelError("The model is damaged.")
+    menu.orders[UNSURE].trigger()
+    scored(project)
+    menu.refresh()
+    assert menu.orders[UNSURE].isChecked()
+    assert menu.how_far.text() == "The model is damaged."
+    menu.orders[RANDOM].trigger()
+    scored(project)
+    menu.refresh()
+    assert menu.orders[RANDOM].isChecked()
+    assert not menu.how_far.isVisible()
+    assert project.project.gains() == {}
+    # Next still goes somewhere.
+    before = name(project)
+    project.browsing.next()
+    scored(project)
+    assert name(project) != before
+
+
+def test_an_image_that_cannot_be_read_stops_nobody(project, scored, pictures):
+    (pictures / "p3.npy").write_bytes(b"no picture")
+    project.next_image.choose(UNSURE)
+    scored(project)
+    names = {project.overview.name(image) for image in project.project.gains()}
+    assert names == {"p0", "p1", "p2", "p4"}
+
+
+def test_closing_the_project_ends_the_scoring(project, scored, model, ready, qtbot):
+    scored(project)
+    model.open.clear()
+    project.next_image.choose(UNSURE)
+    qtbot.waitUntil(lambda: len(model.loaded) == 2)
+    project.close()
+    assert not project.next_image.working
+    model.open.set()
+    ready(project)
+    assert project.project is None

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_cmunet.gui.project.new_project_dialog import patient_choices
+from napari_cmunet.io.discovery import InputFile
+
+
+def files(*names: str) -> list[InputFile]:
+    return [InputFile(Path("/x") / name, Path(name)) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "patients"),
+    [
+        pytest.param(
+            [f"nj_{n}_{view}.png" for n in range(10) for view in ("LCA", "RCA")],
+            "File names up to the second “_”",
+            10,
+            id="prefix",
+        ),
+        pytest.param(
+            [f"p{n}/{view}.dcm" for n in range(4) for view in range(3)],
+            "One folder for each patient",
+            4,
+            id="folders",
+        ),
+        pytest.param(
+            [f"{n:03d}.png" for n in range(9)],
+            "Each image is another patient",
+            9,
+            id="alone",
+        ),
+        pytest.param(
+            [f"{n // 2}-{n}.png" for n in range(8)],
+            "File names up to the first “-”",
+            4,
+            id="dash",
+        ),
+        pytest.param(
+            # Two hospitals are not two patients.
+            [f"{h}_{n}_{v}.png" for h in "ab" for n in range(20) for v in "12"],
+            "File names up to the second “_”",
+            40,
+            id="hospitals",
+        ),
+    ],
+)
+def test_the_likeliest_comes_first(names, text, patients):
+    choice = patient_choices(files(*names))[0]
+    assert choice.text == text
+    assert choice.patients == patients
+    assert choice.result.startswith(f"{patients} patients in {len(names)} files")
+
+
+def test_each_alone_is_always_offered():
+    choices = patient_choices(files("a_1.png", "a_2.png", "b_1.png"))
+    assert choices[-1].rule is None
+    assert choices[0].result == "2 patients in 3 files; for instance “a” has 2."
+
+
+def test_no_files():
+    (only,) = patient_choices([])
+    assert only.rule is None

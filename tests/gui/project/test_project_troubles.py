@@ -1,0 +1,344 @@
+"""What goes wrong is said with a way out, and no stroke is lost in silence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_cmunet.errors import WriteError
+from napari_cmunet.gui.project.opening import NewProject
+from napari_cmunet.gui.project.section_state import describe_project
+from napari_cmunet.project.project import Project
+from tests.gui.project.conftest import name, stroke
+
+
+def way(reader, text: str):
+    """Press one of a notice's buttons."""
+    ways = {w.text: w for w in reader.notice.ways}
+    ways[text].act()
+
+
+@pytest.fixture
+def elsewhere(project, ready, make_controller, make_reader):
+    """The same project, open in another window."""
+    window = ViewerModel()
+    other = make_reader(make_controller(window))
+    other.open(project.project.folder)
+    ready(other)
+    yield other
+    assert window is other.controller.viewer
+
+
+def test_a_locked_project_can_be_read(project, elsewhere, ready):
+    assert elsewhere.project is None
+    assert "is open in a program on this computer" in elsewhere.notice.text
+    way(elsewhere, "Open for reading")
+    ready(elsewhere)
+    state = describe_project(elsewhere)
+    assert state.progress == "0 of 5 labelled (read only)"
+    assert not state.can_accept
+    assert not state.can_mark
+    assert "not kept" in state.label
+    elsewhere.accepting.accept()
+    ready(elsewhere)
+    assert elsewhere.message == "The project is open for reading only."
+    elsewhere.browsing.next()
+    ready(elsewhere)
+    assert name(elsewhere) == "p1"
+
+
+def test_a_project_on_a_disk_that_can_only_be_read(project, ready, monkeypatch):
+    """The only way out was to close the notice."""
+    folder = project.project.folder
+    project.close()
+    ready(project)
+    real = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR) and str(path).startswith(str(folder)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    project.open(folder)
+    ready(project)
+    assert project.project is None
+    assert "the disk is read-only" in project.notice.text
+    way(project, "Open for reading")
+    ready(project)
+    assert project.project.read_only
+    assert project.notice is None
+
+
+def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
+    project, elsewhere, ready
+):
+    way(elsewhere, "Open for reading")
+    ready(elsewhere)
+    stroke(elsewhere)
+    mine = elsewhere.browsing.current.mask(0)
+    elsewhere.browsing.next()
+    ready(elsewhere)
+    assert name(elsewhere) == "p0"
+    assert "cannot be saved" in elsewhere.notice.text
+    np.testing.assert_array_equal(elsewhere.browsing.current.mask(0), mine)
+    way(elsewhere, "Leave without them")
+    ready(elsewhere)
+    assert name(elsewhere) == "p1"
+    assert elsewhere.notice is None
+
+
+def test_taking_over(project, elsewhere, ready):
+    way(elsewhere, "Take over")
+    ready(elsewhere)
+    elsewhere.accepting.accept()
+    ready(elsewhere)
+    assert elsewhere.overview.progress.labelled == 1
+    # The first window writes no more, says so, and keeps what was drawn there.
+    stroke(project)
+    mine = project.browsing.current.mask(0)
+    project.accepting.accept()
+    ready(project)
+    assert "was taken over" in project.notice.text
+    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    project.browsing.next()
+    ready(project)
+    assert name(project) == "p0"
+    assert "cannot be saved" in project.notice.text
+    with Project.open(elsewhere.project.folder, read_only=True) as seen:
+        assert seen.progress().labelled == 1
+
+
+def full(*_args, **_options):
+    raise WriteError("frame_0000.tif", "the disk is full. Free some space.")
+
+
+def test_a_full_disk(project, ready, monkeypatch):
+    stroke(project)
+    mine = project.browsing.current.mask(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(project.project.labels, "accept", full)
+        patched.setattr(project.project.drafts, "save", full)
+        project.accepting.accept()
+        ready(project)
+        assert "Not accepted" in project.notice.text
+        assert "the disk is full" in project.notice.text
+        assert not describe_project(project).saved
+        project.browsing.next()
+        ready(project)
+        assert name(project) == "p0"
+        project.close()
+        ready(project)
+        assert project.project is not None
+        assert "disk is full" in describe_project(project).label
+    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    project.accepting.accept()
+    ready(project)
+    assert describe_project(project).saved
+    assert project.notice is None
+    project.browsing.next()
+    ready(project)
+    assert name(project) == "p1"
+
+
+def test_trying_again_to_save_goes_on(project, ready, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(project.project.drafts, "save", full)
+        stroke(project)
+        project.browsing.next()
+        ready(project)
+        assert name(project) == "p0"
+    way(project, "Try again")
+    ready(project)
+    assert name(project) == "p1"
+    assert len(project.project.drafts.keys()) == 1
+
+
+def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_path):
+    stroke(project)
+    project.accepting.accept()
+    project.browsing.next()
+    ready(project)
+    project.close()
+    ready(project)
+    pictures.rename(tmp_path / "moved")
+    project.open(tmp_path / "project")
+    ready(project)
+    assert "5 of 5 images" in project.notice.text or "p1 is not" in project.notice.text
+    asked = []
+    project.images_wanted.connect(lambda: asked.append(True))
+    project.browsing.go(project.overview.ids[1])
+    ready(project)
+    way(project, "Show the folder…")
+    assert asked
+    project.relink(tmp_path)
+    ready(project)
+    assert project.notice is None
+    assert "All images are there again" in project.message
+    assert name(project) == "p1"
+
+
+def test_a_folder_without_the_images(project, ready, pictures, tmp_path):
+    project.close()
+    ready(project)
+    pictures.rename(tmp_path / "moved")
+    (tmp_path / "nothing").mkdir()
+    project.open(tmp_path / "project")
+    ready(project)
+    project.relink(tmp_path / "nothing")
+    ready(project)
+    assert "images are not where the project looks" in project.notice.text
+    shutil.move(tmp_path / "moved", pictures)
+    project.browsing.retry()
+    ready(project)
+    assert name(project) == "p0"
+
+
+def test_one_bad_image_does_not_stop_the_others(
+    reader, pictures, tmp_path, ready, qtbot
+):
+    (pictures / "p1.npy").write_bytes(b"\x93NUMPY nonsense")
+    reader.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(reader)
+    reader.accepting.accept()
+    reader.browsing.next()
+    ready(reader)
+    assert "p1 cannot be opened" in reader.notice.text
+    assert name(reader) == "p0"
+    way(reader, "Next image")
+    ready(reader)
+    assert name(reader) == "p2"
+    assert reader.notice is None
+
+
+def test_an_image_that_cannot_be_opened_can_be_skipped(
+    reader, pictures, tmp_path, ready
+):
+    (pictures / "p1.npy").write_bytes(b"\x93NUMPY nonsense")
+    reader.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(reader)
+    reader.browsing.next()
+    ready(reader)
+    way(reader, "Skip it")
+    ready(reader)
+    states = {
+        reader.overview.name(i): reader.overview.status(i).state
+        for i in reader.overview.ids
+    }
+    assert states["p1"] == "skipped"
+    assert states["p0"] == "unseen"  # that was open all the time
+    assert name(reader) == "p2"
+
+
+def test_a_damaged_project_can_be_saved(project, ready, tmp_path):
+    project.accepting.accept()
+    ready(project)
+    project.close()
+    ready(project)
+    (tmp_path / "project" / "images.jsonl").write_bytes(b"{nonsense\n")
+    project.open(tmp_path / "project")
+    ready(project)
+    assert project.project is None
+    way(project, "Save what can be saved")
+    ready(project)
+    assert project.project is not None
+    assert project.overview.progress.labelled == 1
+
+
+def test_no_project(reader, ready, tmp_path):
+    (tmp_path / "empty").mkdir()
+    reader.open(tmp_path / "empty")
+    ready(reader)
+    assert "is no project" in reader.notice.text
+    way(reader, "Close")
+    assert reader.notice is None
+
+
+def test_the_project_s_folder_is_gone(project, ready, tmp_path):
+    stroke(project)
+    shutil.move(tmp_path / "project", tmp_path / "away")
+    project.accepting.accept()
+    ready(project)
+    assert "Not accepted" in project.notice.text
+    shutil.move(tmp_path / "away", tmp_path / "project")
+    way(project, "Try again")
+    ready(project)
+    assert describe_project(project).saved
+
+
+def test_closing_the_panel_keeps_the_project_and_its_strokes(
+    project, controller, viewer, make_controller, make_reader, ready, qtbot
+):
+    image = project.browsing.current.id
+    stroke(project)
+    project.detach()
+    controller.detach()
+    # Without a panel, strokes are saved all the same.
+    stroke(project, 20, 20)
+    mine = project.browsing.current.mask(0)
+    qtbot.waitUntil(lambda: project.browsing.keeper.saved and project.writer.idle)
+    np.testing.assert_array_equal(project.project.drafts.load(image, 0).mask, mine)
+    other = make_controller()
+    again = make_reader(other)
+    assert again is project
+    ready(again)
+    assert other.active is again.browsing.current.image_state
+    assert describe_project(again).can_accept
+    again.accepting.accept()
+    again.browsing.next()
+    ready(again)
+    assert name(again) == "p1"
+    assert len(viewer.layers) == 3
+
+
+def test_layers_that_go_while_the_panel_is_closed(
+    project, controller, viewer, make_controller, make_reader, ready, qtbot
+):
+    stroke(project)
+    image, mine = project.browsing.current.id, project.browsing.current.mask(0)
+    project.detach()
+    controller.detach()
+    viewer.layers.clear()
+    again = make_reader(make_controller())
+    ready(again)
+    assert "was closed" in describe_project(again).label
+    again.browsing.go(image)
+    ready(again)
+    np.testing.assert_array_equal(again.browsing.current.mask(0), mine)
+
+
+def test_closing_the_panel_while_an_image_is_opened(
+    project, controller, viewer, make_controller, make_reader, ready, qtbot
+):
+    project.accepting.accept()
+    project.browsing.next()
+    project.detach()
+    controller.detach()
+    qtbot.wait(200)
+    again = make_reader(make_controller())
+    ready(again)
+    assert again.overview.progress.labelled == 1
+    again.browsing.next()
+    ready(again)
+    assert len(viewer.layers) == 3
+
+
+def test_shutting_writes_what_is_left(project, tmp_path):
+    stroke(project)
+    image, mine = project.browsing.current.id, project.browsing.current.mask(0)
+    project.shut()
+    project.shut()
+    with Project.open(tmp_path / "project") as again:
+        np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
+
+
+def test_cancelling_a_new_project(reader, pictures, tmp_path, ready):
+    reader.create(NewProject(tmp_path / "project", (pictures,)))
+    reader.job.cancel()
+    ready(reader)
+    assert reader.project is None or len(reader.overview.ids) == 5

@@ -1,0 +1,150 @@
+"""What the section says, and which buttons are offered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from napari_cmunet.gui.training.outcome import CANCELLED, DIED, DONE, Outcome
+from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED, UNDECIDED, Settled
+from napari_cmunet.gui.training.run_progress import Progress, after
+from napari_cmunet.gui.training.section_state import describe
+from napari_cmunet.gui.training.state import TrainingState
+from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.settings import Settings
+from napari_cmunet.training import events
+from napari_cmunet.training.comparison import ENOUGH_PATIENTS
+
+IDLE = TrainingState(Settings(), 12, 8, 3, ModelVersion("cmunet-artery", "", True))
+TOLD = (
+    events.Note("some labels"),
+    events.Fold(1, 4),
+    events.Step(5, 20, 0.8, 1.0, 40.0),
+    events.Fold(2, 4),
+    events.Step(3, 20, 0.9, 1.0, 30.0),
+    events.Started(20, 12, 8, 3, 2, "cpu", "weights"),
+    events.Step(1, 20, 0.5, 1.0, 100.0),
+    events.Step(9, 20, 0.4, 1.0, 50.0),
+    events.Validated(10, 0.8, 0.7, 0.9, 0.75, True),
+    events.Validated(20, 0.78, 0.7, 0.9, 0.75, False),
+    events.Comparing("tuned-001", "cmunet-artery"),
+)
+
+
+def progress_after(count: int) -> Progress:
+    progress = Progress()
+    for event in TOLD[:count]:
+        progress = after(progress, event)
+    return progress
+
+
+def ended(decision: str, kind: str = DONE, model: str = "tuned-001") -> TrainingState:
+    return replace(
+        IDLE, settled=Settled(Outcome(kind, "The figures.", model), decision)
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "text", "keep"),
+    [
+        (1, "Starting", False),
+        (3, "left out in turn, to measure on those left out (1 of 4). 40 s", False),
+        (5, "(2 of 4). 30 s left", False),
+        (8, "Learning from 12 labels of 8 patients, measured on 3 labels of 2 other "
+            "patients. 50 s left", True),
+        (11, "Comparing with cmunet-artery", False),
+    ],
+)  # fmt: skip
+def test_a_training_at_work(count, text, keep):
+    shown = describe(replace(IDLE, progress=progress_after(count)))
+    assert text in shown.status
+    assert shown.running
+    assert not shown.can_start
+    assert shown.can_cancel
+    assert shown.can_stop == keep
+
+
+def test_each_part_draws_its_own_loss_and_the_best_look_is_known():
+    assert progress_after(5).losses == ((3, 0.9),)
+    assert progress_after(11).losses == ((1, 0.5), (9, 0.4))
+    assert progress_after(11).best.step == 10
+
+
+def test_what_a_training_says_in_words_is_shown_until_its_next_part():
+    short = events.Note("Out of memory: batches are learned from in 2 parts.")
+    progress = after(progress_after(7), short)
+    shown = describe(replace(IDLE, progress=progress)).status
+    assert shown.endswith(f"2 min left. {short.text}")
+    progress = after(progress, events.Step(2, 20, 0.5, 1.0, 90.0))
+    assert short.text in describe(replace(IDLE, progress=progress)).status
+    progress = after(progress, events.Comparing("tuned-001", "cmunet-artery"))
+    assert short.text not in describe(replace(IDLE, progress=progress)).status
+    progress = after(after(progress_after(3), short), events.Fold(2, 4))
+    assert short.text not in describe(replace(IDLE, progress=progress)).status
+
+
+def test_stopping_and_cancelling():
+    working = replace(IDLE, progress=progress_after(8))
+    shown = describe(replace(working, stopping=True))
+    assert "best model so far is kept" in shown.status
+    assert (shown.can_stop, shown.can_cancel) == (False, True)
+    shown = describe(replace(working, cancelling=True))
+    assert shown.status == "Cancelling…"
+    assert (shown.can_stop, shown.can_cancel) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "failed"),
+    [
+        (
+            replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
+            "tuned-001 is now in use. The figures.",
+            False,
+        ),
+        (
+            ended(PROMOTED),  # and then gone back from
+            "cmunet-artery is in use again. tuned-001: The figures.",
+            False,
+        ),
+        (
+            ended(REFUSED),
+            "tuned-001 is not used; it stays in the list. The figures.",
+            False,
+        ),
+        (ended(UNDECIDED), "tuned-001 is ready, you decide. The figures.", False),
+        (ended("", DIED, ""), "The figures.", True),
+        (ended("", CANCELLED, ""), "The figures.", False),
+    ],
+)
+def test_a_training_that_ended(state, text, failed):
+    shown = describe(state)
+    assert shown.status == text
+    assert shown.failed == failed
+    assert bool(shown.undecided) == (state.settled.decision == UNDECIDED)
+    assert shown.can_start
+
+
+def test_labels_and_what_they_are_for():
+    assert describe(IDLE).labels == "12 labels of 8 patients, 3 of them new."
+    working = replace(IDLE, progress=progress_after(8), new_labels=2)
+    assert "2 accepted since the training began: for the next one" in (
+        describe(working).labels
+    )
+    none = replace(IDLE, labels=0, patients=0, new_labels=0)
+    assert "No label yet" in describe(none).labels
+    assert not describe(none).can_start
+    for patients in range(1, ENOUGH_PATIENTS):
+        few = describe(replace(IDLE, patients=patients)).status
+        assert f"fewer than {ENOUGH_PATIENTS} patients" in few
+    assert describe(replace(IDLE, patients=ENOUGH_PATIENTS)).status == ""
+
+
+def test_versions():
+    versions = (ModelVersion("cmunet-artery", "", True), ModelVersion("tuned-001"))
+    shown = describe(replace(IDLE, versions=versions, can_go_forward=True))
+    assert shown.versions == ("cmunet-artery", "tuned-001")
+    assert shown.version == 0
+    assert (shown.can_go_back, shown.can_go_forward) == (False, True)
+    assert shown.can_choose
+    assert not describe(replace(IDLE, versions=versions, busy=True)).can_choose

@@ -1,0 +1,320 @@
+"""The trainer's process dies, runs out of memory or disk, and is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_cmunet.gui.training.outcome import DIED
+from napari_cmunet.gui.training.worker_client import (
+    TrainerProcess,
+    TrainingOrder,
+    follow,
+)
+from napari_cmunet.project.project import Project
+from napari_cmunet.training import events
+from tests.gui.training.conftest import accept, settled, wait_until
+
+resource = pytest.importorskip("resource", reason="kill -9 and limits")
+
+KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
+LONG = ("--steps", "100000")
+SHORT = ("--steps", "2", "--no-validation")
+
+
+def labels_of(project: Project) -> dict[str, str]:
+    """Hash of every label's file, as it lies on the disk."""
+    return {
+        str(path.relative_to(project.folder)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in (project.folder / "labels").rglob("*.tif")
+    }
+
+
+def nothing_was_lost(project: Project, labels: dict[str, str], in_use: str) -> None:
+    assert labels_of(project) == labels
+    assert project.models.current.name == in_use
+    project.models.folder()  # whole, and the one that it was
+    for name in project.models.names():
+        project.models.store.version(name)
+    project.close()
+    with Project.open(project.folder) as again:
+        assert again.take_notices() == []
+        assert again.progress().frames == len(labels)
+
+
+def begun(training) -> bool:
+    progress = training.state().progress
+    return progress is not None and progress.step > 0
+
+
+def test_kill_9_at_random_moments(make_project, add_model, make_training, clock):
+    seed = random.randrange(10**9)
+    print(f"seed {seed}")  # shown when it fails
+    choose = random.Random(seed)
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    labels = labels_of(project)
+    training = make_training(project, "--steps", "30")
+    began = time.monotonic()
+    training.start()
+    assert settled(training).outcome.verdict is not None
+    usual = time.monotonic() - began
+    died = 0
+    for _ in range(KILLS):
+        in_use, models = project.models.current.name, project.models.names()
+        training.start()
+        moment = time.monotonic() + choose.uniform(0, 0.8 * usual)
+        wait_until(lambda at=moment: time.monotonic() > at or not training.running)
+        pid = training.process_id
+        if pid is None:  # it was quicker this time
+            continue
+        with clock(2):
+            with contextlib.suppress(ProcessLookupError):  # ended this very moment
+                os.kill(pid, signal.SIGKILL)
+            result = settled(training)
+        if result.outcome.verdict is not None:
+            continue  # it had said all
+        died += 1
+        assert result.outcome.kind == DIED
+        assert "SIGKILL" in result.outcome.text
+        assert labels_of(project) == labels
+        assert project.models.current.name == in_use
+        assert len(project.models.names()) - len(models) == bool(result.outcome.model)
+    assert died or not KILLS
+    training.options = (*training.options, *SHORT)
+    training.start()
+    assert not settled(training).outcome.failed
+    nothing_was_lost(project, labels, project.models.current.name)
+
+
+def limit(training, what: int, amount: int) -> None:
+    resource.prlimit(training.process_id, what, (amount, amount))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_out_of_memory(make_project, add_model, make_training, clock):
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    labels = labels_of(project)
+    training = make_training(project, *LONG, "--grid", "256", "--batch", "16")
+    training.start()
+    assert wait_until(
+        lambda: (
+            training.process_id is not None
+            and "libtorch" in Path(f"/proc/{training.process_id}/maps").read_text()
+            and training.state().progress.phase == "learning"
+        )
+    )
+    limit(training, resource.RLIMIT_AS, 2**20)  # not a page more than it has
+    result = settled(training)
+    assert result.outcome.kind == events.OUT_OF_MEMORY, result.outcome.text
+    assert "memory" in result.outcome.text
+    nothing_was_lost(project, labels, "weak")
+
+
+def test_a_loss_that_is_no_number(make_project, add_model, make_training):
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    labels = labels_of(project)
+    training = make_training(project, *LONG, "--learning-rate", "1e30")
+    training.start()
+    result = settled(training)
+    assert result.outcome.kind == events.NOT_A_NUMBER
+    assert "lower learning rate" in result.outcome.text
+    nothing_was_lost(project, labels, "weak")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
+def test_a_full_disk(make_project, add_model, make_training):
+    project = make_project(15)
+    add_model(project, "weak", knows_arteries=False)
+    labels = labels_of(project)
+    training = make_training(project, *LONG)
+    training.start()
+    assert wait_until(lambda: begun(training))
+    limit(training, resource.RLIMIT_FSIZE, 1000)
+    training.stop()
+    result = settled(training)
+    assert result.outcome.kind == events.DISK_FULL
+    assert project.models.names() == ["weak"]
+    training.options = (*training.options, *SHORT)
+    training.start()
+    assert not settled(training).outcome.failed
+    nothing_was_lost(project, labels, project.models.current.name)
+
+
+WINDOW = """
+import sys, time
+from pathlib import Path
+from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
+options = tuple(sys.argv[2:])
+trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1]), options=options))
+trainer.launch()
+trainer.go()
+while not getattr(trainer.next_event(), "step", 0):
+    assert not trainer.ended, trainer.complaints()
+print(trainer.process_id, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_no_trainer_outlives_a_window_that_was_killed(make_project, tiny_model, clock):
+    project = make_project(15)
+    options = ["--start", str(tiny_model), *LONG]
+    window = subprocess.Popen(
+        [sys.executable, "-c", WINDOW, str(project.folder), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(window.stdout.readline())
+    assert runs(pid)
+    with clock(2):
+        window.kill()
+        window.wait()
+        while runs(pid):
+            time.sleep(0.02)
+    window.stdout.close()
+    assert not list((project.folder / "models").glob("*"))
+
+
+def runs(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_is_aborted_ends_the_process(make_project, tiny_model, clock):
+    project = make_project(15)
+    options = ("--start", str(tiny_model), *LONG)
+    trainer = TrainerProcess(TrainingOrder(project.folder, options=options))
+    steps = follow(trainer)
+    while not isinstance(next(steps), events.Step):
+        pass
+    with clock(2):
+        steps.close()
+        while trainer.exit_code is None:
+            time.sleep(0.02)
+
+
+def test_a_program_that_cannot_be_started(make_project, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    trainer = TrainerProcess(TrainingOrder(make_project(1).folder))
+    with pytest.raises(StopIteration) as end:
+        next(follow(trainer))
+    assert end.value.value.kind == events.OTHER_FAILURE
+    assert "could not be started" in end.value.value.text
+
+
+def warm(training) -> TrainerProcess:
+    training.warm_up()
+    assert wait_until(lambda: training._warm.process_id is not None)
+    return training._warm
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_trainer_that_waits_is_taken(make_project, make_training, phantoms):
+    project = make_project(15, accepted=12)
+    training = make_training(project, *SHORT)
+    waiting = warm(training)
+    training.warm_up()
+    assert training._warm is waiting  # one is enough
+    assert wait_until(
+        lambda: "libtorch" in Path(f"/proc/{waiting.process_id}/maps").read_text()
+    )
+    accept(project, project.images.ids()[12], phantoms)  # counts, though it came later
+    training.start()
+    assert training.process_id == waiting.process_id
+    result = settled(training)
+    assert len(project.models.training(result.outcome.model)["labels"]) == 13
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("how", ["killed", "another device"])
+def test_a_trainer_that_does_not_fit_is_replaced(
+    make_project, make_training, clock, how
+):
+    project = make_project(15)
+    training = make_training(project, *SHORT)
+    waiting = warm(training)
+    pid = waiting.process_id
+    if how == "killed":
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: waiting.exit_code is not None)
+        training.warm_up()
+        assert training._warm is waiting  # it might die again and again
+    else:
+        training._device = lambda: "cpu"
+    with clock(2):
+        training.start()
+        assert wait_until(lambda: not runs(pid) and training.process_id)
+    assert training.process_id != pid
+    assert not settled(training).outcome.failed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_trainer_that_waits_ends_with_the_project(make_project, make_training, clock):
+    training = make_training(make_project(1))
+    pid = warm(training).process_id
+    with clock(0.1):
+        training.shut_down()
+    with clock(2):
+        assert wait_until(lambda: not runs(pid))
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
+trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1])))
+trainer.launch()
+print(trainer.process_id, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_no_waiting_trainer_outlives_a_window_that_was_killed(make_project, clock):
+    window = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(make_project(1).folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(window.stdout.readline())
+    maps = Path(f"/proc/{pid}/maps")
+    while "libtorch_cpu" not in maps.read_text():
+        time.sleep(0.05)
+    with clock(5):  # it may have to end its imports first
+        window.kill()
+        window.wait()
+        while runs(pid):
+            time.sleep(0.02)
+    window.stdout.close()
+
+
+def test_nothing_of_a_trainer_that_has_ended_stays_open(tmp_path, monkeypatch):
+    """Three handles stayed, for each training in the window's life."""
+    program = "import sys; print(1); print(2, file=sys.stderr)"
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr(TrainingOrder, "command", lambda order: command)
+    trainer = TrainerProcess(TrainingOrder(tmp_path))
+    for _ in follow(trainer):
+        pass
+    process = trainer._process
+    assert trainer.complaints() == ["2"]
+    assert [p.closed for p in (process.stdin, process.stdout, process.stderr)] == [
+        True
+    ] * 3

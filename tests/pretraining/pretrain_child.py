@@ -1,0 +1,99 @@
+"""A tiny pre-training in a process of its own, to be killed or shared.
+
+``python pretrain_child.py OUT CHECKPOINT|none PRECISION PHANTOMS PAUSE`` writes the
+weights and the curve to OUT; it resumes from CHECKPOINT if that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from napari_cmunet.pretraining.config import PretrainConfig
+from napari_cmunet.pretraining.dataset import UnlabelledFrames
+from napari_cmunet.pretraining.distributed import Team, team
+from napari_cmunet.pretraining.loop import Pretraining
+from napari_cmunet.training.dataset import WHOLE, LabelledFrames
+
+
+def frames(count: int = 14, side: int = 32) -> UnlabelledFrames:
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, 1, 8, 8, generator=random)
+    smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic")
+    # The last two are frames of one cine.
+    groups = torch.arange(count).clamp_max(count - 2)
+    return UnlabelledFrames(smooth.half(), groups, "digest")
+
+
+def phantoms(count: int = 6, side: int = 32) -> LabelledFrames:
+    random = torch.Generator().manual_seed(1)
+    noise = torch.randn(count, 1, side, side, generator=random)
+    target = torch.zeros(count, 1, side, side)
+    target[:, :, 10:16] = 1
+    maps = torch.cat([target, torch.ones_like(target), target], 1)
+    names = tuple(map(str, range(count)))
+    maps = (maps * WHOLE).byte()
+    return LabelledFrames((noise - 2 * target).half(), maps, names, names)
+
+
+def config(**changes) -> PretrainConfig:
+    small = {"width": 2, "grid": 32, "batch": 4, "epochs": 3, "held_out": 0.1}
+    return PretrainConfig(**(small | {"save_seconds": 0, "save_minutes": 0} | changes))
+
+
+def check_team(mates: Team) -> None:
+    """What the processes tell each other arrives whole, in order and type."""
+    own = torch.full((mates.rank, 3), mates.rank, dtype=torch.float16)
+    wanted = [rank for rank in range(mates.size) for _ in range(rank)]
+    assert mates.collect(own)[:, 0].tolist() == (wanted if mates.size > 1 else [])
+    assert mates.collect_objects(mates.rank) == list(range(mates.size))
+    stop, clock = mates.agree(mates.rank == mates.size - 1, 5.0 + mates.rank)
+    assert (stop, clock) == (True, 5.0)
+    mean = torch.tensor([float(mates.rank)])
+    mates.average([mean])
+    assert mean == (mates.size - 1) / 2
+    mates.wait()
+
+
+def main() -> None:
+    out, checkpoint, precision, count, pause = sys.argv[1:]
+    torch.set_num_threads(1)
+    if precision == "float64":  # where rounding does not hide a wrong gradient
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+    with team("cpu") as mates:
+        check_team(mates)
+        training = Pretraining(
+            frames(),
+            config(
+                precision="float32",
+                phantoms=int(count),
+                phantom_share=0.5,
+                consistency_weight=float(int(count) > 0),
+                composites=0.5 if int(count) else 0.0,
+                learning_rate=1e-4,
+            ),
+            phantoms(int(count)) if int(count) else None,
+            mates,
+            None if checkpoint == "none" else Path(checkpoint),
+            resume=True,
+        )
+        for _ in training.run():
+            time.sleep(float(pause))
+        if mates.leads:
+            curve = [
+                [e.loss, e.reconstruction, e.contrast, e.segmentation, e.held_out]
+                for e in training.history
+            ]
+            state = training.stepper.networks.state_dict()
+            state = {k: v.contiguous() for k, v in state.items()}
+            save_file(state, Path(out), {"curve": json.dumps(curve)})
+
+
+if __name__ == "__main__":
+    main()
