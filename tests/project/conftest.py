@@ -5,9 +5,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from project_making import save_model_folder, save_pictures
 
 from napari_cmunet.project.project import Project
+from tests.project.project_making import save_model_folder, save_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path

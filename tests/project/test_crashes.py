@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project_making import events, mask_of
 
 from napari_cmunet.io.label_file import read_label
 from napari_cmunet.project.errors import ProjectError
 from napari_cmunet.project.project import Project
+from tests.project.project_making import events, mask_of
 
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_KILLS", "20"))
 

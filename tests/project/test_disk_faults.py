@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from project_making import events, mask_of, reopened
 
 from napari_cmunet.errors import WriteError
 from napari_cmunet.project import label_store as labels_module
@@ -17,6 +16,7 @@ from napari_cmunet.project.errors import LockLostError
 from napari_cmunet.project.label_store import LabelStore
 from napari_cmunet.project.project import Project
 from napari_cmunet.util import atomic
+from tests.project.project_making import events, mask_of, reopened
 
 
 @pytest.fixture

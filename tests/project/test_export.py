@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from project_making import SHAPE, events, mask_of
 
 from napari_cmunet.errors import WriteError
 from napari_cmunet.io.masks import read_mask, read_provenance
@@ -15,6 +14,7 @@ from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.errors import ExportConflictError, ProjectError
 from napari_cmunet.project.export import export_masks
 from napari_cmunet.project.project import Project
+from tests.project.project_making import SHAPE, events, mask_of
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from project_making import reopened, save_model_folder
 
 from napari_cmunet.project.errors import ProjectError, ProjectVersionError
 from napari_cmunet.project.project import Project
 from napari_cmunet.util.safe_files import is_device
+from tests.project.project_making import reopened, save_model_folder
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from project_making import events, mask_of, reopened, save_pictures
 
 from napari_cmunet.errors import Cancelled, CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
@@ -22,6 +21,7 @@ from napari_cmunet.project.errors import (
 from napari_cmunet.project.image_table import ImageTable
 from napari_cmunet.project.patients import by_csv, by_folder, by_prefix
 from napari_cmunet.project.project import Project
+from tests.project.project_making import events, mask_of, reopened, save_pictures
 
 
 def paths(project) -> list[str]:

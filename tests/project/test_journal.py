@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from project_making import events, mask_of, reopened
 
 from napari_cmunet.project import journal as journal_module
 from napari_cmunet.project.journal import Journal
+from tests.project.project_making import events, mask_of, reopened
 
 
 @pytest.fixture

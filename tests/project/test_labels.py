@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pytest
 import tifffile
-from project_making import SHAPE, events, mask_of, reopened
 
 from napari_cmunet.errors import ReadError, WriteError
 from napari_cmunet.io.label_file import Label, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project import label_store as labels_module
 from napari_cmunet.project.errors import ImageMissingError, ProjectError
+from tests.project.project_making import SHAPE, events, mask_of, reopened
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import socket
 import sys
 
 import pytest
-from project_making import events, mask_of, reopened
 
 from napari_cmunet.errors import WriteError
 from napari_cmunet.project import lock as lock_module
@@ -19,6 +18,7 @@ from napari_cmunet.project.errors import (
 )
 from napari_cmunet.project.lock import Holder, Lock, read_holder
 from napari_cmunet.project.project import Project
+from tests.project.project_making import events, mask_of, reopened
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and fork")
 

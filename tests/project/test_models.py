@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-from project_making import events, mask_of, reopened
 
 from napari_cmunet.errors import ModelError, WriteError
 from napari_cmunet.model.registry import CARD, DEFAULT_MODEL, WEIGHTS
@@ -16,6 +15,7 @@ from napari_cmunet.project.errors import (
 )
 from napari_cmunet.project.files import read_json, write_json
 from napari_cmunet.project.model_store import ModelHistory, ModelVersion, history_from
+from tests.project.project_making import events, mask_of, reopened
 
 
 @pytest.fixture

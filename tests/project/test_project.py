@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from project_making import events, mask_of, reopened, save_pictures
 
 from napari_cmunet.errors import CMUNetError, ReadError, WriteError
 from napari_cmunet.io.provenance import Provenance
@@ -20,6 +19,7 @@ from napari_cmunet.project.errors import (
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.session import is_project
 from napari_cmunet.project.split import Split
+from tests.project.project_making import events, mask_of, reopened, save_pictures
 
 EXAMPLES = int(os.environ.get("NAPARI_CMUNET_TEST_EXAMPLES", "120"))
 

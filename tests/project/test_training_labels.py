@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from project_making import SHAPE, mask_of, reopened
 
 from napari_cmunet.project.project import Project
+from tests.project.project_making import SHAPE, mask_of, reopened
 
 
 def test_labels_come_with_their_frames(project, pictures):

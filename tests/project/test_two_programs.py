@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from project_making import events, mask_of
 
 from napari_cmunet.project.errors import ProjectLockedError
 from napari_cmunet.project.export import export_masks
 from napari_cmunet.project.project import Project
+from tests.project.project_making import events, mask_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork")
 
