@@ -142,6 +142,11 @@ class CMUNet(nn.Module):
         return self.conv_last(self.decode(*self.encode(x)))
 
 
+def artery_logit(logits: torch.Tensor) -> torch.Tensor:
+    """Artery against background, ``(B, 1, H, W)``, from two-class logits."""
+    return logits[:, 1:2].float() - logits[:, 0:1].float()
+
+
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters())

@@ -14,10 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_cmunet.errors import DeviceError
 from napari_cmunet.model.device import describe_device, fast_dtype, is_out_of_memory
-from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv
+from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv, artery_logit
 from napari_cmunet.model.postprocess import subdue_specks
 from napari_cmunet.model.preprocess import prepare, restore
-from napari_cmunet.training.losses import artery_logit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from napari_cmunet.model.network import CMUNet
+from napari_cmunet.model.network import CMUNet, artery_logit
 from napari_cmunet.pretraining.augment import ViewRange, draw, placement, sample
 from napari_cmunet.pretraining.patch_masking import (
     from_patches,
@@ -21,7 +21,6 @@ from napari_cmunet.pretraining.patch_masking import (
 )
 from napari_cmunet.pretraining.step import MEASURE, RECALIBRATE
 from napari_cmunet.training.dataset import TARGET, WHOLE
-from napari_cmunet.training.losses import artery_logit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

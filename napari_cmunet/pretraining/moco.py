@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from napari_cmunet.model.network import CMUNet
-from napari_cmunet.training.losses import artery_logit
+from napari_cmunet.model.network import CMUNet, artery_logit
 
 
 class FeatureDecoder(nn.Module):

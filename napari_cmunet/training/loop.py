@@ -12,7 +12,7 @@ import torch
 
 from napari_cmunet.errors import NotANumberError, OutOfMemoryError, TrainingError
 from napari_cmunet.model.device import is_out_of_memory, training_autocast
-from napari_cmunet.model.network import STRIDE
+from napari_cmunet.model.network import STRIDE, artery_logit
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.dataset import REVIEWED, TARGET, WHOLE, LabelledFrames
 from napari_cmunet.training.events import (
@@ -23,7 +23,6 @@ from napari_cmunet.training.events import (
     Step,
     Validated,
 )
-from napari_cmunet.training.losses import artery_logit
 from napari_cmunet.training.metrics import bootstrap_interval, cldice, dice
 from napari_cmunet.training.trainer import Trainer
 

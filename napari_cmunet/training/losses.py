@@ -13,10 +13,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-
-def artery_logit(logits: torch.Tensor) -> torch.Tensor:
-    """Artery against background, ``(B, 1, H, W)``, from two-class logits."""
-    return logits[:, 1:2].float() - logits[:, 0:1].float()
+from napari_cmunet.model.network import artery_logit
 
 
 def dice_loss(

@@ -12,14 +12,13 @@ import torch
 
 from napari_cmunet.errors import DeviceError
 from napari_cmunet.model import predictor as predict_module
-from napari_cmunet.model.network import CMUNet
+from napari_cmunet.model.network import CMUNet, artery_logit
 from napari_cmunet.model.postprocess import subdue_specks
 from napari_cmunet.model.predictor import Predictor, fuse_batchnorm
 from napari_cmunet.model.preprocess import prepare, restore
 from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.training.losses import artery_logit
 from napari_cmunet.training.metrics import dice
 
 CPU = torch.device("cpu")

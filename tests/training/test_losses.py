@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from napari_cmunet.model.network import artery_logit
 from napari_cmunet.training.losses import (
-    artery_logit,
     cross_entropy_loss,
     dice_loss,
     segmentation_loss,

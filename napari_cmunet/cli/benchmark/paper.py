@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from napari_cmunet.cli.benchmark.timing import Timing, timed
-from napari_cmunet.model.network import STRIDE, CMUNet
-from napari_cmunet.training.losses import artery_logit, dice_loss
+from napari_cmunet.model.network import STRIDE, CMUNet, artery_logit
+from napari_cmunet.training.losses import dice_loss
 
 WIDTH, BATCH, GRID, EPOCHS = 64, 16, 256, 128
 
