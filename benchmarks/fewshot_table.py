@@ -36,8 +36,8 @@ from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.dataset import Label, prepare_labels
 from napari_cmunet.training.events import Step
 from napari_cmunet.training.loop import (
-    KEEP_START,
     RANDOM_RATE,
+    WISE_FT_PRIOR,
     FinetuneConfig,
     finetune,
 )
@@ -147,7 +147,9 @@ def _start(
     row: Row, labels: int, args: argparse.Namespace
 ) -> tuple[CMUNet, Preprocessing, FinetuneConfig]:
     torch.manual_seed(row.draw)
-    config = FinetuneConfig(seed=row.draw, keep_start=KEEP_START, validate_every=10**9)
+    config = FinetuneConfig(
+        seed=row.draw, wise_ft_prior=WISE_FT_PRIOR, validate_every=10**9
+    )
     if row.start == "published":
         # No larger batches than that, and 128 passes over the labels.
         batches = -(-labels // PUBLISHED.batch)
@@ -161,7 +163,7 @@ def _start(
     model = load_model(args.like if row.start == "random" else row.start)
     network = CMUNet(model.card.width) if row.start == "random" else model.network
     if row.start == "random":
-        config = replace(config, learning_rate=RANDOM_RATE, keep_start=0.0)
+        config = replace(config, learning_rate=RANDOM_RATE, wise_ft_prior=0.0)
     return network, model.preprocessing, config
 
 

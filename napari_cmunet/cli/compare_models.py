@@ -17,11 +17,11 @@ from napari_cmunet.training import events
 from napari_cmunet.training.comparison import (
     Pair,
     judge,
+    regression_frames,
     score_frames,
-    score_sentinels,
-    sentinel_frames,
+    score_regression_set,
 )
-from napari_cmunet.training.trainer import share_of_start
+from napari_cmunet.training.trainer import wise_ft_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ def left_out_scorer(
             held[key] = list(project.labels.read([refs[i] for i in key]))
         model = LoadedModel(network, card, Receipt("fold", 0, 0, True))
         predictor = Predictor(model, device)
-        threshold = start.threshold(share_of_start(start.keep, len(refs) - len(key)))
+        threshold = start.threshold(wise_ft_alpha(start.keep, len(refs) - len(key)))
         return score_frames(predictor.predict, threshold, held[key])
 
     return score
@@ -161,10 +161,10 @@ def _compare(
         for patient in dict.fromkeys(r.patient for r in refs)
         if patient in new_scores and patient in old_scores
     }
-    frames = list(_checked(sentinel_frames(), check))
+    frames = list(_checked(regression_frames(), check))
     sentinels = (
-        score_sentinels(new.predict, new.card.threshold, _checked(frames, check)),
-        score_sentinels(old.predict, old.card.threshold, _checked(frames, check)),
+        score_regression_set(new.predict, new.card.threshold, _checked(frames, check)),
+        score_regression_set(old.predict, old.card.threshold, _checked(frames, check)),
     )
     return judge(
         name,

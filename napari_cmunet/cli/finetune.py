@@ -29,7 +29,7 @@ from napari_cmunet.training import events
 from napari_cmunet.training.cross_validation import cross_validated
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
 from napari_cmunet.training.loop import (
-    KEEP_START,
+    WISE_FT_PRIOR,
     FinetuneConfig,
     FinetuneResult,
     finetune,
@@ -173,7 +173,7 @@ def train(
     frames = prepare_labels(labels, start.preprocessing)
     for notice in completing.notices if completing else []:
         write(events.Note(notice))
-    config = replace(job.config, keep_start=start.keep)
+    config = replace(job.config, wise_ft_prior=start.keep)
     if start.keep:
         write(
             events.Note(
@@ -181,10 +181,10 @@ def train(
                 "the labels."
             )
         )
-    companion = None
+    auxiliary = None
     if job.phantoms:
         write(events.Note(f"Drawing {job.phantoms} synthetic frames."))
-        companion = prepare_labels(
+        auxiliary = prepare_labels(
             phantom_labels(job.phantoms, job.config.seed), start.preprocessing
         )
     validation = None
@@ -206,7 +206,7 @@ def train(
                 start.network,
                 frames,
                 config,
-                companion=companion,
+                auxiliary=auxiliary,
                 device=device,
                 receipt=start.receipt,
                 score=score,
@@ -220,7 +220,7 @@ def train(
         learned,
         config,
         validation=validation,
-        companion=companion,
+        auxiliary=auxiliary,
         device=device,
         receipt=start.receipt,
         should_stop=should_stop,
@@ -290,7 +290,7 @@ class Start:
     @property
     def keep(self) -> float:
         """For how many labels it counts in the new model."""
-        return KEEP_START if self.segments else 0.0
+        return WISE_FT_PRIOR if self.segments else 0.0
 
     def threshold(self, kept: float) -> float:
         """Where to cut what holds a share of it: as much nearer to its own.
@@ -327,15 +327,17 @@ def card_of(
         }
     parent = start.model.card if start.model else None
     description = f"Fine-tuned on {labels} labels."
-    if result.kept_start:
-        description += f" {result.kept_start:.0%} of it is the model it started from."
+    if result.wise_ft_alpha:
+        description += (
+            f" {result.wise_ft_alpha:.0%} of it is the model it started from."
+        )
     return ModelCard(
         # Whatever the folder is called: nothing may fail after hours of training.
         name=name_for(job.output, "finetuned"),
         kind="artery",
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
-        threshold=start.threshold(result.kept_start),
+        threshold=start.threshold(result.wise_ft_alpha),
         preprocessing=asdict(start.preprocessing),
         description=job.description or description,
         parent=parent.name if parent else None,

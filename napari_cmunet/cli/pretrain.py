@@ -36,7 +36,7 @@ from napari_cmunet.pretraining.config import (
     check_same_run,
     check_values,
 )
-from napari_cmunet.pretraining.distributed import team
+from napari_cmunet.pretraining.distributed import process_group
 from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.training.dataset import (
     WHOLE,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.model.registry import ModelCard
-    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import Label
 
 RUN, CHECKPOINT, PHANTOMS = "run", "checkpoint.safetensors", "phantoms.safetensors"
@@ -74,7 +74,7 @@ PRETRAIN_OPTIONS = (
     "phantoms",
     "learning_rate",
     "consistency_weight",
-    "composites",
+    "copy_paste",
     "start",
     "seed",
 )
@@ -119,29 +119,29 @@ class PretrainJob:
 def pretrain(job: PretrainJob) -> int:
     """Pre-train; returns the exit code. Prints the model's folder on stdout."""
     keep_freed_memory()
-    with team(job.device) as mates, _events(job, mates) as tell:
+    with process_group(job.device) as group, _events(job, group) as tell:
         checkpoint = job.output / RUN / CHECKPOINT
         config = _config(job, checkpoint)
         start = load_model(config.start) if config.start else None
         if start is not None and "width" not in job.options:
             config = dataclasses.replace(config, width=start.card.width)
         check_values(config)
-        if mates.leads:
+        if group.is_main:
             _make_folder(job.output / RUN)
-        mates.wait()
-        frames, failed = read_unlabelled(job.inputs, job.output, config.grid, mates)
-        phantoms = _phantoms(job, config, mates) if config.phantoms else None
+        group.barrier()
+        frames, failed = read_unlabelled(job.inputs, job.output, config.grid, group)
+        phantoms = _phantoms(job, config, group) if config.phantoms else None
         training = Pretraining(
             frames,
             config,
             phantoms,
-            mates,
+            group,
             checkpoint,
             start=start.network if start else None,
             resume=job.resume,
         )
-        reason = _train(job, training, mates, tell, start.card if start else None)
-    if not mates.leads:
+        reason = _train(job, training, group, tell, start.card if start else None)
+    if not group.is_main:
         return 0
     if job.events != "-":
         print(job.output, flush=True)
@@ -156,7 +156,7 @@ def pretrain(job: PretrainJob) -> int:
 def _train(
     job: PretrainJob,
     training: Pretraining,
-    mates: Team,
+    group: ProcessGroup,
     tell: Callable[[Event], None],
     parent: ModelCard | None,
 ) -> str:
@@ -167,23 +167,26 @@ def _train(
             if isinstance(event, PretrainFinished):
                 reason = event.reason
             if isinstance(event, PretrainEpoch):
-                if mates.leads:
+                if group.is_main:
                     write_curves(job.output, tuple(training.history))
                 # All or none: what is measured then is measured together.
                 old = time.monotonic() - exported > EXPORT_SECONDS
-                if mates.agree(old, 0.0)[0]:
-                    _export(job, training, mates, parent)
+                if group.agree_to_stop(old, 0.0)[0]:
+                    _export(job, training, group, parent)
                     exported = time.monotonic()
         if training.step:
-            _export(job, training, mates, parent)
+            _export(job, training, group, parent)
     return reason
 
 
 def _export(
-    job: PretrainJob, training: Pretraining, mates: Team, parent: ModelCard | None
+    job: PretrainJob,
+    training: Pretraining,
+    group: ProcessGroup,
+    parent: ModelCard | None,
 ) -> None:
     result = training.result()
-    if not mates.leads:
+    if not group.is_main:
         return
     groups = training.frames.groups.numpy()
     write_curves(job.output, result.history)
@@ -220,7 +223,9 @@ def _config(job: PretrainJob, checkpoint: Path) -> PretrainConfig:
     return config
 
 
-def _phantoms(job: PretrainJob, config: PretrainConfig, mates: Team) -> LabelledFrames:
+def _phantoms(
+    job: PretrainJob, config: PretrainConfig, group: ProcessGroup
+) -> LabelledFrames:
     """Make the phantoms, or take those that an earlier start of the run has made."""
     path = job.output / RUN / PHANTOMS
     key = json.dumps([__version__, config.phantoms, config.seed, config.grid, WHOLE])
@@ -230,11 +235,11 @@ def _phantoms(job: PretrainJob, config: PretrainConfig, mates: Team) -> Labelled
     side = -(-config.grid // 16) * 16
     frames = torch.empty(0, 1, side, side).half()
     maps = torch.empty(0, 3, side, side, dtype=torch.uint8)
-    if mates.leads:
+    if group.is_main:
         made = _draw_phantoms(job, config)
         frames, maps = made.frames, made.maps
-    frames, maps = mates.collect(frames), mates.collect(maps)
-    if mates.leads:
+    frames, maps = group.all_gather_rows(frames), group.all_gather_rows(maps)
+    if group.is_main:
         with atomic_write(path) as file:
             file.write(save({"frames": frames, "maps": maps}, {"key": key}))
     return _labels(frames, maps)
@@ -280,9 +285,9 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _events(job: PretrainJob, mates: Team) -> Iterator[Callable[[Event], None]]:
+def _events(job: PretrainJob, group: ProcessGroup) -> Iterator[Callable[[Event], None]]:
     """Where the events go: as JSON lines if asked for, and as words to stderr."""
-    if not mates.leads:
+    if not group.is_main:
         yield lambda event: None
         return
     if job.events is None or job.events == "-":

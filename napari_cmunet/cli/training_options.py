@@ -56,7 +56,7 @@ def add_pretrain(commands) -> None:
             "with phantoms: of segmenting masked frames as whole ones (default: 0)",
         ),
         (
-            "--composites",
+            "--copy-paste",
             float,
             "share of the phantoms that is drawn into real frames (default: 0)",
         ),

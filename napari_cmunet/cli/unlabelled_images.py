@@ -18,14 +18,14 @@ from napari_cmunet.pretraining.dataset import UnlabelledFrames, digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.pretraining.distributed import ProcessGroup
 
 FRAMES_OF_A_CINE = 8
 """Neighbouring frames of a cine hardly differ; this many tell what it has to tell."""
 
 
 def read_unlabelled(
-    inputs: tuple[Path, ...], skip: Path, grid: int, team: Team
+    inputs: tuple[Path, ...], skip: Path, grid: int, group: ProcessGroup
 ) -> tuple[UnlabelledFrames, int]:
     """Read and prepare all images, each process its share of them.
 
@@ -42,14 +42,14 @@ def read_unlabelled(
         If none could be read.
     """
     files = without_identity(find_images(inputs, skip=[skip]))
-    shares = np.array_split(np.arange(len(files)), team.size)
-    own = shares[team.rank]
+    shares = np.array_split(np.arange(len(files)), group.size)
+    own = shares[group.rank]
     progress = Progress(len(own))
     side = -(-grid // 16) * 16
     frames, groups, hashes = [torch.empty(0, 1, side, side).half()], [], []
     for number in own:
         path, shown = files[number].path, display_name(files[number].relative)
-        if team.leads:
+        if group.is_main:
             progress.show(f"reading {shown}")
         try:
             x, sha256 = _prepared(path, grid, side)
@@ -64,9 +64,9 @@ def read_unlabelled(
             hashes.append(sha256)
         progress.advance()
     progress.clear()
-    every = team.collect(torch.cat(frames))
-    numbers = team.collect(torch.tensor(groups, dtype=torch.int64))
-    told = team.collect_objects((hashes, progress.failed))
+    every = group.all_gather_rows(torch.cat(frames))
+    numbers = group.all_gather_rows(torch.tensor(groups, dtype=torch.int64))
+    told = group.all_gather_objects((hashes, progress.failed))
     if not len(every):
         raise TrainingError(
             f"None of {len(files)} image file(s) could be used; the reasons are above. "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_cmunet.pretraining.step import PretrainStepper
 
 VERSION = 1
+_RENAMED_OPTIONS = {"composites": "copy_paste"}
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -61,6 +62,10 @@ def read_state(path: Path) -> dict[str, Any]:
             "another version of napari-cmunet wrote this checkpoint. Go on with that "
             "one, or start again in another folder.",
         )
+    options = state["config"]
+    for old, new in _RENAMED_OPTIONS.items():
+        if old in options:
+            options[new] = options.pop(old)
     return state
 
 

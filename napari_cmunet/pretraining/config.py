@@ -10,7 +10,7 @@ from napari_cmunet.model.registry import MAX_WIDTH
 
 if TYPE_CHECKING:
     from napari_cmunet.pretraining.dataset import UnlabelledFrames
-    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import LabelledFrames
 
 MAY_CHANGE = ("minutes", "save_seconds", "save_minutes")
@@ -25,7 +25,7 @@ _RANGES = (
     ("crop", 32, 4096),
     ("phantoms", 0, 10**6),
     ("learning_rate", 1e-8, 1.0),
-    ("composites", 0, 1),
+    ("copy_paste", 0, 1),
 )
 
 
@@ -82,7 +82,7 @@ class PretrainConfig:
         segments the whole one, where that is sure (after masked image consistency,
         Hoyer et al. 2023, arXiv 2212.01322). It brings what the phantoms taught to
         real frames.
-    composites : float
+    copy_paste : float
         With consistency: share of the phantoms' views whose tree is drawn into a real
         frame instead (:mod:`napari_cmunet.pretraining.copy_paste`).
     start : str
@@ -119,7 +119,7 @@ class PretrainConfig:
     phantom_share: float = 0.5
     segmentation_weight: float = 1.0
     consistency_weight: float = 0.0
-    composites: float = 0.0
+    copy_paste: float = 0.0
     start: str = ""
     held_out: float = 0.03
     precision: str = "auto"
@@ -174,9 +174,9 @@ def check_values(config: PretrainConfig) -> None:
                 f"--{option} {value} does not work: choose a value from {low} to "
                 f"{high}."
             )
-    if config.composites and not (config.phantoms and config.consistency_weight):
+    if config.copy_paste and not (config.phantoms and config.consistency_weight):
         raise TrainingError(
-            "--composites draws the trees of --phantoms into frames where "
+            "--copy-paste draws the trees of --phantoms into frames where "
             "--consistency-weight tells what is no artery: give both, or leave it out."
         )
 
@@ -185,7 +185,7 @@ def check_choices(
     frames: UnlabelledFrames,
     config: PretrainConfig,
     phantoms: LabelledFrames | None,
-    team: Team,
+    group: ProcessGroup,
 ) -> None:
     """Refuse what cannot work, before time is spent.
 
@@ -203,7 +203,7 @@ def check_choices(
     if frames.side != -(-config.grid // 16) * 16:
         raise ValueError("frames were prepared for another grid")
     for count in (config.batch_frames, config.batch_phantoms):
-        team.part(count)
+        group.part(count)
     if (phantoms is not None) != bool(config.phantoms):
         raise ValueError("phantoms and config.phantoms do not go together")
     if phantoms is not None and len(phantoms) < 2:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of a run, and which of them this is."""
 
     rank: int
@@ -31,7 +31,7 @@ class Team:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
@@ -46,7 +46,7 @@ class Team:
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of all processes, in their order; no gradient flows through."""
         if self.size == 1:
             return rows.detach()
@@ -54,7 +54,7 @@ class Team:
         dist.all_gather(parts, rows.detach().contiguous())
         return torch.cat(parts)
 
-    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its mean over the processes."""
         if self.size == 1:
             return
@@ -67,7 +67,7 @@ class Team:
         ):
             tensor.copy_(mean.view(tensor.shape))
 
-    def agree(self, stop: bool, elapsed: float) -> tuple[bool, float]:
+    def agree_to_stop(self, stop: bool, elapsed: float) -> tuple[bool, float]:
         """Stop if any process was asked to; the time is the leader's."""
         if self.size == 1:
             return stop, elapsed
@@ -77,13 +77,13 @@ class Team:
         dist.broadcast(clock, 0)
         return bool(asked), float(clock)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait for the other processes."""
         if self.size > 1:
             # Not a barrier: on CUDA it would claim the first GPU for everybody.
             dist.all_reduce(torch.zeros(1))
 
-    def collect(self, own: torch.Tensor) -> torch.Tensor:
+    def all_gather_rows(self, own: torch.Tensor) -> torch.Tensor:
         """Join tensors of any lengths along their first side, in all processes."""
         if self.size == 1:
             return own
@@ -97,7 +97,7 @@ class Team:
             joined.append(part)
         return torch.cat(joined)
 
-    def collect_objects(self, own: object) -> list:
+    def all_gather_objects(self, own: object) -> list:
         """One small object of each process, in their order."""
         if self.size == 1:
             return [own]
@@ -107,7 +107,7 @@ class Team:
 
 
 @contextmanager
-def team(device: str = "auto") -> Iterator[Team]:
+def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started; alone without it.
 
     Parameters
@@ -119,7 +119,7 @@ def team(device: str = "auto") -> Iterator[Team]:
     chosen = choose_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(0, 1, chosen)
+        yield ProcessGroup(0, 1, chosen)
         return
     backend = "gloo"
     if chosen.type == "cuda":
@@ -128,16 +128,16 @@ def team(device: str = "auto") -> Iterator[Team]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size(), chosen)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
 
 
-def share_batch_statistics(network: nn.Module, team: Team) -> nn.Module:
+def share_batch_statistics(network: nn.Module, group: ProcessGroup) -> nn.Module:
     """Let every batch normalisation see the batch of all processes."""
-    if team.size == 1:
+    if group.size == 1:
         return network
-    if team.device.type == "cuda":
+    if group.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

@@ -25,7 +25,7 @@ from napari_cmunet.pretraining.config import (
     check_same_run,
 )
 from napari_cmunet.pretraining.dataset import UnlabelledFrames, split
-from napari_cmunet.pretraining.distributed import Team
+from napari_cmunet.pretraining.distributed import ProcessGroup
 from napari_cmunet.pretraining.evaluate import (
     HELD_OUT_PHANTOMS,
     Reconstructions,
@@ -89,7 +89,7 @@ def pretrain(
     config: PretrainConfig,
     *,
     phantoms: LabelledFrames | None = None,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
     checkpoint: Path | None = None,
     start: CMUNet | None = None,
     resume: bool = False,
@@ -97,7 +97,7 @@ def pretrain(
 ) -> Generator[Event, None, PretrainResult]:
     """Pre-train; see :class:`Pretraining` for the parameters."""
     training = Pretraining(
-        frames, config, phantoms, team, checkpoint, start=start, resume=resume
+        frames, config, phantoms, group, checkpoint, start=start, resume=resume
     )
     yield from training.run(should_stop)
     return training.result()
@@ -114,7 +114,7 @@ class Pretraining:
     phantoms : LabelledFrames, optional
         Frames with known masks, at the grid of ``frames``; some are kept for
         measuring.
-    team : Team, optional
+    group : ProcessGroup, optional
         The processes that share the work; this one alone by default.
     checkpoint : Path, optional
         Where the state is written at the end of epochs and now and then between.
@@ -137,16 +137,16 @@ class Pretraining:
         frames: UnlabelledFrames,
         config: PretrainConfig,
         phantoms: LabelledFrames | None = None,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
         checkpoint: Path | None = None,
         *,
         start: CMUNet | None = None,
         resume: bool = False,
     ) -> None:
         self.config, self.frames = config, frames
-        self.team = team or Team(0, 1, torch.device("cpu"))
+        self.group = group or ProcessGroup(0, 1, torch.device("cpu"))
         self.checkpoint = checkpoint
-        check_choices(frames, config, phantoms, self.team)
+        check_choices(frames, config, phantoms, self.group)
         if start is not None and start.width != config.width:
             raise TrainingError(
                 f"The model to start from has width {start.width}, not "
@@ -158,9 +158,9 @@ class Pretraining:
             keep = min(HELD_OUT_PHANTOMS, max(1, len(phantoms) // 4))
             self.unseen = phantoms.subset(range(keep))
             phantoms = phantoms.subset(range(keep, len(phantoms)))
-        with failures(self.team.device):
+        with failures(self.group.device):
             self.stepper = PretrainStepper(
-                frames, self.learn, phantoms, config, self.team, start
+                frames, self.learn, phantoms, config, self.group, start
             )
         self.step, self.elapsed, self.reason = 0, 0.0, ""
         self.history: list[PretrainEpoch] = []
@@ -197,20 +197,20 @@ class Pretraining:
             held_out=len(self.held),
             phantoms=0 if self.stepper.phantoms is None else len(self.stepper.phantoms),
             parameters=parameter_count(self.stepper.networks.network),
-            processes=self.team.size,
-            device=describe_device(self.team.device),
+            processes=self.group.size,
+            device=describe_device(self.group.device),
         )
         began, began_step = time.monotonic(), self.step
         self._resumed_elapsed, self._resumed_at = self.elapsed, began
         self._saved_at = told_at = began
         told: list[list[float]] = []
         while not self.reason:
-            stop, self.elapsed = self.team.agree(should_stop(), self._clock())
+            stop, self.elapsed = self.group.agree_to_stop(should_stop(), self._clock())
             progress = self._progress()
             if stop or progress >= 1:
                 break
             epoch, index = divmod(self.step, per_epoch)
-            with failures(self.team.device):
+            with failures(self.group.device):
                 self._pending.append(self.stepper.step(epoch, index, progress))
             self.step += 1
             now = time.monotonic()
@@ -242,7 +242,7 @@ class Pretraining:
 
     def result(self) -> PretrainResult:
         """What there is by now; the training can go on after it."""
-        with failures(self.team.device):
+        with failures(self.group.device):
             weights = finished_weights(self.stepper, self.learn)
             error = held_out_error(self.stepper, self.held)
             unseen = self.unseen
@@ -263,7 +263,7 @@ class Pretraining:
         """Write the checkpoint, whole or not at all; the leader's work alone."""
         self.elapsed = self._clock()
         self._saved_at = time.monotonic()
-        if self.checkpoint is None or not self.team.leads:
+        if self.checkpoint is None or not self.group.is_main:
             return
         # "stopped" is no end: going on from here is what resuming is for.
         reason = "" if self.reason == "stopped" else self.reason
@@ -342,7 +342,7 @@ class Pretraining:
         )
 
     def _end_epoch(self, epoch: int, progress: float) -> None:
-        with failures(self.team.device):
+        with failures(self.group.device):
             error = held_out_error(self.stepper, self.held)
             unseen = self.unseen
             dice = phantom_dice(self.stepper, unseen) if unseen is not None else None

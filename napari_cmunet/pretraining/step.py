@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_cmunet.pretraining.augment import Draws
     from napari_cmunet.pretraining.config import PretrainConfig
     from napari_cmunet.pretraining.dataset import UnlabelledFrames
-    from napari_cmunet.pretraining.distributed import Team
+    from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import LabelledFrames
 
 # What a random number is drawn for, so that no two uses share their numbers.
@@ -50,7 +50,7 @@ PHANTOM_VIEWS = ViewRange(
     zoom=(0.8, 1.35), rotation=30, contrast=0.25, brightness=0.25, noise=0.3
 )
 
-SURE_ARTERY, SURE_NOT = 0.9, 0.4
+CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.9, 0.4
 """Probabilities from which, and to which, the momentum target is believed.
 
 A network that learned from phantoms takes too much for artery: on other patients'
@@ -61,19 +61,19 @@ MOST_ON_DEVICE = 2**33
 """Bytes of frames that are copied to the device at once; more stay in main memory."""
 
 
-class Taught(NamedTuple):
+class PseudoLabels(NamedTuple):
     """Views of real frames, and what the momentum target says of them.
 
     Parameters
     ----------
     views : float tensor (B, 1, H, W)
-    artery, sure : float tensors (B, 1, H, W)
-        See :func:`sure_labels`.
+    artery, confident : float tensors (B, 1, H, W)
+        See :func:`confident_labels`.
     """
 
     views: torch.Tensor
     artery: torch.Tensor
-    sure: torch.Tensor
+    confident: torch.Tensor
 
 
 class PretrainStepper:
@@ -85,10 +85,10 @@ class PretrainStepper:
         learn: list[int],
         phantoms: LabelledFrames | None,
         config: PretrainConfig,
-        team: Team,
+        group: ProcessGroup,
         start: CMUNet | None = None,
     ) -> None:
-        self.config, self.team, self.device = config, team, team.device
+        self.config, self.group, self.device = config, group, group.device
         self.goes_on = start is not None
         self.learn = np.asarray(learn)
         self.groups = frames.groups.numpy()
@@ -103,7 +103,7 @@ class PretrainStepper:
             networks = PretrainNetworks(
                 config.width, segments=phantoms is not None, start=start
             )
-        networks = share_batch_statistics(networks, team)
+        networks = share_batch_statistics(networks, group)
         self.networks = networks.to(self.device, memory_format=torch.channels_last)
         self.trained = {
             name: p for name, p in self.networks.named_parameters() if p.requires_grad
@@ -167,13 +167,13 @@ class PretrainStepper:
             group["lr"] = self.learning_rate(progress)
         self.networks.train()
         self.optimiser.zero_grad(set_to_none=True)
-        parts, taught = self._learn_from_frames(epoch, index)
+        parts, pseudo = self._learn_from_frames(epoch, index)
         if self.phantoms is not None:
-            parts[3] = self._learn_from_phantoms(epoch, index, taught)
+            parts[3] = self._learn_from_phantoms(epoch, index, pseudo)
             parts[0] = parts[0] + self.config.segmentation_weight * parts[3]
         gradients = [p.grad for p in self.trained.values() if p.grad is not None]
         measured = torch.stack(parts).detach()
-        self.team.average([*gradients, measured])
+        self.group.all_reduce_mean([*gradients, measured])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.clip)
         self.optimiser.step()
         self.networks.follow(self.momentum(self._number(epoch, index), progress))
@@ -181,10 +181,10 @@ class PretrainStepper:
 
     def _learn_from_frames(
         self, epoch: int, index: int
-    ) -> tuple[list[torch.Tensor], Taught | None]:
-        config, team = self.config, self.team
+    ) -> tuple[list[torch.Tensor], PseudoLabels | None]:
+        config, group = self.config, self.group
         chosen = self._frames_of(epoch, index)
-        part = team.part(len(chosen))
+        part = group.part(len(chosen))
         draws, views, moved, mask = self._draw_views(epoch, chosen[part])
         masked = views * ~to_pixels(mask, config.patch)
         groups = torch.from_numpy(self.groups[chosen]).to(self.device)
@@ -198,28 +198,32 @@ class PretrainStepper:
             online = self.networks.online(_channels_last(masked))
         rebuilt = reconstruction_loss(online.pixels, views, mask, config.patch)
         contrast, accuracy = info_nce(
-            online.embedding, team.gather(targets), own, groups, config.temperature
+            online.embedding, group.all_gather(targets), own, groups, config.temperature
         )
         loss = rebuilt + config.contrast_weight * 2 * config.temperature * contrast
-        taught = None
+        pseudo = None
         if logit is not None:
-            artery, sure = sure_labels(*shifted_back(logit, draws, self.views))
-            taught = Taught(views, artery, sure)
-            agree = _each_frame(online.logits, artery, sure, artery, skeleton_weight=0)
-            loss = loss + config.consistency_weight * agree
+            artery, confident = confident_labels(
+                *shifted_back(logit, draws, self.views)
+            )
+            pseudo = PseudoLabels(views, artery, confident)
+            consistency = _each_frame(
+                online.logits, artery, confident, artery, skeleton_weight=0
+            )
+            loss = loss + config.consistency_weight * consistency
         loss.backward()
         nothing = torch.zeros((), device=self.device)
         parts = [p.detach() for p in (loss, rebuilt, contrast, nothing, accuracy)]
-        return parts, taught
+        return parts, pseudo
 
     def _learn_from_phantoms(
-        self, epoch: int, index: int, taught: Taught | None
+        self, epoch: int, index: int, pseudo: PseudoLabels | None
     ) -> torch.Tensor:
         """The loss, without its weight."""
         config = self.config
         random = np.random.default_rng([config.seed, PHANTOM_CHOICE, epoch, index])
         chosen = random.integers(len(self.phantoms), size=config.batch_phantoms)
-        part = self.team.part(len(chosen))
+        part = self.group.part(len(chosen))
         keys = [
             (config.seed, PHANTOM, epoch, index, slot)
             for slot in range(part.start, part.stop)
@@ -231,11 +235,11 @@ class PretrainStepper:
         draws = draw(keys)
         theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
         views, maps = sample(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
-        if taught is not None and config.composites:
+        if pseudo is not None and config.copy_paste:
             # A number that would move the view, as phantoms' are not.
             chance = torch.from_numpy(draws.uniform[:, 4]).float()
             step = self._number(epoch, index)
-            self._compose(views, maps, part, chance, taught, step)
+            self._compose(views, maps, part, chance, pseudo, step)
         views = disturb(views, draws, PHANTOM_VIEWS)
         with torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
@@ -254,7 +258,7 @@ class PretrainStepper:
         maps: torch.Tensor,
         part: slice,
         chance: torch.Tensor,
-        taught: Taught,
+        pseudo: PseudoLabels,
         step: int,
     ) -> None:
         """Put some of the phantoms' trees into real frames, in place.
@@ -264,12 +268,12 @@ class PretrainStepper:
         """
         config = self.config
         at, frame = pairs(
-            config.composites, part, config.batch_phantoms, config.batch_frames, step
+            config.copy_paste, part, config.batch_phantoms, config.batch_frames, step
         )
         tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
-        free = taught.sure[frame, 0] * (1 - taught.artery[frame, 0])
+        free = pseudo.confident[frame, 0] * (1 - pseudo.artery[frame, 0])
         dark = chance[at].to(views.device)
-        views[at] = draw_into(taught.views[frame], tree[:, None], dark)
+        views[at] = draw_into(pseudo.views[frame], tree[:, None], dark)
         maps[at, TARGET] = tree
         maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
 
@@ -315,7 +319,7 @@ class PretrainStepper:
         return self.frames[at].to(self.device)
 
 
-def sure_labels(
+def confident_labels(
     logit: torch.Tensor, seen: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the target takes for artery, and where it is sure either way.
@@ -326,11 +330,13 @@ def sure_labels(
 
     Returns
     -------
-    artery, sure : float tensors (B, 1, H, W)
+    artery, confident : float tensors (B, 1, H, W)
     """
     probability = torch.sigmoid(logit)
-    artery = (probability > SURE_ARTERY).float()
-    return artery, seen * torch.maximum(artery, (probability < SURE_NOT).float())
+    artery = (probability > CONFIDENT_ARTERY).float()
+    return artery, seen * torch.maximum(
+        artery, (probability < CONFIDENT_BACKGROUND).float()
+    )
 
 
 def _each_frame(*maps: torch.Tensor, skeleton_weight: float = 0.5) -> torch.Tensor:

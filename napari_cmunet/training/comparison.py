@@ -34,8 +34,8 @@ CONFIDENCE = 0.90
 TOLERATED_LOSS = 0.01
 """Of Dice or clDice, where the other one makes up for it."""
 
-SENTINEL_SEEDS = (2, 3, 5, 7, 11, 13)
-SENTINEL_SIZE = 256
+REGRESSION_SEEDS = (2, 3, 5, 7, 11, 13)
+REGRESSION_SIZE = 256
 COLLAPSE = 0.25
 """A model is refused that keeps less than this share of the Dice on sentinels.
 
@@ -101,15 +101,15 @@ def score_frames(
     }
 
 
-def sentinel_frames() -> list[tuple[np.ndarray, np.ndarray]]:
+def regression_frames() -> list[tuple[np.ndarray, np.ndarray]]:
     """A few synthetic angiograms and their masks, always the same."""
     return [
-        make_frame(PhantomConfig(size=SENTINEL_SIZE, seed=seed))
-        for seed in SENTINEL_SEEDS
+        make_frame(PhantomConfig(size=REGRESSION_SIZE, seed=seed))
+        for seed in REGRESSION_SEEDS
     ]
 
 
-def score_sentinels(
+def score_regression_set(
     predict: Predict,
     threshold: float,
     frames: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -154,7 +154,7 @@ def judge(
     if sentinels and sentinels[0] < COLLAPSE * sentinels[1]:
         outcome = NOT_BETTER
         reason = (
-            f"On {len(SENTINEL_SEEDS)} synthetic angiograms it finds far less than the "
+            f"On {len(REGRESSION_SEEDS)} synthetic angiograms it finds far less than the "
             "model in use."
         )
     new, old = _means([p.new for p in used]), _means([p.old for p in used])

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 RANDOM_RATE = 2e-3
 """Peak learning rate that suits random weights."""
 
-KEEP_START = 2.0
-"""``keep_start`` that suits a start which already segments arteries."""
+WISE_FT_PRIOR = 2.0
+"""``wise_ft_prior`` that suits a start which already segments arteries."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class FinetuneConfig:
         enough steps; before that the average is over the last third of them. From
         ``cmunet-ssl`` with 18 labels that gave a Dice of 0.8166, over the last tenth
         0.8140 (one draw, the same training).
-    keep_start : float
+    wise_ft_prior : float
         How many labels the weights that training starts from count for in the averaged
-        model: it holds ``keep_start / (keep_start + labels)`` of them (Wortsman et al.
+        model: it holds ``wise_ft_prior / (wise_ft_prior + labels)`` of them (Wortsman et al.
         2021, arXiv 2109.01903). 0 for weights that do not segment arteries yet, else
-        :data:`KEEP_START`: one label alone makes a model for that one frame.
+        :data:`WISE_FT_PRIOR`: one label alone makes a model for that one frame.
     skeleton_weight : float
         Weight of skeleton recall beside Dice and cross-entropy.
     frozen_batchnorm : bool
         Keep the running statistics of the weights that training starts from: with
         a few frames, batch statistics describe those frames and little else.
-    companion_share : float
+    auxiliary_share : float
         Share of each batch that is drawn from the companion frames, if any.
     validate_every : int
         Steps between two looks at the validation frames.
@@ -96,10 +96,10 @@ class FinetuneConfig:
     constant_rate: bool = False
     weight_decay: float = 1e-2
     ema: float = 0.99
-    keep_start: float = 0.0
+    wise_ft_prior: float = 0.0
     skeleton_weight: float = 0.5
     frozen_batchnorm: bool = False
-    companion_share: float = 0.5
+    auxiliary_share: float = 0.5
     validate_every: int = 50
     patience: int = 0
     minutes: float | None = None
@@ -130,7 +130,7 @@ class FinetuneResult:
         On the validation frames, of these weights.
     reason : str
         See :class:`napari_cmunet.training.events.Finished`.
-    kept_start : float
+    wise_ft_alpha : float
         Share of the weights that training started from in these.
     left_out : dict of str to float pairs
         With few patients: Dice and clDice of each, by a network that was trained
@@ -143,7 +143,7 @@ class FinetuneResult:
     dice: float | None
     cldice: float | None
     reason: str
-    kept_start: float = 0.0
+    wise_ft_alpha: float = 0.0
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -153,7 +153,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     validation: LabelledFrames | None = None,
-    companion: LabelledFrames | None = None,
+    auxiliary: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     receipt: str = "",
     look: Callable[[int, CMUNet], None] = lambda step, network: None,
@@ -170,7 +170,7 @@ def finetune(
     config : FinetuneConfig
     validation : LabelledFrames, optional
         Frames of other patients, to choose the best step by.
-    companion : LabelledFrames, optional
+    auxiliary : LabelledFrames, optional
         Fully labelled frames mixed into each batch, such as phantoms.
     device : torch device
     receipt : str
@@ -197,7 +197,7 @@ def finetune(
     _check(train, validation)
     device = torch.device(device)
     try:
-        trainer = Trainer(network, train, companion, config, device)
+        trainer = Trainer(network, train, auxiliary, config, device)
         return (
             yield from _train(
                 trainer, train, config, validation, device, receipt, look, should_stop

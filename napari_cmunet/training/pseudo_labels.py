@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cmunet.model.predictor import Predictor
     from napari_cmunet.training.dataset import Label
 
-SURE_ARTERY, SURE_NOT = 0.7, 0.3
+CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.7, 0.3
 """Probabilities from which, and below which, the model is believed."""
 
 
@@ -36,13 +36,13 @@ def completed(labels: Iterable[Label], predictor: Predictor) -> Iterator[Label]:
     Yields
     ------
     Label
-        Its mask with every pixel from :data:`SURE_ARTERY`; unlabelled pixels from
-        :data:`SURE_NOT` to there are not reviewed.
+        Its mask with every pixel from :data:`CONFIDENT_ARTERY`; unlabelled pixels from
+        :data:`CONFIDENT_BACKGROUND` to there are not reviewed.
     """
     for label in labels:
         probability = predictor.predict(label.frame)
-        mask = label.mask.astype(bool) | mask_at(probability, SURE_ARTERY)
-        reviewed = mask | ~mask_at(probability, SURE_NOT)
+        mask = label.mask.astype(bool) | mask_at(probability, CONFIDENT_ARTERY)
+        reviewed = mask | ~mask_at(probability, CONFIDENT_BACKGROUND)
         if label.reviewed is not None:
             reviewed &= label.reviewed.astype(bool)
         yield replace(label, mask=mask, reviewed=reviewed)

@@ -41,7 +41,7 @@ class Trainer:
     network : CMUNet
         Trained in place.
     train : LabelledFrames
-    companion : LabelledFrames or None
+    auxiliary : LabelledFrames or None
         Mixed into each batch.
     config : FinetuneConfig
     device : torch.device
@@ -51,18 +51,18 @@ class Trainer:
         self,
         network: CMUNet,
         train: LabelledFrames,
-        companion: LabelledFrames | None,
+        auxiliary: LabelledFrames | None,
         config: FinetuneConfig,
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
         self.network = network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.kept = share_of_start(config.keep_start, len(train))
+        self.kept = wise_ft_alpha(config.wise_ft_prior, len(train))
         self.start = copy.deepcopy(self.average.state_dict()) if self.kept else {}
-        self.train, self.companion = train.to(device), None
-        if companion is not None:
-            self.companion = companion.to(device)
+        self.train, self.auxiliary = train.to(device), None
+        if auxiliary is not None:
+            self.auxiliary = auxiliary.to(device)
         self.batch, self.parts = config.batch or BATCH, 1
         kernels = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
@@ -141,13 +141,13 @@ class Trainer:
     def _draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of augmented views."""
         n_companion = 0
-        if self.companion is not None:
-            n_companion = round(self.batch * self.config.companion_share)
+        if self.auxiliary is not None:
+            n_companion = round(self.batch * self.config.auxiliary_share)
         at = self._next(self.batch - n_companion)
         parts = [self._take(self.train, at)]
         if n_companion:
-            at = self.order.integers(len(self.companion), size=n_companion)
-            parts.append(self._take(self.companion, at))
+            at = self.order.integers(len(self.auxiliary), size=n_companion)
+            parts.append(self._take(self.auxiliary, at))
         x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
         config = self.config
         return augment(x, maps, config.augmentation, self.random, config.crop)
@@ -198,9 +198,9 @@ class Trainer:
         return True
 
 
-def share_of_start(keep_start: float, labels: int) -> float:
-    """Share of the start in a model whose start counts for ``keep_start`` labels."""
-    return keep_start / (keep_start + labels)
+def wise_ft_alpha(wise_ft_prior: float, labels: int) -> float:
+    """Share of the start in a model whose start counts for ``wise_ft_prior`` labels."""
+    return wise_ft_prior / (wise_ft_prior + labels)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -136,7 +136,7 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     kept = []
 
     def spy(network, frames, config, **options):
-        kept.append(config.keep_start)
+        kept.append(config.wise_ft_prior)
         return engine.finetune(network, frames, config, **options)
 
     monkeypatch.setattr(command, "finetune", spy)
@@ -145,7 +145,7 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     model = load_model(first)
     save_model(first, model.network.state_dict(), replace(model.card, threshold=0.8))
     assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
-    assert kept == [0.0, engine.KEEP_START]
+    assert kept == [0.0, engine.WISE_FT_PRIOR]
     card = read_card(second)
     assert card.threshold == 0.65  # half way
     assert card.description == (
@@ -160,7 +160,7 @@ def test_a_start_is_kept_in_part_when_patients_are_left_out(
     kept = []
 
     def spy(start, frames, config, **options):
-        kept.append(config.keep_start)
+        kept.append(config.wise_ft_prior)
         return engine_of_folds(start, frames, config, **options)
 
     engine_of_folds = command.cross_validated
@@ -170,7 +170,7 @@ def test_a_start_is_kept_in_part_when_patients_are_left_out(
     log = tmp_path / "log.jsonl"
     more = ("--start", first, "--events", log)
     assert finetune(images, masks, tmp_path / "second", *more) == 0
-    assert kept == [engine.KEEP_START]
+    assert kept == [engine.WISE_FT_PRIOR]
     notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
     assert any("as if it were 2 of the labels" in note for note in notes)
 

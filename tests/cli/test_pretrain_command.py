@@ -83,10 +83,10 @@ def test_two_processes_keep_the_model_up_to_date(images, tmp_path):
     program, out = tmp_path / "program.py", tmp_path / "mine"
     program.write_text(
         "import sys\n"
-        "from napari_cmunet import cli\n"
-        "from napari_cmunet.cli.main import pretrain\n"
+        "from napari_cmunet.cli import pretrain\n"
+        "from napari_cmunet.cli.main import main\n"
         "pretrain.EXPORT_SECONDS = 0\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
     shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     words = (sys.executable, *shared, program, "pretrain", images, "-o", out, *SMALL)

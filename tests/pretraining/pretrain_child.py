@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from napari_cmunet.pretraining.config import PretrainConfig
 from napari_cmunet.pretraining.dataset import UnlabelledFrames
-from napari_cmunet.pretraining.distributed import Team, team
+from napari_cmunet.pretraining.distributed import ProcessGroup, process_group
 from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.training.dataset import WHOLE, LabelledFrames
 
@@ -46,18 +46,20 @@ def config(**changes) -> PretrainConfig:
     return PretrainConfig(**(small | {"save_seconds": 0, "save_minutes": 0} | changes))
 
 
-def check_team(mates: Team) -> None:
+def check_group(group: ProcessGroup) -> None:
     """What the processes tell each other arrives whole, in order and type."""
-    own = torch.full((mates.rank, 3), mates.rank, dtype=torch.float16)
-    wanted = [rank for rank in range(mates.size) for _ in range(rank)]
-    assert mates.collect(own)[:, 0].tolist() == (wanted if mates.size > 1 else [])
-    assert mates.collect_objects(mates.rank) == list(range(mates.size))
-    stop, clock = mates.agree(mates.rank == mates.size - 1, 5.0 + mates.rank)
+    own = torch.full((group.rank, 3), group.rank, dtype=torch.float16)
+    wanted = [rank for rank in range(group.size) for _ in range(rank)]
+    assert group.all_gather_rows(own)[:, 0].tolist() == (
+        wanted if group.size > 1 else []
+    )
+    assert group.all_gather_objects(group.rank) == list(range(group.size))
+    stop, clock = group.agree_to_stop(group.rank == group.size - 1, 5.0 + group.rank)
     assert (stop, clock) == (True, 5.0)
-    mean = torch.tensor([float(mates.rank)])
-    mates.average([mean])
-    assert mean == (mates.size - 1) / 2
-    mates.wait()
+    mean = torch.tensor([float(group.rank)])
+    group.all_reduce_mean([mean])
+    assert mean == (group.size - 1) / 2
+    group.barrier()
 
 
 def main() -> None:
@@ -66,8 +68,8 @@ def main() -> None:
     if precision == "float64":  # where rounding does not hide a wrong gradient
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
-    with team("cpu") as mates:
-        check_team(mates)
+    with process_group("cpu") as group:
+        check_group(group)
         training = Pretraining(
             frames(),
             config(
@@ -75,17 +77,17 @@ def main() -> None:
                 phantoms=int(count),
                 phantom_share=0.5,
                 consistency_weight=float(int(count) > 0),
-                composites=0.5 if int(count) else 0.0,
+                copy_paste=0.5 if int(count) else 0.0,
                 learning_rate=1e-4,
             ),
             phantoms(int(count)) if int(count) else None,
-            mates,
+            group,
             None if checkpoint == "none" else Path(checkpoint),
             resume=True,
         )
         for _ in training.run():
             time.sleep(float(pause))
-        if mates.leads:
+        if group.is_main:
             curve = [
                 [e.loss, e.reconstruction, e.contrast, e.segmentation, e.held_out]
                 for e in training.history

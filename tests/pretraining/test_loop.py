@@ -151,24 +151,24 @@ def test_masked_frames_are_segmented_as_the_target_segments_whole_ones():
     how = config(epochs=2, phantoms=6, phantom_share=0.5)
     alone = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
     how = replace(how, consistency_weight=1.0)
-    taught = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
+    pseudo = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
     # It is part of the frames' loss, and reaches the last convolution.
-    assert taught.history[0].loss > alone.history[0].loss
+    assert pseudo.history[0].loss > alone.history[0].loss
     name = "conv_last.weight"
-    assert not torch.equal(taught.weights[name], alone.weights[name])
+    assert not torch.equal(pseudo.weights[name], alone.weights[name])
 
 
 def test_only_what_the_target_is_sure_of_is_taught():
     probability = torch.tensor([0.95, 0.6, 0.1, 0.95]).view(1, 1, 1, 4)
     seen = torch.tensor([1.0, 1, 1, 0]).view(1, 1, 1, 4)
-    artery, sure = pretrain_step.sure_labels(torch.logit(probability), seen)
+    artery, confident = pretrain_step.confident_labels(torch.logit(probability), seen)
     assert artery.flatten().tolist() == [1, 0, 0, 1]
-    assert sure.flatten().tolist() == [1, 0, 1, 0]
+    assert confident.flatten().tolist() == [1, 0, 1, 0]
 
 
 def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
     start = CMUNet(2)
-    how = config(phantoms=6, phantom_share=0.5, consistency_weight=1.0, composites=0.5)
+    how = config(phantoms=6, phantom_share=0.5, consistency_weight=1.0, copy_paste=0.5)
     stepper = Pretraining(frames(), how, phantoms=phantoms(), start=start).stepper
     seen, shown, drawn = [], [], []
 
@@ -188,12 +188,12 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
     def half_of_it(logit, where):
         artery = torch.zeros_like(logit)
         artery[..., :8] = 1  # the target's own artery: not known in a composite
-        sure = torch.ones_like(logit)
-        sure[..., 24:] = 0
-        return artery, sure
+        confident = torch.ones_like(logit)
+        confident[..., 24:] = 0
+        return artery, confident
 
     monkeypatch.setattr(pretrain_step, "segmentation_loss", spy)
-    monkeypatch.setattr(pretrain_step, "sure_labels", half_of_it)
+    monkeypatch.setattr(pretrain_step, "confident_labels", half_of_it)
     monkeypatch.setattr(pretrain_step, "draw_into", draw)
     monkeypatch.setattr(pretrain_step, "disturb", lambda views, *how: views)
     monkeypatch.setattr(stepper.networks, "segment", segment)
@@ -357,8 +357,8 @@ def test_cines_are_held_out_whole():
         ({"crop": 40}, "multiple of 16"),
         ({"crop": 16}, "--crop 16 does not work"),
         ({"width": 0}, "--width 0 does not work"),
-        ({"composites": 1.5}, "--composites 1.5 does not work"),
-        ({"composites": 0.5, "phantoms": 6}, "give both"),
+        ({"copy_paste": 1.5}, "--copy-paste 1.5 does not work"),
+        ({"copy_paste": 0.5, "phantoms": 6}, "give both"),
     ],
 )
 def test_impossible_choices_are_refused(changes, words):

@@ -9,9 +9,9 @@ from napari_cmunet.training.comparison import (
     Pair,
     interval,
     judge,
+    regression_frames,
     score_frames,
-    score_sentinels,
-    sentinel_frames,
+    score_regression_set,
 )
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
@@ -121,13 +121,13 @@ def test_frames_of_one_patient_count_as_one_and_unseen_pixels_not_at_all():
 
 
 def test_sentinels_are_always_the_same_and_hold_arteries():
-    frames = sentinel_frames()
-    again = sentinel_frames()
+    frames = regression_frames()
+    again = regression_frames()
     for (frame, mask), (frame_again, _) in zip(frames, again, strict=True):
         assert np.array_equal(frame, frame_again)
         assert mask.any()
     perfect = {x.tobytes(): m for x, m in frames}
-    found = score_sentinels(
+    found = score_regression_set(
         lambda x: perfect[x.tobytes()].astype(np.uint8) * 255, 0.5, frames
     )
     assert found == 1.0

@@ -204,7 +204,7 @@ def test_the_averaged_network_keeps_a_share_of_its_start(labels, count):
     config = replace(QUICK, augmentation=STILL)
     few = labels.subset(range(count))
     free, kept = (
-        Trainer(network(), few, None, replace(config, keep_start=keep), CPU)
+        Trainer(network(), few, None, replace(config, wise_ft_prior=keep), CPU)
         for keep in (0.0, 1.0)
     )
     start = {k: v.clone() for k, v in kept.network.state_dict().items()}
@@ -472,7 +472,7 @@ def test_impossible_settings_are_refused(values):
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_companions_fill_their_share(labels, share):
     dark = replace(labels, frames=torch.full_like(labels.frames, 7.0))
-    config = replace(QUICK, batch=4, companion_share=share, augmentation=STILL)
+    config = replace(QUICK, batch=4, auxiliary_share=share, augmentation=STILL)
     frames, _ = Trainer(network(), labels, dark, config, CPU)._draw()
     from_companion = (frames[:, 0, 32, 32] == 7).sum()
     assert int(from_companion) == 4 * share

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.pseudo_labels import SURE_ARTERY, SURE_NOT, completed
+from napari_cmunet.training.pseudo_labels import (
+    CONFIDENT_ARTERY,
+    CONFIDENT_BACKGROUND,
+    completed,
+)
 
 
 class Knows:
     """Says of four columns: surely none, perhaps, surely artery, surely none."""
 
     def predict(self, frame):
-        chances = np.array([0.05, (SURE_ARTERY + SURE_NOT) / 2, 0.95, 0.05])
+        chances = np.array(
+            [0.05, (CONFIDENT_ARTERY + CONFIDENT_BACKGROUND) / 2, 0.95, 0.05]
+        )
         return np.broadcast_to(np.rint(255 * chances), frame.shape).astype(np.uint8)
 
 

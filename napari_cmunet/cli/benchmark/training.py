@@ -12,7 +12,7 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
 from napari_cmunet.training.events import Step, Validated
 from napari_cmunet.training.loop import (
-    KEEP_START,
+    WISE_FT_PRIOR,
     FinetuneConfig,
     default_steps,
     finetune,
@@ -49,7 +49,7 @@ def fine_tuning(
     steps = default_steps(labels)
     config = FinetuneConfig(
         minutes=minutes,
-        keep_start=KEEP_START,
+        wise_ft_prior=WISE_FT_PRIOR,
         validate_every=max(1, steps // LOOKS),
     )
     began = time.perf_counter()
