@@ -4,7 +4,7 @@
 
 Each point is measured in a process of its own; memory is what it needed above the idle
 process. A training of many labels is extrapolated from measured steps: its steps grow
-with the labels (:func:`napari_cmunet.training.loop.default_steps`), their cost does
+with the labels (:func:`napari_cmunet.training.config.default_steps`), their cost does
 not. Prints a table, and the exponent of each curve's last stretch: 1 is linear.
 """
 
@@ -46,9 +46,10 @@ def train(labels: int) -> dict[str, float]:
     """Prepare labels and learn from them; the whole training from measured steps."""
     from napari_cmunet.model.device import choose_device, keep_freed_memory
     from napari_cmunet.model.registry import load_model
+    from napari_cmunet.training.config import FinetuneConfig, default_steps
     from napari_cmunet.training.dataset import phantom_labels, prepare_labels
     from napari_cmunet.training.events import Step
-    from napari_cmunet.training.loop import FinetuneConfig, default_steps, finetune
+    from napari_cmunet.training.loop import finetune
 
     keep_freed_memory()
     model = load_model("cmunet-ssl")

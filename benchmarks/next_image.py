@@ -32,7 +32,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.training.loop import FinetuneConfig
+from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.metrics import score
 from napari_cmunet.vessels.expected_gain import expected_gain
 

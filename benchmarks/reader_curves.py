@@ -37,8 +37,8 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.pretraining.line_plot import Panel, draw_panels
 from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.loop import FinetuneConfig
 from napari_cmunet.vessels.features import gather
 from napari_cmunet.vessels.modes import Tool
 

@@ -58,8 +58,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from napari_cmunet.model.registry import ModelCard, save_model
     from napari_cmunet.synthetic import PhantomConfig, make_frame
     from napari_cmunet.training.augment import Augmentation
+    from napari_cmunet.training.config import FinetuneConfig
     from napari_cmunet.training.dataset import Label, prepare_labels
-    from napari_cmunet.training.loop import FinetuneConfig, finetune
+    from napari_cmunet.training.loop import finetune
 
     how = Preprocessing(grid=64)
     frames = [make_frame(PhantomConfig(size=128, seed=seed)) for seed in (1, 2, 4, 7)]

@@ -21,7 +21,7 @@ from napari_cmunet.training.comparison import (
     score_frames,
     score_regression_set,
 )
-from napari_cmunet.training.trainer import wise_ft_alpha
+from napari_cmunet.training.config import wise_ft_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

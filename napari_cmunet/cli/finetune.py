@@ -26,16 +26,15 @@ from napari_cmunet.model.registry import (
     save_model,
 )
 from napari_cmunet.training import events
-from napari_cmunet.training.cross_validation import cross_validated
-from napari_cmunet.training.dataset import phantom_labels, prepare_labels
-from napari_cmunet.training.loop import (
-    WISE_FT_PRIOR,
-    FinetuneConfig,
-    FinetuneResult,
-    finetune,
+from napari_cmunet.training.config import WISE_FT_PRIOR, FinetuneConfig, FinetuneResult
+from napari_cmunet.training.cross_validation import (
+    FEW_PATIENTS,
+    cross_validated,
+    split_by_patient,
 )
+from napari_cmunet.training.dataset import phantom_labels, prepare_labels
+from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.pseudo_labels import completed
-from napari_cmunet.training.split import FEW_PATIENTS, split_by_patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_cmunet.training.loop import FinetuneResult
+    from napari_cmunet.training.config import FinetuneResult
 
 CURRENT = "current"
 """As the start: the model that the project uses."""

@@ -256,7 +256,7 @@ def _finetune(args: argparse.Namespace) -> int:
     if args.project is None and not (args.images and args.masks and args.output):
         args.usage_error("give a PROJECT, or --images, --masks and -o")
     from napari_cmunet.cli.finetune import RANDOM, FinetuneJob, run
-    from napari_cmunet.training.loop import RANDOM_RATE, FinetuneConfig
+    from napari_cmunet.training.config import RANDOM_RATE, FinetuneConfig
 
     usual = RANDOM_RATE if args.start == RANDOM else FinetuneConfig.learning_rate
     job = FinetuneJob(

@@ -1,22 +1,25 @@
-"""Few patients: all are left out in turn, and all labels train the final model."""
+"""Splits by patient, and cross-validation where there are few patients.
+
+Every patient is left out once; then all labels train the final model.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.training.events import Event, Fold, Note, Step, Validated
-from napari_cmunet.training.loop import (
+from napari_cmunet.training.config import (
     FinetuneConfig,
     FinetuneResult,
     default_steps,
-    finetune,
 )
+from napari_cmunet.training.events import Event, Fold, Note, Step, Validated
+from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.metrics import bootstrap_interval
-from napari_cmunet.training.split import leave_patients_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
     Score = Callable[[CMUNet, Sequence[int]], Scores]
     Curve = dict[int, Scores]
 
+FEW_PATIENTS = 8
+"""Below this, one held-out part says too little: each patient is left out in turn."""
+
+PARTS = 4
+"""Parts that patients are left out in, where one by one would take too long."""
+
 
 @dataclass(frozen=True)
 class ChosenSteps:
@@ -40,8 +49,7 @@ class ChosenSteps:
     steps : int
         Where the mean Dice over the left-out patients was best.
     at_the_end : bool
-        Whether that was the last look: training longer may be better still, and a
-        training with more time than the folds had should take it.
+        Whether that was the last validation: longer training may be better still.
     dice, cldice : float or None
     interval : (float, float) or None
         95 % bootstrap interval of the Dice, by patient.
@@ -174,7 +182,7 @@ def left_out_steps(
         yield Fold(number, len(folds))
         curve: Curve = {}
 
-        def look(step: int, network: CMUNet, of=curve, at=held_out) -> None:
+        def record(step: int, network: CMUNet, of=curve, at=held_out) -> None:
             if score is not None:
                 of[step] = score(network, at)
 
@@ -185,7 +193,7 @@ def left_out_steps(
             validation=frames.subset(held_out),
             auxiliary=auxiliary,
             device=device,
-            look=look,
+            on_validation=record,
             should_stop=should_stop,
         )
         for event in training:
@@ -233,3 +241,62 @@ def _mean(scores: Scores) -> tuple[float, float]:
 
 def _interval(scores: Scores) -> tuple[float, float]:
     return bootstrap_interval([dice for dice, _ in scores.values()])
+
+
+def validates(patient: str, share: float = 0.2) -> bool:
+    """Whether a patient belongs to validation.
+
+    Decided by a hash of the patient alone, so that more patients, or fewer, never
+    move one to the other side.
+
+    Parameters
+    ----------
+    patient : str
+        Any stable name of the patient.
+    share : float
+        Expected share of the patients that validate.
+    """
+    digest = hashlib.sha256(f"napari-cmunet split {patient}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def split_by_patient(
+    patients: Sequence[str], share: float = 0.2
+) -> tuple[list[int], list[int]]:
+    """Indices that train and indices that validate.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        The patient of each label.
+    share : float
+        Expected share of the patients that validate.
+
+    Returns
+    -------
+    train, validation : lists of int
+        ``validation`` may be empty.
+    """
+    train, validation = [], []
+    for index, patient in enumerate(patients):
+        (validation if validates(patient, share) else train).append(index)
+    return train, validation
+
+
+def leave_patients_out(
+    patients: Sequence[str],
+) -> list[tuple[list[int], list[int]]]:
+    """Indices to learn from and indices left out, so that each patient is out once.
+
+    Few patients are left out one by one, more of them in :data:`PARTS` parts.
+    """
+    known = sorted(set(patients))
+    parts = len(known) if len(known) < FEW_PATIENTS else PARTS
+    part = {patient: number % parts for number, patient in enumerate(known)}
+    return [
+        (
+            [i for i, p in enumerate(patients) if part[p] != number],
+            [i for i, p in enumerate(patients) if part[p] == number],
+        )
+        for number in range(parts)
+    ]

@@ -1,20 +1,23 @@
-"""Few-shot fine-tuning: one loop that the command line, tests and window share."""
+"""The training loop of few-shot fine-tuning."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from napari_cmunet.errors import NotANumberError, OutOfMemoryError, TrainingError
-from napari_cmunet.model.device import is_out_of_memory, training_autocast
-from napari_cmunet.model.network import STRIDE, artery_logit
-from napari_cmunet.training.augment import Augmentation
-from napari_cmunet.training.dataset import REVIEWED, TARGET, WHOLE, LabelledFrames
+from napari_cmunet.model.device import is_out_of_memory
+from napari_cmunet.training.config import (
+    FinetuneConfig,
+    FinetuneResult,
+    default_steps,
+)
+from napari_cmunet.training.dataset import REVIEWED, TARGET, LabelledFrames
+from napari_cmunet.training.evaluate import measure
 from napari_cmunet.training.events import (
     Event,
     Finished,
@@ -23,7 +26,6 @@ from napari_cmunet.training.events import (
     Step,
     Validated,
 )
-from napari_cmunet.training.metrics import bootstrap_interval, cldice, dice
 from napari_cmunet.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -31,120 +33,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.model.network import CMUNet
 
-
-RANDOM_RATE = 2e-3
-"""Peak learning rate that suits random weights."""
-
-WISE_FT_PRIOR = 2.0
-"""``wise_ft_prior`` that suits a start which already segments arteries."""
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """One training, as far as it can be chosen.
-
-    Parameters
-    ----------
-    steps : int
-        Optimiser steps; 0 chooses by the number of labels (:func:`default_steps`).
-    batch : int
-        Views in a step; 0: :data:`~napari_cmunet.training.trainer.BATCH`, or fewer where
-        ``minutes`` would not suffice for all steps.
-    learning_rate : float
-        Peak, reached after ``warmup`` of the steps, then down to 0 by cosine. The
-        default suits a pre-trained start, :data:`RANDOM_RATE` a random one. From
-        ``cmunet-ssl`` and 18 labels 5e-4 gave a Dice of 0.77 after 25 steps, where
-        2e-3 had unlearned at first (0.69); in the end they were alike.
-    constant_rate : bool
-        No warm-up and no cosine; to compare with recipes that have none.
-    weight_decay : float
-        AdamW's, on convolution kernels alone.
-    ema : float
-        Share of the past in the averaged model, at each step, once there have been
-        enough steps; before that the average is over the last third of them. From
-        ``cmunet-ssl`` with 18 labels that gave a Dice of 0.8166, over the last tenth
-        0.8140 (one draw, the same training).
-    wise_ft_prior : float
-        How many labels the weights that training starts from count for in the averaged
-        model: it holds ``wise_ft_prior / (wise_ft_prior + labels)`` of them (Wortsman et al.
-        2021, arXiv 2109.01903). 0 for weights that do not segment arteries yet, else
-        :data:`WISE_FT_PRIOR`: one label alone makes a model for that one frame.
-    skeleton_weight : float
-        Weight of skeleton recall beside Dice and cross-entropy.
-    frozen_batchnorm : bool
-        Keep the running statistics of the weights that training starts from: with
-        a few frames, batch statistics describe those frames and little else.
-    auxiliary_share : float
-        Share of each batch that is drawn from the companion frames, if any.
-    validate_every : int
-        Steps between two looks at the validation frames.
-    patience : int
-        Looks without a better Dice after which training ends; 0: never.
-    minutes : float, optional
-        Time budget. The schedule is shortened to fit it, from the measured time of
-        the steps so far; the result then depends on the machine.
-    crop : int, optional
-        Side of the training views, in pixels of the labels' grid; the whole of it by
-        default.
-    seed : int
-    """
-
-    steps: int = 0
-    batch: int = 0
-    learning_rate: float = 5e-4
-    warmup: float = 0.05
-    constant_rate: bool = False
-    weight_decay: float = 1e-2
-    ema: float = 0.99
-    wise_ft_prior: float = 0.0
-    skeleton_weight: float = 0.5
-    frozen_batchnorm: bool = False
-    auxiliary_share: float = 0.5
-    validate_every: int = 50
-    patience: int = 0
-    minutes: float | None = None
-    crop: int | None = None
-    seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.batch < 0 or self.validate_every < 1 or self.steps < 0:
-            raise TrainingError(
-                "The validation interval must be at least 1, batch and steps at least "
-                "0."
-            )
-        if self.crop is not None and (self.crop < STRIDE or self.crop % STRIDE):
-            raise TrainingError(f"The crop must be a multiple of {STRIDE}.")
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What a training leaves.
-
-    Parameters
-    ----------
-    weights : dict of str to tensor
-        The best averaged weights by validation; the last ones without validation.
-    best_step, steps : int
-    dice, cldice : float or None
-        On the validation frames, of these weights.
-    reason : str
-        See :class:`napari_cmunet.training.events.Finished`.
-    wise_ft_alpha : float
-        Share of the weights that training started from in these.
-    left_out : dict of str to float pairs
-        With few patients: Dice and clDice of each, by a network that was trained
-        without that patient, on the image's own grid.
-    """
-
-    weights: dict[str, torch.Tensor]
-    best_step: int
-    steps: int
-    dice: float | None
-    cldice: float | None
-    reason: str
-    wise_ft_alpha: float = 0.0
-    left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
+EVENT_SECONDS = 0.25
+"""Least time between two :class:`Step` events."""
 
 
 def finetune(
@@ -156,7 +46,7 @@ def finetune(
     auxiliary: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     receipt: str = "",
-    look: Callable[[int, CMUNet], None] = lambda step, network: None,
+    on_validation: Callable[[int, CMUNet], None] = lambda step, network: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult]:
     """Train a network on labelled frames.
@@ -171,14 +61,14 @@ def finetune(
     validation : LabelledFrames, optional
         Frames of other patients, to choose the best step by.
     auxiliary : LabelledFrames, optional
-        Fully labelled frames mixed into each batch, such as phantoms.
+        Fully labelled frames mixed into each batch, such as synthetic ones.
     device : torch device
     receipt : str
-        What was loaded, for the first event.
-    look : callable
-        Called with the step and the averaged network whenever that was validated.
+        Which weights were loaded, for the first event.
+    on_validation : callable
+        Called with the step and the averaged network after each validation.
     should_stop : callable
-        Asked before each step; training then ends with the best so far.
+        Asked before each step; training then ends with the best model so far.
 
     Yields
     ------
@@ -191,18 +81,24 @@ def finetune(
     Raises
     ------
     TrainingError
-        On a loss that is not a number, memory that does not suffice even for a
-        batch of one, or a device that is lost.
+        On a loss that is not finite, too little memory even for a batch of one, or
+        a lost device.
     """
     _check(train, validation)
     device = torch.device(device)
+    steps = config.steps or default_steps(len(train))
     try:
-        trainer = Trainer(network, train, auxiliary, config, device)
-        return (
-            yield from _train(
-                trainer, train, config, validation, device, receipt, look, should_stop
-            )
+        trainer = Trainer(network, train, auxiliary, config, device, steps)
+        yield Started(
+            steps=steps,
+            labels=len(train),
+            patients=len(set(train.patients)),
+            validation_labels=len(validation) if validation else 0,
+            validation_patients=len(set(validation.patients)) if validation else 0,
+            device=str(device),
+            receipt=receipt,
         )
+        return (yield from _train(trainer, validation, on_validation, should_stop))
     except (RuntimeError, MemoryError) as exc:  # torch: memory, lost devices
         kind = OutOfMemoryError if is_out_of_memory(exc) else TrainingError
         raise kind(_explain(exc, device)) from exc
@@ -210,168 +106,178 @@ def finetune(
 
 def _train(
     trainer: Trainer,
-    train: LabelledFrames,
-    config: FinetuneConfig,
     validation: LabelledFrames | None,
-    device: torch.device,
-    receipt: str,
-    look: Callable[[int, CMUNet], None],
+    on_validation: Callable[[int, CMUNet], None],
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, FinetuneResult]:
-    began = time.monotonic()
-    most_steps = steps = config.steps or default_steps(len(train))
-    yield Started(
-        steps=steps,
-        labels=len(train),
-        patients=len(set(train.patients)),
-        validation_labels=len(validation) if validation else 0,
-        validation_patients=len(set(validation.patients)) if validation else 0,
-        device=str(device),
-        receipt=receipt,
-    )
-    best: dict[str, torch.Tensor] | None = None
-    best_dice, best_cldice, best_step, looks_since = None, None, 0, 0
-    reason, step, losses, last_told = "done", 0, [], began
-    timed_from, timed_step = began, 0
-    while step < steps:
+    config = trainer.config
+    schedule = TimedSchedule(trainer.steps, config.minutes)
+    losses, best, reason = LossMeter(), Best(), "done"
+    while trainer.step < trainer.steps:
         if should_stop():
             reason = "stopped"
             break
-        try:
-            losses.append(trainer.step(step, steps))
-        except (RuntimeError, MemoryError) as exc:
-            if not trainer.try_smaller(exc):
-                raise
-            smaller = True
-        else:
-            smaller = False
-        if smaller:  # told out here, where the error no longer holds memory
+        loss = trainer.take_step()
+        if loss is None:
             yield Note(
-                f"Out of memory: batches are learned from in {trainer.parts} parts "
+                f"Out of memory: batches are processed in {trainer.parts} parts "
                 "from now on."
             )
             continue
-        step += 1
-        now = time.monotonic()
-        if step == 3:
-            timed_from, timed_step = now, step  # the first steps compile and allocate
-        each = (now - timed_from) / max(step - timed_step, 1)
-        if config.minutes and (step in (5, 12) or step % 25 == 0):
-            # Planned anew as the machine gets busier or freer, so that the learning
-            # rate always comes down before the time is up.
-            fit = int(0.95 * (config.minutes * 60 - (now - began)) / max(each, 1e-9))
-            before = trainer.batch
-            if step + fit < most_steps and trainer.take_small_batches():
-                fit = fit * before // trainer.batch
-                timed_from, timed_step = now, step
-            steps = max(step + 1, min(most_steps, step + fit))
-        if now - last_told > 0.25 or step == steps:
-            mean = _mean_loss(losses, step)
-            left = each * (steps - step)
-            if config.minutes:
-                left = min(left, max(0.0, config.minutes * 60 - (now - began)))
-            yield Step(step, steps, mean, now - began, left)
-            losses, last_told = [], now
-        out_of_time = bool(config.minutes) and now - began > config.minutes * 60
-        if validation and (
-            step % config.validate_every == 0 or step == steps or out_of_time
-        ):
-            _mean_loss(losses, step)
-            measured = measure(trainer.average, validation, device)
-            look(step, trainer.average)
-            better = best_dice is None or measured.dice > best_dice
-            if better:
-                best = _copy_weights(trainer.average)
-                best_dice, best_cldice = measured.dice, measured.cldice
-                best_step, looks_since = step, 0
-            else:
-                looks_since += 1
-            yield Validated(
+        losses.add(loss)
+        schedule.update(trainer)
+        step, steps = trainer.step, trainer.steps
+        if schedule.event_is_due() or step == steps:
+            yield Step(
                 step,
-                measured.dice,
-                *measured.interval,
-                measured.cldice,
-                better,
+                steps,
+                losses.mean(step),
+                schedule.seconds,
+                schedule.seconds_left(steps - step),
             )
-            if config.patience and looks_since >= config.patience:
+        ends = step == steps or schedule.out_of_time
+        if validation and (ends or step % config.validate_every == 0):
+            losses.check(step)
+            model = trainer.model()
+            measured = measure(model, validation, trainer.device)
+            on_validation(step, model)
+            better = best.update(step, measured.dice, measured.cldice, model)
+            yield Validated(
+                step, measured.dice, *measured.interval, measured.cldice, better
+            )
+            if config.patience and best.evaluations_since >= config.patience:
                 reason = "early stop"
                 break
-        if out_of_time:
+        if schedule.out_of_time:
             reason = "time"
             break
-    _mean_loss(losses, step)
-    if best is None:
-        best, best_step = _copy_weights(trainer.average), step
-    yield Finished(reason, step, time.monotonic() - began, best_step, best_dice)
+    losses.check(trainer.step)
+    if best.weights is None:
+        best.weights, best.step = copy_weights(trainer.model()), trainer.step
+    yield Finished(reason, trainer.step, schedule.seconds, best.step, best.dice)
     return FinetuneResult(
-        best, best_step, step, best_dice, best_cldice, reason, trainer.kept
+        best.weights,
+        best.step,
+        trainer.step,
+        best.dice,
+        best.cldice,
+        reason,
+        trainer.wise_ft_alpha,
     )
 
 
-def _mean_loss(losses: list[torch.Tensor], step: int) -> float:
-    """Mean of the losses since the last look; TrainingError if one is no number."""
-    mean = float(torch.stack(losses).mean()) if losses else 0.0
-    if not math.isfinite(mean):
-        raise NotANumberError(
-            f"The loss became {mean} at step {step}: the learning rate is too high for "
-            "these labels, or a frame holds extreme values. Try again with a lower "
-            "learning rate."
-        )
-    return mean
+class TimedSchedule:
+    """Times the steps and shortens the schedule to a time budget.
 
-
-def default_steps(labels: int) -> int:
-    """Optimiser steps that suit a number of labels: more labels, more steps.
-
-    From pre-trained weights little is gained beyond: from ``cmunet-ssl``, 18 labels
-    gave a Dice of 0.780 after 40 steps and 0.782 after 80 (mean of two draws).
+    Parameters
+    ----------
+    most_steps : int
+        Steps without a budget.
+    minutes : float, optional
     """
-    return int(min(4000, 40 + 2 * labels))
+
+    def __init__(self, most_steps: int, minutes: float | None) -> None:
+        self.most_steps = most_steps
+        self.budget = 60 * minutes if minutes else math.inf
+        self._began = self._last_event = self._timed_from = time.monotonic()
+        self._timed_step = 0
+        self._seconds_per_step = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since training began."""
+        return time.monotonic() - self._began
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the budget is used up."""
+        return self.seconds > self.budget
+
+    def seconds_left(self, steps: int) -> float:
+        """Time that ``steps`` more steps take, within the budget."""
+        left = max(0.0, self.budget - self.seconds)
+        return min(self._seconds_per_step * steps, left)
+
+    def event_is_due(self) -> bool:
+        """Whether it is time for another :class:`Step` event."""
+        now = time.monotonic()
+        if now - self._last_event <= EVENT_SECONDS:
+            return False
+        self._last_event = now
+        return True
+
+    def update(self, trainer: Trainer) -> None:
+        """Time the last step; now and then choose anew how many steps there are."""
+        now, step = time.monotonic(), trainer.step
+        if step == 3:  # the first steps compile and allocate
+            self._timed_from, self._timed_step = now, step
+        timed = max(step - self._timed_step, 1)
+        self._seconds_per_step = (now - self._timed_from) / timed
+        # Chosen anew as the machine gets busier or freer, so that the learning rate
+        # always comes down before the time is up.
+        if self.budget < math.inf and (step in (5, 12) or step % 25 == 0):
+            affordable = self._affordable_steps()
+            batch = trainer.batch
+            if step + affordable < self.most_steps and trainer.use_small_batches():
+                affordable = affordable * batch // trainer.batch
+                self._timed_from, self._timed_step = now, step
+            trainer.steps = max(step + 1, min(self.most_steps, step + affordable))
+
+    def _affordable_steps(self) -> int:
+        left = self.budget - self.seconds
+        return int(0.95 * left / max(self._seconds_per_step, 1e-9))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Mean Dice and clDice over frames, with the 95 % interval of Dice by patient."""
+class LossMeter:
+    """Mean of the losses since the last event; raises if it is not finite."""
 
-    dice: float
-    interval: tuple[float, float]
-    cldice: float
+    def __init__(self) -> None:
+        self._losses: list[torch.Tensor] = []
 
+    def add(self, loss: torch.Tensor) -> None:
+        """Add the loss of a step, still on its device."""
+        self._losses.append(loss)
 
-@torch.inference_mode()
-def measure(
-    network: CMUNet,
-    frames: LabelledFrames,
-    device: torch.device | str = "cpu",
-    batch: int = 4,
-) -> Measured:
-    """Measure a network on labelled frames, on the network's grid.
+    def check(self, step: int) -> float:
+        """Mean so far; raises NotANumberError."""
+        mean = float(torch.stack(self._losses).mean()) if self._losses else 0.0
+        if not math.isfinite(mean):
+            raise NotANumberError(
+                f"The loss became {mean} at step {step}: the learning rate is too high "
+                "for these labels, or a frame holds extreme values. Try again with a "
+                "lower learning rate."
+            )
+        return mean
 
-    Unreviewed pixels are left out of both masks. Used to compare steps of one
-    training; figures to quote come from the frames' own grid.
-    """
-    network.eval()
-    device = torch.device(device)
-    dices, cldices = [], []
-    for i in range(0, len(frames), batch):
-        x = frames.frames[i : i + batch].to(device, torch.float32)
-        with training_autocast(device):
-            logit = artery_logit(network(x.to(memory_format=torch.channels_last)))
-        for found, maps in zip(
-            (logit > 0).cpu(), frames.maps[i : i + batch].cpu(), strict=True
-        ):
-            seen, truth = (maps[[REVIEWED, TARGET]] > WHOLE // 2).numpy()
-            a, b = found[0].numpy() & seen, truth & seen
-            dices.append(dice(a, b))
-            cldices.append(cldice(a, b))
-    return Measured(
-        float(np.mean(dices)),
-        bootstrap_interval(dices, frames.patients),
-        float(np.mean(cldices)),
-    )
+    def mean(self, step: int) -> float:
+        """Mean so far, which is then begun anew; raises NotANumberError."""
+        mean = self.check(step)
+        self._losses = []
+        return mean
 
 
-def _copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
+@dataclass
+class Best:
+    """The best validation so far."""
+
+    weights: dict[str, torch.Tensor] | None = None
+    step: int = 0
+    dice: float | None = None
+    cldice: float | None = None
+    evaluations_since: int = 0
+
+    def update(self, step: int, dice: float, cldice: float, model: CMUNet) -> bool:
+        """Keep the model if it is better; returns whether it is."""
+        if self.dice is not None and dice <= self.dice:
+            self.evaluations_since += 1
+            return False
+        self.weights, self.step = copy_weights(model), step
+        self.dice, self.cldice, self.evaluations_since = dice, cldice, 0
+        return True
+
+
+def copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
+    """Copy of a network's weights, on the CPU."""
     return {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
 
 
@@ -388,7 +294,7 @@ def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
         if both:
             raise TrainingError(
                 f"{len(both)} patient(s) have labels both in training and in "
-                "validation; the Dice would be flattered. Put each patient on one side."
+                "validation; the Dice would be too high. Put each patient on one side."
             )
 
 

@@ -1,11 +1,8 @@
-"""Losses for thin vessels, taken over reviewed pixels alone.
+"""Losses for thin vessels, over reviewed pixels alone.
 
-All of them are differentiable (no thresholding), and give 0 for a perfect prediction
-whatever part of the frame was reviewed: pixels are left out before anything is
-summed, so an unreviewed one enters neither a numerator nor a denominator.
-
-A target is the share of a pixel that is artery. Where that lies between 0 and 1, at
-the border of the lumen, predicting the share itself is what is perfect.
+All are differentiable and give 0 for a perfect prediction, whatever part of the frame
+was reviewed. A target is the share of a pixel that is artery, and a perfect
+prediction equals that share.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_cmunet.model.network import artery_logit
+from napari_cmunet.training.dataset import REVIEWED, SKELETON, TARGET
 
 
 def dice_loss(
@@ -100,3 +98,23 @@ def segmentation_loss(
             p, target, skeleton, reviewed
         )
     return loss
+
+
+def map_loss(
+    logits: torch.Tensor, maps: torch.Tensor, *, skeleton_weight: float = 0.5
+) -> torch.Tensor:
+    """:func:`segmentation_loss` for the channels of ``LabelledFrames.maps``.
+
+    Parameters
+    ----------
+    logits : tensor (B, 2, H, W)
+    maps : float tensor (B, 3, H, W)
+        Shares from 0 to 1.
+    """
+    return segmentation_loss(
+        logits,
+        maps[:, TARGET : TARGET + 1],
+        (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float(),
+        (maps[:, SKELETON : SKELETON + 1] > 0.5).float(),
+        skeleton_weight=skeleton_weight,
+    )

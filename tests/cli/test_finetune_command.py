@@ -19,8 +19,8 @@ from napari_cmunet.model.registry import load_model, read_card, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import events
 from napari_cmunet.training import loop as engine
+from napari_cmunet.training.cross_validation import split_by_patient, validates
 from napari_cmunet.training.metrics import score
-from napari_cmunet.training.split import split_by_patient, validates
 
 TINY = ["--start", "random", "--width", "2", "--grid", "32", "--steps", "6"]
 

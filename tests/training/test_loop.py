@@ -18,6 +18,7 @@ from napari_cmunet.training import cross_validation as crossvalidate_module
 from napari_cmunet.training import loop as finetune_module
 from napari_cmunet.training import trainer as trainer_module
 from napari_cmunet.training.augment import Augmentation
+from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import (
     REVIEWED,
     TARGET,
@@ -26,14 +27,11 @@ from napari_cmunet.training.dataset import (
     LabelledFrames,
     prepare_labels,
 )
+from napari_cmunet.training.evaluate import Measured, measure
 from napari_cmunet.training.events import Finished, Fold, Note, Started, Step, Validated
-from napari_cmunet.training.loop import (
-    FinetuneConfig,
-    FinetuneResult,
-    finetune,
-    measure,
-)
-from napari_cmunet.training.trainer import Trainer, schedule
+from napari_cmunet.training.loop import finetune
+from napari_cmunet.training.optim import WarmupCosineLR
+from napari_cmunet.training.trainer import LEAST_WARMUP, Trainer
 
 PREP = Preprocessing(grid=64)
 STILL = Augmentation(
@@ -125,12 +123,12 @@ def test_the_best_step_is_kept_not_the_last(labels, monkeypatch):
     monkeypatch.setattr(
         finetune_module,
         "measure",
-        lambda *a: finetune_module.Measured(next(scores), (0, 1), 0.1),
+        lambda *a: Measured(next(scores), (0, 1), 0.1),
     )
     kept = []
-    real = finetune_module._copy_weights
+    real = finetune_module.copy_weights
     monkeypatch.setattr(
-        finetune_module, "_copy_weights", lambda n: kept.append(real(n)) or kept[-1]
+        finetune_module, "copy_weights", lambda n: kept.append(real(n)) or kept[-1]
     )
     config = replace(QUICK, steps=3, validate_every=1)
     events, result = run(
@@ -148,7 +146,7 @@ def test_patience_ends_a_training_that_gets_no_better(labels, monkeypatch):
     monkeypatch.setattr(
         finetune_module,
         "measure",
-        lambda *a: finetune_module.Measured(next(scores), (0, 1), 0.1),
+        lambda *a: Measured(next(scores), (0, 1), 0.1),
     )
     config = replace(QUICK, steps=50, validate_every=1, patience=2)
     _, result = run(
@@ -187,15 +185,15 @@ def test_stop_gives_the_best_so_far(labels):
 
 def test_the_averaged_network_is_a_mean_of_the_past(labels):
     config = replace(QUICK, ema=0.5, augmentation=STILL)
-    trainer = Trainer(network(), labels, None, config, CPU)
+    trainer = Trainer(network(), labels, None, config, CPU, 4)
     name = "conv_last.weight"
     expected = trainer.network.state_dict()[name].clone()
     for step in range(4):
-        trainer.step(step, 4)
+        trainer.take_step()
         keep = min(0.5, (1 + step) / (4 + step))
         expected = keep * expected + (1 - keep) * trainer.network.state_dict()[name]
-        torch.testing.assert_close(trainer.average.state_dict()[name], expected)
-    assert not trainer.average.training
+        torch.testing.assert_close(trainer.model().state_dict()[name], expected)
+    assert not trainer.model().training
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -204,15 +202,15 @@ def test_the_averaged_network_keeps_a_share_of_its_start(labels, count):
     config = replace(QUICK, augmentation=STILL)
     few = labels.subset(range(count))
     free, kept = (
-        Trainer(network(), few, None, replace(config, wise_ft_prior=keep), CPU)
+        Trainer(network(), few, None, replace(config, wise_ft_prior=keep), CPU, 4)
         for keep in (0.0, 1.0)
     )
     start = {k: v.clone() for k, v in kept.network.state_dict().items()}
-    for step in range(4):
-        free.step(step, 4)
-        kept.step(step, 4)
-    moved = free.average.state_dict()
-    for name, value in kept.average.state_dict().items():
+    for _ in range(4):
+        free.take_step()
+        kept.take_step()
+    moved = free.model().state_dict()
+    for name, value in kept.model().state_dict().items():
         if value.is_floating_point():
             mixed = torch.lerp(moved[name], start[name], 1 / (1 + count))
             torch.testing.assert_close(value, mixed, rtol=1e-4, atol=1e-6)
@@ -276,15 +274,11 @@ def test_out_of_memory_same_gradients_from_smaller_parts(
 ):
     full_precision(monkeypatch)
     config = FinetuneConfig(batch=batch, frozen_batchnorm=True)
-    whole = Trainer(network(), labels, None, config, CPU)
-    parts = Trainer(little_memory(network(), fits), labels, None, config, CPU)
-    loss = whole.step(0, 10)
-    while True:
-        try:
-            loss_in_parts = parts.step(0, 10)
-            break
-        except torch.OutOfMemoryError as exc:
-            assert parts.try_smaller(exc)
+    whole = Trainer(network(), labels, None, config, CPU, 10)
+    parts = Trainer(little_memory(network(), fits), labels, None, config, CPU, 10)
+    loss = whole.take_step()
+    while (loss_in_parts := parts.take_step()) is None:
+        pass
     torch.testing.assert_close(loss_in_parts, loss)
     for (name, a), b in zip(
         whole.network.named_parameters(), parts.network.parameters(), strict=True
@@ -304,14 +298,14 @@ def test_out_of_memory_is_said_and_training_goes_on(labels, little_memory):
 def test_statistics_are_counted_once_in_parts(labels, little_memory):
     """The pass that only looks for the gradient moves no running statistics."""
     config = replace(QUICK, batch=2)
-    trainer = Trainer(little_memory(network(), 1), labels, None, config, CPU)
+    trainer = Trainer(little_memory(network(), 1), labels, None, config, CPU, 10)
     trainer.parts = 2
     norm = trainer.network.down_conv1.double_conv.double_conv[1]
-    trainer.drawn = trainer._draw()
+    trainer._drawn = trainer._draw()
     with torch.no_grad():
         conv = trainer.network.down_conv1.double_conv.double_conv[0]
-        means = [conv(x).mean((0, 2, 3)) for x in trainer.drawn[0].chunk(2)]
-    trainer.step(0, 10)
+        means = [conv(x).mean((0, 2, 3)) for x in trainer._drawn[0].chunk(2)]
+    trainer.take_step()
     expected = 0.1 * (0.9 * means[0] + means[1])
     torch.testing.assert_close(norm.running_mean, expected, rtol=0.05, atol=1e-3)
 
@@ -350,14 +344,14 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    real = Trainer.step
+    real = Trainer.take_step
 
-    def step(self, number, steps):
-        clock.now += clock.each(number)
-        clock.rate = schedule(number, steps, 0.05)
-        return real(self, number, steps)
+    def take_step(self):
+        clock.now += clock.each(self.step)
+        clock.rate = self.schedule.factor(self.step)
+        return real(self)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "take_step", take_step)
     monkeypatch.setattr(finetune_module, "time", clock)
     return clock
 
@@ -387,14 +381,14 @@ def test_minutes_are_kept(labels, clock):
 def test_where_time_is_short_batches_are_small(
     labels, clock, monkeypatch, minutes, batch, batches, steps
 ):
-    taken, step = [], Trainer.step
+    taken, take_step = [], Trainer.take_step
 
-    def spy(self, *which):
+    def spy(self):
         taken.append(self.batch)
         clock.each = lambda step: self.batch / 8
-        return step(self, *which)
+        return take_step(self)
 
-    monkeypatch.setattr(Trainer, "step", spy)
+    monkeypatch.setattr(Trainer, "take_step", spy)
     config = FinetuneConfig(minutes=minutes, batch=batch)
     _, result = run(finetune(network(), labels, config))
     assert (taken[0], taken[-1]) == batches
@@ -473,13 +467,13 @@ def test_impossible_settings_are_refused(values):
 def test_companions_fill_their_share(labels, share):
     dark = replace(labels, frames=torch.full_like(labels.frames, 7.0))
     config = replace(QUICK, batch=4, auxiliary_share=share, augmentation=STILL)
-    frames, _ = Trainer(network(), labels, dark, config, CPU)._draw()
+    frames, _ = Trainer(network(), labels, dark, config, CPU, 1)._draw()
     from_companion = (frames[:, 0, 32, 32] == 7).sum()
     assert int(from_companion) == 4 * share
 
 
 def test_every_label_comes_before_any_comes_again(labels):
-    trainer = Trainer(network(), labels, None, QUICK, CPU)
+    trainer = Trainer(network(), labels, None, QUICK, CPU, 6)
     drawn = [trainer._next(2) for _ in range(6)]
     for start in (0, 2, 4):
         assert sorted(drawn[start] + drawn[start + 1]) == [0, 1, 2, 3]
@@ -495,8 +489,19 @@ def test_frozen_batchnorm_keeps_the_statistics(labels):
         assert torch.equal(before, after) == frozen
 
 
+def rates_of(steps: int, warmup: float, least: int = LEAST_WARMUP) -> list[float]:
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = WarmupCosineLR(optimiser, steps, warmup, least)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    return rates
+
+
 def test_learning_rate_rises_and_falls():
-    rates = [schedule(step, 200, 0.1) for step in range(200)]
+    rates = rates_of(200, 0.1)
     assert rates[19] == max(rates) == 1
     assert rates[:20] == sorted(rates[:20])
     assert rates[20:] == sorted(rates[20:], reverse=True)
@@ -506,8 +511,8 @@ def test_learning_rate_rises_and_falls():
 
 def test_a_training_of_a_few_steps_goes_carefully():
     """Cut to one step by its time, a training went at the full rate: all was lost."""
-    assert schedule(0, 1, 0.05) < 0.1
-    assert max(schedule(step, 5, 0.05) for step in range(5)) < 0.5
+    assert rates_of(1, 0.05)[0] < 0.1
+    assert max(rates_of(5, 0.05)) < 0.5
 
 
 def test_one_step_spoils_nothing(labels):

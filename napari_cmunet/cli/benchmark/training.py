@@ -9,14 +9,10 @@ from typing import Any
 from napari_cmunet.cli.benchmark import paper
 from napari_cmunet.model.device import choose_device, keep_freed_memory
 from napari_cmunet.model.registry import load_model
+from napari_cmunet.training.config import WISE_FT_PRIOR, FinetuneConfig, default_steps
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
 from napari_cmunet.training.events import Step, Validated
-from napari_cmunet.training.loop import (
-    WISE_FT_PRIOR,
-    FinetuneConfig,
-    default_steps,
-    finetune,
-)
+from napari_cmunet.training.loop import finetune
 
 VALIDATION_FRAMES, LOOKS = 8, 10
 ENOUGH = 0.995
