@@ -10,11 +10,11 @@ import torch
 from napari_cmunet.model.device import keep_freed_memory
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
-from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.loop import finetune
 
 if TYPE_CHECKING:
+    from napari_cmunet.training.config import FinetuneConfig
     from napari_cmunet.training.dataset import Label
 
 

@@ -154,8 +154,8 @@ def judge(
     if sentinels and sentinels[0] < COLLAPSE * sentinels[1]:
         outcome = NOT_BETTER
         reason = (
-            f"On {len(REGRESSION_SEEDS)} synthetic angiograms it finds far less than the "
-            "model in use."
+            f"On {len(REGRESSION_SEEDS)} synthetic angiograms it finds far less than "
+            "the model in use."
         )
     new, old = _means([p.new for p in used]), _means([p.old for p in used])
     gain = interval([p.gain for p in used])
@@ -251,7 +251,7 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
             f"On {who} {never}: Dice {v.dice:.3f}, before {v.dice_before:.3f}; "
             f"clDice {v.cldice:.3f}, before {v.cldice_before:.3f}."
         )
-        before = min(v.dice_before, v.cldice_before)
+        before = min(v.dice_before, v.cldice_before or 0.0)
         if v.outcome == NOT_BETTER and not reason and before >= _NEARLY_ITS_OWN:
             parts.append(
                 "These labels are nearly what the model in use found, so no other can "

@@ -115,7 +115,7 @@ def cross_validated(
     if should_stop():
         return None
     final = config
-    if config.minutes:
+    if config.minutes and share:
         left = config.minutes - (time.monotonic() - began) / 60
         final = replace(config, minutes=max(share, left))
     result = yield from finetune(
@@ -277,7 +277,8 @@ def split_by_patient(
     train, validation : lists of int
         ``validation`` may be empty.
     """
-    train, validation = [], []
+    train: list[int] = []
+    validation: list[int] = []
     for index, patient in enumerate(patients):
         (validation if validates(patient, share) else train).append(index)
     return train, validation

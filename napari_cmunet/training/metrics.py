@@ -111,8 +111,8 @@ def bootstrap_interval(
     v = np.asarray(values, float)
     named = groups if groups is not None else [""] * len(v)
     known = {name: i for i, name in enumerate(sorted(set(named) - {""}))}
-    keys = [known[g] if g else len(known) + i for i, g in enumerate(named)]
-    keys = np.unique(keys, return_inverse=True)[1]
+    numbers = [known[g] if g else len(known) + i for i, g in enumerate(named)]
+    keys = np.unique(numbers, return_inverse=True)[1]
     sums = np.bincount(keys, v)
     counts = np.bincount(keys)
     rng = np.random.default_rng(seed)

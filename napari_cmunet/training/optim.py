@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
+
 
 def adamw(
     parameters: Iterable[nn.Parameter],
@@ -65,13 +67,14 @@ class WarmupCosineLR(LRScheduler):
         self.least_warmup, self.constant = least_warmup, constant
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Learning rate of each parameter group."""
-        factor = 1.0 if self.constant else self.factor(self.last_epoch)
-        return [base * factor for base in self.base_lrs]
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def factor(self, step: float) -> float:
         """Share of the peak at a step, from 0; ``step`` need not be whole."""
+        if self.constant:
+            return 1.0
         rise = max(self.least_warmup, round(self.total_steps * self.warmup))
         if step < rise:
             return (step + 1) / rise
@@ -91,9 +94,7 @@ def averaged_model(network: nn.Module, decay: float) -> AveragedModel:
     steps. The weights at the time of the call count as the first.
     """
 
-    def update(
-        averaged: list[torch.Tensor], current: list[torch.Tensor], _: object
-    ) -> None:
+    def update(averaged: Tensors, current: Tensors, _: object) -> None:
         if averaged[0].is_floating_point():
             steps = int(model.n_averaged)
             keep = min(decay, steps / (steps + 3))
@@ -118,9 +119,9 @@ def interpolate(
     }
 
 
-def batch_norms(network: nn.Module) -> list[nn.Module]:
+def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
     """Every batch normalisation layer."""
-    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
     return [m for m in network.modules() if isinstance(m, kinds)]
 
 

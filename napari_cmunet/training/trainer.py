@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ class Trainer:
         steps: int,
     ) -> None:
         self.config, self.device = config, device
-        self.network = network.to(device, memory_format=torch.channels_last)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
         self.average = averaged_model(self.network, config.ema)
         self.wise_ft_alpha = wise_ft_alpha(config.wise_ft_prior, len(train))
         self._start = copy.deepcopy(network.state_dict()) if self.wise_ft_alpha else {}
@@ -120,13 +121,12 @@ class Trainer:
 
     def model(self) -> CMUNet:
         """The averaged network, interpolated with the starting weights (WiSE-FT)."""
-        averaged = self.average.module
+        averaged = cast("CMUNet", self.average.module)
         if not self.wise_ft_alpha:
             return averaged
         network = copy.deepcopy(averaged)
-        network.load_state_dict(
-            interpolate(averaged.state_dict(), self._start, self.wise_ft_alpha)
-        )
+        weights = averaged.state_dict()
+        network.load_state_dict(interpolate(weights, self._start, self.wise_ft_alpha))
         return network
 
     def use_small_batches(self) -> bool:
