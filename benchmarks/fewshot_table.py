@@ -30,7 +30,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import LoadedModel, ModelCard, Receipt, load_model
+from napari_cmunet.model.registry import LoadedModel, ModelCard, LoadReport, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.config import RANDOM_RATE, WISE_FT_PRIOR, FinetuneConfig
@@ -123,7 +123,7 @@ def _measure(
                 print(f"# {row} loss {event.loss:.3f}", flush=True)
     seconds = time.monotonic() - began
     card = ModelCard("table", "artery", network.width, preprocessing.to_json())
-    model = LoadedModel(network.cpu().eval(), card, Receipt("table", 134, 134, True))
+    model = LoadedModel(network.cpu().eval(), card, LoadReport("table", 134, 134, True))
     predictor = Predictor(model, device)
     scores = [score(mask_at(predictor.predict(x.frame), 0.5), x.mask) for x in val]
     return {

@@ -44,14 +44,14 @@ def predict_frames(count: int, side: int) -> dict[str, float]:
 
 def train(labels: int) -> dict[str, float]:
     """Prepare labels and learn from them; the whole training from measured steps."""
-    from napari_cmunet.model.device import choose_device, keep_freed_memory
+    from napari_cmunet.model.device import choose_device, tune_malloc
     from napari_cmunet.model.registry import load_model
     from napari_cmunet.training.config import FinetuneConfig, default_steps
     from napari_cmunet.training.dataset import phantom_labels, prepare_labels
     from napari_cmunet.training.events import Step
     from napari_cmunet.training.loop import finetune
 
-    keep_freed_memory()
+    tune_malloc()
     model = load_model("cmunet-ssl")
     drawn = list(itertools.islice(phantom_labels(60, seed=5, workers=1), 20))
     began = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_cmunet.model.device import keep_freed_memory
+from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.training.dataset import prepare_labels
@@ -22,7 +22,7 @@ def train_plainly(
     labels: list[Label], start: str, device: torch.device, config: FinetuneConfig
 ) -> Predictor:
     """Train a model on all labels and make it ready."""
-    keep_freed_memory()
+    tune_malloc()
     loaded = load_model(start)
     torch.manual_seed(config.seed)
     frames = prepare_labels(labels, loaded.preprocessing)

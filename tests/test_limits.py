@@ -17,7 +17,7 @@ from napari_cmunet.errors import WriteError
 from napari_cmunet.gui.prediction import ModelChoice, load_engine
 from napari_cmunet.model import device as device_module
 from napari_cmunet.model import registry as models_module
-from napari_cmunet.model.device import device_or_another
+from napari_cmunet.model.device import choose_device_or_fallback
 from napari_cmunet.project import journal as journal_module
 from napari_cmunet.project import model_store as project_models
 from napari_cmunet.project.export import export_masks
@@ -94,11 +94,11 @@ def test_no_memory_for_the_model(tmp_path, tiny_model, monkeypatch, capsys, erro
 def test_a_device_that_is_gone(tiny_model, monkeypatch):
     """The window's choice is of a time when the machine had one."""
     monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu"])
-    device, said = device_or_another("cuda")
+    device, said = choose_device_or_fallback("cuda")
     assert device.type == "cpu"
     assert "no 'cuda' device" in said
     assert "Using CPU" in said
-    assert device_or_another("cpu")[1] == ""
+    assert choose_device_or_fallback("cpu")[1] == ""
     engine = load_engine(ModelChoice(str(tiny_model), "cuda"))
     assert engine.notices() == [said]
     assert engine.predict(np.zeros(SHAPE, np.uint8)).shape == SHAPE

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, ModelCard, Receipt, load_model
+from napari_cmunet.model.registry import LoadedModel, ModelCard, LoadReport, load_model
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import (
     Pair,
@@ -64,7 +64,7 @@ def left_out_scorer(
         if key not in held:  # one fold after the other
             held.clear()
             held[key] = list(project.labels.read([refs[i] for i in key]))
-        model = LoadedModel(network, card, Receipt("fold", 0, 0, True))
+        model = LoadedModel(network, card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, device)
         threshold = start.threshold(wise_ft_alpha(start.keep, len(refs) - len(key)))
         return score_frames(predictor.predict, threshold, held[key])

@@ -14,7 +14,7 @@ from napari_cmunet.cli.label_folders import LabelFolders, read_label_folders
 from napari_cmunet.cli.progress_reporter import event_writer, stop_on_signals
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.card import name_for
-from napari_cmunet.model.device import choose_device, keep_freed_memory
+from napari_cmunet.model.device import choose_device, tune_malloc
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import Preprocessing
@@ -99,7 +99,7 @@ class FinetuneJob:
 
 def run(job: FinetuneJob) -> int:
     """Fine-tune and write the model; returns the exit code."""
-    keep_freed_memory()
+    tune_malloc()
     if job.partial_labels and job.validate and not job.val_masks:
         raise TrainingError(
             "Masks that leave arteries out cannot tell how good a model is. Give whole "
@@ -269,12 +269,12 @@ class Start:
         preprocessing = model.preprocessing
         if grid:
             preprocessing = replace(preprocessing, grid=grid)
-        return cls(model, model.card.width, preprocessing, str(model.receipt), seed)
+        return cls(model, model.card.width, preprocessing, str(model.report), seed)
 
     @property
     def segments(self) -> bool:
         """Whether it finds arteries as it is."""
-        return self.model is not None and self.model.receipt.head_loaded
+        return self.model is not None and self.model.report.head_loaded
 
     def predictor(self, device: torch.device) -> Predictor:
         """For predicting with the start itself; TrainingError if it is random."""

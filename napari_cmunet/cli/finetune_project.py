@@ -21,8 +21,8 @@ from napari_cmunet.cli.used_labels import FEW_FOR_A_SPLIT, UsedLabels
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.model.device import (
     choose_device,
-    device_or_another,
-    keep_freed_memory,
+    choose_device_or_fallback,
+    tune_malloc,
 )
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.model_store import ModelVersion
@@ -71,7 +71,7 @@ class ProjectJob:
 
 def run(job: ProjectJob) -> int:
     """Fine-tune, add the model to the project, compare it; returns the exit code."""
-    keep_freed_memory()
+    tune_malloc()
     began = time.monotonic()
     with (
         stop_on_signals() as should_stop,
@@ -157,7 +157,7 @@ def _device(job: ProjectJob, write: Callable[[events.Event], None]) -> torch.dev
     """The device asked for; a window's choice may be of one that is gone by now."""
     if not job.attached:
         return choose_device(job.training.device)
-    device, gone = device_or_another(job.training.device)
+    device, gone = choose_device_or_fallback(job.training.device)
     if gone:
         write(events.Note(gone))
     return device

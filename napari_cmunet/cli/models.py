@@ -47,12 +47,12 @@ def verify(model: str | None) -> int:
     failed = 0
     for folder in folders:
         try:
-            receipt = verify_model(folder)
+            report = verify_model(folder)
         except ModelError as exc:
             failed += 1
             print(exc, file=sys.stderr)
         else:
-            print(f"{folder.name}\tsound: {receipt}")
+            print(f"{folder.name}\tsound: {report}")
     return 1 if failed else 0
 
 
@@ -60,12 +60,12 @@ _LIMIT = int(1.1 * MEGABYTES * 1e6)
 
 
 def import_file(path: Path, name: str | None = None, *, force: bool = False) -> int:
-    """Make a model of a checkpoint and print the receipt."""
+    """Make a model of a checkpoint and print the report."""
     from napari_cmunet.model.published.importer import import_checkpoint
 
-    folder, receipt = import_checkpoint(path, name, force=force)
-    print(receipt)
-    print(f"Imported as {folder.name} ({receipt.kind}).")
+    folder, report = import_checkpoint(path, name, force=force)
+    print(report)
+    print(f"Imported as {folder.name} ({report.kind}).")
     return 0
 
 

@@ -27,7 +27,7 @@ from napari_cmunet.cli.progress import Progress
 from napari_cmunet.cli.progress_reporter import stop_on_signals
 from napari_cmunet.cli.unlabelled_images import read_unlabelled
 from napari_cmunet.errors import TrainingError, WriteError
-from napari_cmunet.model.device import keep_freed_memory
+from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.pretraining.checkpoint import read_state
@@ -118,7 +118,7 @@ class PretrainJob:
 
 def pretrain(job: PretrainJob) -> int:
     """Pre-train; returns the exit code. Prints the model's folder on stdout."""
-    keep_freed_memory()
+    tune_malloc()
     with process_group(job.device) as group, _events(job, group) as tell:
         checkpoint = job.output / RUN / CHECKPOINT
         config = _config(job, checkpoint)

@@ -19,7 +19,7 @@ from napari_cmunet.io.masks import (
 )
 from napari_cmunet.io.overlay import write_overlay
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
-from napari_cmunet.model.predictor import in_steps
+from napari_cmunet.model.predictor import to_uint8
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.util.atomic import write_reason
 
@@ -113,7 +113,7 @@ def write_outputs(
     probability = np.empty(image.frames.shape, np.float32 if exact else np.uint8)
     for frame in predictor.predict_frames(image.frames, exact=exact):
         probability[frame.index] = frame.probability
-    steps = in_steps(probability) if exact else probability
+    steps = to_uint8(probability) if exact else probability
     masks = mask_at(steps, threshold)
     provenance = Provenance(
         model=predictor.card.name,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.model.threshold import cut, mask_at, threshold_change
+from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.image_state import ImageState
@@ -242,7 +242,7 @@ class ThresholdSteps:
     def _is_late(self, frame: int) -> bool:
         image_state = self._image_state
         return image_state.has_prediction(frame) and (
-            cut(image_state.thresholds[frame]) != cut(image_state.threshold)
+            threshold_byte(image_state.thresholds[frame]) != threshold_byte(image_state.threshold)
         )
 
     def bring_up_to_date(self, frame: int) -> bool:

@@ -185,7 +185,7 @@ def _import_ahead() -> None:
 
 def load_engine(choice: ModelChoice) -> Engine:
     """Load a model of this installation. The first call imports torch."""
-    from napari_cmunet.model.device import available_devices, device_or_another
+    from napari_cmunet.model.device import available_devices, choose_device_or_fallback
     from napari_cmunet.model.predictor import Predictor
     from napari_cmunet.model.registry import load_model
 
@@ -193,7 +193,7 @@ def load_engine(choice: ModelChoice) -> Engine:
         # Collecting Python's garbage would go through all that torch has brought, for a
         # quarter of a second of the window's time. None of it is ever garbage.
         gc.freeze()
-    device, gone = device_or_another(choice.device)
+    device, gone = choose_device_or_fallback(choice.device)
     predictor = Predictor(load_model(choice.model), device)
     return Engine(
         choice=choice,

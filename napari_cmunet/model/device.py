@@ -88,7 +88,7 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def device_or_another(name: str) -> tuple[torch.device, str]:
+def choose_device_or_fallback(name: str) -> tuple[torch.device, str]:
     """The device asked for, or the best one where it is gone, and what to say then.
 
     For a window whose choice was made when the machine still had that device.
@@ -163,7 +163,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_INT = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let this process keep what it frees instead of giving it back each time.
 
     On the CPU, every activation of every step is a block that glibc would map from

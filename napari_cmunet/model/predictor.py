@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from napari_cmunet.errors import DeviceError
 from napari_cmunet.model.device import describe_device, fast_dtype, is_out_of_memory
 from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv, artery_logit
-from napari_cmunet.model.postprocess import subdue_specks
+from napari_cmunet.model.postprocess import suppress_small_components
 from napari_cmunet.model.preprocess import prepare, restore
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Predictor:
         should_stop : callable
             Asked before each batch.
         exact : bool
-            float32, 0 to 1, instead of uint8; :func:`in_steps` makes one the other.
+            float32, 0 to 1, instead of uint8; :func:`to_uint8` makes one the other.
         """
         todo = list(range(len(frames)) if order is None else order)
         total, done, began = len(todo), 0, time.monotonic()
@@ -181,7 +181,7 @@ class Predictor:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
             logit = artery_logit(self._network(x))
-        own = restore(subdue_specks(logit), geo)[:, 0]
+        own = restore(suppress_small_components(logit), geo)[:, 0]
         # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
         own = own.sigmoid_()
         if exact:
@@ -221,7 +221,7 @@ class Predictor:
         self.notices.append(text)
 
 
-def in_steps(probability: np.ndarray) -> np.ndarray:
+def to_uint8(probability: np.ndarray) -> np.ndarray:
     """The uint8 probability, in steps of 1/255, of a float32 one."""
     return np.rint(probability * np.float32(255)).astype(np.uint8)
 

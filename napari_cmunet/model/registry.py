@@ -47,7 +47,7 @@ __all__ = [
     "WEIGHTS",
     "LoadedModel",
     "ModelCard",
-    "Receipt",
+    "LoadReport",
     "bundled_models_folder",
     "find_model",
     "is_model_name",
@@ -73,7 +73,7 @@ _COUNTS = ("int64", "int32", *_FLOATS)
 
 
 @dataclass(frozen=True)
-class Receipt:
+class LoadReport:
     """What was loaded into a network, and what is new.
 
     Parameters
@@ -101,11 +101,11 @@ class Receipt:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in evaluation mode, its card and its receipt."""
+    """A network with its weights, in evaluation mode, its card and its report."""
 
     network: CMUNet
     card: ModelCard
-    receipt: Receipt
+    report: LoadReport
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -209,18 +209,18 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
     # Before memory is taken for a network as wide as the card likes.
     check_fit(CMUNet.outline(card.width), tensors, source)
     network = CMUNet(card.width)
-    receipt = load_weights(network, tensors, source)
-    if card.kind == "artery" and not receipt.head_loaded:
+    report = load_weights(network, tensors, source)
+    if card.kind == "artery" and not report.head_loaded:
         raise ModelError(
-            f"Model '{receipt.source}' is incomplete: it has no conv_last, without "
+            f"Model '{report.source}' is incomplete: it has no conv_last, without "
             "which no artery is found."
         )
-    return LoadedModel(network.eval(), card, receipt)
+    return LoadedModel(network.eval(), card, report)
 
 
-def verify_model(folder: Path) -> Receipt:
+def verify_model(folder: Path) -> LoadReport:
     """Check card, hash and tensors of a model folder; raises ``ModelError``."""
-    return load_model(folder).receipt
+    return load_model(folder).report
 
 
 def load_weights(
@@ -229,7 +229,7 @@ def load_weights(
     source: str,
     *,
     allow_missing: int = 0,
-) -> Receipt:
+) -> LoadReport:
     """Load tensors into a network out loud.
 
     Parameters
@@ -262,7 +262,7 @@ def load_weights(
     network.load_state_dict(
         own | {k: tensors[k].to(own[k].dtype) for k in kept}, strict=True
     )
-    return Receipt(source, len(loaded), len(body), head_loaded)
+    return LoadReport(source, len(loaded), len(body), head_loaded)
 
 
 def check_fit(

@@ -7,7 +7,7 @@ import numpy as np
 DEFAULT_THRESHOLD = 0.5
 
 
-def cut(threshold: float) -> int:
+def threshold_byte(threshold: float) -> int:
     """Smallest probability byte (0 to 255) that counts as artery."""
     return int(np.clip(np.ceil(threshold * 255), 1, 255))
 
@@ -26,7 +26,7 @@ def mask_at(probability: np.ndarray, threshold: float) -> np.ndarray:
     -------
     bool array of the same shape
     """
-    return probability >= cut(threshold)
+    return probability >= threshold_byte(threshold)
 
 
 def threshold_change(
@@ -52,9 +52,9 @@ def threshold_change(
     values : uint8 array
         1 artery, 0 background, one for each pixel.
     """
-    low, high = sorted((cut(old), cut(new)))
+    low, high = sorted((threshold_byte(old), threshold_byte(new)))
     band = (probability >= low) & (probability < high)
-    was_artery = cut(old) == low
+    was_artery = threshold_byte(old) == low
     band &= (mask > 0) == was_artery
     indices = np.nonzero(band)
     return indices, np.full(len(indices[0]), not was_artery, np.uint8)

@@ -53,8 +53,8 @@ def test_a_folder_becomes_a_model(images, tmp_path, capsys):
     assert card.data == "Eight pictures (7 unlabelled frames from 7 image files)"
     assert 0.5 < card.metrics["held_out_reconstruction"]["value"] < 1.5
     assert "Doe" not in (out / "card.json").read_text()
-    receipt = load_model(out).receipt
-    assert receipt.loaded == receipt.total
+    report = load_model(out).report
+    assert report.loaded == report.total
     curve = json.loads((out / "curves.json").read_text())
     assert [row["epoch"] for row in curve] == [0, 1]
     for name in ("curves.png", "reconstructions.png"):
@@ -108,7 +108,7 @@ def test_phantoms_are_made_once(images, tmp_path, monkeypatch, capsys):
     card = read_card(out)
     assert "held_out_phantom_dice" in card.metrics
     assert "6 synthetic frames" in card.data
-    assert load_model(out).receipt.head_loaded
+    assert load_model(out).report.head_loaded
     monkeypatch.setattr(command, "phantom_labels", None)
     assert pretrain(*options, "--resume") == 0
     assert read_card(out).sha256 == card.sha256

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.model.postprocess import find_specks, subdue_specks
+from napari_cmunet.model.postprocess import find_small_components, suppress_small_components
 
 
 def _tree_and_specks(side=100):
@@ -16,7 +16,7 @@ def _tree_and_specks(side=100):
 
 def test_short_pieces_are_specks_and_the_tree_is_not():
     mask = _tree_and_specks()
-    specks = find_specks(mask)
+    specks = find_small_components(mask)
     assert specks[20:26, 8:20].all()
     assert specks[94, 95]
     assert not specks[10:90, 48:52].any()
@@ -26,11 +26,11 @@ def test_short_pieces_are_specks_and_the_tree_is_not():
 def test_a_tree_that_has_only_begun_to_fill_is_kept():
     mask = np.zeros((100, 100), bool)
     mask[40:52, 50] = True
-    assert not find_specks(mask).any()
+    assert not find_small_components(mask).any()
 
 
 def test_nothing_found_has_no_specks():
-    assert not find_specks(np.zeros((8, 8), bool)).any()
+    assert not find_small_components(np.zeros((8, 8), bool)).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -38,8 +38,8 @@ def test_a_speck_falls_below_the_lower_cut_and_stays_visible(dtype):
     mask = torch.from_numpy(_tree_and_specks())
     logit = torch.where(mask, 6.0, -6.0).to(dtype)[None, None].repeat(2, 1, 1, 1)
     before = logit.clone()
-    p = torch.sigmoid(subdue_specks(logit).float())[1, 0].numpy()
-    specks = find_specks(mask.numpy())
+    p = torch.sigmoid(suppress_small_components(logit).float())[1, 0].numpy()
+    specks = find_small_components(mask.numpy())
     assert (p[specks] < 0.25).all()
     assert (p[specks] > 0.2).all()
     assert torch.equal(
@@ -51,5 +51,5 @@ def test_a_faint_stretch_holds_a_branch_to_its_tree():
     mask = _tree_and_specks()
     logit = torch.where(torch.from_numpy(mask), 4.0, -6.0)[None, None]
     logit[0, 0, 22, 20:48] = -0.5  # p = 0.38: from the rib to the stem
-    kept = subdue_specks(logit.clone())
+    kept = suppress_small_components(logit.clone())
     assert (kept[0, 0, 20:26, 8:20] == 4.0).all()

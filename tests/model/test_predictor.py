@@ -13,7 +13,7 @@ import torch
 from napari_cmunet.errors import DeviceError
 from napari_cmunet.model import predictor as predict_module
 from napari_cmunet.model.network import CMUNet, artery_logit
-from napari_cmunet.model.postprocess import subdue_specks
+from napari_cmunet.model.postprocess import suppress_small_components
 from napari_cmunet.model.predictor import Predictor, fuse_batchnorm
 from napari_cmunet.model.preprocess import prepare, restore
 from napari_cmunet.model.registry import LoadedModel, load_model
@@ -80,7 +80,7 @@ def test_prediction_is_network_specks_and_geometry_and_nothing_else(
 ):
     with torch.inference_mode():
         x, geo = prepare(frames[0], model.preprocessing)
-        logit = restore(subdue_specks(artery_logit(model.network(x))), geo)
+        logit = restore(suppress_small_components(artery_logit(model.network(x))), geo)
         expected = torch.sigmoid(logit)[0, 0].numpy() * 255
     found = predictor.predict(frames[0]).astype(float)
     assert np.abs(found - expected).max() < 0.51
@@ -254,7 +254,7 @@ def large_grid(model) -> LoadedModel:
     """The tiny model on a grid of more than one tile."""
     values = model.card.preprocessing | {"grid": 320}
     card = type(model.card)(**(vars(model.card) | {"preprocessing": values}))
-    return LoadedModel(model.network, card, model.receipt)
+    return LoadedModel(model.network, card, model.report)
 
 
 def test_tiles_with_context_equal_the_whole(large_grid, frames):

@@ -109,8 +109,8 @@ def test_saving_gives_the_card_with_the_hash_of_what_was_written(folder):
 
 def test_receipt_says_what_was_loaded(folder):
     text = "134 of 134 encoder and decoder tensors from a-model, conv_last too"
-    assert str(load_model(folder).receipt) == text
-    assert verify_model(folder) == load_model(folder).receipt
+    assert str(load_model(folder).report) == text
+    assert verify_model(folder) == load_model(folder).report
 
 
 def test_card_is_plain_json_with_all_that_the_readme_promises(folder):
@@ -253,8 +253,8 @@ def test_an_artery_model_without_its_last_convolution_is_never_made_up(folder):
     with pytest.raises(ModelError, match=r"'a-model' is incomplete.*conv_last"):
         load_model(folder)
     edit_card(folder, kind="ssl")
-    receipt = load_model(folder).receipt
-    assert str(receipt).endswith(
+    report = load_model(folder).report
+    assert str(report).endswith(
         "134 of 134 encoder and decoder tensors from a-model, conv_last new"
     )
     put_weights(folder, without | {"conv_last.bias": tensors["conv_last.bias"]})
@@ -270,8 +270,8 @@ def test_load_weights_leaves_the_network_alone_when_it_refuses():
         load_weights(network, few, "few")
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
-    receipt = load_weights(network, few, "few", allow_missing=114)
-    assert (receipt.loaded, receipt.total, receipt.head_loaded) == (20, 134, False)
+    report = load_weights(network, few, "few", allow_missing=114)
+    assert (report.loaded, report.total, report.head_loaded) == (20, 134, False)
     assert torch.equal(
         network.state_dict()["down_conv1.double_conv.double_conv.0.weight"],
         few["down_conv1.double_conv.double_conv.0.weight"],
@@ -440,7 +440,7 @@ def test_a_name_never_climbs_out_of_the_models_folder(homes, folder):
 
 def test_the_current_folder_is_named_in_messages(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert load_model(".").receipt.source == "a-model"
+    assert load_model(".").report.source == "a-model"
     (folder / WEIGHTS).unlink()
     with pytest.raises(ModelError, match="'a-model' is incomplete"):
         load_model(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cmunet.model.threshold import cut, mask_at, threshold_change
+from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 RAMP = np.arange(256, dtype=np.uint8)
 
@@ -19,10 +19,10 @@ def test_a_probability_that_reaches_the_threshold_counts():
 
 
 def test_half_and_the_ends():
-    assert cut(0.5) == 128  # 127 of 255 is less than half
-    assert cut(0) == 1  # what cannot be an artery never is
-    assert cut(1) == 255
-    assert cut(2) == 255
+    assert threshold_byte(0.5) == 128  # 127 of 255 is less than half
+    assert threshold_byte(0) == 1  # what cannot be an artery never is
+    assert threshold_byte(1) == 255
+    assert threshold_byte(2) == 255
     assert mask_at(RAMP.reshape(2, 8, 16), 0.5).shape == (2, 8, 16)
 
 

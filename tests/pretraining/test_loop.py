@@ -81,9 +81,9 @@ def test_it_learns_and_tells():
 def test_the_weights_start_a_fine_tuning():
     _, result = finish(pretrain(frames(), config(epochs=1)))
     assert not any(name.startswith("conv_last") for name in result.weights)
-    receipt = load_weights(CMUNet(2), result.weights, "pretrained")
-    assert receipt.loaded == receipt.total
-    assert not receipt.head_loaded
+    report = load_weights(CMUNet(2), result.weights, "pretrained")
+    assert report.loaded == report.total
+    assert not report.head_loaded
 
 
 def test_what_it_leaves_is_the_momentum_target():

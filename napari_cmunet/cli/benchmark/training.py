@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from napari_cmunet.cli.benchmark import paper
-from napari_cmunet.model.device import choose_device, keep_freed_memory
+from napari_cmunet.model.device import choose_device, tune_malloc
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.training.config import WISE_FT_PRIOR, FinetuneConfig, default_steps
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
@@ -33,7 +33,7 @@ def fine_tuning(
     minutes : float
         Time budget; the schedule is fitted to it.
     """
-    keep_freed_memory()
+    tune_malloc()
     device = choose_device(device_name)
     model = load_model(start)
     # Some phantoms show next to no artery and are left out: draw a few more.

@@ -27,7 +27,7 @@ from napari_cmunet.model.registry import (
     CARD,
     MAX_WIDTH,
     ModelCard,
-    Receipt,
+    LoadReport,
     bundled_models_folder,
     is_model_name,
     load_weights,
@@ -53,12 +53,12 @@ _COUNTERS = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class ImportReceipt:
+class ImportReport:
     """What was taken from a checkpoint, what is new and what was left out.
 
     Parameters
     ----------
-    loaded : Receipt
+    loaded : LoadReport
     layout : str
         How the file was laid out.
     kind : str
@@ -76,7 +76,7 @@ class ImportReceipt:
         The authors' file that it is, if it is one.
     """
 
-    loaded: Receipt
+    loaded: LoadReport
     layout: str
     kind: str
     width: int
@@ -104,10 +104,10 @@ class ImportReceipt:
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
-    """A network with a checkpoint's weights, and the receipt."""
+    """A network with a checkpoint's weights, and the report."""
 
     network: CMUNet
-    receipt: ImportReceipt
+    report: ImportReport
 
 
 def read_checkpoint(path: Path) -> ReadCheckpoint:
@@ -127,7 +127,7 @@ def read_checkpoint(path: Path) -> ReadCheckpoint:
 
 def import_checkpoint(
     path: Path, name: str | None = None, *, force: bool = False
-) -> tuple[Path, ImportReceipt]:
+) -> tuple[Path, ImportReport]:
     """Make a model folder of a published checkpoint.
 
     Parameters
@@ -142,7 +142,7 @@ def import_checkpoint(
     Returns
     -------
     folder : Path
-    receipt : ImportReceipt
+    report : ImportReport
 
     Raises
     ------
@@ -151,20 +151,20 @@ def import_checkpoint(
     if name is not None:
         folder_for(name, force=force)  # refused before the time is spent
     read = read_checkpoint(path)
-    receipt = read.receipt
+    report = read.report
     if name is None:
-        known = receipt.published
+        known = report.published
         name = known.name if known else _name_from(path)
     folder = folder_for(name, force=force)
     weights = read.network.state_dict()
-    if receipt.kind == "ssl":  # fine-tuning draws its own
+    if report.kind == "ssl":  # fine-tuning draws its own
         weights = {n: v for n, v in weights.items() if not n.startswith(HEAD)}
     save_model(folder, weights, _card(name, read))
-    text = f"# {name}\n\nImported from a checkpoint.\n\n{receipt}\n"
+    text = f"# {name}\n\nImported from a checkpoint.\n\n{report}\n"
     with atomic_write(folder / "README.md", "w") as file:
         file.write(text)
     verify_model(folder)
-    return folder, receipt
+    return folder, report
 
 
 def folder_for(name: str, *, force: bool = False) -> Path:
@@ -224,7 +224,7 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
             tensors[name] = torch.zeros(own[name], dtype=torch.int64)
     lost = [n for n in own if n not in tensors and not n.startswith(HEAD)]
     loaded = load_weights(network, tensors, source, allow_missing=len(lost))
-    receipt = ImportReceipt(
+    report = ImportReport(
         loaded=loaded,
         layout=found.layout,
         kind="artery" if has_head else "ssl",
@@ -235,7 +235,7 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
         sha256=checkpoint.sha256,
         published=published_by_hash(checkpoint.sha256),
     )
-    return ReadCheckpoint(network.eval(), receipt)
+    return ReadCheckpoint(network.eval(), report)
 
 
 def _choose(
@@ -282,21 +282,21 @@ def _module(name: str) -> str:
 
 
 def _card(name: str, read: ReadCheckpoint) -> ModelCard:
-    receipt, known = read.receipt, read.receipt.published
+    report, known = read.report, read.report.published
     if known:
         description = known.description
         data = f"the authors' private set; about {known.labels} labelled frames"
     else:
-        description = f"Imported from a checkpoint ({receipt.layout})."
+        description = f"Imported from a checkpoint ({report.layout})."
         data = "not stated in the file"
     return ModelCard(
         name=name,
-        kind=receipt.kind,
-        width=receipt.width,
+        kind=report.kind,
+        width=report.width,
         preprocessing=Preprocessing(grid=PUBLISHED_GRID).to_json(),
         parameters=parameter_count(read.network),
         description=description,
-        data=f"{data}; file SHA-256 {receipt.sha256}",
+        data=f"{data}; file SHA-256 {report.sha256}",
         licence=LICENCE if known else "not stated in the file",
         labels=known.labels if known else 0,
         created=datetime.now(UTC).date().isoformat(),

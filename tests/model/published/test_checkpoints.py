@@ -13,7 +13,7 @@ from torch import nn
 from napari_cmunet.errors import ModelError
 from napari_cmunet.model.published import catalogue as published
 from napari_cmunet.model.published.importer import (
-    ImportReceipt,
+    ImportReport,
     import_checkpoint,
     read_checkpoint,
 )
@@ -34,9 +34,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def assert_loaded(path: Path, source: nn.Module, parts: str) -> ImportReceipt:
+def assert_loaded(path: Path, source: nn.Module, parts: str) -> ImportReport:
     """The model made of a file computes with the very weights that were saved."""
-    folder, receipt = import_checkpoint(path, "made")
+    folder, report = import_checkpoint(path, "made")
     made = load_model(folder)
     wanted = source.state_dict()
     for name, value in made.network.state_dict().items():
@@ -46,12 +46,12 @@ def assert_loaded(path: Path, source: nn.Module, parts: str) -> ImportReceipt:
             part = "decoder" if make.is_decoder(name) else "encoder"
         if part in parts:
             torch.testing.assert_close(value, wanted[name].to(value.dtype), **HALF)
-    assert made.card.kind == receipt.kind == ("artery" if "head" in parts else "ssl")
-    assert made.receipt.head_loaded == ("head" in parts)
-    assert made.card.width == receipt.width == make.WIDTH
+    assert made.card.kind == report.kind == ("artery" if "head" in parts else "ssl")
+    assert made.report.head_loaded == ("head" in parts)
+    assert made.card.width == report.width == make.WIDTH
     assert made.preprocessing.grid == 256
-    assert str(receipt) in (folder / "README.md").read_text(encoding="utf-8")
-    return receipt
+    assert str(report) in (folder / "README.md").read_text(encoding="utf-8")
+    return report
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
@@ -64,12 +64,12 @@ def test_plain_state_dict(tmp_path: Path, protocol: int, archive: bool) -> None:
         pickle_protocol=protocol,
         _use_new_zipfile_serialization=archive,
     )
-    receipt = assert_loaded(path, source, "encoder decoder head")
-    assert receipt.layout == "a plain state dict"
-    assert str(receipt).startswith(
+    report = assert_loaded(path, source, "encoder decoder head")
+    assert report.layout == "a plain state dict"
+    assert str(report).startswith(
         "134 of 134 encoder and decoder tensors from plain.pth, conv_last too.\n"
     )
-    assert receipt.new == receipt.left_out == receipt.notes == ()
+    assert report.new == report.left_out == report.notes == ()
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
@@ -83,8 +83,8 @@ def test_whole_pickled_module(tmp_path: Path, protocol: int, archive: bool) -> N
         pickle_protocol=protocol,
         _use_new_zipfile_serialization=archive,
     )
-    receipt = assert_loaded(path, source, "encoder decoder head")
-    assert receipt.layout == "a whole pickled module"
+    report = assert_loaded(path, source, "encoder decoder head")
+    assert report.layout == "a whole pickled module"
 
 
 def test_whole_pickled_module_in_data_parallel(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_whole_pickled_module_in_data_parallel(tmp_path: Path) -> None:
 def test_data_parallel(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "parallel.pth"
     torch.save(nn.DataParallel(source).state_dict(), path)
-    receipt = assert_loaded(path, source, "encoder decoder head")
-    assert receipt.layout == "a state dict with 'module.' (DataParallel)"
+    report = assert_loaded(path, source, "encoder decoder head")
+    assert report.layout == "a state dict with 'module.' (DataParallel)"
 
 
 def test_state_dict_in_a_dict(tmp_path: Path) -> None:
@@ -109,43 +109,43 @@ def test_state_dict_in_a_dict(tmp_path: Path) -> None:
 def test_mmengine(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "epoch_300.pth"
     make.save_mmengine(path, source)
-    receipt = assert_loaded(path, source, "encoder decoder")
-    assert receipt.layout == "a CM-UNet pre-training (mmengine)"
-    assert receipt.new == ()
-    assert receipt.notes == ("Its conv_last is a pre-training's and was left out.",)
+    report = assert_loaded(path, source, "encoder decoder")
+    assert report.layout == "a CM-UNet pre-training (mmengine)"
+    assert report.new == ()
+    assert report.notes == ("Its conv_last is a pre-training's and was left out.",)
     # 70 of the target's encoder, 66 of the feature decoder, a projector, conv_last.
-    assert len(receipt.left_out) == 70 + 66 + 1 + 2
+    assert len(report.left_out) == 70 + 66 + 1 + 2
 
 
 def test_spark(tmp_path: Path) -> None:
     source, path = make.network(out_classes=1), tmp_path / "spark.pth"
     make.save_spark(path, source)
-    receipt = assert_loaded(path, source, "encoder decoder")
-    assert receipt.layout == "a SparK pre-training"
-    assert receipt.new == ()
-    assert "norm_black" in receipt.left_out
+    report = assert_loaded(path, source, "encoder decoder")
+    assert report.layout == "a SparK pre-training"
+    assert report.new == ()
+    assert "norm_black" in report.left_out
 
 
 def test_moco(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "moco.ckpt"
     make.save_moco(path, source)
-    receipt = assert_loaded(path, source, "encoder")
-    assert receipt.layout == "a MoCo pre-training (Lightning)"
-    assert receipt.new == ("decoder",)
-    assert "fc.weight" in receipt.left_out
-    assert "queue" in receipt.left_out
-    assert "70 of 134 encoder and decoder tensors" in str(receipt)
-    assert "conv_last new" in str(receipt)
-    assert "New, with random values (seed 0): decoder." in str(receipt)
+    report = assert_loaded(path, source, "encoder")
+    assert report.layout == "a MoCo pre-training (Lightning)"
+    assert report.new == ("decoder",)
+    assert "fc.weight" in report.left_out
+    assert "queue" in report.left_out
+    assert "70 of 134 encoder and decoder tensors" in str(report)
+    assert "conv_last new" in str(report)
+    assert "New, with random values (seed 0): decoder." in str(report)
 
 
 @pytest.mark.parametrize("name", ["genesis.pt", "mae.pt"])
 def test_models_genesis_and_mae(tmp_path: Path, name: str) -> None:
     source, path = make.network(out_classes=1), tmp_path / name
     make.save_genesis(path, source)
-    receipt = assert_loaded(path, source, "encoder decoder")
-    assert receipt.layout == "a Models Genesis or MAE pre-training"
-    assert receipt.new == ()
+    report = assert_loaded(path, source, "encoder decoder")
+    assert report.layout == "a Models Genesis or MAE pre-training"
+    assert report.new == ()
 
 
 def test_new_tensors_are_the_same_every_time(tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_old_files_without_batch_counters(tmp_path: Path) -> None:
     state = make.network().state_dict()
     path = tmp_path / "old.pth"
     torch.save({k: v for k, v in state.items() if "num_batches" not in k}, path)
-    receipt = read_checkpoint(path).receipt
-    assert receipt.kind == "artery"
-    assert receipt.new == ()
+    report = read_checkpoint(path).report
+    assert report.kind == "artery"
+    assert report.new == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -324,13 +324,13 @@ def test_a_known_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     path = tmp_path / "x.pth"
     make.save_whole(path, make.network())
-    assert "none of the known" in str(read_checkpoint(path).receipt)
+    assert "none of the known" in str(read_checkpoint(path).report)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = published.PublishedFile("ratio_79-1", "model_genesis_lr0.001.pth", digest)
     monkeypatch.setattr(published, "PUBLISHED", (known,))
-    folder, receipt = import_checkpoint(path)
+    folder, report = import_checkpoint(path)
     assert folder.name == "published-model-genesis-79-1"
-    assert "Known file: model_genesis_lr0.001.pth, ratio_79-1." in str(receipt)
+    assert "Known file: model_genesis_lr0.001.pth, ratio_79-1." in str(report)
     card = read_card(folder)
     assert card.licence == "none stated by the authors"
     assert card.labels == 18

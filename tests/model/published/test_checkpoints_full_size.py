@@ -46,12 +46,12 @@ def test_full_size(
     source, path = make.network(width=64), tmp_path / "full.pth"
     save(path, source)
     began = time.monotonic()
-    folder, receipt = import_checkpoint(path)
+    folder, report = import_checkpoint(path)
     seconds = time.monotonic() - began
     print(f"{layout}: {path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s")
     made = load_model(folder)
     assert made.card.parameters == 31_042_434
-    assert (receipt.kind, receipt.loaded.loaded, receipt.width) == (kind, loaded, 64)
+    assert (report.kind, report.loaded.loaded, report.width) == (kind, loaded, 64)
     wanted = source.state_dict()
     for name, value in made.network.state_dict().items():
         if not (name.startswith("conv_last") and kind == "ssl") and not (
