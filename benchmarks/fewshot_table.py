@@ -30,7 +30,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import LoadedModel, ModelCard, LoadReport, load_model
+from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.config import RANDOM_RATE, WISE_FT_PRIOR, FinetuneConfig

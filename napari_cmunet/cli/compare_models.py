@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, ModelCard, LoadReport, load_model
+from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard, load_model
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import (
     Pair,

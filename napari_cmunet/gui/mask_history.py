@@ -242,7 +242,8 @@ class ThresholdSteps:
     def _is_late(self, frame: int) -> bool:
         image_state = self._image_state
         return image_state.has_prediction(frame) and (
-            threshold_byte(image_state.thresholds[frame]) != threshold_byte(image_state.threshold)
+            threshold_byte(image_state.thresholds[frame])
+            != threshold_byte(image_state.threshold)
         )
 
     def bring_up_to_date(self, frame: int) -> bool:

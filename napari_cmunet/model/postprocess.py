@@ -44,7 +44,9 @@ def suppress_small_components(logit: torch.Tensor) -> torch.Tensor:
         specks = find_small_components(mask)
         if specks.any():
             at = torch.from_numpy(specks).to(logit.device)
-            one[at] = torch.logit(torch.sigmoid(one[at].float()) * KEPT_PROBABILITY).to(one)
+            one[at] = torch.logit(torch.sigmoid(one[at].float()) * KEPT_PROBABILITY).to(
+                one
+            )
     return logit
 
 

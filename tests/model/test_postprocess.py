@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.model.postprocess import find_small_components, suppress_small_components
+from napari_cmunet.model.postprocess import (
+    find_small_components,
+    suppress_small_components,
+)
 
 
 def _tree_and_specks(side=100):

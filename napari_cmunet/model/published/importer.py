@@ -26,8 +26,8 @@ from napari_cmunet.model.published.layouts import HEAD, Found, find_tensors
 from napari_cmunet.model.registry import (
     CARD,
     MAX_WIDTH,
-    ModelCard,
     LoadReport,
+    ModelCard,
     bundled_models_folder,
     is_model_name,
     load_weights,
