@@ -26,13 +26,13 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize
 
+from benchmarks.line_plot import Panel, draw_panels
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import read_mask
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.pretraining.line_plot import Panel, draw_panels
 from napari_cmunet.training.dataset import phantom_labels
 from napari_cmunet.vessels.edit_context import LIKELY_ENOUGH
 from napari_cmunet.vessels.features import gather

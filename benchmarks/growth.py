@@ -77,8 +77,8 @@ def growth(points: list[tuple[float, float]]) -> float:
 
 def main() -> None:
     """Measure and draw."""
+    from benchmarks.line_plot import Panel, draw_panels
     from napari_cmunet.cli.bench import alone
-    from napari_cmunet.pretraining.line_plot import Panel, draw_panels
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from plain_training import train_plainly
 
+from benchmarks.line_plot import Panel, draw_panels
 from benchmarks.simulated_reader import correct
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import read_mask
@@ -35,7 +36,6 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.pretraining.line_plot import Panel, draw_panels
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import Label

@@ -1,4 +1,4 @@
-"""What ``pretrain`` leaves in its folder: the model, the curves, the pictures."""
+"""Output of ``pretrain``: the model, its learning curves, reconstructions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from napari_cmunet.model.card import name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import CARD, ModelCard, save_model
-from napari_cmunet.pretraining.line_plot import Panel, draw_panels
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cmunet.pretraining.loop import PretrainResult
     from napari_cmunet.training.events import PretrainEpoch
 
-CURVES, CURVES_PICTURE = "curves.json", "curves.png"
+CURVES = "curves.json"
 RECONSTRUCTIONS = "reconstructions.png"
 
 
@@ -90,41 +89,10 @@ def write_model(
 
 
 def write_curves(folder: Path, history: tuple[PretrainEpoch, ...]) -> None:
-    """``curves.json``, one object an epoch, and ``curves.png``."""
+    """Write ``curves.json``, one object per epoch."""
     rows = [dataclasses.asdict(epoch) for epoch in history]
     with atomic_write(folder / CURVES) as file:
         file.write((json.dumps(rows, indent=1) + "\n").encode())
-
-    def line(name: str) -> list[tuple[float, float]]:
-        return [(r["epoch"] + 1, r[name]) for r in rows if r[name] is not None]
-
-    panels = [
-        Panel(
-            "Reconstruction error at hidden pixels (1: patch mean)",
-            "epoch",
-            {"training": line("reconstruction"), "held out": line("held_out")},
-        ),
-        Panel(
-            "Contrast",
-            "epoch",
-            {"InfoNCE": line("contrast"), "own target nearest": line("accuracy")},
-        ),
-    ]
-    if line("phantom_dice"):
-        panels.append(
-            Panel(
-                "Synthetic vessels",
-                "epoch",
-                {
-                    "segmentation loss": line("segmentation"),
-                    "held-out Dice": line("phantom_dice"),
-                },
-            )
-        )
-    panels.append(
-        Panel("Learning rate", "epoch", {"learning rate": line("learning_rate")})
-    )
-    _write_png(folder / CURVES_PICTURE, draw_panels(panels))
 
 
 def write_reconstructions(path: Path, examples: Reconstructions) -> None:

@@ -13,7 +13,7 @@ from napari_cmunet.errors import CMUNetError, TrainingError, display_name
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.images import find_images, read_angiogram
 from napari_cmunet.model.preprocess import Preprocessing, prepare
-from napari_cmunet.pretraining.dataset import UnlabelledFrames, digest
+from napari_cmunet.pretraining.config import UnlabelledFrames, digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,48 +1,30 @@
-"""Random views of frames, each drawn from its own random numbers.
+"""Augmentation for pre-training, each frame from its own random numbers.
 
-What is drawn depends on the seed, the epoch and the frame, and on nothing else: not
-on the other frames of the batch, not on how many processes share it, not on where a
-run was interrupted.
+They depend on the seed, the epoch and the frame alone: not on the other frames of the
+batch, not on how many processes share it, not on where a run was interrupted. Also
+copy-paste augmentation: synthetic arteries drawn into real frames.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from napari_cmunet.training.augment import (
+    Augmentation,
+    affine_maps,
+    jitter,
+    noise_amount,
+)
+from napari_cmunet.training.augment import warp as warp_by_grid
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-@dataclass(frozen=True)
-class ViewRange:
-    """How far random views may go.
-
-    Parameters
-    ----------
-    zoom : (float, float)
-        Smallest and largest magnification.
-    rotation : float
-        Degrees, either way.
-    contrast, brightness : float
-        Standard deviations of a random gain (log) and offset.
-    noise : float
-        Largest standard deviation of added noise; half of the views have none.
-    shift : float
-        Pixels of the view, either way, of a second view (see :func:`sample`).
-    """
-
-    zoom: tuple[float, float] = (0.85, 1.3)
-    rotation: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    noise: float = 0.0
-    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +61,12 @@ def draw(keys: Iterable[tuple[int, ...]], patches: int = 0) -> Draws:
     return Draws(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
-def placement(
-    draws: Draws, how: ViewRange, frame_side: int, view_side: int
+def view_affine(
+    draws: Draws, how: Augmentation, frame_side: int, view_side: int
 ) -> torch.Tensor:
     """Affine maps from the views' coordinates to the frames', ``(B, 2, 3)``.
 
-    A view lies within its frame where it is smaller, and the other way round. None is
-    mirrored: what is above stays above, such as the catheter.
+    A view lies within its frame where it is smaller, and the other way round.
     """
     u = draws.uniform
     low, high = np.log(how.zoom[0]), np.log(how.zoom[1])
@@ -93,79 +74,73 @@ def placement(
     first = np.minimum(window, 2 * frame_side - window) / 2
     last = frame_side - first
     first, last = np.minimum(first, last), np.maximum(first, last)
-    centre = [first + (last - first) * u[:, i] for i in (1, 2)]
-    angle = (2 * u[:, 3] - 1) * how.rotation * math.pi / 180
-    scale = window / frame_side
-    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
-    rows = [
-        [cos, -sin, 2 * centre[0] / frame_side - 1],
-        [sin, cos, 2 * centre[1] / frame_side - 1],
-    ]
-    return torch.from_numpy(np.stack([np.stack(r, -1) for r in rows], 1)).float()
+    dx, dy = (
+        torch.from_numpy(2 * (first + (last - first) * u[:, i]) / frame_side - 1)
+        for i in (1, 2)
+    )
+    angle = torch.from_numpy((2 * u[:, 3] - 1) * how.rotation * math.pi / 180)
+    scale = torch.from_numpy(window / frame_side)
+    return affine_maps(angle, scale, (1.0, 1.0), (dx, dy)).float()
 
 
-def shifted(
-    theta: torch.Tensor, draws: Draws, how: ViewRange, view_side: int
+def shift_affine(
+    theta: torch.Tensor, draws: Draws, reach: float, view_side: int
 ) -> torch.Tensor:
-    """The same views, moved by a few whole pixels of the view."""
-    pixels = _moves(draws, how, view_side)
+    """Move views by a few whole pixels of the view, ``reach`` at most."""
+    pixels = _shifts(draws, reach, view_side)
     move = torch.from_numpy(2 * pixels / view_side).to(theta.dtype)
     centre = theta[:, :, 2] + (theta[:, :, :2] @ move[:, :, None])[:, :, 0]
     return torch.cat([theta[:, :, :2], centre[:, :, None]], 2)
 
 
-def shifted_back(
-    maps: torch.Tensor, draws: Draws, how: ViewRange
+def unshift_maps(
+    maps: torch.Tensor, draws: Draws, reach: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay maps of the moved views over the views again.
+    """Lay maps of the shifted views over the views again.
 
     Parameters
     ----------
     maps : tensor (B, C, H, W)
-        On the grid of what :func:`shifted` gave.
+        On the grid of :func:`shift_affine`.
 
     Returns
     -------
     maps : tensor (B, C, H, W)
     seen : float tensor (B, 1, H, W)
-        1 where the moved view showed that place.
+        1 where the shifted view showed that place.
     """
     side = maps.shape[-1]
     back, seen = torch.zeros_like(maps), torch.zeros_like(maps[:, :1])
-    for i, (dx, dy) in enumerate(_moves(draws, how, side).astype(int).tolist()):
-        here = [slice(max(0, d), side + min(0, d)) for d in (dy, dx)]
-        there = [slice(max(0, -d), side + min(0, -d)) for d in (dy, dx)]
-        back[(i, slice(None), *here)] = maps[(i, slice(None), *there)]
-        seen[(i, 0, *here)] = 1
+    for i, (dx, dy) in enumerate(_shifts(draws, reach, side).astype(int).tolist()):
+        rows, columns = (slice(max(0, d), side + min(0, d)) for d in (dy, dx))
+        from_rows, from_columns = (
+            slice(max(0, -d), side + min(0, -d)) for d in (dy, dx)
+        )
+        back[i, :, rows, columns] = maps[i, :, from_rows, from_columns]
+        seen[i, 0, rows, columns] = 1
     return back, seen
 
 
-def _moves(draws: Draws, how: ViewRange, side: int) -> np.ndarray:
-    """Whole pixels (x, y) that each moved view is off, ``(B, 2)``."""
-    reach = min(how.shift, side / 8)
-    return np.round((2 * draws.uniform[:, 4:6] - 1) * reach)
+def _shifts(draws: Draws, reach: float, side: int) -> np.ndarray:
+    """Whole pixels (x, y) that each shifted view is off, ``(B, 2)``."""
+    return np.round((2 * draws.uniform[:, 4:6] - 1) * min(reach, side / 8))
 
 
-def sample(
-    stack: torch.Tensor, theta: torch.Tensor, side: int, channels: int = 1
-) -> torch.Tensor:
+def warp(stack: torch.Tensor, theta: torch.Tensor, side: int) -> torch.Tensor:
     """Views ``(B, C, side, side)`` of a stack ``(B, C, G, G)``; 0 outside it."""
-    grid = F.affine_grid(
-        theta.to(stack.device), [len(stack), channels, side, side], align_corners=False
-    )
-    return F.grid_sample(
-        stack.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    size = [len(stack), 1, side, side]
+    grid = F.affine_grid(theta.to(stack.device), size, align_corners=False)
+    return warp_by_grid(stack, grid)
 
 
-def disturb(x: torch.Tensor, draws: Draws, how: ViewRange) -> torch.Tensor:
-    """Change contrast and brightness, and add noise; each frame by its own draw."""
+def jitter_intensity(x: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+    """Change contrast and brightness, and add noise."""
     if how.contrast or how.brightness:
         normal = torch.from_numpy(draws.normal).float().to(x.device)
-        gain = torch.exp(how.contrast * normal[:, 0]).view(-1, 1, 1, 1)
-        x = x * gain + how.brightness * normal[:, 1].view(-1, 1, 1, 1)
+        contrast, brightness = normal.T.reshape(2, -1, 1, 1, 1)
+        x = jitter(x, how, contrast, brightness)
     if how.noise:
-        amount = np.maximum(2 * draws.uniform[:, 6] - 1, 0) * how.noise
+        amount = noise_amount(torch.from_numpy(draws.uniform[:, 6]), how)
         noise = torch.empty_like(x, memory_format=torch.contiguous_format)
         random = torch.Generator(x.device)
         for i, seed in enumerate(draws.noise_seeds):
@@ -173,6 +148,81 @@ def disturb(x: torch.Tensor, draws: Draws, how: ViewRange) -> torch.Tensor:
                 noise[i].normal_(generator=random.manual_seed(int(seed)))
             else:
                 noise[i].zero_()
-        scale = torch.from_numpy(amount).float().to(x.device).view(-1, 1, 1, 1)
-        x = x + scale * noise
+        x = x + amount.float().to(x.device).view(-1, 1, 1, 1) * noise
     return x
+
+
+DEPTH = (1.5, 3.8)
+"""How much darker wide arteries are drawn, in standard deviations of a frame.
+
+Measured on 89 ARCADE frames, prepared at 320 pixels: centrelines of arteries 10 to 18
+pixels wide are 2.2 +- 0.8 darker than what is beside them, of 3 to 6 pixels 1.3 +- 0.5.
+"""
+
+WIDE = 7
+"""Side of the square, in pixels, that an artery fills where it is as dark as can be."""
+
+
+class CopyPastePairs(NamedTuple):
+    """Which of a process's phantoms are drawn into which of its frames.
+
+    Parameters
+    ----------
+    phantoms, frames : int arrays (N,)
+        Indices within what the process has of a batch.
+    """
+
+    phantoms: np.ndarray
+    frames: np.ndarray
+
+
+def copy_paste_pairs(
+    share: float, phantoms: slice, of: int, frames: int, step: int = 0
+) -> CopyPastePairs:
+    """Spread the composites evenly over a batch, and over the steps.
+
+    By the step and the place in the whole batch alone, so that processes that share it
+    compose what one would.
+
+    Parameters
+    ----------
+    share : float
+        Of the phantoms.
+    phantoms : slice
+        The process's part of the batch's phantoms.
+    of, frames : int
+        Phantoms and frames in the whole batch.
+    step : int
+        Of the run, from 0.
+    """
+    slots = np.arange(phantoms.start, phantoms.stop)
+    count = step * of + slots
+    slots = slots[np.floor((count + 1) * share) > np.floor(count * share)]
+    first = phantoms.start * frames // of
+    return CopyPastePairs(slots - phantoms.start, slots * frames // of - first)
+
+
+def paste_arteries(
+    frames: torch.Tensor, trees: torch.Tensor, chance: torch.Tensor
+) -> torch.Tensor:
+    """Darken frames where an artery is to be; thin ones less than wide ones.
+
+    Parameters
+    ----------
+    frames : float tensor (B, 1, H, W)
+        Prepared frames, unit variance.
+    trees : float tensor (B, 1, H, W)
+        Share of each pixel that is artery.
+    chance : float tensor (B,)
+        0 to 1; how dark, from the faintest to the darkest.
+
+    Returns
+    -------
+    float tensor (B, 1, H, W)
+    """
+    low, high = (math.log(d) for d in DEPTH)
+    depth = torch.exp(low + (high - low) * chance).view(-1, 1, 1, 1)
+    thickness = trees * (0.4 + 0.6 * F.avg_pool2d(trees, WIDE, 1, WIDE // 2))
+    # Half as it is and half blurred: the edge of a round tube, seen by a detector.
+    soft = (thickness + F.avg_pool2d(thickness, 3, 1, 1)) / 2
+    return frames - depth * soft

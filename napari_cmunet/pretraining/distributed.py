@@ -133,19 +133,19 @@ def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
 
 
-def share_batch_statistics(network: nn.Module, group: ProcessGroup) -> nn.Module:
-    """Let every batch normalisation see the batch of all processes."""
+def share_batch_statistics(network: nn.Module, group: ProcessGroup) -> None:
+    """Let every batch normalisation inside see the batch of all processes."""
     if group.size == 1:
-        return network
+        return
     if group.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 shared = SharedBatchNorm2d(child.num_features)
                 shared.load_state_dict(child.state_dict())
                 setattr(parent, name, shared)
-    return network
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -165,6 +165,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         mean = _SumOverProcesses.apply(wide.sum((0, 2, 3))) / n
         centred = wide - mean.view(1, -1, 1, 1)
         var = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / n
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

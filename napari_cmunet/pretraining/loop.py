@@ -1,6 +1,6 @@
 """Self-supervised pre-training after CM-UNet (arXiv 2507.17779).
 
-A frame with most of its patches hidden is rebuilt by the whole U-Net, and told from
+A frame with most of its patches hidden is rebuilt by the whole U-Net, and reported from
 other frames by comparing what the encoder makes of it with what a slowly following
 copy of the encoder makes of the whole frame, shifted and noised. Phantoms with known
 masks may be segmented beside that. No human label is used.
@@ -21,10 +21,11 @@ from napari_cmunet.model.network import parameter_count
 from napari_cmunet.pretraining.checkpoint import read_state, restore, write_checkpoint
 from napari_cmunet.pretraining.config import (
     PretrainConfig,
+    UnlabelledFrames,
     check_choices,
     check_same_run,
+    split,
 )
-from napari_cmunet.pretraining.dataset import UnlabelledFrames, split
 from napari_cmunet.pretraining.distributed import ProcessGroup
 from napari_cmunet.pretraining.evaluate import (
     HELD_OUT_PHANTOMS,
@@ -164,7 +165,8 @@ class Pretraining:
             )
         self.step, self.elapsed, self.reason = 0, 0.0, ""
         self.history: list[PretrainEpoch] = []
-        self._sums, self._pending = [0.0] * 5, []
+        self._sums = [0.0] * 5
+        self._pending: list[torch.Tensor] = []
         if resume and checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
         self._resumed_elapsed, self._resumed_at = self.elapsed, time.monotonic()
@@ -173,7 +175,7 @@ class Pretraining:
     @property
     def steps(self) -> int:
         """Steps of the whole run, if time does not end it before."""
-        return self.config.epochs * self.stepper.steps_per_epoch
+        return self.stepper.steps
 
     def run(
         self, should_stop: Callable[[], bool] = lambda: False
@@ -202,8 +204,8 @@ class Pretraining:
         )
         began, began_step = time.monotonic(), self.step
         self._resumed_elapsed, self._resumed_at = self.elapsed, began
-        self._saved_at = told_at = began
-        told: list[list[float]] = []
+        self._saved_at = last_event = began
+        reported: list[list[float]] = []
         while not self.reason:
             stop, self.elapsed = self.group.agree_to_stop(should_stop(), self._clock())
             progress = self._progress()
@@ -215,13 +217,13 @@ class Pretraining:
             self.step += 1
             now = time.monotonic()
             epoch_ends = index + 1 == per_epoch
-            if now - told_at > 0.5 or epoch_ends:
-                told += self._drain()
+            if now - last_event > 0.5 or epoch_ends:
+                reported += self._drain()
                 speed = (now - began) / (self.step - began_step)
-                yield self._step_event(epoch, told, speed)
-                told, told_at = [], now
+                yield self._step_event(epoch, reported, speed)
+                reported, last_event = [], now
             if epoch_ends:
-                self._end_epoch(epoch, progress)
+                self._end_epoch(epoch)
                 yield self.history[-1]
             old = time.monotonic() - self._saved_at
             limit = self.config.save_seconds
@@ -321,9 +323,9 @@ class Pretraining:
         return values
 
     def _step_event(
-        self, epoch: int, told: list[list[float]], speed: float
+        self, epoch: int, reported: list[list[float]], speed: float
     ) -> PretrainStep:
-        mean = [sum(column) / len(told) for column in zip(*told, strict=True)]
+        mean = [sum(column) / len(reported) for column in zip(*reported, strict=True)]
         self.elapsed = self._clock()
         left = speed * (self.steps - self.step)
         if self.config.minutes:
@@ -341,7 +343,7 @@ class Pretraining:
             seconds_left=left,
         )
 
-    def _end_epoch(self, epoch: int, progress: float) -> None:
+    def _end_epoch(self, epoch: int) -> None:
         with failures(self.group.device):
             error = held_out_error(self.stepper, self.held)
             unseen = self.unseen
@@ -360,7 +362,7 @@ class Pretraining:
                 accuracy=mean[4],
                 held_out=error,
                 phantom_dice=dice,
-                learning_rate=self.stepper.learning_rate(progress),
+                learning_rate=self.stepper.learning_rate,
                 seconds=self.elapsed,
             )
         )

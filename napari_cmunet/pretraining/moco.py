@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from napari_cmunet.model.network import CMUNet, artery_logit
 
@@ -92,8 +93,8 @@ class PretrainNetworks(nn.Module):
             self.network.load_state_dict(start.state_dict())
         _cancel_idle_biases(self.network)
         self.pixel_head = nn.Conv2d(width, 1, 1)
-        nn.init.zeros_(self.pixel_head.weight)  # begin with each patch's mean
-        nn.init.zeros_(self.pixel_head.bias)
+        for parameter in self.pixel_head.parameters():
+            nn.init.zeros_(parameter)  # begin with each patch's mean
         self.feature_decoder = FeatureDecoder(features)
         self.projector = perceptron(features, hidden, embedding)
         self.predictor = perceptron(embedding, hidden, embedding)
@@ -143,9 +144,8 @@ class PretrainNetworks(nn.Module):
             (self.target_network, self.network),
             (self.target_projector, self.projector),
         ):
-            torch._foreach_lerp_(
-                list(own.parameters()), list(source.parameters()), 1 - momentum
-            )
+            update = get_ema_multi_avg_fn(momentum)
+            update(list(own.parameters()), list(source.parameters()), 0)
 
 
 def info_nce(
@@ -191,6 +191,8 @@ def _cancel_idle_biases(network: nn.Module) -> None:
         if not isinstance(module, nn.Sequential):
             continue
         for layer, after in zip(module, list(module)[1:], strict=False):
-            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            if not (isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)):
+                continue
+            if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
                 layer.bias.requires_grad_(False)

@@ -1,9 +1,10 @@
-"""One step of pre-training: the batch, the losses, the update."""
+"""One step of pre-training: draw a batch, backpropagate, update."""
 
 from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,15 +14,15 @@ from torch import nn
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.device import is_out_of_memory, training_dtype
 from napari_cmunet.pretraining.augment import (
-    ViewRange,
-    disturb,
+    copy_paste_pairs,
     draw,
-    placement,
-    sample,
-    shifted_back,
+    jitter_intensity,
+    paste_arteries,
+    shift_affine,
+    unshift_maps,
+    view_affine,
+    warp,
 )
-from napari_cmunet.pretraining.augment import shifted as shift_views
-from napari_cmunet.pretraining.copy_paste import draw_into, pairs
 from napari_cmunet.pretraining.distributed import share_batch_statistics
 from napari_cmunet.pretraining.moco import PretrainNetworks, info_nce
 from napari_cmunet.pretraining.patch_masking import (
@@ -30,24 +31,31 @@ from napari_cmunet.pretraining.patch_masking import (
     to_pixels,
     vesselness,
 )
+from napari_cmunet.training.augment import NO_AUGMENTATION
 from napari_cmunet.training.dataset import REVIEWED, SKELETON, TARGET
 from napari_cmunet.training.losses import segmentation_loss
+from napari_cmunet.training.optim import WarmupCosineLR, adamw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_cmunet.model.network import CMUNet
     from napari_cmunet.pretraining.augment import Draws
-    from napari_cmunet.pretraining.config import PretrainConfig
-    from napari_cmunet.pretraining.dataset import UnlabelledFrames
+    from napari_cmunet.pretraining.config import PretrainConfig, UnlabelledFrames
     from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import LabelledFrames
 
 # What a random number is drawn for, so that no two uses share their numbers.
 ORDER, FRAME, PHANTOM_CHOICE, PHANTOM, MEASURE, RECALIBRATE = range(1, 7)
 
-PHANTOM_VIEWS = ViewRange(
-    zoom=(0.8, 1.35), rotation=30, contrast=0.25, brightness=0.25, noise=0.3
+FRAME_VIEWS = replace(NO_AUGMENTATION, zoom=(0.85, 1.3))
+PHANTOM_VIEWS = replace(
+    FRAME_VIEWS,
+    zoom=(0.8, 1.35),
+    rotation=30,
+    contrast=0.25,
+    brightness=0.25,
+    noise=0.3,
 )
 
 CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.9, 0.4
@@ -95,42 +103,36 @@ class PretrainStepper:
         self.frames = _place(frames.frames, self.device)
         self.phantoms = phantoms.to(self.device) if phantoms is not None else None
         self.side = config.crop or frames.side
-        self.views = ViewRange(shift=config.shift)
-        self.target_views = ViewRange(noise=config.noise)
+        self.target_noise = replace(NO_AUGMENTATION, noise=config.noise)
         self.dtype = precision(config, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             networks = PretrainNetworks(
                 config.width, segments=phantoms is not None, start=start
             )
-        networks = share_batch_statistics(networks, group)
-        self.networks = networks.to(self.device, memory_format=torch.channels_last)
+        share_batch_statistics(networks, group)
+        networks.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = networks
         self.trained = {
             name: p for name, p in self.networks.named_parameters() if p.requires_grad
         }
-        kernels = [p for p in self.trained.values() if p.ndim > 1]
-        others = [p for p in self.trained.values() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": kernels, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
+        self.consistent = phantoms is not None and config.consistency_weight > 0
+        self.steps_per_epoch = len(learn) // config.batch_frames
+        self.optimiser = adamw(
+            self.trained.values(),
+            config.learning_rate * min(3.0, math.sqrt(config.batch / 16)),
+            config.weight_decay,
             betas=(0.9, 0.95),
             fused=self.device.type in ("cpu", "cuda"),
         )
-        self.consistent = phantoms is not None and config.consistency_weight > 0
-        self.steps_per_epoch = len(learn) // config.batch_frames
+        self.steps = config.epochs * self.steps_per_epoch
+        self.schedule = WarmupCosineLR(self.optimiser, self.steps, config.warmup)
         self._order: tuple[int, np.ndarray] = (-1, self.learn)
 
-    def learning_rate(self, progress: float) -> float:
-        """At a share of the run: linear warm-up, then half a cosine down to 0."""
-        config = self.config
-        peak = config.learning_rate * min(3.0, math.sqrt(config.batch / 16))
-        if progress < config.warmup:
-            return peak * max(progress / config.warmup, 1e-3)
-        rest = (progress - config.warmup) / (1 - config.warmup)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return self.optimiser.param_groups[0]["lr"]
 
     def momentum(self, step: int, progress: float) -> float:
         """Share of itself that the target keeps: up to 1 by half a cosine.
@@ -163,8 +165,7 @@ class PretrainStepper:
             Loss, its three parts, the contrast's accuracy and the gradient's norm,
             of all processes' frames, still on the device.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(progress)
+        self.schedule.go_to(progress * self.steps)  # time may be ahead of the steps
         self.networks.train()
         self.optimiser.zero_grad(set_to_none=True)
         parts, pseudo = self._learn_from_frames(epoch, index)
@@ -189,9 +190,7 @@ class PretrainStepper:
         masked = views * ~to_pixels(mask, config.patch)
         groups = torch.from_numpy(self.groups[chosen]).to(self.device)
         own = torch.arange(part.start, part.stop, device=self.device)
-        with torch.autocast(
-            self.device.type, self.dtype, enabled=self.dtype != torch.float32
-        ):
+        with self.autocast():
             targets, logit = self.networks.target(
                 _channels_last(moved), segments=self.consistent
             )
@@ -204,7 +203,7 @@ class PretrainStepper:
         pseudo = None
         if logit is not None:
             artery, confident = confident_labels(
-                *shifted_back(logit, draws, self.views)
+                *unshift_maps(logit, draws, config.shift)
             )
             pseudo = PseudoLabels(views, artery, confident)
             consistency = _each_frame(
@@ -221,6 +220,7 @@ class PretrainStepper:
     ) -> torch.Tensor:
         """The loss, without its weight."""
         config = self.config
+        assert self.phantoms is not None
         random = np.random.default_rng([config.seed, PHANTOM_CHOICE, epoch, index])
         chosen = random.integers(len(self.phantoms), size=config.batch_phantoms)
         part = self.group.part(len(chosen))
@@ -233,17 +233,15 @@ class PretrainStepper:
             [self.phantoms.frames[at].float(), self.phantoms.maps_at(at)], 1
         )
         draws = draw(keys)
-        theta = placement(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
-        views, maps = sample(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
+        theta = view_affine(draws, PHANTOM_VIEWS, stack.shape[-1], self.side)
+        views, maps = warp(stack, theta, self.side).split([1, len(stack[0]) - 1], 1)
         if pseudo is not None and config.copy_paste:
             # A number that would move the view, as phantoms' are not.
             chance = torch.from_numpy(draws.uniform[:, 4]).float()
             step = self._number(epoch, index)
-            self._compose(views, maps, part, chance, pseudo, step)
-        views = disturb(views, draws, PHANTOM_VIEWS)
-        with torch.autocast(
-            self.device.type, self.dtype, enabled=self.dtype != torch.float32
-        ):
+            self._copy_paste(views, maps, part, chance, pseudo, step)
+        views = jitter_intensity(views, draws, PHANTOM_VIEWS)
+        with self.autocast():
             logits = self.networks.segment(_channels_last(views))
         target = maps[:, TARGET : TARGET + 1]
         seen = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
@@ -252,7 +250,7 @@ class PretrainStepper:
         (loss * config.segmentation_weight).backward()
         return loss.detach()
 
-    def _compose(
+    def _copy_paste(
         self,
         views: torch.Tensor,
         maps: torch.Tensor,
@@ -267,13 +265,13 @@ class PretrainStepper:
         artery of its own. What they share of a pixel is unknown.
         """
         config = self.config
-        at, frame = pairs(
+        at, frame = copy_paste_pairs(
             config.copy_paste, part, config.batch_phantoms, config.batch_frames, step
         )
         tree = maps[at, TARGET] * (maps[at, REVIEWED] > 0.99)
         free = pseudo.confident[frame, 0] * (1 - pseudo.artery[frame, 0])
         dark = chance[at].to(views.device)
-        views[at] = draw_into(pseudo.views[frame], tree[:, None], dark)
+        views[at] = paste_arteries(pseudo.views[frame], tree[:, None], dark)
         maps[at, TARGET] = tree
         maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
 
@@ -298,10 +296,10 @@ class PretrainStepper:
         keys = [(config.seed, FRAME, epoch, int(i)) for i in chosen]
         draws = draw(keys, rows * rows)
         stack = self.take(chosen)
-        theta = placement(draws, self.views, stack.shape[-1], side)
-        views = sample(stack, theta, side)
-        moved = sample(stack, shift_views(theta, draws, self.views, side), side)
-        moved = disturb(moved, draws, self.target_views)
+        theta = view_affine(draws, FRAME_VIEWS, stack.shape[-1], side)
+        views = warp(stack, theta, side)
+        moved = warp(stack, shift_affine(theta, draws, config.shift, side), side)
+        moved = jitter_intensity(moved, draws, self.target_noise)
         vessels = None
         if config.guidance:
             # At half the size: a quarter of the work, and patches are all it is for.
@@ -312,6 +310,12 @@ class PretrainStepper:
             noise, (rows, rows), config.mask_ratio, vessels, config.guidance
         )
         return draws, views, moved, mask
+
+    def autocast(self) -> torch.autocast:
+        """Context in which forward passes run in the configured precision."""
+        return torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32
+        )
 
     def take(self, chosen: np.ndarray | list[int]) -> torch.Tensor:
         """Prepared frames, on the device."""

@@ -57,10 +57,9 @@ def test_a_folder_becomes_a_model(images, tmp_path, capsys):
     assert report.loaded == report.total
     curve = json.loads((out / "curves.json").read_text())
     assert [row["epoch"] for row in curve] == [0, 1]
-    for name in ("curves.png", "reconstructions.png"):
-        with Image.open(out / name) as picture:
-            assert picture.size[0] > 100
-            assert len(np.unique(np.asarray(picture))) > 2
+    with Image.open(out / "reconstructions.png") as picture:
+        assert picture.size[0] > 100
+        assert len(np.unique(np.asarray(picture))) > 2
 
 
 def test_torchrun_passes_every_option_on(capsys):

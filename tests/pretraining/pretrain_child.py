@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from napari_cmunet.pretraining.config import PretrainConfig
-from napari_cmunet.pretraining.dataset import UnlabelledFrames
+from napari_cmunet.pretraining.config import PretrainConfig, UnlabelledFrames
 from napari_cmunet.pretraining.distributed import ProcessGroup, process_group
 from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.training.dataset import WHOLE, LabelledFrames

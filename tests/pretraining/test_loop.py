@@ -21,10 +21,9 @@ from napari_cmunet.errors import ReadError, TrainingError
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.registry import load_weights
 from napari_cmunet.pretraining import step as pretrain_step
+from napari_cmunet.pretraining.augment import paste_arteries
 from napari_cmunet.pretraining.checkpoint import read_state
-from napari_cmunet.pretraining.config import PretrainConfig
-from napari_cmunet.pretraining.copy_paste import draw_into
-from napari_cmunet.pretraining.dataset import split
+from napari_cmunet.pretraining.config import PretrainConfig, split
 from napari_cmunet.pretraining.loop import Pretraining, pretrain
 from napari_cmunet.pretraining.moco import PretrainNetworks
 from napari_cmunet.training.events import (
@@ -178,7 +177,7 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
 
     def draw(frames, trees, chance):
         drawn.append((frames, trees))
-        return draw_into(frames, trees, chance)
+        return paste_arteries(frames, trees, chance)
 
     def spy(logits, target, reviewed, skeleton, **options):
         if "skeleton_weight" not in options or options["skeleton_weight"]:
@@ -194,8 +193,8 @@ def test_trees_are_drawn_into_frames_where_these_have_no_artery(monkeypatch):
 
     monkeypatch.setattr(pretrain_step, "segmentation_loss", spy)
     monkeypatch.setattr(pretrain_step, "confident_labels", half_of_it)
-    monkeypatch.setattr(pretrain_step, "draw_into", draw)
-    monkeypatch.setattr(pretrain_step, "disturb", lambda views, *how: views)
+    monkeypatch.setattr(pretrain_step, "paste_arteries", draw)
+    monkeypatch.setattr(pretrain_step, "jitter_intensity", lambda views, *how: views)
     monkeypatch.setattr(stepper.networks, "segment", segment)
     stepper.step(0, 0, 0.5)
     # As it is a frame, darker where the tree is and nowhere else.

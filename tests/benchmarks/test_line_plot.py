@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from napari_cmunet.pretraining.line_plot import COLOURS, Panel, draw_panels, ticks
+from benchmarks.line_plot import COLOURS, Panel, draw_panels, ticks
 
 
 @pytest.mark.parametrize(
