@@ -146,6 +146,7 @@ def test_phantoms_train_the_last_convolution():
 
 
 def test_masked_frames_are_segmented_as_the_target_segments_whole_ones():
+    torch.manual_seed(0)  # a start that is confident of some background
     start = CMUNet(2)
     how = config(epochs=2, phantoms=6, phantom_share=0.5)
     alone = finish(pretrain(frames(), how, phantoms=phantoms(), start=start))[1]
