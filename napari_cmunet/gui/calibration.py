@@ -15,6 +15,7 @@ from napari.layers import Shapes
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
+from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.layers import (
     METADATA,
     geometry,
@@ -24,7 +25,6 @@ from napari_cmunet.gui.layers import (
     set_visible,
     source_array,
 )
-from napari_cmunet.gui.prediction import spare_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

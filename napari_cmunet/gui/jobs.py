@@ -1,81 +1,113 @@
-"""One long piece of work in a napari worker: how far it is, Cancel, what it gave."""
+"""Background jobs: run a function off the GUI thread and report back on it.
+
+``Job`` is one run of a function. ``JobRunner`` runs one job at a time and drops the
+results of those it has replaced. What a job needs is handed over as a frozen request,
+for instance with ``functools.partial``; neither layers nor widgets may be touched.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from psygnal import Signal
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QThreadPool, QTimer
 
 from napari_cmunet.errors import Cancelled, CMUNetError
-from napari_cmunet.gui.prediction import spare_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     ShouldStop = Callable[[], bool]
     Report = Callable[[int, int], None]
-    Act = Callable[[Report, ShouldStop], Any]
+    JobFunction = Callable[[Report, ShouldStop], Any]
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_MS = 100
+_POLL_MS = 100
+
+
+@contextmanager
+def spare_thread() -> Iterator[None]:
+    """Let the thread pool start another worker although this one takes long.
+
+    The pool has one thread per core. A long job must not keep a short one, such as an
+    export, from starting.
+    """
+    pool = QThreadPool.globalInstance()
+    assert pool is not None
+    pool.releaseThread()
+    try:
+        yield
+    finally:
+        pool.reserveThread()
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How it ended: with a result, an error in words, or neither if cancelled."""
+class JobResult:
+    """How a job ended: with a value, with an error, or cancelled."""
 
     result: Any = None
     error: CMUNetError | None = None
     cancelled: bool = False
 
 
-class LongJob:
-    """Runs a function in a worker.
+class Job:
+    """One run of a function in a worker thread.
 
     Parameters
     ----------
     text : str
-        What is done, for people.
-    act : callable
-        Given ``report(done, total)`` and ``should_stop()``; runs in the worker.
-    ended : callable
-        Told the Outcome, on the GUI thread.
+        What the job does, for people.
+    function : callable
+        Called in the worker as ``function(report, should_stop)``; ``report(done,
+        total)`` sets the progress.
+    on_end : callable
+        Called on the GUI thread with a JobResult.
+    failure : str, optional
+        Beginning of the message for an unexpected error, such as "The frame cannot be
+        read".
     """
 
-    #: It got further.
+    #: The progress has changed, or the job is being cancelled.
     changed = Signal()
 
-    def __init__(self, text: str, act: Act, ended: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self,
+        text: str,
+        function: JobFunction,
+        on_end: Callable[[JobResult], None],
+        *,
+        failure: str = "",
+    ) -> None:
         self.text = text
         self.done = self.total = 0
-        self._act, self._ended = act, ended
+        self._function, self._on_end, self._failure = function, on_end, failure
         self._stop = threading.Event()
         self._shown = (0, 0)
         self._timer = QTimer()
-        self._timer.timeout.connect(self._look)
-        self._worker = create_worker(self._run)
+        self._timer.timeout.connect(self._poll)
+        self._worker: Any = create_worker(self._run)
         self._worker.returned.connect(self._on_returned)
 
-    def start(self) -> LongJob:
-        """Begin; returns itself."""
-        self._timer.start(_LOOK_EVERY_MS)
+    def start(self) -> Job:
+        """Start the job and return it."""
+        self._timer.start(_POLL_MS)
         self._worker.start()
         return self
 
     def cancel(self) -> None:
-        """Ask it to end soon; what it comes to is still told."""
+        """Ask the job to stop; ``on_end`` is still called."""
         self._stop.set()
         self.changed.emit()
 
     @property
     def cancelling(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether the job was asked to stop."""
         return self._stop.is_set()
 
     def _should_stop(self) -> bool:
@@ -85,33 +117,109 @@ class LongJob:
     def _report(self, done: int, total: int) -> None:
         self.done, self.total = done, total
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         if self._shown != (self.done, self.total):
             self._shown = (self.done, self.total)
             self.changed.emit()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> JobResult:
         try:
             with spare_thread():
-                return Outcome(self._act(self._report, self._should_stop))
+                return JobResult(self._function(self._report, self._should_stop))
         except Cancelled:
-            return Outcome(cancelled=True)
+            return JobResult(cancelled=True)
         except CMUNetError as error:
-            return Outcome(error=error)
+            return JobResult(error=error)
         except MemoryError:
-            return Outcome(
-                error=CMUNetError(
-                    "This computer has not enough free memory. Close other programs."
-                )
-            )
+            text = "This computer has not enough free memory. Close other programs."
+            return JobResult(error=CMUNetError(text))
         except Exception as error:
             logger.exception("%s failed", self.text)
-            return Outcome(
-                error=CMUNetError(
-                    f"An unexpected error ({error}). Help > Show logs has the details."
-                )
-            )
+            return JobResult(error=CMUNetError(self._describe(error)))
 
-    def _on_returned(self, outcome: Outcome) -> None:
+    def _describe(self, error: Exception) -> str:
+        if self._failure and isinstance(error, (OSError, ValueError)):
+            return f"{self._failure} ({error})."
+        what = f"{self._failure}, for an" if self._failure else "An"
+        return f"{what} unexpected error ({error}). Help > Show logs has the details."
+
+    def _on_returned(self, result: JobResult) -> None:
         self._timer.stop()
-        self._ended(outcome)
+        self._on_end(result)
+
+
+class JobRunner:
+    """Runs one job at a time; the results of replaced and cancelled jobs are dropped.
+
+    Parameters
+    ----------
+    text : str
+        What the jobs do, for people.
+    failure : str, optional
+        Beginning of the message for an unexpected error.
+    """
+
+    #: A job has started, progressed or ended.
+    changed = Signal()
+
+    def __init__(self, text: str, *, failure: str = "") -> None:
+        self._text, self._failure = text, failure
+        self._generation = 0
+        self.job: Job | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the result of a job is awaited."""
+        return self.job is not None
+
+    def start(
+        self,
+        function: JobFunction,
+        *,
+        on_result: Callable[[Any], None] | None = None,
+        on_error: Callable[[str], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Run a function in a worker, in place of the job before.
+
+        Parameters
+        ----------
+        function : callable
+            Called in the worker as ``function(report, should_stop)``.
+        on_result : callable, optional
+            Called on the GUI thread with what the function returned.
+        on_error : callable, optional
+            Called on the GUI thread with a message for the user.
+        on_progress : callable, optional
+            Called on the GUI thread with what was reported last.
+        """
+        self.cancel()
+        generation = self._generation
+
+        def ended(result: JobResult) -> None:
+            if generation != self._generation:
+                return
+            self.job = None
+            if result.error is not None:
+                if on_error is not None:
+                    on_error(str(result.error))
+            elif not result.cancelled and on_result is not None:
+                on_result(result.result)
+            self.changed.emit()
+
+        def progressed() -> None:
+            if generation == self._generation and on_progress is not None:
+                on_progress(job.done, job.total)
+
+        job = self.job = Job(self._text, function, ended, failure=self._failure)
+        job.changed.connect(progressed)
+        job.changed.connect(self.changed.emit)
+        job.start()
+
+    def cancel(self) -> None:
+        """Stop the job that runs; none of its callbacks is called any more."""
+        self._generation += 1
+        job, self.job = self.job, None
+        if job is not None:
+            job.changed.disconnect()
+            job.cancel()

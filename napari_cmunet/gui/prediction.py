@@ -11,13 +11,12 @@ import gc
 import importlib
 import logging
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qtpy.QtCore import QThreadPool
-
 from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.layers import read_frame
 
 if TYPE_CHECKING:
@@ -119,19 +118,6 @@ class Failure:
 
 
 Event = EngineReady | FrameReady | Failure
-
-
-@contextmanager
-def spare_thread() -> Iterator[None]:
-    """Let another worker start although this one takes long."""
-    # The pool has as many threads as the machine has cores. A long job must not
-    # keep a short one, such as an export, from starting.
-    pool = QThreadPool.globalInstance()
-    pool.releaseThread()
-    try:
-        yield
-    finally:
-        pool.reserveThread()
 
 
 def run_job(job: Job) -> Iterator[Event]:

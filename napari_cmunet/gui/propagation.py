@@ -12,8 +12,8 @@ from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.corrections import fingerprint
+from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.layers import read_frame, source_array
-from napari_cmunet.gui.prediction import spare_thread
 from napari_cmunet.gui.shortcuts import CARRY
 from napari_cmunet.gui.vessel_tools.preview import Preview
 from napari_cmunet.gui.widgets import button, column, lay_out_again, row, text_label

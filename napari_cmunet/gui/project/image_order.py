@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cmunet.errors import Cancelled, CMUNetError
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.alerts import Notice
 from napari_cmunet.project.active_learning import UNSURE
 
@@ -41,7 +41,7 @@ class NextImage:
 
     def __init__(self, reader: ProjectSession) -> None:
         self._reader = reader
-        self._job: LongJob | None = None
+        self._job: Job | None = None
         #: Why the images cannot be scored; empty if they can.
         self.problem = ""
         reader.opened.connect(lambda _: self.score())
@@ -100,7 +100,7 @@ class NextImage:
             )
 
         self.problem = ""
-        self._job = job = LongJob(
+        self._job = job = Job(
             "Looking where the model is least sure", act, lambda o: self._ended(job, o)
         )
         job.changed.connect(self.changed.emit)
@@ -112,7 +112,7 @@ class NextImage:
             self._job.cancel()
             self._job = None
 
-    def _ended(self, job: LongJob, outcome: Outcome) -> None:
+    def _ended(self, job: Job, outcome: JobResult) -> None:
         if job is not self._job:
             return
         self._job = None

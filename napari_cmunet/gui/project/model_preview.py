@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cmunet.errors import Cancelled
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.layers import read_frame, source_array
 from napari_cmunet.gui.prediction import ModelChoice
 from napari_cmunet.gui.project.difference_layer import Difference, DifferenceLayer
@@ -48,7 +48,7 @@ class Trying:
         self._image_state: ImageState | None = None
         self._shown: DifferenceLayer | None = None
         self._known: dict[int, tuple[Source, Difference]] = {}
-        self._job: LongJob | None = None
+        self._job: Job | None = None
         reader.closed.connect(self.stop)
 
     # -- state ----------------------------------------------------------------
@@ -161,7 +161,7 @@ class Trying:
             return ready, mask_at(ready.predict(pixels), ready.threshold)
 
         ended = partial(self._on_compared, name, image_state, frame, source)
-        self._job = LongJob("Comparing the models", act, ended)
+        self._job = Job("Comparing the models", act, ended)
         self._job.start()
 
     def _on_compared(
@@ -170,7 +170,7 @@ class Trying:
         image_state: ImageState,
         frame: int,
         source: Source,
-        outcome: Outcome,
+        outcome: JobResult,
     ) -> None:
         self._job = None
         wanted = name == self.model and image_state is self._image_state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.export import source_file
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts as notices
 from napari_cmunet.gui.project.alerts import Notice
 from napari_cmunet.gui.project.closed_project import Remains
@@ -49,7 +49,7 @@ class Browsing:
         # Where Next goes on from, if that image could not be opened.
         self._stuck: str | None = None
         self._ahead = Ahead(reader, self._opened_ahead)
-        self._loading: LongJob | None = None
+        self._loading: Job | None = None
         self._wanted = 0
 
     # -- what the reader asks for ---------------------------------------------
@@ -173,14 +173,14 @@ class Browsing:
             return
         if self._loading is not None:
             self._loading.cancel()
-        self._loading = LongJob(
+        self._loading = Job(
             "Opening the image",
             lambda _, __: load_image(project, image),
             partial(self._on_loaded, image, frame, wanted),
         ).start()
 
     def _on_loaded(
-        self, image: str, frame: int | None, wanted: int, outcome: Outcome
+        self, image: str, frame: int | None, wanted: int, outcome: JobResult
     ) -> None:
         if wanted != self._wanted or self._reader.project is None:
             return

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.widgets import button, combo, labelled, text_label
 from napari_cmunet.io.discovery import InputFile, find_images
@@ -172,7 +172,7 @@ class NewProjectDialog(QDialog):
         self.patients.activated.connect(self._on_patients)
         self.browse.clicked.connect(self._on_browse)
         self.folder.textChanged.connect(self._check)
-        self._job = LongJob("Looking for angiograms", self._find, self._on_found)
+        self._job = Job("Looking for angiograms", self._find, self._on_found)
         self.finished.connect(self._job.cancel)
         self._job.start()
 
@@ -191,7 +191,7 @@ class NewProjectDialog(QDialog):
     def _find(self, _: Report, __: ShouldStop) -> list[InputFile]:
         return find_images(self._inputs)
 
-    def _on_found(self, outcome: Outcome) -> None:
+    def _on_found(self, outcome: JobResult) -> None:
         self._files = [f for f in outcome.result or [] if f.path not in self._inputs]
         if not any(path.is_dir() for path in self._inputs):
             self._files = outcome.result or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.image_loading import LoadedImage, load_image
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class Ahead:
         if self._ready is not None and self._ready.id == image:
             return
         self._drop()
-        LongJob(
+        Job(
             "Reading the next image",
             lambda _, __: load_image(project, image),
             partial(self._on_loaded, turn),
         ).start()
 
-    def _on_loaded(self, turn: int, outcome: Outcome) -> None:
+    def _on_loaded(self, turn: int, outcome: JobResult) -> None:
         # An error is told when the image is really opened.
         if outcome.result is not None and turn == self._turn:
             self._ready = self._make(outcome.result)

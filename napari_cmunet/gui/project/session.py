@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 from qtpy.QtCore import QCoreApplication
 
-from napari_cmunet.gui.jobs import LongJob, Outcome
+from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts as notices
 from napari_cmunet.gui.project.activity import Attention
 from napari_cmunet.gui.project.alerts import Notice
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.jobs import Act
+    from napari_cmunet.gui.jobs import JobFunction
     from napari_cmunet.project.annotation_time import Effort
     from napari_cmunet.project.images import Relinked
     from napari_cmunet.project.project import Project
@@ -82,7 +82,7 @@ class ProjectSession:
         self.notice: Notice | None = None
         self.message = ""
         self._tip = ("", "")
-        self.job: LongJob | None = None
+        self.job: Job | None = None
         self._model = self._model_before = ""
         self.browsing = Browsing(self)
         self.accepting = Accepting(self)
@@ -162,7 +162,7 @@ class ProjectSession:
             folder,
         )
 
-    def _open_by(self, text: str, act: Act, folder: Path) -> None:
+    def _open_by(self, text: str, act: JobFunction, folder: Path) -> None:
         if self.busy:
             return
         start = partial(self.run, text, act, partial(self._on_opened, folder))
@@ -171,7 +171,7 @@ class ProjectSession:
         else:
             self.close(then=start)
 
-    def _on_opened(self, folder: Path, outcome: Outcome) -> None:
+    def _on_opened(self, folder: Path, outcome: JobResult) -> None:
         if outcome.error is not None:
             self.tell(notices.project_not_opened(self, folder, outcome.error))
         if outcome.cancelled:
@@ -225,17 +225,19 @@ class ProjectSession:
         """Whether a long job runs."""
         return self.job is not None
 
-    def run(self, text: str, act: Act, ended: Callable[[Outcome], None]) -> bool:
+    def run(
+        self, text: str, act: JobFunction, ended: Callable[[JobResult], None]
+    ) -> bool:
         """Run a long job; one at a time. False if another one runs."""
         if self.busy:
             return False
 
-        def on_ended(outcome: Outcome) -> None:
+        def on_ended(outcome: JobResult) -> None:
             self.job = None
             ended(outcome)
             self.changed.emit()
 
-        self.job = LongJob(text, act, on_ended)
+        self.job = Job(text, act, on_ended)
         self.job.changed.connect(self.changed.emit)
         self.job.start()
         self.changed.emit()
@@ -251,7 +253,7 @@ class ProjectSession:
                 self._on_relinked,
             )
 
-    def _on_relinked(self, outcome: Outcome) -> None:
+    def _on_relinked(self, outcome: JobResult) -> None:
         if outcome.error is not None:
             self.tell(Notice(str(outcome.error), serious=True))
             return
@@ -280,7 +282,7 @@ class ProjectSession:
 
         self.run("Adding images", act, self._on_added)
 
-    def _on_added(self, outcome: Outcome) -> None:
+    def _on_added(self, outcome: JobResult) -> None:
         if outcome.error is not None:
             self.tell(Notice(str(outcome.error), serious=True))
         elif outcome.result is not None and self.project is not None:

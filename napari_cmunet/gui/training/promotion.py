@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.prediction import spare_thread
+from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.training.outcome import CANCELLED
 from napari_cmunet.gui.training.worker_client import follow
 from napari_cmunet.training.events import BETTER, NOT_BETTER
