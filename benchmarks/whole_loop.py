@@ -253,7 +253,7 @@ def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
 
 def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     """Train, look at what would change, and put the new model to use."""
-    from napari_cmunet.gui.training.run_progress import LEARNING, LEAVING_OUT
+    from napari_cmunet.gui.training.state import LEARNING, LEAVING_OUT
 
     section, reader = loop.panel.finetune, loop.reader
     training = reader.learning.training
@@ -273,19 +273,19 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     loop.picture("training", section.status)
     loop.until(lambda: not training.running, "the end of the training")
     report["seconds_of_training"] = round(time.monotonic() - began, 1)
-    settled = training.state().settled
-    report["decision"] = settled.decision
-    report["verdict"] = settled.outcome.text
+    result = training.state().result
+    report["decision"] = result.decision
+    report["verdict"] = result.text
     loop.rest(1)
     loop.picture("verdict", section.status)
-    model = report["model"] = settled.outcome.model
+    model = report["model"] = result.model
     if not model:
-        sys.exit(f"no model came of the training: {settled.outcome.text}")
-    if settled.decision != "promoted":
+        sys.exit(f"no model came of the training: {result.text}")
+    if result.decision != "promoted":
         loop.click(section.compare)
         loop.until(lambda: reader.trying.difference() is not None, "the comparison")
         loop.picture("before-it-is-decided", section.use)
-        if settled.decision == "undecided":
+        if result.decision == "undecided":
             loop.click(section.use)
         else:
             versions = training.state().versions

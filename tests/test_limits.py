@@ -104,20 +104,15 @@ def test_a_device_that_is_gone(tiny_model, monkeypatch):
     assert engine.predict(np.zeros(SHAPE, np.uint8)).shape == SHAPE
 
 
-def test_a_training_on_a_device_that_is_gone(tmp_path, monkeypatch):
-    from napari_cmunet.cli.finetune import FinetuneConfig, FinetuneJob
-    from napari_cmunet.cli.finetune_project import ProjectJob, _device
+def test_a_training_on_a_device_that_is_gone(monkeypatch):
+    from napari_cmunet.project.finetuning import _device
 
     monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu"])
-    training = FinetuneJob(
-        (), (), tmp_path, "cmunet-ssl", FinetuneConfig(), device="cuda"
-    )
     told: list[events.Event] = []
-    job = ProjectJob(tmp_path, training, attached=True)
-    assert _device(job, told.append).type == "cpu"
+    assert _device("cuda", told.append, any_device=True).type == "cpu"
     assert "no 'cuda' device" in told[0].text
     with pytest.raises(Exception, match="no 'cuda' device"):  # asked for just now
-        _device(ProjectJob(tmp_path, training), told.append)
+        _device("cuda", told.append, any_device=False)
 
 
 # -- disks -----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from qtpy.QtCore import QTimer
 from napari_cmunet.errors import CMUNetError, WriteError, display_name
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
     from napari_cmunet.gui.panel import CMUNetPanel
@@ -21,6 +22,11 @@ PATIENCE_SECONDS = 120
 QUIET_LOOKS = 3
 FILLED_FRAME = 18
 """The sample cine's arteries are full of contrast there."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the demo; returns the exit code."""
+    return demo(args.screenshot)
 
 
 def demo(screenshot: Path | None = None) -> int:

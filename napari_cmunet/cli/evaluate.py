@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_cmunet.training.metrics import Scores, bootstrap_interval, score
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -29,46 +30,18 @@ if TYPE_CHECKING:
 MEASURES = ("dice", "cldice", "precision", "recall", "hd95")
 
 
-@dataclass(frozen=True)
-class EvaluateJob:
-    """What to evaluate, on what.
-
-    Parameters
-    ----------
-    images, masks : tuples of Path
-    model, device : str
-    threshold : float or None
-        The model's own if None.
-    patients : Path or None
-        CSV with ``stem`` and ``patient``, for intervals by patient.
-    json : Path or None
-        File for all figures.
-    worst : Path or None
-        PNG of the six frames with the lowest Dice.
-    """
-
-    images: tuple[Path, ...]
-    masks: tuple[Path, ...]
-    model: str
-    device: str = "auto"
-    threshold: float | None = None
-    patients: Path | None = None
-    json: Path | None = None
-    worst: Path | None = None
-
-
-def evaluate(job: EvaluateJob) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the mean of each measure with its 95 % interval; returns the exit code."""
-    model = load_model(job.model)
+    model = load_model(args.model)
     if model.card.kind != "artery":
         raise ModelError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
-    found = read_label_folders(job.images, job.masks, job.patients)
+    found = read_label_folders(args.images, args.masks, args.patients)
     for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
         print(text, file=sys.stderr)
     if not found.labels:
         raise TrainingError("Nothing to evaluate: no mask has an image of its stem.")
-    predictor = Predictor(model, choose_device(job.device))
-    threshold = job.threshold or model.card.threshold
+    predictor = Predictor(model, choose_device(args.device))
+    threshold = args.threshold or model.card.threshold
     progress = Progress(len(found.labels))
     rows: list[tuple[Label, np.ndarray, Scores]] = []
     for label in found.labels:
@@ -84,7 +57,7 @@ def evaluate(job: EvaluateJob) -> int:
         mean, low, high = summary[name]
         unit = " px" if name == "hd95" else ""
         print(f"{name:10} {mean:.4f}{unit}  (95 % {low:.4f} to {high:.4f})")
-    if job.json:
+    if args.json:
         result = {
             "model": model.card.name,
             "model_sha256": model.card.sha256,
@@ -93,10 +66,10 @@ def evaluate(job: EvaluateJob) -> int:
             "mean": summary,
             "images": {label.name: asdict(s) for label, _, s in rows},
         }
-        with atomic_write(job.json) as file:
+        with atomic_write(args.json) as file:
             file.write(json.dumps(_finite(result), indent=1).encode())
-    if job.worst:
-        _draw_worst(job.worst, sorted(rows, key=lambda row: row[2].dice)[:6])
+    if args.worst:
+        _draw_worst(args.worst, sorted(rows, key=lambda row: row[2].dice)[:6])
     return 1 if found.problems else 0
 
 

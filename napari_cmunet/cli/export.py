@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import UsageError, display_name
@@ -14,61 +14,62 @@ from napari_cmunet.project.export_formats import export_for_tools
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
 
-@dataclass(frozen=True)
-class ExportJob:
-    """One call of the command.
+def add_parser(commands: Any) -> None:
+    p = commands.add_parser(
+        "export",
+        help="write the accepted masks of a project (TIFF)",
+        description="Write one mask TIFF for each accepted label, named by the image's "
+        "id, and index.csv, which tells each image by the hash of its file.",
+    )
+    p.add_argument("project", type=Path, metavar="PROJECT")
+    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    p.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="look here for images that are not where the project has them; --coco and "
+        "--nnunet need them",
+    )
+    for name, text in (
+        ("--original-names", "name masks as the images are; these may name patients"),
+        ("--overwrite", "write into a folder that already holds files"),
+        ("--ones", "0 and 1 in the masks, not 0 and 255"),
+        (
+            "--record",
+            "also write NAME.json beside each mask: where it comes from, which part "
+            "was reviewed, how much the user changed",
+        ),
+        ("--stack", "one file for each cine, a page for each accepted frame"),
+        ("--coco", "also write coco.json and its pictures: frames with their arteries"),
+        (
+            "--nnunet",
+            "also write a dataset for nnU-Net, split by patients as the project is",
+        ),
+    ):
+        p.add_argument(name, action="store_true", help=text)
+    p.set_defaults(command="export")
 
-    Parameters
-    ----------
-    project, output : Path
-    original_names : bool
-        Name masks as the images are named, which may name patients.
-    overwrite : bool
-        Write into a folder that holds files.
-    ones : bool
-        0 and 1 instead of 0 and 255.
-    record : bool
-        A JSON record beside each mask.
-    stack : bool
-        One file for each cine.
-    images : Path, optional
-        Where to look for images that are not where the project has them.
-    coco, nnunet : bool
-        Also write the labels and their frames for other programs.
-    """
 
-    project: Path
-    output: Path
-    original_names: bool = False
-    overwrite: bool = False
-    ones: bool = False
-    record: bool = False
-    stack: bool = False
-    images: Path | None = None
-    coco: bool = False
-    nnunet: bool = False
-
-
-def run(job: ExportJob) -> int:
+def run(args: argparse.Namespace) -> int:
     """Export; returns the exit code. Works while a window has the project open."""
-    with Project.open(job.project, read_only=True) as project:
+    with Project.open(args.project, read_only=True) as project:
         for notice in project.take_notices():
             print(f"note: {notice}", file=sys.stderr)
-        if job.images is not None:
-            _look_for_images(project, job.images)
+        if args.images is not None:
+            _look_for_images(project, args.images)
         progress = Progress(0)
         try:
             exported = export_masks(
                 project,
-                job.output,
-                original_names=job.original_names,
-                overwrite=job.overwrite,
-                values=(0, 1) if job.ones else (0, 255),
-                records=job.record,
-                stacks=job.stack,
+                args.output,
+                original_names=args.original_names,
+                overwrite=args.overwrite,
+                values=(0, 1) if args.ones else (0, 255),
+                records=args.record,
+                stacks=args.stack,
                 progress=lambda done, total: progress.line(f"{done}/{total} masks"),
             )
         except ExportConflictError as error:
@@ -76,12 +77,12 @@ def run(job: ExportJob) -> int:
                 raise
             raise ProjectError(f"{error} The option --overwrite says so.") from error
         files, problems = list(exported.files), list(exported.problems)
-        if job.coco or job.nnunet:
+        if args.coco or args.nnunet:
             more, wrong = export_for_tools(
                 project,
                 exported.folder,
-                coco=job.coco,
-                nnunet=job.nnunet,
+                coco=args.coco,
+                nnunet=args.nnunet,
                 progress=lambda done, total: progress.line(f"{done}/{total} frames"),
             )
             files += more

@@ -1,4 +1,4 @@
-"""``models import`` and ``models fetch``: published checkpoints become models."""
+"""``models``: list, show, verify, import and fetch models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import json
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ModelError, printable
 from napari_cmunet.model.published.catalogue import MEGABYTES, PUBLISHED, find_published
@@ -22,9 +23,63 @@ from napari_cmunet.model.registry import (
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
     from napari_cmunet.model.published.catalogue import PublishedFile
+
+
+def add_parser(commands: Any) -> None:
+    p = commands.add_parser(
+        "models", help="list, show, verify, import and fetch models"
+    )
+    p.set_defaults(command="models", action="list", model=None)
+    actions = p.add_subparsers(title="actions", metavar="ACTION")
+    actions.add_parser("list", help="names of all models").set_defaults(action="list")
+    show = actions.add_parser("show", help="a model's card")
+    show.add_argument("model", metavar="NAME|DIR")
+    show.set_defaults(action="show")
+    verify = actions.add_parser("verify", help="check the hash and tensors of models")
+    verify.add_argument("model", nargs="?", metavar="NAME|DIR", help="default: all")
+    verify.set_defaults(action="verify")
+    add = actions.add_parser(
+        "import",
+        help="make a model of a published checkpoint",
+        description="Make a model of a published CM-UNet checkpoint (.pth, .pt, "
+        ".ckpt). Nothing in the file is run.",
+    )
+    add.add_argument("file", type=Path, metavar="FILE")
+    add.add_argument("--name", help="of the model (default: from the file)")
+    add.set_defaults(action="import")
+    fetch = actions.add_parser(
+        "fetch",
+        help="download one of the authors' checkpoints",
+        description="Download one of the checkpoints that the authors of CM-UNet "
+        "published, and make a model of it. Its SHA-256 must be the known one. "
+        "Without a name: list them.",
+    )
+    fetch.add_argument("name", nargs="?", metavar="NAME")
+    fetch.add_argument("--url", help="of a copy (default: the authors' repository)")
+    fetch.add_argument("--yes", action="store_true", help="do not ask")
+    fetch.set_defaults(action="fetch")
+    for p in (add, fetch):
+        p.add_argument(
+            "--force", action="store_true", help="replace a model of that name"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for; returns the exit code."""
+    if args.action == "show":
+        return show(args.model)
+    if args.action == "verify":
+        return verify(args.model)
+    if args.action == "import":
+        return import_file(args.file, args.name, force=args.force)
+    if args.action == "fetch":
+        if args.name is None:
+            return list_published()
+        return fetch(args.name, url=args.url, yes=args.yes, force=args.force)
+    return list_all()
 
 
 def list_all() -> int:

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_cmunet import __version__
-from napari_cmunet.cli.pretrain_output import (
-    RECONSTRUCTIONS,
-    holds_run,
-    write_curves,
-    write_model,
-    write_reconstructions,
-)
-from napari_cmunet.cli.progress import Progress
-from napari_cmunet.cli.progress_reporter import stop_on_signals
-from napari_cmunet.cli.unlabelled_images import read_unlabelled
+from napari_cmunet.cli.progress import Progress, stop_on_signals
 from napari_cmunet.errors import TrainingError, WriteError
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.preprocess import Preprocessing
@@ -38,6 +28,14 @@ from napari_cmunet.pretraining.config import (
 )
 from napari_cmunet.pretraining.distributed import process_group
 from napari_cmunet.pretraining.loop import Pretraining
+from napari_cmunet.pretraining.output import (
+    RECONSTRUCTIONS,
+    holds_run,
+    write_curves,
+    write_model,
+    write_reconstructions,
+)
+from napari_cmunet.pretraining.unlabelled_images import read_unlabelled
 from napari_cmunet.training.dataset import (
     WHOLE,
     LabelledFrames,
@@ -56,10 +54,12 @@ from napari_cmunet.util.atomic import atomic_write
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_cmunet.model.registry import ModelCard
+    from napari_cmunet.pretraining.dataset import UnlabelledFrames
     from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import Label
 
@@ -84,53 +84,26 @@ EXPORT_SECONDS = 900
 """While training, the model folder is brought up to date this often."""
 
 
-@dataclass(frozen=True)
-class PretrainJob:
-    """What to learn from, how, and to where.
-
-    Parameters
-    ----------
-    inputs : tuple of Path
-        Files and folders.
-    output : Path
-        Becomes the model's folder; ``run`` in it holds the checkpoint.
-    options : dict
-        Fields of :class:`PretrainConfig` that were asked for; the others have their
-        defaults, or the values of the run that is resumed.
-    resume : bool
-    device : str
-    workers : int, optional
-        Processes that make phantoms; as many as processors by default.
-    about, licence : str
-        For the model's card: what the images are, and the licence of the weights.
-    """
-
-    inputs: tuple[Path, ...]
-    output: Path
-    options: dict[str, Any] = field(default_factory=dict)
-    resume: bool = False
-    device: str = "auto"
-    workers: int | None = None
-    about: str = ""
-    licence: str = ""
-    events: str | None = None
-
-
-def pretrain(job: PretrainJob) -> int:
+def run(args: argparse.Namespace) -> int:
     """Pre-train; returns the exit code. Prints the model's folder on stdout."""
+    options = {
+        name: value
+        for name in PRETRAIN_OPTIONS
+        if (value := getattr(args, name)) is not None
+    }
     tune_malloc()
-    with process_group(job.device) as group, _events(job, group) as tell:
-        checkpoint = job.output / RUN / CHECKPOINT
-        config = _config(job, checkpoint)
+    with process_group(args.device) as group, _events(args, group) as write_event:
+        checkpoint = args.output / RUN / CHECKPOINT
+        config = _config(args, options, checkpoint)
         start = load_model(config.start) if config.start else None
-        if start is not None and "width" not in job.options:
+        if start is not None and "width" not in options:
             config = dataclasses.replace(config, width=start.card.width)
         check_values(config)
         if group.is_main:
-            _make_folder(job.output / RUN)
+            _make_folder(args.output / RUN)
         group.barrier()
-        frames, failed = read_unlabelled(job.inputs, job.output, config.grid, group)
-        phantoms = _phantoms(job, config, group) if config.phantoms else None
+        frames, failed = _read_images(args, config.grid, group)
+        phantoms = _phantoms(args, config, group) if config.phantoms else None
         training = Pretraining(
             frames,
             config,
@@ -138,13 +111,15 @@ def pretrain(job: PretrainJob) -> int:
             group,
             checkpoint,
             start=start.network if start else None,
-            resume=job.resume,
+            resume=args.resume,
         )
-        reason = _train(job, training, group, tell, start.card if start else None)
+        reason = _train(
+            args, training, group, write_event, start.card if start else None
+        )
     if not group.is_main:
         return 0
-    if job.events != "-":
-        print(job.output, flush=True)
+    if args.events != "-":
+        print(args.output, flush=True)
     if failed:
         plural = "s" if failed > 1 else ""
         print(f"{failed} image{plural} could not be read.", file=sys.stderr)
@@ -153,34 +128,52 @@ def pretrain(job: PretrainJob) -> int:
     return 1 if failed or reason == "stopped" else 0
 
 
+def _read_images(
+    args: argparse.Namespace, grid: int, group: ProcessGroup
+) -> tuple[UnlabelledFrames, int]:
+    line = Progress(0)
+
+    def progress(done: int, total: int, name: str) -> None:
+        line.done, line.total = done, total
+        if group.is_main:
+            line.show(f"reading {name}")
+
+    try:
+        return read_unlabelled(
+            args.inputs, args.output, grid, group, progress, line.complain
+        )
+    finally:
+        line.clear()
+
+
 def _train(
-    job: PretrainJob,
+    args: argparse.Namespace,
     training: Pretraining,
     group: ProcessGroup,
-    tell: Callable[[Event], None],
+    write_event: Callable[[Event], None],
     parent: ModelCard | None,
 ) -> str:
     exported, reason = time.monotonic(), ""
     with stop_on_signals() as should_stop:
         for event in training.run(should_stop):
-            tell(event)
+            write_event(event)
             if isinstance(event, PretrainFinished):
                 reason = event.reason
             if isinstance(event, PretrainEpoch):
                 if group.is_main:
-                    write_curves(job.output, tuple(training.history))
+                    write_curves(args.output, tuple(training.history))
                 # All or none: what is measured then is measured together.
                 old = time.monotonic() - exported > EXPORT_SECONDS
                 if group.agree_to_stop(old, 0.0)[0]:
-                    _export(job, training, group, parent)
+                    _export(args, training, group, parent)
                     exported = time.monotonic()
         if training.step:
-            _export(job, training, group, parent)
+            _export(args, training, group, parent)
     return reason
 
 
 def _export(
-    job: PretrainJob,
+    args: argparse.Namespace,
     training: Pretraining,
     group: ProcessGroup,
     parent: ModelCard | None,
@@ -189,45 +182,47 @@ def _export(
     if not group.is_main:
         return
     groups = training.frames.groups.numpy()
-    write_curves(job.output, result.history)
-    write_reconstructions(job.output / RECONSTRUCTIONS, result.examples)
+    write_curves(args.output, result.history)
+    write_reconstructions(args.output / RECONSTRUCTIONS, result.examples)
     write_model(
-        job.output,
+        args.output,
         result,
         training.config,
         frames=len(training.learn),
         files=len(np.unique(groups[training.learn])),
         held_files=len(np.unique(groups[training.held])),
-        about=job.about,
-        licence=job.licence,
+        about=args.data,
+        licence=args.licence,
         parent=parent,
     )
 
 
-def _config(job: PretrainJob, checkpoint: Path) -> PretrainConfig:
+def _config(
+    args: argparse.Namespace, options: dict[str, Any], checkpoint: Path
+) -> PretrainConfig:
     there = checkpoint.exists()
-    if not job.resume:
-        if there or holds_run(job.output):
+    if not args.resume:
+        if there or holds_run(args.output):
             raise TrainingError(
-                f"The folder '{job.output.name}' holds a run or a model already. "
+                f"The folder '{args.output.name}' holds a run or a model already. "
                 "Choose another with -o, or go on with the run by --resume."
             )
-        return PretrainConfig(**job.options)
+        return PretrainConfig(**options)
     if not there:
-        return PretrainConfig(**job.options)
+        return PretrainConfig(**options)
     state = read_state(checkpoint)
     known = {f.name for f in dataclasses.fields(PretrainConfig)}
     stored = {k: v for k, v in state["config"].items() if k in known}
-    config = dataclasses.replace(PretrainConfig(**stored), **job.options)
+    config = dataclasses.replace(PretrainConfig(**stored), **options)
     check_same_run(state, config)
     return config
 
 
 def _phantoms(
-    job: PretrainJob, config: PretrainConfig, group: ProcessGroup
+    args: argparse.Namespace, config: PretrainConfig, group: ProcessGroup
 ) -> LabelledFrames:
     """Make the phantoms, or take those that an earlier start of the run has made."""
-    path = job.output / RUN / PHANTOMS
+    path = args.output / RUN / PHANTOMS
     key = json.dumps([__version__, config.phantoms, config.seed, config.grid, WHOLE])
     kept = _kept_phantoms(path, key)
     if kept is not None:
@@ -236,7 +231,7 @@ def _phantoms(
     frames = torch.empty(0, 1, side, side).half()
     maps = torch.empty(0, 3, side, side, dtype=torch.uint8)
     if group.is_main:
-        made = _draw_phantoms(job, config)
+        made = _draw_phantoms(args, config)
         frames, maps = made.frames, made.maps
     frames, maps = group.all_gather_rows(frames), group.all_gather_rows(maps)
     if group.is_main:
@@ -245,11 +240,11 @@ def _phantoms(
     return _labels(frames, maps)
 
 
-def _draw_phantoms(job: PretrainJob, config: PretrainConfig) -> LabelledFrames:
+def _draw_phantoms(args: argparse.Namespace, config: PretrainConfig) -> LabelledFrames:
     progress = Progress(config.phantoms)
 
     def counted() -> Iterator[Label]:
-        for label in phantom_labels(config.phantoms, config.seed, job.workers):
+        for label in phantom_labels(config.phantoms, config.seed, args.workers):
             progress.show("making phantoms")
             yield label
             progress.advance()
@@ -270,7 +265,7 @@ def _kept_phantoms(path: Path, key: str) -> LabelledFrames | None:
         return None
 
 
-def _labels(frames, maps) -> LabelledFrames:
+def _labels(frames: torch.Tensor, maps: torch.Tensor) -> LabelledFrames:
     names = tuple(f"phantom {i}" for i in range(len(frames)))
     return LabelledFrames(frames, maps, names, names)
 
@@ -285,22 +280,24 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _events(job: PretrainJob, group: ProcessGroup) -> Iterator[Callable[[Event], None]]:
+def _events(
+    args: argparse.Namespace, group: ProcessGroup
+) -> Iterator[Callable[[Event], None]]:
     """Where the events go: as JSON lines if asked for, and as words to stderr."""
     if not group.is_main:
         yield lambda event: None
         return
-    if job.events is None or job.events == "-":
-        yield _Teller(sys.stdout if job.events else None)
+    if args.events is None or args.events == "-":
+        yield _EventPrinter(sys.stdout if args.events else None)
         return
     try:
-        with open(job.events, "a", encoding="utf-8") as file:  # noqa: PTH123
-            yield _Teller(file)
+        with open(args.events, "a", encoding="utf-8") as file:  # noqa: PTH123
+            yield _EventPrinter(file)
     except OSError as exc:
-        raise WriteError(job.events, f"cannot be written ({exc.strerror}).") from exc
+        raise WriteError(args.events, f"cannot be written ({exc.strerror}).") from exc
 
 
-class _Teller:
+class _EventPrinter:
     """Says how the training goes: a moving line, and one that stays per epoch."""
 
     def __init__(self, file: IO[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""``segment``: one mask TIFF for each image."""
+"""``segment``: one mask TIFF for each image, and what else is wanted of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from napari_cmunet.cine.best_frame import best_filled_frame
 from napari_cmunet.cli.progress import Progress
-from napari_cmunet.cli.segment_output import (
-    Outputs,
-    Segmented,
-    find_done,
-    make_folder,
-    write_outputs,
-)
 from napari_cmunet.errors import (
     CMUNetError,
     ReadError,
@@ -23,18 +19,33 @@ from napari_cmunet.errors import (
     display_name,
 )
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.dicom.segmentation import require_highdicom
+from napari_cmunet.io.dicom.segmentation import (
+    require_highdicom,
+    why_no_segmentation,
+    write_segmentation,
+)
 from napari_cmunet.io.discovery import is_folder
-from napari_cmunet.io.images import find_images, output_paths
+from napari_cmunet.io.images import find_images, output_paths, read_angiogram
+from napari_cmunet.io.masks import (
+    read_mask,
+    read_provenance,
+    write_mask,
+    write_probability,
+)
+from napari_cmunet.io.overlay import write_overlay
+from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.io.table import write_table
 from napari_cmunet.model.device import choose_device
-from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.predictor import Predictor, to_uint8
 from napari_cmunet.model.registry import load_model
+from napari_cmunet.model.threshold import mask_at
+from napari_cmunet.util.atomic import write_reason
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
-    from napari_cmunet.io.images import InputFile
+    from napari_cmunet.io.images import Angiogram, InputFile
 
 SUMMARY = "summary.csv"
 COLUMNS = (
@@ -57,73 +68,59 @@ COLUMNS = (
     "notes",
 )
 
-
-@dataclass(frozen=True)
-class SegmentJob:
-    """What to segment, with what, to where.
-
-    Parameters
-    ----------
-    inputs : tuple of Path
-        Files and folders.
-    output : Path
-        Folder; created if missing.
-    model : str
-        Name or folder.
-    device : str
-    threshold : float or None
-        The model's own if None.
-    extras : tuple of str
-        What to write beside the masks, of ``EXTRAS``.
-    """
-
-    inputs: tuple[Path, ...]
-    output: Path
-    model: str
-    device: str = "auto"
-    threshold: float | None = None
-    extras: tuple[str, ...] = ()
+EXTRAS = ("probability", "probability_float32", "record", "overlay", "dicom_seg")
+"""What can be had beside a mask, in the order in which it is written."""
+_NAMES = {
+    "probability": "{}_probability.tif",
+    "probability_float32": "{}_probability_float32.tif",
+    "record": "{}.json",
+    "overlay": "{}_overlay.png",
+    "dicom_seg": "{}_seg.dcm",
+}
 
 
-def segment(job: SegmentJob) -> int:
+def run(args: argparse.Namespace) -> int:
     """Segment every input that can be read; returns the exit code.
 
     Prints the path of each mask on stdout and each failure on stderr. What an earlier
     run has made of the same image in the same way is left as it is. Where an input is
     a folder, ``summary.csv`` tells at the end what became of each file.
     """
-    if "dicom_seg" in job.extras:
+    extras = tuple(extra for extra in EXTRAS if getattr(args, extra))
+    if "dicom_seg" in extras:
         require_highdicom()
-    model = load_model(job.model)
+    model = load_model(args.model)
     if model.card.kind != "artery":
         raise UnknownModelError(
             f"'{model.card.name}' is a self-supervised model: it knows no arteries "
             "yet. Fine-tune it, or choose another with --model."
         )
-    if job.output.resolve() in {path.resolve() for path in job.inputs}:
+    if args.output.resolve() in {path.resolve() for path in args.inputs}:
         raise UsageError(
             "The output folder is an input: masks would lie among the images. Choose "
             "another with -o."
         )
-    predictor = Predictor(model, choose_device(job.device))
-    files = without_identity(find_images(job.inputs, skip=[job.output]))
-    outputs = [Outputs(job.output / name, job.extras) for name in output_paths(files)]
+    predictor = Predictor(model, choose_device(args.device))
+    threshold = args.threshold or model.card.threshold
+    files = without_identity(find_images(args.inputs, skip=[args.output]))
+    outputs = [Outputs(args.output / name, extras) for name in output_paths(files)]
     taken = _Taken(files, outputs)
-    make_folder(job.output)
+    make_folder(args.output)
     progress = Progress(len(files))
-    rows, told, kept = [], 0, 0
+    rows: list[dict[str, object]] = []
+    reported = kept = 0
     for file, output in zip(files, outputs, strict=True):
         shown = display_name(file.relative)
         progress.show(shown)
         began = time.monotonic()
-        row = {
-            "file": output.mask.relative_to(job.output).as_posix(),
+        row: dict[str, object] = {
+            "file": output.mask.relative_to(args.output).as_posix(),
             "input": file.relative.as_posix(),
             "status": "done",
         }
         try:
             taken.check(output)
-            made, fresh = _segment_one(job, predictor, file.path, output)
+            made, fresh = _segment_one(file.path, output, predictor, threshold)
         except CMUNetError as exc:
             # The file's own name may name a patient; what it is shown as does not.
             reason = exc.reason if isinstance(exc, ReadError) else str(exc)
@@ -147,15 +144,15 @@ def segment(job: SegmentJob) -> int:
                 kept += 1
         row["seconds"] = round(time.monotonic() - began, 2)
         rows.append(row)
-        for notice in predictor.notices[told:]:
+        for notice in predictor.notices[reported:]:
             progress.complain(f"note: {notice}")
-        told = len(predictor.notices)
+        reported = len(predictor.notices)
         progress.advance()
     progress.clear()
     if kept:
         progress.complain(f"note: {kept} of {len(files)} were there already.")
-    if any(map(is_folder, job.inputs)):
-        write_table(job.output / SUMMARY, COLUMNS, rows)
+    if any(map(is_folder, args.inputs)):
+        write_table(args.output / SUMMARY, COLUMNS, rows)
     if progress.failed:
         done = len(files) - progress.failed
         progress.complain(f"{done} of {len(files)} done, {progress.failed} failed.")
@@ -163,10 +160,9 @@ def segment(job: SegmentJob) -> int:
 
 
 def _segment_one(
-    job: SegmentJob, predictor: Predictor, path: Path, output: Outputs
+    path: Path, output: Outputs, predictor: Predictor, threshold: float
 ) -> tuple[Segmented, bool]:
-    """Segment one image; says too whether that was to be done."""
-    threshold = job.threshold or predictor.card.threshold
+    """Segment one image; return also whether that was still to be done."""
     done = find_done(path, output, predictor, threshold)
     if done is not None:
         return done, False
@@ -195,3 +191,153 @@ class _Taken:
                     "it would replace an input, or what is written for another. Choose "
                     "another output folder with -o.",
                 )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that belong to one image.
+
+    Parameters
+    ----------
+    mask : Path
+    extras : tuple of str
+        Of ``EXTRAS``.
+    """
+
+    mask: Path
+    extras: tuple[str, ...] = ()
+
+    def path(self, extra: str) -> Path:
+        """Where an extra goes."""
+        return self.mask.with_name(_NAMES[extra].format(self.mask.stem))
+
+    def all(self) -> list[Path]:
+        """Every file; the mask last, since it shows that the others are written."""
+        return [*(self.path(extra) for extra in self.extras), self.mask]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What is known of an image once it is segmented, for the summary."""
+
+    facts: dict[str, object]
+    notes: tuple[str, ...] = ()
+
+
+def find_done(
+    path: Path, outputs: Outputs, predictor: Predictor, threshold: float
+) -> Segmented | None:
+    """Return what an earlier run has made of the same image in the same way, if it has.
+
+    The image is known by its hash, and a mask is whole if it is there at all.
+    """
+    if not all(file.is_file() for file in outputs.all()):
+        return None
+    try:
+        made = read_provenance(outputs.mask)
+        if (
+            made is None
+            or made.corrected
+            or made.model_sha256 != predictor.card.sha256
+            or made.threshold != threshold
+            or made.version != program_version()
+        ):
+            return None
+        image = read_angiogram(path)
+        if image.sha256 != made.source_sha256:
+            return None
+        mask = read_mask(outputs.mask)
+    except ReadError:
+        return None
+    return Segmented(_facts(mask, made, image), tuple(image.notes))
+
+
+def write_outputs(
+    path: Path, outputs: Outputs, predictor: Predictor, threshold: float
+) -> Segmented:
+    """Read an image, segment it and write all that is wanted of it.
+
+    Raises
+    ------
+    CMUNetError
+    """
+    image = read_angiogram(path)
+    exact = "probability_float32" in outputs.extras
+    probability = np.empty(image.frames.shape, np.float32 if exact else np.uint8)
+    for frame in predictor.predict_frames(image.frames, exact=exact):
+        probability[frame.index] = frame.probability
+    steps = to_uint8(probability) if exact else probability
+    masks = mask_at(steps, threshold)
+    provenance = Provenance(
+        model=predictor.card.name,
+        model_sha256=predictor.card.sha256,
+        threshold=threshold,
+        device=predictor.device.type,
+        source_sha256=image.sha256,
+        frames=tuple(range(len(image.frames))),
+    )
+    size = image.pixel_size_mm
+    make_folder(outputs.mask.parent)
+    notes = list(image.notes)
+    if not image.is_cine:
+        probability, steps = probability[0], steps[0]
+    mask = masks if image.is_cine else masks[0]
+    if "probability" in outputs.extras:
+        write_probability(outputs.path("probability"), steps, provenance, size)
+    if exact:
+        path_32 = outputs.path("probability_float32")
+        write_probability(path_32, probability, provenance, size)
+    if "record" in outputs.extras:
+        write_record(
+            outputs.path("record"),
+            mask,
+            provenance,
+            pixel_size_mm=size,
+            pixel_size_source=image.pixel_size_source,
+            pixels_changed=0,
+        )
+    if "overlay" in outputs.extras:
+        if image.burnt_in:  # a picture would show a name that may be there
+            notes.append("no overlay was written")
+        else:
+            best = (best_filled_frame(image.frames) or 0) if image.is_cine else 0
+            write_overlay(
+                outputs.path("overlay"), image.frames[best], masks[best], image.window
+            )
+    if "dicom_seg" in outputs.extras:
+        reason = why_no_segmentation(path, size)
+        if reason:
+            notes.append(f"no DICOM segmentation was written: {reason}")
+        else:
+            write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
+    write_mask(outputs.mask, mask, provenance, size)
+    return Segmented(_facts(mask, provenance, image), tuple(notes))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise WriteError(
+            folder, "a file is in the way of this folder. Choose another with -o."
+        ) from exc
+    except OSError as exc:
+        raise WriteError(folder, write_reason(exc)) from exc
+
+
+def _facts(mask: np.ndarray, made: Provenance, image: Angiogram) -> dict[str, object]:
+    size = image.pixel_size_mm or ("", "")
+    return {
+        "frames": len(mask) if mask.ndim == 3 else 1,
+        "height": mask.shape[-2],
+        "width": mask.shape[-1],
+        "artery_share": round(float(mask.mean()), 5),
+        "pixel_height_mm": size[0],
+        "pixel_width_mm": size[1],
+        "pixel_size_source": image.pixel_size_source,
+        "source_sha256": made.source_sha256,
+        "model": made.model,
+        "model_sha256": made.model_sha256,
+        "threshold": made.threshold,
+    }

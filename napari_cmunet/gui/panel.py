@@ -297,7 +297,7 @@ class CMUNetPanel(QWidget):
             self.project.changed.disconnect(self._on_changed)
             self.project.accepted.disconnect(self._on_accepted)
             self.project_section.actions.let_go()
-            self.project.learning.looked_for.disconnect(self.finetune.come_into_view)
+            self.project.learning.looked_for.disconnect(self.finetune.scroll_into_view)
             del self.project.may_close
             self.project.detach()
         self.controller.detach()
@@ -326,7 +326,7 @@ class CMUNetPanel(QWidget):
         self.project.changed.connect(self._on_changed)
         self.project.accepted.connect(self._on_accepted)
         self.project_section.actions.listen()
-        self.project.learning.looked_for.connect(self.finetune.come_into_view)
+        self.project.learning.looked_for.connect(self.finetune.scroll_into_view)
         # The reader outlives the panel, and is not to keep it.
         self.project.may_close = partial(may_close, weakref.ref(self))
 

@@ -9,8 +9,10 @@ from napari_cmunet.model.card import is_model_name
 from napari_cmunet.project.active_learning import LISTED, ORDERS
 from napari_cmunet.project.errors import ProjectError
 from napari_cmunet.project.files import read_json, write_json
+from napari_cmunet.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -35,11 +37,18 @@ class Settings:
     """
 
     title: str = ""
-    start: str = "cmunet-ssl"
+    start: str = FinetuneOptions.start
     finetune_every: int = 0
     minutes: float | None = 10.0
-    phantoms: int = 0
+    phantoms: int = FinetuneOptions.phantoms
     next_image: str = LISTED
+
+    def finetune_options(self, chosen: Mapping[str, Any]) -> FinetuneOptions:
+        """The options of a training: those chosen for it, else the project's."""
+        own = FinetuneOptions(
+            start=self.start, minutes=self.minutes, phantoms=self.phantoms
+        )
+        return replace(own, **chosen)
 
 
 def settings_from(values: dict[str, Any]) -> Settings:

@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_cmunet.cli import finetune as command
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks import read_mask
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, read_card, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import events
+from napari_cmunet.training import finetuning as command
 from napari_cmunet.training import loop as engine
+from napari_cmunet.training.config import WISE_FT_PRIOR
 from napari_cmunet.training.cross_validation import split_by_patient, validates
 from napari_cmunet.training.metrics import score
 
@@ -145,7 +146,7 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     model = load_model(first)
     save_model(first, model.network.state_dict(), replace(model.card, threshold=0.8))
     assert finetune(images, masks, second, "--no-validation", "--start", first) == 0
-    assert kept == [0.0, engine.WISE_FT_PRIOR]
+    assert kept == [0.0, WISE_FT_PRIOR]
     card = read_card(second)
     assert card.threshold == 0.65  # half way
     assert card.description == (
@@ -170,7 +171,7 @@ def test_a_start_is_kept_in_part_when_patients_are_left_out(
     log = tmp_path / "log.jsonl"
     more = ("--start", first, "--events", log)
     assert finetune(images, masks, tmp_path / "second", *more) == 0
-    assert kept == [engine.WISE_FT_PRIOR]
+    assert kept == [WISE_FT_PRIOR]
     notes = [e.text for e in read_events(log) if isinstance(e, events.Note)]
     assert any("as if it were 2 of the labels" in note for note in notes)
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_cmunet.cli import compare_models
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.label_file import read_label
 from napari_cmunet.model.registry import load_model, save_model
+from napari_cmunet.project import model_comparison
 from napari_cmunet.project.project import Project
 
 TINY = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
@@ -168,13 +168,13 @@ def test_left_out_patients_are_cut_as_the_new_model_will_be(
     model = load_model(project.models.store.folder("a"))
     card = replace(model.card, threshold=0.8)
     save_model(tmp_path / "start", model.network.state_dict(), card)
-    score_frames, cuts = compare_models.score_frames, []
+    score_frames, cuts = model_comparison.score_frames, []
 
     def spy(predict, threshold, labels):
         cuts.append(threshold)
         return score_frames(predict, threshold, labels)
 
-    monkeypatch.setattr(compare_models, "score_frames", spy)
+    monkeypatch.setattr(model_comparison, "score_frames", spy)
     words[words.index("random")] = str(tmp_path / "start")
     assert main([*words, "--name", "b"]) == 0
     assert set(cuts) == {0.65}  # of two labels and a start that counts for two

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, project: Path) -> dict:
     training = hand.reader.learning.training
     training.options = ("--steps", "4", "--batch", "2")
     ended: list[str] = []
-    training.ended.connect(lambda settled: ended.append(settled.outcome.kind))
+    training.ended.connect(lambda result: ended.append(result.kind))
     every = max(1, args.images // args.trainings)
     table = []
     for number in range(1, args.images + 1):

@@ -7,20 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import WriteError
-from napari_cmunet.gui.training.promotion import REFUSED, UNDECIDED
 from napari_cmunet.project.errors import (
     ImageMissingError,
     ProjectDamagedError,
     ProjectLockedError,
 )
 from napari_cmunet.project.files import LOCK
+from napari_cmunet.project.promotion import REFUSED, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.gui.training.promotion import Settled
+    from napari_cmunet.project.promotion import TrainingResult
 
     Act = Callable[[], None]
 
@@ -196,15 +196,15 @@ def project_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
     )
 
 
-def training_ended(settled: Settled, look: Act, close: Act) -> Notice | None:
+def training_ended(result: TrainingResult, look: Act, close: Act) -> Notice | None:
     """A training is over; None where what followed from it is seen anyway."""
-    name = settled.outcome.model
+    name = result.model
     text = {
         UNDECIDED: f"The fine-tuning is over. Nobody can tell yet whether {name} is "
         "better: look at what it would change, and decide.",
         REFUSED: f"The fine-tuning is over. {name} is not better, so it is not used.",
-    }.get(settled.decision)
-    if settled.outcome.failed:
+    }.get(result.decision)
+    if result.failed:
         text = "The fine-tuning has failed. Your labels are safe."
     if text is None:
         return None
@@ -215,7 +215,7 @@ def training_ended(settled: Settled, look: Act, close: Act) -> Notice | None:
             Way("Later", "Go on correcting", close),
         ),
         about="training",
-        serious=settled.outcome.failed,
+        serious=result.failed,
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.image_state import ImageState, Source
     from napari_cmunet.gui.prediction import Engine
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.gui.training.promotion import Settled
+    from napari_cmunet.project.promotion import TrainingResult
 
 
 class Trying:
@@ -43,7 +43,7 @@ class Trying:
         self._reader = reader
         #: The model that is tried; empty while none is.
         self.model = ""
-        self._settled: Settled | None = None
+        self._result: TrainingResult | None = None
         self._engine: Engine | None = None
         self._image_state: ImageState | None = None
         self._shown: DifferenceLayer | None = None
@@ -91,7 +91,7 @@ class Trying:
         else:
             self._reader.browsing.hide_change()
             self.model = self.candidate
-            self._settled = self._reader.learning.training.settled
+            self._result = self._reader.learning.training.result
             self.update()
             self.changed.emit()
 
@@ -138,7 +138,7 @@ class Trying:
             self._start(image_state, frame, source)
 
     def _is_decided(self) -> bool:
-        return self._reader.learning.training.settled is not self._settled
+        return self._reader.learning.training.result is not self._result
 
     def _start(self, image_state: ImageState, frame: int, source: Source) -> None:
         controller, project = self._reader.controller, self._reader.project

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cmunet.gui.project import alerts as notices
-from napari_cmunet.gui.training.training import Training
+from napari_cmunet.gui.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.gui.training.promotion import Settled
     from napari_cmunet.project.model_store import ModelVersion
     from napari_cmunet.project.project import Project
+    from napari_cmunet.project.promotion import TrainingResult
 
 
 class Learning:
@@ -29,9 +29,9 @@ class Learning:
 
     def __init__(self, reader: ProjectSession) -> None:
         self._reader = reader
-        self._told: Settled | None = None
+        self._told: TrainingResult | None = None
         #: None while no project is open, or one that can only be read.
-        self.training: Training | None = None
+        self.training: TrainingSession | None = None
         reader.opened.connect(self._on_opened)
         reader.closed.connect(self.shut)
         reader.accepted.connect(self._on_accepted)
@@ -40,7 +40,7 @@ class Learning:
     def _on_opened(self, project: Project) -> None:
         self.shut()
         if not project.read_only:
-            self.training = Training(project, device=self._device)
+            self.training = TrainingSession(project, device=self._device)
             self.training.model_changed.connect(self._on_model_changed)
             self.training.ended.connect(self._on_ended)
             self.training.changed.connect(self._on_changed)
@@ -48,7 +48,7 @@ class Learning:
     def shut(self) -> None:
         """End a training at work, without a question."""
         if self.training is not None:
-            self.training.shut_down()
+            self.training.close()
             self.training = None
 
     def _device(self) -> str:
@@ -56,7 +56,7 @@ class Learning:
 
     def _on_accepted(self, key: object) -> None:
         if self.training is not None:
-            self.training.note_accepted(key)
+            self.training.on_accepted(key)
 
     def _on_taken_back(self, key: object) -> None:
         if self.training is not None:
@@ -64,19 +64,19 @@ class Learning:
 
     def _on_changed(self) -> None:
         self._reader.trying.update()
-        if self.training is not None and self.training.settled is not self._told:
+        if self.training is not None and self.training.result is not self._told:
             self._reader.dismiss("training")  # decided, or another one runs
 
-    def _on_ended(self, settled: Settled) -> None:
+    def _on_ended(self, result: TrainingResult) -> None:
         """Say so where the reader looks, who may be far from the section by now."""
         reader = self._reader
-        verdict = settled.outcome.verdict
+        verdict = result.verdict
         if verdict is not None:
             reader.note_effort(
                 reader.overview.effort.with_training(verdict.patients, verdict.gain_low)
             )
-        self._told = settled
-        notice = notices.training_ended(settled, self._look, reader.dismiss)
+        self._told = result
+        notice = notices.training_ended(result, self._look, reader.dismiss)
         if notice is not None and (reader.notice is None or not reader.notice.serious):
             reader.tell(notice)
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cmunet.gui.training.run_progress import Progress
+    from napari_cmunet.gui.training.state import Progress
 
 _REDRAW_MS = 250
 _LEFT, _POINTS = 34, 300
@@ -25,7 +25,7 @@ _ON_LIGHT = {"dice": QColor(0, 114, 178), "loss": QColor(170, 90, 0)}
 
 
 class TrainingPlot(QWidget):
-    """Shows a :class:`napari_cmunet.gui.training.run_progress.Progress`."""
+    """Shows a :class:`napari_cmunet.gui.training.state.Progress`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class TrainingPlot(QWidget):
     def has_content(self) -> bool:
         """Whether there is something to see."""
         return self._progress is not None and bool(
-            self._progress.losses or self._progress.looks
+            self._progress.losses or self._progress.validations
         )
 
     def show_progress(self, progress: Progress) -> None:
@@ -66,8 +66,8 @@ class TrainingPlot(QWidget):
         line = painter.fontMetrics().lineSpacing()
         top, width = line / 2, self.width() - _LEFT - 6.0
         height = (self.height() - 2.2 * line - top) / 2
-        steps = max(1, progress.steps, *(look.step for look in progress.looks or ()))
-        if not progress.looks and not progress.fold:
+        steps = max(1, progress.steps, *(v.step for v in progress.validations or ()))
+        if not progress.validations and not progress.fold:
             height = self.height() - line - top
         else:
             upper = QRectF(_LEFT, top, width, height)
@@ -81,18 +81,18 @@ class TrainingPlot(QWidget):
         painter.drawText(bottom, Qt.AlignmentFlag.AlignRight, str(steps))
 
     def _draw_dice(self, painter, box, progress, steps, colour, ink) -> None:
-        looks = progress.looks
-        low = min((x.dice_low for x in looks), default=0.0)
-        high = max((x.dice_high for x in looks), default=1.0)
+        validations = progress.validations
+        low = min((x.dice_low for x in validations), default=0.0)
+        high = max((x.dice_high for x in validations), default=1.0)
         scale = _Scale(box, steps, low, high)
         _frame(painter, scale, "Dice", colour, ink)
-        if not looks:
+        if not validations:
             painter.setPen(ink)
             text = "known when all were left out once"
             painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
             return
-        band = [scale.at(x.step, x.dice_high) for x in looks]
-        band += [scale.at(x.step, x.dice_low) for x in reversed(looks)]
+        band = [scale.at(x.step, x.dice_high) for x in validations]
+        band += [scale.at(x.step, x.dice_low) for x in reversed(validations)]
         pale = QColor(colour)
         pale.setAlpha(60)
         painter.setPen(Qt.PenStyle.NoPen)
@@ -100,9 +100,9 @@ class TrainingPlot(QWidget):
         painter.drawPolygon(QPolygonF(band))
         painter.setBrush(colour)
         painter.setPen(QPen(colour, 1.5))
-        points = [scale.at(x.step, x.dice) for x in looks]
+        points = [scale.at(x.step, x.dice) for x in validations]
         painter.drawPolyline(QPolygonF(points))
-        for x, point in zip(looks, points, strict=True):
+        for x, point in zip(validations, points, strict=True):
             painter.setPen(QPen(colour, 1))
             painter.drawLine(point, scale.at(x.step, x.dice_low))
             painter.drawLine(point, scale.at(x.step, x.dice_high))

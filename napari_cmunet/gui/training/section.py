@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QMessageBox, QScrollArea, QWidget
 
 from napari_cmunet.gui.training.options import TrainingOptions
 from napari_cmunet.gui.training.plot import TrainingPlot
-from napari_cmunet.gui.training.section_state import describe, describe_trying
+from napari_cmunet.gui.training.section_state import describe, describe_preview
 from napari_cmunet.gui.widgets import (
     Fold,
     NameCombo,
@@ -23,12 +23,14 @@ from napari_cmunet.gui.widgets import (
 )
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.model_preview import Trying
-    from napari_cmunet.gui.training.training import Training
+    from qtpy.QtGui import QShowEvent
+
+    from napari_cmunet.gui.training.session import TrainingSession
+    from napari_cmunet.gui.training.state import ModelPreview
 
 
-_WARM_AFTER_MS = 5000
-"""Not at once: a project that is only looked into needs no trainer."""
+_PREPARE_AFTER_MS = 5000
+"""Not at once: a project that is only looked at needs no training process."""
 
 
 class FinetuneSection(QWidget):
@@ -36,22 +38,22 @@ class FinetuneSection(QWidget):
 
     Parameters
     ----------
-    training : Training, optional
+    training : TrainingSession, optional
         Can be given later, and changed, with :meth:`set_training`.
     """
 
-    def __init__(self, training: Training | None = None) -> None:
+    def __init__(self, training: TrainingSession | None = None) -> None:
         super().__init__()
-        self._training: Training | None = None
-        self._trying: Trying | None = None
+        self._training: TrainingSession | None = None
+        self._preview: ModelPreview | None = None
         self._shown_once = False
         self._build()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.refresh)
-        self._warm_soon = QTimer(self)
-        self._warm_soon.setSingleShot(True)
-        self._warm_soon.timeout.connect(self._warm_up)
+        self._prepare_soon = QTimer(self)
+        self._prepare_soon.setSingleShot(True)
+        self._prepare_soon.timeout.connect(self._prepare)
         self.set_training(training)
 
     def _build(self) -> None:
@@ -69,7 +71,7 @@ class FinetuneSection(QWidget):
         self.status.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse
         )
-        self.compare = button("Compare on this image   [I]", describe_trying(None).tip)
+        self.compare = button("Compare on this image   [I]", describe_preview(None).tip)
         self.compare.setCheckable(True)
         self.comparison = text_label()
         self.use = button("", "Segment with the new model from now on")
@@ -106,19 +108,20 @@ class FinetuneSection(QWidget):
         self.options.chosen.connect(self._on_option)
 
     def set_training(
-        self, training: Training | None, trying: Trying | None = None
+        self, training: TrainingSession | None, preview: ModelPreview | None = None
     ) -> None:
         """Show the training of another project, or of none.
 
         Parameters
         ----------
-        training : Training or None
-        trying : Trying, optional
+        training : TrainingSession or None
+        preview : ModelPreview, optional
             Compares a new model on the open image.
         """
-        if trying is not self._trying:
-            self._trying = trying
-            trying.changed.connect(self._on_changed)
+        if preview is not self._preview:
+            self._preview = preview
+            if preview is not None:
+                preview.changed.connect(self._on_changed)
             self._shown_once = False
         if training is self._training and self._shown_once:
             self._show_comparison()  # the open image may be another one
@@ -131,15 +134,15 @@ class FinetuneSection(QWidget):
             training.changed.connect(self._on_changed)
         self.refresh()
 
-    def showEvent(self, event) -> None:
+    def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._on_changed()
 
-    def _warm_up(self) -> None:
+    def _prepare(self) -> None:
         if self.isVisible() and self._training is not None and self.start.isEnabled():
-            self._training.warm_up()
+            self._training.prepare()
 
-    def come_into_view(self) -> None:
+    def scroll_into_view(self) -> None:
         """Unfold the section, and scroll to it."""
         above = self.parentWidget()
         while above is not None:
@@ -173,7 +176,7 @@ class FinetuneSection(QWidget):
         self._training.cancel()
 
     def _on_compare(self) -> None:
-        self._trying.toggle()
+        self._preview.toggle()
         self.refresh()
 
     def _on_use(self) -> None:
@@ -205,7 +208,7 @@ class FinetuneSection(QWidget):
         """Show the training's state as it is now."""
         self.setEnabled(self._training is not None)
         if self._training is None:
-            self.labels.setText("Open or make a project first; its labels are learned.")
+            self.labels.setText("Open or make a project first.")
             self._show_rows(running=False, undecided=False, plot=False)
             self._show_comparison()
             self.status.setVisible(False)
@@ -222,8 +225,8 @@ class FinetuneSection(QWidget):
             plot=self.plot.has_content,
         )
         self.start.setEnabled(shown.can_start)
-        if shown.can_start and self.isVisible() and not self._warm_soon.isActive():
-            self._warm_soon.start(_WARM_AFTER_MS)
+        if shown.can_start and self.isVisible() and not self._prepare_soon.isActive():
+            self._prepare_soon.start(_PREPARE_AFTER_MS)
         self.stop.setEnabled(shown.can_stop)
         self.stop.setToolTip(shown.stop_tip)
         self.cancel.setEnabled(shown.can_cancel)
@@ -241,7 +244,7 @@ class FinetuneSection(QWidget):
         self.forward.setEnabled(shown.can_go_forward)
 
     def _show_comparison(self) -> None:
-        shown = describe_trying(self._trying)
+        shown = describe_preview(self._preview)
         self.compare.setVisible(shown.offered)
         self.compare.setEnabled(shown.possible)
         self.compare.setChecked(shown.on)
@@ -258,7 +261,7 @@ class FinetuneSection(QWidget):
         self.keep.setVisible(undecided)
 
 
-def ask_before_ending(training: Training, parent: QWidget | None = None) -> bool:
+def ask_before_ending(training: TrainingSession, parent: QWidget | None = None) -> bool:
     """Ask whether a training at work may be ended; True where none is.
 
     For closing a project or the panel: when the window itself closes, napari asks.

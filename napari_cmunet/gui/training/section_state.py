@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.gui.training.outcome import CANCELLED, STOPPED
-from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED
-from napari_cmunet.gui.training.run_progress import (
+from napari_cmunet.gui.training.state import (
     COMPARING,
     LEARNING,
     LEAVING_OUT,
     STARTING,
 )
+from napari_cmunet.project.promotion import CANCELLED, PROMOTED, REFUSED, STOPPED
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.model_preview import Trying
-    from napari_cmunet.gui.training.run_progress import Progress
-    from napari_cmunet.gui.training.state import TrainingState
+    from napari_cmunet.gui.training.state import ModelPreview, Progress, TrainingState
 
 
 _ENOUGH_PATIENTS = 3
-"""As in ``core.comparison``, which takes long to import."""
+"""As in ``training.comparison``, which takes long to import."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ class SectionState:
 
 
 @dataclass(frozen=True)
-class TryingState:
-    """What the section shows of a new model that is compared on the open image."""
+class PreviewState:
+    """The comparison of a new model on the open image, as shown."""
 
     offered: bool = False
     possible: bool = False
@@ -58,12 +55,12 @@ class TryingState:
     text: str = ""
 
 
-def describe_trying(trying: Trying | None) -> TryingState:
+def describe_preview(preview: ModelPreview | None) -> PreviewState:
     """Put into words what a new model would change on the open image."""
-    if trying is None or not trying.candidate:
-        return TryingState()
-    on, why_not = bool(trying.model), trying.why_not()
-    d = trying.difference()
+    if preview is None or not preview.candidate:
+        return PreviewState()
+    on, why_not = bool(preview.model), preview.why_not()
+    d = preview.difference()
     text = ""
     if on and d is None:
         text = why_not or "Comparing…"
@@ -75,10 +72,10 @@ def describe_trying(trying: Trying | None) -> TryingState:
             f"and {d.gone} no more (violet). Your mask is not touched."
         )
     tip = (
-        f"Show what {trying.candidate} would find in the open image, and in those you "
+        f"Show what {preview.candidate} would find in the open image, and in those you "
         "open next, without using it (I)"
     )
-    return TryingState(True, on or not why_not, on, why_not or tip, text)
+    return PreviewState(True, on or not why_not, on, why_not or tip, text)
 
 
 def describe(state: TrainingState) -> SectionState:
@@ -86,7 +83,7 @@ def describe(state: TrainingState) -> SectionState:
     status, failed = _status(state)
     progress = state.progress
     ending = state.stopping or state.cancelling
-    keep = progress is not None and progress.something_to_keep
+    keep = progress is not None and progress.has_model
     return SectionState(
         labels=_labels(state),
         status=status,
@@ -134,12 +131,12 @@ def _status(state: TrainingState) -> tuple[str, bool]:
         return _working(state.progress, state), False
     if state.problem:
         return state.problem, True
-    if state.settled is not None:
+    if state.result is not None:
         return _ended(state)
     if state.labels and state.patients < _ENOUGH_PATIENTS:
         return (
-            f"With labels of fewer than {_ENOUGH_PATIENTS} patients, nobody can know "
-            "whether a new model is better on others. Label some more first.",
+            f"With labels of fewer than {_ENOUGH_PATIENTS} patients, a new model "
+            "cannot be compared with the one in use. Label more patients first.",
             False,
         )
     return "", False
@@ -176,19 +173,19 @@ def _learning(progress: Progress) -> str:
 
 
 def _ended(state: TrainingState) -> tuple[str, bool]:
-    settled = state.settled
-    outcome = settled.outcome
-    if outcome.failed or outcome.kind == CANCELLED or not outcome.model:
-        return outcome.text, outcome.failed
-    name = outcome.model
-    head = f"Stopped; {name} was kept. " if outcome.kind == STOPPED else ""
-    if settled.decision == PROMOTED and state.current.name == name:
-        return f"{head}{name} is now in use. {outcome.text}", False
-    if settled.decision == PROMOTED:
-        return f"{state.current.name} is in use again. {name}: {outcome.text}", False
-    if settled.decision == REFUSED:
-        return f"{head}{name} is not used; it stays in the list. {outcome.text}", False
-    return f"{head}{name} is ready, you decide. {outcome.text}", False
+    result = state.result
+    assert result is not None
+    if result.failed or result.kind == CANCELLED or not result.model:
+        return result.text, result.failed
+    name = result.model
+    head = f"Stopped; {name} was kept. " if result.kind == STOPPED else ""
+    if result.decision == PROMOTED and state.current.name == name:
+        return f"{head}{name} is now in use. {result.text}", False
+    if result.decision == PROMOTED:
+        return f"{state.current.name} is in use again. {name}: {result.text}", False
+    if result.decision == REFUSED:
+        return f"{head}{name} is not used; it stays in the list. {result.text}", False
+    return f"{head}{name} is ready, you decide. {result.text}", False
 
 
 def _count(number: int, what: str) -> str:

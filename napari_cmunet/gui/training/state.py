@@ -2,16 +2,117 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
-from napari_cmunet.gui.training.promotion import UNDECIDED
+from napari_cmunet.project.promotion import UNDECIDED
+from napari_cmunet.training import events
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.training.promotion import Settled
-    from napari_cmunet.gui.training.run_progress import Progress
+    from psygnal import SignalInstance
+
     from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.promotion import TrainingResult
     from napari_cmunet.project.settings import Settings
+
+STARTING, LEAVING_OUT, LEARNING, COMPARING = (
+    "starting",
+    "leaving out",
+    "learning",
+    "comparing",
+)
+"""The phases of a training, in their order; the second with few patients alone."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Parameters
+    ----------
+    phase : str
+    labels, patients : int
+        In use: to learn from.
+    validation_labels, validation_patients : int
+        In use: held out.
+    fold, folds : int
+        Which patient is left out, of how many; 0 where none is.
+    step, steps : int
+    seconds_left : float or None
+    losses : tuple of (int, float)
+        Steps and their losses, of the fold or training at hand.
+    validations : tuple of Validated
+    note : str
+        The last note of this fold or training, such as that memory was short.
+    """
+
+    phase: str = STARTING
+    labels: int = 0
+    patients: int = 0
+    validation_labels: int = 0
+    validation_patients: int = 0
+    fold: int = 0
+    folds: int = 0
+    step: int = 0
+    steps: int = 0
+    seconds_left: float | None = None
+    losses: tuple[tuple[int, float], ...] = ()
+    validations: tuple[events.Validated, ...] = ()
+    note: str = ""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether stopping now leaves a model."""
+        return self.phase == LEARNING and self.step > 0
+
+    @property
+    def best(self) -> events.Validated | None:
+        """The best validation so far."""
+        return max(self.validations, key=lambda v: v.dice, default=None)
+
+
+def progress_after(progress: Progress, event: events.Event) -> Progress:
+    """The progress after an event."""
+    if isinstance(event, events.Fold):
+        return replace(
+            progress,
+            phase=LEAVING_OUT,
+            fold=event.number,
+            folds=event.folds,
+            patients=event.folds,
+            step=0,
+            losses=(),
+            note="",  # that there will be folds, or how the one before ended
+        )
+    if isinstance(event, events.Started):
+        return replace(
+            progress,
+            phase=LEARNING,
+            labels=event.labels,
+            patients=event.patients,
+            validation_labels=event.validation_labels,
+            validation_patients=event.validation_patients,
+            fold=0,
+            step=0,
+            steps=event.steps,
+            losses=(),
+            note="",
+        )
+    if isinstance(event, events.Step):
+        return replace(
+            progress,
+            step=event.step,
+            steps=event.steps,
+            seconds_left=event.seconds_left,
+            losses=(*progress.losses, (event.step, event.loss)),
+        )
+    if isinstance(event, events.Validated):
+        return replace(progress, validations=(*progress.validations, event))
+    if isinstance(event, events.Comparing):
+        return replace(progress, phase=COMPARING, seconds_left=None)
+    if isinstance(event, events.Note):
+        return replace(progress, note=event.text)
+    return progress
 
 
 @dataclass(frozen=True)
@@ -29,8 +130,8 @@ class TrainingState:
     progress : Progress or None
         None while nothing is trained.
     stopping, cancelling : bool
-        What the trainer was asked to do.
-    settled : Settled or None
+        What the training was asked to do.
+    result : TrainingResult or None
         How the last training of this window ended.
     current : ModelVersion
         The model in use.
@@ -51,7 +152,7 @@ class TrainingState:
     progress: Progress | None = None
     stopping: bool = False
     cancelling: bool = False
-    settled: Settled | None = None
+    result: TrainingResult | None = None
     can_go_back: bool = False
     can_go_forward: bool = False
     versions: tuple[ModelVersion, ...] = ()
@@ -65,8 +166,43 @@ class TrainingState:
 
     @property
     def undecided(self) -> str:
-        """The new model that the reader is to decide about; empty if there is none."""
-        settled = self.settled
-        if settled is None or settled.decision != UNDECIDED or self.running:
+        """The new model that the user is to decide about; empty if there is none."""
+        result = self.result
+        if result is None or result.decision != UNDECIDED or self.running:
             return ""
-        return settled.outcome.model
+        return result.model
+
+
+class Difference(Protocol):
+    """How the predictions of two models differ in the shown frame."""
+
+    @property
+    def before(self) -> str: ...
+    @property
+    def now(self) -> str: ...
+    @property
+    def found(self) -> int: ...
+    @property
+    def gone(self) -> int: ...
+
+
+class ModelPreview(Protocol):
+    """Compares a new model with the one in use on the open image."""
+
+    model: str
+
+    @property
+    def changed(self) -> SignalInstance: ...
+
+    @property
+    def candidate(self) -> str:
+        """The newest model, while it is not in use; empty if there is none."""
+
+    def why_not(self) -> str:
+        """Why there is nothing to compare now; empty if there is."""
+
+    def difference(self) -> Difference | None:
+        """How the predictions of the shown frame differ; None if not known yet."""
+
+    def toggle(self) -> None:
+        """Begin to compare, or end it."""

@@ -11,9 +11,13 @@ from qtpy.QtCore import Qt
 
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.project.opening import NewProject
-from napari_cmunet.gui.training.outcome import DONE, Outcome
-from napari_cmunet.gui.training.promotion import REFUSED, UNDECIDED, Settled
-from napari_cmunet.gui.training.section_state import describe_trying
+from napari_cmunet.gui.training.section_state import describe_preview
+from napari_cmunet.project.promotion import (
+    DONE,
+    REFUSED,
+    UNDECIDED,
+    TrainingResult,
+)
 from tests.gui.conftest import frame
 from tests.gui.project.conftest import stroke
 
@@ -41,7 +45,7 @@ def trained(project, tiny_model, model):
             new.note_training({"version": 1, "labels": [], "learned_patients": []})
             new.finish(NEW)
         training = project.learning.training
-        training._settled = Settled(Outcome(DONE, "Cannot tell.", NEW), decision)
+        training._result = TrainingResult(DONE, "Cannot tell.", NEW, decision=decision)
         model.offset = 60
         training.changed.emit()
         return project.trying
@@ -75,9 +79,9 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     image_state = project.browsing.current.image_state
     mine, probability = project.browsing.current.mask(0), image_state.probability.copy()
     trying = trained(decision)
-    assert describe_trying(trying).offered
+    assert describe_preview(trying).offered
     trying.toggle()
-    assert describe_trying(trying).text == "Comparing…"
+    assert describe_preview(trying).text == "Comparing…"
     seen()
     before, now = found_before(frame(0)), found_by_new(frame(0))
     shown = layer(trying)
@@ -86,7 +90,7 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     assert not shown.editable
     assert viewer.layers.selection.active is image_state.mask
     count = int((now & ~before).sum())
-    text = describe_trying(trying).text
+    text = describe_preview(trying).text
     assert f"{NEW} would find {count} pixels more (yellow) than cmunet-artery" in text
     np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
     np.testing.assert_array_equal(image_state.probability, probability)
@@ -94,8 +98,8 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     assert project.project.models.current.name == "cmunet-artery"
     trying.toggle()
     assert shown not in viewer.layers
-    assert not describe_trying(trying).on
-    assert describe_trying(trying).text == ""
+    assert not describe_preview(trying).on
+    assert describe_preview(trying).text == ""
 
 
 @pytest.mark.parametrize("use", [True, False])
@@ -109,7 +113,7 @@ def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, 
     ready(project)
     assert not trying.model
     assert shown not in viewer.layers
-    assert describe_trying(trying).offered is not use  # what was refused can be seen
+    assert describe_preview(trying).offered is not use  # what was refused can be seen
     assert project.project.models.current.name == (NEW if use else "cmunet-artery")
 
 
@@ -140,7 +144,7 @@ def test_each_frame_of_a_cine(
         shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
         new.finish(NEW)
     training = reader.learning.training
-    training._settled = Settled(Outcome(DONE, "Cannot tell.", NEW), UNDECIDED)
+    training._result = TrainingResult(DONE, "Cannot tell.", NEW, decision=UNDECIDED)
     trying.toggle()
     for at in (1, 3):
         viewer.dims.set_point(0, at)
@@ -230,7 +234,7 @@ def test_without_a_candidate_it_says_so(project):
     project.trying.toggle()
     assert not project.trying.model
     assert "Fine-tune first" in project.message
-    assert not describe_trying(project.trying).offered
+    assert not describe_preview(project.trying).offered
 
 
 def test_a_model_that_cannot_be_loaded(project, trained, seen, model):
@@ -281,7 +285,7 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     panel.finetune_fold.title.setChecked(False)
     trained(decision)
     training = project.learning.training
-    training.ended.emit(training.settled)
+    training.ended.emit(training.result)
     assert NEW in project.notice.text
     assert project.notice.ways[0].text == "Show me"
     project.browsing.next()
@@ -290,7 +294,7 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     project.notice.ways[0].act()
     assert project.notice is None
     assert panel.finetune_fold.title.isChecked()
-    training.ended.emit(training.settled)
+    training.ended.emit(training.result)
     training.decide(False) if decision == UNDECIDED else training.start()
     seen()
     assert project.notice is None

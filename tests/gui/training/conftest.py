@@ -12,7 +12,7 @@ import pytest
 import torch
 from qtpy.QtCore import QCoreApplication
 
-from napari_cmunet.gui.training.training import Training
+from napari_cmunet.gui.training.session import TrainingSession
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.project.project import Project
@@ -102,11 +102,11 @@ def make_training(qtbot, tiny_model):
 
     It is ended after the test whatever it does.
     """
-    made: list[Training] = []
+    made: list[TrainingSession] = []
 
-    def make(project: Project, *options: str) -> Training:
-        training = Training(
-            project, options=("--start", str(tiny_model), "--batch", "4", *options)
+    def make(project: Project, **options) -> TrainingSession:
+        training = TrainingSession(
+            project, options={"start": str(tiny_model), "batch": 4, **options}
         )
         made.append(training)
         settled(training)
@@ -114,7 +114,7 @@ def make_training(qtbot, tiny_model):
 
     yield make
     for training in made:
-        training.shut_down()
+        training.close()
         assert wait_until(lambda t=training: not t.running, 20)
 
 
@@ -129,12 +129,12 @@ def wait_until(happened, seconds: float = 60) -> bool:
     return True
 
 
-def settled(training: Training, seconds: float = 120):
+def settled(training: TrainingSession, seconds: float = 120):
     """Wait until nothing is at work; returns how the last training ended."""
     assert wait_until(
         lambda: not training.running and not training.state().busy, seconds
     )
-    return training.state().settled
+    return training.state().result
 
 
 @pytest.fixture

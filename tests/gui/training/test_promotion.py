@@ -8,8 +8,8 @@ import pytest
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QThreadPool
 
-from napari_cmunet.gui.training import promotion as settling
-from napari_cmunet.gui.training.outcome import Outcome
+from napari_cmunet.gui.training.session import train
+from napari_cmunet.project.promotion import TrainingResult
 from napari_cmunet.training.events import OTHER_FAILURE
 
 
@@ -24,18 +24,18 @@ def one_thread(qapp):
     pool.setMaxThreadCount(before)
 
 
-def test_others_work_while_a_training_is_followed(one_thread, qtbot, monkeypatch):
+def test_others_work_while_a_training_is_followed(one_thread, qtbot):
     others: list[str] = []
 
-    def follow(trainer):
-        while not others:
-            time.sleep(0.01)
-            yield None
-        return Outcome(OTHER_FAILURE, "over")
+    class Process:
+        def run(self, order):
+            while not others:
+                time.sleep(0.01)
+                yield None
+            return TrainingResult(OTHER_FAILURE, "over")
 
-    monkeypatch.setattr(settling, "follow", follow)
     ended = []
-    training = create_worker(settling.train, None, None)
+    training = create_worker(train, Process(), None, None)
     training.returned.connect(ended.append)
     training.start()
     other = create_worker(lambda: "the next image")
@@ -47,4 +47,4 @@ def test_others_work_while_a_training_is_followed(one_thread, qtbot, monkeypatch
         others.append("enough")
         one_thread.waitForDone(10_000)
     assert others[0] == "the next image"
-    assert ended[0].outcome.text == "over"
+    assert ended[0].text == "over"

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from tests.gui.training.conftest import settled, wait_until
 
-LONG = ("--steps", "100000")
+LONG = {"steps": 100000}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_without_a_project_it_says_what_to_do(section):
 
 def test_start_and_cancel_by_the_buttons(section, make_project, make_training, qtbot):
     project = make_project(15)
-    training = make_training(project, *LONG)
+    training = make_training(project, **LONG)
     section.set_training(training)
     assert section.labels.text() == "15 labels of 15 patients."
     section.start.click()
@@ -97,7 +97,7 @@ def test_versions_by_the_buttons(section, make_project, make_training, add_model
 
 
 def test_closing_asks_once(section, make_project, make_training, monkeypatch):
-    training = make_training(make_project(1), *LONG)
+    training = make_training(make_project(1), **LONG)
     asked = []
     monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()))
     assert ask_before_ending(training, section)
@@ -120,7 +120,7 @@ def test_closing_napari_asks_once_and_ends_the_training(
 ):
     viewer = make_napari_viewer_proxy(show=True)
     project = make_project(15)
-    training = make_training(project, *LONG)
+    training = make_training(project, **LONG)
     section = FinetuneSection(training)
     viewer.window.add_dock_widget(section, name="Fine-tune", area="right")
     section.start.click()

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from napari_cmunet.gui.training.outcome import CANCELLED, DIED, DONE, Outcome
-from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED, UNDECIDED, Settled
-from napari_cmunet.gui.training.run_progress import Progress, after
 from napari_cmunet.gui.training.section_state import describe
-from napari_cmunet.gui.training.state import TrainingState
+from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
 from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    DIED,
+    DONE,
+    PROMOTED,
+    REFUSED,
+    UNDECIDED,
+    TrainingResult,
+)
 from napari_cmunet.project.settings import Settings
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import ENOUGH_PATIENTS
@@ -32,17 +38,16 @@ TOLD = (
 )
 
 
-def progress_after(count: int) -> Progress:
+def progress_at(count: int) -> Progress:
     progress = Progress()
     for event in TOLD[:count]:
-        progress = after(progress, event)
+        progress = progress_after(progress, event)
     return progress
 
 
 def ended(decision: str, kind: str = DONE, model: str = "tuned-001") -> TrainingState:
-    return replace(
-        IDLE, settled=Settled(Outcome(kind, "The figures.", model), decision)
-    )
+    result = TrainingResult(kind, "The figures.", model, decision=decision)
+    return replace(IDLE, result=result)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def ended(decision: str, kind: str = DONE, model: str = "tuned-001") -> Training
     ],
 )  # fmt: skip
 def test_a_training_at_work(count, text, keep):
-    shown = describe(replace(IDLE, progress=progress_after(count)))
+    shown = describe(replace(IDLE, progress=progress_at(count)))
     assert text in shown.status
     assert shown.running
     assert not shown.can_start
@@ -66,26 +71,26 @@ def test_a_training_at_work(count, text, keep):
 
 
 def test_each_part_draws_its_own_loss_and_the_best_look_is_known():
-    assert progress_after(5).losses == ((3, 0.9),)
-    assert progress_after(11).losses == ((1, 0.5), (9, 0.4))
-    assert progress_after(11).best.step == 10
+    assert progress_at(5).losses == ((3, 0.9),)
+    assert progress_at(11).losses == ((1, 0.5), (9, 0.4))
+    assert progress_at(11).best.step == 10
 
 
 def test_what_a_training_says_in_words_is_shown_until_its_next_part():
     short = events.Note("Out of memory: batches are learned from in 2 parts.")
-    progress = after(progress_after(7), short)
+    progress = progress_after(progress_at(7), short)
     shown = describe(replace(IDLE, progress=progress)).status
     assert shown.endswith(f"2 min left. {short.text}")
-    progress = after(progress, events.Step(2, 20, 0.5, 1.0, 90.0))
+    progress = progress_after(progress, events.Step(2, 20, 0.5, 1.0, 90.0))
     assert short.text in describe(replace(IDLE, progress=progress)).status
-    progress = after(progress, events.Comparing("tuned-001", "cmunet-artery"))
+    progress = progress_after(progress, events.Comparing("tuned-001", "cmunet-artery"))
     assert short.text not in describe(replace(IDLE, progress=progress)).status
-    progress = after(after(progress_after(3), short), events.Fold(2, 4))
+    progress = progress_after(progress_after(progress_at(3), short), events.Fold(2, 4))
     assert short.text not in describe(replace(IDLE, progress=progress)).status
 
 
 def test_stopping_and_cancelling():
-    working = replace(IDLE, progress=progress_after(8))
+    working = replace(IDLE, progress=progress_at(8))
     shown = describe(replace(working, stopping=True))
     assert "best model so far is kept" in shown.status
     assert (shown.can_stop, shown.can_cancel) == (False, True)
@@ -121,13 +126,13 @@ def test_a_training_that_ended(state, text, failed):
     shown = describe(state)
     assert shown.status == text
     assert shown.failed == failed
-    assert bool(shown.undecided) == (state.settled.decision == UNDECIDED)
+    assert bool(shown.undecided) == (state.result.decision == UNDECIDED)
     assert shown.can_start
 
 
 def test_labels_and_what_they_are_for():
     assert describe(IDLE).labels == "12 labels of 8 patients, 3 of them new."
-    working = replace(IDLE, progress=progress_after(8), new_labels=2)
+    working = replace(IDLE, progress=progress_at(8), new_labels=2)
     assert "2 accepted since the training began: for the next one" in (
         describe(working).labels
     )

@@ -10,7 +10,7 @@ from tests.gui.vessel_bench import Bench, angiogram, one_step
 def test_the_vessel_tools_work_while_a_training_runs(
     make_project, make_training, qtbot, viewer, panel, settled
 ):
-    training = make_training(make_project(2), "--steps", "100000")
+    training = make_training(make_project(2), steps=100000)
     training.start()
     assert wait_until(
         lambda: training.state().running and training.state().progress.steps

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, TrainingError, display_name
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.images import find_images, read_angiogram
@@ -16,6 +15,7 @@ from napari_cmunet.model.preprocess import Preprocessing, prepare
 from napari_cmunet.pretraining.config import UnlabelledFrames, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_cmunet.pretraining.distributed import ProcessGroup
@@ -25,16 +25,35 @@ FRAMES_OF_A_CINE = 8
 
 
 def read_unlabelled(
-    inputs: tuple[Path, ...], skip: Path, grid: int, group: ProcessGroup
+    inputs: Sequence[Path],
+    skip: Path,
+    grid: int,
+    group: ProcessGroup,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[UnlabelledFrames, int]:
     """Read and prepare all images, each process its share of them.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files and folders.
+    skip : Path
+        Folder that is left out.
+    grid : int
+        Longer side of the prepared frames.
+    group : ProcessGroup
+    progress : callable
+        Takes the number of files done and of all, and the name of the next one.
+    note : callable
+        Takes a sentence for each file that cannot be used.
 
     Returns
     -------
     frames : UnlabelledFrames
         The same in all processes.
     failed : int
-        How many files could not be read; each was named on stderr.
+        How many files could not be read.
 
     Raises
     ------
@@ -44,36 +63,35 @@ def read_unlabelled(
     files = without_identity(find_images(inputs, skip=[skip]))
     shares = np.array_split(np.arange(len(files)), group.size)
     own = shares[group.rank]
-    progress = Progress(len(own))
     side = -(-grid // 16) * 16
-    frames, groups, hashes = [torch.empty(0, 1, side, side).half()], [], []
-    for number in own:
+    frames = [torch.empty(0, 1, side, side).half()]
+    groups: list[int] = []
+    hashes: list[str] = []
+    failed = 0
+    for done, number in enumerate(own):
         path, shown = files[number].path, display_name(files[number].relative)
-        if group.is_main:
-            progress.show(f"reading {shown}")
+        progress(done, len(own), shown)
         try:
             x, sha256 = _prepared(path, grid, side)
         except CMUNetError as exc:
-            progress.failed += 1
-            progress.complain(str(exc))
+            failed += 1
+            note(str(exc))
         else:
             if not len(x):
-                progress.complain(f"{shown}: left out, it has no contrast")
+                note(f"{shown}: left out, it has no contrast")
             frames.append(x)
             groups += [int(number)] * len(x)
             hashes.append(sha256)
-        progress.advance()
-    progress.clear()
     every = group.all_gather_rows(torch.cat(frames))
     numbers = group.all_gather_rows(torch.tensor(groups, dtype=torch.int64))
-    told = group.all_gather_objects((hashes, progress.failed))
+    gathered = group.all_gather_objects((hashes, failed))
     if not len(every):
         raise TrainingError(
             f"None of {len(files)} image file(s) could be used; the reasons are above. "
             "Give other files or folders."
         )
-    known = [text for part, _ in told for text in part]
-    return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in told)
+    known = [text for part, _ in gathered for text in part]
+    return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in gathered)
 
 
 def _prepared(path: Path, grid: int, side: int) -> tuple[torch.Tensor, str]:

@@ -1,4 +1,4 @@
-"""The trainer's process dies, runs out of memory or disk, and is left alone."""
+"""The training process dies, runs out of memory or disk, and is left alone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from napari_cmunet.gui.training.outcome import DIED
-from napari_cmunet.gui.training.worker_client import (
-    TrainerProcess,
-    TrainingOrder,
-    follow,
-)
+from napari_cmunet.project import training_worker
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.promotion import DIED
+from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training import events
 from tests.gui.training.conftest import accept, settled, wait_until
 
 resource = pytest.importorskip("resource", reason="kill -9 and limits")
 
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
-LONG = ("--steps", "100000")
-SHORT = ("--steps", "2", "--no-validation")
+LONG = {"steps": 100000}
+SHORT = {"steps": 2, "validate": False}
 
 
 def labels_of(project: Project) -> dict[str, str]:
@@ -65,10 +62,10 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
-    training = make_training(project, "--steps", "30")
+    training = make_training(project, steps=30)
     began = time.monotonic()
     training.start()
-    assert settled(training).outcome.verdict is not None
+    assert settled(training).verdict is not None
     usual = time.monotonic() - began
     died = 0
     for _ in range(KILLS):
@@ -83,18 +80,18 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
             with contextlib.suppress(ProcessLookupError):  # ended this very moment
                 os.kill(pid, signal.SIGKILL)
             result = settled(training)
-        if result.outcome.verdict is not None:
+        if result.verdict is not None:
             continue  # it had said all
         died += 1
-        assert result.outcome.kind == DIED
-        assert "SIGKILL" in result.outcome.text
+        assert result.kind == DIED
+        assert "SIGKILL" in result.text
         assert labels_of(project) == labels
         assert project.models.current.name == in_use
-        assert len(project.models.names()) - len(models) == bool(result.outcome.model)
+        assert len(project.models.names()) - len(models) == bool(result.model)
     assert died or not KILLS
-    training.options = (*training.options, *SHORT)
+    training.options |= SHORT
     training.start()
-    assert not settled(training).outcome.failed
+    assert not settled(training).failed
     nothing_was_lost(project, labels, project.models.current.name)
 
 
@@ -107,7 +104,7 @@ def test_out_of_memory(make_project, add_model, make_training, clock):
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
-    training = make_training(project, *LONG, "--grid", "256", "--batch", "16")
+    training = make_training(project, **LONG, grid=256, batch=16)
     training.start()
     assert wait_until(
         lambda: (
@@ -118,8 +115,8 @@ def test_out_of_memory(make_project, add_model, make_training, clock):
     )
     limit(training, resource.RLIMIT_AS, 2**20)  # not a page more than it has
     result = settled(training)
-    assert result.outcome.kind == events.OUT_OF_MEMORY, result.outcome.text
-    assert "memory" in result.outcome.text
+    assert result.kind == events.OUT_OF_MEMORY, result.text
+    assert "memory" in result.text
     nothing_was_lost(project, labels, "weak")
 
 
@@ -127,11 +124,11 @@ def test_a_loss_that_is_no_number(make_project, add_model, make_training):
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
-    training = make_training(project, *LONG, "--learning-rate", "1e30")
+    training = make_training(project, **LONG, learning_rate=1e30)
     training.start()
     result = settled(training)
-    assert result.outcome.kind == events.NOT_A_NUMBER
-    assert "lower learning rate" in result.outcome.text
+    assert result.kind == events.NOT_A_NUMBER
+    assert "lower learning rate" in result.text
     nothing_was_lost(project, labels, "weak")
 
 
@@ -140,41 +137,39 @@ def test_a_full_disk(make_project, add_model, make_training):
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
-    training = make_training(project, *LONG)
+    training = make_training(project, **LONG)
     training.start()
     assert wait_until(lambda: begun(training))
     limit(training, resource.RLIMIT_FSIZE, 1000)
     training.stop()
     result = settled(training)
-    assert result.outcome.kind == events.DISK_FULL
+    assert result.kind == events.DISK_FULL
     assert project.models.names() == ["weak"]
-    training.options = (*training.options, *SHORT)
+    training.options |= SHORT
     training.start()
-    assert not settled(training).outcome.failed
+    assert not settled(training).failed
     nothing_was_lost(project, labels, project.models.current.name)
 
 
 WINDOW = """
 import sys, time
-from pathlib import Path
-from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
-options = tuple(sys.argv[2:])
-trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1]), options=options))
-trainer.launch()
-trainer.go()
-while not getattr(trainer.next_event(), "step", 0):
-    assert not trainer.ended, trainer.complaints()
-print(trainer.process_id, flush=True)
+from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
+process = TrainingProcess()
+process.start()
+process.begin(TrainingOrder.from_line(sys.argv[1]))
+while not getattr(process.next_event(), "step", 0):
+    assert not process.ended, process.stderr()
+print(process.process_id, flush=True)
 time.sleep(100)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_no_trainer_outlives_a_window_that_was_killed(make_project, tiny_model, clock):
+def test_no_training_outlives_a_window_that_was_killed(make_project, tiny_model, clock):
     project = make_project(15)
-    options = ["--start", str(tiny_model), *LONG]
+    order = TrainingOrder(project.folder, {"start": str(tiny_model), **LONG})
     window = subprocess.Popen(
-        [sys.executable, "-c", WINDOW, str(project.folder), *options],
+        [sys.executable, "-c", WINDOW, order.to_line()],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -199,39 +194,39 @@ def runs(pid: int) -> bool:
 
 def test_a_worker_that_is_aborted_ends_the_process(make_project, tiny_model, clock):
     project = make_project(15)
-    options = ("--start", str(tiny_model), *LONG)
-    trainer = TrainerProcess(TrainingOrder(project.folder, options=options))
-    steps = follow(trainer)
+    order = TrainingOrder(project.folder, {"start": str(tiny_model), **LONG})
+    process = TrainingProcess()
+    steps = process.run(order)
     while not isinstance(next(steps), events.Step):
         pass
     with clock(2):
         steps.close()
-        while trainer.exit_code is None:
+        while process.exit_code is None:
             time.sleep(0.02)
 
 
 def test_a_program_that_cannot_be_started(make_project, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    trainer = TrainerProcess(TrainingOrder(make_project(1).folder))
+    order = TrainingOrder(make_project(1).folder)
     with pytest.raises(StopIteration) as end:
-        next(follow(trainer))
+        next(TrainingProcess().run(order))
     assert end.value.value.kind == events.OTHER_FAILURE
     assert "could not be started" in end.value.value.text
 
 
-def warm(training) -> TrainerProcess:
-    training.warm_up()
-    assert wait_until(lambda: training._warm.process_id is not None)
-    return training._warm
+def prepared(training) -> TrainingProcess:
+    training.prepare()
+    assert wait_until(lambda: training._prepared.process_id is not None)
+    return training._prepared
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_a_trainer_that_waits_is_taken(make_project, make_training, phantoms):
+def test_a_prepared_process_is_taken(make_project, make_training, phantoms):
     project = make_project(15, accepted=12)
-    training = make_training(project, *SHORT)
-    waiting = warm(training)
-    training.warm_up()
-    assert training._warm is waiting  # one is enough
+    training = make_training(project, **SHORT)
+    waiting = prepared(training)
+    training.prepare()
+    assert training._prepared is waiting  # one is enough
     assert wait_until(
         lambda: "libtorch" in Path(f"/proc/{waiting.process_id}/maps").read_text()
     )
@@ -239,57 +234,50 @@ def test_a_trainer_that_waits_is_taken(make_project, make_training, phantoms):
     training.start()
     assert training.process_id == waiting.process_id
     result = settled(training)
-    assert len(project.models.training(result.outcome.model)["labels"]) == 13
+    assert len(project.models.training(result.model)["labels"]) == 13
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("how", ["killed", "another device"])
-def test_a_trainer_that_does_not_fit_is_replaced(
-    make_project, make_training, clock, how
-):
+def test_a_prepared_process_that_died_is_replaced(make_project, make_training, clock):
     project = make_project(15)
-    training = make_training(project, *SHORT)
-    waiting = warm(training)
+    training = make_training(project, **SHORT)
+    waiting = prepared(training)
     pid = waiting.process_id
-    if how == "killed":
-        os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: waiting.exit_code is not None)
-        training.warm_up()
-        assert training._warm is waiting  # it might die again and again
-    else:
-        training._device = lambda: "cpu"
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: waiting.exit_code is not None)
+    training.prepare()
+    assert training._prepared is waiting  # it might die again and again
     with clock(2):
         training.start()
         assert wait_until(lambda: not runs(pid) and training.process_id)
     assert training.process_id != pid
-    assert not settled(training).outcome.failed
+    assert not settled(training).failed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_a_trainer_that_waits_ends_with_the_project(make_project, make_training, clock):
+def test_a_prepared_process_ends_with_the_project(make_project, make_training, clock):
     training = make_training(make_project(1))
-    pid = warm(training).process_id
+    pid = prepared(training).process_id
     with clock(0.1):
-        training.shut_down()
+        training.close()
     with clock(2):
         assert wait_until(lambda: not runs(pid))
 
 
 WAITING = """
 import sys, time
-from pathlib import Path
-from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
-trainer = TrainerProcess(TrainingOrder(Path(sys.argv[1])))
-trainer.launch()
-print(trainer.process_id, flush=True)
+from napari_cmunet.project.training_worker import TrainingProcess
+process = TrainingProcess()
+process.start()
+print(process.process_id, flush=True)
 time.sleep(100)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_no_waiting_trainer_outlives_a_window_that_was_killed(make_project, clock):
+def test_no_prepared_process_outlives_a_window_that_was_killed(clock):
     window = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(make_project(1).folder)],
+        [sys.executable, "-c", WAITING],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -305,16 +293,13 @@ def test_no_waiting_trainer_outlives_a_window_that_was_killed(make_project, cloc
     window.stdout.close()
 
 
-def test_nothing_of_a_trainer_that_has_ended_stays_open(tmp_path, monkeypatch):
+def test_no_pipe_stays_open(tmp_path, monkeypatch):
     """Three handles stayed, for each training in the window's life."""
     program = "import sys; print(1); print(2, file=sys.stderr)"
-    command = [sys.executable, "-c", program]
-    monkeypatch.setattr(TrainingOrder, "command", lambda order: command)
-    trainer = TrainerProcess(TrainingOrder(tmp_path))
-    for _ in follow(trainer):
+    monkeypatch.setattr(training_worker, "COMMAND", ("-c", program))
+    process = TrainingProcess()
+    for _ in process.run(TrainingOrder(tmp_path)):
         pass
-    process = trainer._process
-    assert trainer.complaints() == ["2"]
-    assert [p.closed for p in (process.stdin, process.stdout, process.stderr)] == [
-        True
-    ] * 3
+    assert process.stderr() == ["2"]
+    child = process._process
+    assert all(pipe.closed for pipe in (child.stdin, child.stdout, child.stderr))

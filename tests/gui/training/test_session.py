@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.gui.training.outcome import CANCELLED, DONE, STOPPED
-from napari_cmunet.gui.training.promotion import PROMOTED, REFUSED, UNDECIDED
-from napari_cmunet.gui.training.run_progress import LEARNING, LEAVING_OUT
+from napari_cmunet.gui.training.state import LEARNING, LEAVING_OUT
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    DONE,
+    PROMOTED,
+    REFUSED,
+    STOPPED,
+    UNDECIDED,
+)
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 from tests.gui.training.conftest import accept, settled, wait_until
 
-QUICK_LEARNING = ("--steps", "60", "--learning-rate", "0.01")
-LONG = ("--steps", "100000")
+QUICK_LEARNING = {"steps": 60, "learning_rate": 0.01}
+LONG = {"steps": 100000}
 
 
 def predictions(project, phantoms) -> bytes:
@@ -34,7 +40,7 @@ def test_a_better_model_takes_over_and_goes_back_to_the_bit(
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
     before = predictions(project, phantoms)
-    training = make_training(project, *QUICK_LEARNING)
+    training = make_training(project, **QUICK_LEARNING)
     used, ends, phases = [], [], set()
     training.model_changed.connect(lambda version: used.append(version.name))
     training.ended.connect(ends.append)
@@ -46,15 +52,15 @@ def test_a_better_model_takes_over_and_goes_back_to_the_bit(
     assert not training.start()  # one at a time
     result = settled(training)
 
-    assert result.outcome.kind == DONE
-    assert result.outcome.verdict.outcome == BETTER, result.outcome.text
-    assert result.outcome.verdict.patients == 3
+    assert result.kind == DONE
+    assert result.verdict.outcome == BETTER, result.text
+    assert result.verdict.patients == 3
     assert (ends, result.decision) == ([result], PROMOTED)
     assert LEARNING in phases
     assert LEAVING_OUT not in phases
     assert used == ["tuned-001"]
     (promoted,) = [d for d in journalled(project, "promoted") if "reason" in d]
-    assert promoted["reason"] == result.outcome.verdict.text
+    assert promoted["reason"] == result.verdict.text
     assert promoted["dice"] > promoted["dice_before"]
     after = predictions(project, phantoms)
     assert after != before
@@ -82,15 +88,15 @@ def test_a_model_that_learned_wrong_labels_is_refused_and_kept(
         if project.labels.sides()[project.images[image].patient] == "validation":
             accept(project, image, phantoms)
     add_model(project, "good", knows_arteries=True)
-    training = make_training(project, *QUICK_LEARNING)
+    training = make_training(project, **QUICK_LEARNING)
     training.start()
     result = settled(training)
-    assert result.outcome.verdict.outcome == NOT_BETTER, result.outcome.text
+    assert result.verdict.outcome == NOT_BETTER, result.text
     assert result.decision == REFUSED
     assert project.models.current.name == "good"
     assert "tuned-001" in project.models.names()
     (refused,) = journalled(project, "refused")
-    assert refused["reason"] == result.outcome.verdict.text
+    assert refused["reason"] == result.verdict.text
     assert "Dice" in refused["reason"]
     # Kept, and to be had all the same.
     choice = next(v for v in training.state().versions if v.name == "tuned-001")
@@ -104,11 +110,11 @@ def test_too_few_patients_leave_it_to_the_reader(
 ):
     project = make_project(2)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, "--steps", "5")
+    training = make_training(project, steps=5)
     training.start()
     result = settled(training)
-    assert result.outcome.verdict.outcome == CANNOT_TELL
-    assert "too few patients" in result.outcome.text
+    assert result.verdict.outcome == CANNOT_TELL
+    assert "too few patients" in result.text
     assert result.decision == UNDECIDED
     assert training.state().undecided == "tuned-001"
     assert project.models.current.name == "weak"
@@ -117,16 +123,16 @@ def test_too_few_patients_leave_it_to_the_reader(
     settled(training)
     assert training.state().undecided == ""
     assert project.models.current.name == "tuned-001"
-    assert "reader chose it" in journalled(project, "promoted")[-1]["reason"]
+    assert "user chose it" in journalled(project, "promoted")[-1]["reason"]
 
 
 def test_one_patient_alone_tells_nothing(make_project, add_model, make_training):
     project = make_project(1)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, "--steps", "3")
+    training = make_training(project, steps=3)
     training.start()
     result = settled(training)
-    assert "all labels are of one patient" in result.outcome.text
+    assert "all labels are of one patient" in result.text
     training.decide(False)
     settled(training)
     assert project.models.current.name == "weak"
@@ -138,13 +144,13 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
 ):
     project = make_project(3)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, "--steps", "20")
+    training = make_training(project, steps=20)
     phases = set()
     training.changed.connect(
         lambda: phases.add(p.phase) if (p := training.state().progress) else None
     )
     training.start()
-    first = settled(training, 240).outcome
+    first = settled(training, 240)
     assert phases >= {LEAVING_OUT, LEARNING}
     assert first.verdict.patients == 3
     assert "trained without" in first.text
@@ -155,7 +161,7 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
     # was worth on each without having seen it stands for it.
     assert project.models.current.name == first.model, first.text
     training.start()
-    second = settled(training, 240).outcome
+    second = settled(training, 240)
     assert second.verdict.against == first.model
     assert second.verdict.patients == 3
     assert second.verdict.dice_before == pytest.approx(
@@ -167,12 +173,12 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
 def test_stop_keeps_the_best_so_far(make_project, add_model, make_training):
     project = make_project(15)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, *LONG)
+    training = make_training(project, **LONG)
     training.start()
     assert wait_until(lambda: _step(training) > 3)
     training.stop()
     result = settled(training)
-    assert result.outcome.kind == STOPPED
+    assert result.kind == STOPPED
     assert project.models.names() == ["tuned-001", "weak"]
     assert load_model(project.models.store.folder("tuned-001")).card.labels == 15
 
@@ -181,14 +187,14 @@ def test_cancel_ends_it_within_two_seconds_and_keeps_nothing(
     make_project, make_training, clock
 ):
     project = make_project(15)
-    training = make_training(project, *LONG)
+    training = make_training(project, **LONG)
     before = [entry.what for entry in project.journal()]
     training.start()
     assert wait_until(lambda: _step(training) > 3)
     with clock(2):
         training.cancel()
         result = settled(training)
-    assert result.outcome.kind == CANCELLED
+    assert result.kind == CANCELLED
     assert project.models.names() == []
     assert [entry.what for entry in project.journal()] == before
 
@@ -199,7 +205,7 @@ def test_cancel_before_it_has_begun(make_project, make_training, clock):
     training.start()
     with clock(2):
         training.cancel()
-        assert settled(training).outcome.kind == CANCELLED
+        assert settled(training).kind == CANCELLED
     assert training.start()  # and the next one is free to begin
     training.cancel()
 
@@ -208,33 +214,33 @@ def test_labels_accepted_meanwhile_are_for_the_next_one(
     make_project, make_training, phantoms
 ):
     project = make_project(15, accepted=12)
-    training = make_training(project, "--steps", "2", "--no-validation")
+    training = make_training(project, steps=2, validate=False)
     training.start()
     assert wait_until(lambda: _step(training) > 0)
     for image in project.images.ids()[12:14]:
         accept(project, image, phantoms)
-        training.note_accepted()
+        training.on_accepted()
     assert training.state().new_labels == 2
     result = settled(training)
-    assert len(project.models.training(result.outcome.model)["labels"]) == 12
+    assert len(project.models.training(result.model)["labels"]) == 12
     assert training.state().new_labels == 2
 
 
 def test_trainings_start_by_themselves(make_project, make_training, phantoms):
     project = make_project(15, accepted=5)
     project.change_settings(finetune_every=3)
-    training = make_training(project, "--steps", "1", "--no-validation")
+    training = make_training(project, steps=1, validate=False)
     training.start()
     settled(training)
     for image in project.images.ids()[5:7]:
         accept(project, image, phantoms)
-        training.note_accepted()
+        training.on_accepted()
         assert not training.running
     accept(project, project.images.ids()[7], phantoms)
-    training.note_accepted()
+    training.on_accepted()
     assert training.running
     result = settled(training)
-    assert len(project.models.training(result.outcome.model)["labels"]) == 8
+    assert len(project.models.training(result.model)["labels"]) == 8
     assert training.state().new_labels == 0
 
 
@@ -243,8 +249,8 @@ def test_a_project_that_cannot_be_trained_says_why(make_project, make_training):
     training = make_training(project)
     training.start()
     result = settled(training)
-    assert result.outcome.failed
-    assert "no accepted label" in result.outcome.text
+    assert result.failed
+    assert "no accepted label" in result.text
     assert result.decision == ""
 
 

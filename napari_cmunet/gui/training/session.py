@@ -1,7 +1,7 @@
-"""The fine-tuning of one open project: start, stop, follow, and which model is in use.
+"""The fine-tuning of one open project: start, stop, and which model is in use.
 
-It knows no widget. Whatever reads or writes the project's files runs in a worker; what
-the view needs lies in :class:`TrainingState`.
+Qt-free but for napari's workers: whatever reads or writes the project's files runs in
+one. A view shows a :class:`~napari_cmunet.gui.training.state.TrainingState`.
 """
 
 from __future__ import annotations
@@ -10,66 +10,70 @@ import contextlib
 import functools
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.training.outcome import CANCELLED, SAFE, Outcome
-from napari_cmunet.gui.training.promotion import (
+from napari_cmunet.gui.jobs import spare_thread
+from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
+from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.promotion import (
+    CANCELLED,
     PROMOTED,
     REFUSED,
     UNDECIDED,
-    Settled,
+    TrainingResult,
     figures,
-    train,
+    promote_if_better,
 )
-from napari_cmunet.gui.training.run_progress import Progress, after
-from napari_cmunet.gui.training.state import TrainingState
-from napari_cmunet.gui.training.worker_client import TrainerProcess, TrainingOrder
-from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.training_worker import (
+    SAFE,
+    TrainingOrder,
+    TrainingProcess,
+)
+from napari_cmunet.training.events import OTHER_FAILURE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from napari_cmunet.project.project import Project
     from napari_cmunet.training.events import Event
 
 logger = logging.getLogger(__name__)
 
-_CANDIDATES = (UNDECIDED, REFUSED)
-
 
 @dataclass
 class _Run:
     """One training at work."""
 
-    trainer: TrainerProcess
+    process: TrainingProcess
     progress: Progress = field(default_factory=Progress)
     began: float = field(default_factory=time.monotonic)
-    settled: Settled | None = None
+    result: TrainingResult | None = None
     worker: Any = None
 
 
-class Training:
+class TrainingSession:
     """Fine-tunes from the labels of an open project, one training at a time.
 
     Parameters
     ----------
     project : Project
-        Open for writing. Close it only after :meth:`shut_down`.
+        Open for writing. Close it only after :meth:`close`.
     device : callable
         Asked at each start; see :func:`napari_cmunet.model.device.choose_device`.
-    options : tuple of str
-        Further options of the command ``finetune``, such as a smaller network.
+    options : dict, optional
+        Further fields of :class:`napari_cmunet.training.options.FinetuneOptions` than
+        the project's settings choose.
     """
 
     #: Something that a view shows has changed.
     changed = Signal()
-    #: A training is over; what followed from it.
-    ended = Signal(Settled)
+    #: A training has ended; its result.
+    ended = Signal(TrainingResult)
     #: Another model is in use.
     model_changed = Signal(ModelVersion)
 
@@ -78,21 +82,21 @@ class Training:
         project: Project,
         *,
         device: Callable[[], str] = lambda: "auto",
-        options: tuple[str, ...] = (),
+        options: dict[str, Any] | None = None,
     ) -> None:
         self.project = project
-        self.options = options
+        self.options = options or {}
         self._device = device
         self._run: _Run | None = None
-        self._warm: TrainerProcess | None = None
-        self._settled: Settled | None = None
+        self._prepared: TrainingProcess | None = None
+        self._result: TrainingResult | None = None
         self._problem = ""
-        self._acting = 0
+        self._changes = 0  # of the project, at work
         self._begun: set[str] = set()  # hashes of labels that a training began with
         self._learned: set[str] = set()  # and of those that the newest model knows
         self._unused: tuple[ModelVersion, ...] = ()
         self._closed = False
-        self._act(self._look_around, self._looked_around)
+        self._change(self._read_models, self._on_models_read)
 
     # -- state ----------------------------------------------------------------
 
@@ -102,23 +106,25 @@ class Training:
         return self._run is not None
 
     @property
-    def settled(self) -> Settled | None:
+    def result(self) -> TrainingResult | None:
         """How the last training of this window ended, and what was decided."""
-        return self._settled
+        return self._result
 
     @property
     def candidate(self) -> str:
         """The model of the last training, while it is not in use; empty if none is."""
-        settled = self._settled
-        if self.running or settled is None or settled.decision not in _CANDIDATES:
+        result = self._result
+        if self.running or result is None or not result.model:
             return ""
-        name = settled.outcome.model
+        if result.decision not in (UNDECIDED, REFUSED):
+            return ""
+        name = result.model
         return "" if name == self.project.models.current.name else name
 
     @property
     def process_id(self) -> int | None:
-        """Of the trainer, None if none runs."""
-        return self._run.trainer.process_id if self._run else None
+        """Of the training, None if none runs."""
+        return self._run.process.process_id if self._run else None
 
     def state(self) -> TrainingState:
         """How it stands now. Quick: nothing is read from the disk."""
@@ -131,14 +137,14 @@ class Training:
             patients=project.progress().patients,
             new_labels=len(self._hashes() - (self._begun if run else self._learned)),
             progress=run.progress if run else None,
-            stopping=bool(run and run.trainer.stopping),
-            cancelling=bool(run and run.trainer.cancelled),
-            settled=self._settled,
+            stopping=bool(run and run.process.stopping),
+            cancelling=bool(run and run.process.cancelled),
+            result=self._result,
             current=history.current,
             can_go_back=history.can_go_back,
             can_go_forward=history.can_go_forward,
             versions=tuple(dict.fromkeys((*history.versions, *self._unused))),
-            busy=self._acting > 0,
+            busy=self._changes > 0,
             problem=self._problem,
         )
 
@@ -152,137 +158,123 @@ class Training:
         """Train, as the project's settings say; False if a training runs already."""
         if self._run is not None or self._closed or self.project.read_only:
             return False
-        run = self._run = _Run(self._trainer())
-        self._settled, self._problem = None, ""
+        run = self._run = _Run(self._process())
+        self._result, self._problem = None, ""
         self._begun |= self._hashes()
+        options = {"device": self._device(), **self.options}
+        order = TrainingOrder(self.project.folder, options)
         run.worker = create_worker(
-            _Task(train, run.trainer, self.project),
+            _Task(train, run.process, order, self.project),
             _progress={"desc": "CM-UNet fine-tuning"},
         )
         run.worker.yielded.connect(self._on_event)
         run.worker.returned.connect(self._on_returned)
         run.worker.errored.connect(self._on_errored)
-        run.worker.aborted.connect(run.trainer.cancel)
+        run.worker.aborted.connect(run.process.cancel)
         run.worker.finished.connect(self._on_finished)
         run.worker.start()
         self.changed.emit()
         return True
 
-    def warm_up(self) -> None:
-        """Start the trainer's process ahead of time: it imports torch and waits."""
+    def prepare(self) -> None:
+        """Start the process ahead of time: it imports torch and waits."""
         if self.running or self._closed or self.project.read_only:
             return
-        if self._warm is not None and self._warm.order == self._order():
+        if self._prepared is not None:
             return  # one that has died, too: it might again, and for ever
-        self._cool_down()
-        warm = self._warm = TrainerProcess(self._order())
+        process = self._prepared = TrainingProcess()
 
-        def launch() -> None:
-            with contextlib.suppress(OSError):  # told when a training is wanted
-                warm.launch()
+        def start() -> None:
+            with contextlib.suppress(OSError):  # shown when a training is wanted
+                process.start()
 
-        create_worker(launch).start()
+        create_worker(start).start()
 
-    def _order(self) -> TrainingOrder:
-        folder, device = self.project.folder, self._device()
-        return TrainingOrder(folder, device=device, options=self.options)
-
-    def _is_warm(self) -> bool:
-        warm = self._warm
-        return (
-            warm is not None and warm.order == self._order() and warm.exit_code is None
-        )
-
-    def _trainer(self) -> TrainerProcess:
-        """The one that is warm, if it fits; else another one."""
-        if not self._is_warm():
-            self._cool_down()
-        warm, self._warm = self._warm, None
-        return warm or TrainerProcess(self._order())
-
-    def _cool_down(self) -> None:
-        if self._warm is not None:
-            self._warm.cancel()
-            self._warm = None
+    def _process(self) -> TrainingProcess:
+        """The one that was prepared, if it is there; else another one."""
+        process, self._prepared = self._prepared, None
+        if process is None or process.exit_code is not None:
+            return TrainingProcess()
+        return process
 
     def stop(self) -> None:
         """End the training soon and keep the best model so far."""
         if self._run is not None:
-            self._run.trainer.stop()
+            self._run.process.stop()
             self.changed.emit()
 
     def cancel(self) -> None:
-        """End the training within two seconds; nothing of it is kept."""
+        """End the training within two seconds; nothing is kept."""
         if self._run is not None:
-            self._run.trainer.cancel()
+            self._run.process.cancel()
             self.changed.emit()
 
-    def note_accepted(self, key: object = None) -> None:
-        """A label was accepted; so many of them start a training."""
+    def on_accepted(self, key: object = None) -> None:
+        """A label was accepted; start a training if there are enough new ones."""
         every = self.project.settings.finetune_every
         waiting = self._hashes() - self._begun - self._learned
         if every and not self.running and len(waiting) >= every:
             self.start()
         self.changed.emit()
 
-    def shut_down(self) -> None:
-        """End what runs, without waiting for it. Nothing is told any more."""
+    def close(self) -> None:
+        """End what runs, without waiting for it. No signal is emitted any more."""
         self._closed = True
         for signal in (self.changed, self.ended, self.model_changed):
             signal.disconnect()
-        self._cool_down()
+        if self._prepared is not None:
+            self._prepared.cancel()
         self.cancel()
 
     # -- from the worker, on the GUI thread -----------------------------------
 
     def _on_event(self, event: Event | None) -> None:
         if self._run is not None and event is not None:
-            self._run.progress = after(self._run.progress, event)
+            self._run.progress = progress_after(self._run.progress, event)
             self.changed.emit()
 
-    def _on_returned(self, settled: Settled) -> None:
+    def _on_returned(self, result: TrainingResult) -> None:
         if self._run is not None:
-            self._run.settled = settled
+            self._run.result = result
 
     def _on_errored(self, error: Exception) -> None:
         logger.error("The training's worker failed", exc_info=error)
         text = f"The training ended on an unexpected error ({error}). {SAFE}"
-        self._on_returned(Settled(Outcome("failed", text)))
+        self._on_returned(TrainingResult(OTHER_FAILURE, text))
 
     def _on_finished(self) -> None:
         run, self._run = self._run, None
         if run is None:
             return
-        settled = run.settled or Settled(Outcome(CANCELLED, f"Cancelled. {SAFE}"))
-        self._settled, self._problem = settled, settled.problem
+        result = run.result or TrainingResult(CANCELLED, f"Cancelled. {SAFE}")
+        self._result, self._problem = result, result.problem
         if self._closed:
             return
-        self._act(self._look_around, self._looked_around)
+        self._change(self._read_models, self._on_models_read)
         self.changed.emit()
-        self.ended.emit(settled)
-        if settled.decision == PROMOTED:
+        self.ended.emit(result)
+        if result.decision == PROMOTED:
             self.model_changed.emit(self.project.models.current)
-        if not settled.outcome.failed and settled.outcome.kind != CANCELLED:
-            self.note_accepted()  # those that came in during this training
+        if not result.failed and result.kind != CANCELLED:
+            self.on_accepted()  # those that came in during this training
 
     # -- which model is in use ------------------------------------------------
 
     def decide(self, use: bool) -> None:
         """Put the undecided model to use, or keep the present one."""
-        name = self.state().undecided
-        if not name:
+        name, result = self.state().undecided, self._result
+        if not name or result is None:
             return
-        settled = self._settled
-        verdict = settled.outcome.verdict
+        verdict = result.verdict
         details = figures(verdict) if verdict else {}
         models = self.project.models
         if use:
-            reason = f"The reader chose it. {settled.outcome.text}"
+            reason = f"The user chose it. {result.text}"
             self._use(functools.partial(models.promote, name, reason=reason, **details))
         else:
-            reason = f"The reader kept the former one. {settled.outcome.text}"
-            self._act(functools.partial(models.refuse, name, reason, **details))
-        self._settled = Settled(settled.outcome, PROMOTED if use else REFUSED)
+            reason = f"The user kept the former one. {result.text}"
+            self._change(functools.partial(models.refuse, name, reason, **details))
+        self._result = replace(result, decision=PROMOTED if use else REFUSED)
         self.changed.emit()
 
     def back(self) -> None:
@@ -300,25 +292,25 @@ class Training:
 
     def change_settings(self, **changes: Any) -> None:
         """Change how the project is trained, and keep that with it."""
-        self._act(functools.partial(self.project.change_settings, **changes))
+        self._change(functools.partial(self.project.change_settings, **changes))
 
     def _use(self, change: Callable[[], Any]) -> None:
         before = self.project.models.current
 
-        def tell(_: Any) -> None:
+        def on_changed(_: Any) -> None:
             if self.project.models.current != before:
                 self.model_changed.emit(self.project.models.current)
-            self._act(self._look_around, self._looked_around)
+            self._change(self._read_models, self._on_models_read)
 
-        if not self._acting:
-            self._act(change, tell)
+        if not self._changes:
+            self._change(change, on_changed)
 
     # -- off the GUI thread ---------------------------------------------------
 
-    def _act(
+    def _change(
         self, change: Callable[[], Any], then: Callable[[Any], None] = lambda _: None
     ) -> None:
-        """Run something in a worker; then tell, or say why it could not be done."""
+        """Change the project in a worker; show why if that is not possible."""
 
         def guarded() -> tuple[Any, str]:
             try:
@@ -327,7 +319,7 @@ class Training:
                 return None, str(error)
 
         def done(result: tuple[Any, str]) -> None:
-            self._acting -= 1
+            self._changes -= 1
             value, problem = result
             if self._closed:
                 return
@@ -337,13 +329,13 @@ class Training:
                 then(value)
             self.changed.emit()
 
-        self._acting += 1
+        self._changes += 1
         worker = create_worker(guarded)
         worker.returned.connect(done)
         worker.start()
 
-    def _look_around(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
-        """What the newest model has learned from, and models that never were in use."""
+    def _read_models(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
+        """Labels that the newest model learned from, and models never in use."""
         models = self.project.models
         names = models.names()
         learned = models.learned_labels(names[-1]) if names else set()
@@ -353,8 +345,17 @@ class Training:
         ]
         return learned, tuple(unused)
 
-    def _looked_around(self, found: tuple[set[str], tuple[ModelVersion, ...]]) -> None:
+    def _on_models_read(self, found: tuple[set[str], tuple[ModelVersion, ...]]) -> None:
         self._learned, self._unused = found
+
+
+def train(
+    process: TrainingProcess, order: TrainingOrder, project: Project
+) -> Generator[Event | None, None, TrainingResult]:
+    """Train to the end, then promote the new model if it is better."""
+    with spare_thread():
+        result = yield from process.run(order)
+    return promote_if_better(project, result)
 
 
 class _Task(functools.partial):

@@ -1,6 +1,6 @@
-"""The gate of a project: the model just trained is measured beside the one in use.
+"""Compare a new model of a project with the one in use.
 
-Run by the trainer, on the labels of patients from whom the new model did not learn.
+Both are measured on the labels of patients from whom the new model did not learn.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_cmunet.cli.finetune import Start
-    from napari_cmunet.cli.used_labels import UsedLabels
     from napari_cmunet.model.network import CMUNet
     from napari_cmunet.project.model_store import ModelVersion
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
+    from napari_cmunet.training.finetuning import StartModel
 
     Scores = dict[str, tuple[float, float]]
 
 
 def left_out_scorer(
-    project: Project, refs: Sequence[LabelRef], start: Start, device: torch.device
+    project: Project, refs: Sequence[LabelRef], start: StartModel, device: torch.device
 ) -> Callable[[CMUNet, Sequence[int]], Scores]:
     """Measures a fold's network on the patients that it was trained without.
 
@@ -66,7 +65,9 @@ def left_out_scorer(
             held[key] = list(project.labels.read([refs[i] for i in key]))
         model = LoadedModel(network, card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, device)
-        threshold = start.threshold(wise_ft_alpha(start.keep, len(refs) - len(key)))
+        threshold = start.threshold(
+            wise_ft_alpha(start.wise_ft_prior, len(refs) - len(key))
+        )
         return score_frames(predictor.predict, threshold, held[key])
 
     return score
@@ -75,10 +76,11 @@ def left_out_scorer(
 def compare(
     project: Project,
     name: str,
-    used: UsedLabels,
     *,
+    held_out: Sequence[LabelRef],
+    label_hashes: Mapping[str, set[str]],
     left_out: Scores,
-    start: ModelVersion | None,
+    parent: ModelVersion | None,
     device: torch.device,
     write: Callable[[events.Event], None],
     check: Callable[[], None] = lambda: None,
@@ -89,11 +91,14 @@ def compare(
     ----------
     name : str
         The new model, finished.
-    used : UsedLabels
-        Of its training.
+    held_out : sequence of LabelRef
+        Labels of patients that the training held out.
+    label_hashes : mapping
+        By patient, the hashes of the labels that the training used.
     left_out : dict
-        With few patients instead: what :func:`left_out_scorer` gave for each.
-    start : ModelVersion or None
+        With few patients instead of ``held_out``: what :func:`left_out_scorer` gave
+        for each.
+    parent : ModelVersion or None
         Where the training started, if that was a model of the project.
     check : callable
         Called before each frame; raises Cancelled to give up.
@@ -111,9 +116,10 @@ def compare(
             project,
             name,
             current,
-            used,
+            held_out,
+            label_hashes,
             left_out,
-            project.models.learned_patients(start) if start else set(),
+            project.models.learned_patients(parent) if parent else set(),
             device,
             check,
         )
@@ -132,26 +138,26 @@ def _compare(
     project: Project,
     name: str,
     current: ModelVersion,
-    used: UsedLabels,
+    held_out: Sequence[LabelRef],
+    label_hashes: Mapping[str, set[str]],
     left_out: Scores,
-    start_learned: set[str],
+    parent_learned: set[str],
     device: torch.device,
     check: Callable[[], None],
 ) -> events.Verdict:
     new = Predictor(load_model(project.models.store.folder(name)), device)
     old = Predictor(load_model(project.models.folder(current)), device)
-    refs = used.held_out or [r for r in project.labels.refs() if r.patient in left_out]
-    # What the new model's start has learned from, the new model has seen.
-    refs = [r for r in refs if r.patient not in start_learned]
+    refs = held_out or [r for r in project.labels.refs() if r.patient in left_out]
+    # The new model has seen what its start has learned from.
+    refs = [r for r in refs if r.patient not in parent_learned]
     new_scores = left_out or _scores(project, new, refs, check)
     learned = project.models.learned_patients(current)
-    hashes = used.hashes()
-    recorded = _recorded(project.models.training(current.name), hashes)
-    if current.installed:
-        recorded = {}
-    old_scores = recorded | _scores(
-        project, old, [r for r in refs if r.patient not in recorded], check
-    )
+    recorded: Scores = {}
+    if not current.installed:
+        training = project.models.training(current.name)
+        recorded = _recorded(training, label_hashes)
+    unrecorded = [r for r in refs if r.patient not in recorded]
+    old_scores = recorded | _scores(project, old, unrecorded, check)
     pairs = {
         patient: Pair(
             new_scores[patient],
@@ -162,7 +168,7 @@ def _compare(
         if patient in new_scores and patient in old_scores
     }
     frames = list(_checked(regression_frames(), check))
-    sentinels = (
+    regression = (
         score_regression_set(new.predict, new.card.threshold, _checked(frames, check)),
         score_regression_set(old.predict, old.card.threshold, _checked(frames, check)),
     )
@@ -171,9 +177,9 @@ def _compare(
         current.name,
         old.card.sha256,
         pairs,
-        sentinels,
+        regression,
         left_out=bool(left_out),
-        why_none=_why_none(pairs, hashes, start_learned),
+        why_none=_why_none(pairs, label_hashes, parent_learned),
     )
 
 
@@ -188,10 +194,10 @@ def _scores(
 
 
 def _recorded(training: dict[str, Any], label_hashes: Mapping[str, set[str]]) -> Scores:
-    """Figures of the model in use by trainings without the patient, if still valid.
+    """Scores of the model in use on patients left out of its training.
 
-    They stand for it on patients from whom it learned itself: as fairly measured as
-    the new one, on the very same labels.
+    They stand for it on patients from whom it has learned itself, as long as the
+    labels are the same.
     """
     scores: Scores = {}
     listed = training.get("left_out")
@@ -205,13 +211,13 @@ def _recorded(training: dict[str, Any], label_hashes: Mapping[str, set[str]]) ->
 def _why_none(
     pairs: Mapping[str, Pair],
     label_hashes: Mapping[str, set[str]],
-    start_learned: set[str],
+    parent_learned: set[str],
 ) -> str:
     if pairs:
         return ""
     if len(label_hashes) < 2:
         return "all labels are of one patient, and the new model has learned from it"
-    if start_learned:
+    if parent_learned:
         return (
             "it started from a model that had learned from the very patients that "
             "would show it. Start from a bundled model to know"

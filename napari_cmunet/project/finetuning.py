@@ -1,0 +1,303 @@
+"""Fine-tune from the accepted labels of a project and add the model to it.
+
+The project is only read, but for a new model folder: it may be open elsewhere
+meanwhile. Labels that are accepted during the training are for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
+from napari_cmunet.model.device import choose_device, choose_device_or_fallback
+from napari_cmunet.model.registry import save_model
+from napari_cmunet.project.model_comparison import compare, left_out_scorer
+from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.project import Project
+from napari_cmunet.project.split import BLOCK, TRAIN, VALIDATION
+from napari_cmunet.training import events
+from napari_cmunet.training.comparison import ENOUGH_PATIENTS
+from napari_cmunet.training.finetuning import StartModel, model_card, train
+from napari_cmunet.training.options import CURRENT, FinetuneOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
+    from napari_cmunet.training.config import FinetuneResult
+
+    Write = Callable[[events.Event], None]
+
+FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
+"""With fewer patients, too few of them validate for a comparison of two models."""
+
+
+@dataclass(frozen=True)
+class ProjectRun:
+    """What a training of a project left.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Of the new model; None if the training was stopped before there was one.
+    problems : int
+        Labels that could not be used.
+    """
+
+    folder: Path | None
+    problems: int
+
+
+def finetune_project(
+    folder: Path,
+    options: Mapping[str, Any],
+    *,
+    write: Write,
+    name: str = "",
+    images: Sequence[Path] = (),
+    compare_models: bool = True,
+    any_device: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
+) -> ProjectRun:
+    """Fine-tune, add the model to the project, and compare it with the one in use.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the project.
+    options : mapping
+        Fields of :class:`~napari_cmunet.training.options.FinetuneOptions` that were
+        chosen; the others are as the project's settings have them.
+    write : callable
+        Takes the events.
+    name : str
+        Of the new model; empty for the next free one.
+    images : sequence of Path
+        Where the images lie now, if the project does not find them.
+    compare_models : bool
+        Compare the new model with the one in use.
+    any_device : bool
+        Take another device where the chosen one is missing.
+    should_stop : callable
+        Whether to stop and keep the best; may raise Cancelled.
+    check : callable
+        Raises Cancelled to give up.
+    """
+    began = time.monotonic()
+    with Project.open(folder, read_only=True) as project:
+        for notice in project.take_notices():
+            write(events.Note(notice))
+        for moved in images:
+            project.images.relink(moved, should_stop)
+        chosen = project.settings.finetune_options(options)
+        if name:
+            project.models.store.folder(name)  # raises if it is no name
+        parent = _parent(project, chosen.start)
+        start = StartModel.load(
+            chosen, project.models.folder(parent) if parent else None
+        )
+        used = UsedLabels(project, write, should_stop)
+        labels, validation = used.split(chosen.validate)
+        device = _device(chosen.device, write, any_device)
+        with project.models.new_folder():
+            pass  # raises now, not after the training, where nothing can be written
+        training = train(
+            start,
+            chosen,
+            labels,
+            validation,
+            device=device,
+            few=FEW_FOR_A_SPLIT,
+            score=left_out_scorer(project, used.refs, start, device),
+            should_stop=should_stop,
+        )
+        result = drain(training, write)
+        if result is None:
+            return ProjectRun(None, used.problems)
+        seconds = time.monotonic() - began
+        saved = _save(project, name, chosen, start, parent, used, result, seconds)
+        write(events.Saved(str(saved)))
+        if compare_models:
+            verdict = compare(
+                project,
+                saved.name,
+                held_out=used.held_out,
+                label_hashes=used.hashes(),
+                left_out=result.left_out,
+                parent=parent,
+                device=device,
+                write=write,
+                check=check,
+            )
+            write(verdict)
+    return ProjectRun(saved, used.problems)
+
+
+def drain(
+    training: Generator[events.Event, None, FinetuneResult | None], write: Write
+) -> FinetuneResult | None:
+    """Run a training, pass its events on, and return its result."""
+    while True:
+        try:
+            write(next(training))
+        except StopIteration as end:
+            return end.value
+
+
+def _device(name: str, write: Write, any_device: bool) -> torch.device:
+    if not any_device:
+        return choose_device(name)
+    device, missing = choose_device_or_fallback(name)
+    if missing:
+        write(events.Note(missing))
+    return device
+
+
+def _parent(project: Project, start: str) -> ModelVersion | None:
+    """The model in use, or one of the project; None for an installed one."""
+    if start == CURRENT:
+        return project.models.current
+    return ModelVersion(start) if start in project.models.names() else None
+
+
+def _save(
+    project: Project,
+    name: str,
+    options: FinetuneOptions,
+    start: StartModel,
+    parent: ModelVersion | None,
+    used: UsedLabels,
+    result: FinetuneResult,
+    seconds: float,
+) -> Path:
+    name = name or project.models.free_name()
+    before = project.models.learned_patients(parent) if parent else set()
+    hashes = used.hashes()
+    card = model_card(name, start, options, len(used.records), result)
+    with project.models.new_folder() as new:
+        save_model(new.folder, result.weights, card)
+        new.note_training(
+            {
+                "version": 1,
+                "start": card.parent or options.start,
+                "start_sha256": card.parent_sha256,
+                "seed": options.seed,
+                "figures": {
+                    "labels": len(used.records),
+                    "patients": len(used.patients),
+                    "dice": result.dice,
+                    "cldice": result.cldice,
+                    "best_step": result.best_step,
+                    "steps": result.steps,
+                    "reason": result.reason,
+                    "seconds": round(seconds, 1),
+                },
+                "labels": used.records,
+                "learned_patients": sorted(before | used.learned_patients),
+                "left_out": {
+                    patient: {
+                        "dice": dice,
+                        "cldice": cldice,
+                        "labels": sorted(hashes[patient]),
+                    }
+                    for patient, (dice, cldice) in result.left_out.items()
+                    if patient not in before
+                },
+            }
+        )
+        return new.finish(name)
+
+
+class UsedLabels:
+    """Read a project's labels for a training and record which were used.
+
+    Parameters
+    ----------
+    project : Project
+    write : callable
+        Takes a note for each label that cannot be used.
+    should_stop : callable
+        Asked at each label.
+    """
+
+    def __init__(
+        self, project: Project, write: Write, should_stop: Callable[[], bool]
+    ) -> None:
+        self._project, self._write, self._should_stop = project, write, should_stop
+        self.records: list[dict[str, object]] = []
+        self.refs: list[LabelRef] = []  # of the records, in the same order
+        self.held_out: list[LabelRef] = []
+        self.problems = 0
+
+    @property
+    def patients(self) -> set[str]:
+        """Patients of all labels that were used."""
+        return {ref.patient for ref in self.refs}
+
+    @property
+    def learned_patients(self) -> set[str]:
+        """Patients from whom the model learned."""
+        return self.patients - {ref.patient for ref in self.held_out}
+
+    def hashes(self) -> dict[str, set[str]]:
+        """By patient, the hashes of the labels that were used."""
+        found: dict[str, set[str]] = {}
+        for ref, label in zip(self.refs, self.records, strict=True):
+            found.setdefault(ref.patient, set()).add(str(label["sha256"]))
+        return found
+
+    def split(
+        self, validate: bool
+    ) -> tuple[Iterator[ProjectLabel], list[ProjectLabel] | Iterator[ProjectLabel]]:
+        """Labels to learn from, and of other patients to validate on, if enough."""
+        refs = self._project.labels.refs()
+        if not refs:
+            raise TrainingError(
+                "The project has no accepted label yet. Accept some masks first."
+            )
+        if not validate or len({r.patient for r in refs}) < FEW_FOR_A_SPLIT:
+            return self._learned(refs), []
+        held_out = self._held_out([r for r in refs if r.side == VALIDATION])
+        first = next(held_out, None)
+        validation = itertools.chain([first], held_out) if first else []
+        return self._learned([r for r in refs if r.side == TRAIN]), validation
+
+    def _held_out(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+        for label in self._read(refs):
+            self.held_out.append(label.ref)
+            yield label
+
+    def _learned(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+        before = len(self.records)
+        yield from self._read(refs)
+        if len(self.records) == before:
+            raise TrainingError(
+                "None of the project's labels could be used. If its images were moved, "
+                "open the project in the window, or give their folder with --images."
+            )
+
+    def _read(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+        for label in self._project.labels.read(refs, self._problem):
+            if self._should_stop():
+                raise Cancelled("Stopped before the first checkpoint.")
+            self.records.append(label.to_json())
+            self.refs.append(label.ref)
+            yield label
+
+    def _problem(self, text: str) -> None:
+        self.problems += 1
+        self._write(events.Note(text))
+
+
+def register_models(folder: Path) -> None:
+    """Bring the journal up to date, unless the project is open elsewhere."""
+    with contextlib.suppress(CMUNetError), Project.open(folder):
+        pass

@@ -1,0 +1,410 @@
+"""Fine-tuning in a process of its own: both ends of the protocol.
+
+The child runs with ``python -m napari_cmunet.project.training_worker``. Its stdin takes
+the order as one line of JSON, then perhaps a line ``stop``: end soon and keep the best
+model so far. The end of stdin cancels: it comes with the parent's end, however that
+ended. The child writes one event a line as JSON to stdout.
+
+Started ahead of time, the child imports what takes long and waits for its order.
+
+A crash of the child harms neither the parent nor a label. Nothing raises in
+:meth:`TrainingProcess.run`: napari's generator workers swallow a RuntimeError.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    DIED,
+    DONE,
+    STOPPED,
+    TrainingResult,
+)
+from napari_cmunet.training import events
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_cmunet.training.events import Event
+
+logger = logging.getLogger(__name__)
+
+SAFE = "Your labels and the model in use are as they were."
+STOP = b"stop"
+COMMAND = ("-m", "napari_cmunet.project.training_worker")
+
+_STDIN = 0
+_SECONDS_TO_CLEAN_UP = 1.0
+_SECONDS_TO_KILL = 1.5
+_SECONDS_FOR_EVENT = 0.2
+_SECONDS_FOR_LAST_LINES = 0.5
+_NICENESS = 10
+_KILLED_FIRST = "500"
+_NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """What to train.
+
+    Parameters
+    ----------
+    project : Path
+    options : dict
+        Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
+        chosen; the others are as the project's settings have them.
+    """
+
+    project: Path
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_line(self) -> bytes:
+        """One line of JSON, with the line's end."""
+        order = {"project": str(self.project), "options": self.options}
+        return json.dumps(order).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> TrainingOrder:
+        """Read back what :meth:`to_line` wrote."""
+        values = json.loads(line)
+        return cls(Path(values["project"]), values["options"])
+
+
+# -- the child -------------------------------------------------------------------
+
+
+class ParentControl:
+    """What the parent wants, read from stdin. Listens from the start."""
+
+    def __init__(self) -> None:
+        self._begin, self._stop = threading.Event(), threading.Event()
+        self._cancelled = threading.Event()
+        self._order = b""
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait_for_order(self) -> TrainingOrder:
+        """Wait until the training may begin; raises Cancelled if it is not wanted."""
+        self._begin.wait()
+        self.check()
+        return TrainingOrder.from_line(self._order)
+
+    def stop(self, *_: object) -> None:
+        """Stop soon and keep the best. Takes a signal handler's arguments."""
+        self._stop.set()
+
+    def should_stop(self) -> bool:
+        """Whether to stop and keep the best; raises Cancelled if cancelled."""
+        self.check()
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raise Cancelled if the parent cancelled or ended."""
+        if self._cancelled.is_set():
+            raise Cancelled("The training was cancelled.")
+
+    def _listen(self) -> None:
+        received = b""
+        # Not sys.stdin: a thread that waits in it can hang the end of the program.
+        while data := _read_stdin():
+            *lines, received = (received + data).split(b"\n")
+            for line in lines:
+                if line == STOP:
+                    self._stop.set()
+                elif not self._begin.is_set():
+                    self._order = line
+                    self._begin.set()
+        self._cancelled.set()
+        self._begin.set()
+        # The steps between two calls of `check` may take longer.
+        end = threading.Timer(_SECONDS_TO_CLEAN_UP, os._exit, [1])
+        end.daemon = True
+        end.start()
+
+
+def _read_stdin() -> bytes:
+    try:
+        return os.read(_STDIN, 4096)
+    except OSError:  # closed
+        return b""
+
+
+def lower_priority() -> None:
+    """Let the window and its predictions go first, in time and in memory."""
+    if hasattr(os, "nice"):  # on Windows, whoever starts this process sets it
+        with contextlib.suppress(OSError):
+            os.nice(_NICENESS)
+    # Where memory runs out, Linux should end the training and not napari.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")
+
+
+def main() -> int:
+    """Run the child; returns its exit code."""
+    lower_priority()
+    control = ParentControl()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, control.stop)
+    from napari_cmunet.model.device import tune_malloc
+    from napari_cmunet.project.finetuning import finetune_project
+    from napari_cmunet.training.finetuning import failure_events
+
+    tune_malloc()
+    try:
+        with failure_events(_write):
+            order = control.wait_for_order()
+            run = finetune_project(
+                order.project,
+                order.options,
+                write=_write,
+                any_device=True,
+                should_stop=control.should_stop,
+                check=control.check,
+            )
+    except CMUNetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 1 if run.folder is None or run.problems else 0
+
+
+def _write(event: Event) -> None:
+    print(events.to_line(event), flush=True)
+
+
+# -- the parent ------------------------------------------------------------------
+
+
+class TrainingProcess:
+    """One child. It may be told something at any time and from any thread."""
+
+    def __init__(self) -> None:
+        self.stopping = self.cancelled = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._stderr: collections.deque[str] = collections.deque(maxlen=40)
+        self._listeners: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the process; idempotent. Raises OSError if the system refuses."""
+        with self._lock:
+            if self.cancelled or self._process is not None:
+                return
+            self._process = subprocess.Popen(
+                [sys.executable, *COMMAND],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"PYTHONUTF8": "1"},
+                **_detached(),
+            )
+            self._listeners = [
+                threading.Thread(target=listen, args=(pipe,), daemon=True)
+                for listen, pipe in (
+                    (self._read_events, self._process.stdout),
+                    (self._read_stderr, self._process.stderr),
+                )
+            ]
+            for listener in self._listeners:
+                listener.start()
+            if self.stopping:
+                self._send(STOP + b"\n")
+
+    def begin(self, order: TrainingOrder) -> None:
+        """Begin the training, with the labels that there are now."""
+        with self._lock:
+            self._send(order.to_line())
+
+    def stop(self) -> None:
+        """End soon and keep the best model so far."""
+        with self._lock:
+            self.stopping = True
+            self._send(STOP + b"\n")
+
+    def cancel(self) -> None:
+        """End within two seconds; nothing is kept."""
+        with self._lock:
+            self.cancelled = True
+            if self._process is None or self._process.poll() is not None:
+                return
+            self._close_stdin()  # it cleans up and ends
+        timer = threading.Timer(_SECONDS_TO_KILL, self.kill)
+        timer.daemon = True
+        timer.start()
+
+    def kill(self) -> None:
+        """End it and its own children at once."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def run(
+        self, order: TrainingOrder
+    ) -> Generator[Event | None, None, TrainingResult]:
+        """Train to the end. For a worker's thread.
+
+        Yields
+        ------
+        Event or None
+            None a few times a second while there is no event, so that the worker can
+            be aborted.
+
+        Returns
+        -------
+        TrainingResult
+            Without a decision yet.
+        """
+        last: dict[type, Event] = {}
+        try:
+            self.start()
+            self.begin(order)
+            while not self.ended:
+                event = self.next_event()
+                if event is not None:
+                    last[type(event)] = event
+                yield event
+            self._wait_for_last_lines()
+            while (event := self.next_event()) is not None:
+                last[type(event)] = event
+                yield event
+        except OSError as error:
+            logger.exception("The training process could not be started")
+            text = f"The training could not be started ({error.strerror}). {SAFE}"
+            return TrainingResult(events.OTHER_FAILURE, text)
+        finally:
+            if not self.ended:  # the worker was aborted
+                self.cancel()
+        return self._result(last)
+
+    def next_event(self) -> Event | None:
+        """The next event; None if there was none for a moment."""
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=_SECONDS_FOR_EVENT)
+        return None
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process, None before it is started."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it does not run and all its events were taken."""
+        if self._process is None:
+            return True
+        return self._process.poll() is not None and self._events.empty()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Below zero: the signal that ended it. None while it runs."""
+        return self._process.poll() if self._process is not None else None
+
+    def stderr(self) -> list[str]:
+        """The last lines that it wrote to stderr."""
+        return list(self._stderr)
+
+    def _send(self, line: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+
+    def _close_stdin(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _wait_for_last_lines(self) -> None:
+        for listener in self._listeners:
+            # Not for ever: a process that it started may hold the pipes open.
+            listener.join(_SECONDS_FOR_LAST_LINES)
+        with self._lock:
+            self._close_stdin()
+
+    def _read_events(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for line in pipe:
+                text = line.decode(errors="replace")
+                try:
+                    self._events.put(events.from_line(text))
+                except ValueError:  # a library that prints
+                    logger.info("training process: %s", text.rstrip())
+        self._events.put(None)  # wakes who waits
+
+    def _read_stderr(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for line in pipe:
+                self._stderr.append(line.decode(errors="replace").rstrip())
+
+    def _result(self, last: dict[type, Any]) -> TrainingResult:
+        """How it ended, from the last event of each kind and the exit code."""
+        code, saved = self.exit_code, last.get(events.Saved)
+        model = os.path.basename(saved.model) if saved else ""  # noqa: PTH119
+        if model and (verdict := last.get(events.Verdict)):
+            finished = last.get(events.Finished)
+            kind = STOPPED if finished and finished.reason == "stopped" else DONE
+            return TrainingResult(kind, verdict.text, model, verdict)
+        if self.cancelled:
+            return TrainingResult(CANCELLED, f"Cancelled. {SAFE}", model)
+        if failed := last.get(events.Failed):
+            return TrainingResult(failed.kind, f"{failed.text} {SAFE}", model)
+        if self.stopping and code == 1 and not model:
+            text = f"Stopped before the first checkpoint; no model was saved. {SAFE}"
+            return TrainingResult(STOPPED, text)
+        for line in self.stderr():
+            logger.warning("training process: %s", line)
+        if any(sign in line for line in self.stderr() for sign in _NO_MEMORY):
+            text = f"The training ran out of memory. Close other programs. {SAFE}"
+            return TrainingResult(events.OUT_OF_MEMORY, text, model)
+        kept = f" The model '{model}' was saved, but not compared." if model else ""
+        return TrainingResult(DIED, f"{_why_died(code)}{kept} {SAFE}", model)
+
+
+def _detached() -> dict[str, Any]:
+    """Start a process that no Ctrl-C in napari's terminal reaches."""
+    if sys.platform != "win32":
+        return {"start_new_session": True}
+    return {
+        "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP
+        | subprocess.CREATE_NO_WINDOW
+        | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+    }
+
+
+def _why_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        text = f"The training was ended from outside ({name})."
+        if name == "SIGKILL":
+            text += " Linux does this when memory runs out: close other programs."
+        return text
+    return (
+        f"The training ended by itself (exit code {code}); Help > Show logs has the "
+        "details."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

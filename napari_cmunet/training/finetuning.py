@@ -1,0 +1,315 @@
+"""Fine-tuning from labels: the start model, the training and the new model's card."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_cmunet.errors import (
+    Cancelled,
+    CMUNetError,
+    NotANumberError,
+    OutOfMemoryError,
+    TrainingError,
+    UsageError,
+    WriteError,
+)
+from napari_cmunet.model.device import is_out_of_memory
+from napari_cmunet.model.network import CMUNet, parameter_count
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.preprocess import Preprocessing
+from napari_cmunet.model.registry import (
+    LoadedModel,
+    ModelCard,
+    find_model,
+    load_model,
+)
+from napari_cmunet.training import events
+from napari_cmunet.training.config import (
+    RANDOM_RATE,
+    WISE_FT_PRIOR,
+    FinetuneConfig,
+    FinetuneResult,
+)
+from napari_cmunet.training.cross_validation import (
+    FEW_PATIENTS,
+    cross_validated,
+    split_by_patient,
+)
+from napari_cmunet.training.dataset import phantom_labels, prepare_labels
+from napari_cmunet.training.loop import finetune
+from napari_cmunet.training.options import RANDOM
+from napari_cmunet.training.pseudo_labels import completed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from napari_cmunet.training.cross_validation import Score
+    from napari_cmunet.training.dataset import Label
+    from napari_cmunet.training.options import FinetuneOptions
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class StartModel:
+    """The model that training starts from; makes the network anew for each fold."""
+
+    model: LoadedModel | None
+    width: int
+    preprocessing: Preprocessing
+    receipt: str
+    seed: int
+
+    @classmethod
+    def load(cls, options: FinetuneOptions, folder: Path | None = None) -> StartModel:
+        """Load the start of these options, or the model of a folder in its place.
+
+        Raises
+        ------
+        ModelError
+        TrainingError
+            If the width asked for is not the model's.
+        """
+        if folder is None and options.start == RANDOM:
+            preprocessing = Preprocessing(grid=options.grid or Preprocessing().grid)
+            width = options.width or 24
+            receipt = f"random weights, width {width}, seed {options.seed}"
+            return cls(None, width, preprocessing, receipt, options.seed)
+        model = load_model(folder or find_model(options.start))
+        width = model.card.width
+        if options.width and options.width != width:
+            raise TrainingError(
+                f"--width {options.width} does not fit: '{model.card.name}' has width "
+                f"{width}. Leave --width out."
+            )
+        preprocessing = model.preprocessing
+        if options.grid:
+            preprocessing = replace(preprocessing, grid=options.grid)
+        return cls(model, width, preprocessing, str(model.report), options.seed)
+
+    @property
+    def segments(self) -> bool:
+        """Whether it segments arteries as it is."""
+        return self.model is not None and self.model.report.head_loaded
+
+    def predictor(self, device: torch.device) -> Predictor:
+        """Predict with the start itself; TrainingError for random weights."""
+        if self.model is None:
+            raise TrainingError(
+                "Masks that leave arteries out are completed by the model that the "
+                "training starts from, and random weights know none. Choose another "
+                "--start."
+            )
+        return Predictor(self.model, device)
+
+    @property
+    def wise_ft_prior(self) -> float:
+        """Number of labels that the start counts for in the new model."""
+        return WISE_FT_PRIOR if self.segments else 0.0
+
+    def threshold(self, alpha: float) -> float:
+        """Threshold of a new model that holds a share ``alpha`` of the start."""
+        own = ModelCard.threshold
+        if self.model is None:
+            return own
+        return round(own + alpha * (self.model.card.threshold - own), 2)
+
+    def network(self) -> CMUNet:
+        """Return a new network with the weights to start from."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = CMUNet(self.width)
+        if self.model is not None:
+            network.load_state_dict(self.model.network.state_dict())
+        return network
+
+
+def train(
+    start: StartModel,
+    options: FinetuneOptions,
+    labels: Iterable[Label],
+    validation_labels: Iterable[Label],
+    *,
+    device: torch.device,
+    few: int = FEW_PATIENTS,
+    score: Score | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[events.Event, None, FinetuneResult | None]:
+    """Train from labels that are read one by one.
+
+    Parameters
+    ----------
+    start : StartModel
+    options : FinetuneOptions
+        ``start``, ``width``, ``grid`` and ``device`` are those of ``start``.
+    labels, validation_labels : iterables of Label
+        With an empty list of the latter some patients are held out, or all of them in
+        turn where they are fewer than ``few``.
+    score : callable, optional
+        See :func:`napari_cmunet.training.cross_validation.cross_validated`.
+    should_stop : callable
+        Asked before each step.
+
+    Yields
+    ------
+    Event
+
+    Returns
+    -------
+    FinetuneResult or None
+        None if stopped before there was a model.
+    """
+    pseudo_labels = None
+    if options.partial_labels:
+        pseudo_labels = start.predictor(device)
+        labels = completed(labels, pseudo_labels)
+        yield events.Note("The model to start from completes the masks.")
+    frames = prepare_labels(labels, start.preprocessing)
+    for notice in pseudo_labels.notices if pseudo_labels else []:
+        yield events.Note(notice)
+    config = FinetuneConfig(
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate
+        or (FinetuneConfig.learning_rate if start.model else RANDOM_RATE),
+        minutes=options.minutes,
+        seed=options.seed,
+        wise_ft_prior=start.wise_ft_prior,
+    )
+    if config.wise_ft_prior:
+        yield events.Note(
+            f"The start stays in the new model as if it were {config.wise_ft_prior:.0f}"
+            " of the labels."
+        )
+    auxiliary = None
+    if options.phantoms:
+        yield events.Note(f"Drawing {options.phantoms} synthetic frames.")
+        auxiliary = prepare_labels(
+            phantom_labels(options.phantoms, options.seed), start.preprocessing
+        )
+    validation = None
+    learned = frames
+    if validation_labels:
+        validation = prepare_labels(validation_labels, start.preprocessing)
+    elif options.validate:
+        n_patients = len(set(frames.patients))
+        at, held_out = split_by_patient(frames.patients)
+        if n_patients < 2:
+            yield events.Note(
+                "All labels are of one patient: how well the model does on others "
+                "cannot be known. It is trained without validation."
+            )
+        elif n_patients < few or not held_out or not at:
+            return (
+                yield from cross_validated(
+                    start.network,
+                    frames,
+                    config,
+                    auxiliary=auxiliary,
+                    device=device,
+                    receipt=start.receipt,
+                    score=score,
+                    should_stop=should_stop,
+                )
+            )
+        else:
+            learned, validation = frames.subset(at), frames.subset(held_out)
+    return (
+        yield from finetune(
+            start.network(),
+            learned,
+            config,
+            validation=validation,
+            auxiliary=auxiliary,
+            device=device,
+            receipt=start.receipt,
+            should_stop=should_stop,
+        )
+    )
+
+
+def model_card(
+    name: str,
+    start: StartModel,
+    options: FinetuneOptions,
+    labels: int,
+    result: FinetuneResult,
+) -> ModelCard:
+    """Describe the new model: all but the hash of its weights."""
+    metrics = {}
+    if result.dice is not None:
+        metrics["validation"] = {
+            "dice": round(result.dice, 4),
+            "cldice": round(result.cldice or 0.0, 4),
+            "protocol": "patients held out of this training, on the network's grid; "
+            "used to choose the step",
+        }
+    parent = start.model.card if start.model else None
+    description = f"Fine-tuned on {labels} labels."
+    if result.wise_ft_alpha:
+        description += (
+            f" {result.wise_ft_alpha:.0%} of it is the model it started from."
+        )
+    return ModelCard(
+        name=name,
+        kind="artery",
+        width=start.width,
+        parameters=parameter_count(CMUNet(start.width)),
+        threshold=start.threshold(result.wise_ft_alpha),
+        preprocessing=asdict(start.preprocessing),
+        description=options.description or description,
+        parent=parent.name if parent else None,
+        parent_sha256=parent.sha256 if parent else None,
+        data=options.data or "the user's own labels",
+        licence=options.licence,
+        labels=labels,
+        metrics=metrics,
+        created=datetime.now(UTC).date().isoformat(),
+    )
+
+
+@contextmanager
+def failure_events(write: Callable[[events.Event], None]) -> Iterator[None]:
+    """Write an ``events.Failed`` for an error raised inside, and raise it again.
+
+    Raises
+    ------
+    OutOfMemoryError
+        In the place of whatever torch or Python raise then.
+    """
+    try:
+        yield
+    except (Cancelled, UsageError):
+        raise
+    except CMUNetError as exc:
+        write(events.Failed(failure_kind(exc), str(exc)))
+        raise
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        error = OutOfMemoryError(
+            "Not enough memory for this training. Close other programs, or learn from "
+            "fewer labels at a time."
+        )
+        write(events.Failed(events.OUT_OF_MEMORY, str(error)))
+        raise error from exc
+
+
+def failure_kind(exc: CMUNetError) -> str:
+    """One of :data:`napari_cmunet.training.events.FAILURES`."""
+    if isinstance(exc, OutOfMemoryError):
+        return events.OUT_OF_MEMORY
+    if isinstance(exc, NotANumberError):
+        return events.NOT_A_NUMBER
+    cause = exc.__cause__
+    if isinstance(exc, WriteError) and isinstance(cause, OSError):
+        if cause.errno in _DISK_FULL:
+            return events.DISK_FULL
+    return events.OTHER_FAILURE

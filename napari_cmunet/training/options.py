@@ -1,0 +1,59 @@
+"""Options of a fine-tuning: window, project and command line fill the same record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari_cmunet.model.registry import START_MODEL
+
+RANDOM = "random"
+"""As the start: random weights."""
+
+CURRENT = "current"
+"""As the start: the model that the project uses."""
+
+
+def _option(default: Any, help: str, metavar: str = "N", **more: Any) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, **more})
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    Each field's metadata holds its ``help``, from which the command line makes its
+    options and the window its tooltips.
+    """
+
+    start: str = _option(
+        START_MODEL,
+        f"weights to start from (default: {START_MODEL}, or as the project says)",
+        "NAME|DIR|random|current",
+    )
+    minutes: float | None = _option(
+        None, "time budget (default: none, or as the project says)", "M", above=0
+    )
+    steps: int = _option(0, "optimiser steps (default: by the number of labels)")
+    batch: int = _option(
+        0, "views in a step (default: 8, or 4 where --minutes is short)"
+    )
+    learning_rate: float | None = _option(
+        None, "default: 0.0005, for --start random 0.002", "R", above=0
+    )
+    seed: int = _option(0, "of the random numbers (default: 0)")
+    phantoms: int = _option(0, "synthetic frames to add")
+    partial_labels: bool = _option(
+        False, "the masks leave out arteries: the start completes them"
+    )
+    validate: bool = _option(
+        True, "learn from every label; keep the last averaged weights"
+    )
+    width: int | None = _option(None, "channels of the first level, for --start random")
+    grid: int | None = _option(
+        None, "longer side of the frames as the network sees them", "PX"
+    )
+    device: str = _option("auto", "default: auto, the fastest there is")
+    description: str = _option("", "for the model's card", "TEXT")
+    data: str = _option("", "what the images are, for the card", "TEXT")
+    licence: str = _option("", "of the weights, for the card", "TEXT")
