@@ -186,7 +186,7 @@ def test_a_clock_that_was_set_back(tmp_path, monkeypatch):
     with Project.open(tmp_path / "project") as project:
         assert project.take_notices() == []
         assert project.labels.get(image, 0).mask[:, 0].sum() == 7
-        assert not project.mark(image).flagged
+        assert not project.flags_of(image).flagged
         numbers = [entry.number for entry in project.journal()]
         assert numbers == sorted(numbers)
 
@@ -195,7 +195,9 @@ REFUSED = ("CON.npy", "aux.npy", "COM1.x.npy", "nul/f.npy", "a:b.npy", "x\\y.npy
 TAKEN = ("q?.npy", "<>|*.npy", '"quote".npy', "Ärzte 病人.npy", "L" * 240 + ".npy")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="such names cannot be made there"
+)
 def test_names_that_windows_forbids(tmp_path):
     """A project may go to another computer: what cannot lie there is not taken in."""
     for name in (*REFUSED, *TAKEN):

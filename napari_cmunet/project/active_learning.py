@@ -30,7 +30,7 @@ def choose_next(
     after: str | None,
     patients: Mapping[str, str],
     labelled: Set[str],
-    gains: Mapping[str, float],
+    scores: Mapping[str, float],
 ) -> str:
     """The image to label next. The same question has the same answer.
 
@@ -49,10 +49,10 @@ def choose_next(
         By image.
     labelled : set of str
         Images that have a label.
-    gains : dict of str to float
+    scores : dict of str to float
         By image, as far as known.
     """
-    if order == RANDOM or not gains or _draw(project, after) % RANDOM_SHARE == 0:
+    if order == RANDOM or not scores or _draw(project, after) % RANDOM_SHARE == 0:
         return min(left, key=lambda image: _draw(project, image))
     counts: dict[str, int] = {}
     for image in labelled | ({after} if after else set()):
@@ -61,9 +61,9 @@ def choose_next(
     return min(
         left,
         key=lambda image: (
-            image not in gains,
+            image not in scores,
             counts.get(patients[image], 0),
-            -gains.get(image, 0.0),
+            -scores.get(image, 0.0),
         ),
     )
 
@@ -76,8 +76,8 @@ def _draw(project: str, image: str | None) -> int:
 _MODELS_KEPT = 3
 
 
-class Gains:
-    """The scores of a project's images by model, in ``gains.json``.
+class AcquisitionScores:
+    """The scores of a project's images by model, in ``scores.json``.
 
     A damaged file is as good as none: the scores are worked out anew.
 
@@ -117,9 +117,9 @@ def _checked(values: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {
         model: {
             image: float(gain)
-            for image, gain in gains.items()
+            for image, gain in scores.items()
             if is_image_id(image) and type(gain) in (int, float) and math.isfinite(gain)
         }
-        for model, gains in models.items()
-        if isinstance(gains, dict)
+        for model, scores in models.items()
+        if isinstance(scores, dict)
     }

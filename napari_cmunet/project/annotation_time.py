@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from napari_cmunet.project.journal import Entry
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
 
 WINDOW = 5
 """Labels of which a median is taken."""
@@ -23,7 +23,7 @@ FALLEN = 0.9
 
 
 @dataclass(frozen=True)
-class Effort:
+class AnnotationTime:
     """The first acceptance of each frame, and how trainings were judged.
 
     A label that is accepted again was looked at before, and is no measure of how good
@@ -38,18 +38,20 @@ class Effort:
         it never saw, oldest first.
     """
 
-    labels: tuple[tuple[Key, float, int | None], ...] = ()
+    labels: tuple[tuple[FrameKey, float, int | None], ...] = ()
     gains: tuple[float, ...] = ()
 
     def with_label(
-        self, key: Key, seconds: float | None, pixels: int | None = None
-    ) -> Effort:
+        self, key: FrameKey, seconds: float | None, pixels: int | None = None
+    ) -> AnnotationTime:
         """One more label."""
         if seconds is None or any(known == key for known, *_ in self.labels):
             return self
         return replace(self, labels=(*self.labels, (key, seconds, pixels)))
 
-    def with_training(self, patients: int | None, gain_low: float | None) -> Effort:
+    def with_training(
+        self, patients: int | None, gain_low: float | None
+    ) -> AnnotationTime:
         """One more training, if it could be judged."""
         if gain_low is None or (patients or 0) < ENOUGH_PATIENTS:
             return self
@@ -91,9 +93,9 @@ class Effort:
         return float(median(s for _, s, _ in self.labels[end - WINDOW : end]))
 
 
-def effort_of(entries: Iterable[Entry]) -> Effort:
+def annotation_time_of(entries: Iterable[Entry]) -> AnnotationTime:
     """Take the effort from a project's journal."""
-    effort = Effort()
+    effort = AnnotationTime()
     for entry in entries:
         details = entry.details
         if entry.what == "accepted" and entry.image is not None:

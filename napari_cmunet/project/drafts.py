@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
     from napari_cmunet.project.labels import ProjectLabels
     from napari_cmunet.project.session import Session
 
@@ -70,6 +70,6 @@ class ProjectDrafts:
         with self._session.writing():
             self._store.discard(image, frame)
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[FrameKey]:
         """Frames that have a draft, of images of this project."""
         return [key for key in self._store.scan() if key[0] in self._images]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_cmunet.io.label_file import Label
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training_labels import LabelRef
 
@@ -53,7 +53,7 @@ _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export came to.
 
     Parameters
@@ -79,7 +79,7 @@ class Exported:
 def export_masks(
     project: Project,
     folder: Path,
-    which: Iterable[Key] | None = None,
+    which: Iterable[FrameKey] | None = None,
     *,
     original_names: bool = False,
     overwrite: bool = False,
@@ -88,7 +88,7 @@ def export_masks(
     records: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Exported:
+) -> ExportResult:
     """Write accepted masks, one TIFF for each frame or cine, and ``index.csv``.
 
     A label of which only a part was reviewed gets a second file, ``…_reviewed.tif``.
@@ -155,19 +155,23 @@ def export_masks(
     progress(len(refs), len(refs))
     project.note_export(len(rows))
     files = tuple(dict.fromkeys(str(row["file"]) for row in rows))
-    return Exported(folder, files, tuple(problems), complete, len(rows))
+    return ExportResult(folder, files, tuple(problems), complete, len(rows))
 
 
-def _groups(project: Project, keys: list[Key], stacks: bool) -> list[list[Key]]:
+def _groups(
+    project: Project, keys: list[FrameKey], stacks: bool
+) -> list[list[FrameKey]]:
     """Which labels share a file: those of a cine if wanted, in the frames' order."""
-    groups: dict[object, list[Key]] = {}
+    groups: dict[object, list[FrameKey]] = {}
     for image, frame in keys:
         whole = stacks and (frame or (project.images[image].frames or 1) > 1)
         groups.setdefault(image if whole else (image, frame), []).append((image, frame))
     return [sorted(group) for group in groups.values()]
 
 
-def _read(project: Project, keys: list[Key], problems: list[str]) -> dict[Key, Label]:
+def _read(
+    project: Project, keys: list[FrameKey], problems: list[str]
+) -> dict[FrameKey, Label]:
     labels = {}
     for key in keys:
         try:
@@ -180,17 +184,17 @@ def _read(project: Project, keys: list[Key], problems: list[str]) -> dict[Key, L
     return labels
 
 
-def _problem(key: Key, error: CMUNetError) -> str:
+def _problem(key: FrameKey, error: CMUNetError) -> str:
     reason = error.reason if isinstance(error, FileError) else str(error)
     return f"Label {key[0]}#{key[1]}: {reason}"
 
 
-def _key(ref: LabelRef) -> Key:
+def _key(ref: LabelRef) -> FrameKey:
     return ref.image, ref.frame
 
 
 def _names(
-    project: Project, groups: list[list[Key]], original: bool
+    project: Project, groups: list[list[FrameKey]], original: bool
 ) -> list[PurePosixPath]:
     """A file name for each group of labels, no two alike."""
     keys = [key for group in groups for key in group]
@@ -278,10 +282,10 @@ def _reviewed(name: PurePosixPath) -> PurePosixPath:
 def _export(
     folder: Path,
     name: PurePosixPath,
-    labels: dict[Key, Label],
+    labels: dict[FrameKey, Label],
     patient: str,
     values: tuple[int, int],
-    changed: dict[Key, int] | None,
+    changed: dict[FrameKey, int] | None,
 ) -> list[dict[str, object]]:
     """Write the labels of one file; ``changed`` is None where no record is wanted."""
     path = folder / name

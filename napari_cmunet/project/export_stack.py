@@ -13,11 +13,11 @@ from napari_cmunet.project.errors import ProjectError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
     from napari_cmunet.project.project import Project
 
 
-def stack_labels(labels: Mapping[Key, Label]) -> Label:
+def stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
     """Put the labels of one image on each other, in their order.
 
     A single one stays as it is. What is not the same for all is not said of the stack:
@@ -72,9 +72,9 @@ def stack_labels(labels: Mapping[Key, Label]) -> Label:
     )
 
 
-def pixels_changed(project: Project) -> dict[Key, int]:
+def pixels_changed(project: Project) -> dict[FrameKey, int]:
     """How many pixels the reader changed in each label, as far as the journal knows."""
-    changed: dict[Key, int] = {}
+    changed: dict[FrameKey, int] = {}
     for entry in project.journal():
         if entry.what != "accepted" or entry.image is None or entry.frame is None:
             continue

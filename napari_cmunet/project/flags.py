@@ -15,7 +15,7 @@ MAX_COMMENT = 2000
 
 
 @dataclass(frozen=True)
-class Mark:
+class ImageFlags:
     """What is noted about one image.
 
     A comment may name people: it stays in the project and goes into no export or journal.
@@ -26,7 +26,7 @@ class Mark:
     comment: str = ""
 
 
-class Marks:
+class FlagTable:
     """The marks of a project.
 
     Parameters
@@ -37,7 +37,7 @@ class Marks:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, ImageFlags] = {}
 
     def load(self) -> None:
         """Read the file; raises ProjectDamagedError."""
@@ -49,18 +49,18 @@ class Marks:
                 f"In the project, {self.path.name} is damaged ({error})."
             ) from error
 
-    def recall(self, marks: dict[str, Mark]) -> None:
+    def recall(self, marks: dict[str, ImageFlags]) -> None:
         """Take over marks from the journal; nothing is written."""
-        self._marks = {k: v for k, v in marks.items() if v != Mark()}
+        self._marks = {k: v for k, v in marks.items() if v != ImageFlags()}
 
-    def __getitem__(self, image: str) -> Mark:
-        return self._marks.get(image, Mark())
+    def __getitem__(self, image: str) -> ImageFlags:
+        return self._marks.get(image, ImageFlags())
 
-    def change(self, image: str, **changes: Any) -> Mark:
+    def change(self, image: str, **changes: Any) -> ImageFlags:
         """Change an image's mark and write the file; raises WriteError."""
         mark = replace(self[image], **changes)
         marks = {k: v for k, v in self._marks.items() if k != image}
-        if mark != Mark():
+        if mark != ImageFlags():
             marks[image] = mark
         self._write(marks)
         self._marks = marks
@@ -70,15 +70,17 @@ class Marks:
         """Write what is known; raises WriteError."""
         self._write(self._marks)
 
-    def _write(self, marks: dict[str, Mark]) -> None:
+    def _write(self, marks: dict[str, ImageFlags]) -> None:
         values = {k: asdict(v) for k, v in marks.items()}
         write_json(self.path, {"version": 1, "images": values})
 
 
-def _mark(image: str, values: dict[str, Any]) -> Mark:
+def _mark(image: str, values: dict[str, Any]) -> ImageFlags:
     if not is_image_id(image):
         raise ValueError("a bad id")
-    mark = Mark(**{k: v for k, v in values.items() if k in Mark.__dataclass_fields__})
+    mark = ImageFlags(
+        **{k: v for k, v in values.items() if k in ImageFlags.__dataclass_fields__}
+    )
     kinds = (type(mark.skipped), type(mark.flagged), type(mark.comment))
     if kinds != (bool, bool, str):
         raise ValueError("a bad mark")

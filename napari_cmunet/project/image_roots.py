@@ -32,7 +32,7 @@ def user_folder() -> Path:
     return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
 
 
-class Places:
+class ImageRoots:
     """The folders that the roots of one project stand for.
 
     Parameters
@@ -73,12 +73,12 @@ class Places:
         return True
 
 
-class Locations:
+class ImageLocations:
     """From a project's images to files and back."""
 
     def __init__(self, session: Session, table: ImageTable) -> None:
         self._session, self._table = session, table
-        self._places = Places(session.identity.id, session.folder)
+        self._places = ImageRoots(session.identity.id, session.folder)
 
     def path(self, image: str) -> Path:
         """The file of an image, whether it is there or not.

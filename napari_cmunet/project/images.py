@@ -11,7 +11,7 @@ from napari_cmunet.errors import Cancelled, WriteError, display_name
 from napari_cmunet.io.discovery import find_images
 from napari_cmunet.project.errors import ImageMissingError, ProjectError
 from napari_cmunet.project.files import IMAGES, inside
-from napari_cmunet.project.image_roots import Locations, file_size, is_file
+from napari_cmunet.project.image_roots import ImageLocations, file_size, is_file
 from napari_cmunet.project.image_table import (
     PROJECT_ROOT,
     ImageRecord,
@@ -33,7 +33,7 @@ _SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedImages:
     """What adding images came to.
 
     Parameters
@@ -55,7 +55,7 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Relinked:
+class RelinkResult:
     """How many images were found again, and which are still missing."""
 
     found: int
@@ -72,7 +72,7 @@ class ProjectImages:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._table = ImageTable(inside(session.folder, IMAGES))
-        self._at = Locations(session, self._table)
+        self._at = ImageLocations(session, self._table)
 
     def load(self, *, salvage: bool = False) -> int:
         """Read the list of images; see :meth:`ImageTable.load`."""
@@ -118,7 +118,7 @@ class ProjectImages:
 
     def relink(
         self, folder: Path, should_stop: Callable[[], bool] = lambda: False
-    ) -> Relinked:
+    ) -> RelinkResult:
         """Look for missing images in a folder: by path and size, then by content.
 
         Works in a project that is open for reading too, for as long as it is open.
@@ -151,7 +151,7 @@ class ProjectImages:
         if count and not self._session.read_only:
             with self._session.writing():
                 self._session.journal.append("images_relinked", count=count)
-        return Relinked(count, tuple(still))
+        return RelinkResult(count, tuple(still))
 
     # -- adding ---------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class ProjectImages:
         inputs: Iterable[Path | str],
         patient_of: PatientRule | None = None,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> Added:
+    ) -> AddedImages:
         """Add files and folders, without reading the images.
 
         Parameters
@@ -221,7 +221,7 @@ class ProjectImages:
             if new:
                 self._table.save(new)
                 self._session.journal.append("images_added", count=len(new))
-        return Added(tuple(r.id for r in new), n_known, own, tuple(problems))
+        return AddedImages(tuple(r.id for r in new), n_known, own, tuple(problems))
 
     def _own_folders(self) -> list[Path]:
         # Images may lie in the project folder, but its own masks are none.

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 MAX_LABEL_BYTES = 2**28
 _DRAFT = re.compile(r"([0-9a-f]{12})-(frame_\d{4,6}\.tif)")
 
-Key = tuple[str, int]
+FrameKey = tuple[str, int]
 """Image id and frame, counted from 0."""
 
 
 @dataclass(frozen=True)
-class Older:
+class OlderLabel:
     """A label that was replaced or withdrawn; the highest number is the last."""
 
     image: str
@@ -67,7 +67,7 @@ class LabelStore:
         """Where the label of a frame is, or would be."""
         return inside(self._folder, LABELS, image, frame_file(frame))
 
-    def scan(self) -> Iterator[Key]:
+    def scan(self) -> Iterator[FrameKey]:
         """All labelled frames, as they lie on the disk."""
         for image, folder in self._image_folders():
             for name in sorted(_plain_files(folder)):
@@ -132,7 +132,7 @@ class LabelStore:
                 raise NotFlushedError(path, write_reason(error)) from error
         return kept
 
-    def restore(self, older: Older) -> str:
+    def restore(self, older: OlderLabel) -> str:
         """Make an older label count again; returns the file's hash."""
         path = self.path(older.image, older.frame)
         data = read_bytes(older.path, MAX_LABEL_BYTES)
@@ -144,7 +144,7 @@ class LabelStore:
             file.write(data)
         return hashlib.sha256(data).hexdigest()
 
-    def older(self, image: str, frame: int) -> list[Older]:
+    def older(self, image: str, frame: int) -> list[OlderLabel]:
         """Labels of a frame that do not count any more, the oldest first."""
         pattern = re.compile(re.escape(frame_file(frame)[:-4]) + r"-(\d{1,9})\.tif")
         found = []
@@ -152,10 +152,10 @@ class LabelStore:
             match = pattern.fullmatch(name)
             if match:
                 path = inside(self._folder, LABELS, image, OLDER, name)
-                found.append(Older(image, frame, int(match[1]), path))
+                found.append(OlderLabel(image, frame, int(match[1]), path))
         return sorted(found, key=lambda older: older.number)
 
-    def hash_of(self, older: Older) -> str | None:
+    def hash_of(self, older: OlderLabel) -> str | None:
         """Hash of an older label's file."""
         data = read_bytes(older.path, MAX_LABEL_BYTES)
         return None if data is None else hashlib.sha256(data).hexdigest()
@@ -225,7 +225,7 @@ class DraftStore:
         """Where the draft of a frame is, or would be."""
         return inside(self._folder, DRAFTS, f"{image}-{frame_file(frame)}")
 
-    def scan(self) -> list[Key]:
+    def scan(self) -> list[FrameKey]:
         """All frames that have a draft."""
         keys = []
         for name in sorted(_plain_files(inside(self._folder, DRAFTS))):

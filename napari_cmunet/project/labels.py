@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import Key, Older
+    from napari_cmunet.project.label_store import FrameKey, OlderLabel
     from napari_cmunet.project.session import Session
     from napari_cmunet.project.split import Side, Split
     from napari_cmunet.project.training_labels import ProjectLabel
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedLabel:
     """A label that counts, and is on the disk.
 
     Parameters
@@ -64,7 +64,7 @@ class ProjectLabels:
         session: Session,
         images: ProjectImages,
         split: Split,
-        hashes: dict[Key, str],
+        hashes: dict[FrameKey, str],
     ) -> None:
         self._session, self._images, self._split = session, images, split
         self._hashes = hashes
@@ -86,7 +86,7 @@ class ProjectLabels:
         pixel_size_source: str | None = None,
         pixels_changed: int | None = None,
         seconds: float | None = None,
-    ) -> Accepted:
+    ) -> AcceptedLabel:
         """Let a mask count as the label of a frame.
 
         When this returns it is on the disk, whole; if it raises, the label that was
@@ -163,7 +163,7 @@ class ProjectLabels:
             shape = (mask.shape[0], mask.shape[1])
             self._images.learn_facts(image, sha256, shape)
             notice = self._waiting_notice()
-        return Accepted(image, frame, made, before, notice)
+        return AcceptedLabel(image, frame, made, before, notice)
 
     def _note(self, image: str, frame: int, sha256: str) -> None:
         self._hashes[image, frame] = sha256
@@ -222,7 +222,7 @@ class ProjectLabels:
             self._session.journal.append("withdrawn", image, frame, sha256=sha256)
         return True
 
-    def undo_accept(self, accepted: Accepted) -> bool:
+    def undo_accept(self, accepted: AcceptedLabel) -> bool:
         """Go back to how it was before an acceptance.
 
         Returns
@@ -242,11 +242,11 @@ class ProjectLabels:
                     return True
         return False
 
-    def older(self, image: str, frame: int) -> list[Older]:
+    def older(self, image: str, frame: int) -> list[OlderLabel]:
         """Labels of a frame that were replaced or withdrawn, the oldest first."""
         return self._store.older(image, frame)
 
-    def restore(self, older: Older) -> Accepted:
+    def restore(self, older: OlderLabel) -> AcceptedLabel:
         """Let an older label count again, in the place of the present one."""
         image, frame = older.image, older.frame
         with self._session.writing():
@@ -258,7 +258,7 @@ class ProjectLabels:
                 "restored", image, frame, sha256=made, replaced=before
             )
             self._after_labelling(image, frame)
-            return Accepted(image, frame, made, before, self._waiting_notice())
+            return AcceptedLabel(image, frame, made, before, self._waiting_notice())
 
     def get(self, image: str, frame: int) -> Label | None:
         """The label of a frame, None if it has none; raises ReadError if damaged."""
@@ -308,7 +308,7 @@ class ProjectLabels:
         """Hash of the file of a frame's label, None if it has none."""
         return self._hashes.get((image, frame))
 
-    def keys(self) -> set[Key]:
+    def keys(self) -> set[FrameKey]:
         """All labelled frames."""
         with self._session.reading():
             return set(self._hashes)

@@ -26,14 +26,14 @@ from napari_cmunet.project.files import (
     read_json,
     set_aside,
 )
-from napari_cmunet.project.flags import Marks
+from napari_cmunet.project.flags import FlagTable
 from napari_cmunet.project.image_table import ImageTable
 from napari_cmunet.project.images import ProjectImages
 from napari_cmunet.project.journal import Journal
-from napari_cmunet.project.label_store import Key, LabelStore
+from napari_cmunet.project.label_store import FrameKey, LabelStore
 from napari_cmunet.project.models import ProjectModels
 from napari_cmunet.project.recovery import (
-    Replayed,
+    JournalState,
     clean,
     recover_labels,
     recover_models,
@@ -61,11 +61,11 @@ class Opened:
     session: Session
     images: ProjectImages
     models: ProjectModels
-    marks: Marks
+    marks: FlagTable
     split: Split
     settings: tuple[Settings, dict[str, Any]]
-    position: Key
-    labels: dict[Key, str]
+    position: FrameKey
+    labels: dict[FrameKey, str]
 
 
 def open_project(
@@ -107,7 +107,7 @@ def _read(session: Session, salvage: bool) -> Opened:
     said = replay(journal.entries())
     images = ProjectImages(session)
     bad = images.load(salvage=salvage)
-    marks = Marks(inside(folder, MARKS))
+    marks = FlagTable(inside(folder, MARKS))
     split = Split(inside(folder, SPLIT), session.identity.salt)
     models = ProjectModels(session)
     store = LabelStore(folder)
@@ -179,12 +179,14 @@ def _try(session: Session, act: Callable[[], object]) -> None:
         session.note(f"A file of the project could not be put in order: {error.reason}")
 
 
-def _recover_models(session: Session, models: ProjectModels, said: Replayed) -> None:
+def _recover_models(
+    session: Session, models: ProjectModels, said: JournalState
+) -> None:
     session.notices += recover_models(models.store, session.journal, said)
     models.recover(said.trained)
 
 
-def _read_models(models: ProjectModels, said: Replayed) -> None:
+def _read_models(models: ProjectModels, said: JournalState) -> None:
     try:
         models.store.load()
     except ProjectDamagedError:
@@ -192,7 +194,7 @@ def _read_models(models: ProjectModels, said: Replayed) -> None:
 
 
 def _assign(
-    session: Session, split: Split, images: ProjectImages, labels: dict[Key, str]
+    session: Session, split: Split, images: ProjectImages, labels: dict[FrameKey, str]
 ) -> None:
     """Give every labelled patient a side, in the order of the images."""
     labelled = {image for image, _ in labels}
@@ -202,7 +204,7 @@ def _assign(
 
 
 def _salvage_images(
-    session: Session, images: ProjectImages, labels: dict[Key, str], bad: int
+    session: Session, images: ProjectImages, labels: dict[FrameKey, str], bad: int
 ) -> None:
     """List again what only labels are left of."""
     store = LabelStore(session.folder)
@@ -233,7 +235,7 @@ def _salvage_images(
         )
 
 
-def _position(folder: Path) -> Key:
+def _position(folder: Path) -> FrameKey:
     with contextlib.suppress(ProjectError):
         values = read_json(inside(folder, POSITION)) or {}
         image, frame = values.get("image"), values.get("frame")

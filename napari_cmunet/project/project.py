@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError, WriteError
 from napari_cmunet.model.card import read_card
-from napari_cmunet.project.active_learning import LISTED, UNSURE, Gains, choose_next
+from napari_cmunet.project.active_learning import (
+    LISTED,
+    UNSURE,
+    AcquisitionScores,
+    choose_next,
+)
 from napari_cmunet.project.drafts import ProjectDrafts
 from napari_cmunet.project.errors import ProjectError
 from napari_cmunet.project.files import GAINS, POSITION, SETTINGS, inside, write_json
@@ -28,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from napari_cmunet.project.flags import Mark
+    from napari_cmunet.project.flags import ImageFlags
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
     from napari_cmunet.project.models import ProjectModels
     from napari_cmunet.project.settings import Settings
 
@@ -87,7 +92,7 @@ class Project:
         )
         self.drafts = ProjectDrafts(self._session, self.images, self.labels)
         self.models: ProjectModels = opened.models
-        self._gains = Gains(inside(self.folder, GAINS))
+        self._gains = AcquisitionScores(inside(self.folder, GAINS))
         self._bundled: dict[str, str] = {}
 
     @classmethod
@@ -185,7 +190,7 @@ class Project:
 
     # -- marks and the way through -------------------------------------------
 
-    def mark(self, image: str) -> Mark:
+    def flags_of(self, image: str) -> ImageFlags:
         """What is noted about an image."""
         return self._marks[image]
 
@@ -214,7 +219,7 @@ class Project:
         frames = self.labels.frames(image)
         mark = self._marks[image]
         state = "labelled" if frames else "skipped" if mark.skipped else "unseen"
-        return ImageStatus(state, frames, mark.flagged, mark.comment)
+        return ImageStatus(state, frames, mark.flagged, flags_of.comment)
 
     def progress(self) -> Progress:
         """How far the project is."""
@@ -227,7 +232,7 @@ class Project:
                 images=len(ids),
                 labelled=len(labelled),
                 skipped=sum(marks[i].skipped for i in ids if i not in labelled),
-                flagged=sum(mark.flagged for mark in marks.values()),
+                flagged=sum(mark.flagged for flags_of in marks.values()),
                 frames=len(keys),
                 patients=len({self.images[i].patient for i in labelled}),
             )
@@ -283,19 +288,19 @@ class Project:
             after=after,
             patients={record.id: record.patient for record in self.images},
             labelled=labelled,
-            gains=self.gains() if order == UNSURE else {},
+            scores=self.acquisition_scores() if order == UNSURE else {},
         )
 
-    def gains(self) -> dict[str, float]:
+    def acquisition_scores(self) -> dict[str, float]:
         """What the model in use has to gain from each image, as far as known."""
         return self._gains.of(self.model_sha256())
 
-    def note_gains(self, model_sha256: str, found: dict[str, float]) -> None:
+    def add_scores(self, model_sha256: str, found: dict[str, float]) -> None:
         """Keep what a model has to gain from some images, in memory."""
         with self._session.reading():
             self._gains.note(model_sha256, found)
 
-    def save_gains(self) -> None:
+    def save_scores(self) -> None:
         """Write the gains; a failure is left for the next time."""
         with contextlib.suppress(ProjectError, WriteError), self._session.writing():
             self._gains.save()
@@ -317,7 +322,7 @@ class Project:
         return ids[at] if 0 <= at < len(ids) else None
 
     @property
-    def position(self) -> Key | None:
+    def position(self) -> FrameKey | None:
         """Image and frame where the reader left off, None if there are none."""
         return self._position if self._position[0] in self.images else None
 
@@ -328,7 +333,7 @@ class Project:
             self._position = (image, frame)
             write_json(inside(self.folder, POSITION), values)
 
-    def labels_not_learned(self, model: str) -> list[Key]:
+    def labels_not_learned(self, model: str) -> list[FrameKey]:
         """Labels, or versions of them, that a model of this project has not seen."""
         learned = self.models.learned_labels(model)
         return [k for k in self.labels.keys() if self.labels.hash(*k) not in learned]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.project.errors import ProjectDamagedError, ProjectError
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
-from napari_cmunet.project.flags import Mark
+from napari_cmunet.project.flags import ImageFlags
 from napari_cmunet.project.model_store import ModelHistory, history_from
 from napari_cmunet.project.split import TRAIN, VALIDATION
 from napari_cmunet.util.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.project.journal import Entry, Journal
-    from napari_cmunet.project.label_store import Key, LabelStore
+    from napari_cmunet.project.label_store import FrameKey, LabelStore
     from napari_cmunet.project.model_store import ModelStore
     from napari_cmunet.project.split import Side
 
@@ -34,27 +34,27 @@ _UNLABELLED = ("withdrawn", "label_missing")
 
 
 @dataclass
-class Replayed:
+class JournalState:
     """Where the journal says that the project stands."""
 
     lines: int = 0
-    labels: dict[Key, str] = field(default_factory=dict)
+    labels: dict[FrameKey, str] = field(default_factory=dict)
     sides: dict[str, Side] = field(default_factory=dict)
-    marks: dict[str, Mark] = field(default_factory=dict)
+    marks: dict[str, ImageFlags] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
     history: ModelHistory = field(default_factory=ModelHistory)
 
 
-def replay(entries: Iterable[Entry]) -> Replayed:
+def replay(entries: Iterable[Entry]) -> JournalState:
     """Go through a journal from its beginning; lines that make no sense do nothing."""
-    state = Replayed()
+    state = JournalState()
     for entry in entries:
         state.lines += 1
         _apply(state, entry)
     return state
 
 
-def _apply(state: Replayed, entry: Entry) -> None:
+def _apply(state: JournalState, entry: Entry) -> None:
     details = entry.details
     if entry.image is not None and entry.frame is not None:
         key = (entry.image, entry.frame)
@@ -65,7 +65,7 @@ def _apply(state: Replayed, entry: Entry) -> None:
     elif entry.image is not None:
         change = _MARKS.get(entry.what)
         if change:
-            mark = state.marks.get(entry.image, Mark())
+            mark = state.marks.get(entry.image, ImageFlags())
             state.marks[entry.image] = replace(mark, **change)
     elif entry.what == "patient_assigned":
         patient, side = details.get("patient"), details.get("side")
@@ -89,7 +89,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _apply_to_history(state: Replayed, what: str, details: dict[str, Any]) -> None:
+def _apply_to_history(state: JournalState, what: str, details: dict[str, Any]) -> None:
     if what == "promoted":
         (version,) = history_from(
             {
@@ -113,8 +113,8 @@ def _apply_to_history(state: Replayed, what: str, details: dict[str, Any]) -> No
 
 
 def recover_labels(
-    store: LabelStore, journal: Journal, said: dict[Key, str], images: set[str]
-) -> tuple[dict[Key, str], list[str]]:
+    store: LabelStore, journal: Journal, said: dict[FrameKey, str], images: set[str]
+) -> tuple[dict[FrameKey, str], list[str]]:
     """Find out which labels there are, and note what the journal does not know.
 
     Returns
@@ -152,7 +152,7 @@ def recover_labels(
     return labels, notices
 
 
-def scan_labels(store: LabelStore) -> dict[Key, str]:
+def scan_labels(store: LabelStore) -> dict[FrameKey, str]:
     """Hash of each label's file, as they lie on the disk."""
     labels = {}
     for image, frame in store.scan():
@@ -163,7 +163,9 @@ def scan_labels(store: LabelStore) -> dict[Key, str]:
     return labels
 
 
-def recover_models(store: ModelStore, journal: Journal, said: Replayed) -> list[str]:
+def recover_models(
+    store: ModelStore, journal: Journal, said: JournalState
+) -> list[str]:
     """Note which model is in use, where the journal does not know."""
     notices = []
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from napari_cmunet.project.annotation_time import Effort, effort_of
+from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from tests.project.project_making import mask_of, reopened
 
 
-def labelled(*seconds: float, first: int = 0) -> Effort:
-    effort = Effort()
+def labelled(*seconds: float, first: int = 0) -> AnnotationTime:
+    effort = AnnotationTime()
     for number, each in enumerate(seconds):
         effort = effort.with_label((f"{number + first:012x}", 0), each, 100)
     return effort
@@ -24,7 +24,7 @@ def test_the_journal_tells_seconds_and_pixels(project):
     # Accepted once more, it was looked at before and is no measure.
     project.labels.accept(ids[0], 0, mask_of(9), seconds=1.0, pixels_changed=1)
     project.labels.accept(ids[5], 0, mask_of(1))  # by a program, without a clock
-    effort = effort_of(reopened(project).journal())
+    effort = annotation_time_of(reopened(project).journal())
     assert len(effort.labels) == 5
     assert effort.seconds == 58
     assert effort.pixels == 20
@@ -63,4 +63,4 @@ def test_a_refused_model_counts_as_a_training(project, make_model):
     make_model(project, "tuned-001", b"one")
     project.models.register("tuned-001")
     project.models.refuse("tuned-001", "Not better.", patients=4, gain_low=-0.02)
-    assert effort_of(project.journal()).gains == (-0.02,)
+    assert annotation_time_of(project.journal()).gains == (-0.02,)

@@ -20,7 +20,7 @@ PATIENTS = {image: f"patient-{n // 4}" for n, image in enumerate(IMAGES)}
 GAINS = {image: float(n) for n, image in enumerate(IMAGES)}
 
 
-def walk(order: str, gains=GAINS, project: str = "s") -> list[str]:
+def walk(order: str, scores=GAINS, project: str = "s") -> list[str]:
     """Label every image in the order that is offered."""
     walked: list[str] = []
     while len(walked) < len(IMAGES):
@@ -33,7 +33,7 @@ def walk(order: str, gains=GAINS, project: str = "s") -> list[str]:
                 after=walked[-1] if walked else None,
                 patients=PATIENTS,
                 labelled=set(walked),
-                gains=gains,
+                scores=scores,
             )
         )
     return walked
@@ -79,12 +79,12 @@ def test_a_project_keeps_its_order_and_its_gains(project):
     project.change_settings(next_image=UNSURE)
     model = project.model_sha256()
     assert len(model) == 64
-    project.note_gains(model, {ids[4]: 50.0, ids[5]: 9.0})
-    project.note_gains("f" * 64, dict.fromkeys(ids, 1.0))  # another model's
-    project.save_gains()
+    project.add_scores(model, {ids[4]: 50.0, ids[5]: 9.0})
+    project.add_scores("f" * 64, dict.fromkeys(ids, 1.0))  # another model's
+    project.save_scores()
     again = reopened(project)
     assert again.settings.next_image == UNSURE
-    assert again.gains() == {ids[4]: 50.0, ids[5]: 9.0}
+    assert again.acquisition_scores() == {ids[4]: 50.0, ids[5]: 9.0}
     asked = {again.next_image(image) for image in ids[:4]}
     assert ids[4] in asked
     again.labels.accept(ids[4], 0, mask_of(1))
@@ -103,8 +103,8 @@ def test_a_project_keeps_its_order_and_its_gains(project):
 def test_damaged_gains_are_as_good_as_none(project, text):
     (project.folder / "gains.json").write_text(text)
     again = reopened(project)
-    assert again.gains() == {}
-    again.note_gains(again.model_sha256(), {again.images.ids()[0]: 2.0})
-    again.save_gains()
+    assert again.acquisition_scores() == {}
+    again.add_scores(again.model_sha256(), {again.images.ids()[0]: 2.0})
+    again.save_scores()
     written = json.loads((again.folder / "gains.json").read_text())
-    assert again.gains() in written["models"].values()
+    assert again.acquisition_scores() in written["models"].values()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.project.open_image import OpenImage
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.label_store import Key
-    from napari_cmunet.project.labels import Accepted
+    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.labels import AcceptedLabel
 
 WAIT_SECONDS = 0.04
 """How long an acceptance may hold up the window, so that it is on the disk before the
@@ -40,12 +40,12 @@ class Accepting:
     def __init__(self, reader: ProjectSession) -> None:
         self._reader = reader
         #: Frames whose label is being written.
-        self.saving: set[Key] = set()
+        self.saving: set[FrameKey] = set()
         #: When the label of a frame was accepted in this window.
-        self.times: dict[Key, str] = {}
+        self.times: dict[FrameKey, str] = {}
         #: Seconds from the key to the disk, of the last acceptance.
         self.seconds = 0.0
-        self._accepted: dict[Key, Accepted] = {}
+        self._accepted: dict[FrameKey, AcceptedLabel] = {}
 
     # -- labels ---------------------------------------------------------------
 
@@ -154,7 +154,9 @@ class Accepting:
         self._reader.dismiss("draft")
         self._reader.message = accepted.notice
         self._reader.note_change(change)
-        self._reader.note_effort(self._reader.overview.effort.with_label(key, *cost))
+        self._reader.note_annotation_time(
+            self._reader.overview.effort.with_label(key, *cost)
+        )
         self._reader.accepted.emit(key)
 
     def _on_refused(self, opened: OpenImage, frame: int, problem: str) -> None:

@@ -21,14 +21,14 @@ from napari_cmunet.gui.export import short
 from napari_cmunet.gui.project.alerts import Notice, Way
 from napari_cmunet.gui.widgets import button, row, text_label
 from napari_cmunet.project.errors import ExportConflictError
-from napari_cmunet.project.export import Exported, export_masks
+from napari_cmunet.project.export import ExportResult, export_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cmunet.gui.jobs import Outcome, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ExportWish:
     """
 
     folder: Path
-    which: frozenset[Key] | None = None
+    which: frozenset[FrameKey] | None = None
     original_names: bool = False
     overwrite: bool = False
     stacks: bool = False
@@ -66,7 +66,7 @@ def export_labels(
     if project is None:
         return
 
-    def act(report: Report, should_stop: ShouldStop) -> Exported:
+    def act(report: Report, should_stop: ShouldStop) -> ExportResult:
         return export_masks(
             project,
             wish.folder,
@@ -115,7 +115,7 @@ def _conflict(
     return Notice(str(error), ways, about="export", serious=True)
 
 
-def _summary(exported: Exported, folder: Path | str) -> str:
+def _summary(exported: ExportResult, folder: Path | str) -> str:
     count = exported.labels
     masks = "1 mask" if count == 1 else f"{count} masks"
     text = f"Exported {masks} and index.csv to {folder}."
@@ -140,7 +140,11 @@ class ExportLabelsDialog(QDialog):
     """
 
     def __init__(
-        self, labels: int, chosen: frozenset[Key], folder: Path, parent: QWidget | None
+        self,
+        labels: int,
+        chosen: frozenset[FrameKey],
+        folder: Path,
+        parent: QWidget | None,
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Export accepted masks")

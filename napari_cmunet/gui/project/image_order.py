@@ -58,7 +58,9 @@ class NextImage:
         """Images that are scored with the model in use, and images in all."""
         project = self._reader.project
         return (
-            (0, 0) if project is None else (len(project.gains()), len(project.images))
+            (0, 0)
+            if project is None
+            else (len(project.acquisition_scores()), len(project.images))
         )
 
     @property
@@ -153,7 +155,7 @@ def score_images(
     from napari_cmunet.vessels.expected_gain import expected_gain
 
     labelled = {image for image, _ in project.labels.keys()}
-    known = project.gains()
+    known = project.acquisition_scores()
     todo = [i for i in project.images.ids() if i not in labelled and i not in known]
     model, engine = project.model_sha256(), None
     try:
@@ -170,10 +172,10 @@ def score_images(
                 probability = engine.predict(frame)
                 mask = mask_at(probability, engine.threshold)
                 gain = expected_gain(frame, probability, mask)
-                project.note_gains(model, {image: gain})
+                project.add_scores(model, {image: gain})
             if number % _SAVE_EVERY == _SAVE_EVERY - 1:
-                project.save_gains()
+                project.save_scores()
             report(number + 1, len(todo))
     finally:
         if engine is not None:
-            project.save_gains()
+            project.save_scores()

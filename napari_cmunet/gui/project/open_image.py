@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.image_loading import LoadedImage
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
 
 
 class OpenImage:
@@ -64,7 +64,7 @@ class OpenImage:
             image_state.mask_frame(frame)[...] = label.mask
             image_state.refresh_mask()
 
-    def key(self, frame: int) -> Key:
+    def key(self, frame: int) -> FrameKey:
         """Image id and frame."""
         return self.id, frame
 

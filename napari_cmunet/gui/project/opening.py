@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_cmunet.project.label_store import Key
+    from napari_cmunet.project.label_store import FrameKey
     from napari_cmunet.project.patients import PatientRule
 
 
@@ -132,7 +132,7 @@ def open_project(
 def survey(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
     """Look at all that the window shows first."""
     model, problem = model_in_use(project)
-    position: Key | None = project.position
+    position: FrameKey | None = project.position
     first: tuple[str, int | None] | None = position
     if first is None:
         unlabelled = project.next_image()

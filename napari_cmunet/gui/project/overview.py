@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from napari_cmunet.project.annotation_time import Effort, effort_of
+from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from napari_cmunet.project.project import ImageStatus, Progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Overview:
         What an image is called in the window.
     statuses : dict of str to ImageStatus
     progress : Progress
-    effort : Effort
+    effort : AnnotationTime
         What the labels have cost so far.
     """
 
@@ -36,7 +36,7 @@ class Overview:
     names: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, ImageStatus] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
-    effort: Effort = field(default_factory=Effort)
+    effort: AnnotationTime = field(default_factory=AnnotationTime)
 
     def name(self, image: str) -> str:
         """What an image is called."""
@@ -67,7 +67,7 @@ def look(project: Project) -> Overview:
         for image, path in paths.items()
     }
     statuses = {image: project.status(image) for image in ids}
-    effort = effort_of(project.journal())
+    effort = annotation_time_of(project.journal())
     return Overview(ids, names, statuses, project.progress(), effort)
 
 

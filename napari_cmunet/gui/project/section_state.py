@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.alerts import Notice
     from napari_cmunet.gui.project.difference_layer import Difference
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.annotation_time import Effort
+    from napari_cmunet.project.annotation_time import AnnotationTime
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ _NO_MORE = (
 )
 
 
-def _effort(effort: Effort) -> str:
+def _effort(effort: AnnotationTime) -> str:
     """What a label costs: at first, and by now."""
     now, first = effort.seconds, effort.first_seconds
     if now is None:

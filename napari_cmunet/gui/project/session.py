@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.jobs import JobFunction
-    from napari_cmunet.project.annotation_time import Effort
-    from napari_cmunet.project.images import Relinked
+    from napari_cmunet.project.annotation_time import AnnotationTime
+    from napari_cmunet.project.images import RelinkResult
     from napari_cmunet.project.project import Project
 
 _kept: weakref.WeakKeyDictionary[ViewerModel, ProjectSession] = (
@@ -259,7 +259,7 @@ class ProjectSession:
             return
         if outcome.result is None or self.project is None:
             return
-        result: Relinked = outcome.result
+        result: RelinkResult = outcome.result
         self.missing = result.missing
         if result.found:
             self.dismiss()
@@ -367,7 +367,7 @@ class ProjectSession:
         self.overview = self.overview.after(change)
         self.changed.emit()
 
-    def note_effort(self, effort: Effort) -> None:
+    def note_annotation_time(self, effort: AnnotationTime) -> None:
         """A label has cost something, or a training was judged."""
         self.overview = replace(self.overview, effort=effort)
         self.changed.emit()

@@ -72,7 +72,7 @@ class Learning:
         reader = self._reader
         verdict = result.verdict
         if verdict is not None:
-            reader.note_effort(
+            reader.note_annotation_time(
                 reader.overview.effort.with_training(verdict.patients, verdict.gain_low)
             )
         self._told = result

@@ -239,7 +239,7 @@ def value_of(project: Project, name: str) -> Any:
         return project.models.current.name
     if what == "title":
         return project.settings.title
-    return getattr(project.mark(image), what)
+    return getattr(project.flags_of(image), what)
 
 
 def _shown(project: Project, key: tuple[str, int]) -> str:

@@ -26,16 +26,16 @@ def scored(qtbot, ready):
 def test_as_listed_nothing_is_scored(project, scored, model):
     scored(project)
     assert project.next_image.order == LISTED
-    assert project.project.gains() == {}
+    assert project.project.acquisition_scores() == {}
     assert len(model.loaded) == 1
 
 
 def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtbot):
     project.next_image.choose(UNSURE)
     scored(project)
-    gains = project.project.gains()
-    assert set(gains) == set(project.overview.ids)
-    assert len(set(gains.values())) > 1
+    scores = project.project.acquisition_scores()
+    assert set(scores) == set(project.overview.ids)
+    assert len(set(scores.values())) > 1
     assert len(model.loaded) == 2  # one of its own: nobody waits for it
     assert threading.get_ident() not in model.threads
     # What the project offers is what opens, made ready before it was asked for.
@@ -50,7 +50,7 @@ def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtb
     project.open(folder)
     scored(project)
     assert project.next_image.order == UNSURE
-    assert project.project.gains() == gains
+    assert project.project.acquisition_scores() == scores
     assert len(model.seen) - seen <= 3  # the images that were shown, or made ready
 
 
@@ -65,7 +65,7 @@ def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot
     assert len(model.loaded) == 1  # not even its model is loaded
     model.open.set()
     scored(project)
-    assert len(project.project.gains()) == 5
+    assert len(project.project.acquisition_scores()) == 5
 
 
 def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
@@ -85,7 +85,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
     menu.refresh()
     assert menu.orders[RANDOM].isChecked()
     assert not menu.how_far.isVisible()
-    assert project.project.gains() == {}
+    assert project.project.acquisition_scores() == {}
     # Next still goes somewhere.
     before = name(project)
     project.browsing.next()
@@ -97,7 +97,9 @@ def test_an_image_that_cannot_be_read_stops_nobody(project, scored, pictures):
     (pictures / "p3.npy").write_bytes(b"no picture")
     project.next_image.choose(UNSURE)
     scored(project)
-    names = {project.overview.name(image) for image in project.project.gains()}
+    names = {
+        project.overview.name(image) for image in project.project.acquisition_scores()
+    }
     assert names == {"p0", "p1", "p2", "p4"}
 
 

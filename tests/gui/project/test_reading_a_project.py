@@ -12,7 +12,7 @@ from napari_cmunet.gui.project import annotation as accepting
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.io.label_file import read_label
-from napari_cmunet.project.annotation_time import Effort
+from napari_cmunet.project.annotation_time import AnnotationTime
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import cine, expected, frame
 from tests.gui.project.conftest import name, stroke
@@ -591,16 +591,16 @@ def test_seconds_are_those_of_attention(project, ready, monkeypatch):
 
 
 def test_the_trend_is_shown(project):
-    effort = Effort()
+    effort = AnnotationTime()
     for number in range(10):
         effort = effort.with_label((f"{number:012x}", 0), 62 if number < 5 else 18)
-    project.note_effort(effort)
+    project.note_annotation_time(effort)
     assert describe_project(project).effort == "62 s → 18 s a frame"
     for number in range(10, 15):
         effort = effort.with_label((f"{number:012x}", 0), 19)
     for _ in range(2):
         effort = effort.with_training(4, -0.01)
-    project.note_effort(effort)
+    project.note_annotation_time(effort)
     state = describe_project(project)
     assert state.effort == "62 s → 19 s a frame; more may not pay"
     assert "not better beyond chance" in state.effort_tip
