@@ -195,9 +195,7 @@ REFUSED = ("CON.npy", "aux.npy", "COM1.x.npy", "nul/f.npy", "a:b.npy", "x\\y.npy
 TAKEN = ("q?.npy", "<>|*.npy", '"quote".npy', "Ärzte 病人.npy", "L" * 240 + ".npy")
 
 
-@pytest.mark.skipif(
-    sys.platform == "win32", reason="such names cannot be made there"
-)
+@pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be made there")
 def test_names_that_windows_forbids(tmp_path):
     """A project may go to another computer: what cannot lie there is not taken in."""
     for name in (*REFUSED, *TAKEN):
