@@ -219,7 +219,7 @@ class Project:
         frames = self.labels.frames(image)
         mark = self._marks[image]
         state = "labelled" if frames else "skipped" if mark.skipped else "unseen"
-        return ImageStatus(state, frames, mark.flagged, flags_of.comment)
+        return ImageStatus(state, frames, mark.flagged, mark.comment)
 
     def progress(self) -> Progress:
         """How far the project is."""
@@ -232,7 +232,7 @@ class Project:
                 images=len(ids),
                 labelled=len(labelled),
                 skipped=sum(marks[i].skipped for i in ids if i not in labelled),
-                flagged=sum(mark.flagged for flags_of in marks.values()),
+                flagged=sum(mark.flagged for mark in marks.values()),
                 frames=len(keys),
                 patients=len({self.images[i].patient for i in labelled}),
             )

@@ -15,9 +15,9 @@ r"""Crash the program at random instants and look whether anything was lost.
 Each prints its seed and repeats it with ``--seed``. The exit code is 1 if anything that
 was shown as done is not there, bit for bit, or something does not open. ::
 
-    python tests/endurance/crash_driver.py engine --rounds 200
+    python -m tests.endurance.crash_driver engine --rounds 200
     xvfb-run -a -s "-screen 0 1600x1000x24" \
-        python tests/endurance/crash_driver.py window --rounds 60
+        python -m tests.endurance.crash_driver window --rounds 60
 """
 
 from __future__ import annotations
@@ -31,14 +31,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.endurance.crash.ledger import Ledger, Lost
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.endurance.crash.pipe import Told, teller
 
 
 def main() -> int:
@@ -86,78 +82,6 @@ def main() -> int:
     return 0 if figures["lost"] == 0 else 1
 
 
-# -- a child and what it tells ------------------------------------------------
-
-
-class Told:
-    """The reading end of a pipe on which a child tells what it does, line by line."""
-
-    def __init__(self, descriptor: int, ledger: Ledger) -> None:
-        self._descriptor, self._ledger = descriptor, ledger
-        os.set_blocking(descriptor, False)
-        self._rest = b""
-        self.notes: dict[str, dict] = {}  # the last one of each kind
-        self.kinds: Counter[str] = Counter()
-        self.fault = ""
-
-    def hear(self) -> bool:
-        """Take in what was told since then; False once the child is no more."""
-        while True:
-            try:
-                piece = os.read(self._descriptor, 2**16)
-            except BlockingIOError:
-                return True
-            if not piece:
-                return False
-            *lines, self._rest = (self._rest + piece).split(b"\n")
-            for line in lines:
-                told = json.loads(line)
-                if told["kind"] == "fault":
-                    self.fault = told["text"]
-                self.notes[told["kind"]] = told
-                self.kinds[told["kind"]] += 1
-                if "act" in told:
-                    self._ledger.note(told)
-
-    def hear_for(self, seconds: float) -> None:
-        """Take in what is told for a while."""
-        end = time.monotonic() + seconds
-        while self.hear() and time.monotonic() < end:
-            time.sleep(min(0.01, seconds))
-
-    def hear_notes(self, count: int, seconds: float) -> None:
-        """Take in so many notes, in some time at most."""
-        end, until = time.monotonic() + seconds, self.kinds.total() + count
-        while self.kinds.total() < until and self.hear() and time.monotonic() < end:
-            time.sleep(0.005)
-
-    def hear_until(self, kind: str, seconds: float) -> bool:
-        """Wait for an event; False if the child ended or it took too long."""
-        end = time.monotonic() + seconds
-        while kind not in self.notes:
-            if not self.hear() or time.monotonic() > end:
-                return kind in self.notes
-            time.sleep(0.01)
-        return True
-
-    def close(self) -> None:
-        """Hear the last of a child that is no more; raises Lost if it broke."""
-        self.hear()
-        os.close(self._descriptor)
-        if self.fault:
-            raise Lost(f"the program broke:\n{self.fault}")
-
-
-def teller(descriptor: int) -> Callable[[dict], None]:
-    """Tell notes on a pipe; each is there whole, or not at all, when killed."""
-    write = os.write  # as it is now: a failing disk does not concern it
-
-    def tell(note: dict) -> None:
-        write(descriptor, (json.dumps(note) + "\n").encode())
-
-    return tell
-
-
 # -- campaigns ----------------------------------------------------------------
 
 
@@ -173,16 +97,16 @@ def engine(args: argparse.Namespace, ledger: Ledger) -> dict:
         faulty = args.faults if number % 2 else 0.0
         bursts = number % 4 == 3
         ledger.single_faults = not (bursts or args.full_disk)
-        image_state, writing = os.pipe()
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(image_state)
+            os.close(reading)
             tell = teller(writing)
             if faulty:
                 DiskFaults(folder, choose, faulty, bursts=bursts).install()
             _engine_child(args, folder, choose, tell)
         os.close(writing)
-        told = Told(image_state, ledger)
+        told = Told(reading, ledger)
         # Most die at work, some while they open the project.
         early = choose.random() < 0.15
         try:

@@ -5,7 +5,7 @@ after the other, while trainings of a tiny model come and go. After each trainin
 all is still, memory, file handles, threads, processes and layers are counted. ::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" \
-        python tests/endurance/soak.py --images 500 --trainings 20
+        python -m tests.endurance.soak --images 500 --trainings 20
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fork, kill -9, /proc")
 
@@ -19,11 +19,18 @@ def campaign(tmp_path, *words: str) -> dict:
     """Run crash_driver.py, which must find nothing; returns its figures."""
     figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "crash_driver.py", *words, "--json", figures],
+        [
+            sys.executable,
+            "-m",
+            "tests.endurance.crash_driver",
+            *words,
+            "--json",
+            figures,
+        ],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return json.loads(figures.read_text())
@@ -49,13 +56,13 @@ def test_the_window_is_killed(tmp_path, qapp):
 def test_the_driver_finds_a_label_that_is_lost(tmp_path):
     """A check that cannot fail is none."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from tests.endurance.crash.ledger import Ledger, Lost, hash_of\n"
         "from tests.endurance.crash.phantom_project import make_home, make_project\n"
         "from napari_cmunet.project.project import Project\n"
-        "here = Path(sys.argv[2])\n"
+        "here = Path(sys.argv[1])\n"
         "make_home(here / 'home')\n"
         "folder = make_project(here, 2, model=False)\n"
         "mask = np.eye(64, dtype=bool)\n"
@@ -79,11 +86,11 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
         "    except Lost: print(harm)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, SCRIPTS, tmp_path],
+        [sys.executable, "-c", program, tmp_path],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.split() == ["gone", "half", "other"], done.stderr
 
@@ -92,11 +99,11 @@ def test_nothing_piles_up(tmp_path, qapp):
     figures = tmp_path / "figures.json"
     words = ["--images", "8", "--trainings", "2", "--json", figures]
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "soak.py", *words],
+        [sys.executable, "-m", "tests.endurance.soak", *words],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert json.loads(figures.read_text())["labels"] == 8

@@ -1,7 +1,7 @@
 """Give the readers of files inputs that are broken on purpose.
 
-    python tests/fuzzing/fuzz.py tiff --inputs 20000 --seed 1 --json tiff.json
-    python tests/fuzzing/fuzz.py all --inputs 200
+    python -m tests.fuzzing.fuzz tiff --inputs 20000 --seed 1 --json tiff.json
+    python -m tests.fuzzing.fuzz all --inputs 200
 
 A fault is: an error that is not of this program's own kinds, more than 5 s, more than
 twice the memory that the reader's limit allows, a program that is run, a connection,
@@ -17,15 +17,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.fuzzing.run import HEADER, fuzz
+from tests.fuzzing.targets import NAMES
 
 
 def main() -> int:
     """Fuzz, print a table, and return 1 if there was a fault."""
-    sys.path.insert(0, str(ROOT))
-    from tests.fuzzing.run import HEADER, fuzz
-    from tests.fuzzing.targets import NAMES
-
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("reader", nargs="+", choices=[*NAMES, "all"])
     parser.add_argument("--inputs", type=int, default=1000)

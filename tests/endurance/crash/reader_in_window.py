@@ -9,12 +9,11 @@ import traceback
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from crash_driver import teller
-
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from tests.endurance.crash.disk_faults import DiskFaults
 from tests.endurance.crash.hand import Hand
 from tests.endurance.crash.ledger import hash_of
+from tests.endurance.crash.pipe import teller
 
 if TYPE_CHECKING:
     from pathlib import Path

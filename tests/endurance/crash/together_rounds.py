@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
     """Let two readers take the project from each other while the commands run on it."""
-    from crash_driver import Told, teller
+    from tests.endurance.crash.pipe import Told, teller
 
     folder = make_project(args.folder, 6)
     first = _Reader(folder, args.seed)
@@ -39,13 +39,13 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
         choose = random.Random(f"{args.seed} {number}")
         children = []
         for reader in range(2):
-            image_state, writing = os.pipe()
+            reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
-                os.close(image_state)
+                os.close(reading)
                 _read(folder, f"{args.seed} {number} {reader}", teller(writing))
             os.close(writing)
-            children.append((child, Told(image_state, ledger)))
+            children.append((child, Told(reading, ledger)))
         names = ["finetune", "export", "segment"]
         log = (args.folder / f"commands-{number}.log").open("wb")
         running = [

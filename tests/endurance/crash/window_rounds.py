@@ -22,8 +22,7 @@ _TRAINER_SECONDS = 120  # it first imports torch, and hears nothing meanwhile
 
 def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
     """Kill the window so many times."""
-    from crash_driver import Told
-
+    from tests.endurance.crash.pipe import Told
     from tests.endurance.crash.reader_in_window import import_all, read_until_killed
 
     folder = make_project(args.folder, versions=2)
@@ -34,10 +33,10 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
     for number in range(args.rounds):
         choose = random.Random(f"{args.seed} {number}")
         faults = args.faults if number % 3 == 2 else 0.0
-        image_state, writing = os.pipe()
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            os.close(image_state)
+            os.close(reading)
             _log_to(args.folder / "window.log")
             read_until_killed(
                 folder,
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
                 faults,
             )
         os.close(writing)
-        told = Told(image_state, ledger)
+        told = Told(reading, ledger)
         early = choose.random() < 0.12
         try:
             if early:
