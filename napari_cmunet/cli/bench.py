@@ -10,12 +10,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.cli.benchmark.timing import peak_memory, seconds
+from napari_cmunet.cli import bench_measure as measure
+from napari_cmunet.cli.bench_measure import peak_memory, seconds
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.model.registry import START_MODEL
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -49,6 +52,19 @@ class BenchJob:
     json: Path | None = None
 
 
+def run(args: argparse.Namespace) -> int:
+    """Measure as the command line says; returns the exit code."""
+    return bench(
+        BenchJob(
+            model=args.model,
+            start=START_MODEL,
+            device=args.device,
+            minutes=args.minutes,
+            json=args.json,
+        )
+    )
+
+
 def bench(job: BenchJob) -> int:
     """Measure, print a table, write the figures; returns the exit code."""
     print(
@@ -77,20 +93,15 @@ def bench(job: BenchJob) -> int:
 
 
 def _parts(job: BenchJob) -> Iterator[tuple[str, Callable[..., Any], tuple]]:
-    from napari_cmunet.cli.benchmark import prediction, training
-    from napari_cmunet.cli.benchmark import window as bench_window
-
-    yield "machine", prediction.machine, (job.device,)
-    yield "panel", bench_window.panel_times, ()
-    yield "reading", bench_window.reading_times, ()
+    yield "machine", measure.machine, (job.device,)
     for side in job.sides:
-        yield f"frame of {side}", prediction.frame, (side, job.model, job.device)
+        yield f"frame of {side}", measure.frame, (side, job.model, job.device)
     cine = (job.cine_frames, CINE_SIDE, job.model, job.device)
-    yield f"cine of {job.cine_frames}", prediction.cine, cine
-    yield "network at width 64", prediction.network, (job.device,)
+    yield f"cine of {job.cine_frames}", measure.cine, cine
+    yield "network at width 64", measure.network, (job.device,)
     for n in job.labels:
         arguments = (n, job.start, job.device, job.minutes)
-        yield f"{n} label{'s' * (n > 1)}", training.fine_tuning, arguments
+        yield f"{n} label{'s' * (n > 1)}", measure.fine_tuning, arguments
 
 
 def alone(act: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -120,20 +131,11 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
             f"{machine['device']}, torch {machine['torch']}, {machine['precision']}: "
             f"{machine['limit_gflops']:.0f} GFLOP/s at most"
         )
-    panel = figures["panel"]
-    if "open_s" in panel:
-        yield (
-            f"panel: opens in {seconds(panel['open_s'])}; its import adds "
-            f"{seconds(panel['import_s'])} to napari's"
-        )
-    else:
-        yield f"panel: not measured ({panel.get('why') or panel['failed']})"
-    yield from _image_state(figures["reading"])
     yield ""
     heads = ("", "first", "median", "paper's way", "times faster", "memory")
     yield _row(*heads)
     for name, f in figures.items():
-        if name in ("machine", "panel", "reading"):
+        if name == "machine":
             continue
         if "failed" in f:
             yield _row(name, "failed", "", "", "", "")
@@ -145,24 +147,6 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
         "width 64, eager float32; its cines and trainings are extrapolated from "
         "measured frames and steps."
     )
-
-
-def _image_state(f: dict[str, Any]) -> Iterator[str]:
-    if "accept_s" not in f:
-        yield f"reading: not measured ({f.get('why') or f['failed']})"
-        return
-    yield f"accept: on the disk {seconds(f['accept_s'])} after the key"
-    for name, what in (
-        ("alone", "painting in napari alone"),
-        ("reading", "reading"),
-        ("training", "reading during a training"),
-    ):
-        if name in f:
-            gaps = f[name]
-            yield (
-                f"window, {what}: {gaps['share_over_50_ms']:.1%} of its gaps over "
-                f"50 ms, the longest {gaps['longest_ms']:.0f} ms"
-            )
 
 
 def _cells(f: dict[str, Any]) -> tuple[str, str, str]:

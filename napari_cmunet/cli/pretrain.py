@@ -23,6 +23,7 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.pretraining.checkpoint import read_state
 from napari_cmunet.pretraining.config import (
     PretrainConfig,
+    UnlabelledFrames,
     check_same_run,
     check_values,
 )
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.model.registry import ModelCard
-    from napari_cmunet.pretraining.dataset import UnlabelledFrames
     from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import Label
 

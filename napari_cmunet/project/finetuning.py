@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
 from napari_cmunet.model.registry import save_model
-from napari_cmunet.project.model_comparison import compare, left_out_scorer
+from napari_cmunet.project.model_comparison import as_label, compare, left_out_scorer
 from napari_cmunet.project.model_store import ModelVersion
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.split import BLOCK, TRAIN, VALIDATION
@@ -25,13 +25,21 @@ from napari_cmunet.training.finetuning import StartModel, model_card, train
 from napari_cmunet.training.options import CURRENT, FinetuneOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     import torch
 
-    from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
+    from napari_cmunet.project.training_labels import LabelRef
     from napari_cmunet.training.config import FinetuneResult
+    from napari_cmunet.training.dataset import Label
 
     Write = Callable[[events.Event], None]
 
@@ -254,9 +262,7 @@ class UsedLabels:
             found.setdefault(ref.patient, set()).add(str(label["sha256"]))
         return found
 
-    def split(
-        self, validate: bool
-    ) -> tuple[Iterator[ProjectLabel], list[ProjectLabel] | Iterator[ProjectLabel]]:
+    def split(self, validate: bool) -> tuple[Iterator[Label], Iterable[Label]]:
         """Labels to learn from, and of other patients to validate on, if enough."""
         refs = self._project.labels.refs()
         if not refs:
@@ -267,15 +273,17 @@ class UsedLabels:
             return self._learned(refs), []
         held_out = self._held_out([r for r in refs if r.side == VALIDATION])
         first = next(held_out, None)
-        validation = itertools.chain([first], held_out) if first else []
+        validation: Iterable[Label] = []
+        if first is not None:
+            validation = itertools.chain([first], held_out)
         return self._learned([r for r in refs if r.side == TRAIN]), validation
 
-    def _held_out(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+    def _held_out(self, refs: list[LabelRef]) -> Iterator[Label]:
         for label in self._read(refs):
-            self.held_out.append(label.ref)
+            self.held_out.append(self.refs[-1])
             yield label
 
-    def _learned(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+    def _learned(self, refs: list[LabelRef]) -> Iterator[Label]:
         before = len(self.records)
         yield from self._read(refs)
         if len(self.records) == before:
@@ -284,13 +292,13 @@ class UsedLabels:
                 "open the project in the window, or give their folder with --images."
             )
 
-    def _read(self, refs: list[LabelRef]) -> Iterator[ProjectLabel]:
+    def _read(self, refs: list[LabelRef]) -> Iterator[Label]:
         for label in self._project.labels.read(refs, self._problem):
             if self._should_stop():
                 raise Cancelled("Stopped before the first checkpoint.")
             self.records.append(label.to_json())
             self.refs.append(label.ref)
-            yield label
+            yield as_label(label)
 
     def _problem(self, text: str) -> None:
         self.problems += 1

@@ -22,6 +22,7 @@ from napari_cmunet.training.comparison import (
     score_regression_set,
 )
 from napari_cmunet.training.config import wise_ft_alpha
+from napari_cmunet.training.dataset import Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,13 +57,14 @@ def left_out_scorer(
     card = ModelCard(
         "fold", "artery", start.width, preprocessing=asdict(start.preprocessing)
     )
-    held: dict[tuple[int, ...], list[ProjectLabel]] = {}
+    held: dict[tuple[int, ...], list[Label]] = {}
 
     def score(network: CMUNet, indices: Sequence[int]) -> Scores:
         key = tuple(indices)
         if key not in held:  # one fold after the other
             held.clear()
-            held[key] = list(project.labels.read([refs[i] for i in key]))
+            labels = project.labels.read([refs[i] for i in key])
+            held[key] = [as_label(label) for label in labels]
         model = LoadedModel(network, card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, device)
         threshold = start.threshold(
@@ -71,6 +73,11 @@ def left_out_scorer(
         return score_frames(predictor.predict, threshold, held[key])
 
     return score
+
+
+def as_label(label: ProjectLabel) -> Label:
+    """A project's label as training takes it."""
+    return Label(label.frame, label.mask, label.reviewed, label.patient, label.name)
 
 
 def compare(
@@ -189,7 +196,7 @@ def _scores(
     refs: Sequence[LabelRef],
     check: Callable[[], None],
 ) -> Scores:
-    labels = _checked(project.labels.read(refs), check)
+    labels = (as_label(label) for label in _checked(project.labels.read(refs), check))
     return score_frames(predictor.predict, predictor.card.threshold, labels)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
 from napari_cmunet.cli import bench as command
+from napari_cmunet.cli import bench_measure
 from napari_cmunet.cli.bench import BenchJob, alone, bench, with_memory
-from napari_cmunet.cli.benchmark import paper
-from napari_cmunet.cli.benchmark import window as bench_window
-from napari_cmunet.cli.benchmark.timing import peak_memory, seconds, timed
+from napari_cmunet.cli.bench_measure import peak_memory, seconds, timed
 
 SMALL = {"minutes": 0.05, "sides": (64,), "labels": (1,), "cine_frames": 2}
 
@@ -31,11 +29,8 @@ def tiny(tmp_path, monkeypatch):
     folder.mkdir()
     save_model(folder, CMUNet(2).state_dict(), card)
     # Small, and here: a process for each part loads torch anew.
-    monkeypatch.setattr(paper, "WIDTH", 4)
+    monkeypatch.setattr(bench_measure, "PAPER_WIDTH", 4)
     monkeypatch.setattr(command, "alone", lambda act, *a: with_memory(act, a))
-    # Without a display the panel's time is left out, with the reason.
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     return str(folder)
 
 
@@ -66,24 +61,6 @@ def test_a_part_that_fails_is_named_and_the_others_are_done(tiny, tmp_path, caps
     assert "no-such-model" in figures["frame of 64"]["failed"]
     assert "times_faster" in figures["network at width 64"]
     assert "frame of 64: " in capsys.readouterr().err
-
-
-def test_a_window_is_read_in_and_its_beats_are_sorted():
-    if not os.environ.get("DISPLAY"):
-        pytest.skip("no display")
-    found = alone(bench_window.reading_times, 128, 1, 2.0)
-    assert 0 < found["accept_s"] < 60
-    for name in ("alone", "reading", "training"):
-        gaps = found[name]
-        assert gaps["beats"] > 5
-        assert 0 < gaps["median_ms"] <= gaps["p99_ms"] <= gaps["longest_ms"]
-        assert 0 <= gaps["share_over_50_ms"] <= 1
-
-
-def test_beats_are_counted_over_fifty_milliseconds():
-    found = bench_window.figures_of([10, 10, 60, 100])
-    assert found["share_over_50_ms"] == 0.5
-    assert found["longest_ms"] == 100
 
 
 def _hold(megabytes: int) -> dict[str, float]:

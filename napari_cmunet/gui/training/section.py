@@ -134,7 +134,7 @@ class FinetuneSection(QWidget):
             training.changed.connect(self._on_changed)
         self.refresh()
 
-    def showEvent(self, event: QShowEvent) -> None:
+    def showEvent(self, event: QShowEvent | None) -> None:
         super().showEvent(event)
         self._on_changed()
 
@@ -164,38 +164,44 @@ class FinetuneSection(QWidget):
                 self.keep if self.keep.isVisible() else self.status
             )
 
-    # -- what the user does ---------------------------------------------------
+    # -- what the user does (the section is disabled without a training) ------
+
+    @property
+    def _session(self) -> TrainingSession:
+        assert self._training is not None
+        return self._training
 
     def _on_start(self) -> None:
-        self._training.start()
+        self._session.start()
 
     def _on_stop(self) -> None:
-        self._training.stop()
+        self._session.stop()
 
     def _on_cancel(self) -> None:
-        self._training.cancel()
+        self._session.cancel()
 
     def _on_compare(self) -> None:
-        self._preview.toggle()
+        if self._preview is not None:
+            self._preview.toggle()
         self.refresh()
 
     def _on_use(self) -> None:
-        self._training.decide(True)
+        self._session.decide(True)
 
     def _on_keep(self) -> None:
-        self._training.decide(False)
+        self._session.decide(False)
 
     def _on_back(self) -> None:
-        self._training.back()
+        self._session.back()
 
     def _on_forward(self) -> None:
-        self._training.forward()
+        self._session.forward()
 
     def _on_version(self, index: int) -> None:
-        self._training.choose(self._training.state().versions[index])
+        self._session.choose(self._session.state().versions[index])
 
     def _on_option(self, name: str, value: object) -> None:
-        self._training.change_settings(**{name: value})
+        self._session.change_settings(**{name: value})
 
     # -- showing --------------------------------------------------------------
 

@@ -64,9 +64,9 @@ def describe_preview(preview: ModelPreview | None) -> PreviewState:
     text = ""
     if on and d is None:
         text = why_not or "Comparing…"
-    elif on and d.found == d.gone == 0:
+    elif on and d is not None and d.found == d.gone == 0:
         text = f"Here {d.now} would find exactly what {d.before} has found."
-    elif on:
+    elif on and d is not None:
         text = (
             f"Here {d.now} would find {d.found} pixels more (yellow) than {d.before} "
             f"and {d.gone} no more (violet). Your mask is not touched."

@@ -1,7 +1,13 @@
-"""What a reader feels of the window; part of ``bench``."""
+"""How fast the panel opens and how smooth the window is while images are corrected.
+
+usage: xvfb-run -a python benchmarks/window_speed.py
+
+Prints JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
@@ -243,3 +249,10 @@ def _import_seconds() -> float:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     return float(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    from napari_cmunet.cli.bench import alone
+
+    parts = {"panel": panel_times, "reading": reading_times}
+    print(json.dumps({name: alone(part) for name, part in parts.items()}, indent=1))
