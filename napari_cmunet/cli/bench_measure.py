@@ -174,7 +174,8 @@ def network(device_name: str) -> dict[str, Any]:
     device = choose_device(device_name)
     dtype = fast_dtype(device)
     ours = fuse_batchnorm(CMUNet(PAPER_WIDTH).eval())
-    ours = ours.to(device, dtype).to(memory_format=torch.channels_last)
+    ours = ours.to(device, dtype)
+    ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(1, 1, PAPER_GRID, PAPER_GRID, device=device).to(dtype)
     x = x.to(memory_format=torch.channels_last)
 

@@ -114,14 +114,15 @@ def _read_one(
     # What a DICOM file says of its patient; only to be compared, and never written.
     patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
     labels = []
-    for index, (frame, artery) in enumerate(zip(image.frames, masks, strict=True)):
+    for index, artery in enumerate(masks):
+        frame = np.asarray(image.frames[index])
         if image.is_cine and not artery.any():
             continue  # a frame of the stack that nobody labelled
         if artery.all():
             raise ReadError(path, "all of it is artery: that is no label.")
         if not artery.any():
             notes.append(f"{name}: no artery in this label; learned as background.")
-        digest = hashlib.sha256(np.ascontiguousarray(frame)).hexdigest()
+        digest = hashlib.sha256(frame.tobytes()).hexdigest()
         if digest in seen:
             notes.append(f"{name}: the same image as {seen[digest]}; left out.")
             continue
