@@ -25,6 +25,7 @@ from napari_cmunet.io.dicom.segmentation import (
     write_segmentation,
 )
 from napari_cmunet.io.discovery import is_folder
+from napari_cmunet.io.exports import write_overlay, write_table
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import (
     read_mask,
@@ -32,9 +33,7 @@ from napari_cmunet.io.masks import (
     write_mask,
     write_probability,
 )
-from napari_cmunet.io.overlay import write_overlay
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
-from napari_cmunet.io.table import write_table
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor, to_uint8
 from napari_cmunet.model.registry import load_model
@@ -297,7 +296,7 @@ def write_outputs(
             pixels_changed=0,
         )
     if "overlay" in outputs.extras:
-        if image.burnt_in:  # a picture would show a name that may be there
+        if image.burned_in:  # a picture would show a name that may be there
             notes.append("no overlay was written")
         else:
             best = (best_filled_frame(image.frames) or 0) if image.is_cine else 0

@@ -1,7 +1,7 @@
-"""A look at the borders of a frame for text that is burnt into the pixels.
+"""Detect text that is burned into the borders of a frame.
 
-Names and dates are often written into screen captures. This finds lines of at least
-a few characters in one bright or dark tone; it warns, and proves nothing.
+Screen captures often show names and dates. The heuristic finds lines of several
+characters in one bright or dark tone; its absence proves nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label, maximum_filter, minimum_filter
 
 BORDER = 0.25
-"""Part of the frame's height and width at each side that is looked at."""
+"""Share of the frame's height and width at each side that is searched."""
 
 _CHARACTERS = 4  # in a line
 _STEP = 0.35  # least jump from a character to what is beside it, of the whole range
@@ -18,7 +18,7 @@ _SMALLEST, _LARGEST = 5, 0.09  # height: pixels, and part of the frame's
 
 
 def has_text(frame: np.ndarray, other: np.ndarray | None = None) -> bool:
-    """Whether something like a line of text stands near the border of a frame.
+    """Whether a line of text seems to be near the border of a frame.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def _near_border(shape: tuple[int, int]) -> np.ndarray:
 
 
 def _has_line(ink: np.ndarray) -> bool:
-    """Whether enough character-like pieces stand beside one another."""
+    """Whether enough character-like components form a line."""
     # Strokes of a character that barely touch belong together.
     pieces, count = label(maximum_filter(ink, (3, 1)), np.ones((3, 3)))
     if count > 5000:  # noise, not writing
         return False
-    boxes = []
+    boxes: list[tuple[int, ...]] = []
     tallest = max(_SMALLEST, _LARGEST * ink.shape[0])
     for rows, columns in find_objects(pieces):
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -67,7 +67,7 @@ def _has_line(ink: np.ndarray) -> bool:
 
 
 def _line_from(first: tuple[int, ...], boxes: list[tuple[int, ...]]) -> int:
-    """Number of characters in the line that begins with this one."""
+    """Count the characters of the line that starts with this one."""
     line, last = 1, first
     for box in boxes:
         height = last[1] - last[0]

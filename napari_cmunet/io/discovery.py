@@ -1,4 +1,4 @@
-"""Finding the images that a user means by some files and folders."""
+"""Find image files among files and folders, and name their outputs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DICOMDIR = "DICOMDIR"
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to work on, and where it stands below what the user named."""
+    """An input file and its path relative to the folder that was given."""
 
     path: Path
-    relative: Path  # below the folder that was given; the name alone for a file
+    relative: Path  # only the name if a file was given
 
 
 def find_images(
@@ -33,19 +33,18 @@ def find_images(
     Parameters
     ----------
     inputs : iterable of Path or str
-        Files and folders. A file is taken whatever its name, so that reading it can
-        say what is wrong with it; so is a folder without images, and one that may not
-        be listed. In folders, hidden files and other suffixes are passed over, but for
-        DICOM files, which often have none: their content tells them. For a DICOMDIR,
-        the images that it lists are taken.
+        Files and folders. A file is listed whatever its name, and a folder even if it
+        has no images or is not readable, so that reading it reports the problem.
+        Inside folders, hidden files and other suffixes are skipped, except for DICOM
+        files, which are recognised by content. A DICOMDIR stands for its images.
     skip : iterable of Path or str
-        Folders that are not walked, such as the output's.
+        Folders that are skipped, such as the output folder.
 
     Returns
     -------
     list of InputFile
-        In the order of ``inputs``; the files of a folder sorted by their sub-path. A
-        file that is reached twice, by a link or otherwise, is listed once.
+        In the order of ``inputs``; the files of a folder are sorted. Duplicates, also
+        by links, are dropped.
     """
     skipped = {_identity(Path(folder)) for folder in skip}
     listed: set[object] = set()
@@ -68,9 +67,9 @@ def find_images(
 def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]:
     """Name one output for each input, relative to the output folder.
 
-    The sub-folders and the stem of the input are kept. Inputs that would share a name
-    (``a.png`` and ``a.tif``, also where only the case differs) keep their own suffix in
-    the output's name, then get a number. The same inputs always get the same names.
+    Sub-folders and stems are kept. Inputs whose names would clash (``a.png`` and
+    ``a.tif``, ignoring case) keep their suffix, then get a number. The result is
+    deterministic.
     """
     plain = [file.relative.with_name(stem_of(file.relative) + suffix) for file in files]
     clashes = Counter(_folded(path) for path in plain)
@@ -93,12 +92,12 @@ def output_paths(files: Sequence[InputFile], suffix: str = ".tif") -> list[Path]
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without its suffix; a number at the end is none."""
+    """Return a file's name without its suffix; a number is not a suffix."""
     return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether any image file is found in a folder."""
+    """Whether a folder contains an image file."""
     return bool(_walk(folder, set()))
 
 
@@ -109,7 +108,7 @@ def _walk(folder: Path, skipped: set[object]) -> list[InputFile]:
 
 def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
     visited: set[object] = set(skipped)
-    # Links to folders are followed, so each folder is entered once, by its identity.
+    # Follow links, but enter each folder once.
     for parent, folders, names in os.walk(folder, followlinks=True):
         identity = _identity(Path(parent))
         if identity in visited:
@@ -123,10 +122,9 @@ def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file is taken for an image, by its suffix or, without one, by a look.
+    """Whether a file is an image, by its suffix or, without one, by its content.
 
-    Systems name DICOM files by numbers and unique identifiers: ``IM000001``,
-    ``1.2.840.10008.5``.
+    DICOM files are often named ``IM000001`` or ``1.2.840.10008.5``.
     """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
@@ -137,7 +135,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _listed_in(dicomdir: Path) -> list[InputFile]:
-    # pydicom takes a moment to load, and is needed for such a list alone.
+    # Deferred: importing pydicom is slow.
     from napari_cmunet.io.dicom.directory import listed_images
 
     folder = dicomdir.parent
@@ -145,15 +143,15 @@ def _listed_in(dicomdir: Path) -> list[InputFile]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; False also for names that no file can have."""
+    """Whether a path is a folder; False for invalid names."""
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # reading it will say what is wrong
+    except (OSError, ValueError):  # reading it reports the problem
         return False
 
 
 def _identity(path: Path) -> object:
-    """Return what is the same for two names of one file."""
+    """Return an identity that is equal for two names of one file."""
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError):

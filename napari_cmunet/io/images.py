@@ -1,4 +1,4 @@
-"""Reading an angiogram, whatever the format, as frames of grey values."""
+"""Read an angiogram of any supported format as frames of grey values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from napari_cmunet.io.discovery import (
     is_folder,
     output_paths,
 )
-from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS, Raw, ReadLimits
+from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS, DecodedImage, ReadLimits
 from napari_cmunet.io.formats.greyscale import make_finite, to_grey, to_plain_type
 from napari_cmunet.io.formats.npy import decode_npy
 from napari_cmunet.io.formats.raster import decode_raster
 from napari_cmunet.io.formats.tiff import decode_tiff
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.sniffing import SUFFIXES, Source, open_source, read_reason
+from napari_cmunet.io.sniffing import SUFFIXES, SniffedFile, open_sniffed, read_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,21 +41,23 @@ __all__ = [
     "read_angiogram",
 ]
 
-_BURNT_IN = (
+_BURNED_IN = (
     "there may be text in its pixels, such as a name or a date. Masks do not show it; "
     "look before you share pictures of it"
 )
 
 
-def _decode_dicom(source: Source, limits: ReadLimits, **options: bool) -> Raw:
-    # pydicom takes a moment to load.
+def _decode_dicom(
+    file: SniffedFile, limits: ReadLimits, **options: bool
+) -> DecodedImage:
+    # Deferred: importing pydicom is slow.
     from napari_cmunet.io.dicom.read import decode_dicom
 
-    return decode_dicom(source, limits, **options)
+    return decode_dicom(file, limits, **options)
 
 
-# By kind of content (see source.py). A further format is one entry here.
-_DECODERS: dict[str, Callable[..., Raw]] = {
+# By detected format (see sniffing.py). A new format is one entry here.
+_DECODERS: dict[str, Callable[..., DecodedImage]] = {
     "BMP": decode_raster,
     "DICOM": _decode_dicom,
     "JPEG": decode_raster,
@@ -68,18 +70,18 @@ _DECODERS: dict[str, Callable[..., Raw]] = {
 
 @dataclass(frozen=True)
 class Angiogram:
-    """The frames of one image file."""
+    """Frames and metadata of one image file."""
 
     # (T, Y, X), (u)int8..32 or float16..64, finite; of DICOM, decoded when needed
     frames: np.ndarray | LazyFrames
     is_cine: bool
     pixel_size_mm: tuple[float, float] | None  # (y, x)
-    pixel_size_source: str  # where the size comes from, or "unknown…"
-    sha256: str  # of the file's bytes; empty if not asked for
-    notes: tuple[str, ...] = ()  # what was changed or is odd, for the user
+    pixel_size_source: str  # origin of the size, or "unknown…"
+    sha256: str  # of the file; empty if not requested
+    notes: tuple[str, ...] = ()  # conversions and oddities, for the user
     window: tuple[float, float] | None = None  # grey values to show as black, white
     frames_per_second: float | None = None
-    burnt_in: bool = False  # text in its pixels, as the file says or as it looks
+    burned_in: bool = False  # text in the pixels: declared or detected
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,20 +100,20 @@ def read_angiogram(
         A DICOM, NPY, TIFF, PNG, WebP, JPEG or BMP file; the content decides, not the
         suffix.
     limits : ReadLimits
-        Held against the declared size before anything is decoded.
+        Checked against the declared size before anything is decoded.
     hashed : bool
-        Read the whole file for its hash, which takes a while for a long cine.
+        Hash the whole file, which is slow for a long cine.
 
     Raises
     ------
     ReadError
-        With one sentence on what is wrong and what to do.
+        With a message on what is wrong and what to do.
     """
     path = Path(path)
-    with _open(path) as source:
-        raw = decode(source, limits)
-        sha256 = source.sha256() if hashed else ""
-    frames, notes = raw.array, raw.notes
+    with _open(path) as file:
+        decoded = decode(file, limits)
+        sha256 = file.sha256() if hashed else ""
+    frames, notes = decoded.array, decoded.notes
     if not isinstance(frames, LazyFrames):
         try:
             frames, grey_notes = to_grey(path, frames)
@@ -122,19 +124,19 @@ def read_angiogram(
         notes = (*notes, *grey_notes, *value_notes)
     if _is_blank(frames):
         notes += ("all its pixels have the same value: there is nothing to find",)
-    burnt_in = raw.burnt_in or _shows_text(frames)
-    if burnt_in:
-        notes += (_BURNT_IN,)
+    burned_in = decoded.burned_in or _shows_text(frames)
+    if burned_in:
+        notes += (_BURNED_IN,)
     return Angiogram(
         frames,
-        raw.is_cine,
-        raw.pixel_size_mm,
-        raw.pixel_size_source,
+        decoded.is_cine,
+        decoded.pixel_size_mm,
+        decoded.pixel_size_source,
         sha256,
         notes,
-        raw.window,
-        raw.frames_per_second,
-        burnt_in,
+        decoded.window,
+        decoded.frames_per_second,
+        burned_in,
     )
 
 
@@ -146,53 +148,55 @@ def _shows_text(frames: np.ndarray | LazyFrames) -> bool:
 
 
 def _is_blank(frames: np.ndarray | LazyFrames) -> bool:
-    # Of a cine that is yet to be decoded, the frame in the middle is.
+    # Of a lazy cine, only the middle frame is checked.
     some = frames[len(frames) // 2][None] if isinstance(frames, LazyFrames) else frames
     return all(frame.min() == frame.max() == some[0, 0, 0] for frame in some)
 
 
-def decode(source: Source, limits: ReadLimits, *, keep_indices: bool = False) -> Raw:
-    """Decode an open file; whatever a decoder raises becomes a ReadError.
+def decode(
+    file: SniffedFile, limits: ReadLimits, *, keep_indices: bool = False
+) -> DecodedImage:
+    """Decode an open file; any exception of a decoder becomes a ReadError.
 
     Parameters
     ----------
-    source : Source
-        From ``open_source``.
+    file : SniffedFile
+        From ``open_sniffed``.
     limits : ReadLimits
-        Held against the declared size before anything is decoded.
+        Checked against the declared size before anything is decoded.
     keep_indices : bool
-        Take a palette picture's indices instead of its colours, as masks need.
+        Return the indices of a palette image, not its colours; for masks.
     """
-    decoder = _DECODERS.get(source.kind)
+    decoder = _DECODERS.get(file.kind)
     if decoder is None:
-        raise source.error(
-            f"it is a {source.kind} file, which this version does not read. Export "
+        raise file.error(
+            f"it is a {file.kind} file, which this version does not read. Export "
             f"its frames as PNG or TIFF."
         )
     options = {} if decoder is decode_npy else {"keep_indices": keep_indices}
     try:
-        return decoder(source, limits, **options)
+        return decoder(file, limits, **options)
     except ReadError:
         raise
     except MemoryError as error:
-        raise _no_memory(source.path) from error
+        raise _no_memory(file.path) from error
     except Exception as error:
-        # EINVAL comes of a damaged file that points outside itself.
+        # EINVAL: a damaged file that points outside itself.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise source.error(read_reason(source.path, error)) from error
-        raise source.error(
-            f"the {source.kind} file is damaged or cut short and could not be decoded. "
+            raise file.error(read_reason(file.path, error)) from error
+        raise file.error(
+            f"the {file.kind} file is damaged or cut short and could not be decoded. "
             f"Copy or export it again."
         ) from error
 
 
-def _open(path: Path) -> AbstractContextManager[Source]:
+def _open(path: Path) -> AbstractContextManager[SniffedFile]:
     if is_folder(path) and not holds_images(path):
         endings = ", ".join(SUFFIXES)
         raise ReadError(
             path, f"no image was found in this folder. Images end in {endings}."
         )
-    return open_source(path)
+    return open_sniffed(path)
 
 
 def _no_memory(path: Path) -> ReadError:

@@ -1,8 +1,8 @@
-"""Label TIFFs: a reader's mask of one frame, and which part of it was reviewed.
+"""Label TIFFs: the corrected mask of one frame, and which part was reviewed.
 
-One page, the mask, if the whole frame was reviewed; a second page, 255 where reviewed,
-if only a part was. Both are in one file so that no crash can part them. Otherwise a
-label is like any mask TIFF; its record holds a ``note`` beside the provenance.
+The first page is the mask; a second page, 255 where reviewed, exists if only a part
+was reviewed. Both are in one file so that they are always consistent. Otherwise a
+label is a mask TIFF; its record holds a ``note`` beside the provenance.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
 
 @dataclass(frozen=True)
 class Label:
-    """A label as its file holds it.
+    """The content of a label file.
 
     Parameters
     ----------
     mask : bool array (Y, X)
-        True where artery, also outside the reviewed part.
+        True for artery, also outside the reviewed part.
     reviewed : bool array (Y, X) or None
         None if the whole frame was reviewed.
     provenance : Provenance
     pixel_size_mm : (y, x) or None
     note : dict
-        Whatever plain JSON values the writer added.
+        Further JSON values of the writer.
     """
 
     mask: np.ndarray
@@ -46,12 +46,12 @@ class Label:
 
 
 def write_label(path: Path | str, label: Label) -> None:
-    """Write a label, whole or not at all, and compare it with what was meant.
+    """Write a label, atomically, and verify it by reading back.
 
     Raises
     ------
     WriteError
-        If it could not be written; what was at ``path`` before is still there.
+        If it could not be written; an existing file is left untouched.
     """
     _check(label)
     pixels = label.mask.view(np.uint8) * np.uint8(255)
@@ -69,17 +69,17 @@ def write_label(path: Path | str, label: Label) -> None:
 
 
 def read_label(path: Path | str) -> Label:
-    """Read what :func:`write_label` wrote.
+    """Read a label written by :func:`write_label`.
 
     Raises
     ------
     ReadError
-        If the file is damaged or no label of this program.
+        If the file is damaged or not a label of this program.
     """
     path = Path(path)
-    raw = read_pixels(path, _LIMITS)
-    pixels = raw.array[..., 0]
-    record = _record(path, raw.description)
+    decoded = read_pixels(path, _LIMITS)
+    pixels = decoded.array[..., 0]
+    record = _record(path, decoded.description)
     try:
         provenance = Provenance.from_dict(record)
     except ValueError as error:
@@ -89,19 +89,19 @@ def read_label(path: Path | str) -> Label:
     pages = record.get("pages")
     if pages not in (["artery"], ["artery", "reviewed"]) or len(pages) != len(pixels):
         raise ReadError(path, "it is not a label of this program: its pages differ.")
-    if raw.array.shape[-1] != 1 or pixels.dtype != np.uint8:
+    if decoded.array.shape[-1] != 1 or pixels.dtype != np.uint8:
         raise ReadError(path, "it is not a label of this program: its pixels differ.")
     if not all(map(_is_mask, pixels)):
         raise ReadError(path, "it is damaged: a label holds 0 and 255 alone.")
     note = record.get("note")
-    # In their own place: a large label is not held twice.
+    # In place, to save memory for a large label.
     marked = pixels if pixels.flags.writeable else pixels.copy()
     marked = np.minimum(marked, 1, out=marked).view(bool)
     return Label(
         marked[0],
         marked[1] if len(marked) == 2 else None,
         provenance,
-        raw.pixel_size_mm,
+        decoded.pixel_size_mm,
         note if isinstance(note, dict) else {},
     )
 

@@ -1,4 +1,4 @@
-"""Frames that are decoded when somebody looks at them."""
+"""Frames of a cine that are decoded on access."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CACHE_BYTES = 384 * 2**20
-"""Decoded frames of all open cines that are kept: one of 120 x 1024² x 16 bits fits."""
+"""Size of the cache of decoded frames, shared by all open cines."""
 
-AHEAD = 8
-"""Frames that are decoded ahead of one who scrubs or plays."""
+READ_AHEAD = 8
+"""Frames that are decoded ahead of the one on display."""
 
 
 class FrameCache:
-    """The frames that were looked at last, of all cines together.
+    """Least-recently-used cache of decoded frames of all cines.
 
     Parameters
     ----------
     most_bytes : int
-        What is looked at last is kept even if it is larger.
+        Capacity; the latest frame is kept even if it is larger.
     """
 
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self._most = most_bytes
         self._bytes = 0
         self._frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._forgotten: deque[int] = deque()
+        self._discarded: deque[int] = deque()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> np.ndarray | None:
-        """Return a frame, None if it is not kept."""
+        """Return a frame, or None if it is not cached."""
         with self._lock:
             frame = self._frames.get(key)
             if frame is not None:
@@ -47,9 +47,9 @@ class FrameCache:
             return frame
 
     def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
-        """Keep a frame, and let go of those not looked at for longest."""
+        """Add a frame and evict those not used for longest."""
         with self._lock:
-            self._let_go()
+            self._evict_discarded()
             old = self._frames.pop(key, None)
             self._bytes += frame.nbytes - (0 if old is None else old.nbytes)
             self._frames[key] = frame
@@ -59,38 +59,36 @@ class FrameCache:
     def __contains__(self, key: object) -> bool:
         return key in self._frames
 
-    def forget(self, owner: int) -> None:
-        """Let go of the frames of one cine, when next a frame is kept."""
-        # Not at once: this is called as an object dies, which may happen anywhere, in
-        # the middle of another call of this cache too.
-        self._forgotten.append(owner)
+    def discard(self, owner: int) -> None:
+        """Evict the frames of one cine when the next frame is added."""
+        # Not at once: a finalizer may run anywhere, also inside a call of this cache.
+        self._discarded.append(owner)
 
-    def _let_go(self) -> None:
-        while self._forgotten:
-            owner = self._forgotten.popleft()
+    def _evict_discarded(self) -> None:
+        while self._discarded:
+            owner = self._discarded.popleft()
             for key in [k for k in self._frames if k[0] == owner]:
                 self._bytes -= self._frames.pop(key).nbytes
 
 
 _CACHE = FrameCache()
 _NUMBERS = itertools.count()
-_AHEAD = ThreadPoolExecutor(1, thread_name_prefix="napari-cmunet-frames")
+_EXECUTOR = ThreadPoolExecutor(1, thread_name_prefix="napari-cmunet-frames")
 
 
 class LazyFrames:
-    """An array ``(T, Y, X)`` whose frames are decoded when they are asked for.
+    """A read-only array ``(T, Y, X)`` whose frames are decoded on access.
 
-    It has what napari, NumPy and this program ask of an array; it cannot be written
-    to. Safe to use from several threads.
+    Implements what napari and NumPy need of an array. Thread-safe.
 
     Parameters
     ----------
     shape : (T, Y, X)
     dtype : dtype
     decode : callable
-        Decodes the frame of that index, ``(Y, X)`` of that dtype; raises CMUNetError.
+        Decodes the frame at an index, ``(Y, X)``; raises CMUNetError.
     cache : FrameCache, optional
-        One for all by default.
+        Shared by all cines by default.
     """
 
     ndim = 3
@@ -115,14 +113,14 @@ class LazyFrames:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all frames take once decoded."""
+        """Bytes of all frames when decoded."""
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __del__(self) -> None:
-        self._cache.forget(self._number)
+        self._cache.discard(self._number)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -138,14 +136,14 @@ class LazyFrames:
             first, rest = slice(None), [Ellipsis, *rest]
         if isinstance(first, (int, np.integer)):
             frame = self._frame(self._index(int(first)))
-            self._look_ahead(int(first))
+            self._read_ahead(int(first))
             return frame[tuple(rest)]
         if isinstance(first, slice):
-            indices = range(*first.indices(len(self)))
+            indices = list(range(*first.indices(len(self))))
         else:
             wanted = np.arange(len(self))[first]
             indices = [int(i) for i in np.atleast_1d(wanted)]
-        if not len(indices):
+        if not indices:
             return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
         return np.stack([self._frame(i) for i in indices])[(slice(None), *rest)]
 
@@ -159,33 +157,33 @@ class LazyFrames:
         frame = self._cache.get(key)
         if frame is not None:
             return frame
-        # Whoever wants a frame that is being decoded waits for that.
+        # Another thread may be decoding this frame: wait for it.
         with self._busy.setdefault(index, threading.Lock()):
             frame = self._cache.get(key)
             if frame is None:
                 frame = self._decode(index)
-                frame.setflags(write=False)  # it is kept for others
+                frame.setflags(write=False)  # it is cached for others
                 self._cache.put(key, frame)
             return frame
 
-    def _look_ahead(self, index: int) -> None:
-        """Decode what comes next for one who looks, but not for a background job."""
+    def _read_ahead(self, index: int) -> None:
+        """Decode the next frames for the main thread, not for background jobs."""
         if threading.current_thread() is not threading.main_thread():
             return
         step = -1 if index < self._last else 1
         self._last = index
         if 0 <= index + step < len(self):
             try:
-                _AHEAD.submit(self._run_ahead, index, step)
-            except RuntimeError:  # the program is ending
+                _EXECUTOR.submit(self._decode_ahead, index, step)
+            except RuntimeError:  # the interpreter is shutting down
                 return
 
-    def _run_ahead(self, start: int, step: int) -> None:
-        for index in range(start + step, start + step * (AHEAD + 1), step):
+    def _decode_ahead(self, start: int, step: int) -> None:
+        for index in range(start + step, start + step * (READ_AHEAD + 1), step):
             if self._last != start or not 0 <= index < len(self):
                 return
             if (self._number, index) not in self._cache:
                 try:
                     self._frame(index)
-                except CMUNetError:  # said when it is looked at
+                except CMUNetError:  # reported when it is displayed
                     return

@@ -1,4 +1,4 @@
-"""Mask TIFFs: written so that any program reads them rightly, and read back checked.
+"""Write mask TIFFs that any program can read, and read masks.
 
 ``uint8``, 0 background and 255 (or 1) artery, ``(Y, X)`` or one page a frame, deflate
 without loss, pixels per centimetre in the resolution tags where the size is known, and
@@ -15,16 +15,16 @@ import numpy as np
 import tifffile
 
 from napari_cmunet.errors import ReadError, WriteError
-from napari_cmunet.io.formats.decoded import Raw, ReadLimits
+from napari_cmunet.io.formats.decoded import DecodedImage, ReadLimits
 from napari_cmunet.io.formats.greyscale import to_grey
 from napari_cmunet.io.images import decode
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.atomic import atomic_write
 
-# A mask may be as small as it likes.
+# Masks may be of any size.
 _LIMITS = ReadLimits(min_side=1)
-# Above this, plain TIFF's 32-bit offsets might not do.
+# Above this, the 32-bit offsets of classic TIFF may overflow.
 _BIG_TIFF_BYTES = 2**32 - 2**26
 
 
@@ -35,27 +35,26 @@ def write_mask(
     pixel_size_mm: tuple[float, float] | None = None,
     values: tuple[int, int] = (0, 255),
 ) -> None:
-    """Write a mask as TIFF, whole or not at all, and compare it with what was meant.
+    """Write a mask as TIFF, atomically, and verify it by reading back.
 
     Parameters
     ----------
     path : Path or str
-        The file. An existing one is replaced when the new one is proved.
+        An existing file is replaced after the new one was verified.
     mask : np.ndarray
         bool ``(Y, X)`` or ``(T, Y, X)``; a single frame ``(1, Y, X)`` is written as
         ``(Y, X)``.
     provenance : Provenance
-        Goes into ImageDescription.
+        Written to ImageDescription.
     pixel_size_mm : tuple of float, optional
         (y, x) in millimetres, only where it is known.
     values : {(0, 255), (0, 1)}
-        What stands for background and artery.
+        Values of background and artery.
 
     Raises
     ------
     WriteError
-        If the file could not be written or was read back differently; what was at
-        ``path`` before is still there.
+        If writing or verification failed; an existing file is left untouched.
     """
     if mask.dtype != bool:
         raise TypeError(f"a mask is bool, not {mask.dtype}")
@@ -96,8 +95,8 @@ def read_mask(path: Path | str) -> np.ndarray:
         If the file cannot be read or holds more than one value beside zero.
     """
     path = Path(path)
-    raw = read_pixels(path)
-    array, _ = to_grey(path, raw.array, allow_tint=False)
+    decoded = read_pixels(path)
+    array, _ = to_grey(path, np.asarray(decoded.array), allow_tint=False)
     artery = array != 0
     marked = array[artery]
     if marked.size and not (marked == marked[0]).all():
@@ -115,11 +114,11 @@ def read_mask(path: Path | str) -> np.ndarray:
         )
     if marked.size and not marked[0] > 0:
         raise ReadError(path, "its values are negative or no numbers. Export it again.")
-    return artery if raw.is_cine else artery[0]
+    return artery if decoded.is_cine else artery[0]
 
 
 def read_provenance(path: Path | str) -> Provenance | None:
-    """Read where a mask comes from; None if another program wrote it.
+    """Read the provenance of a mask; None if another program wrote it.
 
     Raises
     ------
@@ -142,10 +141,10 @@ def read_provenance(path: Path | str) -> Provenance | None:
         ) from error
 
 
-def read_pixels(path: Path, limits: ReadLimits = _LIMITS) -> Raw:
-    """Read a mask's stored values as they are, with its description."""
-    with open_source(path) as source:
-        return decode(source, limits, keep_indices=True)
+def read_pixels(path: Path, limits: ReadLimits = _LIMITS) -> DecodedImage:
+    """Read the stored values of a mask and its description."""
+    with open_sniffed(path) as file:
+        return decode(file, limits, keep_indices=True)
 
 
 def write_pixels(
@@ -155,7 +154,7 @@ def write_pixels(
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None,
 ) -> None:
-    """Write pixels with their record; ``meaning`` says what the values are."""
+    """Write pixels with their record; ``meaning`` describes the values."""
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
@@ -166,7 +165,7 @@ def write_pixels(
         )
     pixels = np.ascontiguousarray(pixels)
     record: dict[str, Any] = {
-        # These two are how tifffile and what builds on it learn the axes.
+        # tifffile reads the axes from these two keys.
         "shape": list(pixels.shape),
         "axes": "YX" if pixels.ndim == 2 else "TYX",
         **meaning,
@@ -197,7 +196,7 @@ def write_pixels(
             photometric="minisblack",
             compression="zlib",
             description=description,
-            metadata=None,  # tifffile's own would be a second description
+            metadata=None,  # avoid a second description
             software=f"{provenance.program} {provenance.version}",
             **options,
         )

@@ -1,12 +1,14 @@
-"""Pixel size from a TIFF's metadata, and where it comes from.
+"""Pixel size from the metadata of a TIFF or DICOM file, and where it comes from.
 
-A size that only says how an image would be printed, or that no angiogram can have, is
-reported as unknown: a wrong size is worse than none.
+A printing density, or a size that no angiogram can have, is reported as unknown: a
+wrong size is worse than none. So is the size at the detector of a DICOM file
+(``ImagerPixelSpacing``) without the magnification: the heart is nearer to the tube.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from napari_cmunet.io.formats.decoded import UNKNOWN_PIXEL_SIZE
 
 if TYPE_CHECKING:
     import tifffile
+    from pydicom import Dataset
 
 # Millimetres a unit, by the names that ImageJ and OME give to units.
 _MILLIMETRES = {
@@ -40,6 +43,12 @@ _PRINT_DENSITIES = (72, 75, 90, 96, 100, 120, 150, 180, 200, 240, 300, 360, 400)
 _PRINT_DENSITIES_HIGH = (600, 720, 1200, 1440, 2400)
 # A detector's pixel is 0.1 to 0.4 mm; an image may be scaled down or magnified.
 _SMALLEST_MM, _LARGEST_MM = 0.01, 10.0
+_CALIBRATIONS = {
+    "GEOMETRY": "corrected for magnification by the system",
+    "FIDUCIAL": "calibrated on an object of known size",
+}
+# The patient lies between tube and detector, and no system magnifies more.
+_LEAST_MAGNIFICATION, _MOST_MAGNIFICATION = 1.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -143,3 +152,86 @@ def checked_pixel_size(height: float, width: float, source: str) -> PixelSize:
     if all(_SMALLEST_MM <= value <= _LARGEST_MM for value in (height, width)):
         return PixelSize((height, width), source)
     return PixelSize(None, f"unknown ({source} is out of range)")
+
+
+def pixel_size_of_dicom(dataset: Dataset) -> PixelSize:
+    """Find the pixel size (y, x) in millimetres in the patient.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A header, of an enhanced multi-frame object too.
+
+    Notes
+    -----
+    DICOM PS3.3, 10.7 (Basic Pixel Spacing Calibration) and C.8.7.5 (XA positioner).
+    """
+    spacing = _pair(_shared(dataset, "PixelMeasuresSequence").get("PixelSpacing"))
+    properties = _shared(dataset, "FramePixelDataPropertiesSequence")
+    imager = _pair(properties.get("ImagerPixelSpacing"))
+    kind = str(dataset.get("PixelSpacingCalibrationType") or "").upper()
+    if spacing is not None and (kind in _CALIBRATIONS or spacing != imager):
+        how = _CALIBRATIONS.get(kind, "how it was measured is not said")
+        return checked_pixel_size(*spacing, f"PixelSpacing ({how})")
+    calibration = _shared(dataset, "ProjectionPixelCalibrationSequence")
+    at_object = _pair(calibration.get("ObjectPixelSpacingInCenterOfBeam"))
+    if at_object is not None:
+        return checked_pixel_size(
+            *at_object, "ObjectPixelSpacingInCenterOfBeam (by the system's geometry)"
+        )
+    if imager is None:
+        return PixelSize(None, UNKNOWN_PIXEL_SIZE)
+    factor, how = _magnification(dataset)
+    if factor is None:
+        return PixelSize(
+            None,
+            f"unknown in the patient (ImagerPixelSpacing, {imager[0]:g} mm at the "
+            f"detector; the magnification is not known)",
+        )
+    return checked_pixel_size(
+        imager[0] / factor,
+        imager[1] / factor,
+        f"ImagerPixelSpacing / {factor:.2f} (magnification, {how})",
+    )
+
+
+def _magnification(dataset: Dataset) -> tuple[float | None, str]:
+    geometry = _shared(dataset, "XRayGeometrySequence")
+    factor: float | None
+    to_detector = _number(geometry.get("DistanceSourceToDetector"))
+    to_patient = _number(geometry.get("DistanceSourceToPatient"))
+    if to_patient is None:
+        to_patient = _number(geometry.get("DistanceSourceToIsocenter"))
+    if to_detector is not None and to_patient is not None:
+        factor = to_detector / to_patient
+        how = "from distances"
+    else:
+        factor = _number(dataset.get("EstimatedRadiographicMagnificationFactor"))
+        how = "as estimated by the system"
+    if factor is None or not _LEAST_MAGNIFICATION <= factor <= _MOST_MAGNIFICATION:
+        return None, ""
+    return factor, how
+
+
+def _shared(dataset: Dataset, keyword: str) -> Dataset:
+    """What all frames of an enhanced object share; the header itself otherwise."""
+    for groups in dataset.get("SharedFunctionalGroupsSequence") or ():
+        for item in groups.get(keyword) or ():
+            return item
+    return dataset
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    """Return two positive sizes: height of a row, width of a column."""
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        return None
+    height, width = _number(value[0]), _number(value[1])
+    return None if height is None or width is None else (height, width)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 and math.isfinite(number) else None

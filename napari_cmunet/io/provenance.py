@@ -1,6 +1,6 @@
-"""The JSON record beside a mask: where it comes from, and what it holds.
+"""Provenance of a mask, and the JSON record beside it.
 
-As the mask's own record, it names no file, no path and no patient.
+Neither names a file, a path or a patient.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _now() -> str:
 class Provenance:
     """The origin of one mask or probability map.
 
-    Every field may be left out. ``model`` keeps the last part of a path only.
+    All fields are optional. Only the last part of a path in ``model`` is kept.
     """
 
     model: str | None = None  # name from the model's card
@@ -65,7 +65,7 @@ class Provenance:
             if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
                 raise ValueError(f"{name} must be 64 hexadecimal digits")
         if self.model is not None:
-            # A model may be given as a folder, and folders name people.
+            # Folders may name people.
             last = re.split(r"[\\/]", self.model.rstrip("\\/"))[-1]
             object.__setattr__(self, "model", last)
         if self.frames is not None:
@@ -83,12 +83,12 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
-        """Rebuild from ``to_dict``; keys that are not ours are ignored.
+        """Create from the result of ``to_dict``; ignore unknown keys.
 
         Raises
         ------
         ValueError
-            If the values are no provenance, or of a newer schema.
+            If the values are not a provenance, or of a newer schema.
         """
         schema = values.get("schema")
         if values.get("program") != PROGRAM or not isinstance(schema, int):
@@ -103,7 +103,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Rebuild from ``to_json``; raises ValueError as ``from_dict`` does."""
+        """Create from the result of ``to_json``; raise ValueError as ``from_dict``."""
         try:
             values = json.loads(text)
         except RecursionError as error:
@@ -114,7 +114,7 @@ class Provenance:
 
 
 def record_path(mask: Path) -> Path:
-    """Where the record of a mask lies."""
+    """Return the path of the record beside a mask."""
     return mask.with_suffix(".json")
 
 
@@ -128,7 +128,7 @@ def write_record(
     reviewed: float | None = None,
     pixels_changed: int | None = None,
 ) -> None:
-    """Write the record of a mask, whole or not at all.
+    """Write the record of a mask, atomically.
 
     Parameters
     ----------
@@ -137,11 +137,11 @@ def write_record(
     provenance : Provenance
     pixel_size_mm : (y, x), optional
     pixel_size_source : str, optional
-        Where the pixel size comes from, in words.
+        Origin of the pixel size.
     reviewed : float, optional
-        Which share of the pixels a reader has reviewed; None if nobody said so.
+        Share of the pixels that was reviewed; None if unknown.
     pixels_changed : int, optional
-        Pixels that a reader made other than the model had found; None if unknown.
+        Pixels where the reader's mask differs from the prediction; None if unknown.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Opening a file that may be anything: what it is, by its content, and its hash."""
+"""Open a file and detect its format by content, not by name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.util.safe_files import without_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
-# What a file's name promises, to say what the file turned out not to be.
+# Format by suffix, for messages about files that turn out to be something else.
 KIND_OF_SUFFIX = {
     ".bmp": "BMP",
     ".dcm": "DICOM",
@@ -32,9 +33,9 @@ KIND_OF_SUFFIX = {
 }
 SUFFIXES = tuple(KIND_OF_SUFFIX)
 
-# (offset, bytes, kind) of what can be read; the content decides, not the name.
+# (offset, bytes, format) of what can be read.
 _SIGNATURES = (
-    # First: in its preamble, a DICOM file may hold the header of a TIFF.
+    # First: the preamble of a DICOM file may hold a TIFF header.
     (128, b"DICM", "DICOM"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -45,8 +46,8 @@ _SIGNATURES = (
     (0, b"\x93NUMPY", "NPY"),
     (8, b"WEBP", "WebP"),
 )
-# (offset, bytes, words) of what is met in place of an image.
-_STRANGERS = (
+# (offset, bytes, message) of other formats that are often met.
+_OTHER_FORMATS = (
     (0, b"GIF8", "it is a GIF picture"),
     (0, b"%PDF", "it is a PDF document"),
     (0, b"PK\x03\x04", "it is a ZIP archive"),
@@ -56,7 +57,7 @@ _STRANGERS = (
     (0, b"\0\0\0\x0cjP  ", "it is a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "it is a JPEG 2000 picture"),
     (8, b"AVI ", "it is an AVI video"),
-    # An envelope of PKCS #7 (RFC 5652): DICOM made secure for a disc or a mail.
+    # PKCS #7 envelope (RFC 5652): encrypted DICOM.
     (4, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "it is encrypted"),
     (2, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "it is encrypted"),
     (4, b"ftyp", "it is a video or a phone picture"),
@@ -66,11 +67,11 @@ _ADVICE = "Export it as PNG or TIFF from the program it came from."
 
 
 @dataclass(frozen=True)
-class Source:
-    """An open image file."""
+class SniffedFile:
+    """An open image file and its detected format."""
 
     path: Path
-    handle: BinaryIO
+    handle: BufferedReader
     size: int  # bytes
     kind: str  # "PNG", "TIFF", …, by content
     header: bytes  # the first bytes, fewer if the file is shorter
@@ -86,8 +87,8 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(path: Path | str) -> Iterator[Source]:
-    """Open a file for reading and find out what it is.
+def open_sniffed(path: Path | str) -> Iterator[SniffedFile]:
+    """Open a file for reading and detect its format.
 
     Raises
     ------
@@ -99,12 +100,12 @@ def open_source(path: Path | str) -> Iterator[Source]:
         _refuse_irregular(path)
         with open(path, "rb", opener=without_waiting) as handle:
             status = os.fstat(handle.fileno())
-            if not stat.S_ISREG(status.st_mode):  # swapped since the look above
+            if not stat.S_ISREG(status.st_mode):  # replaced since the check above
                 raise _not_regular(path)
             header = handle.read(_HEADER_BYTES)
             kind = _kind(path, header)
             handle.seek(0)
-            yield Source(path, handle, status.st_size, kind, header)
+            yield SniffedFile(path, handle, status.st_size, kind, header)
     except OSError as error:
         raise ReadError(path, read_reason(path, error)) from error
 
@@ -112,14 +113,14 @@ def open_source(path: Path | str) -> Iterator[Source]:
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its content; False if it cannot be read."""
     try:
-        with open_source(path) as source:
+        with open_sniffed(path) as source:
             return source.kind == "DICOM"
     except ReadError:
         return False
 
 
 def read_reason(path: Path, error: OSError) -> str:
-    """Say in a sentence why a file cannot be read and what to do about it."""
+    """Describe why a file cannot be read and what to do about it."""
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return "this is a link to a file that is not there."
@@ -168,13 +169,13 @@ def _kind(path: Path, header: bytes) -> str:
         return "DICOM"
     promised = KIND_OF_SUFFIX.get(path.suffix.lower())
     what = f"not {_article(promised)} file" if promised else "not an image file"
-    raise ReadError(path, f"{what}: {_stranger(header)}. {_ADVICE}")
+    raise ReadError(path, f"{what}: {_describe_unknown(header)}. {_ADVICE}")
 
 
 def _is_bare_dicom(header: bytes) -> bool:
-    """Whether a file begins with the elements that a DICOM file without preamble does.
+    """Whether a file starts as a DICOM data set without preamble.
 
-    Group 0002 or 0008, in either byte order, the value's type named or not.
+    That is with group 0002 or 0008, in either byte order, explicit or implicit VR.
     """
     start = header[:8]
     for order in ("little", "big"):
@@ -184,7 +185,7 @@ def _is_bare_dicom(header: bytes) -> bool:
             continue
         if start[4:6] in (b"UL", b"UI", b"CS", b"DA", b"SH", b"OB"):
             return True
-        # An implicit type: the length of a short value in its place.
+        # Implicit VR: the length of a short value.
         if order == "little" and int.from_bytes(start[4:], order) <= 256:
             return True
     return False
@@ -194,9 +195,9 @@ def _article(kind: str) -> str:
     return f"an {kind}" if kind == "NPY" else f"a {kind}"
 
 
-def _stranger(header: bytes) -> str:
-    """Say what a file with these first bytes seems to be."""
-    for offset, signature, words in _STRANGERS:
+def _describe_unknown(header: bytes) -> str:
+    """Describe what a file with these first bytes seems to be."""
+    for offset, signature, words in _OTHER_FORMATS:
         if header.startswith(signature, offset):
             return words
     start = header.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

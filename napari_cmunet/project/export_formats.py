@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from napari_cmunet.errors import WriteError
-from napari_cmunet.io.coco import CocoFile
+from napari_cmunet.io.exports import CocoFile
 from napari_cmunet.util.atomic import atomic_write, write_reason
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def export_for_tools(
     ignored = False
     for number, label in enumerate(project.labels.read(refs, problems.append)):
         progress(number, len(refs))
-        if label.burnt_in:
+        if label.burned_in:
             problems.append(
                 f"Label {label.name}: left out for other programs, since its picture "
                 "may show text, such as a name. Its mask TIFF is written."

@@ -51,7 +51,7 @@ class ProjectLabel:
     ref : LabelRef
     sha256 : str
         Of the label's file.
-    burnt_in : bool
+    burned_in : bool
         Whether there may be text in the image's pixels.
     """
 
@@ -62,7 +62,7 @@ class ProjectLabel:
     name: str
     ref: LabelRef
     sha256: str
-    burnt_in: bool = False
+    burned_in: bool = False
 
     def to_json(self) -> dict[str, object]:
         """What a model's training record says of it."""
@@ -125,7 +125,7 @@ def read_labels(
             ref.name,
             ref,
             sha256,
-            angiogram.burnt_in,
+            angiogram.burned_in,
         )
 
 

@@ -138,7 +138,7 @@ def _heart_shadow(
 
 def _diaphragm(rng: np.random.Generator, view: CArm) -> np.ndarray:
     """Draw one or two domes; below them the abdomen is denser."""
-    field = np.zeros((view.size, view.size), dtype=np.float32)
+    field: np.ndarray = np.zeros((view.size, view.size), dtype=np.float32)
     top = rng.uniform(-52, -4)
     side = rng.choice([-1, 1])
     for _ in range(rng.integers(1, 3)):

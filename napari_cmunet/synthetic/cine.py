@@ -55,7 +55,7 @@ LEAST_CONTRAST = 0.7
 
 @dataclass(frozen=True)
 class PhantomConfig:
-    """What to make.
+    """Parameters of a synthetic angiogram.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class PhantomConfig:
 
 @dataclass(frozen=True)
 class PhantomCine:
-    """A cine and its truth.
+    """A cine with its ground truth.
 
     Attributes
     ----------
@@ -304,6 +304,8 @@ def _make_view(
     wide: bool,
 ) -> CArm:
     """Draw a view and put the tree into the picture."""
+    lao: float
+    cranial: float
     lao, cranial = VIEWS[side][rng.integers(len(VIEWS[side]))]
     loose = 12 if wide else 5
     lao, cranial = lao + rng.normal(0, loose), cranial + rng.normal(0, loose)

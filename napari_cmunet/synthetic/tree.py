@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, SupportsInt
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -10,6 +11,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from napari_cmunet.synthetic.calibre import STEP, Vessel, give_calibre, narrow, roughen
 from napari_cmunet.synthetic.heart import RING, Heart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,9 @@ class TreeMaker:
 
     # How an artery runs ---------------------------------------------------
 
-    def _places(self, low: float, high: float, count: int) -> np.ndarray:
-        """Spread about ``count`` origins along an artery, not quite evenly."""
-        count = round(count * self.style.richness)
+    def _places(self, low: float, high: float, some: SupportsInt) -> np.ndarray:
+        """Spread about ``some`` origins along an artery, not quite evenly."""
+        count = round(int(some) * self.style.richness)
         if count < 1:
             return np.zeros(0)
         slots = np.linspace(low, high, count + 1)
@@ -256,13 +260,13 @@ class TreeMaker:
         along = np.array([step[0] * side * max(np.cos(mid[1]), 0.4), step[1] * length])
         return mid, along / (np.linalg.norm(along) + 1e-6)
 
-    def _through(self, stops: list, winding: float) -> np.ndarray:
+    def _through(self, stops: Sequence[Any], winding: float) -> np.ndarray:
         """Lay a smooth, winding centreline through ``stops``, STEP apart."""
-        stops = np.asarray(stops, dtype=float)
-        corner = self.heart.to_patient(stops)
+        points = np.asarray(stops, dtype=float)
+        corner = self.heart.to_patient(points)
         knots = np.r_[0, np.cumsum(np.linalg.norm(np.diff(corner, axis=0), axis=1))]
         knots[1:] += 1e-3 * np.arange(1, len(knots))
-        fine = CubicSpline(knots, stops)(np.linspace(0, knots[-1], 400))
+        fine = CubicSpline(knots, points)(np.linspace(0, knots[-1], 400))
         local = _resample(self.heart, fine)
         if winding == 0:
             return local

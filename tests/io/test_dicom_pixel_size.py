@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom import Dataset
 
-from napari_cmunet.io.dicom.pixel_size import pixel_size_of_dicom
+from napari_cmunet.io.pixel_size import pixel_size_of_dicom
 
 
 def header(**elements: object) -> Dataset:

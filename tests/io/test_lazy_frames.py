@@ -31,7 +31,7 @@ def make(decode, frames: int = 20, most: int = 160) -> LazyFrames:
 def test_what_was_looked_at_last_is_kept():
     decode = Decoder()
     frames = make(decode)
-    frames._look_ahead = lambda index: None
+    frames._read_ahead = lambda index: None
     for index in (*range(10), *range(10)):
         assert frames[index][0, 0] == index
     assert decode.calls == list(range(10))  # ten frames of 16 bytes fit

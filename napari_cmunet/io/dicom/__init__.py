@@ -1,1 +1,1 @@
-"""Reading DICOM angiograms: XA, XRF and Secondary Capture, one frame or a cine."""
+"""Read DICOM angiograms: XA, XRF and Secondary Capture, one frame or a cine."""

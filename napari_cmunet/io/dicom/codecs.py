@@ -1,7 +1,7 @@
-"""Decoding of compressed DICOM frames by imagecodecs, as a plug-in of pydicom.
+"""A pydicom decoder plugin that decodes compressed frames with imagecodecs.
 
-Every codec that it brings (libjpeg-turbo, CharLS, OpenJPEG) is under a licence like
-this program's own; pylibjpeg-libjpeg, which pydicom suggests, is under the GPL.
+Its codecs (libjpeg-turbo, CharLS, OpenJPEG) have permissive licences, unlike
+pylibjpeg-libjpeg (GPL), which pydicom suggests.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _JPEG_LS = uid.JPEGLSTransferSyntaxes
 _JPEG_2000 = uid.JPEG2000TransferSyntaxes
 _HTJ2K = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 SYNTAXES = (*_JPEG, *_JPEG_LS, *_JPEG_2000, uid.RLELossless)
-_plugging = threading.Lock()
-# pydicom asks a plug-in's module for these two names.
+_plugin_lock = threading.Lock()
+# pydicom looks up these two names in a plugin's module.
 DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("imagecodecs>=2024.6",))
 
 
@@ -38,26 +38,26 @@ def is_available(syntax: str) -> bool:
 
 
 def decoder_for(syntax: uid.UID) -> Decoder | None:
-    """Return pydicom's decoder for a transfer syntax, with ours plugged in."""
+    """Return pydicom's decoder for a transfer syntax, with this plugin added."""
     if syntax.is_private or (syntax.is_compressed and not is_available(syntax)):
         return None
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         return None
-    with _plugging:  # pydicom does not guard this itself
+    with _plugin_lock:  # pydicom's registry is not thread-safe
         if decoder.is_encapsulated and PLUGIN not in decoder.available_plugins:
             decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
     return decoder
 
 
 def check_size(src: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
-    """Hold a codestream's own size (rows, columns) against the declared one.
+    """Compare a codestream's own size (rows, columns) with the declared one.
 
-    Before any memory is taken, since either may be absurd; raises ValueError.
+    Call this before decoding, which allocates memory. Raises ValueError.
     """
     if syntax == uid.RLELossless:
-        # Two bytes stand for 128 at most.
+        # Two bytes encode 128 at most.
         if shape[0] * shape[1] > 64 * len(src):
             raise ValueError("fewer runs than pixels")
     elif syntax in _JPEG_2000:
@@ -68,11 +68,11 @@ def check_size(src: bytes, syntax: uid.UID, shape: tuple[int, int]) -> None:
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """Decode one frame; ``runner`` is told of what comes out."""
+    """Decode one frame, and set the options of ``runner`` to match the result."""
     syntax = runner.transfer_syntax
     if syntax == uid.RLELossless:
         return _decode_rle(src, runner)
-    shape = (runner.rows, runner.columns)
+    shape: tuple[int, ...] = (runner.rows, runner.columns)
     if runner.samples_per_pixel > 1:
         shape += (runner.samples_per_pixel,)
         runner.set_option("planar_configuration", 0)
@@ -89,8 +89,8 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
             runner.set_option("photometric_interpretation", "RGB")
     elif syntax in _JPEG_LS:
         bits = runner.get_option("jls_precision", bits)
-        # JPEG-LS knows no signs, and some encoders give all 16 bits as the precision:
-        # the sign is where the header says.
+        # JPEG-LS has no sign, and some encoders declare a precision of 16 bits: the
+        # sign bit is where the header says.
         runner.set_option("jls_precision", runner.bits_stored)
         decode = imagecodecs.jpegls_decode
     else:

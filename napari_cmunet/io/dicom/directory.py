@@ -1,12 +1,12 @@
-"""The images that a DICOMDIR lists: the table of contents of a disc."""
+"""List the images of a DICOMDIR: the index of a disc."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.safe_files import is_device
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ _MOST_IMAGES = 100_000
 
 
 def listed_images(path: Path) -> list[str]:
-    """Paths of the images that a DICOMDIR lists, below its own folder, in its order.
+    """Return the paths of the images in a DICOMDIR, relative to its folder, in order.
 
-    Entries that lead out of the folder are left out, and so is everything if the file
-    is no DICOMDIR: reading it will say so.
+    Entries outside the folder are skipped. Returns nothing if the file cannot be
+    read as DICOMDIR; reading it as an image reports why.
     """
     try:
-        with open_source(path) as source:
-            if source.kind != "DICOM":
+        with open_sniffed(path) as file:
+            if file.kind != "DICOM":
                 return []
-            records = read_elements(source, ["DirectoryRecordSequence"])
+            records = read_elements(file, ["DirectoryRecordSequence"])
             found = [
                 name
                 for record in records.get("DirectoryRecordSequence") or ()
@@ -37,8 +37,8 @@ def listed_images(path: Path) -> list[str]:
     return [_as_on_disk(path.parent, name) for name in found[:_MOST_IMAGES]]
 
 
-def _below(parts: object) -> str:
-    """A file's path of the parts that DICOM gives it; empty if it leads elsewhere."""
+def _below(parts: Any) -> str:
+    """Join the parts of a file ID to a path; empty if it is not below the folder."""
     names = [parts] if isinstance(parts, str) else list(parts or ())
     names = [str(name) for name in names]
     if any(n in ("", ".", "..") or set(n) & set("/\\:\0") for n in names):
@@ -49,7 +49,7 @@ def _below(parts: object) -> str:
 
 
 def _as_on_disk(folder: Path, name: str) -> str:
-    """A disc that was copied may have its names in small letters, unlike its list."""
+    """Try lower case too: copying a disc may have changed the case of its names."""
     for spelled in (name, name.lower()):
         if os.path.exists(folder / spelled):  # noqa: PTH110 - never raises
             return spelled

@@ -1,4 +1,9 @@
-"""Where each frame of encapsulated pixel data lies in its file."""
+"""Locate the frames of encapsulated pixel data in a file.
+
+pydicom's ``get_frame`` goes through all fragments for every frame, and allocates as
+much memory as an offset table or fragment declares. Here the fragments are located
+once and checked against the file's size; each frame is then read directly.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +15,35 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 if TYPE_CHECKING:
     from napari_cmunet.io.dicom.header import Header
-    from napari_cmunet.io.sniffing import Source
+    from napari_cmunet.io.sniffing import SniffedFile
 
 Span = tuple[int, int]
-"""Start and number of bytes of one fragment's value."""
+"""Offset and length in bytes of one fragment's value."""
 
 _END_OF_IMAGE = b"\xff\xd9"
 _ITEM_HEADER = 8
 
 
-def find_frames(source: Source, header: Header, count: int) -> list[list[Span]]:
-    """Find the fragments of each of ``count`` frames.
+def find_frames(file: SniffedFile, header: Header, count: int) -> list[list[Span]]:
+    """Locate the fragments of each of ``count`` frames.
 
     Raises
     ------
     ReadError
-        If a frame is missing, or not whole.
+        If a frame is missing or incomplete.
     """
-    handle = source.handle
-    # The table's declared length is taken as memory before it is read.
+    handle = file.handle
+    # pydicom allocates the declared length of the table.
     start, length = _span(handle, header.data_start)
-    if start + length > source.size:
-        raise _cut_short(source)
+    if start + length > file.size:
+        raise _cut_short(file)
     handle.seek(header.data_start)
     offsets = parse_basic_offsets(handle)
     base = handle.tell()
     _, items = parse_fragments(handle)
     spans = [_span(handle, item) for item in items]
-    if any(start + length > source.size for start, length in spans):
-        raise _cut_short(source)
+    if any(start + length > file.size for start, length in spans):
+        raise _cut_short(file)
     if "ExtendedOffsetTable" in header.dataset:
         table = header.dataset.ExtendedOffsetTable
         offsets = np.frombuffer(table, "<u8").tolist()
@@ -52,7 +57,7 @@ def find_frames(source: Source, header: Header, count: int) -> list[list[Span]]:
         frames = _by_end_of_image(handle, spans)
     whole = sum(1 for frame in frames if frame and all(length for _, length in frame))
     if whole < count:
-        raise source.error(
+        raise file.error(
             f"it declares {count} frame(s) and holds {whole}: it is cut short or "
             f"damaged. Copy or export it again."
         )
@@ -87,7 +92,7 @@ def _by_offsets(
 
 
 def _by_end_of_image(handle: BinaryIO, spans: list[Span]) -> list[list[Span]]:
-    """A frame ends with the fragment that ends its codestream, but for padding."""
+    """Group fragments by the end-of-image marker, which padding may follow."""
     frames: list[list[Span]] = [[]]
     for start, length in spans:
         frames[-1].append((start, length))
@@ -98,5 +103,5 @@ def _by_end_of_image(handle: BinaryIO, spans: list[Span]) -> list[list[Span]]:
     return frames[:-1] if not frames[-1] else frames
 
 
-def _cut_short(source: Source) -> Exception:
-    return source.error("the DICOM file is cut short. Copy or export it again.")
+def _cut_short(file: SniffedFile) -> Exception:
+    return file.error("the DICOM file is cut short. Copy or export it again.")

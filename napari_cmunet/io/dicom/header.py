@@ -1,6 +1,6 @@
-"""The header of a DICOM file: the elements that are needed, and no others.
+"""Read the elements of a DICOM header that are needed, and no others.
 
-Whatever else a file says, the patient's name first of all, is not even read.
+Everything else, such as the patient's name, is not even read.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import pydicom
 from pydicom import uid
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from napari_cmunet.io.sniffing import Source
+    from napari_cmunet.io.sniffing import SniffedFile
 
-# What pydicom warns of, and what it logs, quotes the values of a file: names, dates.
+# Warnings and log records of pydicom quote values of the file: names, dates.
 logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
@@ -75,9 +75,9 @@ _OTHER_KEYWORDS = (
     "FrameTimeVector",
 )
 KEYWORDS = PIXEL_KEYWORDS + _OTHER_KEYWORDS
-# Tables and vectors are far smaller; what is larger is no element of a header.
+# Larger than any table or vector of an image.
 _MOST_ELEMENT_BYTES = 2**22
-# Reading takes some 5 µs each, and a file may be gone through three times.
+# Bounds the time for a hostile header: reads take about 5 µs each.
 _MOST_READS = 100_000
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = Tag("PixelData")
@@ -86,17 +86,17 @@ _FLOAT_PIXELS = (Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 
 @dataclass(frozen=True)
 class Header:
-    """What a DICOM file says about its pixels, and where they begin."""
+    """Elements that describe the pixels, and where the pixel data starts."""
 
     dataset: Dataset
     transfer_syntax: uid.UID
-    data_start: int  # of the pixel data's value
-    data_bytes: int | None  # None if it is encapsulated: a sequence of fragments
+    data_start: int  # offset of the value of the pixel data
+    data_bytes: int | None  # None if encapsulated
     pixel_vr: str  # OB or OW
 
 
 class _Bounded:
-    """A file whose declared lengths can ask for no more than there is in it."""
+    """A file whose reads are clipped to its size, whatever lengths it declares."""
 
     def __init__(self, handle: BinaryIO, size: int) -> None:
         self._handle, self._size, self._reads = handle, size, 0
@@ -110,47 +110,48 @@ class _Bounded:
         return self._handle.read(left if count < 0 else min(count, left))
 
 
-def read_header(source: Source) -> Header:
-    """Read a file's header, up to its pixels.
+def read_header(file: SniffedFile) -> Header:
+    """Read a file's header up to the pixel data.
 
     Raises
     ------
     ReadError
-        If the file holds no pixels, or in a form that is not read.
+        If the file has no pixels, or in an unsupported form.
     """
-    dataset = read_elements(source, KEYWORDS)
+    dataset = read_elements(file, KEYWORDS)
     syntax = _transfer_syntax(dataset)
-    start = source.handle.tell()
-    _require_pixels(source, dataset, start)
+    start = file.handle.tell()
+    _require_pixels(file, dataset, start)
     explicit = not dataset.is_implicit_VR
+    order: Literal["little", "big"]
     order = "little" if dataset.is_little_endian else "big"
-    source.handle.seek(start)
-    group = int.from_bytes(source.handle.read(2), order)
-    element = int.from_bytes(source.handle.read(2), order)
+    file.handle.seek(start)
+    group = int.from_bytes(file.handle.read(2), order)
+    element = int.from_bytes(file.handle.read(2), order)
     if Tag(group, element) in _FLOAT_PIXELS:
-        raise source.error(
+        raise file.error(
             "its pixels are fractions (Float Pixel Data), which no angiography system "
             "writes. Export it with 8 to 16 bits."
         )
-    vr = source.handle.read(4)[:2].decode("latin-1") if explicit else "OW"
-    length = int.from_bytes(source.handle.read(4), order)
+    vr = file.handle.read(4)[:2].decode("latin-1") if explicit else "OW"
+    length = int.from_bytes(file.handle.read(4), order)
     return Header(
         dataset,
         syntax,
-        source.handle.tell(),
+        file.handle.tell(),
         None if length == _UNDEFINED_LENGTH else length,
         vr if vr in ("OB", "OW") else "OW",
     )
 
 
-def read_elements(source: Source, keywords: Iterable[str]) -> Dataset:
-    """Read these elements and no others, up to the pixels.
+def read_elements(file: SniffedFile, keywords: Iterable[str]) -> Dataset:
+    """Read only these elements, up to the pixel data.
 
-    The file's handle is left where the pixels' element begins.
+    The file handle is left at the start of the pixel data element.
     """
-    bounded = _Bounded(source.handle, source.size)
-    _refuse_deflated(source)
-    source.handle.seek(0)
+    bounded = cast("BinaryIO", _Bounded(file.handle, file.size))
+    _refuse_deflated(file)
+    file.handle.seek(0)
     return pydicom.dcmread(
         bounded,
         defer_size=_MOST_ELEMENT_BYTES,
@@ -160,16 +161,16 @@ def read_elements(source: Source, keywords: Iterable[str]) -> Dataset:
     )
 
 
-def _refuse_deflated(source: Source) -> None:
-    """Refuse what would be inflated as a whole, to whatever size, before it is read."""
-    source.handle.seek(0)
-    bounded = _Bounded(source.handle, source.size)
+def _refuse_deflated(file: SniffedFile) -> None:
+    """Refuse deflated files: pydicom would inflate them whole, to any size."""
+    file.handle.seek(0)
+    bounded = cast("BinaryIO", _Bounded(file.handle, file.size))
     read_preamble(bounded, force=True)
     meta = read_dataset(
         bounded, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2
     )
     if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-        raise source.error(
+        raise file.error(
             "it is compressed as a whole (deflated), which this version does not "
             "read. Export it without compression."
         )
@@ -179,7 +180,7 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
     named = dataset.file_meta.get("TransferSyntaxUID")
     if named:
         return uid.UID(named)
-    # Without the file's meta information, pydicom has found this out by looking.
+    # Without file meta information, pydicom has detected the encoding.
     if dataset.is_implicit_VR:
         return uid.ImplicitVRLittleEndian
     if dataset.is_little_endian:
@@ -187,8 +188,8 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
     return uid.ExplicitVRBigEndian
 
 
-def _require_pixels(source: Source, dataset: Dataset, start: int) -> None:
-    if start < source.size - 8:
+def _require_pixels(file: SniffedFile, dataset: Dataset, start: int) -> None:
+    if start < file.size - 8:
         return
     what = uid.UID(
         str(
@@ -198,16 +199,16 @@ def _require_pixels(source: Source, dataset: Dataset, start: int) -> None:
     )
     name = f" ({what.name})" if what in uid.UID_dictionary else ""
     if "EncryptedAttributesSequence" in dataset:
-        raise source.error(
+        raise file.error(
             "its content is encrypted. Export it without encryption from the system "
             "that it came from."
         )
     if what == uid.MediaStorageDirectoryStorage:
-        raise source.error(
+        raise file.error(
             "it is a list of images (DICOMDIR). Open it as such, or the folder of it."
         )
     if "Rows" in dataset:
-        raise source.error(
+        raise file.error(
             "its header is there but its pixels are missing. Copy or export it again."
         )
-    raise source.error(f"it is a DICOM object without a picture{name}.")
+    raise file.error(f"it is a DICOM object without a picture{name}.")

@@ -1,7 +1,7 @@
-"""Whom a DICOM file is about: to keep that at home, and to know who is the same.
+"""Patient identity: de-identified file names, and matching of patients.
 
-Nothing of it leaves this module but in two forms: names of files with what identifies
-somebody taken out, and a patient's key, of which only a salted hash may be kept.
+Only two things leave this module: file names without identifying values, and a
+patient key, of which only a salted hash may be stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydicom.valuerep import PersonName
 
 from napari_cmunet.errors import ReadError, display_name
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.io.sniffing import open_sniffed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -59,22 +59,20 @@ _UNIQUE = ("StudyInstanceUID",)
 KEYWORDS = _PEOPLE + _IDS + _DATES + _UNIQUE
 
 REPLACEMENT = "anon"
-# A shorter value counts only where it is a whole word of a name; one of a single
-# character says nothing.
+# Shorter values must match a whole word of a name; a single character is ignored.
 _LEAST_INSIDE, _LEAST_WORD = 4, 2
-# No name of a file is longer. Only a file made to harm has more values in an element.
+# Longest file name; values of one element that are used.
 _LONGEST, _MOST_VALUES = 255, 100
 
 
 def patient_key(path: Path | str) -> str | None:
-    """Tell patients apart by what their DICOM files say.
+    """Return a key that is equal for DICOM files of the same patient.
 
     Returns
     -------
     str or None
-        The same for all files of a patient, as far as the files tell. It may name the
-        patient: keep a salted hash of it and nothing else. None if it is no DICOM
-        file, or says nothing.
+        It may name the patient: store only a salted hash of it. None if the file is
+        not DICOM or does not identify a patient.
     """
     dataset = _identity(path)
     if dataset is None:
@@ -90,19 +88,16 @@ def patient_key(path: Path | str) -> str | None:
 
 
 def safe_name(path: Path | str) -> str:
-    """A file's name as it may be shown, without what identifies somebody.
-
-    What is to be left out is what the file itself says, if it is DICOM.
-    """
+    """Return a file's name without the identifying values in its DICOM header."""
     return Cleaner(identifying_values(path)).clean(display_name(path))
 
 
 def without_identity(files: Sequence[InputFile]) -> list[InputFile]:
-    """The same files, with nobody's identity in their relative names.
+    """Remove identifying values from the relative names of files.
 
-    What any of the DICOM files says of its patient is looked for in the names of all,
-    since a folder and a broken file are often named alike. Folders stay apart, by a
-    number, and the same files always get the same names.
+    Values from any of the DICOM files are removed from all names, since a folder or a
+    damaged file may carry them too. Folders stay distinct, by a number. The result is
+    deterministic.
     """
     values: set[str] = set()
     for file in files:
@@ -127,7 +122,7 @@ def without_identity(files: Sequence[InputFile]) -> list[InputFile]:
 
 
 class Cleaner:
-    """Takes identifying values out of names.
+    """Removes identifying values from names.
 
     Parameters
     ----------
@@ -141,7 +136,7 @@ class Cleaner:
         self._pattern = re.compile(patterns) if patterns else None
 
     def clean(self, name: str) -> str:
-        """Replace what identifies somebody in one part of a path."""
+        """Replace identifying values in one part of a path."""
         if self._pattern is None:
             return name
         pieces, end = [], 0
@@ -152,7 +147,7 @@ class Cleaner:
 
 
 def identifying_values(path: Path | str) -> set[str]:
-    """Values in a DICOM file's header that name somebody, folded to plain letters."""
+    """Return identifying values of a DICOM header, folded to plain letters."""
     dataset = _identity(path)
     if dataset is None:
         return set()
@@ -170,26 +165,26 @@ def identifying_values(path: Path | str) -> set[str]:
 
 
 def shielded(error: ReadError) -> ReadError:
-    """The same error, not naming its file by what identifies somebody."""
+    """Return the error with a de-identified file name."""
     return ReadError(error.path, error.reason, safe_name(error.path))
 
 
 def _identity(path: Path | str) -> dict[str, object] | None:
     try:
-        with open_source(path) as source:
-            if source.kind != "DICOM":
+        with open_sniffed(path) as file:
+            if file.kind != "DICOM":
                 return None
-            dataset = read_elements(source, KEYWORDS)
+            dataset = read_elements(file, KEYWORDS)
             return {k: v for k in KEYWORDS if (v := _value(dataset, k)) is not None}
     except Exception:  # noqa: BLE001
-        # Reading the file in earnest will say what is wrong with it.
+        # Reading the image reports what is wrong with the file.
         return None
 
 
 def _value(dataset: Dataset, keyword: str) -> object:
-    """An element's value; None if it is none that names somebody."""
+    """Return an element's value; None if it is not text."""
     try:
-        value = dataset.get(keyword)  # only now pydicom makes a value of the bytes
+        value = dataset.get(keyword)  # pydicom converts the bytes here
     except Exception:  # noqa: BLE001
         return None
     return value if isinstance(value, (str, PersonName, MultiValue)) else None
@@ -206,7 +201,7 @@ def _text(value: object) -> str:
 
 
 def _fold(text: str) -> str:
-    """Small letters without accents, as far as that keeps the length."""
+    """Convert to lower case without accents, as far as that keeps the length."""
     plain = []
     for character in text:
         base = unicodedata.normalize("NFD", character)[:1].casefold()
@@ -215,7 +210,7 @@ def _fold(text: str) -> str:
 
 
 def _pattern(value: str) -> str:
-    """The value with anything but letters and digits between its characters."""
+    """Match the value with any punctuation between its characters."""
     inner = r"[\W_]*".join(map(re.escape, value))
     if len(value) >= _LEAST_INSIDE:
         return inner

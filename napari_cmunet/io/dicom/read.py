@@ -1,10 +1,10 @@
-"""Reading a DICOM angiogram: checked now, decoded frame by frame when needed."""
+"""Read a DICOM angiogram: check it now, decode its frames on access."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.encaps import encapsulate
@@ -15,12 +15,16 @@ from napari_cmunet.io.dicom.codecs import PLUGIN, check_size, decoder_for
 from napari_cmunet.io.dicom.fragments import Span, find_frames, read_fragments
 from napari_cmunet.io.dicom.header import Header, read_header
 from napari_cmunet.io.dicom.identity import shielded
-from napari_cmunet.io.dicom.pixel_size import pixel_size_of_dicom
-from napari_cmunet.io.dicom.voi_lut import Tones, of_colour, tones_of
-from napari_cmunet.io.formats.decoded import Declared, Raw, ReadLimits
+from napari_cmunet.io.dicom.voi_lut import (
+    GreyscaleTransform,
+    colour_transform,
+    greyscale_transform,
+)
+from napari_cmunet.io.formats.decoded import Declared, DecodedImage, ReadLimits
 from napari_cmunet.io.formats.greyscale import to_grey
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.io.pixel_size import pixel_size_of_dicom
+from napari_cmunet.io.sniffing import open_sniffed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-    from napari_cmunet.io.sniffing import Source
+    from napari_cmunet.io.sniffing import SniffedFile
 
 _GREY = (
     Photometric.MONOCHROME1,
@@ -45,103 +49,105 @@ _COLOUR = (
 
 
 def decode_dicom(
-    source: Source, limits: ReadLimits, *, keep_indices: bool = False
-) -> Raw:
+    file: SniffedFile, limits: ReadLimits, *, keep_indices: bool = False
+) -> DecodedImage:
     """Read a DICOM image as one frame or a cine.
 
-    Every frame is checked to be there; one is decoded, the others when asked for.
+    Checks that all frames are present and decodes the middle one.
 
     Raises
     ------
     ReadError
-        If the file is no image of this kind, or not whole.
+        If the file is not an image of this kind, or incomplete.
     """
     if keep_indices:
-        raise source.error("it is a DICOM file; a mask is read from TIFF or PNG.")
+        raise file.error("it is a DICOM file; a mask is read from TIFF or PNG.")
     try:
-        return _decode(source, limits)
+        return _decode(file, limits)
     except (MemoryError, OSError):
         raise
     except ReadError as error:
         raise shielded(error) from None
     except Exception:  # noqa: BLE001
-        # Whatever pydicom or a codec says quotes the file's values: it goes no further.
+        # Exceptions of pydicom and codecs quote values of the file: drop them.
         raise shielded(
-            source.error(
+            file.error(
                 "the DICOM file is damaged or cut short and could not be decoded. "
                 "Copy or export it again."
             )
         ) from None
 
 
-def _decode(source: Source, limits: ReadLimits) -> Raw:
-    header = read_header(source)
+def _decode(file: SniffedFile, limits: ReadLimits) -> DecodedImage:
+    header = read_header(file)
     dataset = header.dataset
-    count = _frame_count(source, dataset)
-    _check_pixels(source, dataset)
+    count = _frame_count(file, dataset)
+    _check_pixels(file, dataset)
     height, width = int(dataset.Rows), int(dataset.Columns)
     samples = int(dataset.SamplesPerPixel)
-    tones = tones_of(dataset) if samples == 1 else of_colour(dataset)
-    declared = Declared(count, height, width, samples * tones.dtype.itemsize)
-    declared.check(source, limits)
+    transform = (
+        greyscale_transform(dataset) if samples == 1 else colour_transform(dataset)
+    )
+    declared = Declared(count, height, width, samples * transform.dtype.itemsize)
+    declared.check(file, limits)
     decoder = decoder_for(header.transfer_syntax)
     if decoder is None:
-        raise source.error(
+        raise file.error(
             f"its pixels are stored as {_syntax_name(header)}, which this version "
             f"does not read. Export it without compression."
         )
     if (header.data_bytes is None) != decoder.is_encapsulated:
-        raise source.error(
+        raise file.error(
             "its header contradicts the way its pixels are stored. Export it again."
         )
     if decoder.is_encapsulated:
-        frames = find_frames(source, header, count)
+        frames = find_frames(file, header, count)
     else:
-        _check_length(source, header, count)
+        _check_length(file, header, count)
         frames = []
     stored = StoredFrames(
-        source.path, source.size, header.data_start, decoder, _options(header), frames
+        file.path, file.size, header.data_start, decoder, _options(header), frames
     )
     lazy = LazyFrames(
-        (count, height, width), tones.dtype, partial(_grey_frame, stored, tones)
+        (count, height, width), transform.dtype, partial(_grey_frame, stored, transform)
     )
-    lazy[count // 2]  # what cannot be decoded is said now
+    lazy[count // 2]  # report a decoding error now
     size = pixel_size_of_dicom(dataset)
-    return Raw(
+    return DecodedImage(
         lazy,
         count > 1,
         size.mm,
         size.source,
-        notes=tones.notes,
-        window=tones.window,
+        notes=transform.notes,
+        window=transform.window,
         frames_per_second=_frames_per_second(dataset),
-        burnt_in=str(dataset.get("BurnedInAnnotation", "")).upper() == "YES",
+        burned_in=str(dataset.get("BurnedInAnnotation", "")).upper() == "YES",
     )
 
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """The frames of a file as they are stored, to be decoded one by one."""
+    """The stored frames of a file, decoded one by one."""
 
     path: Path
-    size: int  # bytes of the file when it was looked through
+    size: int  # of the file in bytes, when its header was read
     data_start: int
     decoder: Decoder
-    options: dict[str, object]
-    fragments: list[list[Span]]  # of each frame; empty if not encapsulated
+    options: dict[str, Any]
+    fragments: list[list[Span]]  # per frame; empty if not encapsulated
 
     def read(self, index: int) -> np.ndarray:
         """Decode a frame, ``(Y, X)`` or ``(Y, X, 3)``; raises ReadError."""
-        with open_source(self.path) as source:
-            if source.size != self.size:
-                raise source.error("it has changed since it was opened. Open it again.")
+        with open_sniffed(self.path) as file:
+            if file.size != self.size:
+                raise file.error("it has changed since it was opened. Open it again.")
             options = dict(self.options)
             if not self.fragments:
-                source.handle.seek(self.data_start)
+                file.handle.seek(self.data_start)
                 return self.decoder.as_array(
-                    source.handle, index=index, validate=False, **options
+                    file.handle, index=index, validate=False, **options
                 )[0]
-            codestream = read_fragments(source.handle, self.fragments[index])
+            codestream = read_fragments(file.handle, self.fragments[index])
             shape = (self.options["rows"], self.options["columns"])
             check_size(codestream, self.decoder.UID, shape)
             options["number_of_frames"] = 1
@@ -154,12 +160,14 @@ class StoredFrames:
             )[0]
 
 
-def _grey_frame(stored: StoredFrames, tones: Tones, index: int) -> np.ndarray:
+def _grey_frame(
+    stored: StoredFrames, transform: GreyscaleTransform, index: int
+) -> np.ndarray:
     try:
         pixels = stored.read(index)
         if pixels.ndim == 3:
             pixels = to_grey(stored.path, pixels[np.newaxis])[0][0]
-        return np.ascontiguousarray(tones(pixels))
+        return np.ascontiguousarray(transform(pixels))
     except MemoryError:
         raise
     except ReadError as error:
@@ -172,52 +180,50 @@ def _grey_frame(stored: StoredFrames, tones: Tones, index: int) -> np.ndarray:
         raise shielded(ReadError(stored.path, reason)) from None
 
 
-def _frame_count(source: Source, dataset: Dataset) -> int:
+def _frame_count(file: SniffedFile, dataset: Dataset) -> int:
     value = dataset.get("NumberOfFrames")
     count = 1 if value in (None, "") else int(value)
     if count < 1:
-        raise source.error("it declares no frames. Export it again.")
+        raise file.error("it declares no frames. Export it again.")
     return count
 
 
-def _check_pixels(source: Source, dataset: Dataset) -> None:
+def _check_pixels(file: SniffedFile, dataset: Dataset) -> None:
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     samples = int(dataset.SamplesPerPixel)
     kinds = {1: _GREY, 3: _COLOUR}.get(samples, ())
     if dataset.PhotometricInterpretation not in kinds:
-        raise source.error(
-            "its kind of colour is none that is read. Export it in grey."
-        )
+        raise file.error("its kind of colour is none that is read. Export it in grey.")
     if allocated not in (8, 16) or not 2 <= stored <= allocated:
-        raise source.error(
+        raise file.error(
             f"it stores {stored} of {allocated} bits for each pixel; an angiogram has "
             f"8 to 16. Export it again."
         )
     if int(dataset.get("HighBit", stored - 1)) != stored - 1:
-        raise source.error(
+        raise file.error(
             "its pixels do not begin at their lowest bit, as very old files do. "
             "Export it again from the system that holds it."
         )
 
 
-def _check_length(source: Source, header: Header, count: int) -> None:
-    """Refuse missing pixels before memory is taken for them."""
+def _check_length(file: SniffedFile, header: Header, count: int) -> None:
+    """Refuse missing pixels before memory is allocated for them."""
     dataset = header.dataset
     samples = int(dataset.SamplesPerPixel)
     halves = 2 if dataset.PhotometricInterpretation == Photometric.YBR_FULL_422 else 3
     bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
     frame = bits * samples // 8 if samples == 1 else bits * halves // 8
-    there = min(header.data_bytes or 0, source.size - header.data_start)
+    there = min(header.data_bytes or 0, file.size - header.data_start)
     if there < frame * count:
-        raise source.error(
+        raise file.error(
             f"it declares {count} frame(s) and holds {there // frame}: it is cut short "
             f"or damaged. Copy or export it again."
         )
 
 
-def _options(header: Header) -> dict[str, object]:
+def _options(header: Header) -> dict[str, Any]:
     dataset = header.dataset
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
         "number_of_frames": int(dataset.get("NumberOfFrames") or 1),
@@ -240,7 +246,7 @@ def _syntax_name(header: Header) -> str:
 
 
 def _frames_per_second(dataset: Dataset) -> float | None:
-    """The rate that the cine was taken at, as far as the file says."""
+    """Return the frame rate of the cine; None if unknown."""
     for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
         rate = dataset.get(keyword)
         if rate:

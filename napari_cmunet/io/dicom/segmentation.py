@@ -1,7 +1,7 @@
-"""Masks as DICOM Segmentation objects, by highdicom: an optional extra.
+"""Write masks as DICOM Segmentation objects with highdicom, an optional extra.
 
-What such an object has to say of its source is said by unique identifiers alone; the
-patient's name and everything like it stay empty.
+They refer to their source by unique identifiers alone; the patient's name and other
+identifying elements stay empty.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydicom import Dataset, uid
 
 from napari_cmunet.errors import ReadError, UsageError, WriteError
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.sniffing import open_source
+from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _UNIQUE = (
     "SeriesInstanceUID",
 )
 _GRID = ("Rows", "Columns", "NumberOfFrames")
-# DICOM wants these to be there; it lets them be empty.
+# Type 2: required, may be empty.
 _EMPTY = (
     "PatientName",
     "PatientID",
@@ -44,7 +44,7 @@ _EMPTY = (
 
 
 def require_highdicom() -> None:
-    """Raise UsageError, saying how to get it, where highdicom is not installed."""
+    """Raise UsageError with instructions if highdicom is not installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
@@ -55,9 +55,9 @@ def require_highdicom() -> None:
 
 
 def why_no_segmentation(path: Path, pixel_size_mm: tuple[float, float] | None) -> str:
-    """Say why there can be no DICOM segmentation of a file; empty if there can."""
+    """Return why a file can have no DICOM segmentation; empty if it can."""
     try:
-        with open_source(path) as source:
+        with open_sniffed(path) as source:
             if source.kind != "DICOM":
                 return "its image is no DICOM file"
             dataset = read_elements(source, _UNIQUE + _GRID)
@@ -82,12 +82,12 @@ def write_segmentation(
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None,
 ) -> None:
-    """Write a mask (Y, X) as a DICOM Segmentation, and compare it when read back.
+    """Write a mask (Y, X) as a DICOM Segmentation, and verify it by reading back.
 
     Parameters
     ----------
     source_path : Path
-        The DICOM file that the mask is of; see :func:`why_no_segmentation`.
+        The DICOM file of the image; see :func:`why_no_segmentation`.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def write_segmentation(
 
 
 def _anonymous_source(path: Path, size: tuple[float, float] | None) -> Dataset:
-    """As much of the source as a reference to it needs, and not a word more."""
-    with open_source(path) as source:
+    """Return only the elements of the source that a reference needs."""
+    with open_sniffed(path) as source:
         read = read_elements(source, _UNIQUE + _GRID)
     made = Dataset()
     for keyword in (*_UNIQUE, "Rows", "Columns"):
@@ -138,7 +138,7 @@ def _anonymous_source(path: Path, size: tuple[float, float] | None) -> Dataset:
         measures, shared = Dataset(), Dataset()
         measures.PixelSpacing = made.PixelSpacing
         measures.SliceThickness = (
-            None  # a projection has none; highdicom wants it named
+            None  # a projection has none; highdicom requires the element
         )
         shared.PixelMeasuresSequence = [measures]
         made.SharedFunctionalGroupsSequence = [shared]
@@ -149,7 +149,7 @@ def _anonymous_source(path: Path, size: tuple[float, float] | None) -> Dataset:
 
 
 def _is_multiframe_kind(dataset: Dataset) -> bool:
-    """Whether objects of this kind may hold several frames, as those of XA may."""
+    """Whether objects of this class may hold several frames, such as XA."""
     return dataset.SOPClassUID != uid.SecondaryCaptureImageStorage
 
 
@@ -159,7 +159,7 @@ def _description(provenance: Provenance):
     from highdicom.sr import CodedConcept
     from pydicom.sr.codedict import codes
 
-    by_reader = provenance.corrected or not provenance.model
+    corrected = provenance.corrected or not provenance.model
     automatic = SegmentAlgorithmTypeValues.AUTOMATIC
     return SegmentDescription(
         segment_number=1,
@@ -169,7 +169,7 @@ def _description(provenance: Provenance):
         ),
         segmented_property_type=CodedConcept("41801008", "SCT", "Coronary artery"),
         algorithm_type=(
-            SegmentAlgorithmTypeValues.SEMIAUTOMATIC if by_reader else automatic
+            SegmentAlgorithmTypeValues.SEMIAUTOMATIC if corrected else automatic
         ),
         algorithm_identification=AlgorithmIdentificationSequence(
             provenance.model or provenance.program,

@@ -1,8 +1,7 @@
-"""From the values that a DICOM file stores to those that it means to be seen.
+"""Apply modality LUT, VOI LUT and MONOCHROME1 inversion.
 
-Modality LUT, then VOI LUT, then inversion for MONOCHROME1: as one table, since there
-are at most 65,536 different stored values. A linear window changes no value; it is
-handed on as the range to show.
+They are combined into one table over the at most 65,536 stored values. A linear
+window changes no value; it becomes the display range.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tones:
-    """How stored values become grey values.
+class GreyscaleTransform:
+    """Mapping of stored values to grey values.
 
     Parameters
     ----------
     table : array or None
-        The grey value of each stored value from ``lowest`` on; None if they are the
-        same.
+        Grey value of each stored value from ``lowest`` on; None for identity.
     lowest : int
-        The least value that can be stored.
+        The smallest value that can be stored.
     dtype : dtype
         Of the grey values.
     window : (low, high) or None
-        The range of grey values to show.
+        Range of grey values to display.
     notes : tuple of str
     """
 
@@ -43,15 +41,15 @@ class Tones:
     notes: tuple[str, ...] = ()
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
-        """Turn one frame's stored values into grey values."""
+        """Convert the stored values of a frame to grey values."""
         if self.table is None:
             return stored.astype(self.dtype, copy=False)
         # A damaged stream may decode to values beyond the declared bits.
         return self.table.take(stored.astype(np.int32) - self.lowest, mode="clip")
 
 
-def tones_of(dataset: Dataset) -> Tones:
-    """Find out how stored values are to be seen; raises whatever pydicom does."""
+def greyscale_transform(dataset: Dataset) -> GreyscaleTransform:
+    """Combine the LUTs of a header; raise whatever pydicom does."""
     bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
     lowest = -(2 ** (bits - 1)) if signed else 0
     stored = np.arange(lowest, lowest + 2**bits, dtype=np.int32)
@@ -75,27 +73,31 @@ def tones_of(dataset: Dataset) -> Tones:
         if window is not None:
             window = (both - window[1], both - window[0])
     if np.array_equal(seen, stored):
-        return Tones(None, lowest, plain, window, notes)
+        return GreyscaleTransform(None, lowest, plain, window, notes)
     if not np.abs(seen).max() <= np.finfo(np.float32).max:  # not a number, too
         note = "its rescaling gives no usable numbers and was left out"
-        return Tones(None, lowest, plain, None, (note,))
+        return GreyscaleTransform(None, lowest, plain, None, (note,))
     table = _smallest(seen)
-    return Tones(table, lowest, table.dtype, window, notes)
+    return GreyscaleTransform(table, lowest, table.dtype, window, notes)
 
 
-def of_colour(dataset: Dataset) -> Tones:
-    """Grey values of a picture stored in colour, once it has been made grey."""
-    return Tones(None, 0, np.dtype("u1" if int(dataset.BitsStored) <= 8 else "u2"))
+def colour_transform(dataset: Dataset) -> GreyscaleTransform:
+    """Return the transform of a colour image after conversion to grey."""
+    return GreyscaleTransform(
+        None, 0, np.dtype("u1" if int(dataset.BitsStored) <= 8 else "u2")
+    )
 
 
-def _of_palette(stored: np.ndarray, lowest: int, dataset: Dataset) -> Tones:
+def _of_palette(
+    stored: np.ndarray, lowest: int, dataset: Dataset
+) -> GreyscaleTransform:
     colours = apply_color_lut(stored, dataset).astype(np.float64)
     grey = np.rint(colours[:, :3] @ (0.299, 0.587, 0.114))
     table = _smallest(grey)
-    tones = Tones(table, lowest, table.dtype)
+    transform = GreyscaleTransform(table, lowest, table.dtype)
     if (colours.max(axis=1) == colours.min(axis=1)).all():
-        return tones
-    return dataclasses.replace(tones, notes=("its palette was converted to grey",))
+        return transform
+    return dataclasses.replace(transform, notes=("its palette was converted to grey",))
 
 
 def _is_inverted(dataset: Dataset) -> bool:
@@ -106,7 +108,7 @@ def _is_inverted(dataset: Dataset) -> bool:
 
 
 def _window(dataset: Dataset) -> tuple[float, float] | None:
-    """The first of the windows that the file names, in grey values."""
+    """Return the first window of the file, in grey values."""
     centre, width = _first(dataset.get("WindowCenter")), _first(dataset.WindowWidth)
     if centre is None or width is None or not width >= 1:
         return None
@@ -118,12 +120,12 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
 
 def _first(value: object) -> float | None:
     if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__"):
-        value = value[0] if len(value) else None  # type: ignore[arg-type, index]
+        value = value[0] if len(value) else None  # type: ignore[arg-type]
     return None if value is None else float(value)  # type: ignore[arg-type]
 
 
 def _smallest(table: np.ndarray) -> np.ndarray:
-    """The table in the smallest type that holds it exactly, or in float32."""
+    """Convert to the smallest integer type that holds the table, else float32."""
     if np.array_equal(table, np.rint(table)):
         for kind in (np.uint8, np.uint16, np.int16, np.int32):
             info = np.iinfo(kind)

@@ -1,4 +1,4 @@
-"""From stored pixels to what the network can take: one grey, finite value a pixel."""
+"""Convert decoded pixels to one finite grey value per pixel."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from napari_cmunet.errors import ReadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A pixel is coloured where its channels differ by more than this part of the range.
-# The slight tints of WebP, JPEG and scanners stay below it.
+# A pixel is coloured if its channels differ by more than this share of the range;
+# tints of WebP, JPEG and scanners differ by less.
 _COLOURED = 1 / 16
-# An annotation in colour covers less than this part of a frame; a photograph, more.
+# Coloured annotations cover a smaller share of a frame than this.
 _MOST_COLOURED = 0.01
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # luminance
 # Beyond this, float32 arithmetic overflows; such values only ever mark missing data.
@@ -24,7 +24,7 @@ _LARGEST = np.float64(1e30)
 def to_grey(
     path: Path, array: np.ndarray, *, allow_tint: bool = True
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reduce (T, Y, X, S) to (T, Y, X) and say what was lost.
+    """Reduce (T, Y, X, S) to (T, Y, X), with notes on what was lost.
 
     Equal channels become one. Slight colour is converted to luminance. Alpha is
     ignored.
@@ -67,7 +67,7 @@ def _largest_of(array: np.ndarray) -> float:
     return largest if 0 < largest < _LARGEST else 1.0
 
 
-@np.errstate(invalid="ignore", over="ignore")  # what is no number is replaced later
+@np.errstate(invalid="ignore", over="ignore")  # NaN is replaced later
 def _frame_to_grey(
     frame: np.ndarray, full: float, allow_tint: bool
 ) -> tuple[np.ndarray, int]:
@@ -111,8 +111,7 @@ def to_plain_type(array: np.ndarray) -> np.ndarray:
 def make_finite(path: Path, frames: np.ndarray) -> tuple[str, ...]:
     """Replace NaN, infinities and absurd values in place; return notes on it.
 
-    The median of the frame takes their place, since it disturbs flattening and
-    standardisation least.
+    They become the median of the frame, which disturbs preprocessing least.
     """
     if frames.dtype.kind != "f":
         return ()

@@ -1,4 +1,4 @@
-"""Decoding NPY arrays. Pickles inside them are never run."""
+"""Decode NPY arrays. Pickled objects are refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 from numpy.lib import format as npy_format
 
-from napari_cmunet.io.formats.decoded import Declared, Raw, ReadLimits, shape_words
+from napari_cmunet.io.formats.decoded import (
+    Declared,
+    DecodedImage,
+    ReadLimits,
+    shape_words,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from napari_cmunet.io.sniffing import Source
+    from napari_cmunet.io.sniffing import SniffedFile
 
-# Said of headers that Python 2 wrote, and of broken ones.
+# Warned of for headers written by Python 2, and for broken ones.
 warnings.filterwarnings("ignore", message=r"Reading `\.npy`")
 _MOST_HEADER_BYTES = 2**16
 _HEADER_READERS = {
@@ -23,56 +28,56 @@ _HEADER_READERS = {
 }
 
 
-def decode_npy(source: Source, limits: ReadLimits) -> Raw:
+def decode_npy(file: SniffedFile, limits: ReadLimits) -> DecodedImage:
     """Read one array: ``(Y, X)``, ``(T, Y, X)``, ``(Y, X, 3|4)``, ``(T, Y, X, 3|4)``.
 
     Leading axes of length 1 are dropped.
     """
-    handle = source.handle
+    handle = file.handle
     version = npy_format.read_magic(handle)
     if version not in _HEADER_READERS:
-        raise source.error(
+        raise file.error(
             f"it is an NPY file of version {version[0]}.{version[1]}, which only "
             f"tables need. Save the image as a plain array with numpy.save."
         )
-    # Read at once, and memory taken for as much as it claims.
-    length = source.header[8:10] if version == (1, 0) else source.header[8:12]
+    # NumPy allocates as much as the header claims.
+    length = file.header[8:10] if version == (1, 0) else file.header[8:12]
     if int.from_bytes(length, "little") > _MOST_HEADER_BYTES:
-        raise source.error("its header is damaged. Copy or export it again.")
+        raise file.error("its header is damaged. Copy or export it again.")
     shape, _fortran, dtype = _HEADER_READERS[version](handle)
-    _check_type(source, dtype)
-    axes_shape, is_cine = _axes(source, shape)
+    _check_type(file, dtype)
+    axes_shape, is_cine = _axes(file, shape)
     frames, height, width, samples = axes_shape
-    Declared(frames, height, width, samples * dtype.itemsize).check(source, limits)
+    Declared(frames, height, width, samples * dtype.itemsize).check(file, limits)
     missing = handle.tell() + frames * height * width * samples * dtype.itemsize
-    if missing > source.size:
-        raise source.error(
+    if missing > file.size:
+        raise file.error(
             f"the file is cut short: {shape_words(shape)} values are declared and not "
             f"all of them are there. Copy or export it again."
         )
     handle.seek(0)
     array = npy_format.read_array(handle, allow_pickle=False)
-    return Raw(array.reshape(axes_shape), is_cine)
+    return DecodedImage(array.reshape(axes_shape), is_cine)
 
 
-def _check_type(source: Source, dtype: np.dtype) -> None:
+def _check_type(file: SniffedFile, dtype: np.dtype) -> None:
     if dtype.hasobject:
-        raise source.error(
+        raise file.error(
             "it holds Python objects, which could run a foreign program when read. "
             "Save the image as a plain array with numpy.save."
         )
     if dtype.kind not in "biuf":
         kind = {"c": "complex numbers", "V": "a table"}.get(dtype.kind, "no numbers")
-        raise source.error(
+        raise file.error(
             f"it holds {kind}, not grey values. Save the image as a plain array with "
             f"numpy.save."
         )
 
 
 def _axes(
-    source: Source, shape: tuple[int, ...]
+    file: SniffedFile, shape: tuple[int, ...]
 ) -> tuple[tuple[int, int, int, int], bool]:
-    """Name the axes: the shape as (T, Y, X, S), and whether it is a cine."""
+    """Return the shape as (T, Y, X, S), and whether it is a cine."""
     short = tuple(shape)
     while len(short) > 2 and short[0] == 1:
         short = short[1:]
@@ -84,7 +89,7 @@ def _axes(
         return (1, *short, samples), False
     if len(short) == 3:
         return (*short, samples), True
-    raise source.error(
+    raise file.error(
         f"its shape is {shape_words(shape)}; a frame has 2 axes (rows, columns) and a "
         f"cine 3 (frames, rows, columns). Save one frame or cine a file."
     )

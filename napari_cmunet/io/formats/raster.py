@@ -1,9 +1,9 @@
-"""Decoding PNG, WebP, JPEG and BMP with Pillow."""
+"""Decode PNG, WebP, JPEG and BMP with Pillow."""
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
@@ -12,23 +12,25 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from napari_cmunet.io.formats.decoded import Declared, Raw, ReadLimits
+from napari_cmunet.io.formats.decoded import Declared, DecodedImage, ReadLimits
 from napari_cmunet.util.safe_files import Bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-    from napari_cmunet.io.sniffing import Source
+    from napari_cmunet.io.sniffing import SniffedFile
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Bits a sample, rows and columns of a JPEG or JPEG-LS stream.
+    """Return bits per sample, rows and columns of a JPEG or JPEG-LS stream.
 
     Raises
     ------
     ValueError
-        If it does not say.
+        If there is no size in it.
     """
     at = 2
     while at + 9 < len(data):
@@ -45,12 +47,12 @@ def jpeg_header(data: bytes) -> tuple[int, int, int]:
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """Rows and columns of a JPEG 2000 codestream, in a box or not.
+    """Return rows and columns of a JPEG 2000 codestream, bare or in a JP2 box.
 
     Raises
     ------
     ValueError
-        If it does not say.
+        If there is no size in it.
     """
     start = data.index(b"\xff\x4f\xff\x51") + 8
     try:
@@ -60,69 +62,67 @@ def jpeg2000_size(data: bytes) -> tuple[int, int]:
     return bottom - top, right - left
 
 
-_FORMATS = {
+_FORMATS: dict[str, Callable[[Any], ImageFile]] = {
     "BMP": BmpImageFile,
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "TIFF": TiffImageFile,
     "WebP": WebPImageFile,
 }
-# Modes whose pixels are taken as they are; every other is converted to RGB(A).
+# Modes taken as they are; all others are converted to RGB(A).
 _PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L")
 _DEEP_COLOUR_NOTE = "16-bit colour was read with 8 bits a channel"
 
 
 def decode_raster(
-    source: Source, limits: ReadLimits, *, keep_indices: bool = False
-) -> Raw:
-    """Read a single picture.
+    file: SniffedFile, limits: ReadLimits, *, keep_indices: bool = False
+) -> DecodedImage:
+    """Read a single image.
 
     Parameters
     ----------
-    source : Source
+    file : SniffedFile
         An open PNG, WebP, JPEG or BMP file.
     limits : ReadLimits
-        Held against the declared size before decoding.
+        Checked against the declared size before decoding.
     keep_indices : bool
-        Return the indices of a palette picture (what a mask means by its palette)
-        rather than the colours.
+        Return the indices of a palette image, not its colours; for masks.
     """
-    with _open(source, source.kind) as image:
+    with _open(file, file.kind) as image:
         # A JPEG may carry previews as further frames; they are no cine.
-        count = 1 if source.kind == "JPEG" else getattr(image, "n_frames", 1)
+        count = 1 if file.kind == "JPEG" else getattr(image, "n_frames", 1)
         if count > 1:
-            raise source.error(
+            raise file.error(
                 f"it is an animation of {count} pictures. Save the cine as a TIFF with "
                 f"several pages."
             )
-        _declare(image, 1).check(source, limits)
+        _declare(image, 1).check(file, limits)
         array = _pixels(image, keep_indices)[np.newaxis]
-    notes = (_DEEP_COLOUR_NOTE,) if _is_deep_colour_png(source) else ()
-    return Raw(array, is_cine=False, notes=notes)
+    notes = (_DEEP_COLOUR_NOTE,) if _is_deep_colour_png(file) else ()
+    return DecodedImage(array, is_cine=False, notes=notes)
 
 
-def decode_tiff_pages(source: Source, limits: ReadLimits) -> np.ndarray:
+def decode_tiff_pages(file: SniffedFile, limits: ReadLimits) -> np.ndarray:
     """Read all pages of a TIFF as (T, Y, X, S): for codecs that tifffile lacks."""
-    source.handle.seek(0)
-    with _open(source, "TIFF") as image:
+    file.handle.seek(0)
+    with _open(file, "TIFF") as image:
         count = getattr(image, "n_frames", 1)
-        _declare(image, count).check(source, limits)
+        _declare(image, count).check(file, limits)
         pages = []
         for index in range(count):
             image.seek(index)
             pages.append(_pixels(image, keep_indices=False))
             if pages[-1].shape != pages[0].shape:
-                raise source.error(
+                raise file.error(
                     "its pages differ in size. Save each as a file of its own."
                 )
     return np.stack(pages)
 
 
-def _open(source: Source, kind: str) -> ImageFile:
-    # Not Image.open: it tries formats by itself, and warns of large pictures or refuses
-    # them by a limit that any other plugin may have set. Ours is checked instead.
-    # To be used with "with", which leaves the file open: it belongs to the source.
-    return _FORMATS[kind](Bounded(source.handle, source.size))
+def _open(file: SniffedFile, kind: str) -> ImageFile:
+    # Not Image.open, which tries all formats and applies a global size limit.
+    # Use "with": it leaves the handle open, which belongs to ``file``.
+    return _FORMATS[kind](Bounded(file.handle, file.size))
 
 
 def _declare(image: Image, frames: int) -> Declared:
@@ -143,7 +143,7 @@ def _pixels(image: Image, keep_indices: bool) -> np.ndarray:
     return array if array.ndim == 3 else array[..., np.newaxis]
 
 
-def _is_deep_colour_png(source: Source) -> bool:
+def _is_deep_colour_png(file: SniffedFile) -> bool:
     """Whether a PNG stores 16-bit samples together, which Pillow cuts to 8 bits."""
-    bits, colour_type = source.header[24:25], source.header[25:26]
-    return source.kind == "PNG" and bits == b"\x10" and colour_type not in (b"\0", b"")
+    bits, colour_type = file.header[24:25], file.header[25:26]
+    return file.kind == "PNG" and bits == b"\x10" and colour_type not in (b"\0", b"")

@@ -1,26 +1,35 @@
-"""COCO: one JSON file with the masks of many frames, as run lengths."""
+"""Files for other programs: COCO annotations, CSV tables, PNG overlays."""
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from napari_cmunet.io.provenance import NOTICE, program_version
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 ARTERY = 1
-"""Id of the one category."""
+"""Id of the only COCO category."""
+# Start of a formula, in full width too, at the start of a cell; also of one that a
+# spreadsheet makes by itself, since many take semicolons for separators.
+_FORMULA = re.compile(r"(^|[;|\t\r\n])(?=\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
+# Orange that lets the vessel through and suits every kind of colour vision.
+_COLOUR, _OPACITY = (255, 140, 0), 0.45
 
 
 class CocoFile:
-    """Collects frames and their masks, then writes them.
+    """COCO annotations of many frames: one JSON file with masks as run lengths.
 
-    One annotation a frame holds all arteries of it. A frame without artery has none.
+    Each frame with arteries has one annotation, which holds all of them.
     """
 
     def __init__(self) -> None:
@@ -33,10 +42,10 @@ class CocoFile:
         Parameters
         ----------
         name : str
-            Of its picture, ``file_name``.
+            Name of its image file, ``file_name``.
         mask : bool array (Y, X)
         **facts
-            Whatever plain JSON values tell of the image.
+            Further JSON values for the image.
         """
         height, width = mask.shape
         number = len(self._images) + 1
@@ -71,7 +80,7 @@ class CocoFile:
         )
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all; raises WriteError."""
+        """Write the file atomically; raise WriteError on failure."""
         content = {
             "info": {
                 "description": f"Coronary arteries. {NOTICE}",
@@ -90,10 +99,62 @@ class CocoFile:
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Lengths of runs down the columns, one after the other, beginning with False."""
+    """Encode a mask as run lengths in column-major order, starting with False."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     ends = np.concatenate([[0], edges, [mask.size]])
     lengths = np.diff(ends).tolist()
     # The last run of False is left out where there is none.
     return lengths[:-1] if lengths[-1] == 0 else lengths
+
+
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]
+) -> None:
+    """Write rows as CSV, atomically, with no cell that a spreadsheet runs as formula.
+
+    A column that a row lacks stays empty.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column, "")) for column in columns])
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "replace").decode()  # names of files may be no text
+    return _FORMULA.sub(r"\1'", text)
+
+
+def write_overlay(
+    path: Path,
+    frame: np.ndarray,
+    mask: np.ndarray,
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Write a PNG of a frame (Y, X) with its mask (Y, X, bool) in orange.
+
+    Parameters
+    ----------
+    window : (low, high), optional
+        Grey values to show as black and white; nearly all of the frame's by default.
+
+    Raises
+    ------
+    WriteError
+    """
+    low, high = window or np.percentile(frame, (0.5, 99.5))
+    scale = 255 / max(high - low, 1e-9)
+    grey = np.clip((frame.astype(np.float64) - low) * scale, 0, 255)
+    colour = np.repeat(grey[..., None], 3, axis=-1)
+    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(_COLOUR)
+    colour[mask] = mixed[mask]
+    with atomic_write(path) as handle:
+        Image.fromarray(colour.round().astype(np.uint8)).save(handle, "PNG")
