@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, FileError, WriteError, display_name
 from napari_cmunet.io.discovery import InputFile, output_paths
+from napari_cmunet.io.exports import write_table
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import record_path, write_record
-from napari_cmunet.io.exports import write_table
 from napari_cmunet.project.errors import ExportConflictError, ProjectError
 from napari_cmunet.project.export_stack import pixels_changed, stack_labels
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
