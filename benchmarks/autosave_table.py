@@ -35,14 +35,14 @@ def main() -> int:
         measured = watch()
         hand = Hand(random.Random(0))
         if not hand.open(project, 600):
-            sys.exit(f"the project did not open: {hand.reader.notice}")
+            sys.exit(f"the project did not open: {hand.reader.alert}")
         print("frame      mean ms   sd    most   (GUI thread, per stroke)")
         for number, size in enumerate(SIZES):
             costs = []
             for _ in range(args.strokes):
                 measured.clear()
                 hand.stroke()
-                keeper = hand.reader.browsing.keeper
+                keeper = hand.reader.navigator.draft_saver
                 hand.until(lambda k=keeper: k.saved, 60)
                 costs.append(1000 * sum(measured))
             mean, spread, most = np.mean(costs), np.std(costs), max(costs)
@@ -55,7 +55,7 @@ def main() -> int:
 
 def watch() -> list[float]:
     """Measure all that the saving does on the GUI thread, from now on."""
-    from napari_cmunet.gui.project.draft_saver import DraftKeeper
+    from napari_cmunet.gui.project.draft_saver import DraftSaver
 
     seconds: list[float] = []
     depth = [0]
@@ -74,7 +74,7 @@ def watch() -> list[float]:
         return call
 
     for name in ("note", "flush", "_on_saved", "_on_failed"):
-        setattr(DraftKeeper, name, measured(getattr(DraftKeeper, name)))
+        setattr(DraftSaver, name, measured(getattr(DraftSaver, name)))
     return seconds
 
 

@@ -231,7 +231,7 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
     # torch is imported, and napari draws its first mask: once, and not of the loop.
     yield from _until(_NOT_MEASURED, lambda: _usable(reader))
     yield from _pause(_NOT_MEASURED, 2.0)
-    training = reader.learning.training
+    training = reader.training.session
 
     def now(doing: str) -> str:
         return f"{doing}, training" if training.running else doing
@@ -241,19 +241,19 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
             reader.project.change_settings(minutes=options.finetune)
             training.start()
         yield from _until(now("predicting"), lambda: _usable(reader))
-        mask, at = reader.browsing.current.image_state.mask, ()
+        mask, at = reader.navigator.current.image_state.mask, ()
         if mask.ndim == 3:
-            at = (reader.browsing.frame,)
+            at = (reader.navigator.frame,)
         yield from _paint(mask, at, number, now("painting"))
-        reader.accepting.accept()
+        reader.annotation.accept()
         yield from _until(now("accepting"), lambda: reader.writer.idle)
         yield from _pause(now("accepting"), 0.2)
         if reader.project.next_unlabelled() is None:
             break
-        before = reader.browsing.current
-        reader.browsing.next()
+        before = reader.navigator.current
+        reader.navigator.next()
         yield from _until(
-            now("next"), lambda b=before: reader.browsing.current is not b
+            now("next"), lambda b=before: reader.navigator.current is not b
         )
         yield from _pause(now("next"), 0.3)
     yield from _until("the rest of it, training", lambda: not training.running)
@@ -264,8 +264,8 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
 
 
 def _usable(reader) -> bool:
-    opened = reader.browsing.current
-    return opened is not None and not reader.accepting.why_not()
+    opened = reader.navigator.current
+    return opened is not None and not reader.annotation.why_not()
 
 
 def _paint(mask, at: tuple[int, ...], number: int, doing: str) -> Step:

@@ -104,11 +104,11 @@ class Loop:
     @property
     def opened(self):
         """The project's open image."""
-        return self.reader.browsing.current
+        return self.reader.navigator.current
 
     def ready(self) -> bool:
         """Whether the open image can be corrected and accepted."""
-        return self.opened is not None and not self.reader.accepting.why_not()
+        return self.opened is not None and not self.reader.annotation.why_not()
 
     def uses(self, model: str) -> bool:
         """Whether the project has this model in use."""
@@ -256,7 +256,7 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     from napari_cmunet.gui.training.state import LEARNING, LEAVING_OUT
 
     section, reader = loop.panel.finetune, loop.reader
-    training = reader.learning.training
+    training = reader.training.session
     report["start"] = reader.project.settings.start
     report["minutes"] = reader.project.settings.minutes
     loop.picture("before-training", section.options.form)
@@ -283,7 +283,7 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
         sys.exit(f"no model came of the training: {result.text}")
     if result.decision != "promoted":
         loop.click(section.compare)
-        loop.until(lambda: reader.trying.difference() is not None, "the comparison")
+        loop.until(lambda: reader.preview.difference() is not None, "the comparison")
         loop.picture("before-it-is-decided", section.use)
         if result.decision == "undecided":
             loop.click(section.use)

@@ -150,29 +150,29 @@ def _read_all(
     reader.create(NewProject(project, (folder,)))
 
     def usable() -> bool:
-        return reader.browsing.current is not None and not reader.accepting.why_not()
+        return reader.navigator.current is not None and not reader.annotation.why_not()
 
     accepted: list[float] = []
     _wait(usable, "the first image")
     _wait_seconds(2.0)  # napari draws its first mask: once, and not of the loop
     for number in range(labels):
         pulse.watch("reading")
-        opened = reader.browsing.current
+        opened = reader.navigator.current
         _paint(opened.image_state.mask, number)
         began = time.perf_counter()
-        reader.accepting.accept()
+        reader.annotation.accept()
         _wait(lambda: reader.writer.idle, "the label on the disk")
         accepted.append(time.perf_counter() - began)
-        reader.browsing.next()
-        _wait(lambda o=opened: reader.browsing.current is not o, "the next image")
+        reader.navigator.next()
+        _wait(lambda o=opened: reader.navigator.current is not o, "the next image")
         _wait(usable, "its mask")
     pulse.watch("")
-    training = reader.learning.training
+    training = reader.training.session
     training.start()
     pulse.watch("training")
     end, number = time.monotonic() + training_seconds, 0
     while training.running and time.monotonic() < end:
-        _paint(reader.browsing.current.image_state.mask, number)
+        _paint(reader.navigator.current.image_state.mask, number)
         _wait_seconds(0.2)
         number += 1
     pulse.watch("")

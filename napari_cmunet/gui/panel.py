@@ -193,9 +193,9 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
         self.outline.clicked.connect(controller.correct.set_outline)
         self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
-        self.exporting.labels.triggered.connect(self.project_section.actions.export)
+        self.exporting.labels.triggered.connect(self.project_section.commands.export)
         self.model.chosen.connect(self.project.choose_model)
-        self.vessels.tour.changed.connect(self.project.browsing.tick)
+        self.vessels.tour.changed.connect(self.project.navigator.tick)
         # Both show what they would do in the same colours: one at a time.
         carrying, tools = self.cine.carry.carrying, self.vessels.tools
         carrying.begun.connect(tools.put_down)
@@ -224,7 +224,7 @@ class CMUNetPanel(QWidget):
 
     def may_end_training(self) -> bool:
         """Ask, if a training is at work."""
-        training = self.project.learning.training
+        training = self.project.training.session
         return training is None or ask_before_ending(training, self)
 
     # -- showing --------------------------------------------------------------
@@ -240,7 +240,7 @@ class CMUNetPanel(QWidget):
         """Show the controller's state as it is now."""
         self.project.update_differences()
         in_project = self.project_section.refresh()
-        self.finetune.set_training(self.project.learning.training, self.project.trying)
+        self.finetune.set_training(self.project.training.session, self.project.preview)
         self.finetune_fold.setVisible(self.project.project is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
@@ -296,8 +296,8 @@ class CMUNetPanel(QWidget):
         if self.controller.attached:
             self.project.changed.disconnect(self._on_changed)
             self.project.accepted.disconnect(self._on_accepted)
-            self.project_section.actions.let_go()
-            self.project.learning.looked_for.disconnect(self.finetune.scroll_into_view)
+            self.project_section.commands.let_go()
+            self.project.training.looked_for.disconnect(self.finetune.scroll_into_view)
             del self.project.may_close
             self.project.detach()
         self.controller.detach()
@@ -325,8 +325,8 @@ class CMUNetPanel(QWidget):
         self.controller.changed.connect(self._on_changed)
         self.project.changed.connect(self._on_changed)
         self.project.accepted.connect(self._on_accepted)
-        self.project_section.actions.listen()
-        self.project.learning.looked_for.connect(self.finetune.scroll_into_view)
+        self.project_section.commands.listen()
+        self.project.training.looked_for.connect(self.finetune.scroll_into_view)
         # The reader outlives the panel, and is not to keep it.
         self.project.may_close = partial(may_close, weakref.ref(self))
 

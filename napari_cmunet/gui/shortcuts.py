@@ -174,7 +174,7 @@ class Shortcuts:
 
 
 def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
-    accepting, browsing = project.accepting, project.browsing
+    accepting, browsing = project.annotation, project.navigator
 
     def accept(_viewer) -> None:
         accepting.accept()
@@ -198,7 +198,7 @@ def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
         browsing.draw_area(BOX)
 
     def compare(_viewer) -> None:
-        project.trying.toggle()
+        project.preview.toggle()
 
     return [
         (ACCEPT, accept),

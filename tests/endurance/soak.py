@@ -76,8 +76,8 @@ def run(args: argparse.Namespace, project: Path) -> dict:
     began = time.monotonic()
     hand = Hand(random.Random(args.seed))
     if not hand.open(project, 600):
-        sys.exit(f"the project did not open: {hand.reader.notice}")
-    training = hand.reader.learning.training
+        sys.exit(f"the project did not open: {hand.reader.alert}")
+    training = hand.reader.training.session
     training.options = ("--steps", "4", "--batch", "2")
     ended: list[str] = []
     training.ended.connect(lambda result: ended.append(result.kind))
@@ -128,7 +128,7 @@ def read_one(hand: Hand, number: int) -> None:
     """Correct the open image and accept it."""
     if not hand.until(lambda: hand.ready, 120):
         sys.exit(
-            f"image {number} cannot be accepted: {hand.reader.accepting.why_not()}"
+            f"image {number} cannot be accepted: {hand.reader.annotation.why_not()}"
         )
     for _ in range(3):
         hand.stroke()
@@ -136,7 +136,7 @@ def read_one(hand: Hand, number: int) -> None:
     if not hand.mask().any():
         hand.opened.image_state.mask.paint((SIZE // 2, SIZE // 2), 1)
     if not hand.accept():
-        sys.exit(f"image {number} was not accepted: {hand.reader.notice}")
+        sys.exit(f"image {number} was not accepted: {hand.reader.alert}")
     if number % 10 == 0:
         hand.click(hand.page.back)
         hand.until(lambda: hand.reader.writer.idle, 60)

@@ -10,7 +10,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import source_file
-from napari_cmunet.gui.project import alerts as notices
+from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.export_labels import ExportLabelsDialog, export_labels
 from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,
@@ -31,7 +31,7 @@ class ProjectActions:
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     parent : QWidget
         Of the dialogs.
     chosen : callable
@@ -39,20 +39,20 @@ class ProjectActions:
     """
 
     def __init__(
-        self, reader: ProjectSession, parent: QWidget, chosen: Callable[[], list[str]]
+        self, session: ProjectSession, parent: QWidget, chosen: Callable[[], list[str]]
     ) -> None:
-        self._reader, self._parent, self._chosen = reader, parent, chosen
+        self._session, self._parent, self._chosen = session, parent, chosen
         self._last = ""
 
     def listen(self) -> None:
         """Ask when the reader has to know something."""
-        self._reader.images_wanted.connect(self.show_images_folder)
-        self._reader.more_wanted.connect(self.add_images)
+        self._session.images_wanted.connect(self.show_images_folder)
+        self._session.more_wanted.connect(self.add_images)
 
     def let_go(self) -> None:
         """Ask no more: the panel is closed."""
-        self._reader.images_wanted.disconnect(self.show_images_folder)
-        self._reader.more_wanted.disconnect(self.add_images)
+        self._session.images_wanted.disconnect(self.show_images_folder)
+        self._session.more_wanted.disconnect(self.add_images)
 
     # -- a project --------------------------------------------------------------
 
@@ -66,14 +66,14 @@ class ProjectActions:
         """Open the project in a folder or beside it, or make one of its images."""
         suggested = suggested_folder([folder], self._working_folder())
         if is_project(folder):
-            self._reader.open(folder)
+            self._session.open(folder)
         elif is_project(suggested):
-            self._reader.tell(
-                notices.project_beside(
+            self._session.show_alert(
+                alerts.project_beside(
                     suggested.name,
-                    open_it=lambda: self._reader.open(suggested),
+                    open_it=lambda: self._session.open(suggested),
                     make=lambda: self._make([folder], free_folder(suggested)),
-                    close=self._reader.dismiss,
+                    close=self._session.dismiss,
                 )
             )
         else:
@@ -81,27 +81,27 @@ class ProjectActions:
 
     def use_open_images(self) -> None:
         """Make a project of the images that are open now."""
-        files = [source_file(r) for r in self._reader.controller.image_states]
+        files = [source_file(r) for r in self._session.controller.image_states]
         inputs = [path for path in files if path is not None and path.exists()]
         if not inputs:
-            self._reader.tell(notices.no_files(self._reader.dismiss))
+            self._session.show_alert(alerts.no_files(self._session.dismiss))
             return
         inputs = list(dict.fromkeys(inputs))
         self._make(inputs, suggested_folder(inputs, self._working_folder()))
 
     def _make(self, inputs: list[Path], folder: Path) -> None:
-        choice = self._reader.controller.choice.model
+        choice = self._session.controller.choice.model
         # A model folder elsewhere cannot be named in a project.
         model = choice if Path(choice).name == choice else "cmunet-artery"
         dialog = NewProjectDialog(inputs, free_folder(folder), model, self._parent)
         if dialog.exec():
-            self._reader.create(dialog.new_project())
+            self._session.create(dialog.new_project())
 
     def open_other(self) -> None:
         """Ask for the folder of a project and open it."""
         folder = self._ask("Folder of a project")
         if folder is not None:
-            self._reader.open(folder)
+            self._session.open(folder)
 
     def fill_recent(self, menu: QMenu) -> None:
         """List the projects that were opened last; looked for in a worker."""
@@ -122,7 +122,7 @@ class ProjectActions:
         worker.start()
 
     def _open_recent(self, folder: Path) -> None:
-        self._reader.open(folder)
+        self._session.open(folder)
 
     # -- in a project -----------------------------------------------------------
 
@@ -130,49 +130,49 @@ class ProjectActions:
         """Ask where the project's images are now, and look for them there."""
         folder = self._ask("Folder of the project's images")
         if folder is not None:
-            self._reader.dismiss()
-            self._reader.relink(folder)
+            self._session.dismiss()
+            self._session.relink(folder)
 
     def add_images(self) -> None:
         """Ask for a further folder of angiograms and add it."""
         folder = self._ask("Folder of further angiograms")
         if folder is not None:
-            self._reader.dismiss("missing")
-            self._reader.add_images([folder])
+            self._session.dismiss("missing")
+            self._session.add_images([folder])
 
     def export(self) -> None:
         """Ask which accepted masks go where, and export them."""
-        reader = self._reader
-        project = reader.project
-        if project is None or reader.busy:
+        session = self._session
+        project = session.project
+        if project is None or session.busy:
             return
-        if not reader.overview.progress.labelled:
-            reader.say("There is no accepted mask to export yet.")
+        if not session.overview.progress.labelled:
+            session.show_message("There is no accepted mask to export yet.")
             return
         wanted = self._chosen()
         chosen = frozenset(
             (image, frame)
             for image in wanted
-            for frame in reader.overview.status(image).frames
+            for frame in session.overview.status(image).frames
         )
         folder = self._working_folder() or str(project.folder.parent)
         dialog = ExportLabelsDialog(
-            reader.overview.progress.frames,
+            session.overview.progress.frames,
             chosen if len(wanted) > 1 else frozenset(),
             free_folder(Path(folder) / "masks"),
             self._parent,
         )
         if dialog.exec():
-            export_labels(reader, dialog.wish(), self.export)
+            export_labels(session, dialog.wish(), self.export)
 
     def close(self) -> None:
         """Close the project."""
-        self._reader.close()
+        self._session.close()
 
     # -- folders --------------------------------------------------------------
 
     def _working_folder(self) -> str:
-        return self._reader.controller.working_folder
+        return self._session.controller.working_folder
 
     def _ask(self, title: str) -> Path | None:
         begin = self._last or self._working_folder() or str(Path.home())

@@ -50,7 +50,7 @@ class AnnotationClock:
         return self._seconds + min(monotonic() - self._last, PAUSE_SECONDS)
 
 
-class Attention:
+class ActivityTracker:
     """Tells of each sign of life, from :meth:`listen` to :meth:`let_go`.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What the reader is told when something cannot go on by itself, and the ways out."""
+"""What the reader is told when something cannot go on by itself, and the actions out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Way:
+class Action:
     """One way out: a button."""
 
     text: str
@@ -35,13 +35,13 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Notice:
+class Alert:
     """What is said until the reader has chosen a way, or all is well again.
 
     Parameters
     ----------
     text : str
-    ways : tuple of Way
+    actions : tuple of Action
     about : str
         What it is about, so that it can be taken back: ``image``, ``draft``, …
     serious : bool
@@ -49,63 +49,63 @@ class Notice:
     """
 
     text: str
-    ways: tuple[Way, ...] = ()
+    actions: tuple[Action, ...] = ()
     about: str = ""
     serious: bool = False
 
 
 def project_not_opened(
-    reader: ProjectSession, folder: Path, error: Exception
-) -> Notice:
+    session: ProjectSession, folder: Path, error: Exception
+) -> Alert:
     """Another window has it, it is damaged, or it is none."""
-    ways: tuple[Way, ...] = ()
+    actions: tuple[Action, ...] = ()
     if isinstance(error, ProjectLockedError):
-        ways = (
-            Way(
+        actions = (
+            Action(
                 "Open for reading",
                 "Look at the project; nothing can be changed",
-                partial(reader.open, folder, read_only=True),
+                partial(session.open, folder, read_only=True),
             ),
-            Way(
+            Action(
                 "Take over",
                 "Work on it here. The other window can then write nothing more; what "
                 "was accepted there is safe",
-                partial(reader.open, folder, take_over=True),
+                partial(session.open, folder, take_over=True),
             ),
         )
     elif isinstance(error, WriteError) and error.path.name == LOCK:
         # It is there, on a disk that can only be read.
-        ways = (
-            Way(
+        actions = (
+            Action(
                 "Open for reading",
                 "Look at the project; nothing can be changed",
-                partial(reader.open, folder, read_only=True),
+                partial(session.open, folder, read_only=True),
             ),
         )
     elif isinstance(error, ProjectDamagedError):
-        ways = (
-            Way(
+        actions = (
+            Action(
                 "Save what can be saved",
                 "Keep the damaged file under another name and open the rest",
-                partial(reader.open, folder, salvage=True),
+                partial(session.open, folder, salvage=True),
             ),
         )
-    close = Way("Close", "Do nothing", reader.dismiss)
-    return Notice(str(error), (*ways, close), about="opening", serious=True)
+    close = Action("Close", "Do nothing", session.dismiss)
+    return Alert(str(error), (*actions, close), about="opening", serious=True)
 
 
 def images_missing(
-    reader: ProjectSession, missing: int, count: int, found: int = 0
-) -> Notice:
+    session: ProjectSession, missing: int, count: int, found: int = 0
+) -> Alert:
     """Images are not where the project looks for them."""
     begin = f"{found} images were found there. " if found else ""
     which = "An image is" if missing == 1 else f"{missing} of {count} images are"
-    return Notice(
+    return Alert(
         f"{begin}{which} not where the project looks for them. Connect the disk, or show "
         "the folder that they are in now.",
         (
-            _show(reader.images_wanted.emit),
-            Way("Later", "Go on with the images that are there", reader.dismiss),
+            _show(session.images_wanted.emit),
+            Action("Later", "Go on with the images that are there", session.dismiss),
         ),
         about="missing",
         serious=True,
@@ -114,12 +114,12 @@ def images_missing(
 
 def image_not_opened(
     name: str, error: Exception, *, show: Act, go_on: Act, skip: Act, again: Act
-) -> Notice:
+) -> Alert:
     """One image cannot be opened."""
-    ways = (
-        Way("Next image", "Open the next one without a label", go_on),
-        Way("Skip it", "Leave this image out of the project's work (W)", skip),
-        Way("Try again", "Open this one again", again),
+    actions = (
+        Action("Next image", "Open the next one without a label", go_on),
+        Action("Skip it", "Leave this image out of the project's work (W)", skip),
+        Action("Try again", "Open this one again", again),
     )
     text = f"{name} cannot be opened. {error}"
     if isinstance(error, ImageMissingError):
@@ -127,52 +127,52 @@ def image_not_opened(
             f"{name} is not where the project looks for it. Connect its disk, or show "
             "the folder that it is in now."
         )
-        ways = (_show(show), *ways)
-    return Notice(text, ways, about="image", serious=True)
+        actions = (_show(show), *actions)
+    return Alert(text, actions, about="image", serious=True)
 
 
-def _show(act: Act) -> Way:
+def _show(act: Act) -> Action:
     tip = "Choose the folder of the images, or one above it"
-    return Way("Show the folder…", tip, act)
+    return Action("Show the folder…", tip, act)
 
 
-def not_saved(problem: str, *, again: Act, without: Act, stay: Act) -> Notice:
+def not_saved(problem: str, *, again: Act, without: Act, stay: Act) -> Alert:
     """Strokes cannot be saved, and the reader wants to leave."""
-    return Notice(
+    return Alert(
         f"Your corrections to this image cannot be saved: {problem}",
         (
-            Way("Try again", "Save them, then go on", again),
-            Way(
+            Action("Try again", "Save them, then go on", again),
+            Action(
                 "Leave without them",
                 "Go on; the corrections since the last acceptance are lost",
                 without,
             ),
-            Way("Stay", "Stay with this image", stay),
+            Action("Stay", "Stay with this image", stay),
         ),
         about="draft",
         serious=True,
     )
 
 
-def mask_is_empty(accept: Act, go_on: Act) -> Notice:
+def mask_is_empty(accept: Act, go_on: Act) -> Alert:
     """An empty mask is to be accepted."""
-    return Notice(
+    return Alert(
         "The mask is empty. Is there no artery in this frame?",
         (
-            Way("No artery: accept", "The empty mask is the label", accept),
-            Way("Go on correcting", "Accept nothing yet", go_on),
+            Action("No artery: accept", "The empty mask is the label", accept),
+            Action("Go on correcting", "Accept nothing yet", go_on),
         ),
         about="accept",
     )
 
 
-def not_accepted(problem: str, again: Act, reopen: Act) -> Notice:
+def not_accepted(problem: str, again: Act, reopen: Act) -> Alert:
     """A label could not be written."""
-    return Notice(
+    return Alert(
         f"Not accepted: {problem} The mask is still in the window.",
         (
-            Way("Try again", "Accept once more", again),
-            Way(
+            Action("Try again", "Accept once more", again),
+            Action(
                 "Open the project again",
                 "Close it and open it anew, from the disk",
                 reopen,
@@ -183,20 +183,20 @@ def not_accepted(problem: str, again: Act, reopen: Act) -> Notice:
     )
 
 
-def project_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Notice:
+def project_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Alert:
     """A folder of angiograms has a project already."""
-    return Notice(
+    return Alert(
         f"There is a project of this folder already: {name}.",
         (
-            Way("Open it", "Go on where you left off", open_it),
-            Way("Make another one…", "Begin anew; that one stays", make),
-            Way("Close", "Do nothing", close),
+            Action("Open it", "Go on where you left off", open_it),
+            Action("Make another one…", "Begin anew; that one stays", make),
+            Action("Close", "Do nothing", close),
         ),
         about="opening",
     )
 
 
-def training_ended(result: TrainingResult, look: Act, close: Act) -> Notice | None:
+def training_ended(result: TrainingResult, look: Act, close: Act) -> Alert | None:
     """A training is over; None where what followed from it is seen anyway."""
     name = result.model
     text = {
@@ -208,34 +208,34 @@ def training_ended(result: TrainingResult, look: Act, close: Act) -> Notice | No
         text = "The fine-tuning has failed. Your labels are safe."
     if text is None:
         return None
-    return Notice(
+    return Alert(
         text,
         (
-            Way("Show me", "Go to the section Fine-tune", look),
-            Way("Later", "Go on correcting", close),
+            Action("Show me", "Go to the section Fine-tune", look),
+            Action("Later", "Go on correcting", close),
         ),
         about="training",
         serious=result.failed,
     )
 
 
-def no_image(add: Act, close: Act) -> Notice:
+def no_image(add: Act, close: Act) -> Alert:
     """A project without images."""
-    return Notice(
+    return Alert(
         "The project has no image yet.",
         (
-            Way("Add a folder of images…", "Choose a folder of angiograms", add),
-            Way("Later", "Leave it empty for now", close),
+            Action("Add a folder of images…", "Choose a folder of angiograms", add),
+            Action("Later", "Leave it empty for now", close),
         ),
         about="missing",
     )
 
 
-def no_files(close: Act) -> Notice:
+def no_files(close: Act) -> Alert:
     """The images that are open come from no file."""
-    return Notice(
+    return Alert(
         "The open images come from no file, so a project cannot refer to them. Save them "
         "as TIFF and open that, or choose a folder.",
-        (Way("Close", "Do nothing", close),),
+        (Action("Close", "Do nothing", close),),
         about="opening",
     )

@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.layers import record_of
-from napari_cmunet.gui.project import alerts as notices
-from napari_cmunet.gui.project.alerts import Notice
+from napari_cmunet.gui.project import alerts
+from napari_cmunet.gui.project.alerts import Alert
 from napari_cmunet.gui.project.overview import look_at
 from napari_cmunet.io.label_file import Label
 
@@ -29,16 +29,16 @@ WAIT_SECONDS = 0.04
 key comes up. Where a disk is slower, the window goes on and says that it is saving."""
 
 
-class Accepting:
-    """What the reader decides about the open image of a project.
+class Annotation:
+    """What the user decides about the open image of a project.
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
-    def __init__(self, reader: ProjectSession) -> None:
-        self._reader = reader
+    def __init__(self, session: ProjectSession) -> None:
+        self._session = session
         #: Frames whose label is being written.
         self.saving: set[FrameKey] = set()
         #: When the label of a frame was accepted in this window.
@@ -51,16 +51,16 @@ class Accepting:
 
     def why_not(self) -> str:
         """Why the shown mask cannot be accepted now; empty if it can."""
-        reader, browsing = self._reader, self._reader.browsing
-        opened = browsing.current
-        if reader.project is None:
+        session, navigator = self._session, self._session.navigator
+        opened = navigator.current
+        if session.project is None:
             return "To accept masks as labels, choose a folder of angiograms first."
-        if opened is None or browsing.opening is not None:
+        if opened is None or navigator.opening is not None:
             return "No image of the project is open yet."
-        if reader.project.read_only:
+        if session.project.read_only:
             return "The project is open for reading only."
         image_state = opened.image_state
-        if not browsing.is_shown or reader.controller.active is not image_state:
+        if not navigator.is_shown or session.controller.active is not image_state:
             return "Another image is in hand."
         if image_state.image_replaced:
             return (
@@ -71,13 +71,13 @@ class Accepting:
             if image_state.mask_was_deleted:
                 return "The mask was deleted. Make it again."
             return "The image is not segmented yet."
-        frame = browsing.frame
+        frame = navigator.frame
         if (
             not image_state.has_prediction(frame)
             and not image_state.mask_frame(frame).any()
         ):
             return "This frame is not segmented yet."
-        if browsing.area.is_begun and not browsing.area.is_part(frame):
+        if navigator.area.is_begun and not navigator.area.is_part(frame):
             return "Draw the box or lasso first, or press Whole for all of it."
         return ""
 
@@ -89,29 +89,33 @@ class Accepting:
         empty : bool
             Whether the reader has said that there is no artery.
         """
-        reader, browsing = self._reader, self._reader.browsing
+        session, navigator = self._session, self._session.navigator
         if problem := self.why_not():
-            reader.say(problem)
+            session.show_message(problem)
             return
         started = time.perf_counter()
-        opened, frame, keeper = browsing.current, browsing.frame, browsing.keeper
-        reader.controller.correct.end_threshold()
+        opened, frame, draft_saver = (
+            navigator.current,
+            navigator.frame,
+            navigator.draft_saver,
+        )
+        session.controller.correct.end_threshold()
         opened.image_state.steps.bring_up_to_date(frame)
         mask = opened.mask(frame)
         if not mask.any() and not empty:
             accept = partial(self.accept, empty=True)
-            reader.tell(notices.mask_is_empty(accept, reader.dismiss))
+            session.show_alert(alerts.mask_is_empty(accept, session.dismiss))
             return
-        reviewed = browsing.area.reviewed(frame, mask)
+        reviewed = navigator.area.reviewed(frame, mask)
         if reviewed is not None and not reviewed.any():
-            reader.say(
+            session.show_message(
                 "Nothing of this frame counts as reviewed yet. Look at it with Q, draw "
                 "a box around what you have seen, or press Whole for all of it."
             )
             return
-        reader.dismiss("accept")
+        session.dismiss("accept")
         provenance = opened.provenance(frame)
-        project, key = reader.project, opened.key(frame)
+        project, key = session.project, opened.key(frame)
         cost = opened.clock.seconds, opened.pixels_changed(frame, mask)
         act = partial(
             project.labels.accept,
@@ -128,16 +132,16 @@ class Accepting:
         )
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)
-        keeper.forget(frame)
-        browsing.area.accepted(frame)
+        draft_saver.forget(frame)
+        navigator.area.accepted(frame)
         self.saving.add(key)
-        future = reader.writer.submit(
+        future = session.writer.submit(
             lambda: (act(), time.perf_counter() - started, look_at(project, key[0])),
             partial(self._on_accepted, opened, label, cost),
             partial(self._on_refused, opened, frame),
         )
-        reader.writer.wait_for(future, WAIT_SECONDS)
-        reader.changed.emit()
+        session.writer.wait_for(future, WAIT_SECONDS)
+        session.changed.emit()
 
     def _on_accepted(
         self, opened: OpenImage, label: Label, cost: tuple[float, int], result: Any
@@ -151,37 +155,39 @@ class Accepting:
         opened.origins[accepted.frame] = label.provenance
         # Whatever is predicted from now on, this mask stays.
         opened.image_state.own[accepted.frame] = label.mask
-        self._reader.dismiss("draft")
-        self._reader.message = accepted.notice
-        self._reader.note_change(change)
-        self._reader.note_annotation_time(
-            self._reader.overview.effort.with_label(key, *cost)
+        self._session.dismiss("draft")
+        self._session.message = accepted.notice
+        self._session.note_change(change)
+        self._session.note_annotation_time(
+            self._session.overview.effort.with_label(key, *cost)
         )
-        self._reader.accepted.emit(key)
+        self._session.accepted.emit(key)
 
     def _on_refused(self, opened: OpenImage, frame: int, problem: str) -> None:
-        reader, browsing = self._reader, self._reader.browsing
+        session, navigator = self._session, self._session.navigator
         self.saving.discard(opened.key(frame))
-        if browsing.current is opened and browsing.keeper is not None:
-            browsing.keeper.note({frame})
+        if navigator.current is opened and navigator.draft_saver is not None:
+            navigator.draft_saver.note({frame})
 
-        folder = reader.project.folder if reader.project is not None else None
-        reopen = partial(reader.open, folder) if folder is not None else reader.dismiss
-        reader.tell(notices.not_accepted(problem, self.accept, reopen))
+        folder = session.project.folder if session.project is not None else None
+        reopen = (
+            partial(session.open, folder) if folder is not None else session.dismiss
+        )
+        session.show_alert(alerts.not_accepted(problem, self.accept, reopen))
 
     def take_back(self) -> None:
         """Let the shown frame's label count no more; the mask stays to be corrected.
 
         What this window has just accepted over an older label gives way to that one.
         """
-        reader, browsing = self._reader, self._reader.browsing
-        opened, project = browsing.current, reader.project
-        if opened is None or project is None or not browsing.is_shown:
+        session, navigator = self._session, self._session.navigator
+        opened, project = navigator.current, session.project
+        if opened is None or project is None or not navigator.is_shown:
             return
-        frame = browsing.frame
+        frame = navigator.frame
         key = opened.key(frame)
         if frame not in opened.labels and key not in self.saving:
-            reader.say("This frame has no label to take back.")
+            session.show_message("This frame has no label to take back.")
             return
         accepted = self._accepted.pop(key, None)
 
@@ -190,7 +196,7 @@ class Accepting:
                 project.labels.withdraw(*key)
             return project.labels.get(*key), look_at(project, key[0])
 
-        reader.writer.submit(
+        session.writer.submit(
             act, partial(self._on_taken_back, opened, frame), self._on_problem
         )
 
@@ -203,13 +209,13 @@ class Accepting:
             opened.labels[frame] = label
             text = "The label is the one before again; your mask is kept as a draft."
         self.times.pop(opened.key(frame), None)
-        browsing = self._reader.browsing
-        if browsing.current is opened and browsing.keeper is not None:
-            browsing.area.taken_back(frame)
-            browsing.keeper.note({frame})
-        self._reader.message = text
-        self._reader.note_change(change)
-        self._reader.taken_back.emit(opened.key(frame))
+        navigator = self._session.navigator
+        if navigator.current is opened and navigator.draft_saver is not None:
+            navigator.area.taken_back(frame)
+            navigator.draft_saver.note({frame})
+        self._session.message = text
+        self._session.note_change(change)
+        self._session.taken_back.emit(opened.key(frame))
 
     # -- marks ----------------------------------------------------------------
 
@@ -218,56 +224,56 @@ class Accepting:
         image = self._image()
         if image is None:
             return
-        state = self._reader.overview.status(image).state
+        state = self._session.overview.status(image).state
         if state == "labelled":
-            self._reader.say(
+            self._session.show_message(
                 "This image has a label. Take that back first (Shift+K) to skip it."
             )
             return
         skipped = state == "skipped"
         self._mark(image, lambda project: project.skip(image, not skipped))
         if not skipped:
-            self._reader.browsing.next()
+            self._session.navigator.next()
 
     def flag(self) -> None:
         """Flag the image for a second look, or no more."""
         image = self._image()
         if image is not None:
-            flagged = self._reader.overview.status(image).flagged
+            flagged = self._session.overview.status(image).flagged
             self._mark(image, lambda project: project.flag(image, not flagged))
 
     def comment(self, image: str, text: str) -> None:
         """Note something about an image."""
-        if text != self._reader.overview.status(image).comment:
+        if text != self._session.overview.status(image).comment:
             self._mark(image, lambda project: project.comment(image, text))
 
     def _image(self) -> str | None:
-        browsing = self._reader.browsing
-        if browsing.stuck is not None:
-            return browsing.stuck
-        if browsing.current is None or browsing.opening is not None:
+        navigator = self._session.navigator
+        if navigator.stuck is not None:
+            return navigator.stuck
+        if navigator.current is None or navigator.opening is not None:
             return None
-        return browsing.current.id
+        return navigator.current.id
 
     def _mark(self, image: str, act: Callable[..., None]) -> None:
-        project = self._reader.project
+        project = self._session.project
 
         def mark() -> Any:
             act(project)
             return look_at(project, image)
 
-        self._reader.writer.submit(mark, self._reader.note_change, self._on_problem)
+        self._session.writer.submit(mark, self._session.note_change, self._on_problem)
 
     def _on_problem(self, problem: str) -> None:
-        self._reader.tell(Notice(problem, about="mark", serious=True))
+        self._session.show_alert(Alert(problem, about="mark", serious=True))
 
     # -- what is said of the shown frame --------------------------------------
 
     def is_unchanged(self, opened: OpenImage, frame: int) -> bool:
         """Whether the shown mask and its reviewed part are as they were accepted."""
         label, mask = opened.labels.get(frame), opened.mask(frame)
-        browsing = self._reader.browsing
-        if browsing.current is opened and browsing.area.is_changed(frame):
+        navigator = self._session.navigator
+        if navigator.current is opened and navigator.area.is_changed(frame):
             return False
         return (
             label is not None and mask is not None and np.array_equal(mask, label.mask)

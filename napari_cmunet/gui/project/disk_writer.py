@@ -53,7 +53,7 @@ class ProjectWriter(QObject):
         then : callable, optional
             Told the result, on the GUI thread.
         failed : callable, optional
-            Told what went wrong, in words for the reader, on the GUI thread.
+            Told what went wrong, in words for the user, on the GUI thread.
         """
         self._waiting += 1
         future = self._pool.submit(_attempt, act)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAVE_AFTER_MS = 300
 
 
-class DraftKeeper:
+class DraftSaver:
     """Follows the mask of one open image and keeps its drafts up to date.
 
     It works while the panel is closed, too.

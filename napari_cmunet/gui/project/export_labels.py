@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.export import short
-from napari_cmunet.gui.project.alerts import Notice, Way
+from napari_cmunet.gui.project.alerts import Action, Alert
 from napari_cmunet.gui.widgets import button, row, text_label
 from napari_cmunet.project.errors import ExportConflictError
 from napari_cmunet.project.export import ExportResult, export_masks
@@ -59,10 +59,10 @@ class ExportWish:
 
 
 def export_labels(
-    reader: ProjectSession, wish: ExportWish, ask_again: Callable[[], None]
+    session: ProjectSession, wish: ExportWish, ask_again: Callable[[], None]
 ) -> None:
     """Export in a worker; ask before anything of others is overwritten."""
-    project = reader.project
+    project = session.project
     if project is None:
         return
 
@@ -81,29 +81,31 @@ def export_labels(
 
     def ended(outcome: Outcome) -> None:
         if isinstance(outcome.error, ExportConflictError):
-            reader.tell(_conflict(reader, wish, outcome.error, ask_again))
+            session.show_alert(_conflict(session, wish, outcome.error, ask_again))
         elif outcome.error is not None:
-            reader.tell(Notice(f"Not exported: {outcome.error}", serious=True))
+            session.show_alert(Alert(f"Not exported: {outcome.error}", serious=True))
         elif outcome.result is not None:
             done = outcome.result
-            reader.say(_summary(done, short(done.folder)), _summary(done, done.folder))
+            session.show_message(
+                _summary(done, short(done.folder)), _summary(done, done.folder)
+            )
 
-    reader.dismiss("export")
-    reader.run("Exporting", act, ended)
+    session.dismiss("export")
+    session.run("Exporting", act, ended)
 
 
 def _conflict(
-    reader: ProjectSession,
+    session: ProjectSession,
     wish: ExportWish,
     error: ExportConflictError,
     ask_again: Callable[[], None],
-) -> Notice:
+) -> Alert:
     def overwrite() -> None:
-        export_labels(reader, replace(wish, overwrite=True), ask_again)
+        export_labels(session, replace(wish, overwrite=True), ask_again)
 
-    ways = (
-        Way("Choose another folder…", "Leave this one as it is", ask_again),
-        Way("Do not export", "Leave everything as it is", reader.dismiss),
+    actions = (
+        Action("Choose another folder…", "Leave this one as it is", ask_again),
+        Action("Do not export", "Leave everything as it is", session.dismiss),
     )
     # Over an image of the project nothing is ever written.
     if error.may_overwrite:
@@ -111,8 +113,8 @@ def _conflict(
         text = f"Overwrite {count} file(s)" if count else "Export there all the same"
         names = ", ".join(error.replaced[:4])
         tip = f"Replaces {names}" if names else "No file has the name of a mask"
-        ways = (Way(text, tip, overwrite), *ways)
-    return Notice(str(error), ways, about="export", serious=True)
+        actions = (Action(text, tip, overwrite), *actions)
+    return Alert(str(error), actions, about="export", serious=True)
 
 
 def _summary(exported: ExportResult, folder: Path | str) -> str:

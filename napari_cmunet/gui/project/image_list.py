@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_cmunet.gui.project.image_order import NextImage
+    from napari_cmunet.gui.project.image_order import ImageOrder
 
 
 class CommentLine(QLineEdit):
@@ -101,13 +101,13 @@ class OrderMenu(QMenu):
 
     Parameters
     ----------
-    next_image : NextImage
+    image_order : ImageOrder
     parent : QWidget
     """
 
-    def __init__(self, next_image: NextImage, parent: QWidget) -> None:
+    def __init__(self, image_order: ImageOrder, parent: QWidget) -> None:
         super().__init__("Next image", parent)
-        self._next_image = next_image
+        self._image_order = image_order
         self.setToolTipsVisible(True)
         group = QActionGroup(self)
         self.orders = {}
@@ -115,7 +115,7 @@ class OrderMenu(QMenu):
             action = self.addAction(text)
             action.setCheckable(True)
             action.setToolTip(tip)
-            action.triggered.connect(lambda _=False, o=order: next_image.choose(o))
+            action.triggered.connect(lambda _=False, o=order: image_order.choose(o))
             group.addAction(action)
             self.orders[order] = action
         self.addSeparator()
@@ -125,13 +125,13 @@ class OrderMenu(QMenu):
 
     def refresh(self) -> None:
         """Show the order, and how far the scoring is."""
-        next_image = self._next_image
-        if next_image.order in self.orders:
-            self.orders[next_image.order].setChecked(True)
-        done, total = next_image.scored
-        text = next_image.problem or f"{done} of {total} images looked through"
+        image_order = self._image_order
+        if image_order.order in self.orders:
+            self.orders[image_order.order].setChecked(True)
+        done, total = image_order.scored
+        text = image_order.problem or f"{done} of {total} images looked through"
         self.how_far.setText(text)
-        self.how_far.setVisible(next_image.order == UNSURE)
+        self.how_far.setVisible(image_order.order == UNSURE)
 
 
 _SIDE = 16

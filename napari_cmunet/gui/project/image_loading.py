@@ -106,7 +106,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
         elif label is not None:
             problems.append(
                 f"The label of frame {frame} does not fit the image any more: the "
-                "file has changed. The label is kept; accepting replaces it."
+                "file has changed. The label is kept; annotation replaces it."
             )
     drafts = {}
     for owner, frame in project.drafts.keys():

@@ -10,7 +10,7 @@ from psygnal import Signal
 
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.project.alerts import Notice
+from napari_cmunet.gui.project.alerts import Alert
 from napari_cmunet.project.active_learning import UNSURE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SAVE_EVERY = 20
 _LOOK_EVERY = 0.1
 
 
-class NextImage:
+class ImageOrder:
     """Knows the order, and scores the images in the background where it needs that.
 
     Begins when a project is opened and anew when another model is in use. It waits while
@@ -33,30 +33,30 @@ class NextImage:
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
     #: More images are scored.
     changed = Signal()
 
-    def __init__(self, reader: ProjectSession) -> None:
-        self._reader = reader
+    def __init__(self, session: ProjectSession) -> None:
+        self._session = session
         self._job: Job | None = None
         #: Why the images cannot be scored; empty if they can.
         self.problem = ""
-        reader.opened.connect(lambda _: self.score())
-        reader.closed.connect(self.stop)
+        session.opened.connect(lambda _: self.score())
+        session.closed.connect(self.stop)
 
     @property
     def order(self) -> str:
         """As the project has it."""
-        project = self._reader.project
+        project = self._session.project
         return "" if project is None else project.settings.next_image
 
     @property
     def scored(self) -> tuple[int, int]:
         """Images that are scored with the model in use, and images in all."""
-        project = self._reader.project
+        project = self._session.project
         return (
             (0, 0)
             if project is None
@@ -70,23 +70,23 @@ class NextImage:
 
     def choose(self, order: str) -> None:
         """Take another order from now on; it is kept with the project."""
-        project = self._reader.project
+        project = self._session.project
         if project is not None and not project.read_only:
-            self._reader.writer.submit(
+            self._session.writer.submit(
                 lambda: project.change_settings(next_image=order),
                 lambda _: self._on_chosen(),
-                lambda problem: self._reader.tell(Notice(problem, serious=True)),
+                lambda problem: self._session.show_alert(Alert(problem, serious=True)),
             )
 
     def _on_chosen(self) -> None:
-        self._reader.browsing.plan_ahead()
+        self._session.navigator.plan_ahead()
         self.score()
-        self._reader.changed.emit()
+        self._session.changed.emit()
 
     def score(self) -> None:
         """Score what is not scored yet with the model in use, if the order needs it."""
         self.stop()
-        project, controller = self._reader.project, self._reader.controller
+        project, controller = self._session.project, self._session.controller
         if project is None or project.read_only or self.order != UNSURE:
             return
         runner, choice = controller.runner, controller.choice

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cmunet.project.promotion import TrainingResult
 
 
-class Trying:
+class ModelPreview:
     """Shows what the candidate would find and no longer find in the shown frame.
 
     Goes on with the images that are opened next, and ends when the candidate is
@@ -33,14 +33,14 @@ class Trying:
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
     #: Something that a view shows has changed.
     changed = Signal()
 
-    def __init__(self, reader: ProjectSession) -> None:
-        self._reader = reader
+    def __init__(self, session: ProjectSession) -> None:
+        self._session = session
         #: The model that is tried; empty while none is.
         self.model = ""
         self._result: TrainingResult | None = None
@@ -49,35 +49,35 @@ class Trying:
         self._shown: DifferenceLayer | None = None
         self._known: dict[int, tuple[Source, Difference]] = {}
         self._job: Job | None = None
-        reader.closed.connect(self.stop)
+        session.closed.connect(self.stop)
 
     # -- state ----------------------------------------------------------------
 
     @property
     def candidate(self) -> str:
         """The newest model, while it is not in use; empty if there is none."""
-        training = self._reader.learning.training
+        training = self._session.training.session
         return training.candidate if training is not None else ""
 
     def why_not(self) -> str:
         """Why there is nothing to compare now; empty if there is."""
-        browsing = self._reader.browsing
+        navigator = self._session.navigator
         if not self.candidate:
             return "There is no new model to compare. Fine-tune first."
-        if browsing.opening is not None or not browsing.is_shown:
+        if navigator.opening is not None or not navigator.is_shown:
             return "Open an image of the project to compare on."
-        if not browsing.current.image_state.has_prediction(browsing.frame):
+        if not navigator.current.image_state.has_prediction(navigator.frame):
             return "This frame is not segmented yet."
         return ""
 
     def difference(self) -> Difference | None:
         """How the predictions of the shown frame differ; None if not known yet."""
-        browsing = self._reader.browsing
-        if self._image_state is None or not browsing.is_shown:
+        navigator = self._session.navigator
+        if self._image_state is None or not navigator.is_shown:
             return None
-        if browsing.current.image_state is not self._image_state:
+        if navigator.current.image_state is not self._image_state:
             return None
-        known = self._known.get(browsing.frame)
+        known = self._known.get(navigator.frame)
         return known[1] if known is not None else None
 
     # -- on and off -----------------------------------------------------------
@@ -87,11 +87,11 @@ class Trying:
         if self.model:
             self.stop()
         elif problem := self.why_not():
-            self._reader.say(problem)
+            self._session.show_message(problem)
         else:
-            self._reader.browsing.hide_change()
+            self._session.navigator.hide_change()
             self.model = self.candidate
-            self._result = self._reader.learning.training.result
+            self._result = self._session.training.session.result
             self.update()
             self.changed.emit()
 
@@ -107,7 +107,7 @@ class Trying:
 
     def put_away(self) -> None:
         """Another image is opened: what was shown of this one goes."""
-        if self._shown is not None and self._reader.controller.viewer is not None:
+        if self._shown is not None and self._session.controller.viewer is not None:
             self._shown.remove()
         self._shown = self._image_state = None
         self._known.clear()
@@ -124,12 +124,12 @@ class Trying:
             return
         if self._job is not None or self.why_not():
             return
-        browsing = self._reader.browsing
-        image_state, frame = browsing.current.image_state, browsing.frame
+        navigator = self._session.navigator
+        image_state, frame = navigator.current.image_state, navigator.frame
         if image_state is not self._image_state:
             self.put_away()
             self._image_state = image_state
-            self._shown = DifferenceLayer(self._reader.controller, image_state)
+            self._shown = DifferenceLayer(self._session.controller, image_state)
         source = image_state.sources[frame]
         if (
             image_state.predicted[frame]
@@ -138,10 +138,10 @@ class Trying:
             self._start(image_state, frame, source)
 
     def _is_decided(self) -> bool:
-        return self._reader.learning.training.result is not self._result
+        return self._session.training.session.result is not self._result
 
     def _start(self, image_state: ImageState, frame: int, source: Source) -> None:
-        controller, project = self._reader.controller, self._reader.project
+        controller, project = self._session.controller, self._session.project
         name, device = self.model, controller.choice.device
         data, cine, rgb = (
             source_array(image_state.image),
@@ -176,7 +176,7 @@ class Trying:
         wanted = name == self.model and image_state is self._image_state
         if wanted and outcome.error is not None:
             self.stop()
-            self._reader.say(f"{name} cannot be compared: {outcome.error}")
+            self._session.show_message(f"{name} cannot be compared: {outcome.error}")
         elif wanted and outcome.result is not None and not self._shown.was_deleted:
             self._engine, now = outcome.result
             if image_state.sources.get(frame) == source:
@@ -184,5 +184,5 @@ class Trying:
                 difference = Difference(source.model, name, *counts)
                 self._known[frame] = source, difference
         # What came in between is seen to by the next refresh of the panel.
-        self._reader.changed.emit()
+        self._session.changed.emit()
         self.changed.emit()

@@ -10,14 +10,14 @@ from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.project import alerts as notices
-from napari_cmunet.gui.project.alerts import Notice
+from napari_cmunet.gui.project import alerts
+from napari_cmunet.gui.project.alerts import Alert
 from napari_cmunet.gui.project.closed_project import Remains
 from napari_cmunet.gui.project.difference_layer import ModelChange
-from napari_cmunet.gui.project.draft_saver import DraftKeeper
+from napari_cmunet.gui.project.draft_saver import DraftSaver
 from napari_cmunet.gui.project.image_loading import ImageMemory, LoadedImage, load_image
 from napari_cmunet.gui.project.open_image import OpenImage
-from napari_cmunet.gui.project.prefetcher import Ahead
+from napari_cmunet.gui.project.prefetcher import Prefetcher
 from napari_cmunet.gui.project.reviewed_area import ReviewedArea
 
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
 
 
-class Browsing:
+class Navigator:
     """The one image of a project that is open, and the one that comes next.
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
-    def __init__(self, reader: ProjectSession) -> None:
-        self._reader = reader
+    def __init__(self, session: ProjectSession) -> None:
+        self._session = session
         self.current: OpenImage | None = None
-        self.keeper: DraftKeeper | None = None
+        self.draft_saver: DraftSaver | None = None
         self.area: ReviewedArea | None = None
         self.change: ModelChange | None = None
         #: The image that is being opened.
@@ -48,7 +48,7 @@ class Browsing:
         self._memory = ImageMemory()
         # Where Next goes on from, if that image could not be opened.
         self._stuck: str | None = None
-        self._ahead = Ahead(reader, self._opened_ahead)
+        self._ahead = Prefetcher(session, self._opened_ahead)
         self._loading: Job | None = None
         self._wanted = 0
 
@@ -56,26 +56,26 @@ class Browsing:
 
     @property
     def _controller(self) -> Controller:
-        return self._reader.controller
+        return self._session.controller
 
     def next(self) -> None:
         """Open the next image that has no label and is not skipped."""
-        project = self._reader.project
+        project = self._session.project
         if project is None or self.opening is not None:
             return
         after = self._place()
-        self._reader.writer.submit(
+        self._session.writer.submit(
             lambda: project.next_image(after), self._on_next, self._on_problem
         )
 
     def _on_next(self, image: str | None) -> None:
         if image is None:
-            self._reader.say(
+            self._session.show_message(
                 "Every image has a label or is skipped. Any of them can be opened "
                 "again from the list."
             )
         elif image == self._place() and self._stuck is None:
-            self._reader.say("No other image is left without a label.")
+            self._session.show_message("No other image is left without a label.")
         else:
             self.go(image)
 
@@ -89,12 +89,12 @@ class Browsing:
         self._beside(-1)
 
     def _beside(self, by: int) -> None:
-        project, place = self._reader.project, self._place()
+        project, place = self._session.project, self._place()
         if project is None or place is None or self.opening is not None:
             return
         image = project.neighbour(place, by)
         if image is None:
-            self._reader.say("This is the first image of the project.")
+            self._session.show_message("This is the first image of the project.")
         else:
             self.go(image)
 
@@ -110,7 +110,7 @@ class Browsing:
         frame : int, optional
             The frame to show; one with a draft or a label, or the middle, by default.
         """
-        if self._reader.project is None or not self._controller.attached:
+        if self._session.project is None or not self._controller.attached:
             return
         if self.current is not None and self.current.id == image and self.is_shown:
             self._controller.show.activate(self.current.image_state)
@@ -119,7 +119,7 @@ class Browsing:
             return
         self.opening = image
         self._wanted += 1
-        self._reader.say("")
+        self._session.show_message("")
         self.leave(partial(self._load, image, frame, self._wanted))
 
     def retry(self) -> None:
@@ -129,33 +129,33 @@ class Browsing:
 
     def leave(self, then: Callable[[], None]) -> None:
         """Save the strokes in the open image, then go on; ask if they cannot be."""
-        if self.keeper is None:
+        if self.draft_saver is None:
             then()
             return
-        self.keeper.flush()
-        if self.keeper.saved:
+        self.draft_saver.flush()
+        if self.draft_saver.saved:
             then()
             return
-        self._reader.writer.submit(lambda: None, lambda _: self._left(then))
+        self._session.writer.submit(lambda: None, lambda _: self._left(then))
 
     def _left(self, then: Callable[[], None]) -> None:
-        if self.keeper is None or not self.keeper.problems:
+        if self.draft_saver is None or not self.draft_saver.problems:
             then()
             return
         self.opening = None
-        problem = next(iter(self.keeper.problems.values()))
-        self._reader.tell(
-            notices.not_saved(
+        problem = next(iter(self.draft_saver.problems.values()))
+        self._session.show_alert(
+            alerts.not_saved(
                 problem,
                 again=self._after_dismissing(partial(self.leave, then)),
                 without=self._after_dismissing(then),
-                stay=self._reader.dismiss,
+                stay=self._session.dismiss,
             )
         )
 
     def _after_dismissing(self, act: Callable[[], None]) -> Callable[[], None]:
         def after() -> None:
-            self._reader.dismiss()
+            self._session.dismiss()
             act()
 
         return after
@@ -163,7 +163,7 @@ class Browsing:
     # -- opening --------------------------------------------------------------
 
     def _load(self, image: str, frame: int | None, wanted: int) -> None:
-        project = self._reader.project
+        project = self._session.project
         if project is None or wanted != self._wanted:
             return
         self.opening = image
@@ -182,13 +182,13 @@ class Browsing:
     def _on_loaded(
         self, image: str, frame: int | None, wanted: int, outcome: JobResult
     ) -> None:
-        if wanted != self._wanted or self._reader.project is None:
+        if wanted != self._wanted or self._session.project is None:
             return
         self._loading = None
         if outcome.error is not None:
             self.opening = None
             self._stuck = image
-            self._reader.tell(self._cannot_open(image, outcome.error))
+            self._session.show_alert(self._cannot_open(image, outcome.error))
         elif outcome.result is not None:
             self._show(self._opened(outcome.result), frame)
 
@@ -223,12 +223,12 @@ class Browsing:
         self.current = opened
         self._memory.recall(opened)
         self.area = ReviewedArea(controller, opened)
-        self.keeper = DraftKeeper(
-            self._reader.project, self._reader.writer, opened, self.area
+        self.draft_saver = DraftSaver(
+            self._session.project, self._session.writer, opened, self.area
         )
-        self.keeper.changed.connect(self._on_draft)
+        self.draft_saver.changed.connect(self._on_draft)
         self.area.changed.connect(self._on_area)
-        self.keeper.note(image_state.corrections.in_history)
+        self.draft_saver.note(image_state.corrections.in_history)
         if controller.schedule.current is image_state:
             controller.schedule.remove(image_state)
         if former is not None and former.own_layers and opened.own_layers:
@@ -246,11 +246,13 @@ class Browsing:
         if controller.pre_segment and image_state.waiting_frames():
             controller.schedule.add(image_state, first=True)
         controller.go_on()
-        self._reader.dismiss("image")
+        self._session.dismiss("image")
         if opened.problems:
-            self._reader.say(" ".join(opened.problems))
-        project = self._reader.project
-        self._reader.writer.submit(partial(project.remember_position, opened.id, frame))
+            self._session.show_message(" ".join(opened.problems))
+        project = self._session.project
+        self._session.writer.submit(
+            partial(project.remember_position, opened.id, frame)
+        )
         self._ahead.plan(opened.id)
 
     def _show_frame(self, image_state: ImageState, frame: int) -> None:
@@ -270,14 +272,14 @@ class Browsing:
     def _take_away_extras(self) -> None:
         if self.current is not None:
             self.current.clock.stop()
-        if self.keeper is not None:
-            self.keeper.stop()
+        if self.draft_saver is not None:
+            self.draft_saver.stop()
         if self.area is not None:
             self.area.remove()
         if self.change is not None:
             self.change.remove()
-        self._reader.trying.put_away()
-        self.keeper = self.area = self.change = None
+        self._session.preview.put_away()
+        self.draft_saver = self.area = self.change = None
 
     def put_away(self) -> None:
         """The project is closed: its image stays open, as one of no project."""
@@ -297,7 +299,7 @@ class Browsing:
         """Predict with another model from now on; see ProjectSession."""
         controller = self._controller
         controller.set_choice(model=model)
-        self._reader.trying.stop()
+        self._session.preview.stop()
         opened = self.current
         if predict_again and opened is not None and opened.image_state.sources:
             self.hide_change()
@@ -307,7 +309,7 @@ class Browsing:
             controller.schedule.add(opened.image_state, first=True)
             controller.go_on()
         self._ahead.on_model()
-        self._reader.changed.emit()
+        self._session.changed.emit()
 
     def update_change(self) -> None:
         """Show what has changed in the shown frame, once it is predicted again."""
@@ -315,13 +317,13 @@ class Browsing:
             self.change.update(self._controller.shown(self.current.image_state))
 
     def _on_area(self) -> None:
-        if self.keeper is not None:
-            self.keeper.note({self.frame})
-        self._reader.changed.emit()
+        if self.draft_saver is not None:
+            self.draft_saver.note({self.frame})
+        self._session.changed.emit()
 
     def draw_area(self, tool: str) -> None:
         """Put a tool in hand that draws the reviewed part; see ReviewedArea."""
-        project = self._reader.project
+        project = self._session.project
         if project is not None and not project.read_only and self.is_shown:
             self.area.draw(tool)
 
@@ -337,7 +339,7 @@ class Browsing:
 
     def take_looked_at(self, on: bool = True) -> None:
         """Let what was looked at be the shown frame's reviewed part, or no more."""
-        project = self._reader.project
+        project = self._session.project
         if project is not None and not project.read_only and self.is_shown:
             self.area.take_looked_at(self.frame, on)
 
@@ -351,7 +353,7 @@ class Browsing:
         if self.change is not None:
             self.change.remove()
             self.change = None
-            self._reader.changed.emit()
+            self._session.changed.emit()
 
     def take_over_prediction(self) -> None:
         """Make the shown frame's mask the new prediction. Can be undone."""
@@ -378,20 +380,20 @@ class Browsing:
         return self._controller.shown(self.current.image_state)
 
     def _on_draft(self) -> None:
-        if self.keeper is not None and not self.keeper.problems:
-            self._reader.dismiss("draft")
-        self._reader.changed.emit()
+        if self.draft_saver is not None and not self.draft_saver.problems:
+            self._session.dismiss("draft")
+        self._session.changed.emit()
 
     def _on_problem(self, problem: str) -> None:
-        self._reader.tell(Notice(problem, serious=True))
+        self._session.show_alert(Alert(problem, serious=True))
 
-    def _cannot_open(self, image: str, error: Exception) -> Notice:
-        return notices.image_not_opened(
-            self._reader.overview.name(image),
+    def _cannot_open(self, image: str, error: Exception) -> Alert:
+        return alerts.image_not_opened(
+            self._session.overview.name(image),
             error,
-            show=self._reader.images_wanted.emit,
+            show=self._session.images_wanted.emit,
             go_on=self._after_dismissing(self.next),
-            skip=self._after_dismissing(self._reader.accepting.skip),
+            skip=self._after_dismissing(self._session.annotation.skip),
             again=self.retry,
         )
 
@@ -402,8 +404,8 @@ class Browsing:
         self._wanted += 1
         self.opening = None
         self._ahead.forget()
-        if self.keeper is not None:
-            self.keeper.flush()
+        if self.draft_saver is not None:
+            self.draft_saver.flush()
 
     def come_back(self) -> None:
         """The panel is open again."""
@@ -416,15 +418,15 @@ class Browsing:
 
     def let_go(self) -> None:
         """The window closes: hand over what is left to save."""
-        if self.keeper is not None:
-            self.keeper.flush()
-            self.keeper.stop()
+        if self.draft_saver is not None:
+            self.draft_saver.flush()
+            self.draft_saver.stop()
         self._note_frame()
         self._wanted += 1
 
     def _note_frame(self) -> None:
         """Remember which frame of a cine was shown last."""
-        project = self._reader.project
+        project = self._session.project
         if project is not None and self.is_shown and self.current.image_state.is_cine:
             act = partial(project.remember_position, self.current.id, self.frame)
-            self._reader.writer.submit(act)
+            self._session.writer.submit(act)

@@ -45,7 +45,7 @@ class PatientChoice:
     Parameters
     ----------
     text : str
-        As offered to the reader.
+        As offered to the session.
     rule : callable or None
         None: each image is another patient.
     result : str
@@ -68,14 +68,14 @@ def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
     """
     paths = [PurePosixPath(file.relative.as_posix()) for file in files]
     offered: list[PatientChoice] = []
-    ways = [("One folder for each patient", by_folder(1))]
-    ways += [
+    actions = [("One folder for each patient", by_folder(1))]
+    actions += [
         (f"File names up to the {_ORDINAL[n]} “{sep}”", by_prefix(sep, n))
         for n in (1, 2, 3)
         for sep in _SEPARATORS
     ]
     seen: set[tuple[str | None, ...]] = set()
-    for text, rule in ways:
+    for text, rule in actions:
         patients = tuple(rule(path) for path in paths)
         groups = Counter(p for p in patients if p is not None)
         together = len(groups) + patients.count(None)

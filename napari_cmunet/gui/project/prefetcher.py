@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
 
 
-class Ahead:
+class Prefetcher:
     """Makes one image ready.
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     make : callable
         Makes an OpenImage of a loaded one, on the GUI thread; None if it is open in
         the viewer already.
@@ -29,25 +29,25 @@ class Ahead:
 
     def __init__(
         self,
-        reader: ProjectSession,
+        session: ProjectSession,
         make: Callable[[LoadedImage], OpenImage | None],
     ) -> None:
-        self._reader, self._make = reader, make
+        self._session, self._make = session, make
         self._ready: OpenImage | None = None
         self._by: ModelChoice | None = None  # what it is predicted with
         self._turn = 0
 
     def plan(self, after: str) -> None:
         """Make ready what Next would open after an image."""
-        project = self._reader.project
+        project = self._session.project
         self._turn += 1
-        self._reader.writer.submit(
+        self._session.writer.submit(
             lambda: project.next_image(after),
             partial(self._on_planned, after, self._turn),
         )
 
     def _on_planned(self, after: str, turn: int, image: str | None) -> None:
-        project = self._reader.project
+        project = self._session.project
         if turn != self._turn or project is None or image in (None, after):
             return
         if self._ready is not None and self._ready.id == image:
@@ -67,7 +67,7 @@ class Ahead:
 
     def predict(self) -> None:
         """Predict the frame that will be shown, once nothing else is in line."""
-        ready, controller = self._ready, self._reader.controller
+        ready, controller = self._ready, self._session.controller
         if ready is None or not controller.pre_segment or not controller.attached:
             return
         self._by = controller.choice
@@ -83,14 +83,14 @@ class Ahead:
             return None
         self._ready = None
         self._turn += 1
-        if self._by != self._reader.controller.choice:
+        if self._by != self._session.controller.choice:
             _unpredict(ready)
         return ready
 
     def on_model(self) -> None:
         """Another model is in use: predict once more."""
         if self._ready is not None:
-            self._reader.controller.schedule.remove(self._ready.image_state)
+            self._session.controller.schedule.remove(self._ready.image_state)
             _unpredict(self._ready)
             self.predict()
 
@@ -101,7 +101,7 @@ class Ahead:
 
     def _drop(self) -> None:
         if self._ready is not None:
-            self._reader.controller.schedule.remove(self._ready.image_state)
+            self._session.controller.schedule.remove(self._ready.image_state)
             self._ready = None
 
 

@@ -31,7 +31,7 @@ from napari_cmunet.gui.widgets import (
 )
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.alerts import Notice
+    from napari_cmunet.gui.project.alerts import Alert
     from napari_cmunet.gui.project.session import ProjectSession
 
 _WELCOME = (
@@ -41,24 +41,24 @@ _WELCOME = (
 
 
 class ProjectSection(QWidget):
-    """Shows a reader's project and does what is clicked.
+    """Shows a session's project and does what is clicked.
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
-    def __init__(self, reader: ProjectSession) -> None:
+    def __init__(self, session: ProjectSession) -> None:
         super().__init__()
-        self._reader = reader
-        self.notice = NoticeBox()
+        self._session = session
+        self.alert = AlertBox()
         self.work = WorkBar("Stop this")
         self.work_text = text_label()
         self.message = text_label()
         self.start = StartPage()
-        self.page = ProjectPage(reader)
+        self.page = ProjectPage(session)
         layout = column(
-            self.notice,
+            self.alert,
             self.work_text,
             self.work,
             self.start,
@@ -67,36 +67,36 @@ class ProjectSection(QWidget):
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
-        self.actions = ProjectActions(reader, self, self.page.list.chosen_images)
+        self.commands = ProjectActions(session, self, self.page.list.chosen_images)
         self._connect()
 
     def _connect(self) -> None:
-        actions, menu = self.actions, self.page.menu_items
+        commands, menu = self.commands, self.page.menu_items
         self.work.cancel.clicked.connect(self._on_cancel)
-        self.start.new.clicked.connect(actions.choose_folder)
-        self.start.these.clicked.connect(actions.use_open_images)
+        self.start.new.clicked.connect(commands.choose_folder)
+        self.start.these.clicked.connect(commands.use_open_images)
         self.start.recent.aboutToShow.connect(
-            lambda: actions.fill_recent(self.start.recent)
+            lambda: commands.fill_recent(self.start.recent)
         )
         for text, act in (
-            ("Add a folder of images…", actions.add_images),
-            ("Export accepted masks…", actions.export),
-            ("Show where the images are…", actions.show_images_folder),
-            ("Another project…", actions.choose_folder),
-            ("Close the project", actions.close),
+            ("Add a folder of images…", commands.add_images),
+            ("Export accepted masks…", commands.export),
+            ("Show where the images are…", commands.show_images_folder),
+            ("Another project…", commands.choose_folder),
+            ("Close the project", commands.close),
         ):
             menu.addAction(text).triggered.connect(act)
-        self.order = OrderMenu(self._reader.next_image, self)
+        self.order = OrderMenu(self._session.image_order, self)
         menu.insertMenu(menu.actions()[0], self.order)
 
     def _on_cancel(self) -> None:
-        if self._reader.job is not None:
-            self._reader.job.cancel()
+        if self._session.job is not None:
+            self._session.job.cancel()
 
     def refresh(self) -> SectionState:
-        """Show the reader's state as it is now, and return it."""
-        state = describe_project(self._reader)
-        self.notice.show_notice(state.notice)
+        """Show the session's state as it is now, and return it."""
+        state = describe_project(self._session)
+        self.alert.show_alert(state.alert)
         self.work.show_work(bool(state.busy), state.done, state.total)
         self.work.cancel.setEnabled(not state.cancelling)
         text = "Cancelling…" if state.cancelling else f"{state.busy}…"
@@ -106,7 +106,7 @@ class ProjectSection(QWidget):
         self.message.setToolTip(state.message_tip)
         self.message.setVisible(bool(state.message))
         self.start.setEnabled(not state.busy)
-        self.start.these.setEnabled(bool(self._reader.controller.image_states))
+        self.start.these.setEnabled(bool(self._session.controller.image_states))
         self.start.setVisible(not state.is_open)
         self.page.setVisible(state.is_open)
         if state.is_open:
@@ -115,7 +115,7 @@ class ProjectSection(QWidget):
 
 
 class StartPage(QWidget):
-    """No project is open: the ways to one."""
+    """No project is open: the actions to one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,9 +139,9 @@ class StartPage(QWidget):
 class ProjectPage(QWidget):
     """A project is open: its image, the decision, the way on."""
 
-    def __init__(self, reader: ProjectSession) -> None:
+    def __init__(self, session: ProjectSession) -> None:
         super().__init__()
-        self._reader = reader
+        self._session = session
         self._shown = SectionState()
         self.title = QElidingLabel()
         self.title.setTextFormat(Qt.TextFormat.PlainText)
@@ -225,29 +225,29 @@ class ProjectPage(QWidget):
         self._connect()
 
     def _connect(self) -> None:
-        reader = self._reader
+        session = self._session
         self.accept.clicked.connect(self._on_accept)
-        self.next.clicked.connect(reader.browsing.next)
-        self.previous.clicked.connect(reader.browsing.previous)
-        self.skip.clicked.connect(reader.accepting.skip)
-        self.flag.clicked.connect(reader.accepting.flag)
-        self.back.clicked.connect(reader.accepting.take_back)
-        self.box.clicked.connect(lambda: reader.browsing.draw_area(BOX))
-        self.lasso.clicked.connect(lambda: reader.browsing.draw_area(LASSO))
-        self.looked.clicked.connect(reader.browsing.take_looked_at)
-        self.whole.clicked.connect(reader.browsing.clear_area)
-        self.hide_change.clicked.connect(reader.browsing.hide_change)
-        self.take_over.clicked.connect(reader.browsing.take_over_prediction)
-        self.list.chosen.connect(reader.browsing.go)
+        self.next.clicked.connect(session.navigator.next)
+        self.previous.clicked.connect(session.navigator.previous)
+        self.skip.clicked.connect(session.annotation.skip)
+        self.flag.clicked.connect(session.annotation.flag)
+        self.back.clicked.connect(session.annotation.take_back)
+        self.box.clicked.connect(lambda: session.navigator.draw_area(BOX))
+        self.lasso.clicked.connect(lambda: session.navigator.draw_area(LASSO))
+        self.looked.clicked.connect(session.navigator.take_looked_at)
+        self.whole.clicked.connect(session.navigator.clear_area)
+        self.hide_change.clicked.connect(session.navigator.hide_change)
+        self.take_over.clicked.connect(session.navigator.take_over_prediction)
+        self.list.chosen.connect(session.navigator.go)
         self.comment.editingFinished.connect(self._on_comment)
 
     def _on_accept(self) -> None:
-        self._reader.accepting.accept()
+        self._session.annotation.accept()
 
     def _on_comment(self) -> None:
         # Of the image that is shown here, whatever is opened meanwhile.
         if self._shown.image:
-            self._reader.accepting.comment(self._shown.image, self.comment.text())
+            self._session.annotation.comment(self._shown.image, self.comment.text())
 
     def show_state(self, state: SectionState) -> None:
         """Show a project."""
@@ -298,11 +298,11 @@ class ProjectPage(QWidget):
         self.take_over.setVisible(state.has_changed)
         if other or not self.comment.isModified():
             self.comment.show_comment(state.comment)
-        self.list.show_images(self._reader.overview, state.image)
+        self.list.show_images(self._session.overview, state.image)
 
 
-class NoticeBox(QFrame):
-    """Something that the reader should know, with its ways out as buttons."""
+class AlertBox(QFrame):
+    """Something that the reader should know, with its actions out as buttons."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -312,24 +312,24 @@ class NoticeBox(QFrame):
         layout = column(self.text, self._buttons)
         layout.setContentsMargins(6, 4, 6, 6)
         self.setLayout(layout)
-        self._shown: Notice | None = None
+        self._shown: Alert | None = None
         self.hide()
 
-    def show_notice(self, notice: Notice | None) -> None:
-        """Show a notice, or nothing."""
-        if notice is self._shown:
+    def show_alert(self, alert: Alert | None) -> None:
+        """Show a alert, or nothing."""
+        if alert is self._shown:
             return
-        self._shown = notice
-        self.setVisible(notice is not None)
-        if notice is None:
+        self._shown = alert
+        self.setVisible(alert is not None)
+        if alert is None:
             return
-        self.text.setText(notice.text)
+        self.text.setText(alert.text)
         font = self.text.font()
-        font.setBold(notice.serious)
+        font.setBold(alert.serious)
         self.text.setFont(font)
         buttons = QWidget()
         made = []
-        for way in notice.ways:
+        for way in alert.actions:
             one = button(way.text, way.tip)
             one.setFocusPolicy(TAB_ONLY)
             one.clicked.connect(lambda _=False, act=way.act: act())

@@ -1,4 +1,4 @@
-"""What the project section shows, as one value made from the reader's state.
+"""What the project section shows, as one value made from the session's state.
 
 No widget is known here, so that every text and every greyed-out button can be tested
 without one.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.alerts import Notice
+    from napari_cmunet.gui.project.alerts import Alert
     from napari_cmunet.gui.project.difference_layer import Difference
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.annotation_time import AnnotationTime
@@ -26,7 +26,7 @@ class SectionState:
     done: int = 0
     total: int = 0
     cancelling: bool = False
-    notice: Notice | None = None
+    alert: Alert | None = None
     message: str = ""
     message_tip: str = ""
     images: int = 0
@@ -56,50 +56,50 @@ class SectionState:
     has_changed: bool = False
 
 
-def describe_project(reader: ProjectSession) -> SectionState:
-    """Put the reader's state into words."""
-    job = reader.job
+def describe_project(session: ProjectSession) -> SectionState:
+    """Put the session's state into words."""
+    job = session.job
     common = {
         "busy": job.text if job else "",
         "done": job.done if job else 0,
         "total": job.total if job else 0,
         "cancelling": job.cancelling if job else False,
-        "notice": reader.notice,
-        "message": reader.message,
-        "message_tip": reader.message_tip,
+        "alert": session.alert,
+        "message": session.message,
+        "message_tip": session.message_tip,
     }
-    if reader.project is None:
+    if session.project is None:
         return SectionState(**common)
-    browsing, overview = reader.browsing, reader.overview
-    image = browsing.opening or (browsing.current.id if browsing.current else "")
+    navigator, overview = session.navigator, session.overview
+    image = navigator.opening or (navigator.current.id if navigator.current else "")
     status = overview.status(image)
-    writable = not reader.project.read_only
+    writable = not session.project.read_only
     return SectionState(
         is_open=True,
-        title=reader.project.folder.name,
+        title=session.project.folder.name,
         images=len(overview.ids),
         labelled=overview.progress.labelled,
         all_done=not overview.progress.left,
-        progress=_progress(reader),
+        progress=_progress(session),
         effort=_effort(overview.effort),
         effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
-        can_move=browsing.opening is None and bool(overview.ids),
-        can_mark=writable and bool(image) and browsing.opening is None,
+        can_move=navigator.opening is None and bool(overview.ids),
+        can_mark=writable and bool(image) and navigator.opening is None,
         skipped=status.state == "skipped",
         flagged=status.flagged,
         comment=status.comment,
-        **_label(reader),
+        **_label(session),
         **common,
     )
 
 
-def _progress(reader: ProjectSession) -> str:
-    first, _, rest = str(reader.overview.progress).partition(",")
+def _progress(session: ProjectSession) -> str:
+    first, _, rest = str(session.overview.progress).partition(",")
     text = f"{first} labelled{',' + rest if rest else ''}"
-    return text if not reader.project.read_only else f"{text} (read only)"
+    return text if not session.project.read_only else f"{text} (read only)"
 
 
 _HOW = (
@@ -122,47 +122,47 @@ def _effort(effort: AnnotationTime) -> str:
     return f"{was}{now:.0f} s a frame{more}"
 
 
-def _label(reader: ProjectSession) -> dict:
+def _label(session: ProjectSession) -> dict:
     """What is said of the shown frame."""
-    browsing, accepting = reader.browsing, reader.accepting
-    opened = browsing.current
-    if browsing.opening is not None:
+    navigator, annotation = session.navigator, session.annotation
+    opened = navigator.current
+    if navigator.opening is not None:
         return {"label": "Opening the image…"}
     if opened is None:
         return {}
-    if not browsing.is_shown:
+    if not navigator.is_shown:
         return {"label": "This image was closed. Open it again from the list."}
-    if reader.controller.active is not opened.image_state:
+    if session.controller.active is not opened.image_state:
         return {"label": "Another image is in hand. Choose one from the list to go on."}
-    why_not = accepting.why_not()
-    frame = browsing.frame
+    why_not = annotation.why_not()
+    frame = navigator.frame
     key = opened.key(frame)
     cine = opened.image_state.is_cine
-    is_part = browsing.area.is_part(frame)
+    is_part = navigator.area.is_part(frame)
     what = "reviewed part" if is_part else "frame" if cine else "mask"
     known = {
-        "can_accept": not why_not and key not in accepting.saving,
+        "can_accept": not why_not and key not in annotation.saving,
         "why_not": why_not,
         "accept_text": f"&Accept the {what}",
         "is_part": is_part,
-        "is_by_looking": browsing.area.is_by_looking(frame),
-        "can_draw": not reader.project.read_only,
-        "can_take_back": frame in opened.labels and not reader.project.read_only,
-        **_change(browsing.change.difference(frame) if browsing.change else None),
+        "is_by_looking": navigator.area.is_by_looking(frame),
+        "can_draw": not session.project.read_only,
+        "can_take_back": frame in opened.labels and not session.project.read_only,
+        **_change(navigator.change.difference(frame) if navigator.change else None),
     }
     which = f"Frame {frame}" if cine else "This image"
-    if key in accepting.saving:
+    if key in annotation.saving:
         return {**known, "label": "Saving…"}
     if frame in opened.labels:
-        if not accepting.is_unchanged(opened, frame):
+        if not annotation.is_unchanged(opened, frame):
             text = f"{which} has changed since it was accepted. Accept it again."
             return {**known, "label": text}
-        at = accepting.times.get(key)
+        at = annotation.times.get(key)
         when = f" at {at}" if at else ""
         share = _share(opened.labels[frame].reviewed)
         text = f"Accepted{when}: saved as a label{share}."
         return {**known, "label": text, "saved": True}
-    if reader.project.read_only:
+    if session.project.read_only:
         text = "Open for reading only: what you paint here is not kept."
         return {**known, "label": text}
     if why_not:
@@ -173,15 +173,15 @@ def _label(reader: ProjectSession) -> dict:
         if (cine and others)
         else ""
     )
-    draft = _draft(reader, frame)
+    draft = _draft(session, frame)
     return {**known, "label": f"{which} has no label yet.{more}{draft}"}
 
 
-def _draft(reader: ProjectSession, frame: int) -> str:
-    keeper = reader.browsing.keeper
-    if frame in keeper.problems:
-        return f" Your corrections are not saved: {keeper.problems[frame]}"
-    if keeper.holds(frame) and keeper.saved:
+def _draft(session: ProjectSession, frame: int) -> str:
+    draft_saver = session.navigator.draft_saver
+    if frame in draft_saver.problems:
+        return f" Your corrections are not saved: {draft_saver.problems[frame]}"
+    if draft_saver.holds(frame) and draft_saver.saved:
         return " Your corrections are kept as a draft."
     return ""
 

@@ -1,7 +1,7 @@
-"""A reader at work on a project: opens and closes it, and knows how far it is.
+"""A session at work on a project: opens and closes it, and knows how far it is.
 
-It knows the panel's controller and no widget. ``browsing`` goes from image to image,
-``accepting`` turns masks into labels. It outlives the panel: while that is closed,
+It knows the panel's controller and no widget. ``navigator`` goes from image to image,
+``annotation`` turns masks into labels. It outlives the panel: while that is closed,
 strokes are still saved.
 """
 
@@ -17,14 +17,14 @@ from psygnal import Signal
 from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.project import alerts as notices
-from napari_cmunet.gui.project.activity import Attention
-from napari_cmunet.gui.project.alerts import Notice
-from napari_cmunet.gui.project.annotation import Accepting
+from napari_cmunet.gui.project import alerts
+from napari_cmunet.gui.project.activity import ActivityTracker
+from napari_cmunet.gui.project.alerts import Alert
+from napari_cmunet.gui.project.annotation import Annotation
 from napari_cmunet.gui.project.disk_writer import ProjectWriter
-from napari_cmunet.gui.project.image_order import NextImage
-from napari_cmunet.gui.project.model_preview import Trying
-from napari_cmunet.gui.project.navigator import Browsing
+from napari_cmunet.gui.project.image_order import ImageOrder
+from napari_cmunet.gui.project.model_preview import ModelPreview
+from napari_cmunet.gui.project.navigator import Navigator
 from napari_cmunet.gui.project.opening import (
     NewProject,
     OpenedProject,
@@ -33,7 +33,7 @@ from napari_cmunet.gui.project.opening import (
     open_project,
 )
 from napari_cmunet.gui.project.overview import Change, Overview, look
-from napari_cmunet.gui.project.training_session import Learning
+from napari_cmunet.gui.project.training_session import ProjectTraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,30 +79,30 @@ class ProjectSession:
         self.writer = ProjectWriter()
         self.overview = Overview()
         self.missing: tuple[str, ...] = ()
-        self.notice: Notice | None = None
+        self.alert: Alert | None = None
         self.message = ""
         self._tip = ("", "")
         self.job: Job | None = None
         self._model = self._model_before = ""
-        self.browsing = Browsing(self)
-        self.accepting = Accepting(self)
-        self.learning = Learning(self)
-        self.next_image = NextImage(self)
-        self._attention = Attention(self.browsing.tick)
-        self.trying = Trying(self)
+        self.navigator = Navigator(self)
+        self.annotation = Annotation(self)
+        self.training = ProjectTraining(self)
+        self.image_order = ImageOrder(self)
+        self._attention = ActivityTracker(self.navigator.tick)
+        self.preview = ModelPreview(self)
         app = QCoreApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
 
     @classmethod
     def of(cls, controller: Controller) -> ProjectSession:
-        """The reader of a controller's viewer; one that a closed panel left goes on."""
-        reader = _kept.get(controller.viewer)
-        if reader is None:
-            reader = _kept[controller.viewer] = cls(controller)
+        """The session of a controller's viewer; one that a closed panel left goes on."""
+        session = _kept.get(controller.viewer)
+        if session is None:
+            session = _kept[controller.viewer] = cls(controller)
         else:
-            reader.attach(controller)
-        return reader
+            session.attach(controller)
+        return session
 
     # -- life -----------------------------------------------------------------
 
@@ -113,22 +113,22 @@ class ProjectSession:
             self._model_before = controller.choice.model
             if self._model:
                 controller.set_choice(model=self._model)
-            self.browsing.come_back()
+            self.navigator.come_back()
 
     def detach(self) -> None:
         """The panel is closed; the project stays open, and strokes are saved."""
-        self.trying.stop()
-        self.browsing.step_back()
+        self.preview.stop()
+        self.navigator.step_back()
 
     def shut(self) -> None:
         """The window closes: write what is left and let the project go. No question."""
         with suppress(RuntimeError):  # Qt's parts may be gone already
-            self.browsing.let_go()
+            self.navigator.let_go()
         if self.job is not None:
             self.job.cancel()
         self._attention.let_go()
-        self.next_image.stop()
-        self.learning.shut()
+        self.image_order.stop()
+        self.training.shut()
         if self.project is not None:
             project, self.project = self.project, None
             self.writer.submit(project.close)
@@ -173,15 +173,15 @@ class ProjectSession:
 
     def _on_opened(self, folder: Path, outcome: JobResult) -> None:
         if outcome.error is not None:
-            self.tell(notices.project_not_opened(self, folder, outcome.error))
+            self.show_alert(alerts.project_not_opened(self, folder, outcome.error))
         if outcome.cancelled:
-            self.say("Cancelled.")
+            self.show_message("Cancelled.")
         if outcome.result is None:
             return
         found: OpenedProject = outcome.result
         self.project, self.overview = found.project, found.overview
         self.missing = found.missing
-        self.notice = None
+        self.alert = None
         self.message = " ".join(found.notices)
         self._model_before = self.controller.choice.model
         self._model = found.model
@@ -191,27 +191,27 @@ class ProjectSession:
         self.opened.emit(found.project)
         if found.missing:
             count = len(found.overview.ids)
-            self.tell(notices.images_missing(self, len(found.missing), count))
+            self.show_alert(alerts.images_missing(self, len(found.missing), count))
         if found.first is not None:
-            self.browsing.go(*found.first)
+            self.navigator.go(*found.first)
         elif not found.missing:
-            self.tell(notices.no_image(self.more_wanted.emit, self.dismiss))
+            self.show_alert(alerts.no_image(self.more_wanted.emit, self.dismiss))
         self.changed.emit()
 
     def close(self, then: Callable[[], None] | None = None) -> None:
         """Close the project, once every stroke is saved and the window agrees."""
         if self.project is not None and self.may_close():
-            self.browsing.leave(partial(self._close, then))
+            self.navigator.leave(partial(self._close, then))
 
     def _close(self, then: Callable[[], None] | None) -> None:
         project = self.project
         if project is None:
             return
-        self.browsing.put_away()
+        self.navigator.put_away()
         self._attention.let_go()
         self.project = None
         self.overview, self.missing = Overview(), ()
-        self.notice, self.message = None, ""
+        self.alert, self.message = None, ""
         if self._model_before:
             self.controller.set_choice(model=self._model_before)
         self.closed.emit()
@@ -255,7 +255,7 @@ class ProjectSession:
 
     def _on_relinked(self, outcome: JobResult) -> None:
         if outcome.error is not None:
-            self.tell(Notice(str(outcome.error), serious=True))
+            self.show_alert(Alert(str(outcome.error), serious=True))
             return
         if outcome.result is None or self.project is None:
             return
@@ -263,13 +263,13 @@ class ProjectSession:
         self.missing = result.missing
         if result.found:
             self.dismiss()
-            self.browsing.retry()
+            self.navigator.retry()
         if result.missing:
             count, missing = len(self.overview.ids), len(result.missing)
-            self.tell(notices.images_missing(self, missing, count, result.found))
+            self.show_alert(alerts.images_missing(self, missing, count, result.found))
         else:
             self.dismiss()
-            self.say(f"All images are there again: {result.found} were found.")
+            self.show_message(f"All images are there again: {result.found} were found.")
 
     def add_images(self, inputs: list[Path], patient_of=None) -> None:
         """Add further files and folders to the project."""
@@ -284,7 +284,7 @@ class ProjectSession:
 
     def _on_added(self, outcome: JobResult) -> None:
         if outcome.error is not None:
-            self.tell(Notice(str(outcome.error), serious=True))
+            self.show_alert(Alert(str(outcome.error), serious=True))
         elif outcome.result is not None and self.project is not None:
             added, self.overview = outcome.result
             known = f" {added.known} were in it already." if added.known else ""
@@ -292,9 +292,9 @@ class ProjectSession:
             count = len(added.images)
             new = "1 image was added." if count == 1 else f"{count} images were added."
             text = f"{new}{known} {problems}"
-            self.say(text.strip())
-            if self.browsing.current is None:
-                self.browsing.next()
+            self.show_message(text.strip())
+            if self.navigator.current is None:
+                self.navigator.next()
 
     # -- the model in use -----------------------------------------------------
 
@@ -305,7 +305,7 @@ class ProjectSession:
         ----------
         predict_again : bool
             Also the open image, showing what is found now and what is gone now. The
-            reader's mask stays as it is.
+            session's mask stays as it is.
         """
         project = self.project
         if project is not None:
@@ -317,11 +317,11 @@ class ProjectSession:
     def _on_model(self, predict_again: bool, found: tuple[str, str]) -> None:
         model, problem = found
         if problem:
-            self.tell(Notice(problem, serious=True))
+            self.show_alert(Alert(problem, serious=True))
         elif self.project is not None:
             self._model = model
-            self.browsing.use_model(model, predict_again=predict_again)
-            self.next_image.score()
+            self.navigator.use_model(model, predict_again=predict_again)
+            self.image_order.score()
 
     def choose_model(self, name: str) -> None:
         """Put an installed model to use in the project."""
@@ -330,17 +330,17 @@ class ProjectSession:
             self.writer.submit(
                 lambda: project.models.promote(name, installed=True, reason="chosen"),
                 lambda _: self.use_current_model(),
-                lambda problem: self.tell(Notice(problem, serious=True)),
+                lambda problem: self.show_alert(Alert(problem, serious=True)),
             )
 
     def update_differences(self) -> None:
         """Show what another model changes in the shown frame, as far as it is known."""
-        self.browsing.update_change()
-        self.trying.update()
+        self.navigator.update_change()
+        self.preview.update()
 
     # -- what is told ---------------------------------------------------------
 
-    def say(self, message: str, tip: str = "") -> None:
+    def show_message(self, message: str, tip: str = "") -> None:
         """Show a line until the next one; the tip tells the rest of it."""
         self.message, self._tip = message, (message, tip)
         self.changed.emit()
@@ -351,15 +351,15 @@ class ProjectSession:
         message, tip = self._tip
         return tip if message == self.message else ""
 
-    def tell(self, notice: Notice) -> None:
-        """Show a notice with its ways out."""
-        self.notice = notice
+    def show_alert(self, alert: Alert) -> None:
+        """Show a alert with its actions out."""
+        self.alert = alert
         self.changed.emit()
 
     def dismiss(self, about: str = "") -> None:
-        """Take the notice away, or only one that is about this."""
-        if self.notice is not None and about in ("", self.notice.about):
-            self.notice = None
+        """Take the alert away, or only one that is about this."""
+        if self.alert is not None and about in ("", self.alert.about):
+            self.alert = None
             self.changed.emit()
 
     def note_change(self, change: Change) -> None:
@@ -376,6 +376,6 @@ class ProjectSession:
     may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 
-def _shut(reader: weakref.ref[ProjectSession]) -> None:
-    if (found := reader()) is not None:
+def _shut(session: weakref.ref[ProjectSession]) -> None:
+    if (found := session()) is not None:
         found.shut()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from napari_cmunet.gui.project import alerts as notices
+from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.training.session import TrainingSession
 
 if TYPE_CHECKING:
@@ -16,73 +16,75 @@ if TYPE_CHECKING:
     from napari_cmunet.project.promotion import TrainingResult
 
 
-class Learning:
+class ProjectTraining:
     """Begins and ends with the project; outlives the panel, as the reader does.
 
     Parameters
     ----------
-    reader : ProjectSession
+    session : ProjectSession
     """
 
     #: The reader wants to see how the training ended.
     looked_for = Signal()
 
-    def __init__(self, reader: ProjectSession) -> None:
-        self._reader = reader
+    def __init__(self, session: ProjectSession) -> None:
+        self._session = session
         self._told: TrainingResult | None = None
         #: None while no project is open, or one that can only be read.
-        self.training: TrainingSession | None = None
-        reader.opened.connect(self._on_opened)
-        reader.closed.connect(self.shut)
-        reader.accepted.connect(self._on_accepted)
-        reader.taken_back.connect(self._on_taken_back)
+        self.session: TrainingSession | None = None
+        session.opened.connect(self._on_opened)
+        session.closed.connect(self.shut)
+        session.accepted.connect(self._on_accepted)
+        session.taken_back.connect(self._on_taken_back)
 
     def _on_opened(self, project: Project) -> None:
         self.shut()
         if not project.read_only:
-            self.training = TrainingSession(project, device=self._device)
-            self.training.model_changed.connect(self._on_model_changed)
-            self.training.ended.connect(self._on_ended)
-            self.training.changed.connect(self._on_changed)
+            self.session = TrainingSession(project, device=self._device)
+            self.session.model_changed.connect(self._on_model_changed)
+            self.session.ended.connect(self._on_ended)
+            self.session.changed.connect(self._on_changed)
 
     def shut(self) -> None:
         """End a training at work, without a question."""
-        if self.training is not None:
-            self.training.close()
-            self.training = None
+        if self.session is not None:
+            self.session.close()
+            self.session = None
 
     def _device(self) -> str:
-        return self._reader.controller.choice.device
+        return self._session.controller.choice.device
 
     def _on_accepted(self, key: object) -> None:
-        if self.training is not None:
-            self.training.on_accepted(key)
+        if self.session is not None:
+            self.session.on_accepted(key)
 
     def _on_taken_back(self, key: object) -> None:
-        if self.training is not None:
-            self.training.changed.emit()
+        if self.session is not None:
+            self.session.changed.emit()
 
     def _on_changed(self) -> None:
-        self._reader.trying.update()
-        if self.training is not None and self.training.result is not self._told:
-            self._reader.dismiss("training")  # decided, or another one runs
+        self._session.preview.update()
+        if self.session is not None and self.session.result is not self._told:
+            self._session.dismiss("training")  # decided, or another one runs
 
     def _on_ended(self, result: TrainingResult) -> None:
         """Say so where the reader looks, who may be far from the section by now."""
-        reader = self._reader
+        session = self._session
         verdict = result.verdict
         if verdict is not None:
-            reader.note_annotation_time(
-                reader.overview.effort.with_training(verdict.patients, verdict.gain_low)
+            session.note_annotation_time(
+                session.overview.effort.with_training(
+                    verdict.patients, verdict.gain_low
+                )
             )
         self._told = result
-        notice = notices.training_ended(result, self._look, reader.dismiss)
-        if notice is not None and (reader.notice is None or not reader.notice.serious):
-            reader.tell(notice)
+        alert = alerts.training_ended(result, self._look, session.dismiss)
+        if alert is not None and (session.alert is None or not session.alert.serious):
+            session.show_alert(alert)
 
     def _look(self) -> None:
-        self._reader.dismiss("training")
+        self._session.dismiss("training")
         self.looked_for.emit()
 
     def _on_model_changed(self, version: ModelVersion) -> None:
-        self._reader.use_current_model()
+        self._session.use_current_model()

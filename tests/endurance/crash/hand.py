@@ -61,21 +61,21 @@ class Hand:
     @property
     def opened(self) -> Any:
         """The project's open image, None if there is none."""
-        return self.reader.browsing.current
+        return self.reader.navigator.current
 
     @property
     def key(self) -> tuple[str, int]:
         """Image and frame that are shown."""
-        return self.opened.key(self.reader.browsing.frame)
+        return self.opened.key(self.reader.navigator.frame)
 
     @property
     def ready(self) -> bool:
         """Whether the open image can be corrected and accepted."""
-        return self.opened is not None and not self.reader.accepting.why_not()
+        return self.opened is not None and not self.reader.annotation.why_not()
 
     def mask(self) -> np.ndarray:
         """The shown mask, bool (Y, X)."""
-        return self.opened.mask(self.reader.browsing.frame)
+        return self.opened.mask(self.reader.navigator.frame)
 
     # -- acts -----------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Hand:
         at = np.array([self.choose.randrange(rows), self.choose.randrange(columns)])
         step = np.array([self.choose.randint(-4, 4), self.choose.randint(-4, 4)])
         value = int(self.choose.random() < 0.8)
-        lead = () if mask.ndim == 2 else (self.reader.browsing.frame,)
+        lead = () if mask.ndim == 2 else (self.reader.navigator.frame,)
         with mask.block_history():
             for number in range(8):
                 spot = np.clip(at + number * step, 0, (rows - 1, columns - 1))
@@ -121,7 +121,7 @@ class Hand:
         if not self.click(button):
             return False
         self.until(lambda: self.reader.writer.idle, 20)
-        if self.reader.browsing.opening is None and self.opened is before:
+        if self.reader.navigator.opening is None and self.opened is before:
             return False
         return self.until(lambda: self.opened is not before and self.ready, 30)
 
@@ -130,9 +130,9 @@ class Hand:
         key = self.key
         if not self.click(self.page.accept):
             return False
-        accepting = self.reader.accepting
+        accepting = self.reader.annotation
         self.until(lambda: key not in accepting.saving and self.reader.writer.idle, 20)
-        notice = self.reader.notice
+        notice = self.reader.alert
         return notice is None or notice.about != "accept"
 
     def close(self) -> None:

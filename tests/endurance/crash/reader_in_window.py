@@ -49,7 +49,7 @@ class WindowReader:
         reader = hand.reader
         reader.accepted.connect(self._on_accepted)
         reader.taken_back.connect(self._on_taken_back)
-        training = reader.learning.training
+        training = reader.training.session
         training.options = TRAINING
         training.model_changed.connect(self._on_model)
         hand.ticked = self._tick
@@ -67,7 +67,7 @@ class WindowReader:
 
     def _look_at_notice(self) -> None:
         """What the window says is told; then it goes on as a reader would."""
-        notice = self.hand.reader.notice
+        notice = self.hand.reader.alert
         if notice is not None:
             note = {"kind": "failed", "act": notice.about or "notice"}
             self.tell({**note, "image": self.hand.key[0], "why": notice.text})
@@ -89,14 +89,14 @@ class WindowReader:
 
     def _drawn(self) -> None:
         hand = self.hand
-        frame = hand.reader.browsing.frame
+        frame = hand.reader.navigator.frame
         pixels = hash_of(hand.mask()) if hand.opened.is_changed(frame) else None
         self._strokes[hand.key] = pixels
         self.tell({"kind": "begin", **self._shown("stroke", pixels=pixels)})
 
     def _tick(self) -> None:
         """Tell strokes that the window counts as saved."""
-        keeper = self.hand.reader.browsing.keeper
+        keeper = self.hand.reader.navigator.draft_saver
         if self._strokes and keeper is not None and keeper.saved:
             for (image, frame), pixels in self._strokes.items():
                 note = {"act": "stroke", "image": image, "frame": frame}
@@ -166,7 +166,7 @@ class WindowReader:
         return self.hand.reader.project.models
 
     def _train(self) -> None:
-        if not self.hand.reader.learning.training.running:
+        if not self.hand.reader.training.session.running:
             self._promised = self._models.free_name()
             self._begin_model(self._promised)
             if self.hand.click(self.hand.finetune.start):
@@ -184,7 +184,7 @@ class WindowReader:
             self.hand.click(self.hand.finetune.cancel)
 
     def _use(self) -> None:
-        name = self.hand.reader.learning.training.state().undecided
+        name = self.hand.reader.training.session.state().undecided
         if name:
             self._begin_model(name)
             self.hand.click(self.hand.finetune.use)
@@ -204,7 +204,7 @@ class WindowReader:
     def _on_model(self, version: Any) -> None:
         note = {"act": "model", "name": "model", "value": version.name}
         self.tell({"kind": "done", **note})
-        if self.hand.reader.learning.training.running and self._promised:
+        if self.hand.reader.training.session.running and self._promised:
             self._begin_model(self._promised)
 
 
@@ -232,10 +232,10 @@ def read_until_killed(
     try:
         hand = Hand(choose)
         if not hand.open(project, 600):
-            raise RuntimeError(f"the project did not open: {hand.reader.notice}")
+            raise RuntimeError(f"the project did not open: {hand.reader.alert}")
         image, frame = hand.key
         opened = {"image": image, "frame": frame, "pixels": hash_of(hand.mask())}
-        asked = hand.reader.notice
+        asked = hand.reader.alert
         tell({"kind": "opened", **opened, "asked": asked.text if asked else ""})
         if faults:
             DiskFaults(project, choose, faults).install()

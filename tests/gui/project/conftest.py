@@ -1,4 +1,4 @@
-"""Projects of a few small frames, read by a reader without a window."""
+"""Projects of a few small frames, read by a session without a window."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ def mixed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_reader(make_controller):
+def make_session(make_controller):
     made: list[ProjectSession] = []
 
     def make(controller=None) -> ProjectSession:
-        reader = ProjectSession.of(controller or make_controller())
-        made.append(reader)
-        return reader
+        session = ProjectSession.of(controller or make_controller())
+        made.append(session)
+        return session
 
     yield make
-    for reader in made:
-        reader.shut()
-        while reader.job is not None:
+    for session in made:
+        session.shut()
+        while session.job is not None:
             QCoreApplication.processEvents()
 
 
 @pytest.fixture
-def reader(make_reader, controller) -> ProjectSession:
-    return make_reader(controller)
+def session(make_session, controller) -> ProjectSession:
+    return make_session(controller)
 
 
 @pytest.fixture
 def ready(qtbot):
     """Wait until a reader has nothing left to do."""
 
-    def wait(reader: ProjectSession, timeout: int = 120_000) -> None:
+    def wait(session: ProjectSession, timeout: int = 120_000) -> None:
         def is_ready() -> bool:
             return (
-                reader.job is None
-                and reader.browsing.opening is None
-                and reader.writer.idle
-                and not reader.controller.runner.running
-                and not reader.controller._new_images
+                session.job is None
+                and session.navigator.opening is None
+                and session.writer.idle
+                and not session.controller.runner.running
+                and not session.controller._new_images
             )
 
         for _ in range(3):  # one thing leads to another
@@ -89,27 +89,27 @@ def ready(qtbot):
 
 
 @pytest.fixture
-def project(reader, ready, pictures, tmp_path):
-    """A reader with a project of five frames, the first one open."""
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    ready(reader)
-    assert reader.project is not None, reader.notice
-    return reader
+def project(session, ready, pictures, tmp_path):
+    """A session with a project of five frames, the first one open."""
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(session)
+    assert session.project is not None, session.alert
+    return session
 
 
 def stroke(
-    reader: ProjectSession, row: int = 4, column: int = 4, value: int = 1
+    session: ProjectSession, row: int = 4, column: int = 4, value: int = 1
 ) -> None:
     """Paint a small square in the open image, as the brush would."""
-    mask = reader.browsing.current.image_state.mask
+    mask = session.navigator.current.image_state.mask
     place = (row, column)
     if mask.ndim == 3:
-        place = (reader.browsing.frame, row, column)
+        place = (session.navigator.frame, row, column)
     mask.brush_size = 3
     with mask.block_history():
         mask.paint(place, value)
 
 
-def name(reader: ProjectSession) -> str:
+def name(session: ProjectSession) -> str:
     """Name of the open image."""
-    return reader.overview.name(reader.browsing.current.id)
+    return session.overview.name(session.navigator.current.id)

@@ -20,15 +20,15 @@ from napari_cmunet.io.masks import read_mask
 def labelled(project, ready):
     """Two of five images have a label."""
     for _ in range(2):
-        project.accepting.accept()
-        project.browsing.next()
+        project.annotation.accept()
+        project.navigator.next()
         ready(project)
     return project
 
 
-def export(reader, folder, **options):
+def export(session, folder, **options):
     asked = []
-    export_labels(reader, ExportWish(folder, **options), lambda: asked.append(True))
+    export_labels(session, ExportWish(folder, **options), lambda: asked.append(True))
     return asked
 
 
@@ -44,7 +44,7 @@ def test_all(labelled, ready, tmp_path):
     begin = "Exported 2 masks and index.csv to "
     assert labelled.message == f"{begin}…/{tmp_path.name}/masks."
     assert labelled.message_tip == f"{begin}{folder}."
-    labelled.say("Something else.")
+    labelled.show_message("Something else.")
     assert labelled.message_tip == ""
     assert "exported" in [entry.what for entry in labelled.project.journal()]
 
@@ -64,18 +64,18 @@ def test_other_files_are_asked_about(labelled, ready, tmp_path):
     ready(labelled)
     assert (folder / "index.csv").read_text() == "precious"
     assert len(list(folder.iterdir())) == 1
-    ways = {way.text: way for way in labelled.notice.ways}
-    assert list(ways) == [
+    actions = {way.text: way for way in labelled.alert.actions}
+    assert list(actions) == [
         "Overwrite 1 file(s)",
         "Choose another folder…",
         "Do not export",
     ]
-    ways["Choose another folder…"].act()
+    actions["Choose another folder…"].act()
     assert asked
-    ways["Overwrite 1 file(s)"].act()
+    actions["Overwrite 1 file(s)"].act()
     ready(labelled)
     assert (folder / "index.csv").read_text() != "precious"
-    assert labelled.notice is None
+    assert labelled.alert is None
 
 
 def test_an_image_of_the_project_is_never_replaced(labelled, ready, pictures):
@@ -85,15 +85,15 @@ def test_an_image_of_the_project_is_never_replaced(labelled, ready, pictures):
     labelled.project.images.add([pictures])
     export(labelled, pictures)
     ready(labelled)
-    assert "image of this project" in labelled.notice.text
-    assert not any("Overwrite" in way.text for way in labelled.notice.ways)
+    assert "image of this project" in labelled.alert.text
+    assert not any("Overwrite" in way.text for way in labelled.alert.actions)
 
 
 def test_a_folder_that_cannot_be_made(labelled, ready, tmp_path):
     (tmp_path / "file").write_text("x")
     export(labelled, tmp_path / "file" / "masks")
     ready(labelled)
-    assert "Not exported" in labelled.notice.text
+    assert "Not exported" in labelled.alert.text
 
 
 def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):

@@ -13,28 +13,28 @@ from tests.gui.project.conftest import stroke
 
 
 def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tmp_path):
-    reader = project
-    calibrating = Calibrating(reader.controller)
-    calibrating.image_state = reader.browsing.current.image_state
+    session = project
+    calibrating = Calibrating(session.controller)
+    calibrating.image_state = session.navigator.current.image_state
     calibrating.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
     calibrating.use()
-    image = reader.browsing.current.id
-    stroke(reader)
-    reader.accepting.accept()
-    ready(reader)
-    label = reader.project.labels.get(image, 0)
+    image = session.navigator.current.id
+    stroke(session)
+    session.annotation.accept()
+    ready(session)
+    label = session.project.labels.get(image, 0)
     assert label.pixel_size_mm == pytest.approx((0.2, 0.2))
     source = "from a 6 F catheter, measured 10.0 px"
     assert label.note == {"pixel_size_source": source}
-    made = export_masks(reader.project, tmp_path / "out", records=True)
+    made = export_masks(session.project, tmp_path / "out", records=True)
     assert source in (made.folder / f"{image}.json").read_text()
 
-    reader.browsing.next()
-    ready(reader)
-    assert pixel_size_mm(reader.browsing.current.image_state) is None
-    reader.browsing.go(image)
-    ready(reader)
-    image_state = reader.browsing.current.image_state
+    session.navigator.next()
+    ready(session)
+    assert pixel_size_mm(session.navigator.current.image_state) is None
+    session.navigator.go(image)
+    ready(session)
+    image_state = session.navigator.current.image_state
     assert pixel_size_mm(image_state) == pytest.approx((0.2, 0.2))
     assert tuple(image_state.mask.scale) == pytest.approx((0.2, 0.2))
     assert is_calibrated(image_state)

@@ -1,4 +1,4 @@
-"""Another model takes over: what it finds is shown, the reader's mask stays."""
+"""Another model takes over: what it finds is shown, the session's mask stays."""
 
 from __future__ import annotations
 
@@ -27,98 +27,98 @@ def promoted(project, ready, model, monkeypatch):
 
 def test_the_mask_stays_and_the_difference_is_shown(project, ready, promoted, viewer):
     stroke(project)
-    mine = project.browsing.current.mask(0)
+    mine = project.navigator.current.mask(0)
     before = expected(frame(0))
     promoted()
     ready(project)
-    project.browsing.update_change()
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
-    now = project.browsing.current.image_state.found(0)
-    layer = project.browsing.change.layer
+    project.navigator.update_change()
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
+    now = project.navigator.current.image_state.found(0)
+    layer = project.navigator.change.layer
     np.testing.assert_array_equal(layer.data == 1, now & (before == 0))
     assert not (layer.data == 2).any()
     assert not layer.editable
     found = int((now & (before == 0)).sum())
     text = describe_project(project).change
     assert f"tuned finds {found} pixels more (yellow) than cmunet-artery" in text
-    assert viewer.layers.selection.active is project.browsing.current.image_state.mask
-    project.browsing.hide_change()
+    assert viewer.layers.selection.active is project.navigator.current.image_state.mask
+    project.navigator.hide_change()
     assert layer not in viewer.layers
     assert describe_project(project).change == ""
 
 
 def test_an_untouched_mask_stays_too(project, ready, promoted):
-    before = project.browsing.current.mask(0)
+    before = project.navigator.current.mask(0)
     promoted()
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), before)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), before)
     assert "Your corrections" not in describe_project(project).label  # there are none
 
 
 def test_taking_over_the_new_prediction_can_be_undone(project, ready, promoted):
     stroke(project)
-    mine = project.browsing.current.mask(0)
+    mine = project.navigator.current.mask(0)
     promoted()
     ready(project)
-    project.browsing.update_change()
-    project.browsing.take_over_prediction()
-    now = project.browsing.current.image_state.found(0)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), now)
-    assert project.browsing.current.provenance(0).model == "tuned"
-    project.browsing.current.image_state.mask.undo()
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    project.navigator.update_change()
+    project.navigator.take_over_prediction()
+    now = project.navigator.current.image_state.found(0)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), now)
+    assert project.navigator.current.provenance(0).model == "tuned"
+    project.navigator.current.image_state.mask.undo()
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
 def test_what_is_accepted_names_the_model_it_began_with(project, ready, promoted):
     stroke(project)
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     promoted()
     ready(project)
     stroke(project, 20, 20)
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
-    label = project.project.labels.get(project.browsing.current.id, 0)
+    label = project.project.labels.get(project.navigator.current.id, 0)
     assert label.provenance.model == "cmunet-artery"
 
 
 def test_the_next_image_opens_with_the_new_model(project, ready, promoted, model):
     # It was predicted ahead by the old one.
     promoted()
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
-    image_state = project.browsing.current.image_state
+    image_state = project.navigator.current.image_state
     assert image_state.sources[0].model == "tuned"
     np.testing.assert_array_equal(
-        project.browsing.current.mask(0), image_state.found(0)
+        project.navigator.current.mask(0), image_state.found(0)
     )
     wanted = np.clip(255 - frame(1).astype(int) + 60, 0, 255) >= 128
-    np.testing.assert_array_equal(project.browsing.current.mask(0), wanted)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), wanted)
 
 
 def test_back_to_the_older_model(project, ready, promoted, model):
-    before = project.browsing.current.image_state.probability[0].copy()
+    before = project.navigator.current.image_state.probability[0].copy()
     promoted(60)
     ready(project)
     promoted(0)
     ready(project)
     np.testing.assert_array_equal(
-        project.browsing.current.image_state.probability[0], before
+        project.navigator.current.image_state.probability[0], before
     )
 
 
 def test_a_labelled_image_keeps_its_label(project, ready, promoted):
-    image = project.browsing.current.id
-    project.accepting.accept()
-    label = project.browsing.current.mask(0)
-    project.browsing.next()
+    image = project.navigator.current.id
+    project.annotation.accept()
+    label = project.navigator.current.mask(0)
+    project.navigator.next()
     ready(project)
     promoted()
     ready(project)
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), label)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), label)
     assert describe_project(project).saved
 
 
@@ -129,37 +129,39 @@ def test_a_model_that_is_gone(project, ready, monkeypatch):
     )
     project.use_current_model()
     ready(project)
-    assert "not there any more" in project.notice.text
+    assert "not there any more" in project.alert.text
     assert describe_project(project).can_accept
 
 
-def test_a_cine(reader, mixed, tmp_path, ready, viewer, model, monkeypatch):
-    reader.create(NewProject(tmp_path / "project", (mixed,)))
-    ready(reader)
-    reader.browsing.next()
-    ready(reader)
-    before = reader.browsing.current.image_state.mask.data.copy()
+def test_a_cine(session, mixed, tmp_path, ready, viewer, model, monkeypatch):
+    session.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
+    before = session.navigator.current.image_state.mask.data.copy()
     np.testing.assert_array_equal(before, expected(cine(4)))
     model.offset = 60
     monkeypatch.setattr(
         "napari_cmunet.gui.project.session.model_in_use", lambda _: ("tuned", "")
     )
-    reader.use_current_model()
-    ready(reader)
+    session.use_current_model()
+    ready(session)
     for at in range(4):
         viewer.dims.set_point(0, at)
-        reader.browsing.update_change()
-        assert reader.browsing.change.difference(at).found > 0
-    np.testing.assert_array_equal(reader.browsing.current.image_state.mask.data, before)
+        session.navigator.update_change()
+        assert session.navigator.change.difference(at).found > 0
+    np.testing.assert_array_equal(
+        session.navigator.current.image_state.mask.data, before
+    )
 
 
 def test_layers_that_go_meanwhile(project, ready, promoted, viewer):
     promoted()
     ready(project)
-    project.browsing.update_change()
-    viewer.layers.remove(project.browsing.change.layer)
+    project.navigator.update_change()
+    viewer.layers.remove(project.navigator.change.layer)
     describe_project(project)
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert len(viewer.layers) == 3
 
@@ -170,10 +172,10 @@ def test_the_difference_does_not_lie_over_another_image(
     other = viewer.add_image(np.zeros((64, 64), np.uint8), name="another")
     promoted()
     ready(project)
-    project.browsing.update_change()
+    project.navigator.update_change()
     layers = viewer.layers
     change, mask = (
-        project.browsing.change.layer,
-        project.browsing.current.image_state.mask,
+        project.navigator.change.layer,
+        project.navigator.current.image_state.mask,
     )
     assert layers.index(mask) < layers.index(change) < layers.index(other)

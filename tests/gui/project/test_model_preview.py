@@ -22,7 +22,7 @@ from tests.gui.conftest import frame
 from tests.gui.project.conftest import stroke
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.model_preview import Trying
+    from napari_cmunet.gui.project.model_preview import ModelPreview
 
 NEW = "tuned-001"
 
@@ -39,16 +39,16 @@ def found_before(image: np.ndarray) -> np.ndarray:
 def trained(project, tiny_model, model):
     """A training of the project has ended: its model finds more, and is not in use."""
 
-    def train(decision: str = UNDECIDED) -> Trying:
+    def train(decision: str = UNDECIDED) -> ModelPreview:
         with project.project.models.new_folder() as new:
             shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
             new.note_training({"version": 1, "labels": [], "learned_patients": []})
             new.finish(NEW)
-        training = project.learning.training
+        training = project.training.session
         training._result = TrainingResult(DONE, "Cannot tell.", NEW, decision=decision)
         model.offset = 60
         training.changed.emit()
-        return project.trying
+        return project.preview
 
     return train
 
@@ -60,14 +60,14 @@ def seen(project, ready, qtbot):
     def wait() -> None:
         ready(project)
         project.update_differences()
-        qtbot.waitUntil(lambda: project.trying._job is None)
+        qtbot.waitUntil(lambda: project.preview._job is None)
         project.update_differences()
-        qtbot.waitUntil(lambda: project.trying._job is None)
+        qtbot.waitUntil(lambda: project.preview._job is None)
 
     return wait
 
 
-def layer(trying: Trying):
+def layer(trying: ModelPreview):
     return trying._shown.layer if trying._shown is not None else None
 
 
@@ -76,8 +76,11 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     project, trained, seen, viewer, decision
 ):
     stroke(project)
-    image_state = project.browsing.current.image_state
-    mine, probability = project.browsing.current.mask(0), image_state.probability.copy()
+    image_state = project.navigator.current.image_state
+    mine, probability = (
+        project.navigator.current.mask(0),
+        image_state.probability.copy(),
+    )
     trying = trained(decision)
     assert describe_preview(trying).offered
     trying.toggle()
@@ -92,7 +95,7 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     count = int((now & ~before).sum())
     text = describe_preview(trying).text
     assert f"{NEW} would find {count} pixels more (yellow) than cmunet-artery" in text
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     np.testing.assert_array_equal(image_state.probability, probability)
     assert image_state.sources[0].model == "cmunet-artery"
     assert project.project.models.current.name == "cmunet-artery"
@@ -108,7 +111,7 @@ def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, 
     trying.toggle()
     seen()
     shown = layer(trying)
-    project.learning.training.decide(use)
+    project.training.session.decide(use)
     seen()
     ready(project)
     assert not trying.model
@@ -122,7 +125,7 @@ def test_it_goes_on_with_the_next_image(project, trained, seen, viewer):
     trying.toggle()
     seen()
     former = layer(trying)
-    project.browsing.next()
+    project.navigator.next()
     seen()
     assert former not in viewer.layers
     before, now = found_before(frame(1)), found_by_new(frame(1))
@@ -131,26 +134,26 @@ def test_it_goes_on_with_the_next_image(project, trained, seen, viewer):
 
 
 def test_each_frame_of_a_cine(
-    reader, mixed, tmp_path, ready, viewer, model, qtbot, tiny_model
+    session, mixed, tmp_path, ready, viewer, model, qtbot, tiny_model
 ):
-    reader.create(NewProject(tmp_path / "project", (mixed,)))
-    ready(reader)
-    reader.browsing.next()
-    ready(reader)
-    image_state = reader.browsing.current.image_state
-    trying = reader.trying
+    session.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
+    image_state = session.navigator.current.image_state
+    trying = session.preview
     model.offset = 60
-    with reader.project.models.new_folder() as new:
+    with session.project.models.new_folder() as new:
         shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
         new.finish(NEW)
-    training = reader.learning.training
+    training = session.training.session
     training._result = TrainingResult(DONE, "Cannot tell.", NEW, decision=UNDECIDED)
     trying.toggle()
     for at in (1, 3):
         viewer.dims.set_point(0, at)
-        reader.update_differences()
+        session.update_differences()
         qtbot.waitUntil(lambda: trying._job is None)
-        reader.update_differences()
+        session.update_differences()
         qtbot.waitUntil(lambda: trying._job is None)
         pixels = np.asarray(image_state.image.data[at])
         now, before = found_by_new(pixels), found_before(pixels)
@@ -178,8 +181,8 @@ def test_whatever_is_done_meanwhile(
     project, trained, seen, ready, viewer, model, controller, qtbot, moment, act
 ):
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    image, folder = project.browsing.current.id, project.project.folder
+    mine = project.navigator.current.mask(0)
+    image, folder = project.navigator.current.id, project.project.folder
     trying = trained()
     trying.toggle()
     if moment == "shown":
@@ -193,13 +196,13 @@ def test_whatever_is_done_meanwhile(
         for one in viewer.layers:
             one.name = "x"
     elif act == "remove the mask":
-        viewer.layers.remove(project.browsing.current.image_state.mask)
+        viewer.layers.remove(project.navigator.current.image_state.mask)
     elif act == "remove the image":
-        viewer.layers.remove(project.browsing.current.image_state.image)
+        viewer.layers.remove(project.navigator.current.image_state.image)
     elif act == "clear":
         viewer.layers.clear()
     elif act == "switch":
-        project.browsing.next()
+        project.navigator.next()
     elif act == "close the project":
         project.close()
     elif act == "close the panel":
@@ -208,9 +211,9 @@ def test_whatever_is_done_meanwhile(
     elif act == "another model":
         project.choose_model("cmunet-ssl")
     elif act == "begin a training":
-        project.learning.training._run = object()
+        project.training.session._run = object()
         project.update_differences()
-        project.learning.training._run = None
+        project.training.session._run = None
     model.open.set()
     qtbot.wait(20)
     qtbot.waitUntil(lambda: trying._job is None)
@@ -225,16 +228,16 @@ def test_whatever_is_done_meanwhile(
     if project.project is None:
         project.open(folder)
         ready(project)
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
 def test_without_a_candidate_it_says_so(project):
-    project.trying.toggle()
-    assert not project.trying.model
+    project.preview.toggle()
+    assert not project.preview.model
     assert "Fine-tune first" in project.message
-    assert not describe_preview(project.trying).offered
+    assert not describe_preview(project.preview).offered
 
 
 def test_a_model_that_cannot_be_loaded(project, trained, seen, model):
@@ -253,7 +256,7 @@ def test_by_the_button_and_its_key(
     qtbot.addWidget(panel)
     trying = trained()
     qtbot.waitUntil(lambda: not panel.finetune.compare.isHidden())
-    project.browsing.current.image_state.sources.clear()
+    project.navigator.current.image_state.sources.clear()
     panel.refresh()
     assert not panel.finetune.compare.isEnabled()
     assert "not segmented yet" in panel.finetune.compare.toolTip()
@@ -284,20 +287,20 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     qtbot.addWidget(panel)
     panel.finetune_fold.title.setChecked(False)
     trained(decision)
-    training = project.learning.training
+    training = project.training.session
     training.ended.emit(training.result)
-    assert NEW in project.notice.text
-    assert project.notice.ways[0].text == "Show me"
-    project.browsing.next()
+    assert NEW in project.alert.text
+    assert project.alert.actions[0].text == "Show me"
+    project.navigator.next()
     seen()
-    assert project.notice is not None  # also when the reader goes on
-    project.notice.ways[0].act()
-    assert project.notice is None
+    assert project.alert is not None  # also when the session goes on
+    project.alert.actions[0].act()
+    assert project.alert is None
     assert panel.finetune_fold.title.isChecked()
     training.ended.emit(training.result)
     training.decide(False) if decision == UNDECIDED else training.start()
     seen()
-    assert project.notice is None
+    assert project.alert is None
     training.cancel()
     qtbot.waitUntil(lambda: not training.running)
     panel.shut_down()

@@ -16,22 +16,22 @@ from tests.gui.project.conftest import name
 def scored(qtbot, ready):
     """Wait until nothing is scored any more."""
 
-    def wait(reader) -> None:
-        ready(reader)
-        qtbot.waitUntil(lambda: not reader.next_image.working)
+    def wait(session) -> None:
+        ready(session)
+        qtbot.waitUntil(lambda: not session.image_order.working)
 
     return wait
 
 
 def test_as_listed_nothing_is_scored(project, scored, model):
     scored(project)
-    assert project.next_image.order == LISTED
+    assert project.image_order.order == LISTED
     assert project.project.acquisition_scores() == {}
     assert len(model.loaded) == 1
 
 
 def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtbot):
-    project.next_image.choose(UNSURE)
+    project.image_order.choose(UNSURE)
     scored(project)
     scores = project.project.acquisition_scores()
     assert set(scores) == set(project.overview.ids)
@@ -39,17 +39,17 @@ def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtb
     assert len(model.loaded) == 2  # one of its own: nobody waits for it
     assert threading.get_ident() not in model.threads
     # What the project offers is what opens, made ready before it was asked for.
-    wanted = project.project.next_image(project.browsing.current.id)
-    project.browsing.next()
+    wanted = project.project.next_image(project.navigator.current.id)
+    project.navigator.next()
     scored(project)
-    assert project.browsing.current.id == wanted
+    assert project.navigator.current.id == wanted
     # It is kept: a project that is opened again need not score.
     folder, seen = project.project.folder, len(model.seen)
     project.close()
     scored(project)
     project.open(folder)
     scored(project)
-    assert project.next_image.order == UNSURE
+    assert project.image_order.order == UNSURE
     assert project.project.acquisition_scores() == scores
     assert len(model.seen) - seen <= 3  # the images that were shown, or made ready
 
@@ -59,8 +59,8 @@ def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot
     model.open.clear()
     project.controller.segment()
     qtbot.waitUntil(lambda: project.controller.runner.running)
-    project.next_image.choose(UNSURE)
-    qtbot.waitUntil(lambda: project.next_image.working)
+    project.image_order.choose(UNSURE)
+    qtbot.waitUntil(lambda: project.image_order.working)
     qtbot.wait(300)
     assert len(model.loaded) == 1  # not even its model is loaded
     model.open.set()
@@ -72,7 +72,7 @@ def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
     project, scored, model, qtbot
 ):
     scored(project)
-    menu = OrderMenu(project.next_image, None)
+    menu = OrderMenu(project.image_order, None)
     qtbot.addWidget(menu)
     model.load_error = ModelError("The model is damaged.")
     menu.orders[UNSURE].trigger()
@@ -88,14 +88,14 @@ def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
     assert project.project.acquisition_scores() == {}
     # Next still goes somewhere.
     before = name(project)
-    project.browsing.next()
+    project.navigator.next()
     scored(project)
     assert name(project) != before
 
 
 def test_an_image_that_cannot_be_read_stops_nobody(project, scored, pictures):
     (pictures / "p3.npy").write_bytes(b"no picture")
-    project.next_image.choose(UNSURE)
+    project.image_order.choose(UNSURE)
     scored(project)
     names = {
         project.overview.name(image) for image in project.project.acquisition_scores()
@@ -106,10 +106,10 @@ def test_an_image_that_cannot_be_read_stops_nobody(project, scored, pictures):
 def test_closing_the_project_ends_the_scoring(project, scored, model, ready, qtbot):
     scored(project)
     model.open.clear()
-    project.next_image.choose(UNSURE)
+    project.image_order.choose(UNSURE)
     qtbot.waitUntil(lambda: len(model.loaded) == 2)
     project.close()
-    assert not project.next_image.working
+    assert not project.image_order.working
     model.open.set()
     ready(project)
     assert project.project is None

@@ -24,10 +24,10 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 @pytest.fixture
-def panel(qtbot, viewer, controller, reader) -> CMUNetPanel:
+def panel(qtbot, viewer, controller, session) -> CMUNetPanel:
     made = CMUNetPanel(viewer, controller=controller)
     qtbot.addWidget(made)
-    assert made.project is reader
+    assert made.project is session
     return made
 
 
@@ -54,7 +54,7 @@ def test_at_first_it_offers_a_folder(panel):
 
 
 def test_from_a_folder_to_the_first_label(
-    qtbot, panel, reader, ready, pictures, monkeypatch, tmp_path
+    qtbot, panel, session, ready, pictures, monkeypatch, tmp_path
 ):
     folders(monkeypatch, pictures)
     dialogs = []
@@ -66,46 +66,46 @@ def test_from_a_folder_to_the_first_label(
 
     monkeypatch.setattr(NewProjectDialog, "exec", answer)
     qtbot.mouseClick(panel.project_section.start.new, LEFT)
-    ready(reader)
+    ready(session)
     (dialog,) = dialogs
     assert dialog.images.text() == "5 in pictures"
-    assert reader.project.folder == tmp_path / "pictures project"
+    assert session.project.folder == tmp_path / "pictures project"
     panel.refresh()
     page = panel.project_section.page
     assert not page.isHidden()
     assert page.accept.text() == "&Accept the mask   [K]"
     qtbot.mouseClick(page.accept, LEFT)
-    ready(reader)
+    ready(session)
     panel.refresh()
     assert page.progress.text() == "1 of 5 labelled"
     assert "N opens the next image" in panel.status.text()
     # Not the default of the command line: so the project says it.
-    assert reader.project.settings.start == "cmunet-artery"
+    assert session.project.settings.start == "cmunet-artery"
     assert page.label.text().startswith("Accepted at")
     assert page.bar.value() == 1
     assert panel.status.text() == "This mask is a label now. N opens the next image."
     qtbot.mouseClick(page.next, LEFT)
-    ready(reader)
+    ready(session)
     panel.refresh()
     assert page.name.text() == "Image 2 of 5 · p1"
     # The same folder again: its project is offered.
-    reader.close()
-    ready(reader)
+    session.close()
+    ready(session)
     folders(monkeypatch, pictures)
     qtbot.mouseClick(panel.project_section.start.new, LEFT)
     panel.refresh()
-    box = panel.project_section.notice
+    box = panel.project_section.alert
     assert "a project of this folder already" in box.text.text()
     buttons = {b.text(): b for b in box.findChildren(QAbstractButton)}
     qtbot.mouseClick(buttons["Open it"], LEFT)
-    ready(reader)
-    assert name(reader) == "p1"
+    ready(session)
+    assert name(session) == "p1"
     panel.refresh()
     assert box.isHidden()
 
 
 def test_a_project_of_the_images_that_are_open(
-    qtbot, panel, reader, controller, viewer, settled, ready, pictures, monkeypatch
+    qtbot, panel, session, controller, viewer, settled, ready, pictures, monkeypatch
 ):
     viewer.add_image(frame(0), name="p0")
     viewer.add_image(frame(1), name="from memory")
@@ -118,13 +118,13 @@ def test_a_project_of_the_images_that_are_open(
     )
     qtbot.mouseClick(panel.project_section.start.these, LEFT)
     panel.refresh()
-    assert "come from no file" in panel.project_section.notice.text.text()
-    reader.dismiss()
+    assert "come from no file" in panel.project_section.alert.text.text()
+    session.dismiss()
     controller.image_states[0].file = pictures / "p0.npy"
     qtbot.mouseClick(panel.project_section.start.these, LEFT)
-    ready(reader)
-    assert reader.overview.progress.images == 1
-    assert name(reader) == "p0"
+    ready(session)
+    assert session.overview.progress.images == 1
+    assert name(session) == "p0"
     assert len(viewer.layers) == 6
 
 
@@ -137,9 +137,9 @@ def test_the_list_goes_anywhere(qtbot, page, project, ready, panel):
     qtbot.mouseClick(page.list.viewport(), LEFT, pos=at)
     ready(project)
     assert name(project) == "p3"
-    project.accepting.flag()
-    project.accepting.comment(project.browsing.current.id, "two views")
-    project.accepting.accept()
+    project.annotation.flag()
+    project.annotation.comment(project.navigator.current.id, "two views")
+    project.annotation.accept()
     ready(project)
     panel.refresh()
     assert page.list.currentIndex().row() == 3
@@ -205,17 +205,17 @@ def test_a_list_of_many_images_is_quick(qtbot):
 def test_a_comment_belongs_to_the_image_it_was_written_for(
     qtbot, page, project, ready, panel
 ):
-    image = project.browsing.current.id
+    image = project.navigator.current.id
     page.comment.setFocus()
     qtbot.keyClicks(page.comment, "calcified")
     # The next image is opened before Return was pressed.
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     panel.refresh()
     ready(project)
     assert project.overview.status(image).comment == "calcified"
     assert page.comment.text() == ""
-    assert project.overview.status(project.browsing.current.id).comment == ""
+    assert project.overview.status(project.navigator.current.id).comment == ""
 
 
 def test_the_keys_go_back_to_the_canvas_after_a_comment(
@@ -228,7 +228,7 @@ def test_the_keys_go_back_to_the_canvas_after_a_comment(
     qtbot.keyClicks(page.comment, "lad")
     qtbot.keyClick(page.comment, Qt.Key.Key_Return)
     ready(project)
-    assert project.overview.status(project.browsing.current.id).comment == "lad"
+    assert project.overview.status(project.navigator.current.id).comment == "lad"
     qtbot.waitUntil(lambda: not page.comment.hasFocus())
     page.comment.setFocus()
     qtbot.keyClicks(page.comment, " no")
@@ -238,14 +238,14 @@ def test_the_keys_go_back_to_the_canvas_after_a_comment(
 
 
 def test_images_of_one_name_are_told_by_their_folders(
-    qtbot, reader, ready, tmp_path, panel
+    qtbot, session, ready, tmp_path, panel
 ):
     for patient in ("a", "b"):
         (tmp_path / "p" / patient).mkdir(parents=True)
         np.save(tmp_path / "p" / patient / "view.npy", frame(ord(patient)))
-    reader.create(NewProject(tmp_path / "s", (tmp_path / "p",)))
-    ready(reader)
-    assert list(reader.overview.names.values()) == ["a/view", "b/view"]
+    session.create(NewProject(tmp_path / "s", (tmp_path / "p",)))
+    ready(session)
+    assert list(session.overview.names.values()) == ["a/view", "b/view"]
 
 
 def test_marks_by_buttons(qtbot, page, project, ready, panel):
@@ -284,10 +284,10 @@ def test_a_notice_s_buttons(qtbot, panel, project, ready, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(project.project.drafts, "save", full)
         stroke(project)
-        project.browsing.next()
+        project.navigator.next()
         ready(project)
     panel.refresh()
-    box = panel.project_section.notice
+    box = panel.project_section.alert
     assert not box.isHidden()
     (again,) = [b for b in box.findChildren(QAbstractButton) if b.text() == "Try again"]
     assert again.toolTip()
@@ -310,8 +310,8 @@ def test_in_a_project_the_panel_speaks_of_accepting(panel, page, project):
 
 @pytest.mark.parametrize("width", [300, 320])
 def test_nothing_is_cut(qtbot, panel, page, project, ready, width):
-    project.accepting.accept()
-    project.accepting.flag()
+    project.annotation.accept()
+    project.annotation.flag()
     project.use_current_model()
     ready(project)
     panel.resize(width, 900)
@@ -341,7 +341,7 @@ def test_recent_projects(qtbot, panel, project, ready, tmp_path):
     project.close()
     ready(project)
     menu = panel.project_section.start.recent
-    panel.project_section.actions.fill_recent(menu)
+    panel.project_section.commands.fill_recent(menu)
     qtbot.waitUntil(lambda: len(menu.actions()) == 3)
     first, _, other = menu.actions()
     assert first.text() == "project"
@@ -356,7 +356,7 @@ def test_further_images(qtbot, panel, project, ready, monkeypatch, tmp_path):
     more.mkdir()
     np.save(more / "q.npy", frame(20))
     folders(monkeypatch, more)
-    panel.project_section.actions.add_images()
+    panel.project_section.commands.add_images()
     ready(project)
     assert len(project.overview.ids) == 6
     assert project.message == "1 image was added."
@@ -374,7 +374,7 @@ def test_choosing_a_model_puts_it_to_use(
     panel.model.chosen.emit("cmunet-artery")
     ready(project)
     assert seen == [("cmunet-artery", {"installed": True, "reason": "chosen"})]
-    assert project.browsing.change is not None
+    assert project.navigator.change is not None
 
 
 # -- the form of a new project --------------------------------------------------
@@ -447,9 +447,9 @@ def test_where_a_project_is_kept(pictures, tmp_path):
 
 def test_after_the_last_image_nothing_next_is_promised(panel, page, project, ready):
     for _ in range(4):
-        project.accepting.skip()
+        project.annotation.skip()
         ready(project)
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     panel.refresh()
     assert "no image is left" in panel.status.text()
@@ -464,9 +464,9 @@ def test_the_tour_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     tour.right()
     assert tour.text
     camera.zoom = 9 * whole
-    project.accepting.accept()
+    project.annotation.accept()
     qtbot.waitUntil(lambda: not tour.text, timeout=60_000)
     assert camera.zoom == 9 * whole
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert camera.zoom == pytest.approx(whole)

@@ -17,17 +17,17 @@ from napari_cmunet.project.project import Project
 from tests.gui.project.conftest import name, stroke
 
 
-def way(reader, text: str):
-    """Press one of a notice's buttons."""
-    ways = {w.text: w for w in reader.notice.ways}
-    ways[text].act()
+def way(session, text: str):
+    """Press one of a alert's buttons."""
+    actions = {w.text: w for w in session.alert.actions}
+    actions[text].act()
 
 
 @pytest.fixture
-def elsewhere(project, ready, make_controller, make_reader):
+def elsewhere(project, ready, make_controller, make_session):
     """The same project, open in another window."""
     window = ViewerModel()
-    other = make_reader(make_controller(window))
+    other = make_session(make_controller(window))
     other.open(project.project.folder)
     ready(other)
     yield other
@@ -36,7 +36,7 @@ def elsewhere(project, ready, make_controller, make_reader):
 
 def test_a_locked_project_can_be_read(project, elsewhere, ready):
     assert elsewhere.project is None
-    assert "is open in a program on this computer" in elsewhere.notice.text
+    assert "is open in a program on this computer" in elsewhere.alert.text
     way(elsewhere, "Open for reading")
     ready(elsewhere)
     state = describe_project(elsewhere)
@@ -44,16 +44,16 @@ def test_a_locked_project_can_be_read(project, elsewhere, ready):
     assert not state.can_accept
     assert not state.can_mark
     assert "not kept" in state.label
-    elsewhere.accepting.accept()
+    elsewhere.annotation.accept()
     ready(elsewhere)
     assert elsewhere.message == "The project is open for reading only."
-    elsewhere.browsing.next()
+    elsewhere.navigator.next()
     ready(elsewhere)
     assert name(elsewhere) == "p1"
 
 
 def test_a_project_on_a_disk_that_can_only_be_read(project, ready, monkeypatch):
-    """The only way out was to close the notice."""
+    """The only way out was to close the alert."""
     folder = project.project.folder
     project.close()
     ready(project)
@@ -68,11 +68,11 @@ def test_a_project_on_a_disk_that_can_only_be_read(project, ready, monkeypatch):
     project.open(folder)
     ready(project)
     assert project.project is None
-    assert "the disk is read-only" in project.notice.text
+    assert "the disk is read-only" in project.alert.text
     way(project, "Open for reading")
     ready(project)
     assert project.project.read_only
-    assert project.notice is None
+    assert project.alert is None
 
 
 def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
@@ -81,35 +81,35 @@ def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
     way(elsewhere, "Open for reading")
     ready(elsewhere)
     stroke(elsewhere)
-    mine = elsewhere.browsing.current.mask(0)
-    elsewhere.browsing.next()
+    mine = elsewhere.navigator.current.mask(0)
+    elsewhere.navigator.next()
     ready(elsewhere)
     assert name(elsewhere) == "p0"
-    assert "cannot be saved" in elsewhere.notice.text
-    np.testing.assert_array_equal(elsewhere.browsing.current.mask(0), mine)
+    assert "cannot be saved" in elsewhere.alert.text
+    np.testing.assert_array_equal(elsewhere.navigator.current.mask(0), mine)
     way(elsewhere, "Leave without them")
     ready(elsewhere)
     assert name(elsewhere) == "p1"
-    assert elsewhere.notice is None
+    assert elsewhere.alert is None
 
 
 def test_taking_over(project, elsewhere, ready):
     way(elsewhere, "Take over")
     ready(elsewhere)
-    elsewhere.accepting.accept()
+    elsewhere.annotation.accept()
     ready(elsewhere)
     assert elsewhere.overview.progress.labelled == 1
     # The first window writes no more, says so, and keeps what was drawn there.
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    project.accepting.accept()
+    mine = project.navigator.current.mask(0)
+    project.annotation.accept()
     ready(project)
-    assert "was taken over" in project.notice.text
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
-    project.browsing.next()
+    assert "was taken over" in project.alert.text
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
+    project.navigator.next()
     ready(project)
     assert name(project) == "p0"
-    assert "cannot be saved" in project.notice.text
+    assert "cannot be saved" in project.alert.text
     with Project.open(elsewhere.project.folder, read_only=True) as seen:
         assert seen.progress().labelled == 1
 
@@ -120,28 +120,28 @@ def full(*_args, **_options):
 
 def test_a_full_disk(project, ready, monkeypatch):
     stroke(project)
-    mine = project.browsing.current.mask(0)
+    mine = project.navigator.current.mask(0)
     with monkeypatch.context() as patched:
         patched.setattr(project.project.labels, "accept", full)
         patched.setattr(project.project.drafts, "save", full)
-        project.accepting.accept()
+        project.annotation.accept()
         ready(project)
-        assert "Not accepted" in project.notice.text
-        assert "the disk is full" in project.notice.text
+        assert "Not accepted" in project.alert.text
+        assert "the disk is full" in project.alert.text
         assert not describe_project(project).saved
-        project.browsing.next()
+        project.navigator.next()
         ready(project)
         assert name(project) == "p0"
         project.close()
         ready(project)
         assert project.project is not None
         assert "disk is full" in describe_project(project).label
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
-    project.accepting.accept()
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
+    project.annotation.accept()
     ready(project)
     assert describe_project(project).saved
-    assert project.notice is None
-    project.browsing.next()
+    assert project.alert is None
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
 
@@ -150,7 +150,7 @@ def test_trying_again_to_save_goes_on(project, ready, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(project.project.drafts, "save", full)
         stroke(project)
-        project.browsing.next()
+        project.navigator.next()
         ready(project)
         assert name(project) == "p0"
     way(project, "Try again")
@@ -161,24 +161,24 @@ def test_trying_again_to_save_goes_on(project, ready, monkeypatch):
 
 def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_path):
     stroke(project)
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
     project.close()
     ready(project)
     pictures.rename(tmp_path / "moved")
     project.open(tmp_path / "project")
     ready(project)
-    assert "5 of 5 images" in project.notice.text or "p1 is not" in project.notice.text
+    assert "5 of 5 images" in project.alert.text or "p1 is not" in project.alert.text
     asked = []
     project.images_wanted.connect(lambda: asked.append(True))
-    project.browsing.go(project.overview.ids[1])
+    project.navigator.go(project.overview.ids[1])
     ready(project)
     way(project, "Show the folder…")
     assert asked
     project.relink(tmp_path)
     ready(project)
-    assert project.notice is None
+    assert project.alert is None
     assert "All images are there again" in project.message
     assert name(project) == "p1"
 
@@ -192,51 +192,51 @@ def test_a_folder_without_the_images(project, ready, pictures, tmp_path):
     ready(project)
     project.relink(tmp_path / "nothing")
     ready(project)
-    assert "images are not where the project looks" in project.notice.text
+    assert "images are not where the project looks" in project.alert.text
     shutil.move(tmp_path / "moved", pictures)
-    project.browsing.retry()
+    project.navigator.retry()
     ready(project)
     assert name(project) == "p0"
 
 
 def test_one_bad_image_does_not_stop_the_others(
-    reader, pictures, tmp_path, ready, qtbot
+    session, pictures, tmp_path, ready, qtbot
 ):
     (pictures / "p1.npy").write_bytes(b"\x93NUMPY nonsense")
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    ready(reader)
-    reader.accepting.accept()
-    reader.browsing.next()
-    ready(reader)
-    assert "p1 cannot be opened" in reader.notice.text
-    assert name(reader) == "p0"
-    way(reader, "Next image")
-    ready(reader)
-    assert name(reader) == "p2"
-    assert reader.notice is None
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(session)
+    session.annotation.accept()
+    session.navigator.next()
+    ready(session)
+    assert "p1 cannot be opened" in session.alert.text
+    assert name(session) == "p0"
+    way(session, "Next image")
+    ready(session)
+    assert name(session) == "p2"
+    assert session.alert is None
 
 
 def test_an_image_that_cannot_be_opened_can_be_skipped(
-    reader, pictures, tmp_path, ready
+    session, pictures, tmp_path, ready
 ):
     (pictures / "p1.npy").write_bytes(b"\x93NUMPY nonsense")
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    ready(reader)
-    reader.browsing.next()
-    ready(reader)
-    way(reader, "Skip it")
-    ready(reader)
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
+    way(session, "Skip it")
+    ready(session)
     states = {
-        reader.overview.name(i): reader.overview.status(i).state
-        for i in reader.overview.ids
+        session.overview.name(i): session.overview.status(i).state
+        for i in session.overview.ids
     }
     assert states["p1"] == "skipped"
     assert states["p0"] == "unseen"  # that was open all the time
-    assert name(reader) == "p2"
+    assert name(session) == "p2"
 
 
 def test_a_damaged_project_can_be_saved(project, ready, tmp_path):
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     project.close()
     ready(project)
@@ -250,21 +250,21 @@ def test_a_damaged_project_can_be_saved(project, ready, tmp_path):
     assert project.overview.progress.labelled == 1
 
 
-def test_no_project(reader, ready, tmp_path):
+def test_no_project(session, ready, tmp_path):
     (tmp_path / "empty").mkdir()
-    reader.open(tmp_path / "empty")
-    ready(reader)
-    assert "is no project" in reader.notice.text
-    way(reader, "Close")
-    assert reader.notice is None
+    session.open(tmp_path / "empty")
+    ready(session)
+    assert "is no project" in session.alert.text
+    way(session, "Close")
+    assert session.alert is None
 
 
 def test_the_project_s_folder_is_gone(project, ready, tmp_path):
     stroke(project)
     shutil.move(tmp_path / "project", tmp_path / "away")
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
-    assert "Not accepted" in project.notice.text
+    assert "Not accepted" in project.alert.text
     shutil.move(tmp_path / "away", tmp_path / "project")
     way(project, "Try again")
     ready(project)
@@ -272,73 +272,73 @@ def test_the_project_s_folder_is_gone(project, ready, tmp_path):
 
 
 def test_closing_the_panel_keeps_the_project_and_its_strokes(
-    project, controller, viewer, make_controller, make_reader, ready, qtbot
+    project, controller, viewer, make_controller, make_session, ready, qtbot
 ):
-    image = project.browsing.current.id
+    image = project.navigator.current.id
     stroke(project)
     project.detach()
     controller.detach()
     # Without a panel, strokes are saved all the same.
     stroke(project, 20, 20)
-    mine = project.browsing.current.mask(0)
-    qtbot.waitUntil(lambda: project.browsing.keeper.saved and project.writer.idle)
+    mine = project.navigator.current.mask(0)
+    qtbot.waitUntil(lambda: project.navigator.draft_saver.saved and project.writer.idle)
     np.testing.assert_array_equal(project.project.drafts.load(image, 0).mask, mine)
     other = make_controller()
-    again = make_reader(other)
+    again = make_session(other)
     assert again is project
     ready(again)
-    assert other.active is again.browsing.current.image_state
+    assert other.active is again.navigator.current.image_state
     assert describe_project(again).can_accept
-    again.accepting.accept()
-    again.browsing.next()
+    again.annotation.accept()
+    again.navigator.next()
     ready(again)
     assert name(again) == "p1"
     assert len(viewer.layers) == 3
 
 
 def test_layers_that_go_while_the_panel_is_closed(
-    project, controller, viewer, make_controller, make_reader, ready, qtbot
+    project, controller, viewer, make_controller, make_session, ready, qtbot
 ):
     stroke(project)
-    image, mine = project.browsing.current.id, project.browsing.current.mask(0)
+    image, mine = project.navigator.current.id, project.navigator.current.mask(0)
     project.detach()
     controller.detach()
     viewer.layers.clear()
-    again = make_reader(make_controller())
+    again = make_session(make_controller())
     ready(again)
     assert "was closed" in describe_project(again).label
-    again.browsing.go(image)
+    again.navigator.go(image)
     ready(again)
-    np.testing.assert_array_equal(again.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(again.navigator.current.mask(0), mine)
 
 
 def test_closing_the_panel_while_an_image_is_opened(
-    project, controller, viewer, make_controller, make_reader, ready, qtbot
+    project, controller, viewer, make_controller, make_session, ready, qtbot
 ):
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     project.detach()
     controller.detach()
     qtbot.wait(200)
-    again = make_reader(make_controller())
+    again = make_session(make_controller())
     ready(again)
     assert again.overview.progress.labelled == 1
-    again.browsing.next()
+    again.navigator.next()
     ready(again)
     assert len(viewer.layers) == 3
 
 
 def test_shutting_writes_what_is_left(project, tmp_path):
     stroke(project)
-    image, mine = project.browsing.current.id, project.browsing.current.mask(0)
+    image, mine = project.navigator.current.id, project.navigator.current.mask(0)
     project.shut()
     project.shut()
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
 
 
-def test_cancelling_a_new_project(reader, pictures, tmp_path, ready):
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    reader.job.cancel()
-    ready(reader)
-    assert reader.project is None or len(reader.overview.ids) == 5
+def test_cancelling_a_new_project(session, pictures, tmp_path, ready):
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    session.job.cancel()
+    ready(session)
+    assert session.project is None or len(session.overview.ids) == 5

@@ -1,4 +1,4 @@
-"""A project in a real window, with the keys and the mouse of a reader."""
+"""A project in a real window, with the keys and the mouse of a session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_cmunet.gui.project import annotation as accepting
+from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import LEFT, SHIFT, Reader, frame
@@ -29,94 +29,94 @@ def large(tmp_path):
 def loop(window, large, tmp_path, ready):
     """The window with a project, and a hand."""
     viewer, panel, _ = window
-    reader = panel.project
-    reader.create(NewProject(tmp_path / "project", (large,)))
-    ready(reader)
-    yield viewer, panel, reader, Reader(viewer, panel)
-    reader.shut()
+    session = panel.project
+    session.create(NewProject(tmp_path / "project", (large,)))
+    ready(session)
+    yield viewer, panel, session, Reader(viewer, panel)
+    session.shut()
 
 
 def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
-    viewer, panel, reader, hand = loop
-    monkeypatch.setattr(accepting, "WAIT_SECONDS", 5)
-    assert name(reader) == "q0"
-    mask = reader.browsing.current.image_state.mask
+    viewer, panel, session, hand = loop
+    monkeypatch.setattr(annotation, "WAIT_SECONDS", 5)
+    assert name(session) == "q0"
+    mask = session.navigator.current.image_state.mask
     mask.brush_size = 5
     hand.stroke((20, 10), (20, 50))
     assert (mask.data[20, 10:50] == 1).all()
 
     # Accept: on the disk while the key is still down.
     QTest.keyPress(hand.canvas, Qt.Key.Key_K)
-    image = reader.browsing.current.id
+    image = session.navigator.current.id
     with Project.open(tmp_path / "project", read_only=True) as seen:
         np.testing.assert_array_equal(seen.labels.get(image, 0).mask, mask.data != 0)
     QTest.keyRelease(hand.canvas, Qt.Key.Key_K)
-    ready(reader)
+    ready(session)
     assert panel.project_section.page.progress.text() == "1 of 4 labelled"
 
     # Next; a box by the mouse; the part is accepted.
     hand.key(Qt.Key.Key_N)
-    ready(reader)
-    assert name(reader) == "q1"
+    ready(session)
+    assert name(session) == "q1"
     assert len(viewer.layers) == 3
     hand.key(Qt.Key.Key_R)
-    chosen = reader.controller.viewer.layers.selection
-    assert chosen.active is reader.browsing.area.layer
+    chosen = session.controller.viewer.layers.selection
+    assert chosen.active is session.navigator.area.layer
     # A click by mistake is no box; the next drag is.
     QTest.mouseClick(hand.canvas, LEFT, pos=hand.at(30, 30))
     QApplication.processEvents()
-    assert not reader.browsing.area.is_part(0)
+    assert not session.navigator.area.is_part(0)
     hand.stroke((10, 10), (25, 25), (40, 40))
-    assert chosen.active is reader.browsing.current.image_state.mask
+    assert chosen.active is session.navigator.current.image_state.mask
     hand.key(Qt.Key.Key_K)
-    ready(reader)
-    label = reader.project.labels.get(reader.browsing.current.id, 0)
+    ready(session)
+    label = session.project.labels.get(session.navigator.current.id, 0)
     assert label.reviewed[12:38, 12:38].all()
     assert not label.reviewed[45:].any()
 
     # Unsure, back, without.
     hand.key(Qt.Key.Key_U)
-    ready(reader)
-    assert reader.overview.progress.flagged == 1
+    ready(session)
+    assert session.overview.progress.flagged == 1
     hand.key(Qt.Key.Key_N, SHIFT)
-    ready(reader)
-    assert name(reader) == "q0"
+    ready(session)
+    assert name(session) == "q0"
     hand.key(Qt.Key.Key_K, SHIFT)
-    ready(reader)
-    assert reader.overview.progress.labelled == 1
+    ready(session)
+    assert session.overview.progress.labelled == 1
     hand.key(Qt.Key.Key_W)
-    ready(reader)
-    assert reader.overview.status(image).state == "skipped"
-    assert name(reader) == "q2"
-    assert str(reader.overview.progress) == "1 of 4, 1 skipped, 1 flagged"
+    ready(session)
+    assert session.overview.status(image).state == "skipped"
+    assert name(session) == "q2"
+    assert str(session.overview.progress) == "1 of 4, 1 skipped, 1 flagged"
 
 
 def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
-    viewer, panel, reader, hand = loop
-    mask = reader.browsing.current.image_state.mask
+    viewer, panel, session, hand = loop
+    mask = session.navigator.current.image_state.mask
     mask.brush_size = 5
     hand.stroke((20, 10), (20, 50))
     mine = mask.data != 0
     viewer.window.remove_dock_widget(panel)
-    assert reader.project is not None
-    qtbot.waitUntil(lambda: reader.browsing.keeper.saved and reader.writer.idle)
+    assert session.project is not None
+    qtbot.waitUntil(lambda: session.navigator.draft_saver.saved and session.writer.idle)
     _, again = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
-    assert again.project is reader
-    ready(reader)
-    np.testing.assert_array_equal(reader.browsing.current.mask(0), mine)
+    assert again.project is session
+    ready(session)
+    np.testing.assert_array_equal(session.navigator.current.mask(0), mine)
     hand = Reader(viewer, again)
     hand.key(Qt.Key.Key_K)
     hand.key(Qt.Key.Key_N)
-    ready(reader)
-    assert name(reader) == "q1"
+    ready(session)
+    assert name(session) == "q1"
     # While the next image is opened.
     hand.key(Qt.Key.Key_N)
     viewer.window.remove_dock_widget(again)
     qtbot.wait(100)
     _, third = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
-    ready(reader)
-    third.project.browsing.next()
-    ready(reader)
+    ready(session)
+    third.project.navigator.next()
+    ready(session)
     assert len(viewer.layers) == 3
     third.shut_down()
     assert third.controller.runner.wait()
@@ -131,11 +131,11 @@ def test_closing_the_window_saves_and_lets_go(
     monkeypatch.setattr(controller_module, "load_engine", FakeModel())
     viewer = make_napari_viewer_proxy(show=True)
     _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
-    reader = panel.project
-    reader.create(NewProject(tmp_path / "project", (large,)))
-    ready(reader)
-    image = reader.browsing.current.id
-    mask = reader.browsing.current.image_state.mask
+    session = panel.project
+    session.create(NewProject(tmp_path / "project", (large,)))
+    ready(session)
+    image = session.navigator.current.id
+    mask = session.navigator.current.image_state.mask
     with mask.block_history():
         mask.paint((30, 30), 1)
     mine = mask.data != 0
@@ -143,7 +143,7 @@ def test_closing_the_window_saves_and_lets_go(
     viewer.close()
     QApplication.processEvents()
     assert runner.wait()
-    qtbot.waitUntil(lambda: reader.project is None)
+    qtbot.waitUntil(lambda: session.project is None)
     # Another window may open it at once, and finds the strokes.
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)

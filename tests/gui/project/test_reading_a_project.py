@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.gui.project import activity as clock_module
-from napari_cmunet.gui.project import annotation as accepting
+from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.io.label_file import read_label
@@ -18,12 +18,12 @@ from tests.gui.conftest import cine, expected, frame
 from tests.gui.project.conftest import name, stroke
 
 
-def label_of(reader, image: str, at: int = 0):
-    return read_label(reader.project.folder / "labels" / image / f"frame_{at:04d}.tif")
+def label_of(session, image: str, at: int = 0):
+    return read_label(session.project.folder / "labels" / image / f"frame_{at:04d}.tif")
 
 
-def journal(reader) -> list[str]:
-    return [entry.what for entry in reader.project.journal()]
+def journal(session) -> list[str]:
+    return [entry.what for entry in session.project.journal()]
 
 
 def test_a_new_project_opens_its_first_image_pre_segmented(project, viewer):
@@ -39,13 +39,13 @@ def test_a_new_project_opens_its_first_image_pre_segmented(project, viewer):
 
 def test_accepting_writes_what_is_seen_before_the_key_comes_up(project, monkeypatch):
     # Some milliseconds, but this machine may be busy.
-    monkeypatch.setattr(accepting, "WAIT_SECONDS", 5)
+    monkeypatch.setattr(annotation, "WAIT_SECONDS", 5)
     stroke(project)
-    opened = project.browsing.current
+    opened = project.navigator.current
     mask = opened.image_state.mask.data != 0
     accepted = []
     project.accepted.connect(accepted.append)
-    project.accepting.accept()
+    project.annotation.accept()
     # No event was processed since: the key is still down.
     label = label_of(project, opened.id)
     np.testing.assert_array_equal(label.mask, mask)
@@ -59,11 +59,11 @@ def test_after_accepting(project, ready):
     stroke(project)
     accepted = []
     project.accepted.connect(accepted.append)
-    project.accepting.accept()
+    project.annotation.accept()
     assert describe_project(project).label == "Saving…"
     assert not describe_project(project).can_accept
     ready(project)
-    assert accepted == [(project.browsing.current.id, 0)]
+    assert accepted == [(project.navigator.current.id, 0)]
     state = describe_project(project)
     assert state.saved
     assert state.label.startswith("Accepted at")
@@ -71,24 +71,24 @@ def test_after_accepting(project, ready):
     entry = list(project.project.journal())[-2]
     assert entry.what == "accepted"
     assert entry.details["pixels_changed"] == int(
-        (project.browsing.current.mask(0) != (expected(frame(0)) != 0)).sum()
+        (project.navigator.current.mask(0) != (expected(frame(0)) != 0)).sum()
     )
     assert 0 <= entry.details["seconds"] < 60
-    assert project.accepting.seconds < 1
+    assert project.annotation.seconds < 1
 
 
 def test_next_opens_the_next_image_without_a_label(project, ready, viewer):
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
     assert [layer.name for layer in viewer.layers] == ["p1", "p1 prediction", "p1 mask"]
     np.testing.assert_array_equal(viewer.layers[2].data, expected(frame(1)))
-    project.browsing.previous()
+    project.navigator.previous()
     ready(project)
     assert name(project) == "p0"
     # From p0, which has a label, the next one without.
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
 
@@ -96,8 +96,8 @@ def test_next_opens_the_next_image_without_a_label(project, ready, viewer):
 def test_the_next_image_is_predicted_ahead(project, ready, model):
     seen = len(model.seen)
     assert seen == 2  # the first and, ahead, the second
-    project.browsing.next()
-    assert project.browsing.opening is None or project.browsing.current is not None
+    project.navigator.next()
+    assert project.navigator.opening is None or project.navigator.current is not None
     ready(project)
     assert name(project) == "p1"
     assert len(model.seen) == 3
@@ -106,13 +106,13 @@ def test_the_next_image_is_predicted_ahead(project, ready, model):
 def test_every_layer_is_the_same_from_image_to_image(project, ready, viewer):
     layers = list(viewer.layers)
     stroke(project)
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
     assert list(viewer.layers) == layers
-    mask = project.browsing.current.image_state.mask
+    mask = project.navigator.current.image_state.mask
     assert mask.mode == "paint"
-    assert not project.browsing.current.image_state.prediction.editable
+    assert not project.navigator.current.image_state.prediction.editable
     # The strokes in the former image are not undone into this one.
     mask.undo()
     np.testing.assert_array_equal(mask.data, expected(frame(1)))
@@ -124,8 +124,8 @@ def test_every_layer_is_the_same_from_image_to_image(project, ready, viewer):
 def test_all_round(project, ready):
     for number in range(5):
         assert name(project) == f"p{number}"
-        project.accepting.accept()
-        project.browsing.next()
+        project.annotation.accept()
+        project.navigator.next()
         ready(project)
     assert "Every image has a label" in project.message
     assert describe_project(project).progress == "5 of 5 labelled"
@@ -133,10 +133,10 @@ def test_all_round(project, ready):
 
 def test_the_last_one_without_a_label(project, ready):
     for _ in range(4):
-        project.accepting.accept()
-        project.browsing.next()
+        project.annotation.accept()
+        project.navigator.next()
         ready(project)
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p4"
     assert project.message == "No other image is left without a label."
@@ -144,19 +144,19 @@ def test_the_last_one_without_a_label(project, ready):
 
 def test_a_label_is_shown_again_and_can_be_edited(project, ready):
     stroke(project)
-    image = project.browsing.current.id
-    mine = project.browsing.current.mask(0)
-    project.accepting.accept()
-    project.browsing.next()
+    image = project.navigator.current.id
+    mine = project.navigator.current.mask(0)
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     assert describe_project(project).saved
     stroke(project, 20, 20)
     assert "has changed since" in describe_project(project).label
-    changed = project.browsing.current.mask(0)
-    project.accepting.accept()
+    changed = project.navigator.current.mask(0)
+    project.annotation.accept()
     ready(project)
     np.testing.assert_array_equal(label_of(project, image).mask, changed)
     assert len(project.project.labels.older(image, 0)) == 1
@@ -164,19 +164,19 @@ def test_a_label_is_shown_again_and_can_be_edited(project, ready):
 
 def test_strokes_that_are_not_accepted_come_back(project, ready, tmp_path):
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    image = project.browsing.current.id
-    project.browsing.next()
+    mine = project.navigator.current.mask(0)
+    image = project.navigator.current.id
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
     assert project.project.drafts.keys() == [(image, 0)]
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     assert "kept as a draft" in describe_project(project).label
     # Also from another program, after this one has gone.
     stroke(project, 20, 20)
-    mine = project.browsing.current.mask(0)
+    mine = project.navigator.current.mask(0)
     project.shut()
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
@@ -185,129 +185,129 @@ def test_strokes_that_are_not_accepted_come_back(project, ready, tmp_path):
 def test_strokes_that_are_undone_leave_no_draft(project, qtbot, ready):
     stroke(project)
     qtbot.waitUntil(lambda: bool(project.project.drafts.keys()))
-    project.browsing.current.image_state.mask.undo()
+    project.navigator.current.image_state.mask.undo()
     qtbot.waitUntil(lambda: not project.project.drafts.keys())
 
 
 def test_a_moved_threshold_is_kept_as_a_draft(project, ready):
     project.controller.correct.move_threshold(0.3)
-    image = project.browsing.current.id
-    project.browsing.next()
+    image = project.navigator.current.id
+    project.navigator.next()
     ready(project)
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
     np.testing.assert_array_equal(
-        project.browsing.current.mask(0), expected(frame(0), 0.3) != 0
+        project.navigator.current.mask(0), expected(frame(0), 0.3) != 0
     )
     assert describe_project(project).label.endswith("kept as a draft.")
 
 
 def test_taking_back(project, ready):
-    image = project.browsing.current.id
+    image = project.navigator.current.id
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    project.accepting.accept()
+    mine = project.navigator.current.mask(0)
+    project.annotation.accept()
     ready(project)
-    project.accepting.take_back()
+    project.annotation.take_back()
     ready(project)
     assert project.project.labels.get(image, 0) is None
     assert journal(project)[-1] == "withdrawn"
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     state = describe_project(project)
     assert state.progress == "0 of 5 labelled"
     assert not state.can_take_back
     # The mask is not lost with the label.
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
 def test_taking_back_gives_the_label_before(project, ready):
-    image = project.browsing.current.id
+    image = project.navigator.current.id
     stroke(project)
-    first = project.browsing.current.mask(0)
-    project.accepting.accept()
+    first = project.navigator.current.mask(0)
+    project.annotation.accept()
     stroke(project, 20, 20)
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
-    project.accepting.take_back()
+    project.annotation.take_back()
     ready(project)
     np.testing.assert_array_equal(label_of(project, image).mask, first)
     assert "has changed since" in describe_project(project).label
 
 
 def test_an_image_with_a_label_is_not_skipped_in_silence(project, ready):
-    image = project.browsing.current.id
-    project.accepting.accept()
+    image = project.navigator.current.id
+    project.annotation.accept()
     ready(project)
-    project.accepting.skip()
+    project.annotation.skip()
     ready(project)
     assert name(project) == "p0"
     assert "Shift+K" in project.message
-    project.accepting.take_back()
+    project.annotation.take_back()
     ready(project)
     assert project.overview.status(image).state == "unseen"
 
 
 def test_skip_flag_and_comment(project, ready):
-    image = project.browsing.current.id
-    project.accepting.comment(image, "catheter only")
-    project.accepting.flag()
-    project.accepting.skip()
+    image = project.navigator.current.id
+    project.annotation.comment(image, "catheter only")
+    project.annotation.flag()
+    project.annotation.skip()
     ready(project)
     assert name(project) == "p1"
     status = project.overview.status(image)
     assert (status.state, status.flagged) == ("skipped", True)
     assert status.comment == "catheter only"
     assert describe_project(project).progress == "0 of 5 labelled, 1 skipped, 1 flagged"
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
     assert describe_project(project).skipped
-    project.accepting.skip()
-    project.accepting.flag()
+    project.annotation.skip()
+    project.annotation.flag()
     ready(project)
     assert project.overview.status(image).state == "unseen"
     assert name(project) == "p0"
 
 
 def test_an_empty_mask_is_asked_about(project, ready):
-    mask = project.browsing.current.image_state.mask
+    mask = project.navigator.current.image_state.mask
     mask.data_setitem(np.nonzero(mask.data), 0)
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     assert describe_project(project).progress == "0 of 5 labelled"
-    assert "no artery" in project.notice.text
-    project.notice.ways[0].act()
+    assert "no artery" in project.alert.text
+    project.alert.actions[0].act()
     ready(project)
     assert describe_project(project).progress == "1 of 5 labelled"
-    assert project.notice is None
+    assert project.alert is None
 
 
 def test_nothing_is_accepted_before_it_is_segmented(
-    reader, model, pictures, tmp_path, qtbot, ready
+    session, model, pictures, tmp_path, qtbot, ready
 ):
     model.open.clear()
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    qtbot.waitUntil(lambda: reader.browsing.current is not None)
-    qtbot.waitUntil(lambda: reader.writer.idle)
-    assert not describe_project(reader).can_accept
-    reader.accepting.accept()
-    assert reader.overview.progress.labelled == 0
-    assert "not segmented yet" in reader.message
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    qtbot.waitUntil(lambda: session.navigator.current is not None)
+    qtbot.waitUntil(lambda: session.writer.idle)
+    assert not describe_project(session).can_accept
+    session.annotation.accept()
+    assert session.overview.progress.labelled == 0
+    assert "not segmented yet" in session.message
     model.open.set()
-    ready(reader)
-    assert describe_project(reader).can_accept
+    ready(session)
+    assert describe_project(session).can_accept
 
 
 def test_reopening_goes_on_where_one_left_off(
-    project, ready, make_controller, make_reader, viewer, tmp_path
+    project, ready, make_controller, make_session, viewer, tmp_path
 ):
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p2"
     project.close()
@@ -321,56 +321,56 @@ def test_reopening_goes_on_where_one_left_off(
     assert describe_project(project).progress == "1 of 5 labelled"
 
 
-def test_cines_and_other_sizes(reader, mixed, tmp_path, ready, viewer):
-    reader.create(NewProject(tmp_path / "project", (mixed,)))
-    ready(reader)
-    reader.browsing.next()
-    ready(reader)
-    assert name(reader) == "b"
+def test_cines_and_other_sizes(session, mixed, tmp_path, ready, viewer):
+    session.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
+    assert name(session) == "b"
     assert [layer.ndim for layer in viewer.layers] == [3, 3, 3]
     np.testing.assert_array_equal(
-        reader.browsing.current.image_state.mask.data, expected(cine(4))
+        session.navigator.current.image_state.mask.data, expected(cine(4))
     )
     # A label belongs to the shown frame.
     viewer.dims.set_point(0, 3)
-    reader.accepting.accept()
-    ready(reader)
-    image = reader.browsing.current.id
-    assert reader.project.labels.frames(image) == (3,)
-    assert reader.project.images[image].frames == 4
+    session.annotation.accept()
+    ready(session)
+    image = session.navigator.current.id
+    assert session.project.labels.frames(image) == (3,)
+    assert session.project.images[image].frames == 4
     viewer.dims.set_point(0, 0)
-    assert "1 other frame has one" in describe_project(reader).label
-    reader.browsing.next()
-    ready(reader)
-    assert name(reader) == "c"
+    assert "1 other frame has one" in describe_project(session).label
+    session.navigator.next()
+    ready(session)
+    assert name(session) == "c"
     assert [layer.data.shape for layer in viewer.layers] == [(48, 48)] * 3
-    reader.browsing.go(image)
-    ready(reader)
-    assert reader.browsing.frame == 3
-    assert describe_project(reader).saved
+    session.navigator.go(image)
+    ready(session)
+    assert session.navigator.frame == 3
+    assert describe_project(session).saved
 
 
 def test_the_threshold_leaves_accepted_frames_alone(
-    reader, mixed, tmp_path, ready, viewer
+    session, mixed, tmp_path, ready, viewer
 ):
-    reader.create(NewProject(tmp_path / "project", (mixed,)))
-    ready(reader)
-    reader.browsing.next()
-    ready(reader)
+    session.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
     viewer.dims.set_point(0, 3)
-    reader.accepting.accept()
-    ready(reader)
-    label = reader.browsing.current.mask(3)
+    session.annotation.accept()
+    ready(session)
+    label = session.navigator.current.mask(3)
     viewer.dims.set_point(0, 1)
-    reader.controller.correct.move_threshold(0.2)
-    ready(reader)
+    session.controller.correct.move_threshold(0.2)
+    ready(session)
     viewer.dims.set_point(0, 3)
-    np.testing.assert_array_equal(reader.browsing.current.mask(3), label)
-    assert describe_project(reader).saved
+    np.testing.assert_array_equal(session.navigator.current.mask(3), label)
+    assert describe_project(session).saved
 
 
 def test_an_image_that_is_open_is_taken_up_with_its_corrections(
-    reader, controller, viewer, pictures, tmp_path, ready, settled
+    session, controller, viewer, pictures, tmp_path, ready, settled
 ):
     layer = viewer.add_image(frame(0), name="p0")
     settled(controller)
@@ -380,19 +380,19 @@ def test_an_image_that_is_open_is_taken_up_with_its_corrections(
     with mask.block_history():
         mask.paint((4, 4), 1)
     mine = mask.data.copy()
-    reader.create(NewProject(tmp_path / "project", (pictures,)))
-    ready(reader)
-    assert reader.browsing.current.image_state.mask is mask
+    session.create(NewProject(tmp_path / "project", (pictures,)))
+    ready(session)
+    assert session.navigator.current.image_state.mask is mask
     np.testing.assert_array_equal(mask.data, mine)
-    reader.browsing.next()
-    ready(reader)
+    session.navigator.next()
+    ready(session)
     # What the reader has opened is hidden, never taken away.
     assert layer in viewer.layers
     assert not layer.visible
-    assert name(reader) == "p1"
-    reader.browsing.previous()
-    ready(reader)
-    assert reader.browsing.current.image_state.mask is mask
+    assert name(session) == "p1"
+    session.navigator.previous()
+    ready(session)
+    assert session.navigator.current.image_state.mask is mask
     assert layer.visible
     np.testing.assert_array_equal(mask.data, mine)
 
@@ -401,7 +401,7 @@ def test_layers_of_the_reader_s_own_stay(project, ready, viewer):
     points = viewer.add_points([[1, 1]], name="stenosis")
     other = viewer.add_labels(np.zeros((32, 32), int), name="mine")
     ready(project)
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert points in viewer.layers
     assert other in viewer.layers
@@ -417,24 +417,24 @@ def test_another_image_in_hand(project, ready, viewer, controller):
     ready(project)
     assert controller.active.image is other
     assert not describe_project(project).can_accept
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     assert project.overview.progress.labelled == 0
-    project.browsing.go(project.browsing.current.id)
+    project.navigator.go(project.navigator.current.id)
     ready(project)
     assert describe_project(project).can_accept
-    assert controller.active is project.browsing.current.image_state
+    assert controller.active is project.navigator.current.image_state
 
 
 def test_impatient_keys(project, ready, viewer, qtbot):
     for _ in range(3):
-        project.accepting.accept()
-        project.browsing.next()
-        project.browsing.next()
-        project.browsing.previous()
-        project.accepting.accept()
-        project.accepting.skip()
-        project.accepting.take_back()
+        project.annotation.accept()
+        project.navigator.next()
+        project.navigator.next()
+        project.navigator.previous()
+        project.annotation.accept()
+        project.annotation.skip()
+        project.annotation.take_back()
         qtbot.wait(1)
     ready(project)
     assert len(viewer.layers) == 3
@@ -452,11 +452,11 @@ def test_a_slow_disk_does_not_hold_the_window(project, ready, monkeypatch):
 
     monkeypatch.setattr(labels, "accept", slowly)
     started = time.perf_counter()
-    project.accepting.accept()
+    project.annotation.accept()
     assert time.perf_counter() - started < 1
     assert describe_project(project).label == "Saving…"
     # Next waits its turn: the image is labelled by then.
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
     assert project.overview.progress.labelled == 1
@@ -465,32 +465,32 @@ def test_a_slow_disk_does_not_hold_the_window(project, ready, monkeypatch):
 @pytest.mark.parametrize("what", ["mask", "prediction", "image"])
 def test_a_removed_layer_costs_nothing(project, ready, viewer, what):
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    image = project.browsing.current.id
-    viewer.layers.remove(getattr(project.browsing.current.image_state, what))
+    mine = project.navigator.current.mask(0)
+    image = project.navigator.current.id
+    viewer.layers.remove(getattr(project.navigator.current.image_state, what))
     ready(project)
     describe_project(project)
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
     assert len(viewer.layers) == 3
-    project.browsing.go(image)
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
 def test_a_mask_that_is_made_again_has_the_strokes(project, ready, viewer, controller):
     stroke(project)
-    mine = project.browsing.current.mask(0)
-    viewer.layers.remove(project.browsing.current.image_state.mask)
+    mine = project.navigator.current.mask(0)
+    viewer.layers.remove(project.navigator.current.image_state.mask)
     assert not describe_project(project).can_accept
     controller.show.make_mask_again()
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
-    project.accepting.accept()
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
+    project.annotation.accept()
     ready(project)
     np.testing.assert_array_equal(
-        label_of(project, project.browsing.current.id).mask, mine
+        label_of(project, project.navigator.current.id).mask, mine
     )
 
 
@@ -499,8 +499,8 @@ def test_renamed_and_moved_layers(project, ready, viewer):
         layer.name = "x"
     viewer.layers.move(2, 0)
     stroke(project)
-    project.accepting.accept()
-    project.browsing.next()
+    project.annotation.accept()
+    project.navigator.next()
     ready(project)
     assert name(project) == "p1"
     assert sorted(la.name for la in viewer.layers) == ["p1", "p1 mask", "p1 prediction"]
@@ -508,25 +508,25 @@ def test_renamed_and_moved_layers(project, ready, viewer):
 
 def test_clearing_all_layers(project, ready, viewer):
     stroke(project)
-    image, mine = project.browsing.current.id, project.browsing.current.mask(0)
+    image, mine = project.navigator.current.id, project.navigator.current.mask(0)
     viewer.layers.clear()
     ready(project)
     assert "was closed" in describe_project(project).label
-    project.accepting.accept()
-    project.browsing.go(image)
+    project.annotation.accept()
+    project.navigator.go(image)
     ready(project)
-    np.testing.assert_array_equal(project.browsing.current.mask(0), mine)
+    np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
 def test_other_pixels_in_the_image_layer_are_not_accepted(project, ready):
-    image_state = project.browsing.current.image_state
+    image_state = project.navigator.current.image_state
     image_state.image.data = frame(77)
     ready(project)
     assert not describe_project(project).can_accept
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     assert project.overview.progress.labelled == 0
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert describe_project(project).can_accept
 
@@ -534,7 +534,7 @@ def test_other_pixels_in_the_image_layer_are_not_accepted(project, ready):
 def test_what_is_painted_after_the_project_was_closed_is_not_taken_away(
     project, ready, viewer, tmp_path
 ):
-    mask = project.browsing.current.image_state.mask
+    mask = project.navigator.current.image_state.mask
     project.close()
     ready(project)
     assert mask in viewer.layers
@@ -554,7 +554,7 @@ def test_an_image_that_a_closed_project_left_gives_way(
     project.open(tmp_path / "project")
     ready(project)
     assert len(viewer.layers) == 3
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     assert len(viewer.layers) == 3
 
@@ -562,23 +562,23 @@ def test_an_image_that_a_closed_project_left_gives_way(
 def test_seconds_are_those_of_attention(project, ready, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(clock_module, "monotonic", lambda: now[0])
-    first = project.browsing.current
+    first = project.navigator.current
     first.clock.restart()
     mouse = project.controller.viewer.mouse_move_callbacks[-1]
     for pause in (2, 3, 600):  # they went for a coffee
         now[0] += pause
         mouse(project.controller.viewer, None)
     assert first.clock.seconds == 2 + 3 + clock_module.PAUSE_SECONDS
-    project.browsing.next()
+    project.navigator.next()
     ready(project)
     now[0] += 50
     # The next one was made ready long ago, and the first one goes on where it was.
-    assert project.browsing.current.clock.seconds == clock_module.PAUSE_SECONDS
-    project.browsing.go(first.id)
+    assert project.navigator.current.clock.seconds == clock_module.PAUSE_SECONDS
+    project.navigator.go(first.id)
     ready(project)
-    assert project.browsing.current.clock.seconds == 2 + 3 + clock_module.PAUSE_SECONDS
+    assert project.navigator.current.clock.seconds == 2 + 3 + clock_module.PAUSE_SECONDS
     now[0] += 4
-    project.accepting.accept()
+    project.annotation.accept()
     ready(project)
     entry = [e for e in project.project.journal() if e.what == "accepted"][-1]
     assert entry.details["seconds"] == 9 + clock_module.PAUSE_SECONDS
