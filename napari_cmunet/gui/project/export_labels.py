@@ -26,7 +26,7 @@ from napari_cmunet.project.export import ExportResult, export_masks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cmunet.gui.jobs import Outcome, Report, ShouldStop
+    from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.label_store import FrameKey
 
@@ -79,7 +79,7 @@ def export_labels(
             should_stop=should_stop,
         )
 
-    def ended(outcome: Outcome) -> None:
+    def ended(outcome: JobResult) -> None:
         if isinstance(outcome.error, ExportConflictError):
             session.show_alert(_conflict(session, wish, outcome.error, ask_again))
         elif outcome.error is not None:
