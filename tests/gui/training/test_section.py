@@ -57,9 +57,9 @@ def test_options_are_kept_with_the_project(section, make_project, make_training)
     project = make_project(1)
     training = make_training(project)
     section.set_training(training)
-    section.options.start.value = "current"
-    section.options.minutes.value = 5.0
-    section.options.every.value = 10
+    section.options.boxes["start"].value = "current"
+    section.options.boxes["minutes"].value = 5.0
+    section.options.boxes["finetune_every"].value = 10
     settled(training)
     settings = project.settings
     assert (settings.start, settings.minutes, settings.finetune_every) == (
@@ -69,8 +69,8 @@ def test_options_are_kept_with_the_project(section, make_project, make_training)
     )
     project.change_settings(minutes=7.0, start="tuned-007")  # not among the usual ones
     section.refresh()
-    assert section.options.minutes.value == 7.0
-    assert section.options.start.value == "tuned-007"
+    assert section.options.boxes["minutes"].value == 7.0
+    assert section.options.boxes["start"].value == "tuned-007"
 
 
 def test_versions_by_the_buttons(section, make_project, make_training, add_model):
