@@ -102,3 +102,27 @@ class Cancelled(CMUNetError):
 
     def __init__(self, message: str = "Cancelled.") -> None:
         super().__init__(message)
+
+
+class ProjectError(CMUNetError):
+    """A problem with a project."""
+
+
+class ProjectDamagedError(ProjectError):
+    """A file of the project is damaged; opening with ``salvage`` may help."""
+
+
+class ProjectVersionError(ProjectError):
+    """The project was written by a newer program; nothing was changed."""
+
+
+class ProjectReadOnlyError(ProjectError):
+    """The project is open for reading only."""
+
+
+class LockLostError(ProjectError):
+    """Another program has taken the project over; nothing more can be written."""
+
+
+class ImageMissingError(ProjectError):
+    """An image's file is missing; ``relink`` finds it again."""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress
-from napari_cmunet.errors import UsageError, display_name
-from napari_cmunet.project.errors import ExportConflictError, ProjectError
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.errors import ProjectError, UsageError, display_name
+from napari_cmunet.project.export import ExportConflictError, export_masks
 from napari_cmunet.project.export_formats import export_for_tools
 from napari_cmunet.project.project import Project
 

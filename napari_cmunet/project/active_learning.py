@@ -1,25 +1,31 @@
-"""What a model has to gain from each image, kept so that it is worked out once."""
+"""Which image to label next, and the acquisition scores of a model."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from napari_cmunet.project.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, write_json
+from pydantic import TypeAdapter
+
+from napari_cmunet.errors import ProjectDamagedError
+from napari_cmunet.project.files import is_image_id, read_json, validate, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
     from pathlib import Path
 
 
-LISTED, RANDOM, UNSURE = "listed", "random", "unsure"
+Order = Literal["listed", "random", "unsure"]
+LISTED: Order = "listed"
+RANDOM: Order = "random"
+UNSURE: Order = "unsure"
 ORDERS = (LISTED, RANDOM, UNSURE)
 
 RANDOM_SHARE = 4
-"""One in so many is drawn at random all the same: figures over labels that were chosen
-for their difficulty alone would describe difficult images."""
+"""One in so many is drawn at random: metrics over images chosen for their
+difficulty alone would describe difficult images."""
 
 
 def choose_next(
@@ -32,19 +38,19 @@ def choose_next(
     labelled: Set[str],
     scores: Mapping[str, float],
 ) -> str:
-    """The image to label next. The same question has the same answer.
+    """Choose the image to label next; deterministic.
 
     Parameters
     ----------
     order : {RANDOM, UNSURE}
-        At random, or where the model has most to gain: then patients with fewer labels
-        come first, and images that nobody has scored yet last.
+        At random, or by acquisition score: then patients with fewer labels come first,
+        and images without a score last.
     left : sequence of str
         Images to choose from, not empty, in the project's order.
     project : str
-        The project's id: another project has another order at random.
+        The project's id; seeds the random order.
     after : str or None
-        The image that is open. Counts as labelled, since it will be.
+        The image that is open; counts as labelled.
     patients : dict of str to str
         By image.
     labelled : set of str
@@ -69,17 +75,25 @@ def choose_next(
 
 
 def _draw(project: str, image: str | None) -> int:
-    """A number that is drawn once and for all."""
+    """Return a fixed pseudo-random number for an image of a project."""
     return int.from_bytes(hashlib.sha256(f"{project} {image}".encode()).digest()[:8])
 
 
 _MODELS_KEPT = 3
 
 
-class AcquisitionScores:
-    """The scores of a project's images by model, in ``scores.json``.
+@dataclass
+class _File:
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    A damaged file is as good as none: the scores are worked out anew.
+
+_FILE = TypeAdapter(_File)
+
+
+class AcquisitionScores:
+    """The acquisition scores of images by model, in ``acquisition_scores.json``.
+
+    A damaged file counts as empty: the scores are computed anew.
 
     Parameters
     ----------
@@ -91,17 +105,18 @@ class AcquisitionScores:
         self._known: dict[str, dict[str, float]] | None = None
 
     def of(self, model: str) -> dict[str, float]:
-        """Gain by image, of a model by the hash of its weights. Reads the file once."""
+        """Return the scores by image of the model with these weights' hash."""
         if self._known is None:
             try:
-                self._known = _checked(read_json(self._path) or {})
-            except ProjectDamagedError:
+                models = validate(_FILE, read_json(self._path) or {}).models
+                self._known = {m: _valid(scores) for m, scores in models.items()}
+            except (ProjectDamagedError, ValueError):
                 self._known = {}
         return self._known.get(model, {})
 
-    def note(self, model: str, found: dict[str, float]) -> None:
-        """Keep what was found, in memory."""
-        known = {**self.of(model), **found}
+    def add(self, model: str, scores: dict[str, float]) -> None:
+        """Add scores of a model, in memory."""
+        known = {**self.of(model), **scores}
         others = {k: v for k, v in (self._known or {}).items() if k != model}
         self._known = dict([*others.items(), (model, known)][-_MODELS_KEPT:])
 
@@ -110,16 +125,9 @@ class AcquisitionScores:
         write_json(self._path, {"version": 1, "models": self._known or {}})
 
 
-def _checked(values: dict[str, Any]) -> dict[str, dict[str, float]]:
-    models = values.get("models")
-    if not isinstance(models, dict):
-        return {}
+def _valid(scores: dict[str, Any]) -> dict[str, float]:
     return {
-        model: {
-            image: float(gain)
-            for image, gain in scores.items()
-            if is_image_id(image) and type(gain) in (int, float) and math.isfinite(gain)
-        }
-        for model, scores in models.items()
-        if isinstance(scores, dict)
+        image: float(score)
+        for image, score in scores.items()
+        if is_image_id(image) and type(score) in (int, float) and math.isfinite(score)
     }

@@ -1,4 +1,4 @@
-"""What labels have cost their reader, and whether more of them still pay."""
+"""Annotation time per label, and whether further labels still pay."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.journal import Entry
-    from napari_cmunet.project.label_store import FrameKey
 
 WINDOW = 5
-"""Labels of which a median is taken."""
+"""Number of labels a median is taken over."""
 
 ENOUGH_PATIENTS = 3
-"""A training that was compared on fewer says nothing."""
+"""A training compared on fewer patients is ignored."""
 
 FALLEN = 0.9
-"""Seconds fall no more that are above this share of those before."""
+"""Seconds above this share of the earlier ones have stopped falling."""
 
 
 @dataclass(frozen=True)
 class AnnotationTime:
-    """The first acceptance of each frame, and how trainings were judged.
+    """Seconds of each frame's first acceptance, and the gains of trainings.
 
-    A label that is accepted again was looked at before, and is no measure of how good
-    the prediction was.
+    Only first acceptances measure how good the prediction was.
 
     Parameters
     ----------
     labels : tuple of ((image, frame), seconds, pixels changed or None)
         Oldest first.
     gains : tuple of float
-        Lower bound of the interval of what each training has gained on patients that
-        it never saw, oldest first.
+        Lower bound of the interval of each training's gain on unseen patients,
+        oldest first.
     """
 
     labels: tuple[tuple[FrameKey, float, int | None], ...] = ()
@@ -44,7 +43,7 @@ class AnnotationTime:
     def with_label(
         self, key: FrameKey, seconds: float | None, pixels: int | None = None
     ) -> AnnotationTime:
-        """One more label."""
+        """Return this with one more label."""
         if seconds is None or any(known == key for known, *_ in self.labels):
             return self
         return replace(self, labels=(*self.labels, (key, seconds, pixels)))
@@ -52,14 +51,14 @@ class AnnotationTime:
     def with_training(
         self, patients: int | None, gain_low: float | None
     ) -> AnnotationTime:
-        """One more training, if it could be judged."""
+        """Return this with one more training, if it could be judged."""
         if gain_low is None or (patients or 0) < ENOUGH_PATIENTS:
             return self
         return replace(self, gains=(*self.gains, gain_low))
 
     @property
     def seconds(self) -> float | None:
-        """Median of the last five labels; None of fewer."""
+        """Median of the last five labels; None for fewer."""
         return self._median(len(self.labels))
 
     @property
@@ -69,23 +68,24 @@ class AnnotationTime:
 
     @property
     def pixels(self) -> float | None:
-        """Median of the pixels that were changed in the last five labels."""
+        """Median of the pixels changed in the last five labels."""
         known = [p for *_, p in self.labels[-WINDOW:] if p is not None]
         return float(median(known)) if len(known) == WINDOW else None
 
     @property
     def still_pays(self) -> bool:
-        """Whether more labels are likely to be worth their reader's time.
+        """Whether more labels are likely to be worth their time.
 
-        Not any more once neither of the last two trainings was better beyond chance,
-        and the last five labels took as long as the five before.
+        False once neither of the last two trainings gained significantly and the last
+        five labels took as long as the five before.
         """
         if len(self.gains) < 2 or max(self.gains[-2:]) > 0:
             return True
         before = self._median(len(self.labels) - WINDOW)
         if before is None:
             return True
-        return self.seconds <= FALLEN * before
+        seconds = self.seconds
+        return seconds is not None and seconds <= FALLEN * before
 
     def _median(self, end: int) -> float | None:
         if end < WINDOW:
@@ -94,21 +94,23 @@ class AnnotationTime:
 
 
 def annotation_time_of(entries: Iterable[Entry]) -> AnnotationTime:
-    """Take the effort from a project's journal."""
-    effort = AnnotationTime()
+    """Compute the annotation time from the entries of a journal."""
+    time = AnnotationTime()
     for entry in entries:
-        details = entry.details
         if entry.what == "accepted" and entry.image is not None:
             key = (entry.image, entry.frame or 0)
-            seconds, pixels = (
-                details.get(k) if type(details.get(k)) in (int, float) else None
-                for k in ("seconds", "pixels_changed")
+            pixels = _number(entry, "pixels_changed")
+            time = time.with_label(
+                key, _number(entry, "seconds"), None if pixels is None else int(pixels)
             )
-            effort = effort.with_label(key, seconds, pixels)
         elif entry.what in ("promoted", "refused"):
-            patients, low = (
-                details.get(k) if type(details.get(k)) in (int, float) else None
-                for k in ("patients", "gain_low")
+            patients = _number(entry, "patients")
+            time = time.with_training(
+                None if patients is None else int(patients), _number(entry, "gain_low")
             )
-            effort = effort.with_training(patients, low)
-    return effort
+    return time
+
+
+def _number(entry: Entry, name: str) -> float | None:
+    value = entry.details.get(name)
+    return value if type(value) in (int, float) else None

@@ -1,35 +1,58 @@
-"""The drafts of an open project: strokes since the last acceptance."""
+"""The drafts of a project: masks changed since the last acceptance, saved at once."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import ReadError
-from napari_cmunet.io.label_file import Label
+from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.io.label_file import Label, read_label, write_label
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.label_store import DraftStore
+from napari_cmunet.project.files import (
+    DRAFTS,
+    frame_file,
+    frame_of,
+    inside,
+    make_folder,
+    plain_files,
+)
+from napari_cmunet.util.atomic import write_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import numpy as np
 
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import FrameKey
-    from napari_cmunet.project.labels import ProjectLabels
-    from napari_cmunet.project.session import Session
+    from napari_cmunet.project.lock import ProjectContext
+
+_NAME = re.compile(r"([0-9a-f]{12})-(frame_\d{4,6}\.tif)")
 
 
 class ProjectDrafts:
     """The drafts of a project.
 
-    Each knows the label that it was drawn over, so that one that an acceptance has
-    overtaken is not offered again.
+    A draft records the hash of the label it was drawn over; once that label is
+    replaced, the draft counts no longer.
+
+    Parameters
+    ----------
+    context : ProjectContext
+    images : ProjectImages
+    label_hash : callable
+        Gives the hash of the label of an image and frame, None if there is none.
     """
 
     def __init__(
-        self, session: Session, images: ProjectImages, labels: ProjectLabels
+        self,
+        context: ProjectContext,
+        images: ProjectImages,
+        label_hash: Callable[[str, int], str | None],
     ) -> None:
-        self._session, self._images, self._labels = session, images, labels
-        self._store = DraftStore(session.folder)
+        self._context, self._images = context, images
+        self._label_hash = label_hash
 
     def save(
         self,
@@ -41,35 +64,55 @@ class ProjectDrafts:
         provenance: Provenance | None = None,
         note: dict[str, Any] | None = None,
     ) -> None:
-        """Save strokes that are not accepted yet. Some milliseconds; any thread."""
-        base = self._labels.hash(image, frame) or ""
-        provenance = provenance or Provenance()
-        draft = Label(mask, reviewed, provenance, None, {"base": base, **(note or {})})
+        """Save a draft, from any thread; raises ProjectError, WriteError."""
+        base = self._label_hash(image, frame)
+        note = {"base": base or "", **(note or {})}
+        draft = Label(mask, reviewed, provenance or Provenance(), None, note)
         self._images[image]
-        with self._session.writing():
-            if (
-                self._labels.hash(image, frame) or ""
-            ) == base:  # not accepted meanwhile
-                self._store.write(image, frame, draft)
+        with self._context.writing():
+            if self._label_hash(image, frame) == base:  # not accepted meanwhile
+                path = _path(self._context.folder, image, frame)
+                make_folder(path.parent)
+                write_label(path, draft)
 
     def load(self, image: str, frame: int) -> Label | None:
-        """Strokes since the last acceptance, None if there are none.
+        """Return the draft of a frame, None if there is none.
 
-        A draft that an acceptance has overtaken, or that is damaged, counts as none.
+        A damaged draft, or one whose label was replaced, counts as none.
         """
+        path = _path(self._context.folder, image, frame)
         try:
-            draft = self._store.read(image, frame)
+            draft = read_label(path) if path.exists() else None
         except ReadError as error:
-            self._session.note(f"A draft could not be read: {error.reason}")
+            self._context.note(f"A draft could not be read: {error.reason}")
             return None
-        current = self._labels.hash(image, frame) or ""
+        current = self._label_hash(image, frame) or ""
         return draft if draft and draft.note.get("base", "") == current else None
 
     def discard(self, image: str, frame: int) -> None:
-        """Forget strokes since the last acceptance; raises WriteError."""
-        with self._session.writing():
-            self._store.discard(image, frame)
+        """Delete the draft of a frame; raises WriteError."""
+        with self._context.writing():
+            discard_draft(self._context.folder, image, frame)
 
     def keys(self) -> list[FrameKey]:
-        """Frames that have a draft, of images of this project."""
-        return [key for key in self._store.scan() if key[0] in self._images]
+        """Return the frames that have a draft, of images of this project."""
+        keys = []
+        for name in sorted(plain_files(inside(self._context.folder, DRAFTS))):
+            match = _NAME.fullmatch(name)
+            frame = frame_of(match[2]) if match else None
+            if match and frame is not None and match[1] in self._images:
+                keys.append((match[1], frame))
+        return keys
+
+
+def discard_draft(folder: Path, image: str, frame: int) -> None:
+    """Delete the draft of a frame in a project's folder; raises WriteError."""
+    path = _path(folder, image, frame)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(path, write_reason(error)) from error
+
+
+def _path(folder: Path, image: str, frame: int) -> Path:
+    return inside(folder, DRAFTS, f"{image}-{frame_file(frame)}")

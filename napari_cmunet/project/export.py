@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import CMUNetError, FileError, WriteError, display_name
+from napari_cmunet.errors import (
+    CMUNetError,
+    FileError,
+    ProjectError,
+    WriteError,
+    display_name,
+)
 from napari_cmunet.io.discovery import InputFile, output_paths
 from napari_cmunet.io.exports import write_table
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import record_path, write_record
-from napari_cmunet.project.errors import ExportConflictError, ProjectError
 from napari_cmunet.project.export_stack import pixels_changed, stack_labels
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
 from napari_cmunet.util.atomic import write_reason
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_cmunet.io.label_file import Label
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training_labels import LabelRef
 
@@ -50,6 +55,29 @@ COLUMNS = (
     "accepted",
 )
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+class ExportConflictError(ProjectError):
+    """The chosen folder holds other files; ask before writing there.
+
+    Parameters
+    ----------
+    message : str
+    replaced : tuple of str
+        Names of files that the export would replace.
+    may_overwrite : bool
+        Whether the user may confirm.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        replaced: tuple[str, ...] = (),
+        *,
+        may_overwrite: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.replaced, self.may_overwrite = replaced, may_overwrite
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.errors import ProjectError
 from napari_cmunet.io.label_file import Label
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.errors import ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
 
 

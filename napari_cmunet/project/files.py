@@ -1,39 +1,45 @@
-"""What lies where in a project folder, and how its files are read and written safely.
+"""The layout of a project folder, and safe reading and writing of its files.
 
-A project may come from anybody. Names in its files are checked before they become
-paths, no link inside it is followed, and no file is read beyond a limit.
+A project may come from anybody: names in its files are checked before they become
+paths, links inside it are not followed, and no file is read beyond a limit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project.errors import (
+from platformdirs import user_data_path
+from pydantic import TypeAdapter, ValidationError
+
+from napari_cmunet.errors import (
+    NotFlushedError,
     ProjectDamagedError,
     ProjectError,
     ProjectVersionError,
+    WriteError,
 )
 from napari_cmunet.util.atomic import atomic_write, sync_folder, write_reason
 from napari_cmunet.util.safe_files import is_device, read_plain
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 FORMAT = "napari-cmunet project"
 VERSION = 1
 
 PROJECT = "project.json"  # written once: format, version, id, salt
 IMAGES = "images.jsonl"
-MARKS = "marks.json"  # skipped, flagged, comments
+FLAGS = "flags.json"  # skipped, flagged, comments
 SPLIT = "split.json"
 SETTINGS = "settings.json"
-GAINS = "gains.json"  # what the model has to gain from each image
-POSITION = "position.json"  # where the reader left off
+SCORES = "acquisition_scores.json"
+POSITION = "position.json"  # image and frame shown last
 JOURNAL = "journal.jsonl"
 LOCK = "lock"
 LABELS = "labels"
@@ -43,6 +49,13 @@ MODELS = "models"
 CURRENT = "current.json"
 TRAINING = "training.json"
 
+FORMER_NAMES = {FLAGS: "marks.json", SCORES: "gains.json", PROJECT: "study.json"}
+"""Names of version 0.1. The marker is the last: its new name ends a migration."""
+FORMER_FORMATS = ("napari-cmunet study",)
+
+FrameKey = tuple[str, int]
+"""Image id and frame, counted from 0."""
+
 MAX_JSON_BYTES = 2**24
 MAX_IMAGES_BYTES = 2**28
 
@@ -50,18 +63,63 @@ _ID = re.compile(r"[0-9a-f]{12}")
 _FRAME_FILE = re.compile(r"frame_(\d{4,6})\.tif")
 
 
+def user_folder() -> Path:
+    """Return the folder of the user's own data on projects."""
+    home = os.environ.get("NAPARI_CMUNET_HOME")
+    return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder is a project, intact or not."""
+    return any((folder / n).is_file() for n in (PROJECT, FORMER_NAMES[PROJECT]))
+
+
+def project_file(folder: Path, name: str) -> Path:
+    """Return the path of a project's file, under its former name if only that exists.
+
+    Raises
+    ------
+    ProjectError
+        If it is a link.
+    """
+    former = FORMER_NAMES.get(name)
+    if former and not (folder / name).exists() and (folder / former).exists():
+        name = former
+    return inside(folder, name)
+
+
+def migrate(folder: Path) -> None:
+    """Rename the files of a project of version 0.1; only while holding the lock.
+
+    Their contents stay: readers understand both. The former program no longer
+    recognizes the folder and so cannot write to it.
+
+    Raises
+    ------
+    ProjectError, WriteError
+    """
+    for name in FORMER_NAMES:
+        source, target = project_file(folder, name), inside(folder, name)
+        if source != target:
+            try:
+                source.rename(target)
+                sync_folder(folder)
+            except OSError as error:
+                raise WriteError(source, write_reason(error)) from error
+
+
 def is_image_id(value: object) -> bool:
-    """Whether a value can be the id of an image."""
+    """Whether a value is a valid image id."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def frame_file(frame: int) -> str:
-    """Name of the label of a frame, counted from 0."""
+    """Return the file name of the label of a frame, counted from 0."""
     return f"frame_{frame:04d}.tif"
 
 
 def frame_of(name: str) -> int | None:
-    """The frame that a label's file name stands for."""
+    """Return the frame of a label's file name, None if it is no such name."""
     match = _FRAME_FILE.fullmatch(name)
     frame = int(match[1]) if match else -1
     return frame if match and name == frame_file(frame) else None
@@ -73,12 +131,12 @@ def check_relative(text: object) -> str:
     Returns
     -------
     str
-        The same, parts divided by ``/``.
+        The same, with ``/`` between its parts.
 
     Raises
     ------
     ValueError
-        If it is absolute, leads upward, or means a device somewhere.
+        If it is absolute, leads upward, or names a device on some system.
     """
     if not isinstance(text, str) or not text or len(text) > 4000:
         raise ValueError("a path is missing or too long")
@@ -87,7 +145,7 @@ def check_relative(text: object) -> str:
         if part in ("", ".", ".."):
             raise ValueError("a path leads out of its folder")
         if "\\" in part or "\0" in part or re.match(r"[A-Za-z]:", part):
-            raise ValueError("a path holds characters that it must not")
+            raise ValueError("a path holds invalid characters")
         if is_device(part):
             raise ValueError("a path is the name of a device")
         if os.name == "nt" and (":" in part or part[-1] in ". "):
@@ -95,12 +153,12 @@ def check_relative(text: object) -> str:
     try:
         os.fsencode(text)
     except UnicodeError as error:
-        raise ValueError("a path is no possible text") from error
+        raise ValueError("a path is not valid text") from error
     return text
 
 
 def inside(folder: Path, *parts: str) -> Path:
-    """A path of the project itself, refused if a link leads elsewhere.
+    """Return a path inside the project; refuse links.
 
     Raises
     ------
@@ -118,12 +176,12 @@ def inside(folder: Path, *parts: str) -> Path:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder of the project, and those above it, so that it lasts.
+    """Create a folder of the project with its parents, durably.
 
     Raises
     ------
     WriteError
-        If it cannot be made.
+        If it cannot be created.
     """
     if path.is_dir():
         return path
@@ -138,12 +196,12 @@ def make_folder(path: Path) -> Path:
 
 
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
-    """The content of a file of the project; None if there is none.
+    """Return the content of a file of the project, None if there is none.
 
     Raises
     ------
     ProjectDamagedError
-        If it is no plain file, too large, or cannot be read.
+        If it is not a plain file, too large, or unreadable.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -165,7 +223,7 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON without the extras that only Python knows; raises ValueError."""
+    """Parse strict JSON, without Python's NaN and Infinity; raises ValueError."""
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         return json.loads(text, parse_constant=_no_constant)
@@ -174,16 +232,16 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object of the project; None if the file is not there.
+    """Return a JSON object of the project, None if the file is missing.
 
     Raises
     ------
     ProjectDamagedError
-        If it is no JSON object.
+        If it is not a JSON object.
     ProjectVersionError
         If a newer program wrote it.
     """
@@ -198,7 +256,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(value, dict):
         raise ProjectDamagedError(
-            f"In the project, {path.name} is damaged (no object)."
+            f"In the project, {path.name} is damaged (not a JSON object)."
         )
     version = value.get("version")
     if isinstance(version, int) and version > VERSION:
@@ -211,14 +269,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+def validate(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """Validate a value of a JSON file; raises ValueError with a one-line reason."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        raise ValueError(
+            f"{where}: {first['msg']}" if where else first["msg"]
+        ) from error
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a JSON file of the project, whole or not at all; raises WriteError."""
+    """Write a JSON file of the project atomically; raises WriteError."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def set_aside(path: Path) -> str:
-    """Rename a damaged file of the project, so that nothing of it is lost.
+    """Rename a damaged file of the project, to keep it.
 
     Returns
     -------
@@ -233,3 +303,105 @@ def set_aside(path: Path) -> str:
     except OSError as error:
         raise WriteError(path, write_reason(error)) from error
     return aside.name
+
+
+@contextlib.contextmanager
+def keep_older(
+    path: Path, next_older: Callable[[], Path], limit: int
+) -> Iterator[None]:
+    """Keep the file at ``path``, if there is one, while the body replaces it.
+
+    If the body fails, even after the replacement, everything is as before.
+
+    Parameters
+    ----------
+    path : Path
+    next_older : callable
+        Gives a free path for the kept file.
+    limit : int
+        Bytes of the largest file.
+    """
+    kept = _keep(path, next_older, limit) if path.exists() else None
+    try:
+        yield
+    except (NotFlushedError, ProjectDamagedError):  # replaced, but not durably
+        with contextlib.suppress(OSError):
+            _put_back(path, kept)
+        raise
+    except BaseException:
+        if kept is not None:
+            with contextlib.suppress(OSError):
+                kept.unlink()
+        raise
+
+
+def _put_back(path: Path, kept: Path | None) -> None:
+    if kept is None:
+        path.unlink(missing_ok=True)
+    else:
+        kept.replace(path)
+
+
+def _keep(path: Path, next_older: Callable[[], Path], limit: int) -> Path:
+    while True:
+        kept = next_older()
+        try:
+            os.link(path, kept)
+            sync_folder(kept.parent)
+        except FileExistsError:  # by another program, which has just lost the lock
+            continue
+        except OSError:  # a disk without links
+            with atomic_write(kept) as file:
+                file.write(read_bytes(path, limit) or b"")
+        return kept
+
+
+def plain_files(folder: Path) -> list[str]:
+    """Return the names of the plain files in a folder, none if it is missing.
+
+    Raises
+    ------
+    ProjectError
+        If it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return [e.name for e in found if e.is_file(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ProjectError(
+            f"A folder of the project cannot be listed ({error.strerror})."
+        ) from error
+
+
+def labelled_frames(folder: Path) -> Iterator[FrameKey]:
+    """Yield the frames that have a label file; raises ProjectError."""
+    labels = inside(folder, LABELS)
+    try:
+        images = sorted(os.listdir(labels))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ProjectError(
+            f"The project's labels cannot be listed ({error.strerror})."
+        ) from error
+    for image in images:
+        below = labels / image
+        if is_image_id(image) and not below.is_symlink() and below.is_dir():
+            for name in sorted(plain_files(below)):
+                frame = frame_of(name)
+                if frame is not None:
+                    yield image, frame
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file durably; raises WriteError."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise WriteError(path, write_reason(error)) from error
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise NotFlushedError(path, write_reason(error)) from error

@@ -16,9 +16,9 @@ from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.model_comparison import as_label, compare, left_out_scorer
-from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.model_history import ModelVersion
+from napari_cmunet.project.patients import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.split import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import ENOUGH_PATIENTS
 from napari_cmunet.training.finetuning import StartModel, model_card, train
@@ -107,7 +107,7 @@ def finetune_project(
             project.images.relink(moved, should_stop)
         chosen = project.settings.finetune_options(options)
         if name:
-            project.models.store.folder(name)  # raises if it is no name
+            project.models.path(name)  # raises if it is no name
         parent = _parent(project, chosen.start)
         start = StartModel.load(
             chosen, project.models.folder(parent) if parent else None

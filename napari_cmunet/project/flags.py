@@ -1,12 +1,14 @@
-"""What the reader noted about images: skipped, flagged, a comment."""
+"""What the user noted about images: skipped, flagged, a comment."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
-from napari_cmunet.project.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, write_json
+from pydantic import AfterValidator, StrictBool, TypeAdapter
+
+from napari_cmunet.errors import ProjectDamagedError
+from napari_cmunet.project.files import is_image_id, read_json, validate, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,72 +18,108 @@ MAX_COMMENT = 2000
 
 @dataclass(frozen=True)
 class ImageFlags:
-    """What is noted about one image.
+    """The notes on one image.
 
-    A comment may name people: it stays in the project and goes into no export or journal.
+    A comment may name people: it goes into no export and not into the journal.
     """
 
-    skipped: bool = False
-    flagged: bool = False
-    comment: str = ""
+    skipped: StrictBool = False
+    flagged: StrictBool = False
+    comment: Annotated[str, AfterValidator(lambda text: text[:MAX_COMMENT])] = ""
+
+
+def _image_id(value: str) -> str:
+    if not is_image_id(value):
+        raise ValueError("a bad image id")
+    return value
+
+
+@dataclass
+class _File:
+    images: dict[Annotated[str, AfterValidator(_image_id)], ImageFlags] = field(
+        default_factory=dict
+    )
+
+
+_FILE = TypeAdapter(_File)
+
+
+@dataclass(frozen=True)
+class ImageStatus:
+    """The state of an image: ``labelled``, ``skipped`` or ``unseen``."""
+
+    state: str
+    frames: tuple[int, ...]  # those with a label
+    flagged: bool
+    comment: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of a project, in images; ``str()`` is for people."""
+
+    images: int
+    labelled: int
+    skipped: int
+    flagged: int
+    frames: int = 0  # with a label
+    patients: int = 0  # with a label
+
+    @property
+    def left(self) -> int:
+        """Images that have no label and are not skipped."""
+        return self.images - self.labelled - self.skipped
+
+    def __str__(self) -> str:
+        parts = [f"{self.labelled} of {self.images}"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{self.flagged} flagged"] if self.flagged else []
+        return ", ".join(parts)
 
 
 class FlagTable:
-    """The marks of a project.
+    """The notes on all images of a project.
 
     Parameters
     ----------
     path : Path
-        ``marks.json``.
+        ``flags.json``.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._marks: dict[str, ImageFlags] = {}
+        self._flags: dict[str, ImageFlags] = {}
 
     def load(self) -> None:
         """Read the file; raises ProjectDamagedError."""
-        images = (read_json(self.path) or {}).get("images", {})
         try:
-            self._marks = {k: _mark(k, v) for k, v in images.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+            self._flags = validate(_FILE, read_json(self.path) or {}).images
+        except ValueError as error:
             raise ProjectDamagedError(
                 f"In the project, {self.path.name} is damaged ({error})."
             ) from error
 
-    def recall(self, marks: dict[str, ImageFlags]) -> None:
-        """Take over marks from the journal; nothing is written."""
-        self._marks = {k: v for k, v in marks.items() if v != ImageFlags()}
+    def recall(self, flags: dict[str, ImageFlags]) -> None:
+        """Take over flags from the journal, in memory."""
+        self._flags = {k: v for k, v in flags.items() if v != ImageFlags()}
 
     def __getitem__(self, image: str) -> ImageFlags:
-        return self._marks.get(image, ImageFlags())
+        return self._flags.get(image, ImageFlags())
 
     def change(self, image: str, **changes: Any) -> ImageFlags:
-        """Change an image's mark and write the file; raises WriteError."""
-        mark = replace(self[image], **changes)
-        marks = {k: v for k, v in self._marks.items() if k != image}
-        if mark != ImageFlags():
-            marks[image] = mark
-        self._write(marks)
-        self._marks = marks
-        return mark
+        """Change the flags of an image and write the file; raises WriteError."""
+        changed = replace(self[image], **changes)
+        flags = {k: v for k, v in self._flags.items() if k != image}
+        if changed != ImageFlags():
+            flags[image] = changed
+        self._write(flags)
+        self._flags = flags
+        return changed
 
     def save(self) -> None:
-        """Write what is known; raises WriteError."""
-        self._write(self._marks)
+        """Write the file; raises WriteError."""
+        self._write(self._flags)
 
-    def _write(self, marks: dict[str, ImageFlags]) -> None:
-        values = {k: asdict(v) for k, v in marks.items()}
+    def _write(self, flags: dict[str, ImageFlags]) -> None:
+        values = {k: asdict(v) for k, v in flags.items()}
         write_json(self.path, {"version": 1, "images": values})
-
-
-def _mark(image: str, values: dict[str, Any]) -> ImageFlags:
-    if not is_image_id(image):
-        raise ValueError("a bad id")
-    mark = ImageFlags(
-        **{k: v for k, v in values.items() if k in ImageFlags.__dataclass_fields__}
-    )
-    kinds = (type(mark.skipped), type(mark.flagged), type(mark.comment))
-    if kinds != (bool, bool, str):
-        raise ValueError("a bad mark")
-    return replace(mark, comment=mark.comment[:MAX_COMMENT])

@@ -1,168 +1,135 @@
-"""Where the files of a project's images are on this computer."""
+"""Where the files of a project's images are on this computer, and finding them again.
+
+A root stands for a folder; the user's own data hold which one, for each project.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platformdirs import user_data_path
-
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project.errors import (
+from napari_cmunet.errors import (
+    Cancelled,
     ImageMissingError,
     ProjectDamagedError,
-    ProjectError,
+    WriteError,
 )
-from napari_cmunet.project.files import check_relative, inside, read_json, write_json
-from napari_cmunet.project.image_table import PROJECT_ROOT
+from napari_cmunet.io.discovery import find_images
+from napari_cmunet.project.files import (
+    check_relative,
+    inside,
+    read_json,
+    user_folder,
+    write_json,
+)
+from napari_cmunet.project.image_records import PROJECT_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from napari_cmunet.io.discovery import InputFile
-    from napari_cmunet.project.image_table import ImageTable
-    from napari_cmunet.project.session import Session
-
-
-def user_folder() -> Path:
-    """Where the user's own data on projects is kept."""
-    home = os.environ.get("NAPARI_CMUNET_HOME")
-    return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
+    from napari_cmunet.project.image_records import ImageRecord
+    from napari_cmunet.project.lock import ProjectContext
 
 
 class ImageRoots:
-    """The folders that the roots of one project stand for.
+    """The folders that the roots of a project stand for on this computer."""
 
-    Parameters
-    ----------
-    project_id : str
-        32 hexadecimal digits.
-    project_folder : Path
-    """
-
-    def __init__(self, project_id: str, project_folder: Path) -> None:
-        self._file = user_folder() / "projects" / f"{project_id}.json"
-        self._project = project_folder
-        self._folders: dict[str, Path] = {}
+    def __init__(self, context: ProjectContext) -> None:
+        self._context = context
+        name = f"{context.identity.id}.json"
+        self._file = user_folder() / "projects" / name
+        former = user_folder() / "studies" / name  # version 0.1
+        source = self._file if self._file.exists() else former
         try:
-            saved = read_json(self._file) or {}
-        except ProjectDamagedError:  # a convenience only: the user is asked again
+            saved = read_json(source) or {}
+        except ProjectDamagedError:  # only a convenience: the user is asked again
             saved = {}
-        for root, folder in saved.items():
-            if isinstance(folder, str) and Path(folder).is_absolute():
-                self._folders[root] = Path(folder)
+        self._folders: dict[str, Path] = {
+            root: Path(folder)
+            for root, folder in saved.items()
+            if isinstance(folder, str) and Path(folder).is_absolute()
+        }
 
-    def folder(self, root: str) -> Path | None:
-        """The folder of a root, None if it is not known here."""
-        return self._project if root == PROJECT_ROOT else self._folders.get(root)
+    def _known(self) -> dict[str, Path]:
+        return {**self._folders, PROJECT_ROOT: self._context.folder}
 
-    def known(self) -> dict[str, Path]:
-        """All roots with their folders."""
-        return {**self._folders, PROJECT_ROOT: self._project}
-
-    def remember(self, folders: Mapping[str, Path]) -> bool:
-        """Take note of folders; False if they are known for this session alone."""
-        self._folders |= {r: f for r, f in folders.items() if r != PROJECT_ROOT}
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._file, {r: str(f) for r, f in self._folders.items()})
-        except (OSError, WriteError):
-            return False
-        return True
-
-
-class ImageLocations:
-    """From a project's images to files and back."""
-
-    def __init__(self, session: Session, table: ImageTable) -> None:
-        self._session, self._table = session, table
-        self._places = ImageRoots(session.identity.id, session.folder)
-
-    def path(self, image: str) -> Path:
-        """The file of an image, whether it is there or not.
+    def path(self, record: ImageRecord) -> Path:
+        """Return the file of an image, whether it exists or not.
 
         Raises
         ------
         ImageMissingError
-            If this computer does not know the folder.
+            If its folder is not known on this computer.
         """
-        record = self._table[image]
-        folder = self._places.folder(record.root)
+        folder = self._known().get(record.root)
         if folder is None or not record.path:
             raise ImageMissingError(
-                f"Where image {image} lies is not known on this computer. Show the "
+                f"Where image {record.id} lies is not known on this computer. Show the "
                 "project the folder of its images."
             )
         if record.root == PROJECT_ROOT:
             return inside(folder, *record.path.split("/"))
         return folder / record.path
 
-    def found_path(self, image: str) -> Path:
-        """The file of an image that is there; raises ImageMissingError."""
-        path = self.path(image)
-        if not is_file(path):
-            raise ImageMissingError(
-                f"Image {image} is not where it was. Connect its disk, or show the "
-                "project the folder of its images."
-            )
-        return path
+    def files(self, records: Iterable[ImageRecord]) -> set[str]:
+        """Return the files of images, to compare with ``os.path.normcase``."""
+        known = self._known()
+        return {
+            os.path.normcase(os.path.abspath(known[r.root] / r.path))  # noqa: PTH100
+            for r in records
+            if r.root in known
+        }
 
-    def is_there(self, image: str) -> bool:
-        """Whether the file of an image is there."""
+    def remember(self, folders: Mapping[str, Path]) -> None:
+        """Set folders of roots; if they cannot be written, until the program ends."""
+        if not folders:
+            return
+        self._folders |= {r: f for r, f in folders.items() if r != PROJECT_ROOT}
         try:
-            return is_file(self.path(image))
-        except ProjectError:
-            return False
-
-    def remember(self, places: dict[str, Path]) -> None:
-        """Take note of folders that roots stand for."""
-        if places and not self._places.remember(places):
-            self._session.note(
-                "Where the images lie could not be noted; it will be asked again."
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._file, {r: str(f) for r, f in self._folders.items()})
+        except (OSError, WriteError):
+            self._context.note(
+                "Where the images lie could not be saved; it will be asked again."
             )
 
-    def root_for(self, folder: Path) -> str:
-        """The root that stands for a folder; a new one if need be."""
-        for root, known in self._places.known().items():
-            if _same(known, folder):
+    def root_for(self, folder: Path, records: Iterable[ImageRecord]) -> str:
+        """Return the root of a folder; a new one if it has none."""
+        for root, known in self._known().items():
+            if os.path.normcase(known) == os.path.normcase(folder):
                 return root
-        used = {r.root for r in self._table} | set(self._places.known())
+        used = {r.root for r in records} | set(self._known())
         number = 1
         while (root := f"r{number}") in used:
             number += 1
         self.remember({root: folder})
         return root
 
-    def known_paths(self) -> set[str]:
-        """Files of the project's images, to compare with ``os.path.normcase``."""
-        known = set()
-        for record in self._table:
-            folder = self._places.folder(record.root)
-            if folder is not None:
-                known.add(os.path.normcase(os.path.abspath(folder / record.path)))  # noqa: PTH100
-        return known
-
-    def reference(self, path: Path, file: InputFile) -> tuple[str, str]:
-        """Root and path below it; raises ValueError, ProjectError if impossible."""
-        roots = sorted(
-            self._places.known().items(), key=lambda item: -len(item[1].parts)
-        )
+    def reference(
+        self, path: Path, file: InputFile, records: Iterable[ImageRecord]
+    ) -> tuple[str, str]:
+        """Return root and path below it; raises ValueError, ProjectError."""
+        roots = sorted(self._known().items(), key=lambda item: -len(item[1].parts))
         for root, folder in roots:
             if path.is_relative_to(folder):
                 below = check_relative(path.relative_to(folder).as_posix())
                 if root == PROJECT_ROOT:
                     inside(folder, *below.split("/"))
                 return root, below
-        depth = len(file.relative.parts)
-        folder = path.parents[depth - 1]
+        folder = path.parents[len(file.relative.parts) - 1]
         below = check_relative(path.relative_to(folder).as_posix())
-        return self.root_for(folder), below
+        return self.root_for(folder, records), below
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file."""
+    """Whether a path is a regular file."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):
@@ -170,12 +137,145 @@ def is_file(path: Path) -> bool:
 
 
 def file_size(path: Path) -> int | None:
-    """Bytes of a file, None if it is not there."""
+    """Return the bytes of a file, None if it is missing."""
     try:
         return path.stat().st_size
     except OSError:
         return None
 
 
-def _same(one: Path, other: Path) -> bool:
-    return os.path.normcase(one) == os.path.normcase(other)
+@dataclass(frozen=True)
+class FoundImages:
+    """Where images were found.
+
+    Parameters
+    ----------
+    roots : dict of str to Path
+        New folders of roots; the paths below them are as before.
+    moved : dict of str to str
+        Path below the searched folder, by image id, where it differs.
+    """
+
+    roots: dict[str, Path]
+    moved: dict[str, str]
+
+
+def find_again(
+    folder: Path,
+    missing: Iterable[ImageRecord],
+    fixed_roots: Iterable[str],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FoundImages:
+    """Look for images below a folder: by path and size, then by content.
+
+    Parameters
+    ----------
+    folder : Path
+        The images' folder, one above it, or one inside it.
+    missing : iterable of ImageRecord
+    fixed_roots : iterable of str
+        Roots that keep their folders, since other images are there.
+    should_stop : callable
+        Called between files.
+
+    Raises
+    ------
+    Cancelled
+    """
+    folder = Path(folder).absolute()
+    files = [f.path.absolute() for f in find_images([folder]) if f.path.is_file()]
+    records, fixed = list(missing), set(fixed_roots)
+    votes: dict[str, Counter[Path]] = defaultdict(Counter)
+    matches: dict[str, dict[Path, Path]] = {}  # image -> place -> file
+    ending = _by_ending(files, {len(_parts(r.path)) for r in records})
+    for record in records:
+        if should_stop():
+            raise Cancelled
+        matches[record.id] = {}
+        for file in ending.get(_parts(record.path), ()):
+            place = _place(file, record.path)
+            if place and record.size in (None, file_size(file)):
+                matches[record.id][place] = file
+                votes[record.root][place] += 1
+    places = {r: _most(c) for r, c in votes.items() if r not in fixed}
+    moved: dict[str, str] = {}
+    lost: list[ImageRecord] = []
+    for record in records:
+        at = matches[record.id]
+        place = places.get(record.root)
+        if place is not None and place in at:
+            continue
+        if len(at) == 1:
+            (file,) = at.values()
+            if file.is_relative_to(folder):
+                moved[record.id] = file.relative_to(folder).as_posix()
+                continue
+        lost.append(record)
+    moved |= _by_content(folder, files, lost, should_stop)
+    return FoundImages(places, moved)
+
+
+def hash_file(path: Path, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """Return the SHA-256 of a file; raises OSError, Cancelled."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**22):
+            if should_stop():
+                raise Cancelled
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _by_content(
+    folder: Path,
+    files: list[Path],
+    lost: list[ImageRecord],
+    should_stop: Callable[[], bool],
+) -> dict[str, str]:
+    wanted = {r.sha256: r.id for r in lost if r.sha256}
+    sizes = {r.size for r in lost if r.sha256}
+    moved: dict[str, str] = {}
+    for file in files:
+        if not wanted:
+            break
+        if None not in sizes and file_size(file) not in sizes:
+            continue
+        try:
+            image = wanted.pop(hash_file(file, should_stop), None)
+        except OSError:
+            continue
+        if image:
+            moved[image] = file.relative_to(folder).as_posix()
+    return moved
+
+
+def _by_ending(
+    files: list[Path], lengths: set[int]
+) -> dict[tuple[str, ...], list[Path]]:
+    """Index files by the last parts of their paths, as many as any record has."""
+    found: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        folded = tuple(map(_folded, file.parts))
+        for length in lengths:
+            if 0 < length < len(folded):
+                found[folded[-length:]].append(file)
+    return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(map(_folded, path.split("/"))) if path else ()
+
+
+def _place(file: Path, path: str) -> Path | None:
+    """Return the folder below which ``file`` has this path."""
+    place = file.parents[len(_parts(path)) - 1]
+    # Where case or code points differ, the record's path may not find the file.
+    return place if (place / path).exists() else None
+
+
+def _most(votes: Counter[Path]) -> Path:
+    return max(votes, key=lambda place: (votes[place], -len(place.parts)))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

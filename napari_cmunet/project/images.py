@@ -1,40 +1,57 @@
-"""The images of an open project: adding them, where they lie, finding them again."""
+"""The images of a project: by reference, never copied."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import Cancelled, WriteError, display_name
+from napari_cmunet.errors import (
+    Cancelled,
+    ImageMissingError,
+    ProjectError,
+    WriteError,
+    display_name,
+)
 from napari_cmunet.io.discovery import find_images
-from napari_cmunet.project.errors import ImageMissingError, ProjectError
-from napari_cmunet.project.files import IMAGES, inside
-from napari_cmunet.project.image_roots import ImageLocations, file_size, is_file
-from napari_cmunet.project.image_table import (
+from napari_cmunet.project.files import (
+    DRAFTS,
+    IMAGES,
+    LABELS,
+    MODELS,
+    inside,
+)
+from napari_cmunet.project.image_records import (
     PROJECT_ROOT,
     ImageRecord,
-    ImageTable,
-    new_id,
+    read_records,
+    write_records,
+)
+from napari_cmunet.project.image_roots import (
+    ImageRoots,
+    file_size,
+    find_again,
+    hash_file,
+    is_file,
 )
 from napari_cmunet.project.patients import by_dicom, patient_hash
-from napari_cmunet.project.relink import find_again, hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from napari_cmunet.io.discovery import InputFile
     from napari_cmunet.io.images import Angiogram
+    from napari_cmunet.project.lock import ProjectContext
     from napari_cmunet.project.patients import PatientRule
-    from napari_cmunet.project.session import Session
 
 _SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
 class AddedImages:
-    """What adding images came to.
+    """The result of adding images.
 
     Parameters
     ----------
@@ -63,97 +80,150 @@ class RelinkResult:
 
 
 class ProjectImages:
-    """The images of a project.
+    """The images of a project, in their order.
 
-    Everything that walks folders or reads files is for a worker, not for the GUI
-    thread: :meth:`add`, :meth:`missing`, :meth:`relink`, :meth:`hash_all`.
+    :meth:`add`, :meth:`missing`, :meth:`relink` and :meth:`hash_of` access disks and
+    are not for the GUI thread.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._table = ImageTable(inside(session.folder, IMAGES))
-        self._at = ImageLocations(session, self._table)
-
-    def load(self, *, salvage: bool = False) -> int:
-        """Read the list of images; see :meth:`ImageTable.load`."""
-        return self._table.load(salvage=salvage)
+    def __init__(self, context: ProjectContext) -> None:
+        self._context = context
+        self._file = inside(context.folder, IMAGES)
+        self._records: dict[str, ImageRecord] = {}
+        self._unsaved = 0  # facts learned since the file was written
+        self.roots = ImageRoots(context)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._records)
 
     def __iter__(self) -> Iterator[ImageRecord]:
-        return iter(self._table)
+        return iter(list(self._records.values()))
 
     def __contains__(self, image: object) -> bool:
-        return image in self._table
+        return image in self._records
 
     def __getitem__(self, image: str) -> ImageRecord:
-        return self._table[image]
+        try:
+            return self._records[image]
+        except KeyError:
+            raise ProjectError(f"The project has no image '{image[:40]}'.") from None
 
     def ids(self) -> list[str]:
-        """All ids, in the project's order."""
-        return self._table.ids()
+        """Return all ids, in the project's order."""
+        return list(self._records)
+
+    # -- the file ------------------------------------------------------------------
+
+    def load(self, *, salvage: bool = False) -> int:
+        """Read ``images.jsonl``; return the number of lines that were skipped.
+
+        Parameters
+        ----------
+        salvage : bool
+            Skip damaged lines.
+
+        Raises
+        ------
+        ProjectDamagedError, ProjectVersionError
+        """
+        self._records, bad = read_records(self._file, salvage=salvage)
+        return bad
+
+    def _write(self, changed: Iterable[ImageRecord] = ()) -> None:
+        """Write the file with some records added or changed; raises WriteError.
+
+        The records in memory change only after the file.
+        """
+        records = self._records | {r.id: r for r in changed}
+        write_records(self._file, records.values())
+        self._records, self._unsaved = records, 0
+
+    def save(self) -> None:
+        """Write what was learned; a failure is retried at the next call."""
+        if self._unsaved and not self._context.read_only:
+            try:
+                with self._context.writing():
+                    self._write()
+            except (ProjectError, WriteError):
+                return
+
+    # -- files of images -------------------------------------------------------------
 
     def path(self, image: str) -> Path:
-        """The file of an image, whether it is there or not.
+        """Return the file of an image, whether it exists or not.
 
         Raises
         ------
         ImageMissingError
-            If this computer does not know the folder.
+            If its folder is not known on this computer.
         """
-        return self._at.path(image)
+        return self.roots.path(self[image])
 
     def found_path(self, image: str) -> Path:
-        """The file of an image that is there; raises ImageMissingError."""
-        return self._at.found_path(image)
+        """Return the file of an image that exists; raises ImageMissingError."""
+        path = self.path(image)
+        if not is_file(path):
+            raise ImageMissingError(
+                f"Image {image} is not where it was. Connect its disk, or show the "
+                "project the folder of its images."
+            )
+        return path
 
     def files(self) -> set[str]:
-        """Files of all images whose folders are known here, whether there or not."""
-        return self._at.known_paths()
+        """Return the files of all images, to compare with ``os.path.normcase``."""
+        return self.roots.files(self)
 
     def missing(self) -> list[str]:
-        """Images whose files are not where the project looks for them."""
-        return [r.id for r in self._table if not self._at.is_there(r.id)]
+        """Return the images whose files are missing."""
+        missing = []
+        for record in self:
+            try:
+                there = is_file(self.roots.path(record))
+            except ProjectError:
+                there = False
+            if not there:
+                missing.append(record.id)
+        return missing
 
     def relink(
         self, folder: Path, should_stop: Callable[[], bool] = lambda: False
     ) -> RelinkResult:
         """Look for missing images in a folder: by path and size, then by content.
 
-        Works in a project that is open for reading too, for as long as it is open.
+        In a read-only project, the result lasts until it is closed.
 
         Raises
         ------
         Cancelled
         """
-        missing = [r for r in self._table if not self._at.is_there(r.id)]
-        lost = {r.id for r in missing}
-        fixed = {r.root for r in self._table if r.id not in lost} | {PROJECT_ROOT}
+        lost = set(self.missing())
+        missing = [r for r in self if r.id in lost]
+        fixed = {r.root for r in self if r.id not in lost} | {PROJECT_ROOT}
         found = find_again(folder, missing, fixed, should_stop)
-        with self._session.reading():
-            self._at.remember(found.places)
+        with self._context.reading():
+            self.roots.remember(found.roots)
             if found.moved:
-                root = self._at.root_for(Path(folder).absolute())
+                root = self.roots.root_for(Path(folder).absolute(), self)
                 records = []
                 for image, path in found.moved.items():
                     size = file_size(Path(folder, path))
-                    record = self._table[image]
-                    records.append(replace(record, root=root, path=path, size=size))
-                if self._session.read_only:
+                    records.append(
+                        replace(self[image], root=root, path=path, size=size)
+                    )
+                if self._context.read_only:
                     for record in records:
-                        self._table.learn(record)
+                        self._learn(record)
                 else:
-                    with self._session.writing():
-                        self._table.save(records)
+                    with self._context.writing():
+                        self._write(records)
         still = self.missing()
         count = len(missing) - len(still)
-        if count and not self._session.read_only:
-            with self._session.writing():
-                self._session.journal.append("images_relinked", count=count)
+        if count and not self._context.read_only:
+            with self._context.writing():
+                self._context.journal.append("images_relinked", count=count)
         return RelinkResult(count, tuple(still))
 
-    # -- adding ---------------------------------------------------------------
+    # -- adding ----------------------------------------------------------------------
 
     def add(
         self,
@@ -161,19 +231,19 @@ class ProjectImages:
         patient_of: PatientRule | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> AddedImages:
-        """Add files and folders, without reading the images.
+        """Add files and folders, without decoding the images.
 
         Parameters
         ----------
         inputs : iterable of Path or str
             Folders are walked.
         patient_of : callable, optional
-            Tells the patient from an image's path below its folder, see
-            :mod:`napari_cmunet.project.patients`. Without it, or where it does not
-            know, a DICOM file is asked, and each other image counts as a patient of
-            its own.
+            Gives the patient from an image's path below its folder, see
+            :mod:`napari_cmunet.project.patients`. Where it is not given or gives None,
+            a DICOM file's own patient is taken; any other image counts as a patient
+            of its own.
         should_stop : callable
-            Asked between files; nothing is added then.
+            Called between files; if True, nothing is added.
 
         Raises
         ------
@@ -182,76 +252,62 @@ class ProjectImages:
         inputs = [Path(os.path.abspath(p)) for p in inputs]  # noqa: PTH100
         problems: list[str] = []
         files: list[tuple[Path, InputFile, int, str | None]] = []
-        # The disk is looked at first: it may be slow, and nobody is to wait meanwhile.
-        for file in find_images(inputs, skip=self._own_folders()):
+        own_folders = [self._context.folder / n for n in (LABELS, DRAFTS, MODELS)]
+        # Slow disks first, without holding the project.
+        for file in find_images(inputs, skip=own_folders):
             if should_stop():
                 raise Cancelled
             path = Path(os.path.abspath(file.path))  # noqa: PTH100
             size = file_size(path) if is_file(path) else None
             if size is None:
                 problems.append(f"{display_name(path)}: it cannot be read.")
-            else:
-                patient = patient_of(_posix(file.relative)) if patient_of else None
-                if patient is None:
-                    patient = by_dicom(path)
-                files.append((path, file, size, patient))
-        with self._session.writing():
-            known = self._at.known_paths()
+                continue
+            below = PurePosixPath(file.relative.as_posix())
+            patient = patient_of(below) if patient_of else None
+            files.append((path, file, size, patient or by_dicom(path)))
+        with self._context.writing():
+            known = self.files()
             new: list[ImageRecord] = []
-            ids = set(self._table.ids())
+            ids = set(self._records)
             n_known = own = 0
             for path, file, size, patient in files:
                 if os.path.normcase(path) in known:
                     n_known += 1
                     continue
                 try:
-                    root, below = self._at.reference(path, file)
+                    root, relative = self.roots.reference(path, file, self)
                 except ValueError as error:
                     problems.append(f"{display_name(path)}: {error}. Rename it.")
                     continue
                 except ProjectError as error:
                     problems.append(f"{display_name(path)}: {error}")
                     continue
-                image = new_id(ids)
+                image = _new_id(ids)
                 ids.add(image)
                 own += patient is None
-                key = f"image {image}" if patient is None else f"name {patient}"
-                hashed = patient_hash(self._session.identity.salt, key)
-                new.append(ImageRecord(image, root, below, hashed, size))
+                hashed = self._patient(image if patient is None else None, patient)
+                new.append(ImageRecord(image, root, relative, hashed, size))
             if new:
-                self._table.save(new)
-                self._session.journal.append("images_added", count=len(new))
+                self._write(new)
+                self._context.journal.append("images_added", count=len(new))
         return AddedImages(tuple(r.id for r in new), n_known, own, tuple(problems))
 
-    def _own_folders(self) -> list[Path]:
-        # Images may lie in the project folder, but its own masks are none.
-        names = ("labels", "drafts", "models")
-        return [self._session.folder / name for name in names]
+    def _patient(self, image: str | None, patient: str | None = None) -> str:
+        key = f"name {patient}" if image is None else f"image {image}"
+        return patient_hash(self._context.identity.salt, key)
 
-    def regroup(self, patient_of: PatientRule) -> int:
-        """Tell the patients anew, by a rule; returns how many images changed.
+    def add_lost(self, lost: dict[str, str | None]) -> None:
+        """List images again of which only labels are left, with their files' hashes."""
+        with self._context.writing():
+            self._write(
+                ImageRecord(image, "lost", "", self._patient(image), None, sha256)
+                for image, sha256 in lost.items()
+            )
 
-        The rule sees each image's path below the folder that the project knows. Images
-        for which it does not know stay as they are.
-        """
-        salt = self._session.identity.salt
-        with self._session.writing():
-            changed = []
-            for record in self._table:
-                patient = patient_of(PurePosixPath(record.path))
-                if patient is not None:
-                    hashed = patient_hash(salt, f"name {patient}")
-                    if hashed != record.patient:
-                        changed.append(replace(record, patient=hashed))
-            if changed:
-                self._table.save(changed)
-                self._session.journal.append("images_regrouped", count=len(changed))
-        return len(changed)
-
-    # -- what is learned of them ---------------------------------------------
+    # -- facts -----------------------------------------------------------------------
 
     def learn(self, image: str, angiogram: Angiogram) -> None:
-        """Take note of what reading an image showed; written some time later."""
+        """Note the facts of an image that was read; written some time later."""
         count, *shape = angiogram.frames.shape
         self.learn_facts(image, angiogram.sha256, (shape[0], shape[1]), count)
 
@@ -262,9 +318,9 @@ class ProjectImages:
         shape: tuple[int, int] | None = None,
         frames: int | None = None,
     ) -> None:
-        """Take note of an image's hash, rows and columns, or number of frames."""
-        with self._session.reading():
-            record = self._table[image]
+        """Note an image's hash, rows and columns, or number of frames."""
+        with self._context.reading():
+            record = self[image]
             changed = replace(
                 record,
                 sha256=sha256 or record.sha256,
@@ -272,46 +328,21 @@ class ProjectImages:
                 frames=frames or record.frames,
             )
             if sha256 and record.sha256 not in (None, sha256):
-                # Another picture than before: what else was known may not hold.
+                # The file was replaced: other facts may not hold.
                 size = file_size(self.path(image))
                 changed = replace(changed, size=size, shape=shape, frames=frames)
-            self._table.learn(changed)
-            if self._table.unsaved >= _SAVE_EVERY:
+            self._learn(changed)
+            if self._unsaved >= _SAVE_EVERY:
                 self.save()
 
-    def save(self) -> None:
-        """Write what was learned; a failure is left for the next time."""
-        if self._table.unsaved and not self._session.read_only:
-            try:
-                with self._session.writing():
-                    self._table.save()
-            except (ProjectError, WriteError):
-                return
-
-    def hash_all(self, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Hash the files that were never read; returns how many could not be.
-
-        With the hashes, images are found again even if they were renamed.
-        """
-        failed = 0
-        for record in self._table:
-            if should_stop():
-                break
-            if record.sha256 is None:
-                try:
-                    digest = hash_file(self._at.found_path(record.id), should_stop)
-                except Cancelled:
-                    break
-                except (OSError, ProjectError):
-                    failed += 1
-                else:
-                    self.learn_facts(record.id, digest)
-        self.save()
-        return failed
+    def _learn(self, record: ImageRecord) -> None:
+        if self[record.id] != record:
+            self._records[record.id] = record
+            self._unsaved += 1
 
     def hash_of(self, image: str) -> str:
-        """Hash of an image's file as it is now; raises ImageMissingError."""
-        path = self._at.found_path(image)
+        """Return the hash of an image's file as it is now; raises ImageMissingError."""
+        path = self.found_path(image)
         try:
             return hash_file(path)
         except OSError as error:
@@ -319,18 +350,8 @@ class ProjectImages:
                 f"Image {image} cannot be read ({error.strerror})."
             ) from error
 
-    def add_lost(self, lost: dict[str, str | None]) -> None:
-        """List images again of which only labels are left: id and hash of the file."""
-        salt = self._session.identity.salt
-        records = [
-            ImageRecord(
-                image, "lost", "", patient_hash(salt, f"image {image}"), None, sha256
-            )
-            for image, sha256 in lost.items()
-        ]
-        with self._session.writing():
-            self._table.save(records)
 
-
-def _posix(path: Path) -> PurePosixPath:
-    return PurePosixPath(path.as_posix())
+def _new_id(taken: set[str]) -> str:
+    while (made := secrets.token_hex(6)) in taken:
+        pass
+    return made

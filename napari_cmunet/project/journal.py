@@ -1,6 +1,6 @@
-"""What happened in a project: one JSON object a line, only ever added to.
+"""The journal of a project: JSON lines, append-only.
 
-It names images by their ids; no path, file name or patient's name goes into it.
+Images are named by their ids; no path, file name or patient's name is written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project.errors import ProjectDamagedError
+from napari_cmunet.errors import ProjectDamagedError, WriteError
 from napari_cmunet.project.files import is_image_id, parse_json
 from napari_cmunet.util.atomic import sync_folder, write_reason
 from napari_cmunet.util.safe_files import without_waiting
@@ -29,16 +28,16 @@ _OWN_KEYS = ("n", "time", "user", "what", "image", "frame")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line.
+    """One line of the journal.
 
     Parameters
     ----------
     number : int
-        Counts up; the order, whatever the clock says.
+        Counts up; gives the order, whatever the clock says.
     time : str
         UTC.
     user : str
-        As chosen by the reader; may be empty.
+        As chosen by the user; may be empty.
     what : str
         ``accepted``, ``withdrawn``, ``skipped``, ``promoted`` and so on.
     image : str or None
@@ -63,7 +62,7 @@ class Journal:
     ----------
     path : Path
     user : str
-        Goes into each new line.
+        Written into each new line.
     """
 
     def __init__(self, path: Path, user: str = "") -> None:
@@ -76,17 +75,13 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """Lines that could not be written yet and go with the next one."""
+        """Lines that could not be written yet; they are written with the next one."""
         return len(self._waiting)
 
     def entries(self) -> Iterator[Entry]:
-        """All lines that can be read, from the first; others are passed over."""
+        """Yield the valid lines, from the first; skip others."""
         try:
-            file = open(
-                self.path,
-                "rb",
-                opener=without_waiting,
-            )
+            file = open(self.path, "rb", opener=without_waiting)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -104,9 +99,9 @@ class Journal:
                     _skip_line(file)
 
     def repair(self) -> bool:
-        """Take away a last line that a crash cut short; returns whether there was one.
+        """Remove a last line that a crash cut short; return whether there was one.
 
-        Nothing was reported as done before its line was whole.
+        Nothing is reported as done before its line is complete.
         """
         try:
             with self.path.open("r+b") as file:
@@ -116,7 +111,7 @@ class Journal:
                     return False
                 file.seek(keep)
                 if size - keep < _MAX_LINE and _parse(file.read()) is not None:
-                    file.write(b"\n")  # only the line's end is missing
+                    file.write(b"\n")  # only the newline is missing
                 else:
                     file.truncate(keep)
                 file.flush()
@@ -134,12 +129,12 @@ class Journal:
         frame: int | None = None,
         **details: Any,
     ) -> bool:
-        """Add a line and see it on the disk.
+        """Append a line and flush it to the disk.
 
         Returns
         -------
         bool
-            False if it could not be written; it then waits for the next one.
+            False if it could not be written; it then waits for the next call.
         """
         line: dict[str, Any] = {
             "n": self._next,
@@ -157,7 +152,7 @@ class Journal:
         return self.flush()
 
     def flush(self) -> bool:
-        """Write the lines that wait; returns whether none is left."""
+        """Write the waiting lines; return whether none is left."""
         if not self._waiting:
             return True
         text = "".join(json.dumps(x, allow_nan=False) + "\n" for x in self._waiting)
@@ -196,7 +191,7 @@ class Journal:
 
 
 def _plain(value: Any) -> Any:
-    """The same without what JSON does not know: a figure may be not a number."""
+    """Convert to plain JSON values; NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -215,21 +210,21 @@ def _parse(line: bytes) -> Entry | None:
     if not isinstance(values, dict):
         return None
     number, image, frame = (values.get(k) for k in ("n", "image", "frame"))
-    texts = [values.get(k) for k in ("time", "user", "what")]
+    texts: dict[str, Any] = {k: values.get(k) for k in ("time", "user", "what")}
     if not (
         type(number) is int
         and 0 < number < 2**53
-        and all(isinstance(t, str) for t in texts)
+        and all(isinstance(t, str) for t in texts.values())
         and (image is None or is_image_id(image))
         and (frame is None or (type(frame) is int and frame >= 0))
     ):
         return None
     details = {k: v for k, v in values.items() if k not in _OWN_KEYS}
-    return Entry(number, *texts, image, frame, details)
+    return Entry(number, image=image, frame=frame, details=details, **texts)
 
 
 def _end_of_last_line(file: Any, size: int) -> int:
-    """Where the last line's end stands; 0 if there is none."""
+    """Return the offset after the last newline, 0 if there is none."""
     position = size
     while position:
         start = max(0, position - 4096)

@@ -1,33 +1,61 @@
-"""The labels of an open project: accepted, undone, withdrawn, read for a training."""
+"""The labels of a project: accept, undo, withdraw, restore, read for a training.
+
+``labels/<image>/frame_0007.tif`` is a label; the ones it replaced lie in ``older``
+beside it, so that an acceptance never destroys one. A frame is labelled if and only if
+the file exists.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import CMUNetError
-from napari_cmunet.io.label_file import Label
+from napari_cmunet.errors import (
+    CMUNetError,
+    ProjectDamagedError,
+    ProjectError,
+    ReadError,
+)
+from napari_cmunet.io.label_file import Label, read_label, write_label
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.errors import ProjectError
-from napari_cmunet.project.label_store import DraftStore, LabelStore
+from napari_cmunet.project.drafts import discard_draft
+from napari_cmunet.project.files import (
+    LABELS,
+    OLDER,
+    frame_file,
+    inside,
+    keep_older,
+    labelled_frames,
+    make_folder,
+    plain_files,
+    read_bytes,
+    remove_file,
+)
 from napari_cmunet.project.training_labels import LabelRef, read_labels
+from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     import numpy as np
 
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import FrameKey, OlderLabel
-    from napari_cmunet.project.session import Session
-    from napari_cmunet.project.split import Side, Split
+    from napari_cmunet.project.lock import ProjectContext
+    from napari_cmunet.project.patients import Side, Split
     from napari_cmunet.project.training_labels import ProjectLabel
+
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class AcceptedLabel:
-    """A label that counts, and is on the disk.
+    """An accepted label; it is on the disk.
 
     Parameters
     ----------
@@ -35,9 +63,9 @@ class AcceptedLabel:
     sha256 : str
         Of the label's file.
     replaced : str or None
-        Hash of the label that was there before; it is kept among the older ones.
+        Hash of the label it replaced, which is kept among the older ones.
     notice : str
-        What the reader should know; empty if all is well.
+        A notice for the user; empty if there is none.
     """
 
     image: str
@@ -47,32 +75,43 @@ class AcceptedLabel:
     notice: str = ""
 
 
-class ProjectLabels:
-    """The labels of a project.
+@dataclass(frozen=True)
+class OlderLabel:
+    """A label that was replaced or withdrawn; the highest number is the last."""
 
-    Parameters
-    ----------
-    session : Session
-    images : ProjectImages
-    split : Split
-    hashes : dict
-        Hash of each label's file, as found when the project was opened.
-    """
+    image: str
+    frame: int
+    number: int
+    path: Path
+
+    def sha256(self) -> str | None:
+        """Return the hash of the file, None if it is missing."""
+        return _hash(self.path)
+
+
+class ProjectLabels:
+    """The labels of a project; :meth:`load` before anything else."""
 
     def __init__(
-        self,
-        session: Session,
-        images: ProjectImages,
-        split: Split,
-        hashes: dict[FrameKey, str],
+        self, context: ProjectContext, images: ProjectImages, split: Split
     ) -> None:
-        self._session, self._images, self._split = session, images, split
-        self._hashes = hashes
+        self._context, self._images, self._split = context, images, split
+        self._hashes: dict[FrameKey, str] = {}
         self._frames: dict[str, set[int]] = {}
-        for image, frame in hashes:
-            self._frames.setdefault(image, set()).add(frame)
-        self._store = LabelStore(session.folder)
-        self._drafts = DraftStore(session.folder)
+
+    def load(self) -> None:
+        """Find the labels on the disk; raises ProjectError."""
+        for image, frame in labelled_frames(self._context.folder):
+            with contextlib.suppress(ProjectDamagedError):
+                sha256 = _hash(self.path(image, frame))
+                if sha256:  # another program may be withdrawing it
+                    self._note(image, frame, sha256)
+
+    def path(self, image: str, frame: int) -> Path:
+        """Return the path of the label of a frame, whether it exists or not."""
+        return inside(self._context.folder, LABELS, image, frame_file(frame))
+
+    # -- changing ----------------------------------------------------------------------
 
     def accept(
         self,
@@ -87,10 +126,10 @@ class ProjectLabels:
         pixels_changed: int | None = None,
         seconds: float | None = None,
     ) -> AcceptedLabel:
-        """Let a mask count as the label of a frame.
+        """Save a mask as the label of a frame.
 
-        When this returns it is on the disk, whole; if it raises, the label that was
-        there before still counts.
+        When this returns, the label is on the disk; if it raises, the former label is
+        still in place.
 
         Parameters
         ----------
@@ -98,15 +137,15 @@ class ProjectLabels:
             Frames count from 0.
         mask : bool array (Y, X)
         reviewed : bool array (Y, X), optional
-            Where the reader looked; the whole frame by default. The rest is unknown.
+            The reviewed area; the whole frame by default. The rest is unknown.
         provenance : Provenance, optional
-            The prediction that it came from, and the hash of the image's file as it
-            was shown. Without the hash, the file is hashed now.
+            The prediction it came from, and the hash of the image's file as shown.
+            Without the hash, the file is hashed now.
         pixel_size_mm : (y, x), optional
         pixel_size_source : str, optional
-            Where that comes from, in words.
+            Its source, in words.
         pixels_changed, seconds : optional
-            What the reader did, for the journal.
+            Pixels changed and time taken, for the journal.
 
         Raises
         ------
@@ -118,7 +157,7 @@ class ProjectLabels:
         if reviewed is not None:
             if not reviewed.any():
                 raise ProjectError(
-                    "Nothing of the frame was reviewed: no label to keep."
+                    "Nothing of the frame was reviewed: there is no label to save."
                 )
             reviewed = None if reviewed.all() else reviewed
         provenance = provenance or Provenance()
@@ -128,7 +167,7 @@ class ProjectLabels:
         label = Label(
             mask,
             reviewed,
-            # Made anew, so that it is dated now.
+            # A new one, so that it is dated now.
             Provenance(
                 model=provenance.model,
                 model_sha256=provenance.model_sha256,
@@ -136,17 +175,21 @@ class ProjectLabels:
                 device=provenance.device,
                 source_sha256=sha256,
                 frames=(frame,),
-                corrected=pixels_changed != 0,  # None: not known
+                corrected=pixels_changed != 0,  # None: unknown
             ),
             pixel_size_mm,
             {"pixel_size_source": pixel_size_source} if pixel_size_source else {},
         )
-        with self._session.writing():
+        with self._context.writing():
             before = self._hashes.get((image, frame))
             with self._in_step(image, frame):
-                made = self._store.write(image, frame, label)
+                path = self.path(image, frame)
+                make_folder(path.parent)
+                with self._keep_older(image, frame):
+                    write_label(path, label)
+                    made = _hash(path) or ""
             self._note(image, frame, made)
-            self._session.journal.append(
+            self._context.journal.append(
                 "accepted",
                 image,
                 frame,
@@ -165,6 +208,15 @@ class ProjectLabels:
             notice = self._waiting_notice()
         return AcceptedLabel(image, frame, made, before, notice)
 
+    def _keep_older(self, image: str, frame: int) -> AbstractContextManager[None]:
+        path = self.path(image, frame)
+        return keep_older(path, lambda: self._next_older(image, frame), _MAX_BYTES)
+
+    def _next_older(self, image: str, frame: int) -> Path:
+        folder = make_folder(inside(self._context.folder, LABELS, image, OLDER))
+        number = max((o.number for o in self.older(image, frame)), default=0) + 1
+        return folder / f"{frame_file(frame)[:-4]}-{number:03d}.tif"
+
     def _note(self, image: str, frame: int, sha256: str) -> None:
         self._hashes[image, frame] = sha256
         self._frames.setdefault(image, set()).add(frame)
@@ -175,12 +227,12 @@ class ProjectLabels:
 
     @contextlib.contextmanager
     def _in_step(self, image: str, frame: int) -> Iterator[None]:
-        """If the body fails, know again which label is on the disk, whatever it is."""
+        """If the body fails, take over whichever label is on the disk."""
         try:
             yield
         except CMUNetError:
             with contextlib.suppress(CMUNetError):
-                found = self._store.sha256(image, frame)
+                found = _hash(self.path(image, frame))
                 if found is None:
                     self._forget(image, frame)
                 else:
@@ -189,89 +241,117 @@ class ProjectLabels:
 
     def _after_labelling(self, image: str, frame: int) -> None:
         with contextlib.suppress(CMUNetError):  # the label is what matters
-            self._drafts.discard(image, frame)
+            discard_draft(self._context.folder, image, frame)
         patient = self._images[image].patient
         if self._split.side(patient) is None:
-            with contextlib.suppress(CMUNetError):  # made up for when opened again
+            with contextlib.suppress(CMUNetError):  # repaired at the next opening
                 for new, side in self._split.assign([patient]).items():
-                    self._session.journal.append(
+                    self._context.journal.append(
                         "patient_assigned", patient=new, side=side
                     )
 
     def _waiting_notice(self) -> str:
-        if not self._session.journal.waiting:
+        if not self._context.journal.waiting:
             return ""
         return (
-            "The label is safe, but the journal could not be written; it will be as "
-            "soon as the disk allows. Free some space on the disk."
+            "The label is saved, but the journal could not be written; this is retried "
+            "later. Free some space on the disk."
         )
 
     def withdraw(self, image: str, frame: int) -> bool:
-        """Let a label count no more; it is kept among the older ones.
-
-        Returns
-        -------
-        bool
-            False if there was none.
-        """
-        with self._session.writing():
+        """Move a label to the older ones; return False if there was none."""
+        with self._context.writing():
+            path = self.path(image, frame)
             with self._in_step(image, frame):
-                if self._store.withdraw(image, frame) is None:
+                if not path.exists():
                     return False
+                with self._keep_older(image, frame):
+                    remove_file(path)
             sha256 = self._forget(image, frame)
-            self._session.journal.append("withdrawn", image, frame, sha256=sha256)
+            self._context.journal.append("withdrawn", image, frame, sha256=sha256)
         return True
 
     def undo_accept(self, accepted: AcceptedLabel) -> bool:
-        """Go back to how it was before an acceptance.
-
-        Returns
-        -------
-        bool
-            False if the label is another by now; nothing is changed then.
-        """
+        """Undo an acceptance; return False, and do nothing, if the label has changed."""
         image, frame = accepted.image, accepted.frame
-        with self._session.writing():
+        with self._context.writing():
             if self._hashes.get((image, frame)) != accepted.sha256:
                 return False
             if accepted.replaced is None:
                 return self.withdraw(image, frame)
             for older in reversed(self.older(image, frame)):
-                if self._store.hash_of(older) == accepted.replaced:
+                if older.sha256() == accepted.replaced:
                     self.restore(older)
                     return True
         return False
 
     def older(self, image: str, frame: int) -> list[OlderLabel]:
-        """Labels of a frame that were replaced or withdrawn, the oldest first."""
-        return self._store.older(image, frame)
+        """Return the replaced and withdrawn labels of a frame, the oldest first."""
+        pattern = re.compile(re.escape(frame_file(frame)[:-4]) + r"-(\d{1,9})\.tif")
+        folder = inside(self._context.folder, LABELS, image, OLDER)
+        found = []
+        for name in plain_files(folder):
+            match = pattern.fullmatch(name)
+            if match:
+                path = inside(self._context.folder, LABELS, image, OLDER, name)
+                found.append(OlderLabel(image, frame, int(match[1]), path))
+        return sorted(found, key=lambda older: older.number)
 
     def restore(self, older: OlderLabel) -> AcceptedLabel:
-        """Let an older label count again, in the place of the present one."""
+        """Replace the label of a frame by an older one."""
         image, frame = older.image, older.frame
-        with self._session.writing():
+        path = self.path(image, frame)
+        with self._context.writing():
             before = self._hashes.get((image, frame))
             with self._in_step(image, frame):
-                made = self._store.restore(older)
+                data = read_bytes(older.path, _MAX_BYTES)
+                if data is None:
+                    raise ProjectError("That version of the label is missing.")
+                read_label(older.path)  # raises if it is damaged
+                make_folder(path.parent)
+                with self._keep_older(image, frame), atomic_write(path) as file:
+                    file.write(data)
+                made = hashlib.sha256(data).hexdigest()
             self._note(image, frame, made)
-            self._session.journal.append(
+            self._context.journal.append(
                 "restored", image, frame, sha256=made, replaced=before
             )
             self._after_labelling(image, frame)
             return AcceptedLabel(image, frame, made, before, self._waiting_notice())
 
+    # -- reading -----------------------------------------------------------------------
+
     def get(self, image: str, frame: int) -> Label | None:
-        """The label of a frame, None if it has none; raises ReadError if damaged."""
-        return self._store.read(image, frame)
+        """Return the label of a frame, None if it has none; raises ReadError."""
+        path = self.path(image, frame)
+        try:
+            return read_label(path)
+        except ReadError:
+            if not path.exists():
+                return None
+            raise
+
+    def hash(self, image: str, frame: int) -> str | None:
+        """Return the hash of the file of a frame's label, None if it has none."""
+        return self._hashes.get((image, frame))
+
+    def keys(self) -> set[FrameKey]:
+        """Return all labelled frames."""
+        with self._context.reading():
+            return set(self._hashes)
 
     def frames(self, image: str) -> tuple[int, ...]:
-        """Frames of an image that have a label."""
-        with self._session.reading():
+        """Return the labelled frames of an image."""
+        with self._context.reading():
             return tuple(sorted(self._frames.get(image, ())))
 
+    def sides(self) -> dict[str, Side]:
+        """Return which patients train and which validate."""
+        return self._split.sides()
+
     def refs(self, side: Side | None = None) -> list[LabelRef]:
-        """All labels as of now, in the order of the images; nothing is read."""
-        with self._session.reading():
+        """Return references to all labels, in the order of the images."""
+        with self._context.reading():
             order = {r.id: (n, r.patient) for n, r in enumerate(self._images)}
             keys = [key for key in self._hashes if key[0] in order]
             keys.sort(key=lambda key: (order[key[0]][0], key[1]))
@@ -284,31 +364,37 @@ class ProjectLabels:
         refs: Sequence[LabelRef] | None = None,
         problem: Callable[[str], None] | None = None,
     ) -> Iterator[ProjectLabel]:
-        """Labels with their frames, read one by one. Takes its time.
+        """Read labels with their frames, one by one; slow.
 
         Parameters
         ----------
         refs : sequence of LabelRef, optional
             From :meth:`refs`; all by default.
         problem : callable, optional
-            Told of each label that cannot be used, in a sentence without file names.
+            Called with a sentence, without file names, for each unusable label.
         """
         return read_labels(
             self.refs() if refs is None else refs,
-            self._store,
+            self._read_with_hash,
             self._images,
             problem or (lambda text: None),
         )
 
-    def sides(self) -> dict[str, Side]:
-        """Which patients train and which validate; fixed once a patient has a label."""
-        return self._split.sides()
+    def _read_with_hash(self, image: str, frame: int) -> tuple[Label, str] | None:
+        """Read a label and the hash of the same file, None if it was withdrawn."""
+        path = self.path(image, frame)
+        before = _hash(path)
+        for attempt in range(5):
+            label = self.get(image, frame)
+            after = _hash(path)
+            if label is None or after is None:
+                break
+            if after == before or attempt == 4:
+                return label, after
+            before = after  # it was replaced meanwhile
+        return None
 
-    def hash(self, image: str, frame: int) -> str | None:
-        """Hash of the file of a frame's label, None if it has none."""
-        return self._hashes.get((image, frame))
 
-    def keys(self) -> set[FrameKey]:
-        """All labelled frames."""
-        with self._session.reading():
-            return set(self._hashes)
+def _hash(path: Path) -> str | None:
+    data = read_bytes(path, _MAX_BYTES)
+    return None if data is None else hashlib.sha256(data).hexdigest()

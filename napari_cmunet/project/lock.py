@@ -1,8 +1,8 @@
-"""One writer at a time: a lock that the system lets go when its process dies.
+"""The lock of a project: one writer at a time.
 
-The lock proper is the operating system's, on one byte of the file ``lock``; a killed
-program therefore leaves none. The file also says in JSON who holds it, for people and
-for disks where such locks do not reach from one computer to another.
+The lock proper is the operating system's, on one byte of the file ``lock``; it ends
+with its process. The file also says in JSON who holds it, for people and for network
+disks whose locks are not shared between computers.
 """
 
 from __future__ import annotations
@@ -14,35 +14,41 @@ import os
 import secrets
 import socket
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project.errors import (
+from napari_cmunet.errors import (
     LockLostError,
     ProjectDamagedError,
-    ProjectLockedError,
+    ProjectError,
+    ProjectReadOnlyError,
+    WriteError,
 )
 from napari_cmunet.project.files import parse_json, read_bytes
 from napari_cmunet.util.atomic import write_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from napari_cmunet.project.journal import Journal
+    from napari_cmunet.project.settings import Identity
 
 BEAT_SECONDS = 30.0
 LAST_ACT_SECONDS = 1.0
-"""Left to a program from which the project is taken, to end what it is just writing."""
+"""Grace period for a program whose lock is taken over, to finish a write."""
 
 _MAX_BYTES = 4096
-_BYTE = 2**30  # far behind the text, which others must be able to read (Windows)
+_BYTE = 2**30  # far behind the text, which must stay readable on Windows
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a project, as the lock file says; empty where it does not say.
+    """The holder of a lock as its file says; empty where it does not say.
 
     Parameters
     ----------
@@ -50,7 +56,7 @@ class Holder:
     since, beat : str
         UTC times of opening and of the last sign of life.
     token : str
-        Of this one opening.
+        Identifies this opening.
     released : bool
         Whether it was closed properly.
     """
@@ -64,7 +70,7 @@ class Holder:
 
     @property
     def here(self) -> bool:
-        """Whether it is, or was, a program on this computer."""
+        """Whether the holder is, or was, a program on this computer."""
         return self.host == socket.gethostname()
 
     def __str__(self) -> str:
@@ -76,7 +82,7 @@ class Holder:
 
 
 def read_holder(path: Path) -> Holder:
-    """Who holds, or last held, a project; never raises."""
+    """Return who holds, or last held, a lock; never raises."""
     with contextlib.suppress(ProjectDamagedError, ValueError, TypeError):
         values = parse_json(read_bytes(path, _MAX_BYTES) or b"{}")
         known = {k: values[k] for k in Holder.__dataclass_fields__ if k in values}
@@ -91,15 +97,30 @@ def read_holder(path: Path) -> Holder:
     return Holder()
 
 
+class ProjectLockedError(ProjectError):
+    """Another program has the project open for writing.
+
+    Parameters
+    ----------
+    message : str
+    holder : Holder
+        Who, where and since when, as far as known.
+    """
+
+    def __init__(self, message: str, holder: Holder) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 class Lock:
-    """The right to write to a project, from construction to :meth:`release`.
+    """The lock on a project, held from construction to :meth:`release`.
 
     Parameters
     ----------
     path : Path
-        The lock file; it stays when the lock goes.
+        The lock file; it stays after the release.
     take_over : bool
-        Take it from whoever holds it, who then can write no more.
+        Take it from its holder, who can then no longer write.
 
     Raises
     ------
@@ -139,10 +160,10 @@ class Lock:
     def _take(self, take_over: bool) -> None:
         before = read_holder(self.path)
         got = _try_lock(self._descriptor)
-        if got is None:  # a disk without locks: what the file says must do
+        if got is None:  # a disk without locks: rely on the file
             got = before.released or not before.host or _is_dead(before)
         elif got:
-            # A program on another computer may hold a lock that does not reach here.
+            # A program on another computer may hold a lock that is not visible here.
             got = before.released or not before.host or before.here
         if got and self._is_current():
             return
@@ -155,14 +176,14 @@ class Lock:
         self._replace(before)
 
     def _is_current(self) -> bool:
-        """Whether the locked file is still the one that the name stands for."""
+        """Whether the locked file is still the one of that name."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except OSError:
             return False
 
     def _replace(self, before: Holder) -> None:
-        """Put a new file in the place of the locked one."""
+        """Replace the locked file by a new one."""
         os.close(self._descriptor)
         aside = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}")
         try:
@@ -186,7 +207,7 @@ class Lock:
         time.sleep(LAST_ACT_SECONDS)
 
     def check(self) -> None:
-        """Make sure that the lock is still ours; tell the file that we live.
+        """Check that the lock is still held; update its heartbeat.
 
         Raises
         ------
@@ -200,8 +221,8 @@ class Lock:
             if not self.path.exists():
                 raise WriteError(
                     self.path.parent,
-                    "the project's folder, or its lock file, is not there any more. "
-                    "Connect the disk or network folder again, or open the project anew.",
+                    "the project's folder or its lock file is missing. Connect the disk "
+                    "or network folder again, or open the project anew.",
                 )
             raise LockLostError(
                 f"The project was taken over by {found}. Nothing more is written from "
@@ -214,7 +235,7 @@ class Lock:
                 self._write(self.holder, beat=beat)
 
     def release(self) -> None:
-        """Let go; twice is once."""
+        """Release the lock. Idempotent."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
@@ -224,7 +245,7 @@ class Lock:
         self._descriptor = -1
 
     def _write(self, holder: Holder, **changes: str | bool) -> None:
-        # In place and of one length: replacing the file would lose the lock on it.
+        # In place and of fixed length: replacing the file would lose the lock.
         text = json.dumps(asdict(holder) | changes).ljust(511) + "\n"
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.write(self._descriptor, text.encode())
@@ -232,7 +253,7 @@ class Lock:
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Take the system's lock without waiting; None where the disk has none."""
+    """Try the system's lock without waiting; None where the disk has none."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -249,8 +270,8 @@ def _try_lock(descriptor: int) -> bool | None:
 
 
 def _is_dead(holder: Holder) -> bool:
-    """Whether a program on this computer surely runs no more."""
-    if not holder.here or sys.platform == "win32":  # there, asking would end it
+    """Whether the holder's process on this computer has surely ended."""
+    if not holder.here or sys.platform == "win32":  # os.kill would end it there
         return False
     try:
         os.kill(holder.pid, 0)
@@ -259,3 +280,67 @@ def _is_dead(holder: Holder) -> bool:
     except (OSError, OverflowError):
         return False
     return False
+
+
+class ProjectContext:
+    """An open project as its parts share it: identity, lock, journal, notices.
+
+    Parameters
+    ----------
+    folder : Path
+    identity : Identity
+    journal : Journal
+    lock : Lock or None
+        None: read-only.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Identity, journal: Journal, lock: Lock | None
+    ) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.journal = journal
+        self.lock = lock
+        self.notices: list[str] = []
+        self.closed = False
+        self._mutex = threading.RLock()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return self.lock is None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the project for one change, from any thread.
+
+        Raises
+        ------
+        ProjectReadOnlyError, LockLostError, WriteError
+        """
+        with self._mutex:
+            if self.closed:
+                raise ProjectError("The project is closed. Open it again.")
+            if self.lock is None:
+                raise ProjectReadOnlyError(
+                    "The project is open for reading only: nothing can be changed. "
+                    "Open it again for writing."
+                )
+            self.lock.check()
+            yield
+
+    def reading(self) -> threading.RLock:
+        """Hold the state of the project while it is read."""
+        return self._mutex
+
+    def note(self, text: str) -> None:
+        """Keep a notice for the user."""
+        self.notices.append(text)
+
+    def close(self) -> None:
+        """Release the project. Idempotent."""
+        with self._mutex:
+            if self.lock is not None and not self.closed:
+                self.journal.flush()
+                self.lock.release()
+            self.closed = True

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
     from napari_cmunet.training.finetuning import StartModel
@@ -115,7 +115,7 @@ def compare(
     Verdict
         One that says why, where the models cannot be compared.
     """
-    project.models.store.load()  # another one may have been chosen during the training
+    project.models.load()  # another one may have been chosen during the training
     current = project.models.current
     write(events.Comparing(name, current.name))
     try:
@@ -152,7 +152,7 @@ def _compare(
     device: torch.device,
     check: Callable[[], None],
 ) -> events.Verdict:
-    new = Predictor(load_model(project.models.store.folder(name)), device)
+    new = Predictor(load_model(project.models.path(name)), device)
     old = Predictor(load_model(project.models.folder(current)), device)
     refs = held_out or [r for r in project.labels.refs() if r.patient in left_out]
     # The new model has seen what its start has learned from.

@@ -1,101 +1,272 @@
-"""Which model an open project uses: promoted, refused, back and forward."""
+"""The models of a project: trained, promoted, refused, rolled back.
+
+``models/<name>/`` are ordinary model folders; ``models/current.json`` holds the history
+of models in use.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import ModelError
-from napari_cmunet.model.registry import read_card
-from napari_cmunet.project.errors import ProjectError
-from napari_cmunet.project.model_store import ModelHistory, ModelStore, ModelVersion
+from napari_cmunet.errors import (
+    ModelError,
+    ProjectDamagedError,
+    ProjectError,
+    ProjectVersionError,
+    WriteError,
+)
+from napari_cmunet.model.registry import (
+    CARD,
+    WEIGHTS,
+    ModelCard,
+    find_model,
+    read_card,
+)
+from napari_cmunet.project.files import (
+    CURRENT,
+    MODELS,
+    TRAINING,
+    inside,
+    make_folder,
+    read_json,
+    write_json,
+)
+from napari_cmunet.project.model_history import (
+    ModelHistory,
+    ModelVersion,
+    check_model_name,
+    history_from,
+)
+from napari_cmunet.util.atomic import sync_folder, write_reason
+from napari_cmunet.util.safe_files import open_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_cmunet.model.registry import ModelCard
-    from napari_cmunet.project.model_store import NewModel
-    from napari_cmunet.project.session import Session
+    from napari_cmunet.project.lock import ProjectContext
+
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}")
+_FORGOTTEN_SECONDS = 3600
 
 
 class ProjectModels:
-    """The models of a project and the one in use."""
+    """The models of a project and the history of those in use."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.store = ModelStore(session.folder)
+    def __init__(self, context: ProjectContext) -> None:
+        self._context = context
+        self.history = ModelHistory()
         self._noted: set[str] = set()  # in the journal as trained
-
-    @property
-    def history(self) -> ModelHistory:
-        """The models in use one after the other."""
-        return self.store.history
 
     @property
     def current(self) -> ModelVersion:
         """The model in use."""
-        return self.store.history.current
+        return self.history.current
+
+    def load(self) -> None:
+        """Read the history; raises ProjectDamagedError."""
+        path = inside(self._context.folder, MODELS, CURRENT)
+        self.history = history_from(read_json(path))
+
+    def save(self, history: ModelHistory) -> None:
+        """Write a history and take it over; raises WriteError."""
+        make_folder(inside(self._context.folder, MODELS))
+        path = inside(self._context.folder, MODELS, CURRENT)
+        write_json(path, {"version": 1, **history.to_json()})
+        self.history = history
+
+    # -- folders -----------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """Names of the models that were trained in this project."""
-        return self.store.names()
+        """Return the names of the models in the project, sorted."""
+        base = inside(self._context.folder, MODELS)
+        if not base.is_dir():
+            return []
+        return sorted(
+            p.name
+            for p in base.iterdir()
+            if _is_name(p.name) and not p.is_symlink() and (p / CARD).is_file()
+        )
+
+    def path(self, name: str) -> Path:
+        """Return the folder of a model of this project, whether it exists or not.
+
+        Raises
+        ------
+        ProjectError
+            If the name is not valid.
+        """
+        return inside(self._context.folder, MODELS, check_model_name(name))
 
     def card(self, name: str) -> ModelCard:
-        """The card of a model of this project; raises ModelError."""
-        return self.store.card(name)
+        """Return the card of a model of this project; raises ModelError."""
+        folder = self.path(name)
+        for part in (CARD, WEIGHTS):
+            inside(self._context.folder, MODELS, name, part)
+        return read_card(folder)
 
     def folder(self, version: ModelVersion | None = None) -> Path:
-        """The folder of the model in use, or of another version.
+        """Return the folder of a version, by default of the model in use.
 
         Raises
         ------
         ModelError
-            If it is not there any more, or is not the same model.
+            If it is missing, or is another model of the same name.
         """
-        return self.store.find(version or self.current)
+        version = version or self.current
+        if version.installed:
+            folder = find_model(check_model_name(version.name))
+            card = read_card(folder)
+        else:
+            folder = self.path(version.name)
+            card = self.card(version.name)
+        if version.sha256 and card.sha256 != version.sha256:
+            raise ModelError(
+                f"The model '{version.name}' is not the one that this project used: its "
+                "weights differ. Go to another version, or install that one again."
+            )
+        return folder
+
+    def version(self, name: str, *, installed: bool = False) -> ModelVersion:
+        """Return a model as a version of the history, its weights checked; slow.
+
+        Raises
+        ------
+        ModelError
+            If it is damaged or missing.
+        """
+        folder = self.folder(ModelVersion(name, "", installed))
+        card = read_card(folder)
+        digest = hashlib.sha256()
+        try:
+            with open_plain(folder / WEIGHTS) as file:
+                while piece := file.read(2**22):
+                    digest.update(piece)
+        except OSError as error:
+            raise ModelError(f"Model '{name}': its weights cannot be read.") from error
+        if digest.hexdigest() != card.sha256:
+            raise ModelError(
+                f"Model '{name}' is damaged: its weights do not match its card."
+            )
+        return ModelVersion(name, card.sha256, installed)
+
+    def free_name(self, stem: str = "tuned") -> str:
+        """Return a name that no model of the project has: ``tuned-001`` and so on."""
+        base = inside(self._context.folder, MODELS)
+        taken = {p.name.casefold() for p in base.iterdir()} if base.is_dir() else set()
+        number = 1
+        while (name := f"{stem}-{number:03d}").casefold() in taken:
+            number += 1
+        return name
+
+    @contextlib.contextmanager
+    def new_folder(self) -> Iterator[NewModel]:
+        """Create a folder to write a model into; it counts once it is finished.
+
+        Needs no lock: nothing that exists is changed.
+        """
+        base = make_folder(inside(self._context.folder, MODELS))
+        made = NewModel(self, base / f".partial-{secrets.token_hex(8)}")
+        make_folder(made.folder)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made.folder, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Delete old remains of trainings that were killed."""
+        base = inside(self._context.folder, MODELS)
+        with contextlib.suppress(OSError):
+            for path in base.iterdir():
+                if not _PARTIAL.fullmatch(path.name) or path.is_symlink():
+                    continue
+                # A running training may be writing there.
+                if abs(time.time() - path.stat().st_mtime) > _FORGOTTEN_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def discard(self, name: str) -> None:
+        """Delete a model that never was in use.
+
+        Raises
+        ------
+        ProjectError
+            If it was in use.
+        WriteError
+        """
+        with self._context.writing():
+            if any(v.name == name and not v.installed for v in self.history.versions):
+                raise ProjectError(f"The model '{name}' was in use and stays.")
+            folder = self.path(name)
+            aside = folder.with_name(f".partial-{secrets.token_hex(8)}")
+            try:
+                _rename(folder, aside)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise WriteError(folder, write_reason(error)) from error
+            shutil.rmtree(aside, ignore_errors=True)
+            if name in self._noted:
+                self._noted.discard(name)
+                self._context.journal.append("discarded", model=name)
+
+    # -- training records --------------------------------------------------------------
 
     def training(self, name: str) -> dict[str, Any]:
-        """How a model of this project was trained; empty if that is not noted."""
-        return self.store.training(name)
+        """Return the training record of a model; empty if there is none."""
+        try:
+            path = inside(self._context.folder, MODELS, name, TRAINING)
+            return read_json(path) or {}
+        except (ProjectDamagedError, ProjectVersionError):
+            return {}
 
-    def free_name(self) -> str:
-        """A name for the next model."""
-        return self.store.free_name()
+    def figures(self, name: str) -> dict[str, Any]:
+        """Return the results of a training: labels, patients, Dice and so on."""
+        figures = self.training(name).get("figures")
+        return figures if isinstance(figures, dict) else {}
 
-    def new_folder(self) -> AbstractContextManager[NewModel]:
-        """See :meth:`ModelStore.new_folder`; possible without the lock."""
-        return self.store.new_folder()
+    def learned_labels(self, name: str) -> set[str]:
+        """Return the hashes of the labels that a model was trained or selected on."""
+        return _texts(self.training(name).get("labels"), "sha256")
+
+    def learned_patients(self, version: ModelVersion) -> set[str]:
+        """Return the patients a model, or the model it started from, was trained on.
+
+        Empty for an installed one. Where a former program did not record it, all
+        patients of the training.
+        """
+        if version.installed:
+            return set()
+        training = self.training(version.name)
+        listed = training.get("learned_patients")
+        if isinstance(listed, list):
+            return {x for x in listed if isinstance(x, str)}
+        return _texts(training.get("labels"), "patient")
+
+    # -- the history -------------------------------------------------------------------
 
     def register(self, name: str) -> ModelVersion:
-        """Note in the journal that a model was trained, and how; twice is once.
-
-        Parameters
-        ----------
-        name : str
-            Of a finished model folder of this project.
-        """
+        """Note in the journal that a finished model was trained. Idempotent."""
         version = self._checked(name)
-        with self._session.writing():
+        with self._context.writing():
             if name not in self._noted:
                 self._journal("trained", version, self.figures(name))
                 self._noted.add(name)
         return version
 
     def _checked(self, name: str, *, installed: bool = False) -> ModelVersion:
-        """A model for the history; hashed while nobody has to wait for the project."""
-        with self._session.writing():
-            pass  # raises if nothing can be written at all
-        return self.store.version(name, installed=installed)
-
-    def figures(self, name: str) -> dict[str, Any]:
-        """What a training came to: labels, patients, Dice, seconds and the like."""
-        figures = self.training(name).get("figures")
-        return figures if isinstance(figures, dict) else {}
+        with self._context.writing():
+            pass  # raises if nothing can be written
+        return self.version(name, installed=installed)  # slow: not holding the project
 
     def recover(self, noted: set[str]) -> None:
-        """Note models that the journal does not know."""
+        """Register models that the journal does not know."""
         self._noted = noted
         for name in self.names():
             if name not in noted:
@@ -105,14 +276,14 @@ class ProjectModels:
     def promote(
         self, name: str, *, installed: bool = False, **figures: Any
     ) -> ModelVersion:
-        """Put a model to use.
+        """Use a model from now on.
 
         Parameters
         ----------
         name : str
             Of a model of this project, or of an installed one.
         figures : plain JSON values
-            What was compared, and how it came out.
+            The result of the comparison.
 
         Raises
         ------
@@ -121,23 +292,23 @@ class ProjectModels:
         WriteError
         """
         version = self._checked(name, installed=installed)
-        with self._session.writing():
-            self.store.save(self.history.with_next(version))
+        with self._context.writing():
+            self.save(self.history.with_next(version))
             self._journal("promoted", version, figures)
         return version
 
     def refuse(self, name: str, reason: str, **figures: Any) -> None:
-        """Note that a model is kept but not put to use, and why."""
-        with self._session.writing():
-            version = ModelVersion(name, self.store.card(name).sha256)
+        """Note that a model is kept but not used, and why."""
+        with self._context.writing():
+            version = ModelVersion(name, self.card(name).sha256)
             self._journal("refused", version, {"reason": reason[:500], **figures})
 
     def choose(self, version: ModelVersion, reason: str = "") -> ModelVersion:
-        """Use any version of the history, or a model of the project.
+        """Use a version of the history, or promote another model of the project.
 
-        The nearest place in the history is gone to; what is not in it is promoted.
+        Of several positions with this version, the nearest is chosen.
         """
-        with self._session.writing():
+        with self._context.writing():
             places = [n for n, v in enumerate(self.history.versions) if v == version]
             if not places:
                 return self.promote(
@@ -146,88 +317,91 @@ class ProjectModels:
             here = self.history.position
             there = min(places, key=lambda place: abs(place - here))
             step = 1 if there > here else -1
-            self.store.find(version)
+            self.folder(version)
             for _ in range(abs(there - here)):
-                self._move(
-                    step, "rolled_forward" if step > 0 else "rolled_back", reason
-                )
+                self._move(step, reason)
         return self.current
 
     def roll_back(self, reason: str = "") -> ModelVersion:
-        """Use the model before; raises ProjectError if there is none."""
-        return self._move(-1, "rolled_back", reason)
+        """Use the previous model; raises ProjectError if there is none."""
+        return self._move(-1, reason)
 
     def roll_forward(self, reason: str = "") -> ModelVersion:
-        """Use the model after, once gone back; raises ProjectError if there is none."""
-        return self._move(1, "rolled_forward", reason)
+        """Use the next model, after rolling back; raises ProjectError if none."""
+        return self._move(1, reason)
 
-    def _move(self, by: int, what: str, reason: str) -> ModelVersion:
-        with self._session.writing():
+    def _move(self, by: int, reason: str) -> ModelVersion:
+        with self._context.writing():
             moved = self.history.moved(by)
-            self.store.find(moved.current)  # it may have been deleted
-            self.store.save(moved)
+            self.folder(moved.current)  # it may have been deleted
+            self.save(moved)
+            what = "rolled_forward" if by > 0 else "rolled_back"
             self._journal(what, moved.current, {"reason": reason[:500]})
         return moved.current
-
-    def learned_labels(self, name: str) -> set[str]:
-        """Hashes of the label files that a model learned from or was chosen by."""
-        labels = self.store.training(name).get("labels")
-        listed: Iterable[Any] = labels if isinstance(labels, list) else ()
-        return {
-            x["sha256"]
-            for x in listed
-            if isinstance(x, dict) and isinstance(x.get("sha256"), str)
-        }
-
-    def learned_patients(self, version: ModelVersion) -> set[str]:
-        """Patients that a model learned from, by itself or through where it started.
-
-        Empty for an installed one, which comes from elsewhere. Where an older program
-        did not note it, every patient of the training counts.
-        """
-        if version.installed:
-            return set()
-        training = self.store.training(version.name)
-        listed = training.get("learned_patients")
-        if isinstance(listed, list):
-            return {x for x in listed if isinstance(x, str)}
-        labels = training.get("labels")
-        return {
-            x["patient"]
-            for x in (labels if isinstance(labels, list) else ())
-            if isinstance(x, dict) and isinstance(x.get("patient"), str)
-        }
-
-    def discard(self, name: str) -> None:
-        """Remove a model that never was in use; raises ProjectError if it was."""
-        with self._session.writing():
-            if any(v.name == name and not v.installed for v in self.history.versions):
-                raise ProjectError(f"The model '{name}' was in use and stays.")
-            self.store.remove(name)
-            if name in self._noted:
-                self._noted.discard(name)
-                self._session.journal.append("discarded", model=name)
-
-    def describe(self) -> list[tuple[ModelVersion, ModelCard | None]]:
-        """The history with each model's card, None where it is gone or damaged."""
-        described: list[tuple[ModelVersion, ModelCard | None]] = []
-        for version in self.history.versions:
-            try:
-                card = read_card(self.store.find(version))
-            except (ModelError, ProjectError):
-                card = None
-            described.append((version, card))
-        return described
 
     def _journal(
         self, what: str, version: ModelVersion, details: dict[str, Any]
     ) -> None:
-        self._session.journal.append(
-            what,
-            **details
-            | {
-                "model": version.name,
-                "sha256": version.sha256,
-                "installed": version.installed,
-            },
-        )
+        own = {
+            "model": version.name,
+            "sha256": version.sha256,
+            "installed": version.installed,
+        }
+        self._context.journal.append(what, **details | own)
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """A model that is being written."""
+
+    models: ProjectModels
+    folder: Path
+
+    def note_training(self, values: dict[str, Any]) -> None:
+        """Write the training record; raises WriteError."""
+        write_json(self.folder / TRAINING, values)
+
+    def finish(self, name: str) -> Path:
+        """Add the model to the project under a name; returns its folder.
+
+        Raises
+        ------
+        ProjectError
+            If the name is taken.
+        WriteError
+        """
+        target = self.models.path(name)
+        if target.exists():
+            raise ProjectError(f"The project already has a model named '{name}'.")
+        try:
+            _rename(self.folder, target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise WriteError(target, write_reason(error)) from error
+        return target
+
+
+def _rename(source: Path, target: Path) -> None:
+    for pause in (0.05, 0.2, 0.5):  # virus scanners on Windows
+        try:
+            source.rename(target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    source.rename(target)
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return bool(check_model_name(name))
+    except ProjectError:
+        return False
+
+
+def _texts(listed: Any, name: str) -> set[str]:
+    """Return the texts of one name in a list of objects; skip what is damaged."""
+    return {
+        x[name]
+        for x in (listed if isinstance(listed, list) else ())
+        if isinstance(x, dict) and isinstance(x.get(name), str)
+    }

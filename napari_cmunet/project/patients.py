@@ -1,4 +1,9 @@
-"""Which images are of one patient, without the project knowing who that is."""
+"""Patients of a project, as salted hashes: rules that tell them, and their split.
+
+One of every five patients in a row validates; which one is drawn by the project's
+salt when the patient's first label is accepted. So the share is right from the start,
+and no later patient moves an earlier one.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +12,48 @@ import hashlib
 import hmac
 import io
 import unicodedata
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from napari_cmunet.errors import ReadError
+from pydantic import TypeAdapter
+
+from napari_cmunet.errors import ProjectDamagedError, ReadError
+from napari_cmunet.project.files import read_json, validate, write_json
 from napari_cmunet.util.safe_files import read_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path, PurePosixPath
 
     PatientRule = Callable[[PurePosixPath], str | None]
 
+Side = Literal["train", "validation"]
+
+TRAIN: Side = "train"
+VALIDATION: Side = "validation"
+BLOCK = 5
 _MAX_CSV_BYTES = 2**26
 
 
 def by_csv(path: Path) -> PatientRule:
-    """By a CSV file with the columns ``stem`` and ``patient``; raises ReadError."""
+    """Return a rule from a CSV with the columns ``stem`` and ``patient``.
+
+    Raises
+    ------
+    ReadError
+    """
     patients = read_patients(path)
     return lambda image: patients.get(image.stem)
 
 
 def by_folder(level: int = 1) -> PatientRule:
-    """One folder for each patient.
+    """Return a rule for one folder per patient.
 
     Parameters
     ----------
     level : int
-        Which folder below the one that was added: 1 is the first. An image that lies
-        less deep is a patient of its own.
+        Depth of the folder below the one that was added, from 1. An image less deep
+        is a patient of its own.
     """
 
     def rule(image: PurePosixPath) -> str | None:
@@ -45,15 +64,15 @@ def by_folder(level: int = 1) -> PatientRule:
 
 
 def by_prefix(until: str | int, parts: int = 1) -> PatientRule:
-    """By the beginning of the file's name.
+    """Return a rule by the beginning of the file's name.
 
     Parameters
     ----------
     until : str or int
         What follows the beginning, such as ``_``; or how many characters it has.
     parts : int
-        How often ``until`` stands before the beginning ends: ``p_12`` of ``p_12_LCA``
-        has two parts.
+        Number of parts that ``until`` divides the beginning into: ``p_12`` of
+        ``p_12_LCA`` has two.
     """
 
     def rule(image: PurePosixPath) -> str | None:
@@ -68,10 +87,10 @@ def by_prefix(until: str | int, parts: int = 1) -> PatientRule:
 
 
 def by_dicom(image: Path) -> str | None:
-    """By what a DICOM file says of its patient; takes the file, not its path below.
+    """Return the patient of a DICOM file, None if it is not DICOM or does not say.
 
-    Used wherever another rule does not know, so that cines of one patient never lie on
-    both sides of a split. None if the file is not DICOM or says nothing.
+    Used where another rule gives None, so that cines of one patient never lie on both
+    sides of a split. Takes the file, not its path below a folder.
     """
     # pydicom takes a moment to load.
     from napari_cmunet.io.sniffing import is_dicom
@@ -84,7 +103,7 @@ def by_dicom(image: Path) -> str | None:
 
 
 def patient_hash(salt: bytes, patient: str) -> str:
-    """Name of a patient in the project; without the salt nobody can guess it."""
+    """Return the salted hash that stands for a patient in the project."""
     # Names from other systems may be written with other code points, or be no text.
     name = unicodedata.normalize("NFC", patient.strip())
     text = f"patient {name}".encode("utf-8", "surrogatepass")
@@ -92,12 +111,12 @@ def patient_hash(salt: bytes, patient: str) -> str:
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """The patient of each stem, from a CSV with the columns ``stem`` and ``patient``.
+    """Read the patient of each stem from a CSV with ``stem`` and ``patient``.
 
     Raises
     ------
     ReadError
-        If it cannot be read or lacks a column.
+        If it cannot be read or a column is missing.
     """
     try:
         data = read_plain(path, _MAX_CSV_BYTES)
@@ -111,3 +130,81 @@ def read_patients(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "not CSV in UTF-8"
         raise ReadError(path, f"the list cannot be read ({reason}).") from error
+
+
+@dataclass
+class _File:
+    patients: dict[str, Side] = field(default_factory=dict)
+
+
+_FILE = TypeAdapter(_File)
+
+
+class Split:
+    """The sides of a project's patients.
+
+    Parameters
+    ----------
+    path : Path
+        ``split.json``.
+    salt : bytes
+    """
+
+    def __init__(self, path: Path, salt: bytes) -> None:
+        self.path = path
+        self._salt = salt
+        self._sides: dict[str, Side] = {}
+
+    def load(self) -> None:
+        """Read the file; raises ProjectDamagedError."""
+        try:
+            self._sides = validate(_FILE, read_json(self.path) or {}).patients
+        except ValueError as error:
+            raise ProjectDamagedError(
+                f"In the project, {self.path.name} is damaged."
+            ) from error
+
+    def side(self, patient: str) -> Side | None:
+        """Return the side of a patient, None before the first label."""
+        return self._sides.get(patient)
+
+    def sides(self) -> dict[str, Side]:
+        """Return all patients that have a side, in the order of assignment."""
+        return dict(self._sides)
+
+    def preview(self, patients: Iterable[str]) -> dict[str, Side]:
+        """Return the sides with further patients, in this order; nothing is written."""
+        sides = dict(self._sides)
+        for patient in patients:
+            if patient not in sides:
+                sides[patient] = self._draw(len(sides))
+        return sides
+
+    def assign(self, patients: Iterable[str]) -> dict[str, Side]:
+        """Assign a side to patients without one and write it; raises WriteError.
+
+        Returns
+        -------
+        dict
+            The new ones.
+        """
+        sides = self.preview(patients)
+        new = {p: s for p, s in sides.items() if p not in self._sides}
+        if new:
+            write_json(self.path, {"version": 1, "patients": sides})
+            self._sides = sides
+        return new
+
+    def recall(self, sides: Mapping[str, Side]) -> None:
+        """Take over sides from the journal where none is known, in memory."""
+        self._sides = {**sides, **self._sides}
+
+    def save(self) -> None:
+        """Write the file; raises WriteError."""
+        write_json(self.path, {"version": 1, "patients": self._sides})
+
+    def _draw(self, number: int) -> Side:
+        block, place = divmod(number, BLOCK)
+        digest = hmac.new(self._salt, f"block {block}".encode(), hashlib.sha256)
+        chosen = int.from_bytes(digest.digest()[:8]) % BLOCK
+        return VALIDATION if place == chosen else TRAIN

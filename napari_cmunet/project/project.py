@@ -1,18 +1,17 @@
-"""A project: a folder that holds a reader's work, and everything done with it.
+"""A project: a folder that holds the labels of a set of images and how they were made.
 
-Its parts: ``images`` (which there are and where they lie), ``labels``, ``drafts``,
-``models`` (which one is in use); here, the marks and the way through. Every act is on
-the disk when its method returns. Methods may be called from any thread; those that say
-so take their time.
+Its parts: ``images``, ``labels``, ``drafts``, ``models``; here, flags, the order of
+work and the settings. Every change is on the disk when its method returns. Methods may
+be called from any thread; those marked slow are not for the GUI thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import CMUNetError, WriteError
+from napari_cmunet.errors import CMUNetError, ProjectError, WriteError
 from napari_cmunet.model.card import read_card
 from napari_cmunet.project.active_learning import (
     LISTED,
@@ -21,85 +20,49 @@ from napari_cmunet.project.active_learning import (
     choose_next,
 )
 from napari_cmunet.project.drafts import ProjectDrafts
-from napari_cmunet.project.errors import ProjectError
-from napari_cmunet.project.files import GAINS, POSITION, SETTINGS, inside, write_json
-from napari_cmunet.project.flags import MAX_COMMENT
-from napari_cmunet.project.labels import ProjectLabels
-from napari_cmunet.project.opening import Opened, copy_project, open_project
-from napari_cmunet.project.session import new_identity
-from napari_cmunet.project.settings import save_settings
+from napari_cmunet.project.files import (
+    POSITION,
+    SCORES,
+    SETTINGS,
+    inside,
+    project_file,
+    write_json,
+)
+from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
+from napari_cmunet.project.recovery import open_project
+from napari_cmunet.project.settings import new_identity, save_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.flags import ImageFlags
-    from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import FrameKey
-    from napari_cmunet.project.models import ProjectModels
+    from napari_cmunet.project.journal import Entry
+    from napari_cmunet.project.recovery import OpenedProject
     from napari_cmunet.project.settings import Settings
 
 
-@dataclass(frozen=True)
-class ImageStatus:
-    """How far an image is: ``labelled``, ``skipped`` or ``unseen``."""
-
-    state: str
-    frames: tuple[int, ...]  # those with a label
-    flagged: bool
-    comment: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the project is, in images; ``str()`` is for people."""
-
-    images: int
-    labelled: int
-    skipped: int
-    flagged: int
-    frames: int = field(default=0)  # labelled frames
-    patients: int = field(default=0)  # with a label
-
-    @property
-    def left(self) -> int:
-        """Images that have no label and are not skipped."""
-        return self.images - self.labelled - self.skipped
-
-    def __str__(self) -> str:
-        parts = [f"{self.labelled} of {self.images}"]
-        parts += [f"{self.skipped} skipped"] if self.skipped else []
-        parts += [f"{self.flagged} flagged"] if self.flagged else []
-        return ", ".join(parts)
-
-
 class Project:
-    """An open project; use :meth:`create` or :meth:`open`.
+    """An open project; use :meth:`create` or :meth:`open`."""
 
-    Parameters
-    ----------
-    opened : Opened
-    """
-
-    def __init__(self, opened: Opened) -> None:
-        self._session = opened.session
-        self._marks = opened.marks
+    def __init__(self, opened: OpenedProject) -> None:
+        self._context = opened.context
+        self._flags = opened.flags
         self._settings, self._settings_file = opened.settings
         self._position = opened.position
-        self.images: ProjectImages = opened.images
-        self.labels = ProjectLabels(
-            self._session, self.images, opened.split, opened.labels
-        )
-        self.drafts = ProjectDrafts(self._session, self.images, self.labels)
-        self.models: ProjectModels = opened.models
-        self._gains = AcquisitionScores(inside(self.folder, GAINS))
+        self.images = opened.images
+        self.labels = opened.labels
+        self.models = opened.models
+        self.drafts = ProjectDrafts(self._context, self.images, self.labels.hash)
+        self._scores = AcquisitionScores(project_file(self.folder, SCORES))
         self._bundled: dict[str, str] = {}
 
     @classmethod
     def create(cls, folder: Path, *, user: str = "") -> Project:
         """Make a folder a project and open it.
 
-        Images may lie in the folder already; they are not added by this.
+        Images that lie in the folder are not added by this.
 
         Raises
         ------
@@ -120,25 +83,25 @@ class Project:
         break_lock: bool = False,
         salvage: bool = False,
     ) -> Project:
-        """Open a project and put in order what a crash left. Takes its time.
+        """Open a project and repair what a crash left; slow.
 
         Parameters
         ----------
         folder : Path
         user : str
-            Who works, for the journal; may be empty.
+            For the journal; may be empty.
         read_only : bool
             Write nothing; possible while another program has the project open.
         break_lock : bool
             Take the project over from another program, which can then write no more.
         salvage : bool
-            If ``project.json`` or ``images.jsonl`` is damaged, keep it under another
-            name and go on with what can be understood.
+            Set a damaged ``project.json`` or ``images.jsonl`` aside and go on with
+            what can be understood.
 
         Raises
         ------
         ReadError
-            If the folder is no project.
+            If the folder is not a project.
         ProjectLockedError, ProjectDamagedError, ProjectVersionError, WriteError
         """
         return cls(
@@ -152,9 +115,9 @@ class Project:
         )
 
     def close(self) -> None:
-        """Let the project go; twice is once."""
+        """Close the project. Idempotent."""
         self.images.save()
-        self._session.close()
+        self._context.close()
 
     def __enter__(self) -> Project:
         return self
@@ -162,72 +125,66 @@ class Project:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def copy_to(self, folder: Path) -> None:
-        """Copy the project to a new folder. Takes its time; raises WriteError."""
-        with self._session.reading():
-            self.images.save()
-            copy_project(self.folder, folder)
-
     @property
     def folder(self) -> Path:
-        """Where the project is."""
-        return self._session.folder
+        """The project's folder."""
+        return self._context.folder
 
     @property
     def id(self) -> str:
-        """32 hexadecimal digits; a copy has the same."""
-        return self._session.identity.id
+        """32 hexadecimal digits; a copy of the folder has the same."""
+        return self._context.identity.id
 
     @property
     def read_only(self) -> bool:
         """Whether nothing can be changed."""
-        return self._session.read_only
+        return self._context.read_only
 
     def take_notices(self) -> list[str]:
-        """What the reader should be told since the last call."""
-        notices, self._session.notices[:] = list(self._session.notices), []
+        """Return the notices for the user since the last call."""
+        notices, self._context.notices[:] = list(self._context.notices), []
         return notices
 
-    # -- marks and the way through -------------------------------------------
+    # -- flags and the order of work ---------------------------------------------------
 
     def flags_of(self, image: str) -> ImageFlags:
-        """What is noted about an image."""
-        return self._marks[image]
+        """Return what is noted about an image."""
+        return self._flags[image]
 
     def skip(self, image: str, skipped: bool = True) -> None:
-        """Pass an image over from now on, or no more; raises WriteError."""
+        """Skip an image, or undo that; raises WriteError."""
         self._change(image, "skipped" if skipped else "unskipped", skipped=skipped)
 
     def flag(self, image: str, flagged: bool = True) -> None:
-        """Flag an image for a second look, or no more; raises WriteError."""
+        """Flag an image for a second look, or undo that; raises WriteError."""
         self._change(image, "flagged" if flagged else "unflagged", flagged=flagged)
 
     def comment(self, image: str, text: str) -> None:
-        """Note something about an image; it stays in the project. Raises WriteError."""
+        """Set the comment of an image; it stays in the project. Raises WriteError."""
         self._change(image, "commented", comment=text[:MAX_COMMENT])
 
     def _change(self, image: str, what: str, **changes: Any) -> None:
         self.images[image]
-        with self._session.writing():
-            before = self._marks[image]
+        with self._context.writing():
+            before = self._flags[image]
             if replace(before, **changes) != before:
-                self._marks.change(image, **changes)
-                self._session.journal.append(what, image)
+                self._flags.change(image, **changes)
+                self._context.journal.append(what, image)
 
     def status(self, image: str) -> ImageStatus:
-        """How far an image is. A label outweighs a skip."""
+        """Return the state of an image. A label outweighs a skip."""
         frames = self.labels.frames(image)
-        mark = self._marks[image]
+        mark = self._flags[image]
         state = "labelled" if frames else "skipped" if mark.skipped else "unseen"
         return ImageStatus(state, frames, mark.flagged, mark.comment)
 
     def progress(self) -> Progress:
-        """How far the project is."""
-        with self._session.reading():
+        """Return the progress of the project."""
+        with self._context.reading():
             keys = {key for key in self.labels.keys() if key[0] in self.images}
             labelled = {image for image, _ in keys}
             ids = self.images.ids()
-            marks = {i: self._marks[i] for i in ids}
+            marks = {i: self._flags[i] for i in ids}
             return Progress(
                 images=len(ids),
                 labelled=len(labelled),
@@ -240,14 +197,14 @@ class Project:
     def next_unlabelled(
         self, after: str | None = None, order: Sequence[str] | None = None
     ) -> str | None:
-        """The next image without a label that is not skipped; begins anew at the end.
+        """Return the next image that has no label and is not skipped, cyclically.
 
         Parameters
         ----------
         after : str, optional
-            Where to go on from; it comes last itself.
+            Where to start; it comes last itself.
         order : sequence of str, optional
-            Another order than the project's.
+            Another order than the project's own.
 
         Returns
         -------
@@ -258,12 +215,12 @@ class Project:
         ids = list(order) if order is not None else self.images.ids()
         start = ids.index(after) + 1 if after in ids else 0
         for image in ids[start:] + ids[:start]:
-            if image not in labelled and not self._marks[image].skipped:
+            if image not in labelled and not self._flags[image].skipped:
                 return image
         return None
 
     def next_image(self, after: str | None = None) -> str | None:
-        """The next image to label, in the order that the settings name; None if none.
+        """Return the next image to label in the order of the settings, None if none.
 
         Parameters
         ----------
@@ -277,7 +234,7 @@ class Project:
             for image in self.images.ids()
             if image not in labelled
             and image != after
-            and not self._marks[image].skipped
+            and not self._flags[image].skipped
         ]
         if order == LISTED or not left:
             return self.next_unlabelled(after)
@@ -292,73 +249,68 @@ class Project:
         )
 
     def acquisition_scores(self) -> dict[str, float]:
-        """What the model in use has to gain from each image, as far as known."""
-        return self._gains.of(self.model_sha256())
+        """Return the known acquisition scores of the model in use, by image."""
+        return self._scores.of(self.model_sha256())
 
     def add_scores(self, model_sha256: str, found: dict[str, float]) -> None:
-        """Keep what a model has to gain from some images, in memory."""
-        with self._session.reading():
-            self._gains.note(model_sha256, found)
+        """Add acquisition scores of a model, in memory."""
+        with self._context.reading():
+            self._scores.add(model_sha256, found)
 
     def save_scores(self) -> None:
-        """Write the gains; a failure is left for the next time."""
-        with contextlib.suppress(ProjectError, WriteError), self._session.writing():
-            self._gains.save()
+        """Write the acquisition scores; a failure is retried at the next call."""
+        with contextlib.suppress(ProjectError, WriteError), self._context.writing():
+            self._scores.save()
 
     def model_sha256(self) -> str:
-        """Hash of the weights of the model in use; empty if it is not there."""
+        """Return the hash of the weights of the model in use; empty if it is missing."""
         current = self.models.current
         if current.sha256:
             return current.sha256
-        if current.name not in self._bundled:  # named without it
+        if current.name not in self._bundled:  # the history does not say
             with contextlib.suppress(CMUNetError):
                 self._bundled[current.name] = read_card(self.models.folder()).sha256
         return self._bundled.get(current.name, "")
 
     def neighbour(self, image: str, by: int = -1) -> str | None:
-        """Image before (or after) another in the project order; None at the end."""
+        """Return the image before (or after) another; None at the end."""
         ids = self.images.ids()
         at = ids.index(image) + by if image in ids else -1
         return ids[at] if 0 <= at < len(ids) else None
 
     @property
     def position(self) -> FrameKey | None:
-        """Image and frame where the reader left off, None if there are none."""
+        """Image and frame shown last, None if unknown."""
         return self._position if self._position[0] in self.images else None
 
     def remember_position(self, image: str, frame: int = 0) -> None:
-        """Note where the reader is. Does nothing if it cannot be written."""
-        with contextlib.suppress(ProjectError, WriteError), self._session.writing():
+        """Note the image and frame shown; ignore write errors."""
+        with contextlib.suppress(ProjectError, WriteError), self._context.writing():
             values = {"version": 1, "image": image, "frame": frame}
             self._position = (image, frame)
             write_json(inside(self.folder, POSITION), values)
-
-    def labels_not_learned(self, model: str) -> list[FrameKey]:
-        """Labels, or versions of them, that a model of this project has not seen."""
-        learned = self.models.learned_labels(model)
-        return [k for k in self.labels.keys() if self.labels.hash(*k) not in learned]
 
     # -- settings and the journal ---------------------------------------------
 
     @property
     def settings(self) -> Settings:
-        """How the project is worked on."""
+        """The settings of the project."""
         return self._settings
 
     def change_settings(self, **changes: Any) -> Settings:
         """Change settings and write them; raises ProjectError, WriteError."""
-        with self._session.writing():
+        with self._context.writing():
             settings = replace(self._settings, **changes)
             path = inside(self.folder, SETTINGS)
             save_settings(path, settings, self._settings_file)
             self._settings = settings
         return settings
 
-    def journal(self) -> Iterable[Any]:
-        """Entries of the journal, from the first. Takes its time."""
-        return self._session.journal.entries()
+    def journal(self) -> Iterator[Entry]:
+        """Return the entries of the journal, from the first; slow."""
+        return self._context.journal.entries()
 
     def note_export(self, count: int) -> None:
-        """Note in the journal that labels were exported; nothing if read-only."""
-        with contextlib.suppress(ProjectError, WriteError), self._session.writing():
-            self._session.journal.append("exported", count=count)
+        """Note an export in the journal, if it can be written."""
+        with contextlib.suppress(ProjectError, WriteError), self._context.writing():
+            self._context.journal.append("exported", count=count)

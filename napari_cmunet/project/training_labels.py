@@ -1,4 +1,4 @@
-"""The labels of a project as a training takes them: one by one, checked."""
+"""Labels of a project with their frames, read one by one and checked."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import CMUNetError, FileError
+import numpy as np
+
+from napari_cmunet.errors import CMUNetError, FileError, ImageMissingError
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.project.errors import ImageMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
-
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.label_store import LabelStore
-    from napari_cmunet.project.split import Side
+    from napari_cmunet.project.patients import Side
 
 
 @dataclass(frozen=True)
 class LabelRef:
-    """Which label: nothing of it is read yet."""
+    """A reference to a label; nothing of it is read yet."""
 
     image: str
     frame: int
@@ -33,13 +31,13 @@ class LabelRef:
 
     @property
     def name(self) -> str:
-        """For messages: says nothing about the patient."""
+        """For messages; does not identify the patient."""
         return f"{self.image}#{self.frame}"
 
 
 @dataclass(frozen=True)
 class ProjectLabel:
-    """A label with its frame; fits where a training takes a ``Label``.
+    """A label with its frame; a training takes it as a ``Label``.
 
     Parameters
     ----------
@@ -65,7 +63,7 @@ class ProjectLabel:
     burned_in: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """What a model's training record says of it."""
+        """Return the entry of a model's training record."""
         return {
             "image": self.ref.image,
             "frame": self.ref.frame,
@@ -77,7 +75,7 @@ class ProjectLabel:
 
 def read_labels(
     refs: Sequence[LabelRef],
-    store: LabelStore,
+    read: Callable[[str, int], tuple[Label, str] | None],
     images: ProjectImages,
     problem: Callable[[str], None],
 ) -> Iterator[ProjectLabel]:
@@ -86,25 +84,28 @@ def read_labels(
     Parameters
     ----------
     refs : sequence of LabelRef
-        Those of one image one after the other.
+        Those of one image in a row.
+    read : callable
+        Reads the label of an image and frame, with the hash of its file.
+    images : ProjectImages
     problem : callable
-        Told, in a sentence, of each label that cannot be used.
+        Called with a sentence for each unusable label.
     """
     open_image, angiogram = "", None
     seen: dict[str, str] = {}
     for ref in refs:
         if ref.image != open_image:
-            open_image, angiogram = ref.image, None  # lets the former one go
+            open_image, angiogram = ref.image, None  # frees the former one
             angiogram = _read_image(ref.image, images, problem)
         if angiogram is None:
             continue
         try:
-            found = _read_whole(store, ref)
+            found = read(ref.image, ref.frame)
         except CMUNetError as error:
             problem(f"Label {ref.name}: {_reason(error)}")
             continue
         if found is None:
-            continue  # withdrawn since the list was made
+            continue  # withdrawn meanwhile
         label, sha256 = found
         wrong = _misfit(label, ref, angiogram)
         if wrong:
@@ -112,7 +113,7 @@ def read_labels(
             continue
         # A copy: a view would keep the whole cine in memory.
         frame = angiogram.frames[ref.frame].copy()
-        pixels = hashlib.sha256(frame).hexdigest()
+        pixels = hashlib.sha256(np.ascontiguousarray(frame)).hexdigest()
         if pixels in seen:
             problem(f"Label {ref.name}: the same frame as {seen[pixels]}; left out.")
             continue
@@ -141,26 +142,12 @@ def _read_image(
     return None
 
 
-def _read_whole(store: LabelStore, ref: LabelRef) -> tuple[Label, str] | None:
-    """A label and its file's hash, of one and the same file."""
-    before = store.sha256(ref.image, ref.frame)
-    for _ in range(5):
-        label = store.read(ref.image, ref.frame)
-        after = store.sha256(ref.image, ref.frame)
-        if label is None or after is None:
-            return None
-        if after == before:
-            break
-        before = after  # accepted anew while it was read
-    return label, after
-
-
 def _misfit(label: Label, ref: LabelRef, angiogram: Angiogram) -> str:
-    """Why a label cannot be used with its image; empty if it can."""
+    """Return why a label does not fit its image; empty if it does."""
     if label.provenance.source_sha256 != angiogram.sha256:
         return (
-            "the image's file has changed since; the label is not used. Put the "
-            "former file back, or look at the image and accept the label again."
+            "the image's file has changed since; the label is not used. Restore the "
+            "former file, or check the image and accept the label again."
         )
     if ref.frame >= len(angiogram.frames):
         return "the image has no such frame; the label is not used."
@@ -175,5 +162,5 @@ def _misfit(label: Label, ref: LabelRef, angiogram: Angiogram) -> str:
 
 
 def _reason(error: CMUNetError) -> str:
-    """What an error says without the name of the file, which may name a patient."""
+    """Return an error's text without the file name, which may name a patient."""
     return error.reason if isinstance(error, FileError) else str(error)

@@ -56,7 +56,7 @@ def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
     assert started["patients"] == 12
     assert [e["event"] for e in told[-3:]] == ["saved", "comparing", "verdict"]
     assert project.models.names() == ["tuned-001"]
-    folder = project.models.store.folder("tuned-001")
+    folder = project.models.path("tuned-001")
     assert told[-3]["model"] == str(folder)
     card = load_model(folder).card
     assert (card.name, card.labels) == ("tuned-001", 15)
@@ -74,7 +74,7 @@ def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
         ]
     )
     assert code == 0
-    assert load_model(project.models.store.folder("b")).card.parent == "tuned-001"
+    assert load_model(project.models.path("b")).card.parent == "tuned-001"
 
 
 def test_few_patients_are_left_out_in_turn(project, capsys):
@@ -165,7 +165,7 @@ def test_left_out_patients_are_cut_as_the_new_model_will_be(
         project.labels.withdraw(image, 0)
     words = ["finetune", str(project.folder), *QUICK, "--steps", "1"]
     assert main([*words, "--name", "a"]) == 0
-    model = load_model(project.models.store.folder("a"))
+    model = load_model(project.models.path("a"))
     card = replace(model.card, threshold=0.8)
     save_model(tmp_path / "start", model.network.state_dict(), card)
     score_frames, cuts = model_comparison.score_frames, []
@@ -178,4 +178,4 @@ def test_left_out_patients_are_cut_as_the_new_model_will_be(
     words[words.index("random")] = str(tmp_path / "start")
     assert main([*words, "--name", "b"]) == 0
     assert set(cuts) == {0.65}  # of two labels and a start that counts for two
-    assert load_model(project.models.store.folder("b")).card.threshold == 0.62
+    assert load_model(project.models.path("b")).card.threshold == 0.62

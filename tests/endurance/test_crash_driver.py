@@ -69,7 +69,7 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
         "with Project.open(folder) as project:\n"
         "    image = project.images.ids()[0]\n"
         "    made = project.labels.accept(image, 0, mask)\n"
-        "    file = project.labels._store.path(image, 0)\n"
+        "    file = project.labels.path(image, 0)\n"
         "told = {'kind': 'done', 'act': 'accept', 'image': image}\n"
         "told |= {'pixels': hash_of(mask), 'file': made.sha256}\n"
         "ledger = Ledger()\n"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.errors import ReadError
-from napari_cmunet.project.errors import ProjectError
+from napari_cmunet.errors import ProjectError, ReadError
 from napari_cmunet.project.export import export_masks
 from napari_cmunet.project.patients import read_patients
 from napari_cmunet.project.project import Project
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 _OBJECTS = (
     "project.json",
-    "marks.json",
+    "flags.json",
     "split.json",
     "settings.json",
     "position.json",
@@ -177,7 +176,6 @@ class ProjectFolder:
                 project.labels.older(image, frame)
         for image, frame in project.drafts.keys():
             project.drafts.load(image, frame)
-        project.models.describe()
         for name in project.models.names():
             project.models.training(name)
             project.models.learned_labels(name)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_cmunet.errors import ProjectError
 from napari_cmunet.io.label_file import read_label
-from napari_cmunet.project.errors import ProjectError
 from napari_cmunet.project.project import Project
-from tests.project.project_making import events, mask_of
+from tests.project.project_making import events, mask_of, save_pictures
 
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_KILLS", "20"))
 
@@ -179,7 +179,7 @@ ACTS = {
     "restore": (lambda s, i: s.labels.restore(s.labels.older(i, 0)[0]), {1, 2}),
     "skip": (lambda s, i: s.skip(i), {1}),
     "settings": (lambda s, i: s.change_settings(title="x"), {1}),
-    "regroup": (lambda s, i: s.images.regroup(lambda p: "all"), {1}),
+    "add images": (lambda s, i: s.images.add([s.folder / "extra"]), {1}),
     "promote": (lambda s, i: s.models.promote("tuned-001"), {1}),
     "close": (lambda s, i: s.close(), {1}),
 }
@@ -195,6 +195,7 @@ def test_dying_at_each_change(project, tmp_path, act, monkeypatch, make_model):
     project.labels.undo_accept(project.labels.accept(image, 0, mask_of(1)))
     project.labels.accept(image, 0, mask_of(1))
     make_model(project, "tuned-001")
+    save_pictures(project.folder / "extra", 2)
     project.close()
     for at in range(200):
         folder = tmp_path / f"copy-{at}"
@@ -209,7 +210,7 @@ def test_dying_at_each_change(project, tmp_path, act, monkeypatch, make_model):
                 finished = False
             mortal.left = 0
         with contextlib.suppress(OSError):
-            os.close(opened._session.lock._descriptor)  # as the system does
+            os.close(opened._context.lock._descriptor)  # as the system does
         with Project.open(folder) as again:
             assert labelled(again) in allowed
             assert again.take_notices() == []

@@ -9,11 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project import label_store as labels_module
+from napari_cmunet.errors import LockLostError, WriteError
+from napari_cmunet.project import files as files_module
 from napari_cmunet.project import lock as lock_module
-from napari_cmunet.project.errors import LockLostError
-from napari_cmunet.project.label_store import LabelStore
+from napari_cmunet.project.labels import ProjectLabels
 from napari_cmunet.project.project import Project
 from napari_cmunet.util import atomic
 from tests.project.project_making import events, mask_of, reopened
@@ -33,7 +32,7 @@ def one_fault(monkeypatch):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             real(path)
 
-        for module in (atomic, labels_module):
+        for module in (atomic, files_module):
             monkeypatch.setattr(module, "sync_folder", sync)
         return failed
 
@@ -92,7 +91,7 @@ def test_a_disk_that_goes_on_failing_does_not_part_memory_from_disk(
 
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "sync_folder", fail)
-        patch.setattr(labels_module, "_put_back", fail)
+        patch.setattr(files_module, "_put_back", fail)
         with pytest.raises(WriteError):
             project.labels.accept(image, 0, mask_of(2))
     project.drafts.save(image, 0, mask_of(3))
@@ -106,7 +105,7 @@ def test_an_older_label_is_never_written_over(project, monkeypatch):
     image = project.images.ids()[0]
     for seed in (1, 2, 3):
         project.labels.accept(image, 0, mask_of(seed))
-    real, taken = LabelStore._next_older, []
+    real, taken = ProjectLabels._next_older, []
 
     def next_older(store, image, frame):
         path = real(store, image, frame)
@@ -115,9 +114,9 @@ def test_an_older_label_is_never_written_over(project, monkeypatch):
             return path.with_name(path.name.replace("003", "001"))
         return path
 
-    monkeypatch.setattr(LabelStore, "_next_older", next_older)
+    monkeypatch.setattr(ProjectLabels, "_next_older", next_older)
     project.labels.accept(image, 0, mask_of(4))
-    kept = {project.labels._store.hash_of(o) for o in project.labels.older(image, 0)}
+    kept = {o.sha256() for o in project.labels.older(image, 0)}
     assert len(kept) == 3
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cmunet.errors import WriteError
+from napari_cmunet.errors import ProjectError, WriteError
 from napari_cmunet.io.masks import read_mask, read_provenance
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.errors import ExportConflictError, ProjectError
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export import ExportConflictError, export_masks
 from napari_cmunet.project.project import Project
 from tests.project.project_making import SHAPE, events, mask_of
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from napari_cmunet.project.errors import ProjectError, ProjectVersionError
+from napari_cmunet.errors import ProjectError, ProjectVersionError
 from napari_cmunet.project.project import Project
 from napari_cmunet.util.safe_files import is_device
 from tests.project.project_making import reopened, save_model_folder

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.errors import ImageMissingError, ProjectError, ReadError, WriteError
 from napari_cmunet.io.label_file import Label, write_label
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project import label_store as labels_module
-from napari_cmunet.project.errors import ImageMissingError, ProjectError
+from napari_cmunet.project import files as files_module
 from tests.project.project_making import SHAPE, events, mask_of, reopened
 
 
@@ -111,7 +110,7 @@ def test_a_disk_without_links_keeps_the_former_too(project, image, monkeypatch):
         raise OSError(1, "Operation not permitted")
 
     project.labels.accept(image, 0, mask_of(1))
-    monkeypatch.setattr(labels_module.os, "link", refuse)
+    monkeypatch.setattr(files_module.os, "link", refuse)
     project.labels.accept(image, 0, mask_of(2))
     assert [np.array_equal(m, mask_of(1)) for m in older_masks(project, image)] == [
         True
@@ -149,9 +148,9 @@ def test_a_journal_that_cannot_be_written_does_not_harm_the_label(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(project._session.journal, "_write", full)
+    monkeypatch.setattr(project._context.journal, "_write", full)
     accepted = project.labels.accept(image, 0, mask_of(1))
-    assert "label is safe" in accepted.notice
+    assert "label is saved" in accepted.notice
     monkeypatch.undo()
     project.labels.accept(image, 0, mask_of(2))
     assert events(project).count("accepted") == 2

@@ -7,11 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cmunet.project.errors import (
-    ProjectDamagedError,
-    ProjectError,
-    ProjectVersionError,
-)
+from napari_cmunet.errors import ProjectDamagedError, ProjectError, ProjectVersionError
 from napari_cmunet.project.files import (
     check_relative,
     frame_file,

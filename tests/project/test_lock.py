@@ -9,14 +9,9 @@ import sys
 
 import pytest
 
-from napari_cmunet.errors import WriteError
+from napari_cmunet.errors import LockLostError, ProjectReadOnlyError, WriteError
 from napari_cmunet.project import lock as lock_module
-from napari_cmunet.project.errors import (
-    LockLostError,
-    ProjectLockedError,
-    ProjectReadOnlyError,
-)
-from napari_cmunet.project.lock import Holder, Lock, read_holder
+from napari_cmunet.project.lock import Holder, Lock, ProjectLockedError, read_holder
 from napari_cmunet.project.project import Project
 from tests.project.project_making import events, mask_of, reopened
 
@@ -149,7 +144,7 @@ def test_signs_of_life(tmp_path, monkeypatch):
 def test_the_project_is_gone(project):
     moved = project.folder.with_name("moved")
     project.folder.rename(moved)
-    with pytest.raises(WriteError, match="not there any more"):
+    with pytest.raises(WriteError, match="is missing"):
         project.labels.accept(project.images.ids()[0], 0, mask_of(1))
     moved.rename(project.folder)  # the network is back
     project.labels.accept(project.images.ids()[0], 0, mask_of(1))

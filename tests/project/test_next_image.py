@@ -6,13 +6,13 @@ import json
 
 import pytest
 
+from napari_cmunet.errors import ProjectError
 from napari_cmunet.project.active_learning import (
     RANDOM,
     RANDOM_SHARE,
     UNSURE,
     choose_next,
 )
-from napari_cmunet.project.errors import ProjectError
 from tests.project.project_making import mask_of, reopened
 
 IMAGES = [f"{n:012x}" for n in range(40)]
@@ -101,10 +101,10 @@ def test_a_project_keeps_its_order_and_its_gains(project):
     "text", ["{", '{"models": 3}', '{"models": {"a": {"b": "c"}}}']
 )
 def test_damaged_gains_are_as_good_as_none(project, text):
-    (project.folder / "gains.json").write_text(text)
+    (project.folder / "acquisition_scores.json").write_text(text)
     again = reopened(project)
     assert again.acquisition_scores() == {}
     again.add_scores(again.model_sha256(), {again.images.ids()[0]: 2.0})
     again.save_scores()
-    written = json.loads((again.folder / "gains.json").read_text())
+    written = json.loads((again.folder / "acquisition_scores.json").read_text())
     assert again.acquisition_scores() in written["models"].values()

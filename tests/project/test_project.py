@@ -9,16 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_cmunet.errors import CMUNetError, ReadError, WriteError
-from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.errors import (
+from napari_cmunet.errors import (
+    CMUNetError,
     ProjectDamagedError,
     ProjectError,
     ProjectVersionError,
+    ReadError,
+    WriteError,
 )
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.project.files import is_project
+from napari_cmunet.project.patients import Split
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.session import is_project
-from napari_cmunet.project.split import Split
 from tests.project.project_making import events, mask_of, reopened, save_pictures
 
 EXAMPLES = int(os.environ.get("NAPARI_CMUNET_TEST_EXAMPLES", "120"))
@@ -50,7 +52,7 @@ def test_leftovers_of_a_project_are_not_covered(tmp_path):
 
 
 def test_what_is_no_project(tmp_path):
-    with pytest.raises(ReadError, match="no project"):
+    with pytest.raises(ReadError, match="not a project"):
         Project.open(tmp_path)
     with pytest.raises(ReadError, match="no such folder"):
         Project.open(tmp_path / "none")
@@ -230,7 +232,9 @@ def test_a_damaged_project_is_refused_and_not_touched(project, change):
     path = project.folder / "project.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     before = contents(project.folder)
-    with pytest.raises(ProjectDamagedError, match=r"project\.json.*No label is harmed"):
+    with pytest.raises(
+        ProjectDamagedError, match=r"project\.json.*The labels are not affected"
+    ):
         Project.open(project.folder)
     assert contents(project.folder) == before
     with Project.open(project.folder, salvage=True) as again:
@@ -251,7 +255,7 @@ def test_a_newer_project_is_refused_and_not_touched(project):
     assert contents(project.folder) == before
 
 
-@pytest.mark.parametrize("name", ["marks.json", "settings.json", "position.json"])
+@pytest.mark.parametrize("name", ["flags.json", "settings.json", "position.json"])
 def test_small_files_can_be_done_without(project, name):
     image = project.images.ids()[0]
     project.skip(image)
@@ -318,7 +322,7 @@ _values = st.recursive(
     st.sampled_from(
         [
             "project.json",
-            "marks.json",
+            "flags.json",
             "split.json",
             "settings.json",
             "position.json",
@@ -332,7 +336,7 @@ _values = st.recursive(
 )
 def test_hostile_files_open_or_are_refused_in_words(project, name, data):
     image = project.images.ids()[0]
-    if not project._session.closed:
+    if not project._context.closed:
         project.labels.accept(image, 0, mask_of(1))
         project.close()
         project.folder.joinpath("models").mkdir(exist_ok=True)
@@ -366,7 +370,7 @@ def test_a_full_disk_at_opening_is_said(project, monkeypatch):
     image = project.images.ids()[0]
     project.labels.accept(image, 0, mask_of(1))
     project.close()
-    for name in ("split.json", "marks.json", "journal.jsonl"):
+    for name in ("split.json", "flags.json", "journal.jsonl"):
         (project.folder / name).unlink(missing_ok=True)
     real = os.fsync
 

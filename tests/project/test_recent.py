@@ -4,7 +4,7 @@ import pytest
 
 from napari_cmunet.project.patients import by_prefix
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.recent import KEPT, note_recent, recent_projects
+from napari_cmunet.project.settings import RECENT_KEPT, note_recent, recent_projects
 
 
 def made(tmp_path, name: str):
@@ -28,9 +28,9 @@ def test_projects_that_are_gone_are_left_out(tmp_path):
 
 
 def test_only_some_are_kept(tmp_path):
-    for number in range(KEPT + 2):
+    for number in range(RECENT_KEPT + 2):
         note_recent(made(tmp_path, str(number)))
-    assert len(recent_projects()) == KEPT
+    assert len(recent_projects()) == RECENT_KEPT
 
 
 def test_a_damaged_list_is_no_list(tmp_path, home):

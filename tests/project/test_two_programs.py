@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from napari_cmunet.project.errors import ProjectLockedError
 from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.lock import ProjectLockedError
 from napari_cmunet.project.project import Project
 from tests.project.project_making import events, mask_of
 

@@ -17,8 +17,8 @@ from napari_cmunet.gui.project.new_project_dialog import (
     free_folder,
     suggested_folder,
 )
-from napari_cmunet.project.recent import recent_projects
-from napari_cmunet.project.session import is_project
+from napari_cmunet.project.files import is_project
+from napari_cmunet.project.settings import recent_projects
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import WriteError
-from napari_cmunet.project.errors import (
-    ImageMissingError,
-    ProjectDamagedError,
-    ProjectLockedError,
-)
+from napari_cmunet.errors import ImageMissingError, ProjectDamagedError, WriteError
 from napari_cmunet.project.files import LOCK
+from napari_cmunet.project.lock import ProjectLockedError
 from napari_cmunet.project.promotion import REFUSED, UNDECIDED
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.project.open_image import OpenImage
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.labels import AcceptedLabel
 
 WAIT_SECONDS = 0.04

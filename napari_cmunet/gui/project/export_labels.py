@@ -20,15 +20,14 @@ from qtpy.QtWidgets import (
 from napari_cmunet.gui.export import short
 from napari_cmunet.gui.project.alerts import Action, Alert
 from napari_cmunet.gui.widgets import button, row, text_label
-from napari_cmunet.project.errors import ExportConflictError
-from napari_cmunet.project.export import ExportResult, export_masks
+from napari_cmunet.project.export import ExportConflictError, ExportResult, export_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from napari_cmunet.gui.layers import read_frame, source_array
 from napari_cmunet.gui.prediction import ModelChoice
 from napari_cmunet.gui.project.difference_layer import Difference, DifferenceLayer
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.model_history import ModelVersion
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.image_state import ImageState, Source

@@ -22,8 +22,8 @@ from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.widgets import button, combo, labelled, text_label
 from napari_cmunet.io.discovery import InputFile, find_images
+from napari_cmunet.project.files import is_project
 from napari_cmunet.project.patients import by_csv, by_folder, by_prefix
-from napari_cmunet.project.session import is_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.image_loading import LoadedImage
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
 
 
 class OpenImage:

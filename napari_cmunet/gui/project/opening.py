@@ -10,13 +10,13 @@ from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.project.overview import Overview, look
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.recent import note_recent
+from napari_cmunet.project.settings import note_recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_cmunet.project.label_store import FrameKey
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.patients import PatientRule
 
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
-from napari_cmunet.project.project import ImageStatus, Progress
+from napari_cmunet.project.flags import ImageStatus, Progress
 
 if TYPE_CHECKING:
     from napari_cmunet.project.project import Project

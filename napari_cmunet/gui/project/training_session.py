@@ -11,7 +11,7 @@ from napari_cmunet.gui.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.promotion import TrainingResult
 

@@ -19,7 +19,7 @@ from psygnal import Signal
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
-from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.promotion import (
     CANCELLED,
     PROMOTED,

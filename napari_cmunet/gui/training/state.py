@@ -11,7 +11,7 @@ from napari_cmunet.training import events
 if TYPE_CHECKING:
     from psygnal import SignalInstance
 
-    from napari_cmunet.project.model_store import ModelVersion
+    from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.promotion import TrainingResult
     from napari_cmunet.project.settings import Settings
 

@@ -109,7 +109,7 @@ def _check_models(folder: Path) -> int:
         names = project.models.names()
         for name in names:
             try:
-                load_model(project.models.folder(project.models.store.version(name)))
+                load_model(project.models.folder(project.models.version(name)))
             except ModelError as error:
                 must(False, f"half a model: {error}")
         return len(names)

@@ -216,7 +216,7 @@ class Ledger:
     def _check_models(self, project: Project) -> None:
         project.models.folder()
         for name in project.models.names():
-            project.models.store.version(name)  # its weights are as its card says
+            project.models.version(name)  # its weights are as its card says
         base = project.folder / "models"
         whole = set(project.models.names())
         for path in base.iterdir() if base.is_dir() else ():

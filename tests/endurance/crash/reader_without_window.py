@@ -27,7 +27,7 @@ ACTS = (
     ["accept"] * 6
     + ["stroke"] * 4
     + ["take back", "restore", "mark", "title", "export"]
-    + ["promote", "back", "forward", "regroup"]
+    + ["promote", "back", "forward", "rewrite"]
 )
 
 
@@ -157,8 +157,9 @@ class Reader:
             name = history.moved(1).current.name
             self._change("model", name, self.project.models.roll_forward)
 
-    def _regroup(self, _: str) -> None:
-        self.project.images.regroup(lambda path: path.parts[0])
+    def _rewrite(self, _: str) -> None:
+        with self.project._context.writing():
+            self.project.images._write()
 
     def _export(self, _: str) -> None:
         folder = self.exports / f"export-{self.choose.randrange(2)}"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.errors import CMUNetError
+from napari_cmunet.errors import CMUNetError, LockLostError
 from napari_cmunet.io.masks import read_mask
-from napari_cmunet.project.errors import LockLostError, ProjectLockedError
+from napari_cmunet.project.lock import ProjectLockedError
 from napari_cmunet.project.project import Project
 from tests.endurance.crash.command_rounds import command
 from tests.endurance.crash.ledger import Ledger, Lost, hash_of, must

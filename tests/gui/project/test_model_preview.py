@@ -242,7 +242,7 @@ def test_without_a_candidate_it_says_so(project):
 
 def test_a_model_that_cannot_be_loaded(project, trained, seen, model):
     trying = trained()
-    shutil.rmtree(project.project.models.store.folder(NEW))
+    shutil.rmtree(project.project.models.path(NEW))
     trying.toggle()
     seen()
     assert not trying.model

@@ -185,7 +185,7 @@ def test_a_list_of_many_images_is_quick(qtbot):
     from time import perf_counter
 
     from napari_cmunet.gui.project.overview import Change, Overview
-    from napari_cmunet.project.project import ImageStatus, Progress
+    from napari_cmunet.project.flags import ImageStatus, Progress
 
     ids = tuple(f"{n:012x}" for n in range(5000))
     overview = Overview(ids, {i: i for i in ids}, {}, Progress(5000, 0, 0, 0))

@@ -254,7 +254,7 @@ def test_no_project(session, ready, tmp_path):
     (tmp_path / "empty").mkdir()
     session.open(tmp_path / "empty")
     ready(session)
-    assert "is no project" in session.alert.text
+    assert "is not a project" in session.alert.text
     way(session, "Close")
     assert session.alert is None
 

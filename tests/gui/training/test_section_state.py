@@ -8,7 +8,7 @@ import pytest
 
 from napari_cmunet.gui.training.section_state import describe
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
-from napari_cmunet.project.model_store import ModelVersion
+from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.promotion import (
     CANCELLED,
     DIED,

@@ -180,7 +180,7 @@ def test_stop_keeps_the_best_so_far(make_project, add_model, make_training):
     result = settled(training)
     assert result.kind == STOPPED
     assert project.models.names() == ["tuned-001", "weak"]
-    assert load_model(project.models.store.folder("tuned-001")).card.labels == 15
+    assert load_model(project.models.path("tuned-001")).card.labels == 15
 
 
 def test_cancel_ends_it_within_two_seconds_and_keeps_nothing(

@@ -43,7 +43,7 @@ def nothing_was_lost(project: Project, labels: dict[str, str], in_use: str) -> N
     assert project.models.current.name == in_use
     project.models.folder()  # whole, and the one that it was
     for name in project.models.names():
-        project.models.store.version(name)
+        project.models.version(name)
     project.close()
     with Project.open(project.folder) as again:
         assert again.take_notices() == []
