@@ -260,7 +260,7 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
     yield from _pause("verdict", 1.0)
     reader.use_current_model()
     yield from _pause("another model", 2.0)
-    yield from _until("another model", lambda: not panel.controller.runner.running)
+    yield from _until("another model", lambda: not panel.controller.queue.running)
 
 
 def _usable(reader) -> bool:

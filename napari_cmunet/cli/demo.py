@@ -64,7 +64,7 @@ class _Picture:
         self._timer.start(200)
 
     def _look(self) -> None:
-        busy = self.panel.controller.runner.running
+        busy = self.panel.controller.queue.running
         self._was_busy |= busy
         if time.monotonic() > self._until:
             print("The sample was not segmented in time.", file=sys.stderr)

@@ -92,7 +92,7 @@ class Calibrating:
     def begin(self) -> None:
         """Put a tool in hand that draws a line."""
         image_state = self._controller.active
-        if image_state is None or image_state.why_not is not None or self.begun:
+        if image_state is None or image_state.unsupported is not None or self.begun:
             return
         if image_state.image not in self._controller.viewer.layers:
             return

@@ -97,7 +97,7 @@ class PixelSizeRow(QWidget):
         """Show the pixel size of the active image, or what is measured."""
         image_state = self._controller.active
         self.calibrating.update()
-        usable = image_state is not None and image_state.why_not is None
+        usable = image_state is not None and image_state.unsupported is None
         begun = self.calibrating.begun
         self.setVisible(usable)
         before = self.text.text(), self.said.text(), self.measuring.isHidden()

@@ -1,38 +1,29 @@
-"""The one controller of a panel: images, their predictions and masks, and the work.
+"""The controller of a panel: the open images, their masks, and the predictions.
 
 It knows the viewer's model and no widget. The panel shows what ``panel_state`` makes of
-it, and calls the methods below.
+it and calls the methods below; nobody else changes its attributes.
 """
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.image_layers import Showing
-from napari_cmunet.gui.image_state import ImageState, Source
-from napari_cmunet.gui.layers import is_image, shown_frame
-from napari_cmunet.gui.mask_editor import Correcting
+from napari_cmunet.gui.mask_editor import MaskEditor
+from napari_cmunet.gui.open_images import OpenImages
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
     FrameReady,
     ModelChoice,
+    Source,
     load_engine,
 )
-from napari_cmunet.gui.prediction_queue import Schedule
-from napari_cmunet.gui.prediction_runner import PredictionRunner
+from napari_cmunet.gui.predictions import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
-from napari_cmunet.gui.viewer_events import (
-    follow_layers,
-    follow_viewer,
-    leave_layers,
-    leave_viewer,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,23 +32,19 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from psygnal import SignalInstance
 
-# Readings outlive a panel: one that is closed and opened again goes on with the same
-# masks. Held by reference, for as long as the viewer lives.
-_kept: weakref.WeakKeyDictionary[ViewerModel, list[ImageState]] = (
-    weakref.WeakKeyDictionary()
-)
+    from napari_cmunet.gui.image_state import ImageState
 
 
 class Controller:
-    """Holds the readings of one viewer and does what the panel asks.
+    """Does what the panel of one viewer asks.
 
     Parameters
     ----------
     viewer : ViewerModel
     predictor_factory : callable, optional
-        Loads a model; called in a worker's thread. An installed one by default.
+        Loads a model; called in a worker's thread. An installed model by default.
     preferences : Preferences, optional
-        Read from napari's settings where not given.
+        Read from napari's settings if not given.
     """
 
     #: Something that the panel shows has changed.
@@ -70,255 +57,201 @@ class Controller:
         predictor_factory: EngineFactory | None = None,
         preferences: Preferences | None = None,
     ) -> None:
-        self._viewer = weakref.ref(viewer)
         preferences = preferences or load_preferences()
         self.pre_segment = preferences.pre_segment
         self.choice = ModelChoice(preferences.model, preferences.device)
         self.working_folder = preferences.working_folder
-        self.image_states: list[ImageState] = []
-        self.active: ImageState | None = None
         self.message = ""
         self._tip = ("", "")
         self.failed = False
         self.notices: list[str] = []
-        self.runner = PredictionRunner(predictor_factory or load_engine)
-        self.schedule = Schedule(self.runner, self.shown)
-        self.attached = False
-        self._new_images: list[Image] = []
-        self._soon = QTimer()
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self._take_new_images)
-        self.correct = Correcting(self)
-        self.show = Showing(self)
-        self.attach()
+        self.images = OpenImages(viewer)
+        self.queue = PredictionQueue(predictor_factory or load_engine, self.shown)
+        self.editor = MaskEditor(self.images)
+        self.connect()
 
     # -- life -----------------------------------------------------------------
 
     @property
-    def viewer(self) -> ViewerModel:
-        """The viewer; its layers are looked at on the GUI thread only."""
-        return self._viewer()
+    def connected(self) -> bool:
+        """Whether the viewer is followed."""
+        return self.images.connected
 
-    def attach(self) -> None:
-        """Follow the viewer, and take up what a closed panel left."""
-        viewer = self.viewer
-        if self.attached or viewer is None:
+    def connect(self) -> None:
+        """Follow the viewer and take over the images of a closed panel."""
+        if self.connected or self.viewer is None:
             return
-        self.attached = True
-        follow_viewer(viewer, self)
-        for signal, slot in self._runner_slots():
+        for signal, slot in self._slots():
             signal.connect(slot)
-        for image_state in _kept.pop(viewer, []):
-            self._adopt(image_state)
-        known = [image_state.image for image_state in self.image_states]
-        self._new_images = [
-            layer for layer in viewer.layers if is_image(layer) and layer not in known
-        ]
-        if self.image_states:
-            self.active = self.image_states[-1]
-            self.on_selected()
-        if self._new_images:
-            self._soon.start(0)
+        self.images.connect()
 
-    def detach(self) -> None:
-        """Let go of the viewer. Layers stay; work in hand is given up."""
-        if not self.attached:
+    def disconnect(self) -> None:
+        """Stop following the viewer. Layers stay; work in progress is stopped."""
+        if not self.connected:
             return
-        self.attached = False
         # The panel may be gone already.
         self.changed.disconnect()
-        self._soon.stop()
-        self.correct.stop()
-        self.schedule.clear()
-        for signal, slot in self._runner_slots():
+        self.editor.stop()
+        self.queue.clear()
+        for signal, slot in self._slots():
             signal.disconnect(slot)
-        for image_state in self.image_states:
-            leave_layers(self, *image_state.layers())
-        if (viewer := self.viewer) is not None:
-            leave_viewer(viewer, self)
-            _kept[viewer] = self.image_states
-        self.image_states = []
-        self.active = None
+        self.images.disconnect()
 
-    def _runner_slots(self) -> list[tuple[SignalInstance, Callable]]:
-        runner = self.runner
+    def _slots(self) -> list[tuple[SignalInstance, Callable]]:
+        images, queue = self.images, self.queue
         return [
-            (runner.frame_ready, self._on_frame),
-            (runner.engine_ready, self._on_engine),
-            (runner.noticed, self._on_notice),
-            (runner.failed, self._on_failed),
-            (runner.finished, self._on_job_done),
+            (images.changed, self.changed.emit),
+            (images.added, self._on_added),
+            (images.removed, self._on_removed),
+            (images.pixels_replaced, self._on_pixels_replaced),
+            (images.selected, self._on_selected),
+            (images.frame_changed, self._on_frame_changed),
+            (images.painted, self._on_painted),
+            (images.redrawn, self.editor.start_idle),
+            (self.editor.changed, self.changed.emit),
+            (queue.frame_ready, self._on_frame),
+            (queue.engine_ready, self._on_engine),
+            (queue.noticed, self._on_notice),
+            (queue.failed, self._on_failed),
+            (queue.finished, self._on_queue_finished),
         ]
 
-    def _adopt(self, image_state: ImageState) -> None:
-        layers = self.viewer.layers
-        if image_state.prediction is not None and image_state.prediction not in layers:
-            image_state.forget_prediction()
-        if image_state.mask is not None and image_state.mask not in layers:
-            image_state.forget_mask()
-        if image_state.image in layers or image_state.mask is not None:
-            self.image_states.append(image_state)
-            follow_layers(self, *image_state.layers())
-            self.show.add_prediction(image_state)
+    # -- images ---------------------------------------------------------------
 
-    # -- what the viewer tells, see viewer_link.Follower ----------------------
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer. Its layers are accessed on the GUI thread only."""
+        return self.images.viewer
 
-    def on_inserted(self, event) -> None:
-        if is_image(event.value):
-            # When it is inserted, the viewer has not yet selected it nor set its dims.
-            self._new_images.append(event.value)
-            self._soon.start(0)
+    @property
+    def image_states(self) -> list[ImageState]:
+        """The open images."""
+        return self.images.images
 
-    def _take_new_images(self) -> None:
-        if self.viewer is None:
-            return
-        images = [i for i in self._new_images if i in self.viewer.layers]
-        self._new_images = []
-        for image in images:
-            image_state = next((r for r in self.image_states if r.image is image), None)
-            if image_state is None:
-                image_state = ImageState(image)
-                self.image_states.append(image_state)
-                follow_layers(self, image)
-            self.active = image_state
-            if self.pre_segment and image_state.waiting_frames():
-                self.schedule.add(image_state)
-        self.active = self.image_state_of(self.viewer.layers.selection.active) or (
-            self.active
-        )
-        self.go_on()
-        self.say("")
-
-    def on_removed(self, event) -> None:
-        layer = event.value
-        if layer in self._new_images:
-            self._new_images.remove(layer)
-        image_state = self.image_state_of(layer)
-        if image_state is None:
-            return
-        if layer is image_state.image:
-            self.schedule.remove(image_state)
-            self.go_on()
-        else:
-            leave_layers(self, layer)
-            if layer is image_state.mask:
-                image_state.forget_mask()
-            else:
-                image_state.forget_prediction()
-        # An image that is gone still has its mask to be corrected and exported.
-        if image_state.image not in self.viewer.layers and image_state.mask is None:
-            leave_layers(self, *image_state.layers())
-            self.image_states.remove(image_state)
-            if self.active is image_state:
-                self.active = self.image_states[-1] if self.image_states else None
-        self.changed.emit()
-
-    def on_selected(self, event=None) -> None:
-        image_state = self.image_state_of(self.viewer.layers.selection.active)
-        if image_state is not None and image_state is not self.active:
-            self.active = image_state
-            self.message = ""
-            self.go_on()
-        self.changed.emit()
-
-    def on_dims(self, event=None) -> None:
-        for image_state in self.image_states:
-            shown = self.shown(image_state)
-            if image_state.usable_mask and image_state.steps.bring_up_to_date(shown):
-                image_state.refresh_mask()
-        if self.schedule.current is not None:
-            self.runner.look_at(self.shown(self.schedule.current))
-        self.changed.emit()
-
-    def on_looks(self, event=None) -> None:
-        self.changed.emit()
-
-    def on_data(self, event) -> None:
-        image_state = self.image_state_of(event.source)
-        if image_state is None:
-            return
-        if event.source is image_state.mask:
-            image_state.on_data_replaced()
-        elif event.source is image_state.image:
-            self.schedule.remove(image_state)
-            overlays = image_state.overlays()
-            image_state.on_image_replaced()
-            leave_layers(
-                self, *(o for o in overlays if o not in image_state.overlays())
-            )
-            self.go_on()
-            self.message = "The image has changed. Segment it again."
-        self.changed.emit()
-
-    def on_paint(self, event) -> None:
-        self.message = ""
-        self.changed.emit()
-
-    def on_redraw(self, event) -> None:
-        self.correct.start_idle()
-        self.changed.emit()
-
-    def on_editable(self, event) -> None:
-        """The prediction stays read-only, whatever napari does when it slices."""
-        image_state = self.image_state_of(event.source)
-        if image_state is not None and event.source is image_state.prediction:
-            event.source.editable = False
+    @property
+    def active(self) -> ImageState | None:
+        """The image that is worked on."""
+        return self.images.active
 
     def image_state_of(self, layer: Layer | None) -> ImageState | None:
-        """The reading that a layer belongs to."""
-        if layer is None:
-            return None
-        return next((r for r in self.image_states if layer in r.layers()), None)
+        """The image that a layer belongs to."""
+        return self.images.of(layer)
 
     def shown(self, image_state: ImageState) -> int:
-        """Index of the frame that is shown."""
-        return shown_frame(image_state.image, self.viewer, image_state.count)
+        """Index of the shown frame."""
+        return self.images.shown_frame(image_state)
 
-    def say(self, message: str, *, failed: bool = False, tip: str = "") -> None:
-        """Show a message in the panel; the tip tells the rest of it."""
+    def show_image(self, image_state: ImageState) -> None:
+        """Work on another image: show its layers and hide those of the others."""
+        self.message = ""
+        self.images.show(image_state)
+        self.start_next()
+        self.images.on_frame()
+
+    def replace_image(self, former: ImageState, image_state: ImageState) -> None:
+        """Show an image in place of another one, which is closed.
+
+        Reuses the layers where possible: napari is slow in removing and adding layers.
+        """
+        if self.images.can_replace(former, image_state):
+            self.queue.remove(former)
+            self.images.replace(former, image_state)
+        else:
+            self.images.open(image_state)
+            self.close_image(former)
+
+    def close_image(self, image_state: ImageState) -> None:
+        """Remove an image and its overlays from the viewer."""
+        self.queue.remove(image_state)
+        self.images.close(image_state)
+
+    def remake_mask(self) -> None:
+        """Make a new mask where it was deleted or no longer fits."""
+        image_state = self.active
+        if image_state is not None and image_state.unsupported is None:
+            self.images.remake_mask(image_state)
+            self.show_message("")
+
+    def _on_added(self, added: list[ImageState]) -> None:
+        for image_state in added:
+            if self.pre_segment and image_state.waiting_frames():
+                self.queue.add(image_state)
+        self.start_next()
+        self.show_message("")
+
+    def _on_removed(self, image_state: ImageState) -> None:
+        self.queue.remove(image_state)
+        self.start_next()
+
+    def _on_pixels_replaced(self, image_state: ImageState) -> None:
+        self.queue.remove(image_state)
+        self.start_next()
+        self.message = "The image has changed. Segment it again."
+
+    def _on_selected(self) -> None:
+        self.message = ""
+        self.start_next()
+
+    def _on_frame_changed(self) -> None:
+        if self.queue.current is not None:
+            self.queue.set_focus(self.shown(self.queue.current))
+
+    def _on_painted(self) -> None:
+        self.message = ""
+
+    # -- messages -------------------------------------------------------------
+
+    def show_message(
+        self, message: str, *, failed: bool = False, tip: str = ""
+    ) -> None:
+        """Show a message in the panel, with a tooltip for the details."""
         self.message, self.failed, self._tip = message, failed, (message, tip)
         self.changed.emit()
 
     @property
     def message_tip(self) -> str:
-        """What a tip tells of the message that is shown."""
+        """Tooltip of the shown message."""
         message, tip = self._tip
         return tip if message == self.message else ""
 
     # -- prediction -----------------------------------------------------------
 
     def segment(self) -> None:
-        """Predict the active image: what is missing, or all of it anew."""
+        """Predict the frames that are missing, or all of them again."""
         image_state = self.active
-        if image_state is None or image_state.why_not is not None:
+        if image_state is None or image_state.unsupported is not None:
             return
-        self.schedule.remove(image_state)
+        self.queue.remove(image_state)
         if not image_state.waiting_frames():
-            image_state.start_over()
+            image_state.discard_predictions()
         image_state.mask_was_deleted = False
-        self.schedule.add(image_state, first=True)
-        self.go_on()
-        self.say("")
+        self.queue.add(image_state, first=True)
+        self.start_next()
+        self.show_message("")
 
     def segment_layer(self, image: Image | None) -> None:
-        """Segment an image layer by hand, the active one where none is given."""
-        self._take_new_images()
-        self.active = next(
-            (r for r in self.image_states if r.image is image), self.active
-        )
-        if self.active is not self.schedule.current:
+        """Segment an image layer, or the active image if None."""
+        self.images.take_new()
+        chosen = next((r for r in self.image_states if r.image is image), None)
+        if chosen is not None:
+            self.images.set_active(chosen)
+        if self.active is not self.queue.current:
             self.segment()
 
+    def set_pre_segment(self, on: bool) -> None:
+        """Segment every image as soon as it is opened, or on request only."""
+        self.pre_segment = on
+
     def warm_up(self) -> None:
-        """Load the model ahead of time, unless there is work at hand."""
+        """Load the model ahead of time, unless something is being predicted."""
         if self.pre_segment:
-            self.runner.warm_up(self.choice)
+            self.queue.warm_up(self.choice)
             self.changed.emit()
 
     def cancel(self) -> None:
-        """Give up the prediction at work and those that wait."""
-        self.schedule.clear()
-        self.say("Cancelled. What is segmented already is kept.")
+        """Stop the prediction at work and those that wait."""
+        self.queue.clear()
+        self.show_message("Cancelled. What is segmented already is kept.")
 
     def set_choice(self, model: str | None = None, device: str | None = None) -> None:
         """Use another model or device from the next prediction on."""
@@ -327,18 +260,18 @@ class Controller:
             return
         self.choice = choice
         self.notices.clear()
-        current = self.schedule.current
+        current = self.queue.current
         if current is not None:
-            # What is at work would end as a mixture of two models.
-            self.schedule.remove(current)
-            current.start_over()
-            self.schedule.add(current, first=True)
-            self.go_on()
-        self.say("")
+            # Start it again: no image is predicted by two models.
+            self.queue.remove(current)
+            current.discard_predictions()
+            self.queue.add(current, first=True)
+            self.start_next()
+        self.show_message("")
 
-    def go_on(self) -> None:
-        """Start what comes next in line."""
-        self.schedule.go_on(self.active, self.choice)
+    def start_next(self) -> None:
+        """Start the next image of the queue."""
+        self.queue.start_next(self.active, self.choice)
 
     def _on_engine(self, engine: Engine) -> None:
         for image_state in self.image_states:
@@ -346,7 +279,7 @@ class Controller:
         self.changed.emit()
 
     def _on_frame(self, event: FrameReady) -> None:
-        image_state = self.schedule.current
+        image_state = self.queue.current
         if image_state is None:
             return
         source = Source.of(event.engine)
@@ -355,12 +288,12 @@ class Controller:
         filled = image_state.set_prediction(
             event.frame, event.probability, source, shown
         )
-        opened = image_state in self.image_states  # another one is only predicted ahead
+        opened = image_state in self.image_states  # otherwise it is only prefetched
         if opened and image_state.mask is None and not image_state.mask_was_deleted:
-            self.show.add_mask(image_state)
-            # Each new layer takes the window a moment: the other one comes after.
-            QTimer.singleShot(0, lambda: self.show.add_prediction(image_state))
-        own = event.frame in image_state.own
+            self.images.add_mask(image_state)
+            # Each new layer blocks the window for a moment: one at a time.
+            QTimer.singleShot(0, lambda: self.images.add_prediction(image_state))
+        own = event.frame in image_state.own_masks
         if not filled and event.frame == shown and opened and not own:
             self.message = "Your own mask was kept. The line shows the new prediction."
         self.changed.emit()
@@ -368,14 +301,13 @@ class Controller:
     def _on_notice(self, message: str) -> None:
         self.notices.append(message)
         show_warning(message)
-        self.say(message)
+        self.show_message(message)
 
     def _on_failed(self, message: str) -> None:
-        self.schedule.clear()
+        self.queue.clear()
         show_error(message)
-        self.say(message, failed=True)
+        self.show_message(message, failed=True)
 
-    def _on_job_done(self) -> None:
-        self.schedule.current = None
-        self.go_on()
+    def _on_queue_finished(self) -> None:
+        self.start_next()
         self.changed.emit()

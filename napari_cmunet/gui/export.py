@@ -163,10 +163,10 @@ def prepare(
 def pixels_changed(image_state: ImageState) -> int:
     """How many pixels of a mask are other than the prediction at its threshold."""
     count = 0
-    for frame in image_state.corrections.in_history | image_state.own.keys():
+    for frame in image_state.corrections.in_history | image_state.own_masks.keys():
         mask = image_state.mask_frame(frame) != 0
         if image_state.has_prediction(frame):
-            mask = mask != image_state.cut(frame)
+            mask = mask != image_state.thresholded(frame)
         count += int(mask.sum())
     return count
 

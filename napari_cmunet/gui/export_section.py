@@ -220,14 +220,14 @@ class ExportSection(QWidget):
         self._worker = create_worker(export.write_masks, jobs)
         self._worker.returned.connect(self._on_exported)
         self._worker.finished.connect(self._on_finished)
-        controller.say(f"Exporting to {export.short(jobs[0].path.parent)}…")
+        controller.show_message(f"Exporting to {export.short(jobs[0].path.parent)}…")
         self._worker.start()
 
     def _on_exported(self, results: list[export.Written]) -> None:
         text, good = export.summary(results)
         export.note(results)
         shown, _ = export.summary(results, export.short)
-        self._controller.say(shown, failed=not good, tip=text)
+        self._controller.show_message(shown, failed=not good, tip=text)
         (show_info if good else show_error)(text)
 
     def _on_finished(self) -> None:

@@ -1,12 +1,11 @@
-"""One image being read: its layers, its prediction and its mask.
+"""The state of one open image: its layers, its prediction and its mask.
 
-The layers are held by reference. Names, order and selection mean nothing here, and
-any layer may be gone at any time.
+Layers are held by reference; their names, order and selection do not matter. Any layer
+may be removed from the viewer at any time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,82 +17,69 @@ from napari_cmunet.gui.layers import (
     is_cine,
     make_mask_layer,
     make_prediction_layer,
-    why_not,
+    unsupported,
+    unwatch_undo,
+    watch_undo,
 )
-from napari_cmunet.gui.mask_history import ThresholdSteps
+from napari_cmunet.gui.mask_history import MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from napari.layers import Image, Labels, Layer
 
-    from napari_cmunet.gui.prediction import Engine
-
-
-@dataclass(frozen=True)
-class Source:
-    """Which model made a prediction."""
-
-    model: str
-    sha256: str
-    device: str
-    threshold: float
-
-    @classmethod
-    def of(cls, engine: Engine) -> Source:
-        """What is to be noted of an engine."""
-        return cls(engine.name, engine.sha256, engine.device(), engine.threshold)
+    from napari_cmunet.gui.prediction import Source
 
 
 class ImageState:
-    """The state of one image.
+    """Owns the mask, the prediction and the undo history of an image.
 
     Parameters
     ----------
     image : Image
         A frame or a cine.
     threshold : float
-        Where the mask starts.
+        Threshold of the first mask.
     """
 
-    #: Frames of the mask that strokes, undo or the threshold may have changed.
-    touched = Signal(object)
+    #: Frames of the mask that a stroke, an undo or the threshold may have changed.
+    mask_changed = Signal(object)
 
     def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
         self.image = image
-        self.why_not = why_not(image)
+        #: Why the image cannot be segmented; None if it can.
+        self.unsupported = unsupported(image)
         self.prediction: Labels | None = None
         self.mask: Labels | None = None
         self.mask_was_deleted = False
         self.prediction_was_deleted = False
         self.show_prediction = True
         self.threshold = threshold
-        #: The file, where the program has opened it and not napari.
+        #: The file, if this program has opened it and not napari.
         self.file: Path | None = None
         #: Whether it is an image of the open project.
         self.in_project = False
-        #: Whether other pixels were put into the image layer.
+        #: Whether the pixels of the image layer were replaced.
         self.image_replaced = False
-        self.shape = frame_shape(image) if self.why_not is None else (0, 0, 0)
-        self._new_pixels()
+        self.shape = frame_shape(image) if self.unsupported is None else (0, 0, 0)
+        self._reset()
 
-    def _new_pixels(self) -> None:
+    def _reset(self) -> None:
         frames = self.shape[0]
         self.probability = np.zeros(self.shape, np.uint8)
         self.predicted = np.zeros(frames, bool)
-        #: The threshold at which each frame's mask was cut.
+        #: The threshold of each frame's mask.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}
-        #: Frames whose whole mask is the reader's, such as accepted ones, (Y, X) bool.
-        self.own: dict[int, np.ndarray] = {}
+        #: Masks of the user's own, such as accepted ones, (Y, X) bool by frame.
+        self.own_masks: dict[int, np.ndarray] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
-        self.steps = ThresholdSteps(self)
+        self.history = MaskHistory(self)
 
     @property
     def is_cine(self) -> bool:
-        """Whether there is more than a single frame."""
+        """Whether the image has a time axis."""
         return is_cine(self.image)
 
     @property
@@ -103,12 +89,12 @@ class ImageState:
 
     @property
     def image_changed(self) -> bool:
-        """Whether the image now has pixels of another shape."""
-        return self.why_not is None and frame_shape(self.image) != self.shape
+        """Whether the image layer now has another shape."""
+        return self.unsupported is None and frame_shape(self.image) != self.shape
 
     @property
     def usable_mask(self) -> bool:
-        """Whether there is a mask that still fits the image."""
+        """Whether there is a mask, of the image's shape."""
         if self.mask is None:
             return False
         return self.mask.data.shape == self._layer_shape
@@ -127,7 +113,7 @@ class ImageState:
         return pixels if self.is_cine else pixels[0]
 
     def layers(self) -> list[Layer]:
-        """Return the layers that there are, the lowest first."""
+        """Return the layers that exist, the lowest first."""
         return [
             layer
             for layer in (self.image, self.prediction, self.mask)
@@ -135,105 +121,101 @@ class ImageState:
         ]
 
     def overlays(self) -> list[Layer]:
-        """Return the layers that lie over the image."""
+        """Return the layers over the image."""
         return [layer for layer in self.layers() if layer is not self.image]
 
     def new_prediction_layer(self) -> Labels:
-        """Make the layer that shows what the model has found."""
+        """Make the layer of the prediction."""
         self.prediction = make_prediction_layer(self.image, self.prediction_pixels())
         self.prediction.visible = self.show_prediction
         self.prediction_was_deleted = False
         return self.prediction
 
     def prediction_pixels(self) -> np.ndarray:
-        """What has been found in all frames, of the image layer's shape."""
+        """Predicted masks of all frames, of the image layer's shape."""
         found = np.zeros(self.shape, np.uint8)
         for frame in self.sources:
             found[frame] = self.found(frame)
         return self._as_layer_data(found)
 
     def found(self, frame: int) -> np.ndarray:
-        """What the model has found, at its own threshold, whatever the slider says."""
+        """The predicted mask of a frame, at the model's own threshold."""
         return mask_at(self.probability[frame], self.sources[frame].threshold)
 
     def new_mask_layer(self) -> Labels:
-        """Make a fresh mask, cut from whatever has been predicted."""
+        """Make a new mask layer from what is predicted."""
         self.start_mask(make_mask_layer(self.image, self.fresh_mask()))
         return self.mask
 
     def fresh_mask(self) -> np.ndarray:
-        """The mask to begin with, of the image layer's shape: own or predicted."""
+        """The first mask, of the image layer's shape: the user's own or predicted."""
         self._set_thresholds()
         pixels = np.zeros(self.shape, np.uint8)
         for frame in self.sources:
-            pixels[frame] = self.cut(frame)
-        for frame, own in self.own.items():
+            pixels[frame] = self.thresholded(frame)
+        for frame, own in self.own_masks.items():
             pixels[frame] = own
         return self._as_layer_data(pixels)
 
     def start_mask(self, mask: Labels) -> None:
-        """Take a layer with a fresh mask, and follow what is done to it."""
+        """Use a layer with a new mask, and follow its edits."""
         self.mask = mask
         self.mask_was_deleted = False
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
-        self.steps = ThresholdSteps(self)
-        self._listen(mask)
+        self.history = MaskHistory(self)
+        self._connect(mask)
 
-    def _listen(self, mask: Labels) -> None:
-        # Not through the controller: strokes count while the panel is closed, too.
+    def _connect(self, mask: Labels) -> None:
+        # Not through the controller: strokes count also while the panel is closed.
         mask.events.paint.connect(self._on_paint)
         mask.events.editable.connect(self._on_editable)
-        # napari tells nobody that it undoes, so this mask's own methods do.
-        undo, redo = mask.undo, mask.redo
-
-        def undo_and_tell() -> None:
-            undo()
-            self._after_undo(self.steps.note_undo)
-
-        def redo_and_tell() -> None:
-            redo()
-            self._after_undo(self.steps.note_redo)
-
-        mask.undo, mask.redo = undo_and_tell, redo_and_tell
+        watch_undo(mask, self._on_undo, self._on_redo)
 
     def release(self) -> None:
-        """Let go of the overlays, which are another image's from now on."""
+        """Give up the overlays, which another image reuses."""
         if self.mask is not None:
             self.mask.events.paint.disconnect(self._on_paint)
             self.mask.events.editable.disconnect(self._on_editable)
-            del self.mask.undo, self.mask.redo  # napari's own again
+            unwatch_undo(self.mask)
         self.prediction = self.mask = None
 
-    def _after_undo(self, note: Callable[[], None]) -> None:
-        note()
+    def _on_undo(self) -> None:
+        self.history.note_undo()
+        self._after_undo()
+
+    def _on_redo(self) -> None:
+        self.history.note_redo()
+        self._after_undo()
+
+    def _after_undo(self) -> None:
         self.corrections.note_undo()
         self.refresh_mask()
-        self.touched.emit(set(self.corrections.in_history))
+        self.mask_changed.emit(set(self.corrections.in_history))
 
     def _on_paint(self, event) -> None:
         if event.source is not self.mask:
             return
-        self.steps.note_item()
+        self.history.note_item()
         if self.usable_mask:
             frames = frames_of(event.value, self.mask.ndim, self.count)
             self.corrections.note_change(frames)
-            self.touched.emit(frames)
+            self.mask_changed.emit(frames)
 
     def _on_editable(self, event) -> None:
         if event.source is self.mask and not self.mask.editable:
-            self.steps.forget_history()
+            self.history.forget_history()
 
     def forget_mask(self) -> None:
-        """The mask layer is gone. What was drawn comes back with the next one."""
+        """Follow the removal of the mask layer; corrections are kept for the next one."""
         if self.usable_mask:
             for frame in self.corrections.in_history:
                 if self.is_corrected(frame):
-                    self.own[frame] = self.mask_frame(frame) != 0
+                    self.own_masks[frame] = self.mask_frame(frame) != 0
         self.mask = None
         self.mask_was_deleted = True
 
     def forget_prediction(self) -> None:
-        """The prediction layer is gone; the probability itself is kept."""
+        """Follow the removal of the prediction layer; the probability is kept."""
         self.prediction = None
         self.prediction_was_deleted = True
         self.show_prediction = False
@@ -245,41 +227,41 @@ class ImageState:
         return [int(f) for f in np.flatnonzero(~self.predicted)]
 
     def has_prediction(self, frame: int) -> bool:
-        """Whether a probability is there, be it of an earlier model."""
+        """Whether a frame has a probability, perhaps of an earlier model."""
         return frame in self.sources
 
-    def start_over(self) -> None:
-        """Forget that anything was predicted; masks stay until they are replaced."""
+    def discard_predictions(self) -> None:
+        """Have all frames predicted again; masks stay until they are replaced."""
         self.predicted[:] = False
 
     def set_prediction(
         self, frame: int, probability: np.ndarray, source: Source, shown: int
     ) -> bool:
-        """Take in a predicted frame; fill the mask where nobody has painted.
+        """Store a predicted frame, and fill the mask unless it was corrected.
 
-        The fill is no undo step, except in a frame that the undo history holds
-        already: there, older steps would otherwise undo into the wrong pixels.
+        The fill is no undo step, except in a frame that is in the undo history: there
+        an older step would undo into the wrong pixels.
 
         Returns
         -------
         bool
-            False if the frame holds the reader's own work and so was left as it is.
+            False if the frame was corrected, and so left as it is.
         """
-        mine = self.usable_mask and self.is_corrected(frame)
+        corrected = self.usable_mask and self.is_corrected(frame)
         self.probability[frame] = probability
         self.predicted[frame] = True
         self.sources[frame] = source
         self._show_found(frame, shown)
-        if not self.usable_mask or mine:
-            return not mine
+        if not self.usable_mask or corrected:
+            return not corrected
         self.thresholds[frame] = self.threshold
         if frame in self.corrections.in_history:
-            self.replace(frame, self.cut(frame))
+            self.replace(frame, self.thresholded(frame))
         else:
-            self.mask_frame(frame)[...] = self.cut(frame)
+            self.mask_frame(frame)[...] = self.thresholded(frame)
             if frame == shown:
                 self.refresh_mask()
-        self.steps.rebase(frame)
+        self.history.rebase(frame)
         return True
 
     def _show_found(self, frame: int, shown: int) -> None:
@@ -291,18 +273,18 @@ class ImageState:
             layer.refresh(extent=False)
 
     def is_corrected(self, frame: int) -> bool:
-        """Whether a frame's mask is other than what the program has put there."""
-        if frame in self.own:
+        """Whether a frame's mask differs from what the program has put there."""
+        if frame in self.own_masks:
             return True
         mask = self.mask_frame(frame)
         if not self.has_prediction(frame):
             return bool(mask.any())
-        if self.steps.keeps(frame):
+        if self.history.has_kept_pixels(frame):
             return True
-        return not np.array_equal(mask != 0, self.cut(frame))
+        return not np.array_equal(mask != 0, self.thresholded(frame))
 
-    def cut(self, frame: int) -> np.ndarray:
-        """The prediction cut at the threshold of a frame."""
+    def thresholded(self, frame: int) -> np.ndarray:
+        """The prediction of a frame at the threshold of its mask."""
         return mask_at(self.probability[frame], self.thresholds[frame])
 
     # -- changes that can be undone -------------------------------------------
@@ -328,48 +310,53 @@ class ImageState:
             where = (np.full(len(where[0]), frame), *where)
         self.mask.data_setitem(where, values)
 
+    def undo(self) -> None:
+        """Undo the last step in napari's history."""
+        assert self.mask is not None
+        self.mask.undo()
+
     def refresh_mask(self, *, thumbnail: bool = True) -> None:
-        """Draw the mask again after a change that napari has not made itself."""
+        """Redraw the mask after a change that napari does not know of."""
         self.mask.refresh(extent=False, highlight=False, thumbnail=thumbnail)
 
-    # -- what the controller tells ----------------------------------------------
+    # -- changes from outside ---------------------------------------------------
 
     def on_data_replaced(self) -> None:
-        """Another array was put into the layer: all of it is the reader's now."""
-        self.steps.forget()
+        """Follow a new array in the mask layer: all of it is the user's own."""
+        self.history.forget()
         if self.usable_mask:
             self.corrections.note_change(range(self.count))
-            self.touched.emit(set(range(self.count)))
+            self.mask_changed.emit(set(range(self.count)))
 
     def on_image_replaced(self) -> None:
-        """Another array was put into the image layer."""
+        """Follow a new array in the image layer."""
         self.image_replaced = True
-        self.why_not = why_not(self.image)
-        shape = frame_shape(self.image) if self.why_not is None else (0, 0, 0)
+        self.unsupported = unsupported(self.image)
+        shape = frame_shape(self.image) if self.unsupported is None else (0, 0, 0)
         if shape == self.shape:
             self.predicted[:] = False
             return
-        # Nothing of before fits: prediction and mask are no longer this image's.
+        # Prediction and mask no longer fit.
         self.shape = shape
         self.prediction = self.mask = None
         self.mask_was_deleted = self.prediction_was_deleted = False
-        self._new_pixels()
+        self._reset()
 
     def start_threshold(self, threshold: float) -> None:
-        """Begin at what the model's card recommends, if nothing is cut yet."""
+        """Begin with the model's recommended threshold, before the first mask."""
         if not self.sources and not self.corrections.in_history:
             self.threshold = threshold
             self._set_thresholds()
 
     def _set_thresholds(self) -> None:
         for frame in range(self.count):
-            if frame not in self.own:  # which was cut where it was cut
+            if frame not in self.own_masks:
                 self.thresholds[frame] = self.threshold
 
     # -- export ---------------------------------------------------------------
 
     def snapshot(self) -> np.ndarray:
         """Copy the mask as bool, (Y, X) or (T, Y, X)."""
-        for frame in self.steps.late_frames():
-            self.steps.bring_up_to_date(frame)
+        for frame in self.history.late_frames():
+            self.history.bring_up_to_date(frame)
         return np.array(self.mask.data != 0)

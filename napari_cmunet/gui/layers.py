@@ -1,4 +1,4 @@
-"""Adds, shows and hides the layers of a reading in a viewer."""
+"""Layers of an image in napari: make, place, show and hide them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_cmunet.gui.image_state import ImageState
-
-
 # The key of our entry in a layer's metadata. Its "role" marks our overlays, so that no
-# panel takes a prediction for an angiogram. Layers are never looked up by it: they are
-# held by reference.
+# panel takes a prediction for an angiogram. Layers are held by reference and never
+# looked up by it.
 METADATA = "napari_cmunet"
 
-# An orange fill through which the vessel is still seen, and a thin cyan line: apart
-# for every kind of colour vision, and on grey.
+# An orange fill that leaves the vessel visible, and a thin cyan line: distinct for
+# every kind of colour vision.
 MASK_COLOUR = (1.0, 0.55, 0.0, 1.0)
 MASK_OPACITY = 0.45
 PREDICTION_COLOUR = (0.1, 0.9, 1.0, 1.0)
@@ -39,7 +36,7 @@ def is_image(layer: Layer) -> bool:
 
 
 def record_of(layer: Layer) -> Mapping[str, Any]:
-    """Our own entry in a layer's metadata, empty where there is none."""
+    """Our own entry in a layer's metadata, empty if there is none."""
     record = layer.metadata.get(METADATA)
     return record if isinstance(record, Mapping) else {}
 
@@ -54,8 +51,8 @@ def is_cine(image: Image) -> bool:
     return image.ndim == 3
 
 
-def why_not(image: Image) -> str | None:
-    """Say why an image cannot be segmented, or None where it can.
+def unsupported(image: Image) -> str | None:
+    """Say why an image cannot be segmented; None if it can.
 
     Looks at shape and type and, for colour images, at a few thousand pixels, so
     it is quick enough for the GUI thread.
@@ -84,7 +81,7 @@ def _is_grey(data: Any, ndim: int) -> bool:
 
 
 def read_frame(data: Any, index: int, *, cine: bool, rgb: bool) -> np.ndarray:
-    """Read one frame as (Y, X). May read from disk: for the worker's thread."""
+    """Read one frame as (Y, X). May read from disk: for worker threads."""
     frame = np.asarray(data[index] if cine else data)
     return frame[..., 0] if rgb else frame
 
@@ -94,7 +91,8 @@ def frame_shape(image: Image) -> tuple[int, int, int]:
     shape = source_array(image).shape
     if image.rgb:
         shape = shape[:-1]
-    return tuple(int(n) for n in ((1, *shape) if image.ndim == 2 else shape))
+    frames = 1 if image.ndim == 2 else int(shape[0])
+    return frames, int(shape[-2]), int(shape[-1])
 
 
 def shown_frame(image: Image, viewer: ViewerModel, count: int) -> int:
@@ -106,13 +104,13 @@ def shown_frame(image: Image, viewer: ViewerModel, count: int) -> int:
 
 
 def show_frame(image: Image, viewer: ViewerModel, frame: int) -> None:
-    """Let the viewer show a frame of a cine."""
+    """Show a frame of a cine in the viewer."""
     world = image.data_to_world((frame, 0, 0))
     viewer.dims.set_point(viewer.dims.ndim - image.ndim, world[0])
 
 
 def geometry(image: Image) -> dict[str, Any]:
-    """Where the image lies in the world, for a layer that covers the same pixels."""
+    """Scale, position and units of the image, for a layer over the same pixels."""
     return {
         "scale": image.scale,
         "translate": image.translate,
@@ -125,10 +123,9 @@ def geometry(image: Image) -> dict[str, Any]:
 
 
 def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
-    """Let the viewer's keys work on a layer whose kind has some of them for itself.
+    """Make the viewer's keys work in a layer whose type binds some of them itself.
 
-    Boxes and lines are drawn on Shapes layers, where napari would take S, D, T, I and A
-    for tools of its own.
+    Shapes layers bind S, D, T, I and A to tools of their own.
     """
 
     def passed_on(act: Callable[[ViewerModel], None]) -> Callable[[Layer], None]:
@@ -140,13 +137,13 @@ def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
 
 
 def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:
-    # One colour for every label but 0: a stray label 2 is artery and must not look like
-    # nothing. A direct colormap would do too, but compiles for seconds at first use.
+    # One colour for every label but 0: a stray label 2 is artery, too. A direct colormap
+    # would do the same, but compiles for seconds at first use.
     return CyclicLabelColormap(colors=[(0, 0, 0, 0), colour])
 
 
 def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
-    """Show what the model has found as a thin line, which no brush can change."""
+    """Make the read-only layer of the prediction, a thin outline."""
     layer = Labels(
         found,
         name=f"{image.name} prediction",
@@ -161,7 +158,7 @@ def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
 
 
 def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
-    """Build the editable mask with a brush of sensible size."""
+    """Make the editable mask, with a brush size that suits the image."""
     mask = Labels(
         data,
         name=f"{image.name} mask",
@@ -176,13 +173,13 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
 
 
 def set_visible(layer: Layer | None, visible: bool) -> None:
-    """Show or hide a layer. Showing a shown one would take its tool away."""
+    """Show or hide a layer, unless it already is: setting it would reset the tool."""
     if layer is not None and layer.visible != visible:
         layer.visible = visible
 
 
-def place_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None:
-    """Insert a layer right above another without changing what is selected."""
+def insert_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None:
+    """Insert a layer right above another; the selection stays."""
     layers = viewer.layers
     selected = set(layers.selection)
     active = layers.selection.active
@@ -193,37 +190,23 @@ def place_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None:
         layers.selection.update(selected)
 
 
-def add_prediction(viewer: ViewerModel, image_state: ImageState) -> Layer:
-    """Lay the prediction over the image."""
-    layer = image_state.new_prediction_layer()
-    place_above(viewer, layer, image_state.image)
-    return layer
-
-
-def add_mask(viewer: ViewerModel, image_state: ImageState, *, select: bool) -> Layer:
-    """Lay a mask over image and prediction, and put the brush in hand."""
-    layer = image_state.new_mask_layer()
-    below = (
-        image_state.prediction
-        if image_state.prediction is not None
-        else image_state.image
-    )
-    place_above(viewer, layer, below)
-    if select:
-        viewer.layers.selection.active = layer
-    layer.mode = "paint"
-    return layer
-
-
-def show_alone(
-    viewer: ViewerModel, image_states: Iterable[ImageState], chosen: ImageState
+def watch_undo(
+    mask: Labels, on_undo: Callable[[], None], on_redo: Callable[[], None]
 ) -> None:
-    """Show one image with its layers and hide the others; select what is edited."""
-    for image_state in image_states:
-        mine = image_state is chosen
-        set_visible(image_state.image, mine)
-        set_visible(image_state.mask, mine)
-        set_visible(image_state.prediction, mine and image_state.show_prediction)
-    target = chosen.mask if chosen.mask is not None else chosen.image
-    if target in viewer.layers:
-        viewer.layers.selection.active = target
+    """Call back after an undo or redo of a layer, for which napari has no event."""
+    undo, redo = mask.undo, mask.redo
+
+    def undo_and_notify() -> None:
+        undo()
+        on_undo()
+
+    def redo_and_notify() -> None:
+        redo()
+        on_redo()
+
+    mask.undo, mask.redo = undo_and_notify, redo_and_notify
+
+
+def unwatch_undo(mask: Labels) -> None:
+    """Restore napari's own undo and redo."""
+    del mask.undo, mask.redo

@@ -1,12 +1,13 @@
-"""What the reader does to the active mask: tools, threshold, undo, and how it is shown.
+"""Edits of the active mask: tools, threshold, undo, and how the mask is shown.
 
-In a cine the frames that are not shown follow the threshold when there is time.
+In a cine the frames that are not shown follow the threshold when the program is idle.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.layers import OUTLINE_WIDTH, set_visible
@@ -14,45 +15,48 @@ from napari_cmunet.gui.layers import OUTLINE_WIDTH, set_visible
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-    from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.open_images import OpenImages
 
 
-class Correcting:
-    """The hands of a controller on its active mask.
+class MaskEditor:
+    """Edits the mask of the active image.
 
     Parameters
     ----------
-    controller : Controller
-        Knows which image is active; told of every change.
+    images : OpenImages
+        Knows which image is active, and which frame is shown.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    #: The mask or its threshold has changed.
+    changed = Signal()
+
+    def __init__(self, images: OpenImages) -> None:
+        self._images = images
         self._late: list[tuple[ImageState, int]] = []
-        self._idle = QTimer()
-        self._idle.setInterval(0)
-        self._idle.timeout.connect(self._on_idle)
+        self._idle_timer = QTimer()
+        self._idle_timer.setInterval(0)
+        self._idle_timer.timeout.connect(self._on_idle)
 
     @property
     def idle(self) -> bool:
         """Whether every frame has followed the threshold."""
-        return not self._idle.isActive()
+        return not self._idle_timer.isActive()
 
     def start_idle(self) -> None:
-        """Let the frames that are not shown follow, one at a time."""
+        """Let the frames that are not shown follow the threshold, one at a time."""
         self._late = [
             (image_state, frame)
-            for image_state in self._controller.image_states
-            for frame in image_state.steps.late_frames()
+            for image_state in self._images.images
+            for frame in image_state.history.late_frames()
         ]
         if self._late:
-            self._idle.start()
+            self._idle_timer.start()
 
     def stop(self) -> None:
-        """End what is begun; nothing more is done by itself."""
+        """Finish a drag of the slider and stop the idle work."""
         self.end_threshold()
-        self._idle.stop()
+        self._idle_timer.stop()
 
     def set_mask_visible(self, visible: bool) -> None:
         """Show or hide the mask."""
@@ -69,20 +73,20 @@ class Correcting:
         if (mask := self._mask()) is not None:
             self.set_outline(mask.contour == 0)
 
-    def mask_in_hand(self) -> Labels | None:
-        """The active mask, selected and shown so that tools act on it."""
+    def select_mask(self) -> Labels | None:
+        """Select and show the active mask, so that tools act on it; return it."""
         mask = self._mask()
         if mask is not None:
             set_visible(mask, True)
-            self._controller.viewer.layers.selection.active = mask
+            self._images.viewer.layers.selection.active = mask
         return mask
 
     def _image_state(self) -> ImageState | None:
-        """The active reading, if it has a mask to work on."""
-        image_state = self._controller.active
-        return (
-            image_state if image_state is not None and image_state.usable_mask else None
-        )
+        """The active image, if it has a mask to work on."""
+        image_state = self._images.active
+        if image_state is None or not image_state.usable_mask:
+            return None
+        return image_state
 
     def _mask(self) -> Labels | None:
         image_state = self._image_state()
@@ -91,62 +95,62 @@ class Correcting:
     # -- threshold ------------------------------------------------------------
 
     def begin_threshold(self) -> None:
-        """The slider is taken hold of."""
+        """Begin a drag of the threshold slider."""
         if (image_state := self._image_state()) is not None:
             set_visible(image_state.mask, True)
-            image_state.steps.begin(self._controller.shown(image_state))
+            image_state.history.begin_drag(self._images.shown_frame(image_state))
 
     def move_threshold(self, threshold: float, *, join: bool = False) -> None:
-        """Set the threshold; while the slider is held, as a preview.
+        """Set the threshold; during a drag, as a preview.
 
         ``join`` makes it one undo step with the move before.
         """
         image_state = self._image_state()
         if image_state is None:
             return
-        if image_state.steps.dragging:
-            image_state.steps.preview(threshold)
+        if image_state.history.dragging:
+            image_state.history.preview(threshold)
         else:
-            image_state.steps.step(
-                self._controller.shown(image_state), threshold, join=join
+            image_state.history.set_threshold(
+                self._images.shown_frame(image_state), threshold, join=join
             )
             self.start_idle()
-        self._controller.changed.emit()
+        self.changed.emit()
 
     def end_threshold(self) -> None:
-        """The slider is let go."""
-        for image_state in self._controller.image_states:
-            if image_state.steps.dragging:
-                image_state.steps.commit()
+        """End a drag of the threshold slider."""
+        for image_state in self._images.images:
+            if image_state.history.dragging:
+                image_state.history.end_drag()
         self.start_idle()
-        self._controller.changed.emit()
+        self.changed.emit()
 
     def reset_frame(self) -> None:
         """Make the shown frame's mask the prediction again. Can be undone."""
         image_state = self._image_state()
         if image_state is None:
             return
-        frame = self._controller.shown(image_state)
+        frame = self._images.shown_frame(image_state)
         if image_state.has_prediction(frame):
-            image_state.steps.reset(frame)
-            self._controller.changed.emit()
+            image_state.history.reset(frame)
+            self.changed.emit()
 
     def undo(self) -> None:
         """Undo the last change to the active mask."""
-        if (mask := self.mask_in_hand()) is not None:
+        if (mask := self.select_mask()) is not None:
             mask.undo()
 
     def redo(self) -> None:
         """Redo what was undone last."""
-        if (mask := self.mask_in_hand()) is not None:
+        if (mask := self.select_mask()) is not None:
             mask.redo()
 
     def _on_idle(self) -> None:
         """Let one frame of a cine that is not shown follow the threshold."""
         while self._late:
             image_state, frame = self._late.pop()
-            if image_state.steps.bring_up_to_date(frame):
-                if frame == self._controller.shown(image_state):
+            if image_state.history.bring_up_to_date(frame):
+                if frame == self._images.shown_frame(image_state):
                     image_state.refresh_mask()
                 return
-        self._idle.stop()
+        self._idle_timer.stop()

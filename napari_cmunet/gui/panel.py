@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
+import napari  # noqa: TC002 - napari resolves the annotations of what it calls
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
-from napari_cmunet.gui.lifecycle import let_go, may_close, shut
+from napari_cmunet.gui.layers import is_image
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference
@@ -40,10 +41,6 @@ from napari_cmunet.gui.widgets import (
     row,
     text_label,
 )
-
-if TYPE_CHECKING:
-    import napari.components
-
 
 _WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
@@ -89,7 +86,9 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes does not close its docks: they are just gone.
-        self.destroyed.connect(partial(let_go, self.controller, self.project))
+        self.destroyed.connect(
+            partial(_on_panel_destroyed, self.controller, self.project)
+        )
         self.refresh()
 
     # -- building -------------------------------------------------------------
@@ -183,16 +182,16 @@ class CMUNetPanel(QWidget):
         self.segment.clicked.connect(controller.segment)
         self.work.cancel.clicked.connect(controller.cancel)
         self.tools.picked.connect(self._on_tool)
-        self.undo.clicked.connect(controller.correct.undo)
-        self.redo.clicked.connect(controller.correct.redo)
-        self.reset.clicked.connect(controller.correct.reset_frame)
-        self.again.clicked.connect(controller.show.make_mask_again)
-        self.threshold.grabbed.connect(controller.correct.begin_threshold)
+        self.undo.clicked.connect(controller.editor.undo)
+        self.redo.clicked.connect(controller.editor.redo)
+        self.reset.clicked.connect(controller.editor.reset_frame)
+        self.again.clicked.connect(controller.remake_mask)
+        self.threshold.grabbed.connect(controller.editor.begin_threshold)
         self.threshold.moved.connect(self._on_threshold)
-        self.threshold.released.connect(controller.correct.end_threshold)
-        self.mask_shown.clicked.connect(controller.correct.set_mask_visible)
-        self.outline.clicked.connect(controller.correct.set_outline)
-        self.prediction_shown.clicked.connect(controller.show.set_prediction_visible)
+        self.threshold.released.connect(controller.editor.end_threshold)
+        self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
+        self.outline.clicked.connect(controller.editor.set_outline)
+        self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
         self.exporting.labels.triggered.connect(self.project_section.commands.export)
         self.model.chosen.connect(self.project.choose_model)
         self.vessels.tour.changed.connect(self.project.navigator.tick)
@@ -206,21 +205,21 @@ class CMUNetPanel(QWidget):
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.image_states):
-            self.controller.show.activate(self.controller.image_states[index])
+            self.controller.show_image(self.controller.image_states[index])
 
     def _on_opening_toggled(self, on: bool) -> None:
-        self.controller.pre_segment = on
+        self.controller.set_pre_segment(on)
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
         self.vessels.tools.put_down()
-        mask = self.controller.correct.mask_in_hand()
+        mask = self.controller.editor.select_mask()
         if mask is not None:
             mask.mode = mode
         self._on_changed()
 
     def _on_threshold(self, value: float, join: bool) -> None:
-        self.controller.correct.move_threshold(value, join=join)
+        self.controller.editor.move_threshold(value, join=join)
 
     def may_end_training(self) -> bool:
         """Ask, if a training is at work."""
@@ -293,19 +292,19 @@ class CMUNetPanel(QWidget):
         self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
         self.vessels.shut_down()
-        if self.controller.attached:
+        if self.controller.connected:
             self.project.changed.disconnect(self._on_changed)
             self.project.accepted.disconnect(self._on_accepted)
             self.project_section.commands.let_go()
             self.project.training.looked_for.disconnect(self.finetune.scroll_into_view)
             del self.project.may_close
             self.project.detach()
-        self.controller.detach()
+        self.controller.disconnect()
 
     def _wake_up(self) -> None:
-        if self.controller.attached:
+        if self.controller.connected:
             return
-        self.controller.attach()
+        self.controller.connect()
         self._listen()
         self.project.attach(self.controller)
         self._bind_keys()
@@ -328,19 +327,21 @@ class CMUNetPanel(QWidget):
         self.project_section.commands.listen()
         self.project.training.looked_for.connect(self.finetune.scroll_into_view)
         # The reader outlives the panel, and is not to keep it.
-        self.project.may_close = partial(may_close, weakref.ref(self))
+        self.project.may_close = partial(_may_close, weakref.ref(self))
 
     def showEvent(self, event) -> None:
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
-            self.window().destroyed.connect(partial(shut, weakref.ref(self.project)))
+            self.window().destroyed.connect(
+                partial(_on_window_destroyed, weakref.ref(self.project))
+            )
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
     def _warm_up(self) -> None:
         # The model is loaded while the user looks for a file.
-        if self.controller.attached:
+        if self.controller.connected:
             self.controller.warm_up()
 
     def event(self, event: QEvent) -> bool:
@@ -356,3 +357,33 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+
+def segment_arteries(viewer: napari.Viewer) -> None:
+    """Open the panel and segment the selected image. Command of the layer menu."""
+    layer = viewer.layers.selection.active
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    panel.controller.segment_layer(layer if layer and is_image(layer) else None)
+
+
+# Called by Qt when the panel may be half deleted: none of these holds it.
+
+
+def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
+    """Whether the project may be closed: an existing panel asks the user."""
+    found = panel()
+    return found is None or found.may_end_training()
+
+
+def _on_window_destroyed(project: weakref.ref[ProjectSession]) -> None:
+    if (session := project()) is not None:
+        session.shut()
+
+
+def _on_panel_destroyed(controller: Controller, project: ProjectSession) -> None:
+    # When the program ends, Qt may have deleted the controller's timers already.
+    with suppress(RuntimeError):
+        if controller.connected:  # otherwise the dock was closed before
+            project.changed.disconnect()
+            project.shut()
+        controller.disconnect()

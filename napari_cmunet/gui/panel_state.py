@@ -67,7 +67,7 @@ def describe(controller: Controller) -> PanelState:
     image_states = controller.image_states
     names = tuple(_name(controller, r) for r in image_states)
     masks = [r for r in image_states if r.usable_mask]
-    engine = controller.runner.engine
+    engine = controller.queue.engine
     common = {
         "images": names,
         "active": image_states.index(image_state)
@@ -86,26 +86,26 @@ def describe(controller: Controller) -> PanelState:
             or "Open an angiogram: drag a file onto the window, or use File > Open."
         )
         return PanelState(status=status, failed=controller.failed, **common)
-    if image_state.why_not is not None:
-        return PanelState(status=image_state.why_not, **common)
+    if image_state.unsupported is not None:
+        return PanelState(status=image_state.unsupported, **common)
 
     frame = controller.shown(image_state)
     mask = image_state.mask if image_state.usable_mask else None
     threshold = float(image_state.thresholds[frame])
-    if image_state.steps.dragging:
+    if image_state.history.dragging:
         threshold = image_state.threshold
     unsaved = image_state.corrections.unsaved() if mask is not None else []
     return PanelState(
         status=_status(controller, image_state, frame),
         failed=controller.failed,
         segment_text=_segment_text(controller, image_state),
-        can_segment=image_state is not controller.schedule.current,
-        show_segment=image_state is not controller.schedule.current,
+        can_segment=image_state is not controller.queue.current,
+        show_segment=image_state is not controller.queue.current,
         in_project=image_state.in_project,
         mask_missing=mask is None and bool(image_state.sources or image_state.mask),
         can_correct=mask is not None,
-        can_undo=mask is not None and image_state.steps.can_undo,
-        can_redo=mask is not None and image_state.steps.can_redo,
+        can_undo=mask is not None and image_state.history.can_undo,
+        can_redo=mask is not None and image_state.history.can_redo,
         can_reset=mask is not None
         and image_state.has_prediction(frame)
         and image_state.is_corrected(frame),
@@ -140,16 +140,16 @@ def _name(controller: Controller, image_state: ImageState) -> str:
 
 
 def _device(controller: Controller) -> str:
-    if controller.runner.loading:
+    if controller.queue.loading:
         return "Loading the model…"
-    engine = controller.runner.engine
+    engine = controller.queue.engine
     return "" if engine is None else f"In use: {engine.device_text()}"
 
 
 def _work(controller: Controller) -> dict:
-    runner = controller.runner
+    runner = controller.queue
     # The model may also be loaded ahead of time; nobody waits for that.
-    if controller.schedule.current not in controller.image_states:
+    if controller.queue.current not in controller.image_states:
         return {}
     done, total = runner.progress
     if runner.loading:
@@ -188,18 +188,18 @@ def _segment_text(controller: Controller, image_state: ImageState) -> str:
 def _status(controller: Controller, image_state: ImageState, frame: int) -> str:
     if controller.message:
         return controller.message
-    if controller.runner.running and controller.runner.loading:
+    if controller.queue.running and controller.queue.loading:
         return "Loading the model. The first time takes a few seconds."
-    if image_state is controller.schedule.current:
+    if image_state is controller.queue.current:
         if not image_state.is_cine:
             return "Segmenting the arteries…"
-        done, total = controller.runner.progress
-        left = _time_left(controller.runner.seconds_left)
+        done, total = controller.queue.progress
+        left = _time_left(controller.queue.seconds_left)
         text = f"Segmenting: {done} of {total} frames{left}."
         if image_state.usable_mask:
             text += " You can correct meanwhile."
         return text
-    if image_state in controller.schedule.waiting:
+    if image_state in controller.queue.waiting:
         return "This image is segmented next."
     if not image_state.sources:
         return "Press Segment to find the arteries."

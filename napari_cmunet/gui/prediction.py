@@ -1,8 +1,7 @@
-"""Prediction off the GUI thread: what goes in, what comes out.
+"""Prediction in a worker thread: which model, what goes in, and what comes out.
 
-Nothing here touches the viewer, a layer or a widget. Errors come out as events,
-never as exceptions: napari's generator workers swallow a RuntimeError, and show a
-traceback for everything else.
+Nothing here touches the viewer, a layer or a widget. Errors come out as events: a
+generator worker of napari swallows a RuntimeError, and shows a traceback for the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,18 +20,16 @@ from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.layers import read_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
-
-    from napari_cmunet.gui.prediction_queue import FrameQueue
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model is to run, and where."""
+    """The model and the device that the user has chosen."""
 
     model: str
     device: str
@@ -39,12 +37,12 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded model, ready to predict. Kept warm between jobs.
+    """A loaded model, kept warm between requests.
 
     Parameters
     ----------
     choice : ModelChoice
-        What was asked for.
+        What was chosen.
     predict : callable
         Artery probability (uint8) of a frame (Y, X).
     name, sha256 : str
@@ -54,9 +52,9 @@ class Engine:
     devices : tuple of str
         All devices of this machine.
     device, device_text : callable
-        Where it runs now, as a name and for people. It may have had to move.
+        The device in use, as a name and for people. It may change after a failure.
     notices : callable
-        What it had to change on the way, oldest first.
+        What had to be changed, oldest first.
     """
 
     choice: ModelChoice
@@ -70,14 +68,73 @@ class Engine:
     notices: Callable[[], list[str]]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which model made a prediction, for its provenance."""
+
+    model: str
+    sha256: str
+    device: str
+    threshold: float
+
+    @classmethod
+    def of(cls, engine: Engine) -> Source:
+        """Describe a loaded model as it is now."""
+        return cls(engine.name, engine.sha256, engine.device(), engine.threshold)
+
+
 class EngineFactory(Protocol):
     """Loads a model. Runs in the worker's thread; may take seconds."""
 
     def __call__(self, choice: ModelChoice) -> Engine: ...
 
 
+class FrameQueue:
+    """Frames still to be predicted, shared by the GUI thread and the worker.
+
+    Parameters
+    ----------
+    frames : iterable of int
+        The frames to predict.
+    focus : int
+        The shown frame. The nearest waiting frame is always taken next.
+    """
+
+    def __init__(self, frames: Iterable[int], focus: int = 0) -> None:
+        self._waiting = set(frames)
+        self._focus = focus
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def set_focus(self, frame: int) -> None:
+        """Take the frames next to this one first."""
+        with self._lock:
+            self._focus = frame
+
+    def stop(self) -> None:
+        """Hand out no more frames; the result of the frame at work is dropped."""
+        with self._lock:
+            self._stopped = True
+
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped
+
+    def take(self) -> int | None:
+        """Take the next frame; None when none is left, or stopped."""
+        with self._lock:
+            if self._stopped or not self._waiting:
+                return None
+            frame = min(self._waiting, key=lambda f: (abs(f - self._focus), -f))
+            self._waiting.discard(frame)
+            return frame
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
 @dataclass(frozen=True)
-class Job:
+class PredictionRequest:
     """One image to predict. ``queue`` says which frames, and when to stop."""
 
     number: int
@@ -87,7 +144,7 @@ class Job:
     choice: ModelChoice
     queue: FrameQueue
     engine: Engine | None
-    factory: EngineFactory
+    load: EngineFactory
 
 
 @dataclass(frozen=True)
@@ -111,7 +168,7 @@ class FrameReady:
 
 @dataclass(frozen=True)
 class Failure:
-    """The job ended early. ``message`` is for people."""
+    """The request ended early. ``message`` is for people."""
 
     number: int
     message: str
@@ -120,49 +177,49 @@ class Failure:
 Event = EngineReady | FrameReady | Failure
 
 
-def run_job(job: Job) -> Iterator[Event]:
-    """Predict the frames of a job, the shown one first. Runs in a worker."""
+def predict_frames(request: PredictionRequest) -> Iterator[Event]:
+    """Predict the frames of a request, the shown one first. Runs in a worker."""
     with spare_thread():
         try:
-            yield from _predict(job)
+            yield from _predict(request)
         except Cancelled:
             return
         except CMUNetError as exc:
-            yield Failure(job.number, str(exc))
+            yield Failure(request.number, str(exc))
         except MemoryError:
             yield Failure(
-                job.number,
+                request.number,
                 "This computer has not enough memory for this image. Close other "
                 "programs, or open fewer frames.",
             )
         except Exception as exc:
             logger.exception("Prediction failed")
             yield Failure(
-                job.number,
+                request.number,
                 f"The prediction stopped on an unexpected error ({exc}). "
                 "Help > Show logs has the details.",
             )
 
 
-def _predict(job: Job) -> Iterator[Event]:
-    engine = job.engine
+def _predict(request: PredictionRequest) -> Iterator[Event]:
+    engine = request.engine
     if engine is None:
         _import_ahead()
-        engine = job.factory(job.choice)
-        yield EngineReady(job.number, engine)
-    while (frame := job.queue.take()) is not None:
+        engine = request.load(request.choice)
+        yield EngineReady(request.number, engine)
+    while (frame := request.queue.take()) is not None:
         started = time.perf_counter()
-        pixels = read_frame(job.frames, frame, cine=job.cine, rgb=job.rgb)
+        pixels = read_frame(request.frames, frame, cine=request.cine, rgb=request.rgb)
         probability = engine.predict(pixels)
-        if job.queue.stopped():
+        if request.queue.stopped():
             return
         seconds = time.perf_counter() - started
-        yield FrameReady(job.number, frame, probability, seconds, engine)
+        yield FrameReady(request.number, frame, probability, seconds, engine)
 
 
 def _import_ahead() -> None:
-    # The first Labels layer and the first acceptance import these, which would take a
-    # second of the GUI thread.
+    # The first Labels layer and the first acceptance import these, which would block
+    # the GUI thread for a second.
     late = ("numba", "pandas", "scipy.linalg", "skimage.color.colorconv")
     for name in (*late, "scipy.ndimage", "skimage.draw"):
         with suppress(ImportError):
@@ -176,10 +233,9 @@ def load_engine(choice: ModelChoice) -> Engine:
     from napari_cmunet.model.registry import load_model
 
     if not gc.get_freeze_count():
-        # Collecting Python's garbage would go through all that torch has brought, for a
-        # quarter of a second of the window's time. None of it is ever garbage.
+        # Keep garbage collections short: torch's objects need not be traversed.
         gc.freeze()
-    device, gone = choose_device_or_fallback(choice.device)
+    device, fallback = choose_device_or_fallback(choice.device)
     predictor = Predictor(load_model(choice.model), device)
     return Engine(
         choice=choice,
@@ -190,5 +246,5 @@ def load_engine(choice: ModelChoice) -> Engine:
         devices=tuple(available_devices()),
         device=lambda: predictor.device.type,
         device_text=lambda: predictor.description,
-        notices=lambda: [*([gone] if gone else []), *predictor.notices],
+        notices=lambda: [*([fallback] if fallback else []), *predictor.notices],
     )

@@ -130,14 +130,14 @@ class Shortcuts:
                 set_visible(layer, True)
 
         def outline(_viewer) -> None:
-            controller.correct.toggle_outline()
+            controller.editor.toggle_outline()
 
         def prediction(_viewer) -> None:
             image_state = controller.active
             if image_state is not None:
                 layer = image_state.prediction
                 visible = layer is not None and layer.visible
-                controller.show.set_prediction_visible(not visible)
+                controller.images.set_prediction_visible(not visible)
 
         def carry(_viewer) -> None:
             carry_here()

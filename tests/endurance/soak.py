@@ -145,7 +145,7 @@ def read_one(hand: Hand, number: int) -> None:
 
 def count(hand: Hand, images: int, trainings: int) -> dict[str, float]:
     """What the process holds now."""
-    hand.until(lambda: not hand.panel.controller.runner.running, 120)
+    hand.until(lambda: not hand.panel.controller.queue.running, 120)
     hand.live(0.5)
     gc.collect()
     here = Path("/proc/self")

@@ -123,8 +123,8 @@ def make_controller(qtbot, viewer, model):
     yield make
     model.open.set()
     for controller in made:
-        controller.detach()
-        assert controller.runner.wait()
+        controller.disconnect()
+        assert controller.queue.wait()
 
 
 @pytest.fixture
@@ -144,9 +144,9 @@ def settled(qtbot):
     """Wait until a controller has nothing left to do."""
 
     def wait(controller: Controller, timeout: int = 60_000) -> None:
-        qtbot.waitUntil(lambda: not controller._new_images, timeout=timeout)
-        qtbot.waitUntil(lambda: not controller.runner.running, timeout=timeout)
-        qtbot.waitUntil(lambda: controller.correct.idle, timeout=timeout)
+        qtbot.waitUntil(lambda: not controller.images.new, timeout=timeout)
+        qtbot.waitUntil(lambda: not controller.queue.running, timeout=timeout)
+        qtbot.waitUntil(lambda: controller.editor.idle, timeout=timeout)
         QCoreApplication.processEvents()
 
     return wait
@@ -236,5 +236,5 @@ def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
     yield viewer, panel, model
     model.open.set()
     panel.shut_down()
-    assert panel.controller.runner.wait()
+    assert panel.controller.queue.wait()
     qtbot.waitUntil(lambda: panel.exporting.idle)

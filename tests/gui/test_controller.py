@@ -111,7 +111,7 @@ def test_scrubbing_puts_the_shown_frame_first(
     viewer.add_image(image)
     viewer.dims.set_point(0, 0)
     model.let_through()
-    qtbot.waitUntil(lambda: controller.runner.progress[0] == 1)
+    qtbot.waitUntil(lambda: controller.queue.progress[0] == 1)
     pause()  # the worker has taken the next frame by now
     viewer.dims.set_point(0, 8)
     pause()
@@ -153,14 +153,14 @@ def test_cancel_answers_at_once_and_can_go_on(
     image = cine(5)
     viewer.add_image(image)
     model.let_through(2)
-    qtbot.waitUntil(lambda: controller.runner.progress[0] == 2)
+    qtbot.waitUntil(lambda: controller.queue.progress[0] == 2)
     controller.cancel()
     state = describe(controller)
     assert not state.busy
     assert state.status.startswith("Cancelled.")
     assert state.segment_text == "&Segment the other 3 frames"
     model.open.set()
-    qtbot.waitUntil(lambda: controller.runner.wait(0))
+    qtbot.waitUntil(lambda: controller.queue.wait(0))
     assert int(controller.active.predicted.sum()) == 2
     controller.segment()
     settled(controller)
@@ -208,7 +208,7 @@ def test_a_prediction_in_the_background_leaves_the_selection(
     model.open.clear()
     first = viewer.add_image(frame(0))
     second = viewer.add_image(frame(1))
-    qtbot.waitUntil(lambda: controller.schedule.current is not None)
+    qtbot.waitUntil(lambda: controller.queue.current is not None)
     model.let_through()
     qtbot.waitUntil(lambda: controller.active.usable_mask)
     mask = controller.active.mask
@@ -226,11 +226,11 @@ def test_choosing_an_image_shows_it_alone(viewer, controller, settled):
     viewer.add_image(frame(1))
     settled(controller)
     first, second = controller.image_states
-    controller.show.activate(first)
+    controller.show_image(first)
     assert all(layer.visible for layer in first.layers())
     assert not any(layer.visible for layer in second.layers())
     assert viewer.layers.selection.active is first.mask
-    controller.show.activate(second)
+    controller.show_image(second)
     assert all(layer.visible for layer in second.layers())
     assert not any(layer.visible for layer in first.layers())
 
@@ -264,7 +264,7 @@ def test_renaming_and_reordering_change_nothing(viewer, controller, opened):
     for layer in viewer.layers:
         layer.name = "x"
     viewer.layers.reverse()
-    controller.correct.move_threshold(0.3)
+    controller.editor.move_threshold(0.3)
     np.testing.assert_array_equal(image_state.mask.data, expected(opened, 0.3))
     assert describe(controller).images == (image_state.image.name,)
 
@@ -276,7 +276,7 @@ def test_a_deleted_mask_can_be_made_again(viewer, controller, opened):
     assert state.mask_missing
     assert not state.can_correct
     assert not state.can_cut
-    controller.show.make_mask_again()
+    controller.remake_mask()
     np.testing.assert_array_equal(image_state.mask.data, expected(opened))
     assert viewer.layers.selection.active is image_state.mask
     assert not describe(controller).mask_missing
@@ -288,7 +288,7 @@ def test_a_deleted_prediction_comes_back_when_asked(viewer, controller, opened):
     state = describe(controller)
     assert not state.prediction_visible
     assert state.can_cut
-    controller.show.set_prediction_visible(True)
+    controller.images.set_prediction_visible(True)
     assert image_state.prediction in viewer.layers
     np.testing.assert_array_equal(image_state.prediction.data, expected(opened))
 
@@ -299,7 +299,7 @@ def test_a_deleted_image_leaves_the_mask_in_work(viewer, controller, opened):
     assert controller.active is image_state
     assert "image closed" in describe(controller).images[0]
     assert describe(controller).can_export
-    controller.correct.move_threshold(0.3)
+    controller.editor.move_threshold(0.3)
     np.testing.assert_array_equal(image_state.mask.data, expected(opened, 0.3))
     viewer.layers.remove(image_state.mask)
     assert controller.active is None
@@ -311,7 +311,7 @@ def test_layers_deleted_in_the_middle(qtbot, viewer, controller, settled, model,
     image = cine(5)
     viewer.add_image(image)
     model.let_through(2)
-    qtbot.waitUntil(lambda: controller.runner.progress[0] == 2)
+    qtbot.waitUntil(lambda: controller.queue.progress[0] == 2)
     image_state = controller.active
     qtbot.waitUntil(lambda: image_state.prediction is not None)
     if which == "all":
@@ -357,13 +357,13 @@ def test_detaching_in_the_middle_and_coming_back(
     image = cine(5)
     viewer.add_image(image)
     model.let_through(2)
-    qtbot.waitUntil(lambda: controller.runner.progress[0] == 2)
+    qtbot.waitUntil(lambda: controller.queue.progress[0] == 2)
     mask = controller.active.mask
     paint(mask, (2, 16, 16))
     mine = mask.data[2].copy()
-    controller.detach()
+    controller.disconnect()
     model.open.set()
-    assert controller.runner.wait()
+    assert controller.queue.wait()
     again = make_controller()
     settled(again)
     assert again.active.mask is mask
@@ -429,19 +429,19 @@ def test_two_viewers_do_not_mix(make_controller, settled, viewer):
 
 
 def test_threshold_reaches_the_hidden_frames(viewer, controller, opened_cine, settled):
-    controller.correct.begin_threshold()
+    controller.editor.begin_threshold()
     for value in (0.6, 0.7, 0.3):
-        controller.correct.move_threshold(value)
-    controller.correct.end_threshold()
+        controller.editor.move_threshold(value)
+    controller.editor.end_threshold()
     settled(controller)
     np.testing.assert_array_equal(
         controller.active.mask.data, expected(opened_cine, 0.3)
     )
-    controller.correct.undo()
+    controller.editor.undo()
     settled(controller)
     assert describe(controller).threshold == 0.5
     np.testing.assert_array_equal(controller.active.mask.data, expected(opened_cine))
-    controller.correct.redo()
+    controller.editor.redo()
     settled(controller)
     assert describe(controller).threshold == 0.3
     np.testing.assert_array_equal(
@@ -450,8 +450,8 @@ def test_threshold_reaches_the_hidden_frames(viewer, controller, opened_cine, se
 
 
 def test_the_shown_frame_follows_when_it_is_shown(viewer, controller, opened_cine):
-    controller.correct.move_threshold(0.3)
-    controller.correct._idle.stop()
+    controller.editor.move_threshold(0.3)
+    controller.editor._idle_timer.stop()
     viewer.dims.set_point(0, 3)
     np.testing.assert_array_equal(
         controller.active.mask.data[3], expected(opened_cine[3], 0.3)
@@ -464,7 +464,7 @@ def test_the_slider_shows_the_frame_s_own_threshold(
     viewer.dims.set_point(0, 2)
     paint(controller.active.mask, (2, 16, 16))
     viewer.dims.set_point(0, 0)
-    controller.correct.move_threshold(0.3)
+    controller.editor.move_threshold(0.3)
     settled(controller)
     assert describe(controller).threshold == 0.3
     viewer.dims.set_point(0, 2)
@@ -475,10 +475,10 @@ def test_the_slider_shows_the_frame_s_own_threshold(
 def test_a_dead_viewer_is_let_go(model, qtbot):
     viewer = ViewerModel()
     controller = Controller(viewer, predictor_factory=model)
-    controller.detach()
-    assert controller.runner.wait()
+    controller.disconnect()
+    assert controller.queue.wait()
     gone = weakref.ref(viewer)
     del viewer
     gc.collect()
     assert gone() is None
-    controller._take_new_images()
+    controller.images.take_new()

@@ -117,7 +117,7 @@ def test_unsegmented_frames_are_told(
     model.open.clear()
     viewer.add_image(cine(4))
     model.let_through(1)
-    qtbot.waitUntil(lambda: controller.runner.progress[0] == 1)
+    qtbot.waitUntil(lambda: controller.queue.progress[0] == 1)
     dialogs.file(tmp_path / "c.tif")
     assert ask_where([controller.active], "", panel) == []
     assert dialogs.asked == [

@@ -7,8 +7,9 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_cmunet.gui.corrections import fingerprints
-from napari_cmunet.gui.image_state import ImageState, Source
-from napari_cmunet.gui.layers import is_image, why_not
+from napari_cmunet.gui.image_state import ImageState
+from napari_cmunet.gui.layers import is_image, unsupported
+from napari_cmunet.gui.prediction import Source
 from tests.gui.conftest import cine, expected, frame
 
 SOURCE = Source("m", "a" * 64, "cpu", 0.5)
@@ -39,10 +40,10 @@ def move(
     image_state: ImageState, threshold: float, shown: int = 0, via: float = 0.9
 ) -> None:
     """Drag the slider there by a detour."""
-    image_state.steps.begin(shown)
-    image_state.steps.preview(via)
-    image_state.steps.preview(threshold)
-    image_state.steps.commit()
+    image_state.history.begin_drag(shown)
+    image_state.history.preview(via)
+    image_state.history.preview(threshold)
+    image_state.history.end_drag()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def move(
     ],
 )
 def test_says_why_an_image_cannot_be_segmented(data, rgb, reason):
-    said = why_not(Image(data, rgb=rgb))
+    said = unsupported(Image(data, rgb=rgb))
     assert said is None if reason is None else reason in said
 
 
@@ -146,7 +147,7 @@ def test_key_steps_in_a_row_are_one_undo_step():
     image = frame()
     image_state = read(image)
     for i, value in enumerate((0.49, 0.48, 0.47, 0.46)):
-        image_state.steps.step(0, value, join=i > 0)
+        image_state.history.set_threshold(0, value, join=i > 0)
     np.testing.assert_array_equal(image_state.mask.data, expected(image, 0.46))
     image_state.mask.undo()
     np.testing.assert_array_equal(image_state.mask.data, expected(image))
@@ -155,10 +156,10 @@ def test_key_steps_in_a_row_are_one_undo_step():
 
 def test_a_stroke_between_key_steps_is_not_joined_over():
     image_state = read(frame())
-    image_state.steps.step(0, 0.4, join=False)
+    image_state.history.set_threshold(0, 0.4, join=False)
     paint(image_state, 0, 4)
     painted = image_state.mask.data.copy()
-    image_state.steps.step(0, 0.3, join=True)
+    image_state.history.set_threshold(0, 0.3, join=True)
     image_state.mask.undo()
     np.testing.assert_array_equal(image_state.mask.data, painted)
     assert image_state.threshold == 0.4
@@ -187,7 +188,7 @@ def test_cine_threshold_spares_corrected_frames():
     kept = image_state.mask.data[3].copy()
     move(image_state, 0.2, shown=1)
     for i in range(5):
-        image_state.steps.bring_up_to_date(i)
+        image_state.history.bring_up_to_date(i)
     for i in (0, 1, 2, 4):
         np.testing.assert_array_equal(image_state.mask.data[i], expected(image[i], 0.2))
     np.testing.assert_array_equal(image_state.mask.data[3], kept)
@@ -195,7 +196,7 @@ def test_cine_threshold_spares_corrected_frames():
     image_state.mask.undo()
     assert image_state.threshold == 0.5
     for i in range(5):
-        image_state.steps.bring_up_to_date(i)
+        image_state.history.bring_up_to_date(i)
     for i in (0, 1, 2, 4):
         np.testing.assert_array_equal(image_state.mask.data[i], expected(image[i]))
     np.testing.assert_array_equal(image_state.mask.data[3], kept)
@@ -209,11 +210,11 @@ def test_cine_threshold_can_be_undone_where_the_shown_frame_is_empty():
     image_state = read(image)
     move(image_state, 0.2, shown=0)
     for i in range(5):
-        image_state.steps.bring_up_to_date(i)
+        image_state.history.bring_up_to_date(i)
     np.testing.assert_array_equal(image_state.mask.data, expected(image, 0.2))
     image_state.mask.undo()
     for i in range(5):
-        image_state.steps.bring_up_to_date(i)
+        image_state.history.bring_up_to_date(i)
     assert image_state.threshold == 0.5
     np.testing.assert_array_equal(image_state.mask.data, expected(image))
 
@@ -262,7 +263,7 @@ def test_resetting_a_frame_can_be_undone():
     image_state = read(image)
     paint(image_state, 2, 4)
     painted = image_state.mask.data.copy()
-    image_state.steps.reset(2)
+    image_state.history.reset(2)
     np.testing.assert_array_equal(image_state.mask.data, expected(image))
     assert not image_state.is_corrected(2)
     image_state.mask.undo()
@@ -274,11 +275,11 @@ def test_a_filled_frame_under_a_held_slider_is_not_lost():
     image = frame()
     image_state = ImageState(Image(image))
     image_state.new_mask_layer()
-    image_state.steps.begin(0)
-    image_state.steps.preview(0.7)
+    image_state.history.begin_drag(0)
+    image_state.history.preview(0.7)
     image_state.set_prediction(0, 255 - image, SOURCE, 0)
-    image_state.steps.preview(0.6)
-    image_state.steps.commit()
+    image_state.history.preview(0.6)
+    image_state.history.end_drag()
     np.testing.assert_array_equal(image_state.mask.data, expected(image, 0.6))
 
 
@@ -288,7 +289,7 @@ def test_second_prediction_replaces_what_nobody_corrected():
     paint(image_state, 2, 4)
     move(image_state, 0.4, shown=1)
     kept = image_state.mask.data[2].copy()
-    image_state.start_over()
+    image_state.discard_predictions()
     for i in range(5):
         image_state.set_prediction(i, image[i], SOURCE, 0)
     for i in (0, 1, 3, 4):
@@ -318,7 +319,7 @@ def test_another_array_in_the_mask_counts_as_corrected():
     image_state.mask.data = np.zeros_like(image_state.mask.data)
     image_state.on_data_replaced()
     move(image_state, 0.2, shown=0)
-    image_state.steps.bring_up_to_date(3)
+    image_state.history.bring_up_to_date(3)
     assert not image_state.mask.data[3].any()
 
 
@@ -326,7 +327,7 @@ def test_a_mask_changed_behind_the_back_is_left_alone():
     image_state = read(cine())
     image_state.mask.data[3] = 0
     move(image_state, 0.2, shown=0)
-    assert not image_state.steps.bring_up_to_date(3)
+    assert not image_state.history.bring_up_to_date(3)
     assert not image_state.mask.data[3].any()
 
 

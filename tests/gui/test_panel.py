@@ -351,7 +351,7 @@ def test_closing_and_opening_keeps_the_masks(
     with mask.block_history():
         mask.paint((4, 4), 1)
     panel.close()
-    assert not controller.attached
+    assert not controller.connected
     other = make_controller()
     again = CMUNetPanel(viewer, controller=other)
     qtbot.addWidget(again)
@@ -369,11 +369,11 @@ def test_docking_away_is_closing(qtbot, viewer, make_controller):
     dock = QWidget()
     qtbot.addWidget(dock)
     panel.setParent(dock)
-    assert controller.attached
+    assert controller.connected
     panel.setParent(None)
-    assert not controller.attached
+    assert not controller.connected
     panel.setParent(dock)
-    assert controller.attached
+    assert controller.connected
 
 
 # -- export -------------------------------------------------------------------
@@ -440,7 +440,7 @@ def test_export_of_one_of_several(
         viewer.add_image(image)
     settled(controller)
     panel.refresh()
-    controller.show.activate(controller.image_states[0])
+    controller.show_image(controller.image_states[0])
     answer(tmp_path / "one.tif")
     panel.exporting.one.trigger()
     qtbot.waitUntil(lambda: "Exported one.tif" in panel.status.text())
@@ -452,7 +452,7 @@ def test_export_of_one_of_several(
 def test_napari_s_own_save_knows_where_a_mask_comes_from(
     panel, controller, opened, tmp_path
 ):
-    controller.correct.move_threshold(0.3)
+    controller.editor.move_threshold(0.3)
     panel.refresh()
     mask = controller.active.mask
     write_mask_tiff(str(tmp_path / "m.tif"), mask.data, {"metadata": mask.metadata})

@@ -66,9 +66,9 @@ def test_a_proposal_is_shown_and_taken_over_in_one_step(
     assert np.array_equal(image_state.mask_frame(3) != 0, wanted)
     assert dice(wanted, _moved(3)) > 0.8
     assert image_state.is_corrected(3)
-    controller.correct.undo()
+    controller.editor.undo()
     assert np.array_equal(image_state.mask_frame(3), before)
-    controller.correct.redo()
+    controller.editor.redo()
     assert np.array_equal(image_state.mask_frame(3) != 0, wanted)
 
 
@@ -114,7 +114,7 @@ def test_without_a_corrected_frame_near_by_it_is_said(
 
 
 def test_an_accepted_frame_is_carried_too(image_state, panel, press, viewer):
-    image_state.own[5] = _moved(5)
+    image_state.own_masks[5] = _moved(5)
     image_state.mask_frame(5)[...] = _moved(5)
     viewer.dims.set_point(0, 6)
     press()

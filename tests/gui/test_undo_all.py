@@ -12,7 +12,7 @@ from tests.gui.conftest import cine, expected
 
 def act(rng: random.Random, viewer, controller) -> None:
     """Do one thing that a reader might do."""
-    correct, image_state = controller.correct, controller.active
+    correct, image_state = controller.editor, controller.active
     what = rng.choice(["paint", "paint", "drag", "keys", "reset", "scrub", "idle"])
     if what == "scrub":
         viewer.dims.set_point(0, rng.randrange(4))

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
 
 from napari_cmunet.gui import controller as controller_module
-from napari_cmunet.gui.menus import segment_arteries
+from napari_cmunet.gui.panel import segment_arteries
 from tests.gui.conftest import CTRL, SHIFT, FakeModel, Reader, cine, expected, frame
 
 
@@ -143,12 +143,12 @@ def test_closing_the_dock_in_the_middle(window, qtbot, settled):
     model.open.clear()
     viewer.add_image(cine(6), name="cine")
     model.let_through(2)
-    qtbot.waitUntil(lambda: panel.controller.runner.progress[0] == 2)
+    qtbot.waitUntil(lambda: panel.controller.queue.progress[0] == 2)
     mask = panel.controller.active.mask
     viewer.window.remove_dock_widget(panel)
-    assert not panel.controller.attached
+    assert not panel.controller.connected
     model.open.set()
-    assert panel.controller.runner.wait()
+    assert panel.controller.queue.wait()
     assert mask in viewer.layers
     _, again = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
     settled(again.controller)
@@ -158,7 +158,7 @@ def test_closing_the_dock_in_the_middle(window, qtbot, settled):
     settled(again.controller)
     assert again.controller.active.predicted.all()
     again.shut_down()
-    assert again.controller.runner.wait()
+    assert again.controller.queue.wait()
 
 
 def test_the_layer_menu_segments_the_selected_image(window, settled):
@@ -184,7 +184,7 @@ def test_closing_the_window_in_the_middle(make_napari_viewer_proxy, monkeypatch,
     model.open.clear()
     viewer.add_image(cine(6), name="cine")
     model.let_through(2)
-    runner = panel.controller.runner
+    runner = panel.controller.queue
     qtbot.waitUntil(lambda: runner.progress[0] == 2)
     viewer.close()
     model.open.set()
@@ -203,4 +203,4 @@ def test_two_windows(window, make_napari_viewer_proxy, settled):
     np.testing.assert_array_equal(panel.controller.active.mask.data, expected(a))
     np.testing.assert_array_equal(second.controller.active.mask.data, expected(b))
     second.shut_down()
-    assert second.controller.runner.wait()
+    assert second.controller.queue.wait()

@@ -99,8 +99,8 @@ class Annotation:
             navigator.frame,
             navigator.draft_saver,
         )
-        session.controller.correct.end_threshold()
-        opened.image_state.steps.bring_up_to_date(frame)
+        session.controller.editor.end_threshold()
+        opened.image_state.history.bring_up_to_date(frame)
         mask = opened.mask(frame)
         if not mask.any() and not empty:
             accept = partial(self.accept, empty=True)
@@ -154,7 +154,7 @@ class Annotation:
         opened.labels[accepted.frame] = label
         opened.origins[accepted.frame] = label.provenance
         # Whatever is predicted from now on, this mask stays.
-        opened.image_state.own[accepted.frame] = label.mask
+        opened.image_state.own_masks[accepted.frame] = label.mask
         self._session.dismiss("draft")
         self._session.message = accepted.notice
         self._session.note_change(change)

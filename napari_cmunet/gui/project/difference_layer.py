@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.layers import METADATA, geometry, place_above
+from napari_cmunet.gui.layers import METADATA, geometry, insert_above
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -91,7 +91,7 @@ class DifferenceLayer:
             # Not over all: another image may lie above this one by now.
             own = [layer for layer in image_state.layers() if layer in self._layers]
             highest = max(own, key=self._layers.index, default=None)
-            place_above(self._controller.viewer, self.layer, highest)
+            insert_above(self._controller.viewer, self.layer, highest)
         data = self.layer.data
         (data[frame] if data.ndim == 3 else data)[...] = pixels
         self.layer.refresh(extent=False)
@@ -120,7 +120,9 @@ class ModelChange:
         self._differences: dict[int, Difference] = {}
         if image_state.usable_mask:
             for frame in self._before:
-                image_state.own.setdefault(frame, image_state.mask_frame(frame) != 0)
+                image_state.own_masks.setdefault(
+                    frame, image_state.mask_frame(frame) != 0
+                )
 
     @property
     def layer(self) -> Labels | None:

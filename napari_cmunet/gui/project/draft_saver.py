@@ -53,7 +53,7 @@ class DraftSaver:
         self._soon = QTimer()
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.flush)
-        opened.image_state.touched.connect(self.note)
+        opened.image_state.mask_changed.connect(self.note)
 
     def note(self, frames: Iterable[int]) -> None:
         """These frames may have changed."""
@@ -87,7 +87,7 @@ class DraftSaver:
     def stop(self) -> None:
         """Follow the mask no more."""
         self._soon.stop()
-        self._opened.image_state.touched.disconnect(self.note)
+        self._opened.image_state.mask_changed.disconnect(self.note)
 
     def _save(self, frame: int) -> None:
         opened = self._opened

@@ -89,7 +89,7 @@ class ImageOrder:
         project, controller = self._session.project, self._session.controller
         if project is None or project.read_only or self.order != UNSURE:
             return
-        runner, choice = controller.runner, controller.choice
+        runner, choice = controller.queue, controller.choice
 
         def act(report: Report, should_stop: ShouldStop) -> None:
             score_images(

@@ -19,8 +19,8 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.project.model_history import ModelVersion
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.image_state import ImageState, Source
-    from napari_cmunet.gui.prediction import Engine
+    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.prediction import Engine, Source
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.promotion import TrainingResult
 
@@ -148,7 +148,7 @@ class ModelPreview:
             image_state.is_cine,
             image_state.image.rgb,
         )
-        engine, load = self._engine, controller.runner.load
+        engine, load = self._engine, controller.queue.load
 
         def act(_: Any, should_stop: Any) -> tuple[Engine, Any]:
             ready = engine

@@ -110,10 +110,10 @@ class Navigator:
         frame : int, optional
             The frame to show; one with a draft or a label, or the middle, by default.
         """
-        if self._session.project is None or not self._controller.attached:
+        if self._session.project is None or not self._controller.connected:
             return
         if self.current is not None and self.current.id == image and self.is_shown:
-            self._controller.show.activate(self.current.image_state)
+            self._controller.show_image(self.current.image_state)
             if frame is not None:
                 self._show_frame(self.current.image_state, frame)
             return
@@ -229,13 +229,13 @@ class Navigator:
         self.draft_saver.changed.connect(self._on_draft)
         self.area.changed.connect(self._on_area)
         self.draft_saver.note(image_state.corrections.in_history)
-        if controller.schedule.current is image_state:
-            controller.schedule.remove(image_state)
+        if controller.queue.current is image_state:
+            controller.queue.remove(image_state)
         if former is not None and former.own_layers and opened.own_layers:
-            controller.show.replace(former.image_state, image_state)
+            controller.replace_image(former.image_state, image_state)
             former.image_state.in_project = False
         else:
-            controller.show.open(image_state)
+            controller.images.open(image_state)
             if former is not None:
                 # The new image is seen first; then the old one goes, a moment later.
                 QTimer.singleShot(0, partial(self._close, former))
@@ -244,8 +244,8 @@ class Navigator:
         frame = opened.first_frame(frame)
         self._show_frame(image_state, frame)
         if controller.pre_segment and image_state.waiting_frames():
-            controller.schedule.add(image_state, first=True)
-        controller.go_on()
+            controller.queue.add(image_state, first=True)
+        controller.start_next()
         self._session.dismiss("image")
         if opened.problems:
             self._session.show_message(" ".join(opened.problems))
@@ -267,7 +267,7 @@ class Navigator:
             return
         opened.image_state.in_project = False
         if opened.own_layers:
-            self._controller.show.close(opened.image_state)
+            self._controller.close_image(opened.image_state)
 
     def _take_away_extras(self) -> None:
         if self.current is not None:
@@ -303,11 +303,11 @@ class Navigator:
         opened = self.current
         if predict_again and opened is not None and opened.image_state.sources:
             self.hide_change()
-            controller.schedule.remove(opened.image_state)
+            controller.queue.remove(opened.image_state)
             self.change = ModelChange(controller, opened.image_state)
-            opened.image_state.start_over()
-            controller.schedule.add(opened.image_state, first=True)
-            controller.go_on()
+            opened.image_state.discard_predictions()
+            controller.queue.add(opened.image_state, first=True)
+            controller.start_next()
         self._ahead.on_model()
         self._session.changed.emit()
 
@@ -358,7 +358,7 @@ class Navigator:
     def take_over_prediction(self) -> None:
         """Make the shown frame's mask the new prediction. Can be undone."""
         if self.is_shown:
-            self._controller.correct.reset_frame()
+            self._controller.editor.reset_frame()
             self.hide_change()
 
     # -- state ----------------------------------------------------------------
@@ -413,7 +413,7 @@ class Navigator:
             self.next()
         else:
             if self.is_shown:
-                self._controller.active = self.current.image_state
+                self._controller.images.set_active(self.current.image_state)
             self._ahead.plan(self.current.id)
 
     def let_go(self) -> None:

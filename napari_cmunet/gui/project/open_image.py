@@ -55,7 +55,7 @@ class OpenImage:
         image_state = self.image_state
         if image_state.usable_mask and image_state.is_corrected(frame):
             return  # what the reader has in hand comes first
-        image_state.own[frame] = label.mask.copy()
+        image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
         threshold = label.provenance.threshold
         if threshold is not None:
@@ -73,7 +73,7 @@ class OpenImage:
         image_state = self.image_state
         if image_state.usable_mask:
             return image_state.mask_frame(frame) != 0
-        kept = image_state.own.get(frame)
+        kept = image_state.own_masks.get(frame)
         return None if kept is None else kept.copy()
 
     def first_frame(self, wanted: int | None = None) -> int:
@@ -117,7 +117,9 @@ class OpenImage:
 
     def _is_prediction(self, frame: int) -> bool:
         mask = self.mask(frame)
-        return mask is not None and np.array_equal(mask, self.image_state.cut(frame))
+        return mask is not None and np.array_equal(
+            mask, self.image_state.thresholded(frame)
+        )
 
 
 def _image_layer(loaded: LoadedImage) -> Image:

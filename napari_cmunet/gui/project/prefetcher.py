@@ -68,12 +68,12 @@ class Prefetcher:
     def predict(self) -> None:
         """Predict the frame that will be shown, once nothing else is in line."""
         ready, controller = self._ready, self._session.controller
-        if ready is None or not controller.pre_segment or not controller.attached:
+        if ready is None or not controller.pre_segment or not controller.connected:
             return
         self._by = controller.choice
-        if ready.image_state.why_not is None:
-            controller.schedule.add(ready.image_state, only=ready.first_frame())
-            controller.go_on()
+        if ready.image_state.unsupported is None:
+            controller.queue.add(ready.image_state, only=ready.first_frame())
+            controller.start_next()
 
     def take(self, image: str) -> OpenImage | None:
         """Hand over an image if it is the one that is ready; forget any other."""
@@ -90,7 +90,7 @@ class Prefetcher:
     def on_model(self) -> None:
         """Another model is in use: predict once more."""
         if self._ready is not None:
-            self._session.controller.schedule.remove(self._ready.image_state)
+            self._session.controller.queue.remove(self._ready.image_state)
             _unpredict(self._ready)
             self.predict()
 
@@ -101,10 +101,10 @@ class Prefetcher:
 
     def _drop(self) -> None:
         if self._ready is not None:
-            self._session.controller.schedule.remove(self._ready.image_state)
+            self._session.controller.queue.remove(self._ready.image_state)
             self._ready = None
 
 
 def _unpredict(opened: OpenImage) -> None:
-    opened.image_state.start_over()
+    opened.image_state.discard_predictions()
     opened.image_state.sources.clear()

@@ -231,7 +231,7 @@ class ReviewedArea:
     def _painted(self, frame: int, mask: np.ndarray) -> np.ndarray:
         image_state = self._opened.image_state
         if image_state.has_prediction(frame):
-            painted = mask != image_state.cut(frame)
+            painted = mask != image_state.thresholded(frame)
         else:
             painted = mask
         rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))

@@ -78,7 +78,7 @@ class VesselTools:
 
     def take_up(self, mode: Mode) -> None:
         """Put a tool in hand."""
-        mask = self._controller.correct.mask_in_hand()
+        mask = self._controller.editor.select_mask()
         if mask is None:
             return
         self.taken_up.emit()

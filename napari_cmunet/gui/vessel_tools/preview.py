@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.layers import METADATA, place_above
+from napari_cmunet.gui.layers import METADATA, insert_above
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -88,7 +88,7 @@ class Preview:
             **geometry,
         )
         self.layer.editable = False
-        place_above(self._viewer, self.layer, mask)
+        insert_above(self._viewer, self.layer, mask)
         self._of = (image_state, frame)
         self._drawn = None
 

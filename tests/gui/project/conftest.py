@@ -76,8 +76,8 @@ def ready(qtbot):
                 session.job is None
                 and session.navigator.opening is None
                 and session.writer.idle
-                and not session.controller.runner.running
-                and not session.controller._new_images
+                and not session.controller.queue.running
+                and not session.controller.images.new
             )
 
         for _ in range(3):  # one thing leads to another

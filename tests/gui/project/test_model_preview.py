@@ -207,7 +207,7 @@ def test_whatever_is_done_meanwhile(
         project.close()
     elif act == "close the panel":
         project.detach()
-        controller.detach()
+        controller.disconnect()
     elif act == "another model":
         project.choose_model("cmunet-ssl")
     elif act == "begin a training":

@@ -58,7 +58,7 @@ def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot
     scored(project)
     model.open.clear()
     project.controller.segment()
-    qtbot.waitUntil(lambda: project.controller.runner.running)
+    qtbot.waitUntil(lambda: project.controller.queue.running)
     project.image_order.choose(UNSURE)
     qtbot.waitUntil(lambda: project.image_order.working)
     qtbot.wait(300)

@@ -277,7 +277,7 @@ def test_closing_the_panel_keeps_the_project_and_its_strokes(
     image = project.navigator.current.id
     stroke(project)
     project.detach()
-    controller.detach()
+    controller.disconnect()
     # Without a panel, strokes are saved all the same.
     stroke(project, 20, 20)
     mine = project.navigator.current.mask(0)
@@ -302,7 +302,7 @@ def test_layers_that_go_while_the_panel_is_closed(
     stroke(project)
     image, mine = project.navigator.current.id, project.navigator.current.mask(0)
     project.detach()
-    controller.detach()
+    controller.disconnect()
     viewer.layers.clear()
     again = make_session(make_controller())
     ready(again)
@@ -318,7 +318,7 @@ def test_closing_the_panel_while_an_image_is_opened(
     project.annotation.accept()
     project.navigator.next()
     project.detach()
-    controller.detach()
+    controller.disconnect()
     qtbot.wait(200)
     again = make_session(make_controller())
     ready(again)

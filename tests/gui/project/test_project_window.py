@@ -119,7 +119,7 @@ def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
     ready(session)
     assert len(viewer.layers) == 3
     third.shut_down()
-    assert third.controller.runner.wait()
+    assert third.controller.queue.wait()
 
 
 def test_closing_the_window_saves_and_lets_go(
@@ -139,7 +139,7 @@ def test_closing_the_window_saves_and_lets_go(
     with mask.block_history():
         mask.paint((30, 30), 1)
     mine = mask.data != 0
-    runner = panel.controller.runner
+    runner = panel.controller.queue
     viewer.close()
     QApplication.processEvents()
     assert runner.wait()

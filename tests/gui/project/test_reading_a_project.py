@@ -190,7 +190,7 @@ def test_strokes_that_are_undone_leave_no_draft(project, qtbot, ready):
 
 
 def test_a_moved_threshold_is_kept_as_a_draft(project, ready):
-    project.controller.correct.move_threshold(0.3)
+    project.controller.editor.move_threshold(0.3)
     image = project.navigator.current.id
     project.navigator.next()
     ready(project)
@@ -362,7 +362,7 @@ def test_the_threshold_leaves_accepted_frames_alone(
     ready(session)
     label = session.navigator.current.mask(3)
     viewer.dims.set_point(0, 1)
-    session.controller.correct.move_threshold(0.2)
+    session.controller.editor.move_threshold(0.2)
     ready(session)
     viewer.dims.set_point(0, 3)
     np.testing.assert_array_equal(session.navigator.current.mask(3), label)
@@ -485,7 +485,7 @@ def test_a_mask_that_is_made_again_has_the_strokes(project, ready, viewer, contr
     mine = project.navigator.current.mask(0)
     viewer.layers.remove(project.navigator.current.image_state.mask)
     assert not describe_project(project).can_accept
-    controller.show.make_mask_again()
+    controller.remake_mask()
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     project.annotation.accept()
     ready(project)

@@ -1,4 +1,4 @@
-"""Correcting goes on while a training runs, in a process of its own."""
+"""MaskEditor goes on while a training runs, in a process of its own."""
 
 from __future__ import annotations
 

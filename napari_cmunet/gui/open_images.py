@@ -1,0 +1,364 @@
+"""The open images of a viewer, their layers, and which image is active.
+
+Follows the viewer's layers and dims, and emits signals for what the controller has to
+react to. Knows no predictions queue and no widget.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_cmunet.gui import layers
+from napari_cmunet.gui.image_state import ImageState
+from napari_cmunet.gui.layer_reuse import can_reuse, reuse_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+# Images of closed panels, for the life of the viewer: a panel that is opened again goes
+# on with the same masks.
+_kept: weakref.WeakKeyDictionary[ViewerModel, list[ImageState]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class OpenImages:
+    """The images of one viewer. The only one to change ``images`` and ``active``.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    """
+
+    #: Something about the images or their layers has changed.
+    changed = Signal()
+    #: Images were added to the viewer: a list of ImageState.
+    added = Signal(list)
+    #: An image was removed from the viewer; its mask may be left.
+    removed = Signal(ImageState)
+    #: Other pixels were put into an image layer.
+    pixels_replaced = Signal(ImageState)
+    #: Another image was selected in the layer list.
+    selected = Signal()
+    #: Another frame is shown.
+    frame_changed = Signal()
+    #: Something was drawn, or the threshold was moved.
+    painted = Signal()
+    #: A mask was drawn again: another frame, or an undo.
+    redrawn = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.images: list[ImageState] = []
+        self.active: ImageState | None = None
+        self.connected = False
+        self.new: list[Image] = []
+        self._new_timer = QTimer()
+        self._new_timer.setSingleShot(True)
+        self._new_timer.timeout.connect(self.take_new)
+
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer. Its layers are accessed on the GUI thread only."""
+        return self._viewer()  # type: ignore[return-value]
+
+    # -- life -----------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Follow the viewer and take over the images of a closed panel."""
+        viewer = self._viewer()
+        if self.connected or viewer is None:
+            return
+        self.connected = True
+        for emitter, slot in self._viewer_slots(viewer):
+            emitter.connect(slot)
+        for image_state in _kept.pop(viewer, []):
+            self._take_over(image_state)
+        known = [image_state.image for image_state in self.images]
+        self.new = [
+            layer
+            for layer in viewer.layers
+            if layers.is_image(layer) and layer not in known
+        ]
+        if self.images:
+            self.active = self.images[-1]
+            self._on_selected()
+        if self.new:
+            self._new_timer.start(0)
+
+    def disconnect(self) -> None:
+        """Stop following the viewer; the layers stay."""
+        self.connected = False
+        self._new_timer.stop()
+        for image_state in self.images:
+            self._disconnect_layers(*image_state.layers())
+        if (viewer := self._viewer()) is not None:
+            for emitter, slot in self._viewer_slots(viewer):
+                emitter.disconnect(slot)
+            _kept[viewer] = self.images
+        self.images = []
+        self.active = None
+
+    def _take_over(self, image_state: ImageState) -> None:
+        present = self.viewer.layers
+        if image_state.prediction is not None and image_state.prediction not in present:
+            image_state.forget_prediction()
+        if image_state.mask is not None and image_state.mask not in present:
+            image_state.forget_mask()
+        if image_state.image in present or image_state.mask is not None:
+            self.images.append(image_state)
+            self._connect_layers(*image_state.layers())
+            self.add_prediction(image_state)
+
+    # -- images ---------------------------------------------------------------
+
+    def of(self, layer: Layer | None) -> ImageState | None:
+        """The image that a layer belongs to."""
+        if layer is None:
+            return None
+        return next((r for r in self.images if layer in r.layers()), None)
+
+    def shown_frame(self, image_state: ImageState) -> int:
+        """Index of the shown frame."""
+        return layers.shown_frame(image_state.image, self.viewer, image_state.count)
+
+    def set_active(self, image_state: ImageState) -> None:
+        """Work on another image; what is visible stays as it is."""
+        self.active = image_state
+
+    def show(self, image_state: ImageState) -> None:
+        """Work on an image: show its layers and hide those of the others."""
+        self.active = image_state
+        self._show_alone(image_state)
+
+    def open(self, image_state: ImageState) -> None:
+        """Show an image that the program has read, beneath all other layers."""
+        present = self.viewer.layers
+        if image_state not in self.images:
+            self.images.append(image_state)
+            self._connect_layers(*image_state.layers())
+        self.active = image_state
+        if image_state.image not in present:
+            present.insert(0, image_state.image)
+        if image_state.sources or image_state.own_masks:
+            if image_state.mask is None:
+                self.add_mask(image_state)
+            self.add_prediction(image_state)
+        self._show_alone(image_state)
+
+    def can_replace(self, former: ImageState, image_state: ImageState) -> bool:
+        """Whether an image can be shown in the layers of another one."""
+        return former in self.images and can_reuse(self.viewer, former, image_state)
+
+    def replace(self, former: ImageState, image_state: ImageState) -> None:
+        """Show an image in the layers of another one, which is closed."""
+        self._disconnect_layers(*former.layers())
+        reuse_layers(former, image_state)
+        self.images[self.images.index(former)] = image_state
+        self._connect_layers(*image_state.layers())
+        if image_state.prediction is not None:
+            image_state.prediction.editable = False
+        self.show(image_state)
+        self.changed.emit()
+
+    def close(self, image_state: ImageState) -> None:
+        """Remove an image and its overlays from the viewer."""
+        self._disconnect_layers(*image_state.layers())
+        if image_state in self.images:
+            self.images.remove(image_state)
+        if self.active is image_state:
+            self.active = None
+        for layer in reversed(image_state.layers()):
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self.changed.emit()
+
+    def _show_alone(self, chosen: ImageState) -> None:
+        """Show one image with its layers, hide the others; select what is edited."""
+        for image_state in self.images:
+            mine = image_state is chosen
+            layers.set_visible(image_state.image, mine)
+            layers.set_visible(image_state.mask, mine)
+            layers.set_visible(
+                image_state.prediction, mine and image_state.show_prediction
+            )
+        target = chosen.mask if chosen.mask is not None else chosen.image
+        if target in self.viewer.layers:
+            self.viewer.layers.selection.active = target
+
+    # -- masks and predictions ------------------------------------------------
+
+    def add_mask(self, image_state: ImageState) -> None:
+        """Add a new mask over an image; select it if the image is worked on."""
+        chosen = self.viewer.layers.selection.active
+        select = image_state is self.active and (self.of(chosen) in (None, image_state))
+        mask = image_state.new_mask_layer()
+        under = image_state.prediction
+        if under is None:
+            under = image_state.image
+        layers.insert_above(self.viewer, mask, under)
+        if select:
+            self.viewer.layers.selection.active = mask
+        mask.mode = "paint"
+        self._connect_layers(mask)
+
+    def remake_mask(self, image_state: ImageState) -> None:
+        """Add a new mask where it was deleted or no longer fits."""
+        self._disconnect_layers(image_state.mask)
+        self.add_mask(image_state)
+
+    def add_prediction(self, image_state: ImageState) -> None:
+        """Add the prediction over an open image, if it is wanted and not there."""
+        wanted = (
+            image_state.prediction is None and not image_state.prediction_was_deleted
+        )
+        if wanted and image_state in self.images and image_state.sources:
+            layer = image_state.new_prediction_layer()
+            layers.insert_above(self.viewer, layer, image_state.image)
+            self._connect_layers(layer)
+            self.changed.emit()
+
+    def set_prediction_visible(self, visible: bool) -> None:
+        """Show or hide the active image's prediction; make it anew if deleted."""
+        image_state = self.active
+        if image_state is None:
+            return
+        image_state.show_prediction = visible
+        layers.set_visible(image_state.prediction, visible)
+        if visible:
+            image_state.prediction_was_deleted = False
+            self.add_prediction(image_state)
+        self.changed.emit()
+
+    # -- events of the viewer -------------------------------------------------
+
+    def _viewer_slots(self, viewer: ViewerModel) -> Iterator[tuple[Any, Callable]]:
+        yield viewer.layers.events.inserted, self._on_inserted
+        yield viewer.layers.events.removed, self._on_removed
+        yield viewer.layers.selection.events.active, self._on_selected
+        yield viewer.dims.events.current_step, self.on_frame
+
+    def _on_inserted(self, event: Any) -> None:
+        if layers.is_image(event.value):
+            # The viewer has not selected it yet, nor set its dims.
+            self.new.append(event.value)
+            self._new_timer.start(0)
+
+    def take_new(self) -> None:
+        """Take up images that were added to the viewer."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        images = [i for i in self.new if i in viewer.layers]
+        self.new = []
+        added = []
+        for image in images:
+            image_state = next((r for r in self.images if r.image is image), None)
+            if image_state is None:
+                image_state = ImageState(image)
+                self.images.append(image_state)
+                self._connect_layers(image)
+            self.active = image_state
+            added.append(image_state)
+        self.active = self.of(viewer.layers.selection.active) or self.active
+        self.added.emit(added)
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        if layer in self.new:
+            self.new.remove(layer)
+        image_state = self.of(layer)
+        if image_state is None:
+            return
+        if layer is image_state.image:
+            self.removed.emit(image_state)
+        else:
+            self._disconnect_layers(layer)
+            if layer is image_state.mask:
+                image_state.forget_mask()
+            else:
+                image_state.forget_prediction()
+        # The mask of a removed image can still be corrected and exported.
+        if image_state.image not in self.viewer.layers and image_state.mask is None:
+            self._disconnect_layers(*image_state.layers())
+            self.images.remove(image_state)
+            if self.active is image_state:
+                self.active = self.images[-1] if self.images else None
+        self.changed.emit()
+
+    def _on_selected(self, event: Any = None) -> None:
+        image_state = self.of(self.viewer.layers.selection.active)
+        if image_state is not None and image_state is not self.active:
+            self.active = image_state
+            self.selected.emit()
+        self.changed.emit()
+
+    def on_frame(self, event: Any = None) -> None:
+        """Bring the masks of the shown frames up to date."""
+        for image_state in self.images:
+            shown = self.shown_frame(image_state)
+            if image_state.usable_mask and image_state.history.bring_up_to_date(shown):
+                image_state.refresh_mask()
+        self.frame_changed.emit()
+        self.changed.emit()
+
+    # -- events of layers -----------------------------------------------------
+
+    def _layer_slots(self) -> Iterator[tuple[str, Callable]]:
+        for name in ("name", "visible", "mode", "contour"):
+            yield name, self._on_appearance
+        yield "data", self._on_data
+        # Labels alone have these. napari draws again after an undo and emits no more.
+        yield "paint", self._on_paint
+        yield "set_data", self._on_redraw
+        yield "editable", self._on_editable
+
+    def _connect_layers(self, *connected: Layer | None) -> None:
+        for layer in connected:
+            for name, slot in self._layer_slots() if layer is not None else ():
+                if name in layer.events.emitters:
+                    getattr(layer.events, name).connect(slot)
+
+    def _disconnect_layers(self, *connected: Layer | None) -> None:
+        for layer in connected:
+            for name, slot in self._layer_slots() if layer is not None else ():
+                if name in layer.events.emitters:
+                    getattr(layer.events, name).disconnect(slot)
+
+    def _on_appearance(self, event: Any) -> None:
+        self.changed.emit()
+
+    def _on_data(self, event: Any) -> None:
+        image_state = self.of(event.source)
+        if image_state is None:
+            return
+        if event.source is image_state.mask:
+            image_state.on_data_replaced()
+        elif event.source is image_state.image:
+            overlays = image_state.overlays()
+            image_state.on_image_replaced()
+            left = image_state.overlays()
+            self._disconnect_layers(*(o for o in overlays if o not in left))
+            self.pixels_replaced.emit(image_state)
+        self.changed.emit()
+
+    def _on_paint(self, event: Any) -> None:
+        self.painted.emit()
+        self.changed.emit()
+
+    def _on_redraw(self, event: Any) -> None:
+        self.redrawn.emit()
+        self.changed.emit()
+
+    def _on_editable(self, event: Any) -> None:
+        """Keep the prediction read-only, whatever napari does when it slices."""
+        image_state = self.of(event.source)
+        if image_state is not None and event.source is image_state.prediction:
+            event.source.editable = False
