@@ -15,8 +15,7 @@ from napari.layers import Shapes
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.gui.jobs import spare_thread
-from napari_cmunet.gui.layers import (
+from napari_cmunet.gui.images.layers import (
     METADATA,
     geometry,
     let_viewer_keys_through,
@@ -25,6 +24,7 @@ from napari_cmunet.gui.layers import (
     set_visible,
     source_array,
 )
+from napari_cmunet.gui.jobs import spare_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.cine.catheter import CatheterWidth
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 logger = logging.getLogger(__name__)
 

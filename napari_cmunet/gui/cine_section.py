@@ -12,7 +12,12 @@ from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.calibration import USUAL_FRENCH, Calibrating, is_calibrated
 from napari_cmunet.gui.export import pixel_size_mm
-from napari_cmunet.gui.layers import read_frame, record_of, show_frame, source_array
+from napari_cmunet.gui.images.layers import (
+    read_frame,
+    record_of,
+    show_frame,
+    source_array,
+)
 from napari_cmunet.gui.propagation import CarryRow
 from napari_cmunet.gui.widgets import (
     button,
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 def play_at(frames_per_second: object) -> None:

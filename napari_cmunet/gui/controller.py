@@ -12,8 +12,8 @@ from napari.utils.notifications import show_error, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.mask_editor import MaskEditor
-from napari_cmunet.gui.open_images import OpenImages
+from napari_cmunet.gui.images.mask_editor import MaskEditor
+from napari_cmunet.gui.images.open_images import OpenImages
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from psygnal import SignalInstance
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 class Controller:

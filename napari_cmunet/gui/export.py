@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.corrections import fingerprints
-from napari_cmunet.gui.layers import METADATA, record_of
+from napari_cmunet.gui.images.corrections import fingerprints
+from napari_cmunet.gui.images.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
-from napari_cmunet.gui.layers import is_image
+from napari_cmunet.gui.images.layers import is_image
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
 from napari_cmunet.gui.preferences import save_preference

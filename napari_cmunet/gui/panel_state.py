@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 @dataclass(frozen=True)

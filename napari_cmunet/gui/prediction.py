@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.gui.images.layers import read_frame
 from napari_cmunet.gui.jobs import spare_thread
-from napari_cmunet.gui.layers import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

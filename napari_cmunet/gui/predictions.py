@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.gui.layers import source_array
+from napari_cmunet.gui.images.layers import source_array
 from napari_cmunet.gui.prediction import (
     Engine,
     EngineFactory,
@@ -26,7 +26,7 @@ from napari_cmunet.gui.prediction import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 class PredictionQueue:

@@ -11,9 +11,9 @@ from napari.qt.threading import create_worker
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_cmunet.gui.corrections import fingerprint
+from napari_cmunet.gui.images.corrections import fingerprint
+from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import spare_thread
-from napari_cmunet.gui.layers import read_frame, source_array
 from napari_cmunet.gui.shortcuts import CARRY
 from napari_cmunet.gui.vessel_tools.preview import Preview
 from napari_cmunet.gui.widgets import button, column, lay_out_again, row, text_label
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
 
-from napari_cmunet.gui.layers import set_visible
+from napari_cmunet.gui.images.layers import set_visible
 from napari_cmunet.gui.project.reviewed_area import BOX
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.gui.export import pixel_size_mm, prepare, write_masks
-from napari_cmunet.gui.layers import METADATA
+from napari_cmunet.gui.images.layers import METADATA
 from tests.cine.test_catheter import tube
 
 DIAMETER = 9.5

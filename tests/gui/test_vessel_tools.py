@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_cmunet.gui.layers import METADATA
+from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
 from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at

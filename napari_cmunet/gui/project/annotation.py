@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.gui.export import pixel_size_mm
-from napari_cmunet.gui.layers import record_of
+from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.alerts import Alert
 from napari_cmunet.gui.project.overview import look_at

@@ -9,13 +9,13 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.layers import METADATA, geometry, insert_above
+from napari_cmunet.gui.images.layers import METADATA, geometry, insert_above
 
 if TYPE_CHECKING:
     from napari.components import LayerList
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 FOUND, GONE = 1, 2

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cmunet.errors import Cancelled
+from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.layers import read_frame, source_array
 from napari_cmunet.gui.prediction import ModelChoice
 from napari_cmunet.gui.project.difference_layer import Difference, DifferenceLayer
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.project.model_history import ModelVersion
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.prediction import Engine, Source
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.promotion import TrainingResult

@@ -9,8 +9,8 @@ import numpy as np
 from napari.layers import Image
 
 from napari_cmunet.gui.calibration import BEFORE
-from napari_cmunet.gui.image_state import ImageState
-from napari_cmunet.gui.layers import METADATA
+from napari_cmunet.gui.images.image_state import ImageState
+from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.gui.project.activity import AnnotationClock
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.reader import layer_options

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Shapes
 from psygnal import Signal
 
-from napari_cmunet.gui.layers import METADATA, geometry, let_viewer_keys_through
+from napari_cmunet.gui.images.layers import METADATA, geometry, let_viewer_keys_through
 from napari_cmunet.gui.vessel_tools.looked_at import looked_at
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.gui.corrections import fingerprint
-from napari_cmunet.gui.layers import read_frame, source_array
+from napari_cmunet.gui.images.corrections import fingerprint
+from napari_cmunet.gui.images.layers import read_frame, source_array
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.vessels.edit_context import Scene
     from napari_cmunet.vessels.features import Evidence
 

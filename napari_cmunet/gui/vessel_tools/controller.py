@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.vessel_tools.preview import Mark
     from napari_cmunet.vessels.edit_context import Scene
     from napari_cmunet.vessels.minimal_path import Tracer

@@ -14,7 +14,7 @@ from napari_cmunet.vessels.centreline import tube
 from napari_cmunet.vessels.uncertainty import doubt, likely_artery
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.vessel_tools.controller import VesselTools
     from napari_cmunet.vessels.edit_context import Scene
     from napari_cmunet.vessels.segments import Segment

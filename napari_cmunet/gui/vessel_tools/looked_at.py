@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.vessels.edits import Edit
     from napari_cmunet.vessels.segments import Segment
 

@@ -8,12 +8,12 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.layers import METADATA, insert_above
+from napari_cmunet.gui.images.layers import METADATA, insert_above
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.vessels.edits import Edit
 
 Mark = tuple[np.ndarray, np.ndarray, int]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
-from napari_cmunet.gui.corrections import fingerprints
-from napari_cmunet.gui.image_state import ImageState
-from napari_cmunet.gui.layers import is_image, unsupported
+from napari_cmunet.gui.images.corrections import fingerprints
+from napari_cmunet.gui.images.image_state import ImageState
+from napari_cmunet.gui.images.layers import is_image, unsupported
 from napari_cmunet.gui.prediction import Source
 from tests.gui.conftest import cine, expected, frame
 

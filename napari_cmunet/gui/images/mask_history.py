@@ -21,7 +21,7 @@ import numpy as np
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.corrections import Corrections
+    from napari_cmunet.gui.images.corrections import Corrections
 
 Where = tuple[np.ndarray, np.ndarray]
 Pixels = np.ndarray | int

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui import layers
-from napari_cmunet.gui.image_state import ImageState
-from napari_cmunet.gui.layer_reuse import can_reuse, reuse_layers
+from napari_cmunet.gui.images import layers
+from napari_cmunet.gui.images.image_state import ImageState
+from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.layers import OUTLINE_WIDTH, set_visible
+from napari_cmunet.gui.images.layers import OUTLINE_WIDTH, set_visible
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-    from napari_cmunet.gui.image_state import ImageState
-    from napari_cmunet.gui.open_images import OpenImages
+    from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.images.open_images import OpenImages
 
 
 class MaskEditor:

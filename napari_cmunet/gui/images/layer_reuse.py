@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.gui.layers import geometry, source_array
+from napari_cmunet.gui.images.layers import geometry, source_array
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels, Layer
 
-    from napari_cmunet.gui.image_state import ImageState
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 def can_reuse(viewer: ViewerModel, former: ImageState, image_state: ImageState) -> bool:

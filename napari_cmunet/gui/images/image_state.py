@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_cmunet.gui.corrections import Corrections, frames_of
-from napari_cmunet.gui.layers import (
+from napari_cmunet.gui.images.corrections import Corrections, frames_of
+from napari_cmunet.gui.images.layers import (
     frame_shape,
     is_cine,
     make_mask_layer,
@@ -21,7 +21,7 @@ from napari_cmunet.gui.layers import (
     unwatch_undo,
     watch_undo,
 )
-from napari_cmunet.gui.mask_history import MaskHistory
+from napari_cmunet.gui.images.mask_history import MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
 if TYPE_CHECKING:

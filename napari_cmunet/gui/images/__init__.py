@@ -1,0 +1,1 @@
+"""Open images in the viewer: their layers, masks, corrections and undo history."""
