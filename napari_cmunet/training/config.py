@@ -64,6 +64,12 @@ class FinetuneConfig:
     crop : int, optional
         Side of the training views in pixels of the labels' grid; the whole of it by
         default.
+    trained_blocks : int
+        Decoder blocks that are trained, from the last one on, with the last
+        convolution: 1 or 2, on features that are computed once for ``views`` views
+        of each label. 0: the whole network, on new views in each step.
+    views : int
+        See ``trained_blocks``.
     seed : int
     augmentation : Augmentation
     """
@@ -83,6 +89,8 @@ class FinetuneConfig:
     patience: int = 0
     minutes: float | None = None
     crop: int | None = None
+    trained_blocks: int = 0
+    views: int = 4
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 

@@ -17,9 +17,12 @@ from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.network import STRIDE
 from napari_cmunet.model.preprocess import Preprocessing, prepare, prepare_mask
 from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.training.augment import augment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from napari_cmunet.training.config import FinetuneConfig
 
 
 TARGET, REVIEWED, SKELETON = 0, 1, 2
@@ -142,6 +145,59 @@ def prepare_labels(
     return LabelledFrames(
         torch.cat(frames), torch.cat(maps), tuple(patients), tuple(names)
     )
+
+
+class LabelBatches:
+    """Batches of augmented views of labels.
+
+    Parameters
+    ----------
+    train : LabelledFrames
+    auxiliary : LabelledFrames or None
+        Mixed into each batch.
+    config : FinetuneConfig
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        train: LabelledFrames,
+        auxiliary: LabelledFrames | None,
+        config: FinetuneConfig,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device, self.train = config, device, train.to(device)
+        self.auxiliary = auxiliary.to(device) if auxiliary is not None else None
+        self._generator = torch.Generator(device).manual_seed(config.seed)
+        self._order = np.random.default_rng(config.seed)
+        self._queue: list[int] = []
+
+    def draw(self, count: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """``count`` views, as a tuple of one tensor, and their maps."""
+        n_auxiliary = 0
+        if self.auxiliary is not None:
+            n_auxiliary = round(count * self.config.auxiliary_share)
+        parts = [self._take(self.train, self._next(count - n_auxiliary))]
+        if self.auxiliary is not None and n_auxiliary:
+            drawn = self._order.integers(len(self.auxiliary), size=n_auxiliary)
+            parts.append(self._take(self.auxiliary, drawn.tolist()))
+        x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
+        config = self.config
+        x, maps = augment(x, maps, config.augmentation, self._generator, config.crop)
+        return (x,), maps
+
+    def _take(
+        self, source: LabelledFrames, indices: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        at = torch.as_tensor(np.asarray(indices, np.int64), device=self.device)
+        return source.frames[at], source.maps_at(at)
+
+    def _next(self, n: int) -> list[int]:
+        """Indices of labels: every one once, in random order, before any again."""
+        while len(self._queue) < n:
+            self._queue.extend(self._order.permutation(len(self.train)).tolist())
+        taken, self._queue = self._queue[:n], self._queue[n:]
+        return taken
 
 
 def _check(label: Label) -> None:

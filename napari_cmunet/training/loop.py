@@ -26,6 +26,7 @@ from napari_cmunet.training.events import (
     Step,
     Validated,
 )
+from napari_cmunet.training.late_decoder import FeatureViews, feature_views
 from napari_cmunet.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ EVENT_SECONDS = 0.25
 
 def finetune(
     network: CMUNet,
-    train: LabelledFrames,
+    train: LabelledFrames | FeatureViews,
     config: FinetuneConfig,
     *,
     validation: LabelledFrames | None = None,
@@ -56,7 +57,9 @@ def finetune(
     network : CMUNet
         With the weights to start from. It is trained in place; use the result's
         weights, not the network's.
-    train : LabelledFrames
+    train : LabelledFrames or FeatureViews
+        Where ``config.trained_blocks`` is set, the features are computed first
+        unless they are given.
     config : FinetuneConfig
     validation : LabelledFrames, optional
         Frames of other patients, to choose the best step by.
@@ -88,6 +91,8 @@ def finetune(
     device = torch.device(device)
     steps = config.steps or default_steps(len(train))
     try:
+        if config.trained_blocks and isinstance(train, LabelledFrames):
+            train = feature_views(network, train, config, device, should_stop)
         trainer = Trainer(network, train, auxiliary, config, device, steps)
         yield Started(
             steps=steps,
@@ -281,7 +286,9 @@ def copy_weights(network: CMUNet) -> dict[str, torch.Tensor]:
     return {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
 
 
-def _check(train: LabelledFrames, validation: LabelledFrames | None) -> None:
+def _check(
+    train: LabelledFrames | FeatureViews, validation: LabelledFrames | None
+) -> None:
     if not len(train):
         raise TrainingError("There is no label to learn from.")
     if not (train.maps[:, TARGET].bool() & train.maps[:, REVIEWED].bool()).any():

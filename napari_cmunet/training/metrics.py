@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, label
 from skimage.morphology import skeletonize
 
 if TYPE_CHECKING:
@@ -66,6 +66,28 @@ def hd95(predicted: np.ndarray, truth: np.ndarray) -> float:
         [distance_transform_edt(~b)[a], distance_transform_edt(~a)[b]]
     )
     return float(np.percentile(distances, 95))
+
+
+def wrong_places(
+    predicted: np.ndarray, truth: np.ndarray, reach: float = 3.0, least: int = 15
+) -> int:
+    """Number of false and missed branches: places that have to be corrected.
+
+    Pieces of one centreline of at least ``least`` pixels that lie farther than
+    ``reach`` pixels from the other mask.
+
+    Parameters
+    ----------
+    predicted, truth : bool arrays (Y, X)
+    """
+    count = 0
+    for one, other in ((predicted, truth), (truth, predicted)):
+        far = skeletonize(one)
+        if other.any():
+            far &= distance_transform_edt(~other) > reach
+        pieces, _ = label(far, np.ones((3, 3)))
+        count += int((np.bincount(pieces.ravel())[1:] >= least).sum())
+    return count
 
 
 def score(predicted: np.ndarray, truth: np.ndarray) -> Scores:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from napari_cmunet.model.device import is_out_of_memory, training_autocast
-from napari_cmunet.training.augment import augment
 from napari_cmunet.training.config import BATCH, SMALL_BATCH, wise_ft_alpha
+from napari_cmunet.training.dataset import LabelBatches
+from napari_cmunet.training.late_decoder import (
+    FeatureBatches,
+    FeatureViews,
+    LateDecoder,
+)
 from napari_cmunet.training.losses import map_loss
 from napari_cmunet.training.optim import (
     WarmupCosineLR,
@@ -22,11 +26,13 @@ from napari_cmunet.training.optim import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from torch import nn
 
     from napari_cmunet.model.network import CMUNet
     from napari_cmunet.training.config import FinetuneConfig
     from napari_cmunet.training.dataset import LabelledFrames
+
+    Inputs = tuple[torch.Tensor, ...]
 
 LEAST_WARMUP = 12
 """Steps of warm-up, if there is one at all, however short the training."""
@@ -39,9 +45,10 @@ class Trainer:
     ----------
     network : CMUNet
         Trained in place.
-    train : LabelledFrames
+    train : LabelledFrames or FeatureViews
+        With features, the late decoder alone is trained.
     auxiliary : LabelledFrames or None
-        Mixed into each batch.
+        Mixed into each batch; not with features.
     config : FinetuneConfig
     device : torch.device
     steps : int
@@ -60,7 +67,7 @@ class Trainer:
     def __init__(
         self,
         network: CMUNet,
-        train: LabelledFrames,
+        train: LabelledFrames | FeatureViews,
         auxiliary: LabelledFrames | None,
         config: FinetuneConfig,
         device: torch.device,
@@ -68,15 +75,22 @@ class Trainer:
     ) -> None:
         self.config, self.device = config, device
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network
+        self.network: nn.Module = network
+        self._batches: LabelBatches | FeatureBatches
+        if isinstance(train, FeatureViews):
+            self.network = LateDecoder(network, config.trained_blocks)
+            self._batches = FeatureBatches(train, config, device)
+        else:
+            self._batches = LabelBatches(train, auxiliary, config, device)
+        self._whole = network
         self.average = averaged_model(self.network, config.ema)
         self.wise_ft_alpha = wise_ft_alpha(config.wise_ft_prior, len(train))
-        self._start = copy.deepcopy(network.state_dict()) if self.wise_ft_alpha else {}
-        self.train = train.to(device)
-        self.auxiliary = auxiliary.to(device) if auxiliary is not None else None
+        self._start = (
+            copy.deepcopy(self.network.state_dict()) if self.wise_ft_alpha else {}
+        )
         self.step, self.batch, self.parts = 0, config.batch or BATCH, 1
         self.optimiser = adamw(
-            network.parameters(), config.learning_rate, config.weight_decay
+            self.network.parameters(), config.learning_rate, config.weight_decay
         )
         self.schedule = WarmupCosineLR(
             self.optimiser,
@@ -85,10 +99,7 @@ class Trainer:
             LEAST_WARMUP if config.warmup else 1,
             constant=config.constant_rate,
         )
-        self._generator = torch.Generator(device).manual_seed(config.seed)
-        self._order = np.random.default_rng(config.seed)
-        self._queue: list[int] = []
-        self._drawn: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._drawn: tuple[Inputs, torch.Tensor] | None = None
 
     @property
     def steps(self) -> int:
@@ -121,12 +132,11 @@ class Trainer:
 
     def model(self) -> CMUNet:
         """The averaged network, interpolated with the starting weights (WiSE-FT)."""
-        averaged = cast("CMUNet", self.average.module)
-        if not self.wise_ft_alpha:
-            return averaged
-        network = copy.deepcopy(averaged)
-        weights = averaged.state_dict()
-        network.load_state_dict(interpolate(weights, self._start, self.wise_ft_alpha))
+        weights = self.average.module.state_dict()
+        if self.wise_ft_alpha:
+            weights = interpolate(weights, self._start, self.wise_ft_alpha)
+        network = copy.deepcopy(self._whole).eval().requires_grad_(False)
+        network.load_state_dict(weights, strict=self.network is self._whole)
         return network
 
     def use_small_batches(self) -> bool:
@@ -144,7 +154,7 @@ class Trainer:
                 layer.eval()
         self.optimiser.zero_grad(set_to_none=True)
         # Kept until the step is made, to be tried again in smaller parts.
-        self._drawn = self._drawn or self._draw()
+        self._drawn = self._drawn or self._batches.draw(self.batch)
         loss = self._backward(*self._drawn)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
@@ -155,56 +165,34 @@ class Trainer:
         # A gradient that is not finite spoils the weights even where the loss is.
         return torch.where(norm.isfinite(), loss, norm)
 
-    def _backward(self, frames: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    def _backward(self, inputs: Inputs, maps: torch.Tensor) -> torch.Tensor:
         """Loss of the batch; the gradients are left in the network's parameters."""
         if self.parts == 1:
-            loss = self._loss(self._logits(frames), maps)
+            loss = self._loss(self._logits(inputs), maps)
             loss.backward()
             return loss.detach()
         # The loss is not a sum over frames: its gradient at all logits comes first,
         # then the activations of one part at a time are held in memory.
         with torch.no_grad(), running_statistics_kept(self.network):
-            parts = [self._logits(x).float() for x in frames.chunk(self.parts)]
+            parts = [self._logits(x).float() for x in self._in_parts(inputs)]
         logits = torch.cat(parts).requires_grad_()
         loss = self._loss(logits, maps)
         (gradient,) = torch.autograd.grad(loss, logits)
         for x, of_part in zip(
-            frames.chunk(self.parts), gradient.chunk(self.parts), strict=True
+            self._in_parts(inputs), gradient.chunk(self.parts), strict=True
         ):
             part = self._logits(x)
             part.backward(of_part.to(part.dtype))
         return loss.detach()
 
-    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+    def _in_parts(self, inputs: Inputs) -> list[Inputs]:
+        return list(zip(*(x.chunk(self.parts) for x in inputs), strict=True))
+
+    def _logits(self, inputs: Inputs) -> torch.Tensor:
         with training_autocast(self.device):
-            return self.network(x.to(memory_format=torch.channels_last))
+            return self.network(
+                *(x.to(memory_format=torch.channels_last) for x in inputs)
+            )
 
     def _loss(self, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         return map_loss(logits, maps, skeleton_weight=self.config.skeleton_weight)
-
-    def _draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch of augmented views."""
-        n_auxiliary = 0
-        if self.auxiliary is not None:
-            n_auxiliary = round(self.batch * self.config.auxiliary_share)
-        at = self._next(self.batch - n_auxiliary)
-        parts = [self._take(self.train, at)]
-        if self.auxiliary is not None and n_auxiliary:
-            drawn = self._order.integers(len(self.auxiliary), size=n_auxiliary)
-            parts.append(self._take(self.auxiliary, drawn.tolist()))
-        x, maps = (torch.cat(p) for p in zip(*parts, strict=True))
-        config = self.config
-        return augment(x, maps, config.augmentation, self._generator, config.crop)
-
-    def _take(
-        self, source: LabelledFrames, indices: Sequence[int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        at = torch.as_tensor(np.asarray(indices, np.int64), device=self.device)
-        return source.frames[at], source.maps_at(at)
-
-    def _next(self, n: int) -> list[int]:
-        """Indices of labels: every one once, in random order, before any again."""
-        while len(self._queue) < n:
-            self._queue.extend(self._order.permutation(len(self.train)).tolist())
-        taken, self._queue = self._queue[:n], self._queue[n:]
-        return taken

@@ -15,8 +15,8 @@ from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import cross_validation as crossvalidate_module
+from napari_cmunet.training import dataset as dataset_module
 from napari_cmunet.training import loop as finetune_module
-from napari_cmunet.training import trainer as trainer_module
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import (
@@ -24,6 +24,7 @@ from napari_cmunet.training.dataset import (
     TARGET,
     WHOLE,
     Label,
+    LabelBatches,
     LabelledFrames,
     prepare_labels,
 )
@@ -78,7 +79,7 @@ def same(a: dict, b: dict) -> bool:
 
 def test_a_few_frames_are_learnt_by_heart(labels, monkeypatch):
     as_they_are = lambda x, maps, *_: (x.float(), maps)  # noqa: E731
-    monkeypatch.setattr(trainer_module, "augment", as_they_are)
+    monkeypatch.setattr(dataset_module, "augment", as_they_are)
     net = network(8)
     before = measure(net, labels).dice
     config = FinetuneConfig(steps=70, batch=4, learning_rate=1e-2, ema=0.8)
@@ -301,10 +302,10 @@ def test_statistics_are_counted_once_in_parts(labels, little_memory):
     trainer = Trainer(little_memory(network(), 1), labels, None, config, CPU, 10)
     trainer.parts = 2
     norm = trainer.network.down_conv1.double_conv.double_conv[1]
-    trainer._drawn = trainer._draw()
+    trainer._drawn = trainer._batches.draw(2)
     with torch.no_grad():
         conv = trainer.network.down_conv1.double_conv.double_conv[0]
-        means = [conv(x).mean((0, 2, 3)) for x in trainer._drawn[0].chunk(2)]
+        means = [conv(x).mean((0, 2, 3)) for x in trainer._drawn[0][0].chunk(2)]
     trainer.take_step()
     expected = 0.1 * (0.9 * means[0] + means[1])
     torch.testing.assert_close(norm.running_mean, expected, rtol=0.05, atol=1e-3)
@@ -467,14 +468,14 @@ def test_impossible_settings_are_refused(values):
 def test_companions_fill_their_share(labels, share):
     dark = replace(labels, frames=torch.full_like(labels.frames, 7.0))
     config = replace(QUICK, batch=4, auxiliary_share=share, augmentation=STILL)
-    frames, _ = Trainer(network(), labels, dark, config, CPU, 1)._draw()
+    (frames,), _ = LabelBatches(labels, dark, config, CPU).draw(4)
     from_companion = (frames[:, 0, 32, 32] == 7).sum()
     assert int(from_companion) == 4 * share
 
 
 def test_every_label_comes_before_any_comes_again(labels):
-    trainer = Trainer(network(), labels, None, QUICK, CPU, 6)
-    drawn = [trainer._next(2) for _ in range(6)]
+    batches = LabelBatches(labels, None, QUICK, CPU)
+    drawn = [batches._next(2) for _ in range(6)]
     for start in (0, 2, 4):
         assert sorted(drawn[start] + drawn[start + 1]) == [0, 1, 2, 3]
 
