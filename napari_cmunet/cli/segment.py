@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -261,9 +261,10 @@ def write_outputs(
     CMUNetError
     """
     image = read_angiogram(path)
+    frames = cast("np.ndarray", image.frames)  # or lazy, which reads like an array
     exact = "probability_float32" in outputs.extras
     probability = np.empty(image.frames.shape, np.float32 if exact else np.uint8)
-    for frame in predictor.predict_frames(image.frames, exact=exact):
+    for frame in predictor.predict_frames(frames, exact=exact):
         probability[frame.index] = frame.probability
     steps = to_uint8(probability) if exact else probability
     masks = mask_at(steps, threshold)
@@ -299,7 +300,7 @@ def write_outputs(
         if image.burned_in:  # a picture would show a name that may be there
             notes.append("no overlay was written")
         else:
-            best = (best_filled_frame(image.frames) or 0) if image.is_cine else 0
+            best = (best_filled_frame(frames) or 0) if image.is_cine else 0
             write_overlay(
                 outputs.path("overlay"), image.frames[best], masks[best], image.window
             )

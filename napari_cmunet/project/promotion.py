@@ -1,20 +1,33 @@
-"""What follows from a training: the new model is promoted, refused, or undecided."""
+"""How a training ended, and whether its model is put to use.
+
+The new model is promoted if it is better than the one in use, refused if it is not, and
+left to the user where that cannot be told.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.training import events
 from napari_cmunet.training.events import BETTER, NOT_BETTER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from napari_cmunet.project.project import Project
     from napari_cmunet.training.events import Verdict
 
 DONE, STOPPED, CANCELLED, DIED = "done", "stopped", "cancelled", "died"
 """How a training can end, beside the :data:`napari_cmunet.training.events.FAILURES`."""
+
+SAFE = "Your labels and the model in use are as they were."
+
+_NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"
 
@@ -52,6 +65,62 @@ class TrainingResult:
     def failed(self) -> bool:
         """Whether something went wrong, rather than ended as the user wanted."""
         return self.kind not in (DONE, STOPPED, CANCELLED)
+
+
+def result_of(
+    last: Mapping[type, Any],
+    exit_code: int | None,
+    stderr: Sequence[str],
+    *,
+    stopped: bool,
+    cancelled: bool,
+) -> TrainingResult:
+    """How a training process ended; without a decision yet.
+
+    Parameters
+    ----------
+    last : mapping
+        The last event of each class.
+    exit_code : int or None
+    stderr : sequence of str
+        The last lines that it wrote there.
+    stopped, cancelled : bool
+        What it was asked to do.
+    """
+    saved = last.get(events.Saved)
+    model = os.path.basename(saved.model) if saved else ""  # noqa: PTH119
+    if model and (verdict := last.get(events.Verdict)):
+        finished = last.get(events.Finished)
+        kind = STOPPED if finished and finished.reason == "stopped" else DONE
+        return TrainingResult(kind, verdict.text, model, verdict)
+    if cancelled:
+        return TrainingResult(CANCELLED, f"Cancelled. {SAFE}", model)
+    if failed := last.get(events.Failed):
+        return TrainingResult(failed.kind, f"{failed.text} {SAFE}", model)
+    if stopped and exit_code == 1 and not model:
+        text = f"Stopped before the first checkpoint; no model was saved. {SAFE}"
+        return TrainingResult(STOPPED, text)
+    if any(sign in line for line in stderr for sign in _NO_MEMORY):
+        text = f"The training ran out of memory. Close other programs. {SAFE}"
+        return TrainingResult(events.OUT_OF_MEMORY, text, model)
+    kept = f" The model '{model}' was saved, but not compared." if model else ""
+    return TrainingResult(DIED, f"{_why_died(exit_code)}{kept} {SAFE}", model)
+
+
+def _why_died(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        text = f"The training was ended from outside ({name})."
+        if name == "SIGKILL":
+            text += " Linux does this when memory runs out: close other programs."
+        return text
+    return (
+        f"The training ended by itself (exit code {code}); Help > Show logs has the "
+        "details."
+    )
 
 
 def promote_if_better(project: Project, result: TrainingResult) -> TrainingResult:

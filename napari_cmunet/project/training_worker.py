@@ -28,13 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, CMUNetError
-from napari_cmunet.project.promotion import (
-    CANCELLED,
-    DIED,
-    DONE,
-    STOPPED,
-    TrainingResult,
-)
+from napari_cmunet.project.promotion import SAFE, TrainingResult, result_of
 from napari_cmunet.training import events
 
 if TYPE_CHECKING:
@@ -44,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAFE = "Your labels and the model in use are as they were."
 STOP = b"stop"
 COMMAND = ("-m", "napari_cmunet.project.training_worker")
 
@@ -55,7 +48,6 @@ _SECONDS_FOR_EVENT = 0.2
 _SECONDS_FOR_LAST_LINES = 0.5
 _NICENESS = 10
 _KILLED_FIRST = "500"
-_NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -293,7 +285,15 @@ class TrainingProcess:
         finally:
             if not self.ended:  # the worker was aborted
                 self.cancel()
-        return self._result(last)
+        for line in self.stderr():
+            logger.warning("training process: %s", line)
+        return result_of(
+            last,
+            self.exit_code,
+            self.stderr(),
+            stopped=self.stopping,
+            cancelled=self.cancelled,
+        )
 
     def next_event(self) -> Event | None:
         """The next event; None if there was none for a moment."""
@@ -355,29 +355,6 @@ class TrainingProcess:
             for line in pipe:
                 self._stderr.append(line.decode(errors="replace").rstrip())
 
-    def _result(self, last: dict[type, Any]) -> TrainingResult:
-        """How it ended, from the last event of each kind and the exit code."""
-        code, saved = self.exit_code, last.get(events.Saved)
-        model = os.path.basename(saved.model) if saved else ""  # noqa: PTH119
-        if model and (verdict := last.get(events.Verdict)):
-            finished = last.get(events.Finished)
-            kind = STOPPED if finished and finished.reason == "stopped" else DONE
-            return TrainingResult(kind, verdict.text, model, verdict)
-        if self.cancelled:
-            return TrainingResult(CANCELLED, f"Cancelled. {SAFE}", model)
-        if failed := last.get(events.Failed):
-            return TrainingResult(failed.kind, f"{failed.text} {SAFE}", model)
-        if self.stopping and code == 1 and not model:
-            text = f"Stopped before the first checkpoint; no model was saved. {SAFE}"
-            return TrainingResult(STOPPED, text)
-        for line in self.stderr():
-            logger.warning("training process: %s", line)
-        if any(sign in line for line in self.stderr() for sign in _NO_MEMORY):
-            text = f"The training ran out of memory. Close other programs. {SAFE}"
-            return TrainingResult(events.OUT_OF_MEMORY, text, model)
-        kept = f" The model '{model}' was saved, but not compared." if model else ""
-        return TrainingResult(DIED, f"{_why_died(code)}{kept} {SAFE}", model)
-
 
 def _detached() -> dict[str, Any]:
     """Start a process that no Ctrl-C in napari's terminal reaches."""
@@ -388,22 +365,6 @@ def _detached() -> dict[str, Any]:
         | subprocess.CREATE_NO_WINDOW
         | subprocess.BELOW_NORMAL_PRIORITY_CLASS
     }
-
-
-def _why_died(code: int | None) -> str:
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        text = f"The training was ended from outside ({name})."
-        if name == "SIGKILL":
-            text += " Linux does this when memory runs out: close other programs."
-        return text
-    return (
-        f"The training ended by itself (exit code {code}); Help > Show logs has the "
-        "details."
-    )
 
 
 if __name__ == "__main__":

@@ -24,16 +24,13 @@ from napari_cmunet.project.promotion import (
     CANCELLED,
     PROMOTED,
     REFUSED,
+    SAFE,
     UNDECIDED,
     TrainingResult,
     figures,
     promote_if_better,
 )
-from napari_cmunet.project.training_worker import (
-    SAFE,
-    TrainingOrder,
-    TrainingProcess,
-)
+from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import OTHER_FAILURE
 
 if TYPE_CHECKING:
