@@ -153,18 +153,14 @@ def jitter_intensity(x: torch.Tensor, draws: Draws, how: Augmentation) -> torch.
 
 
 DEPTH = (1.5, 3.8)
-"""How much darker wide arteries are drawn, in standard deviations of a frame.
-
-Measured on 89 ARCADE frames, prepared at 320 pixels: centrelines of arteries 10 to 18
-pixels wide are 2.2 +- 0.8 darker than what is beside them, of 3 to 6 pixels 1.3 +- 0.5.
-"""
+"""How much darker wide arteries are drawn, in standard deviations of a frame."""
 
 WIDE = 7
-"""Side of the square, in pixels, that an artery fills where it is as dark as can be."""
+"""Width in pixels from which an artery is drawn at its full depth."""
 
 
 class CopyPastePairs(NamedTuple):
-    """Which of a process's phantoms are drawn into which of its frames.
+    """Which of a process's phantoms are pasted into which of its frames.
 
     Parameters
     ----------
@@ -179,10 +175,9 @@ class CopyPastePairs(NamedTuple):
 def copy_paste_pairs(
     share: float, phantoms: slice, of: int, frames: int, step: int = 0
 ) -> CopyPastePairs:
-    """Spread the composites evenly over a batch, and over the steps.
+    """Spread the pasted phantoms evenly over a batch, and over the steps.
 
-    By the step and the place in the whole batch alone, so that processes that share it
-    compose what one would.
+    Depends on the step and the position in the whole batch, not on the processes.
 
     Parameters
     ----------
@@ -205,7 +200,7 @@ def copy_paste_pairs(
 def paste_arteries(
     frames: torch.Tensor, trees: torch.Tensor, chance: torch.Tensor
 ) -> torch.Tensor:
-    """Darken frames where an artery is to be; thin ones less than wide ones.
+    """Darken frames along arteries; thin ones less than wide ones.
 
     Parameters
     ----------
@@ -223,6 +218,6 @@ def paste_arteries(
     low, high = (math.log(d) for d in DEPTH)
     depth = torch.exp(low + (high - low) * chance).view(-1, 1, 1, 1)
     thickness = trees * (0.4 + 0.6 * F.avg_pool2d(trees, WIDE, 1, WIDE // 2))
-    # Half as it is and half blurred: the edge of a round tube, seen by a detector.
+    # Half sharp and half blurred, like the edge of a round tube on a detector.
     soft = (thickness + F.avg_pool2d(thickness, 3, 1, 1)) / 2
     return frames - depth * soft

@@ -1,7 +1,6 @@
 """Checkpoints of a pre-training: one file of tensors with its state as JSON.
 
-The random numbers need no place in it: they are drawn from the seed, the epoch and
-the frame (see :mod:`napari_cmunet.pretraining.augment`).
+Random numbers need no state: see :mod:`napari_cmunet.pretraining.augment`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def write_checkpoint(
     path: Path, stepper: PretrainStepper, state: dict[str, Any]
 ) -> None:
-    """Write everything that going on needs; the old file stays until it is whole."""
+    """Write networks, optimiser and state atomically."""
     tensors = {f"networks.{k}": v for k, v in stepper.networks.state_dict().items()}
     for name, parameter in stepper.trained.items():
         for moment, value in stepper.optimiser.state.get(parameter, {}).items():
@@ -42,7 +41,7 @@ def write_checkpoint(
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run, without its tensors.
+    """Read the state of a checkpoint's run, without its tensors.
 
     Raises
     ------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmunet.training.dataset import LabelledFrames
 
 MAY_CHANGE = ("minutes", "save_seconds", "save_minutes")
-"""What may differ from the stored run when it is resumed."""
+"""Options that may differ when a run is resumed."""
 
 _RANGES = (
     ("width", 1, MAX_WIDTH),
@@ -35,7 +35,7 @@ _RANGES = (
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training, as far as it can be chosen.
+    """Options of one pre-training.
 
     Parameters
     ----------
@@ -46,29 +46,26 @@ class PretrainConfig:
     epochs : int
         Passes over the frames.
     minutes : float, optional
-        Training time after which the run ends; the schedules are then driven by
-        time where that is ahead of the steps, so that they always come to their end.
+        Time budget; the schedules follow the time where it is ahead of the steps.
     batch : int
         Views in a step, over all processes. Contrast needs at least two frames.
     crop : int, optional
         Side of the views in pixels of that grid; the whole of it by default.
     mask_ratio, patch : float, int
-        Share of the patches that is hidden, and a patch's side in pixels.
+        Share of the patches that is masked, and a patch's side in pixels.
     guidance : float
-        Share of the hidden patches that is drawn by how much of a vessel they hold.
+        Share of the masked patches that is drawn by vesselness.
     temperature : float
         Of the contrastive loss.
     contrast_weight : float
-        The loss is reconstruction + weight * 2 * temperature * contrast, so that
-        the contrast's gradient does not grow as the temperature falls.
+        The loss is reconstruction + weight * 2 * temperature * contrast.
     momentum : float
-        Of the target, whose weights are what the run leaves, at the start; it rises
-        to 1 by half a cosine. A run of less than 500 steps begins with less.
+        Of the target at the start, rising to 1 by half a cosine; less in a run of
+        fewer than 500 steps. The target's weights are the result.
     learning_rate : float
-        Peak for batches of 16; it goes with the square root of the batch, up to
-        three times as much.
+        Peak for batches of 16, scaled by the square root of the batch, up to 3 times.
     warmup : float
-        Share of the run, before the learning rate falls by half a cosine.
+        Share of the run, before the cosine decay of the learning rate.
     weight_decay : float
         AdamW's, on kernels alone.
     clip : float
@@ -76,28 +73,26 @@ class PretrainConfig:
     shift, noise : float
         Of the target's view: pixels either way, and standard deviation.
     phantoms : int
-        Synthetic frames with known masks to learn from beside the real ones; 0: none.
+        Synthetic frames with known masks to learn from as well.
     phantom_share : float
         Share of the batch that is drawn from them.
     segmentation_weight : float
         Weight of their loss.
     consistency_weight : float
-        With phantoms: weight of segmenting a masked frame as the momentum target
-        segments the whole one, where that is sure (after masked image consistency,
-        Hoyer et al. 2023, arXiv 2212.01322). It brings what the phantoms taught to
-        real frames.
+        With phantoms: weight of masked image consistency (Hoyer et al. 2023, arXiv
+        2212.01322), with confident pseudo-labels of the momentum target.
     copy_paste : float
-        With consistency: share of the phantoms' views whose tree is drawn into a real
-        frame instead (:mod:`napari_cmunet.pretraining.copy_paste`).
+        With consistency: share of the phantoms' views whose tree is pasted into a
+        real frame.
     start : str
         Name of the model whose weights the run begins with; empty: random ones.
     held_out : float
-        Share of the images that is kept for measuring.
+        Share of the images that is held out.
     precision : str
         ``auto`` or ``float32``.
     save_seconds : float
-        A checkpoint is written at the end of an epoch if the last one is this old,
-        and within epochs every ``save_minutes``.
+        Least age of the last checkpoint for another at the end of an epoch; within
+        epochs there is one every ``save_minutes``.
     seed : int
     """
 
@@ -133,19 +128,19 @@ class PretrainConfig:
 
     @property
     def batch_phantoms(self) -> int:
-        """How many views of a batch are of phantoms."""
+        """Phantoms in a batch."""
         if not self.phantoms:
             return 0
         return max(1, round(self.batch * self.phantom_share))
 
     @property
     def batch_frames(self) -> int:
-        """How many views of a batch are of real frames."""
+        """Real frames in a batch."""
         return self.batch - self.batch_phantoms
 
 
 def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
-    """Refuse to go on with other choices than a checkpoint's run was begun with.
+    """Refuse to resume a checkpoint's run with other options.
 
     Raises
     ------
@@ -163,7 +158,7 @@ def check_same_run(state: dict[str, Any], config: PretrainConfig) -> None:
 
 
 def check_values(config: PretrainConfig) -> None:
-    """Refuse values that no run can have, before anything is read.
+    """Check the ranges of the options.
 
     Raises
     ------
@@ -191,7 +186,7 @@ def check_choices(
     phantoms: LabelledFrames | None,
     group: ProcessGroup,
 ) -> None:
-    """Refuse what cannot work, before time is spent.
+    """Check that options, frames and processes fit together.
 
     Raises
     ------
@@ -215,7 +210,7 @@ def check_choices(
 
 
 MOST_HELD_OUT = 64
-"""More held-out images than this only cost time."""
+"""Most images that are held out."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +224,7 @@ class UnlabelledFrames:
     groups : int64 tensor (N,)
         Frames of one image file share a number.
     digest : str
-        Of the files that they came from: resuming asks for the same ones.
+        Of the files that they came from, to check when resuming.
     """
 
     frames: torch.Tensor
@@ -246,7 +241,7 @@ class UnlabelledFrames:
 
 
 def digest(parts: list[str]) -> str:
-    """One hash over many, whatever their order."""
+    """Hash of several strings, independent of their order."""
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Several processes that train one network, started by ``torchrun``.
+"""Data-parallel pre-training in several processes, started by ``torchrun``.
 
-One process at the same total batch gives the same result to rounding: gradients are
-averaged over the processes, and batch normalisation sees the whole batch.
+The result equals that of one process at the same total batch, up to rounding: gradients
+are averaged, and batch normalisation sees the whole batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, and which of them this is."""
+    """The processes of a run, and the rank of this one."""
 
     rank: int
     size: int
@@ -32,11 +32,11 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """The share that this process takes of ``count`` things in a row."""
+        """Share of ``count`` items that this process takes."""
         if count % self.size:
             raise TrainingError(
                 f"{count} frames cannot be shared evenly by {self.size} processes. "
@@ -47,7 +47,7 @@ class ProcessGroup:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def all_gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of all processes, in their order; no gradient flows through."""
+        """Rows of all processes, in rank order; without gradient."""
         if self.size == 1:
             return rows.detach()
         parts = [torch.empty_like(rows) for _ in range(self.size)]
@@ -68,7 +68,7 @@ class ProcessGroup:
             tensor.copy_(mean.view(tensor.shape))
 
     def agree_to_stop(self, stop: bool, elapsed: float) -> tuple[bool, float]:
-        """Stop if any process was asked to; the time is the leader's."""
+        """Whether any process was asked to stop, and the elapsed time of rank 0."""
         if self.size == 1:
             return stop, elapsed
         asked = torch.tensor(float(stop), dtype=torch.float64)
@@ -84,7 +84,7 @@ class ProcessGroup:
             dist.all_reduce(torch.zeros(1))
 
     def all_gather_rows(self, own: torch.Tensor) -> torch.Tensor:
-        """Join tensors of any lengths along their first side, in all processes."""
+        """Concatenate tensors of any lengths along their first axis."""
         if self.size == 1:
             return own
         parts: list = [None] * self.size
@@ -98,7 +98,7 @@ class ProcessGroup:
         return torch.cat(joined)
 
     def all_gather_objects(self, own: object) -> list:
-        """One small object of each process, in their order."""
+        """One small object of each process, in rank order."""
         if self.size == 1:
             return [own]
         parts: list = [None] * self.size
@@ -108,7 +108,7 @@ class ProcessGroup:
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
-    """Join the processes that ``torchrun`` started; alone without it.
+    """Join the processes that ``torchrun`` started; a single one without it.
 
     Parameters
     ----------
@@ -151,8 +151,8 @@ def share_batch_statistics(network: nn.Module, group: ProcessGroup) -> None:
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the batches of all processes.
 
-    What ``torch.nn.SyncBatchNorm`` does on CUDA, for processors and back-ends that
-    it does not know. Every process brings a batch of the same size.
+    ``torch.nn.SyncBatchNorm`` for the devices that it does not support. All batches
+    have the same size.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a pre-training is measured by, and what it leaves."""
+"""Evaluation of a pre-training, and its final weights."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Held-out frames: as the network saw them, as it rebuilt them, as they are.
+    """Held-out frames, masked and reconstructed.
 
-    Each is a float tensor (N, 1, H, W). The rebuilt one has the frame's own pixels
-    where they were shown, and the frame's own mean and contrast in each hidden
-    patch, which the network is not asked for.
+    Each is a float tensor (N, 1, H, W). ``rebuilt`` has the frame's own pixels where
+    they were visible, and its own mean and contrast in each masked patch.
     """
 
     masked: torch.Tensor
@@ -53,11 +52,10 @@ class Reconstructions:
 
 @torch.no_grad()
 def held_out_error(stepper: PretrainStepper, held: list[int]) -> float:
-    """Mean squared error at hidden pixels, patches normalised, of held-out frames.
+    """Mean squared error at masked pixels of held-out frames, patches normalised.
 
-    Of the online network: the target rebuilds nothing.
-    Views and masks are the same each time, and masks are drawn by chance alone, so
-    that figures of different runs at one grid can be compared.
+    Of the online network. Views and masks are the same each time, and masks uniform,
+    so that runs at one grid can be compared.
     """
     config, total = stepper.config, 0.0
     with batch_statistics(stepper.networks):
@@ -72,7 +70,7 @@ def held_out_error(stepper: PretrainStepper, held: list[int]) -> float:
 
 @torch.no_grad()
 def phantom_dice(stepper: PretrainStepper, phantoms: LabelledFrames) -> float:
-    """Mean Dice of the momentum target on phantoms that are not learned from."""
+    """Mean Dice of the momentum target on held-out phantoms."""
     scores = []
     with batch_statistics(stepper.networks):
         for i in range(0, len(phantoms), _AT_ONCE):
@@ -90,7 +88,7 @@ def phantom_dice(stepper: PretrainStepper, phantoms: LabelledFrames) -> float:
 
 @torch.no_grad()
 def reconstructions(stepper: PretrainStepper, held: list[int]) -> Reconstructions:
-    """Rebuild a few held-out frames, to be looked at."""
+    """Reconstruct a few held-out frames."""
     patch = stepper.config.patch
     views, mask = _fixed_views(stepper, held[:EXAMPLES])
     with batch_statistics(stepper.networks):
@@ -112,9 +110,8 @@ def finished_weights(
     """The momentum target's weights, with batch statistics of whole frames.
 
     The target is the average of the online network over the steps, and better.
-    During pre-training the network sees frames with most patches hidden, whose
-    statistics are not those that it will meet. ``conv_last`` is left out unless it
-    was trained.
+    In pre-training most patches are masked, which changes the statistics.
+    ``conv_last`` is left out unless it was trained.
     """
     config = stepper.config
     network = CMUNet(config.width)

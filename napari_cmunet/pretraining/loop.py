@@ -1,9 +1,9 @@
 """Self-supervised pre-training after CM-UNet (arXiv 2507.17779).
 
-A frame with most of its patches hidden is rebuilt by the whole U-Net, and reported from
-other frames by comparing what the encoder makes of it with what a slowly following
-copy of the encoder makes of the whole frame, shifted and noised. Phantoms with known
-masks may be segmented beside that. No human label is used.
+Masked reconstruction by the whole U-Net, and momentum contrast (MoCo) between the
+encoder's features of the masked frame and those of a momentum encoder of the whole
+frame, shifted and noised. Synthetic frames with known masks may be segmented as well.
+No human label is used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a pre-training leaves.
+    """Result of a pre-training.
 
     Parameters
     ----------
@@ -65,8 +65,7 @@ class PretrainResult:
     examples : Reconstructions
         Of held-out frames.
     held_out : float
-        The online network's error at their hidden pixels, at the end; 1 is knowing
-        each patch's mean.
+        The online network's error at their masked pixels (1: each patch's mean).
     phantom_dice : float or None
     reason : str
         See :class:`napari_cmunet.training.events.PretrainFinished`.
@@ -105,7 +104,7 @@ def pretrain(
 
 
 class Pretraining:
-    """A pre-training that can be run, looked at in between, and gone on with.
+    """A pre-training that can be run, evaluated in between, and resumed.
 
     Parameters
     ----------
@@ -118,12 +117,12 @@ class Pretraining:
     group : ProcessGroup, optional
         The processes that share the work; this one alone by default.
     checkpoint : Path, optional
-        Where the state is written at the end of epochs and now and then between.
+        Where the state is written, at the end of epochs and within long ones.
     start : CMUNet, optional
         Whose weights the run begins with; random ones by default.
     resume : bool
-        Go on from ``checkpoint`` if it is there. The run then ends as if it had
-        never been interrupted.
+        Resume from ``checkpoint`` if it exists; the result is as if the run had never
+        been interrupted.
 
     Raises
     ------
@@ -243,7 +242,7 @@ class Pretraining:
         )
 
     def result(self) -> PretrainResult:
-        """What there is by now; the training can go on after it."""
+        """Result so far; training can go on after it."""
         with failures(self.group.device):
             weights = finished_weights(self.stepper, self.learn)
             error = held_out_error(self.stepper, self.held)
@@ -262,12 +261,12 @@ class Pretraining:
         )
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all; the leader's work alone."""
+        """Write the checkpoint atomically, on rank 0."""
         self.elapsed = self._clock()
         self._saved_at = time.monotonic()
         if self.checkpoint is None or not self.group.is_main:
             return
-        # "stopped" is no end: going on from here is what resuming is for.
+        # A stopped run can be resumed.
         reason = "" if self.reason == "stopped" else self.reason
         state: dict[str, Any] = {
             "config": asdict(self.config),
@@ -293,7 +292,7 @@ class Pretraining:
         self.reason, self._sums = state["reason"], state["sums"]
         self.history = [PretrainEpoch(**values) for values in state["history"]]
         if self.reason == "time" and self._progress() < 1:
-            self.reason = ""  # it has been given more time
+            self.reason = ""  # the time budget was raised
 
     def _clock(self) -> float:
         """Seconds of training, without the time between runs."""
@@ -308,7 +307,7 @@ class Pretraining:
         return max(by_steps, self.elapsed / (60 * self.config.minutes))
 
     def _drain(self) -> list[list[float]]:
-        """Losses since last asked, added to the epoch's sums in the order of steps."""
+        """Losses since the last call; they are added to the sums of the epoch."""
         values = [v.tolist() for v in self._pending]
         self._pending = []
         for row in values:

@@ -14,11 +14,9 @@ from napari_cmunet.model.network import CMUNet, artery_logit
 
 
 class FeatureDecoder(nn.Module):
-    """Fills in, at the bottleneck, what the encoder could not see.
+    """Predict, at the bottleneck, features of the whole frame from the masked one's.
 
-    Two convolutions through a quarter of the channels, added to their input: the
-    online features of a masked frame become comparable to the target's features of
-    the whole frame.
+    Two convolutions through a quarter of the channels, added to their input.
     """
 
     def __init__(self, channels: int) -> None:
@@ -37,10 +35,9 @@ class FeatureDecoder(nn.Module):
 
 
 def perceptron(inside: int, hidden: int, outside: int) -> nn.Sequential:
-    """Two linear layers.
+    """Two linear layers with layer normalisation.
 
-    Normalised within each frame and not over the batch: a batch norm over the few
-    frames of a small batch would tell each frame about its negatives.
+    Batch normalisation over a small batch would leak the negatives to each frame.
     """
     return nn.Sequential(
         nn.Linear(inside, hidden),
@@ -51,14 +48,14 @@ def perceptron(inside: int, hidden: int, outside: int) -> nn.Sequential:
 
 
 class Online(NamedTuple):
-    """What the online network makes of masked frames.
+    """Output of the online network for masked frames.
 
     Parameters
     ----------
     pixels : tensor (B, 1, H, W)
-        The frames rebuilt, normalised within each patch.
+        Reconstruction, normalised within each patch.
     embedding : float tensor (B, E)
-        To be compared with :meth:`PretrainNetworks.target`.
+        Comparable to :meth:`PretrainNetworks.target`.
     logits : tensor (B, 2, H, W)
         Background and artery, from the same features as ``pixels``.
     """
@@ -69,7 +66,7 @@ class Online(NamedTuple):
 
 
 class PretrainNetworks(nn.Module):
-    """CM-UNet with its momentum target and the heads that only pre-training needs.
+    """CM-UNet, its momentum target and the heads of pre-training.
 
     Parameters
     ----------
@@ -104,7 +101,7 @@ class PretrainNetworks(nn.Module):
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
     def online(self, masked: torch.Tensor) -> Online:
-        """Rebuild masked frames ``(B, 1, H, W)``, describe and segment them."""
+        """Reconstruct, embed and segment masked frames ``(B, 1, H, W)``."""
         latent, skips = self.network.encode(masked)
         features = self.network.decode(latent, skips)
         summary = self.feature_decoder(latent).mean((-2, -1))
@@ -118,7 +115,7 @@ class PretrainNetworks(nn.Module):
     def target(
         self, whole: torch.Tensor, *, segments: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the momentum target makes of whole frames; no gradient.
+        """Embed and segment whole frames by the momentum target; no gradient.
 
         Returns
         -------
@@ -139,7 +136,7 @@ class PretrainNetworks(nn.Module):
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """Move the target a little towards the online network."""
+        """Update the momentum target (EMA of the online network)."""
         for own, source in (
             (self.target_network, self.network),
             (self.target_projector, self.projector),
@@ -155,7 +152,7 @@ def info_nce(
     groups: torch.Tensor,
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tell a frame's own target from those of the other frames of the batch.
+    """InfoNCE: match a frame to its own target among those of the batch.
 
     Parameters
     ----------
@@ -164,9 +161,9 @@ def info_nce(
     targets : tensor (B, E)
         Of all processes' frames.
     own : int tensor (b,)
-        Which of the targets belongs to each prediction.
+        Index of the target of each prediction.
     groups : int tensor (B,)
-        Frames of one cine share a number: they are no negatives of each other.
+        Frames of one cine share a number and are not negatives of each other.
     temperature : float
 
     Returns
@@ -183,9 +180,9 @@ def info_nce(
 
 
 def _cancel_idle_biases(network: nn.Module) -> None:
-    """Hold at 0 the biases that the batch normalisation right behind them undoes.
+    """Fix at 0 the biases that the following batch normalisation cancels.
 
-    Their gradient is zero but for rounding, which Adam would blow up to full steps.
+    Adam would turn the rounding error of their gradient into full steps.
     """
     for module in network.modules():
         if not isinstance(module, nn.Sequential):

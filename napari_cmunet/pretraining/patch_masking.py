@@ -1,4 +1,4 @@
-"""Which patches of a frame are hidden, and what is asked for in their place."""
+"""Patch masking and the reconstruction loss of masked patches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def patch_mask(
     vessels: torch.Tensor | None = None,
     guidance: float = 0.0,
 ) -> torch.Tensor:
-    """Draw the hidden patches of each frame, for each frame anew.
+    """Draw the masked patches of each frame.
 
     Parameters
     ----------
@@ -24,16 +24,16 @@ def patch_mask(
     sides : (int, int)
         Rows and columns of patches.
     ratio : float
-        Share of the patches that is hidden; the same number in every frame.
+        Share of the patches that is masked; the same number in every frame.
     vessels : tensor (B, 1, rows, columns), optional
         How much of a vessel each patch holds, from :func:`vesselness`.
     guidance : float
-        Share of the drawing that goes by ``vessels`` and not by chance alone
+        Share of the masked patches that is drawn by ``vessels`` and not uniformly
         (after VasoMIM, arXiv 2508.10794).
 
     Returns
     -------
-    bool tensor (B, 1, rows, columns), True where hidden
+    bool tensor (B, 1, rows, columns), True where masked
     """
     n = noise.shape[1]
     hidden = max(1, min(n - 1, round(ratio * n)))
@@ -61,22 +61,22 @@ def to_patches(x: torch.Tensor, patch: int) -> torch.Tensor:
 
 
 def from_patches(x: torch.Tensor, patch: int, sides: tuple[int, int]) -> torch.Tensor:
-    """What :func:`to_patches` took apart, joined again."""
+    """Inverse of :func:`to_patches`."""
     return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, sides), patch)
 
 
 def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each patch, as wide as ``patches``."""
+    """Mean and standard deviation of each patch, broadcastable to ``patches``."""
     mean = patches.mean(-1, keepdim=True)
     var = patches.var(-1, keepdim=True, unbiased=False)
-    # 0.01: a patch without contrast is float16's rounding, not a thing to learn.
+    # A patch below 0.01 holds nothing but the rounding of float16.
     return mean, (var + 1e-4).sqrt()
 
 
 def reconstruction_loss(
     predicted: torch.Tensor, frames: torch.Tensor, mask: torch.Tensor, patch: int
 ) -> torch.Tensor:
-    """Mean squared error over hidden patches, each patch of the frame normalised.
+    """Mean squared error over masked patches, each patch of the frame normalised.
 
     A prediction of 0 everywhere scores 1 where all patches have contrast.
 

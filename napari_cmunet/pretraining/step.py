@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import LabelledFrames
 
-# What a random number is drawn for, so that no two uses share their numbers.
+# Purposes of random numbers: no two share their seeds.
 ORDER, FRAME, PHANTOM_CHOICE, PHANTOM, MEASURE, RECALIBRATE = range(1, 7)
 
 FRAME_VIEWS = replace(NO_AUGMENTATION, zoom=(0.85, 1.3))
@@ -59,18 +59,17 @@ PHANTOM_VIEWS = replace(
 )
 
 CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.9, 0.4
-"""Probabilities from which, and to which, the momentum target is believed.
+"""Probabilities from which, and to which, the momentum target is confident.
 
-A network that learned from phantoms takes too much for artery: on other patients'
-frames its masks were best when cut at 0.9.
+A network that learned from phantoms takes too much for artery.
 """
 
 MOST_ON_DEVICE = 2**33
-"""Bytes of frames that are copied to the device at once; more stay in main memory."""
+"""Bytes of frames that are kept on the device; more stay in main memory."""
 
 
 class PseudoLabels(NamedTuple):
-    """Views of real frames, and what the momentum target says of them.
+    """Views of real frames with pseudo-labels of the momentum target.
 
     Parameters
     ----------
@@ -85,7 +84,7 @@ class PseudoLabels(NamedTuple):
 
 
 class PretrainStepper:
-    """Networks, optimiser and frames of a pre-training; makes one step at a time."""
+    """Networks, optimiser and frames of a pre-training."""
 
     def __init__(
         self,
@@ -135,12 +134,10 @@ class PretrainStepper:
         return self.optimiser.param_groups[0]["lr"]
 
     def momentum(self, step: int, progress: float) -> float:
-        """Share of itself that the target keeps: up to 1 by half a cosine.
+        """Momentum of the target: up to 1 by half a cosine.
 
-        In a run too short for that, less: the target, which is what the run leaves,
-        keeps 1/e at most of what it began with. Random weights are nothing to follow
-        at all: without a start, the target is at first the average of the last third
-        of the steps.
+        Less in a short run, so that the target keeps at most 1/e of its first weights.
+        Without a start it is at first the average of the last third of the steps.
         """
         least = self.config.momentum
         if progress and step:  # together they tell how many steps there will be
@@ -150,7 +147,7 @@ class PretrainStepper:
         return momentum if self.goes_on else min(momentum, (1 + step) / (4 + step))
 
     def step(self, epoch: int, index: int, progress: float) -> torch.Tensor:
-        """Make a step; returns losses and what else is measured on the way.
+        """Make a step; returns its losses and other figures.
 
         Parameters
         ----------
@@ -259,10 +256,10 @@ class PretrainStepper:
         pseudo: PseudoLabels,
         step: int,
     ) -> None:
-        """Put some of the phantoms' trees into real frames, in place.
+        """Paste some of the phantoms' trees into real frames, in place.
 
-        Known is the tree, and where the momentum target is sure that the frame has no
-        artery of its own. What they share of a pixel is unknown.
+        Reviewed are the tree, and where the momentum target is confident that the
+        frame has no artery of its own.
         """
         config = self.config
         at, frame = copy_paste_pairs(
@@ -276,7 +273,7 @@ class PretrainStepper:
         maps[at, REVIEWED] = torch.maximum((tree > 0.5).float(), free)
 
     def _number(self, epoch: int, index: int) -> int:
-        """Of a step in the whole run, from 0."""
+        """Number of a step in the whole run, from 0."""
         return epoch * self.steps_per_epoch + index
 
     def _frames_of(self, epoch: int, index: int) -> np.ndarray:
@@ -290,7 +287,7 @@ class PretrainStepper:
     def _draw_views(
         self, epoch: int, chosen: np.ndarray
     ) -> tuple[Draws, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The draws, the online view, the target's view, and the hidden patches."""
+        """Random draws, online view, target view, and patch mask."""
         config, side = self.config, self.side
         rows = side // config.patch
         keys = [(config.seed, FRAME, epoch, int(i)) for i in chosen]
@@ -302,7 +299,7 @@ class PretrainStepper:
         moved = jitter_intensity(moved, draws, self.target_noise)
         vessels = None
         if config.guidance:
-            # At half the size: a quarter of the work, and patches are all it is for.
+            # Half the resolution suffices for patches.
             half = vesselness(nn.functional.avg_pool2d(views, 2), (1.0, 2.0))
             vessels = nn.functional.avg_pool2d(half, config.patch // 2)
         noise = torch.from_numpy(draws.patches).to(self.device)
@@ -326,7 +323,7 @@ class PretrainStepper:
 def confident_labels(
     logit: torch.Tensor, seen: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the target takes for artery, and where it is sure either way.
+    """Confident artery, and where the target is confident either way.
 
     Parameters
     ----------
@@ -368,7 +365,7 @@ def precision(config: PretrainConfig, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def failures(device: torch.device) -> Iterator[None]:
-    """Turn what torch raises into errors that say what to do."""
+    """Turn errors of torch into a TrainingError that says what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
@@ -376,9 +373,8 @@ def failures(device: torch.device) -> Iterator[None]:
         if is_out_of_memory(exc):
             raise TrainingError(
                 f"Not enough memory on {device.type} for this batch. Choose a smaller "
-                "--batch, --crop or --width and start in a new folder: a batch worked "
-                "off in parts would be another training, since each frame is told "
-                "from all others of its batch."
+                "--batch, --crop or --width and start in a new folder: the batch cannot "
+                "be split, since each frame is contrasted with all others in it."
             ) from exc
         raise TrainingError(
             f"Pre-training failed on {device.type}: {text}. Go on from the last "

@@ -1,8 +1,7 @@
-"""Is a new model better than the one in use? Paired by patient, with an interval.
+"""Comparison of a new model with the one in use, paired by patient.
 
-Only patients count whom neither model learned from. Where the model in use learned from
-some, it has an advantage on them: a new model that is better all the same is better for
-sure, one that is not may be better yet.
+Patients count from whom neither model learned. Where the model in use learned from
+some, it has an advantage on them: a new model that is better even so counts as better.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ if TYPE_CHECKING:
     Predict = Callable[[np.ndarray], np.ndarray]
 
 ENOUGH_PATIENTS = 3
-"""Fewer cannot show that a model is better, however alike they are."""
+"""Least number of patients for a comparison."""
 
 CONFIDENCE = 0.90
-"""Of the interval: its lower bound lies above 0 by luck in one case of twenty."""
+"""Confidence level of the interval, two-sided."""
 
 TOLERATED_LOSS = 0.01
-"""Of Dice or clDice, where the other one makes up for it."""
+"""Loss of Dice or clDice that a gain of the other may outweigh."""
 
 REGRESSION_SEEDS = (2, 3, 5, 7, 11, 13)
 REGRESSION_SIZE = 256
 COLLAPSE = 0.25
-"""A model is refused that keeps less than this share of the Dice on sentinels.
+"""A model is refused if its Dice on the regression set falls below this share.
 
-Learning from a hospital's own labels costs some of it and is no fault: 20 steps on 14
-real labels kept 59 %. A training that had destroyed its start kept 5 %.
+Fine-tuning costs some of it: 20 steps on 14 real labels kept 59 %, a training that
+destroyed its start 5 %.
 """
 
-_NEARLY_ITS_OWN = 0.98  # Dice and clDice, before, that leave nothing to win
+_NEARLY_ITS_OWN = 0.98  # Dice and clDice that leave nothing to gain
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def score_frames(
 
 
 def regression_frames() -> list[tuple[np.ndarray, np.ndarray]]:
-    """A few synthetic angiograms and their masks, always the same."""
+    """Regression set: a few synthetic angiograms and their masks, always the same."""
     return [
         make_frame(PhantomConfig(size=REGRESSION_SIZE, seed=seed))
         for seed in REGRESSION_SEEDS
@@ -114,7 +113,7 @@ def score_regression_set(
     threshold: float,
     frames: Iterable[tuple[np.ndarray, np.ndarray]],
 ) -> float:
-    """Mean Dice on synthetic angiograms: shows a model that has lost its way."""
+    """Mean Dice on the regression set, which shows a model that has collapsed."""
     return float(
         np.mean([dice(mask_at(predict(x), threshold), mask) for x, mask in frames])
     )
@@ -141,10 +140,10 @@ def judge(
     sentinels : (float, float), optional
         Dice of the new and of the old model on synthetic angiograms.
     left_out : bool
-        The new model was not measured itself, but models of the same making, each
-        trained without the patient that it was measured on.
+        The figures are of models trained like the new one, each without the patients
+        that it was measured on.
     why_none : str
-        Why there are no pairs, or fewer than there might be; for people.
+        Why there are no pairs, or few; for people.
     """
     fair = [p for p in pairs.values() if not p.old_learned]
     everyone = list(pairs.values())
@@ -183,7 +182,7 @@ def judge(
 def _decide(
     fair: Sequence[Pair], everyone: Sequence[Pair]
 ) -> tuple[str, str, Sequence[Pair]]:
-    """Outcome, why, and the pairs that it rests on."""
+    """Outcome, its reason, and the pairs that it rests on."""
     for pairs in (fair, everyone):
         mean, low, _ = interval([p.gain for p in pairs]) or (0.0, -1.0, 1.0)
         if len(pairs) >= ENOUGH_PATIENTS and low > 0:
@@ -213,7 +212,7 @@ def _decide(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean and the bounds of its interval (Student); None of fewer than two."""
+    """Mean and its interval by Student's t; None for fewer than two values."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
@@ -233,7 +232,7 @@ def _means(scores: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
 
 
 def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
-    """The verdict as the reader and the journal have it."""
+    """Verdict in words, for the user and the journal."""
     head = {
         BETTER: "Better",
         NOT_BETTER: "Not better",

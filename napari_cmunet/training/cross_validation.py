@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     Curve = dict[int, Scores]
 
 FEW_PATIENTS = 8
-"""Below this, one held-out part says too little: each patient is left out in turn."""
+"""With fewer patients, each is left out in turn instead of one held-out part."""
 
 PARTS = 4
-"""Parts that patients are left out in, where one by one would take too long."""
+"""Folds, where leaving patients out one by one would take too long."""
 
 
 @dataclass(frozen=True)
 class ChosenSteps:
-    """How long to train, and how well models trained so long did on left-out patients.
+    """Chosen number of steps, and the scores on left-out patients with it.
 
     Parameters
     ----------
     steps : int
-        Where the mean Dice over the left-out patients was best.
+        The best mean Dice over the left-out patients.
     at_the_end : bool
         Whether that was the last validation: longer training may be better still.
     dice, cldice : float or None
@@ -76,22 +76,21 @@ def cross_validated(
     score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult | None]:
-    """Leave every patient out once, then train on all labels for as long as was best.
+    """Cross-validate, then train on all labels for the best number of steps.
 
     Parameters
     ----------
     start : callable
-        Gives the network with the weights to start from, anew for each training.
+        Returns a new network with the weights to start from.
     frames : LabelledFrames
     config : FinetuneConfig
-        Each fold has an equal share of ``minutes``, and the final training what is
-        left: the folds stand for it only if they were trained like it.
+        Each fold has an equal share of ``minutes``, and the final training the rest,
+        so that the folds are trained like it.
     companion, device, receipt, should_stop
         As :func:`napari_cmunet.training.loop.finetune` takes them.
     score : callable, optional
         Dice and clDice by patient, of a network and the indices of left-out frames;
-        by default they are measured on the network's grid, and all frames of a fold
-        count together.
+        by default they are measured on the network's grid, for each fold as a whole.
 
     Returns
     -------
@@ -142,12 +141,12 @@ def left_out_steps(
     score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, ChosenSteps]:
-    """Train without each patient once: on the others, part by part.
+    """Leave each patient out once and train on the others.
 
     Parameters
     ----------
     start : callable
-        Gives the network with the weights to start from, anew for each fold.
+        Returns a new network with the weights to start from.
     frames : LabelledFrames
     config : FinetuneConfig
         ``minutes`` is the budget of each fold.
@@ -157,8 +156,8 @@ def left_out_steps(
     Yields
     ------
     Event
-        Which fold it is, its steps, notes, and at last one validation for each
-        looked-at step, over all patients.
+        For each fold its number, steps and notes; at the end one validation for each
+        measured step, over all patients.
 
     Returns
     -------
@@ -201,7 +200,7 @@ def left_out_steps(
                 if not curve.get(event.step):
                     curve[event.step] = {f"fold {number}": (event.dice, event.cldice)}
             elif isinstance(event, Step):
-                # The other folds and the final training are awaited too.
+                # The other folds and the final training are still to come.
                 each = event.seconds + event.seconds_left
                 to_come = (len(folds) - number + 1) * each
                 yield replace(event, seconds_left=event.seconds_left + to_come)
@@ -215,7 +214,7 @@ def left_out_steps(
         return ChosenSteps(config.steps or default_steps(len(frames)), None, None, None)
     common = sorted(set.intersection(*(set(c) for c in curves)))
     if not common:
-        # A time budget gave each fold another length: their last looks are compared.
+        # A time budget gave each fold another length: compare their last validations.
         common = [min(max(c) for c in curves)]
         curves = [{common[0]: c[max(c)]} for c in curves]
     whole = {step: dict(x for c in curves for x in c[step].items()) for step in common}
@@ -246,8 +245,7 @@ def _interval(scores: Scores) -> tuple[float, float]:
 def validates(patient: str, share: float = 0.2) -> bool:
     """Whether a patient belongs to validation.
 
-    Decided by a hash of the patient alone, so that more patients, or fewer, never
-    move one to the other side.
+    Decided by a hash of the patient alone, so that other patients never change it.
 
     Parameters
     ----------
@@ -287,7 +285,7 @@ def split_by_patient(
 def leave_patients_out(
     patients: Sequence[str],
 ) -> list[tuple[list[int], list[int]]]:
-    """Indices to learn from and indices left out, so that each patient is out once.
+    """Folds as indices to learn from and indices left out; each patient is out once.
 
     Few patients are left out one by one, more of them in :data:`PARTS` parts.
     """

@@ -1,4 +1,4 @@
-"""Synthetic frames with perfect labels, many at once, for training."""
+"""Labels for training: preparation, batches, synthetic frames."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TARGET, REVIEWED, SKELETON = 0, 1, 2
 """Channels of :attr:`LabelledFrames.maps`."""
 
 WHOLE = 255
-"""A pixel of :attr:`LabelledFrames.maps` that is artery, or reviewed, all over."""
+"""Value of :attr:`LabelledFrames.maps` for a share of 1."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """One frame with its mask, as a reader or a file gives them.
+    """One frame with its mask.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class Label:
     mask : bool array (Y, X)
         True where artery.
     reviewed : bool array (Y, X), optional
-        Where the mask was looked at; everywhere by default. The rest is unknown,
-        not background.
+        Where the mask was reviewed; everywhere by default. The rest is unknown, not
+        background.
     patient : str
         Frames of one patient never sit on both sides of a split.
     name : str
@@ -68,9 +68,8 @@ class LabelledFrames:
         Zero where the square reaches beyond the frame.
     maps : uint8 tensor (N, 3, G, G)
         Target, reviewed part and centreline of the target, in parts of
-        :data:`WHOLE`. The target is the share of each pixel that is artery: cut
-        to 0 and 1 on a grid of half the frame's size, a perfect prediction would
-        reach a Dice of 0.94 on the frame itself, and 0.99 with the shares kept.
+        :data:`WHOLE`. The target is the share of each pixel that is artery: a binary
+        target would cost 0.05 Dice on a grid of half the frame's size.
     patients, names : tuple of str
     """
 
@@ -106,12 +105,12 @@ class LabelledFrames:
 def prepare_labels(
     labels: Iterable[Label], preprocessing: Preprocessing
 ) -> LabelledFrames:
-    """Prepare labels for training: resampled, flattened, centreline drawn.
+    """Prepare labels for training: resample, flatten, draw the centreline.
 
     Parameters
     ----------
     labels : iterable of Label
-        Consumed one by one, so that they need not lie in memory together.
+        Consumed one by one; they need not be in memory together.
     preprocessing : Preprocessing
         Of the model that is trained.
 
@@ -131,8 +130,7 @@ def prepare_labels(
         target = prepare_mask(label.mask.astype(bool), geo)
         seen = prepare_mask(reviewed.astype(bool), geo) > 0.99
         mostly = target[0, 0].numpy() > 0.5
-        # One pixel to either side, as skeleton recall has it ("tubed"), but never
-        # outside the vessel.
+        # One pixel to either side, as in skeleton recall, but within the vessel.
         centre = binary_dilation(skeletonize(mostly)) & mostly
         stack = torch.cat([target, seen, torch.from_numpy(centre)[None, None]], 1)
         pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
@@ -210,7 +208,7 @@ def _check(label: Label) -> None:
 
 
 MIN_ARTERY = 0.004
-"""Frames with a smaller share of artery are left out: next to nothing is filled."""
+"""Frames with a smaller share of artery are left out."""
 
 
 def phantom_labels(
@@ -231,7 +229,7 @@ def phantom_labels(
     if workers == 1 or count < 16:
         yield from _usable(map(_draw, seeds))
         return
-    # Spawned: a fork would copy torch's threads in whatever state they are.
+    # A fork would copy torch's threads in an undefined state.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from _usable(pool.imap(_draw, seeds, chunksize=8))
 

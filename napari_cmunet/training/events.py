@@ -1,8 +1,4 @@
-"""What a training tells those who watch it: one frozen record at a time.
-
-The same events go to the window, to the command line's progress and, as one JSON
-object a line, from the trainer's process to its parent.
-"""
+"""Events of a training, for the window, the command line and, as JSON lines, logs."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any, get_args
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins: what it starts from, on what, with what."""
+    """Training begins."""
 
     steps: int
     labels: int
@@ -27,7 +23,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """Some optimiser steps were made; the loss is their mean."""
+    """Some optimiser steps were made; ``loss`` is their mean."""
 
     step: int
     steps: int
@@ -38,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Validated:
-    """The averaged model was measured on patients that it does not learn from."""
+    """The averaged model was measured on the validation patients."""
 
     step: int
     dice: float
@@ -50,7 +46,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Note:
-    """Something a person should know: a smaller batch, a fold, a label left out."""
+    """A message for people."""
 
     text: str
 
@@ -68,14 +64,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Saved:
-    """The model's folder is whole on disk."""
+    """The model's folder was written."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class Fold:
-    """With few patients: one is left out now, and the others are learned from."""
+    """A fold of a cross-validation begins."""
 
     number: int
     folds: int
@@ -83,7 +79,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Comparing:
-    """The new model is now measured beside the one in use."""
+    """The comparison with the model in use begins."""
 
     model: str
     against: str
@@ -91,7 +87,7 @@ class Comparing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the new model is better on patients that it never saw.
+    """Result of the comparison of a new model with the one in use.
 
     Parameters
     ----------
@@ -147,7 +143,7 @@ FAILURES = (OUT_OF_MEMORY, NOT_A_NUMBER, DISK_FULL, OTHER_FAILURE)
 
 @dataclass(frozen=True)
 class PretrainStarted:
-    """Pre-training begins, or goes on at ``step``, on this many frames."""
+    """Pre-training begins or resumes at ``step``."""
 
     step: int
     steps: int
@@ -163,9 +159,9 @@ class PretrainStarted:
 class PretrainStep:
     """Some pre-training steps were made; the losses are their means.
 
-    ``loss`` is what is minimised, the others its parts before weighting;
-    ``segmentation`` is 0 without phantoms. ``progress`` is the share of the run that
-    is done, by steps or by time, whichever is further.
+    ``loss`` is minimised, the others are its parts before weighting; ``segmentation``
+    is 0 without phantoms. ``progress`` is the share of the run that is done, by steps
+    or by time, whichever is further.
     """
 
     epoch: int
@@ -182,11 +178,11 @@ class PretrainStep:
 
 @dataclass(frozen=True)
 class PretrainEpoch:
-    """An epoch ended: mean losses, and what was measured on frames held out.
+    """An epoch ended: mean losses and figures on held-out frames.
 
-    ``held_out`` is the error at masked pixels, where 1 is as good as knowing each
-    patch's mean; ``accuracy`` is how often a frame's own target was the nearest of
-    the batch; ``phantom_dice`` is None without phantoms.
+    ``held_out`` is the error at masked pixels (1: each patch's mean), ``accuracy`` the
+    share of frames whose own target was the nearest of the batch; ``phantom_dice`` is
+    None without phantoms.
     """
 
     epoch: int

@@ -157,7 +157,7 @@ def feature_views(
 
 
 class FeatureBatches:
-    """Batches of crops of features, for :class:`~napari_cmunet.training.trainer.Trainer`.
+    """Batches of crops of features.
 
     Parameters
     ----------

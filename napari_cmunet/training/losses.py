@@ -19,11 +19,9 @@ def dice_loss(
 ) -> torch.Tensor:
     """Soft Dice loss over the reviewed pixels of the whole batch.
 
-    The Dice semimetric loss (Wang et al. 2023, arXiv 2303.16296): for targets of 0
-    and 1 the soft Dice loss of Milletari et al. 2016 (arXiv 1606.04797), and least
-    where the prediction equals the target for those in between, as soft Dice is
-    not. Over the batch and not frame by frame, so that a frame without an artery
-    does not cost a whole 1.
+    The Dice semimetric loss (Wang et al. 2023, arXiv 2303.16296): soft Dice for
+    binary targets, and least where the prediction equals the target for those in
+    between. Over the batch, so that a frame without an artery does not cost a whole 1.
 
     Parameters
     ----------
@@ -39,11 +37,7 @@ def dice_loss(
 def cross_entropy_loss(
     logit: torch.Tensor, target: torch.Tensor, reviewed: torch.Tensor
 ) -> torch.Tensor:
-    """Mean binary cross-entropy over the reviewed pixels, above its least value.
-
-    That is the target's own entropy: 0 for targets of 0 and 1, and a constant
-    whatever is predicted.
-    """
+    """Mean binary cross-entropy over the reviewed pixels, less the target's entropy."""
     each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     each = each - torch.special.entr(target) - torch.special.entr(1 - target)
     return (each * reviewed).sum() / reviewed.sum().clamp_min(1)
@@ -57,9 +51,8 @@ def skeleton_recall_loss(
 ) -> torch.Tensor:
     """Share of the true centreline that is missed.
 
-    Skeleton recall (Kirchhoff et al. 2024, arXiv 2404.03010): the skeleton of the
-    label is drawn once, beforehand, so that a branch two pixels wide weighs as
-    much per length as a main stem, at next to no cost per step.
+    Skeleton recall (Kirchhoff et al. 2024, arXiv 2404.03010): a branch two pixels wide
+    weighs as much per length as a main stem. The skeleton is drawn once, beforehand.
 
     Parameters
     ----------

@@ -1,9 +1,8 @@
-"""Masks that name main branches only, completed by a model that knows the others.
+"""Pseudo-labels: masks of main branches only, completed by a model.
 
-What is unlabelled in such a mask is unknown, not background. To leave out of the loss
-what the network that is being trained takes for artery is not enough: a branch that it
-begins to doubt counts as background at once, and it unlearns the branches. Here a
-model that does not change says, once, before the training, what the masks lack.
+What is unlabelled in such a mask is unknown, not background. A fixed model adds the
+missing branches before training: ignoring the predictions of the network that is being
+trained would let it unlearn the branches.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from napari_cmunet.training.dataset import Label
 
 CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.7, 0.3
-"""Probabilities from which, and below which, the model is believed."""
+"""Probabilities from which, and below which, the model is confident."""
 
 
 def completed(labels: Iterable[Label], predictor: Predictor) -> Iterator[Label]:
-    """Add what a model is sure of, and call unknown what it is not sure of.
+    """Add confident predictions to masks; the uncertain part becomes not reviewed.
 
     Parameters
     ----------
