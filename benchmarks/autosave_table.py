@@ -4,7 +4,7 @@ In the real window, with a project of one frame of each size. Time is the proces
 the GUI thread alone, in everything that the saving does there: noting a stroke, handing
 over its mask, hearing that it is on the disk and showing so. ::
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/autosave_table.py
+    xvfb-run -a -s "-screen 0 1600x1000x24" python -m benchmarks.autosave_table
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """A model whose weights are the mean of others' weights.
 
-usage: python benchmarks/average_models.py MODEL MODEL... -o DIR [--threshold T]
+usage: python -m benchmarks.average_models MODEL MODEL... -o DIR [--threshold T]
            [--description TEXT] [--data TEXT] [--licence TEXT]
 
 MODEL is the name or the folder of a model; all have one width and one ancestor, since

@@ -1,9 +1,9 @@
-"""What is done with whole cines, measured on phantom cines with known masks.
+"""Measure what the program does with cines, on phantoms with known masks.
 
-    python benchmarks/cine_table.py [--cines N] [--frames N]
+usage: python -m benchmarks.cine_table [--cines N] [--frames N]
 
-Prints how well the best-filled frame is found, how well a mask is carried to its
-neighbours, and whether a prediction gets better or steadier with its neighbours' help.
+Prints how well the best frame is found, how well a mask is propagated to
+neighbouring frames, and whether a prediction gets better with them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
-from napari_cmunet.cine.best_frame import best_filled_frame
-from napari_cmunet.cine.propagation import carry_mask, motion, warp
+from napari_cmunet.cine.best_frame import find_best_frame
+from napari_cmunet.cine.propagation import estimate_motion, propagate_mask, warp
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
@@ -50,23 +50,26 @@ def main() -> None:
     for seed in range(400, 400 + args.cines):
         cine = make_cine(PhantomConfig(frames=40, size=512, seed=seed))
         area = cine.masks.sum(axis=(1, 2))
-        best = best_filled_frame(cine.frames)
-        note("area of the best-filled frame, of the largest", area[best] / area.max())
+        best = find_best_frame(cine.frames)
+        note("area of the best frame, of the largest", area[best] / area.max())
         note("area of the frame in the middle, of the largest", area[20] / area.max())
         start = min(best, len(cine.frames) - args.frames - 1)
         for step in (1, 2, 3):
             way = cine.frames[start : start + step + 1]
             mask, truth = cine.masks[start], cine.masks[start + step]
             note(f"Dice, mask copied {step} frame(s) on", dice(mask, truth))
-            carried = carry_mask(mask, *way)
-            note(f"Dice, mask carried {step} frame(s) on", dice(carried, truth))
+            moved = propagate_mask(mask, *way)
+            note(f"Dice, mask propagated {step} frame(s) on", dice(moved, truth))
         part = slice(max(0, start - 1), start + args.frames + 1)
         frames, truth = cine.frames[part], cine.masks[part]
         maps = [predictor.predict(f).astype(np.float32) for f in frames]
         threshold = 255 * predictor.card.threshold
         alone, helped = [], []
         for i in range(1, len(frames) - 1):
-            near = [warp(maps[j], motion(frames[j], frames[i])) for j in (i - 1, i + 1)]
+            near = [
+                warp(maps[j], estimate_motion(frames[j], frames[i]))
+                for j in (i - 1, i + 1)
+            ]
             alone.append(maps[i] >= threshold)
             helped.append(np.mean([maps[i], maps[i], *near], axis=0) >= threshold)
         known = truth[1:-1]

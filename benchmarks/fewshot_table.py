@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """The few-shot table of models/README.md: Dice against labels, start and recipe.
 
-usage: python benchmarks/fewshot_table.py DATA RESULTS.jsonl [--labels 0 1 5 18 316]
+usage: python -m benchmarks.fewshot_table DATA RESULTS.jsonl [--labels 0 1 5 18 316]
            [--starts cmunet-ssl cmunet-artery random published] [--draws 5]
 
 DATA holds images/, masks/, index.csv (stem, split, patient) and fewshot18.json (five

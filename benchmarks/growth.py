@@ -1,6 +1,6 @@
 """How cost grows: time and memory against frames, labels and image size.
 
-    python benchmarks/growth.py OUT.png [--json FILE]
+    python -m benchmarks.growth OUT.png [--json FILE]
 
 Each point is measured in a process of its own; memory is what it needed above the idle
 process. A training of many labels is extrapolated from measured steps: its steps grow

@@ -6,9 +6,9 @@ between two beats: what a hand on the mouse would feel. First, for comparison, t
 strokes in a window of napari alone: where OpenGL is drawn by the processor, as under
 Xvfb, drawing the window is what takes the time. ::
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/heartbeat.py --images 10
-    python benchmarks/heartbeat.py FOLDER --finetune 5
-    python benchmarks/heartbeat.py FOLDER --beside "napari-cmunet finetune PROJECT"
+    xvfb-run -a -s "-screen 0 1600x1000x24" python -m benchmarks.heartbeat --images 10
+    python -m benchmarks.heartbeat FOLDER --finetune 5
+    python -m benchmarks.heartbeat FOLDER --beside "napari-cmunet finetune PROJECT"
 
 The second form takes real angiograms and fine-tunes meanwhile, by the panel's own
 trainer; the third lets a command run beside the loop. ``--causes`` says what the thread

@@ -1,17 +1,15 @@
-#!/usr/bin/env python3
-"""Ask whether a model needs fewer labels if taught where it is least sure.
+"""Compare labels for uncertain images with labels for images drawn at random.
 
-usage: python benchmarks/next_image.py run DATA OUT.jsonl [--labels 6 12] [--seeds 3]
-       python benchmarks/next_image.py table OUT.jsonl
+usage: python -m benchmarks.next_image run DATA OUT.jsonl [--labels 6 12] [--seeds 3]
+       python -m benchmarks.next_image table OUT.jsonl
 
 DATA holds images/, masks/ and index.csv (stem, split, patient). For each seed 60 frames
-are drawn from `train`, but for those that the chances of core/vessels/doubt.py were
-fitted on. Of these, labels are chosen in two ways: at random, or those first where
-``--model`` has most in doubt, one of each patient before a second. ``--start`` is
+are drawn from `train`, except those that could fit the weights of
+napari_cmunet/vessels/uncertainty.py. Of these, labels are chosen at random, or by
+expected gain of ``--model``, one of each patient before a second. ``--start`` is
 trained shortly on them and measured on every fourth frame of `val`, at the threshold
-0.5. Each training is one line in OUT.jsonl; a second call goes on where the first one
-stopped. ``table`` prints means and spreads as Markdown, and how many labels at random
-would have done the same.
+0.5. Each training is one line of OUT.jsonl; a second call continues. ``table`` prints
+means and spreads as Markdown, and how many random labels would do the same.
 """
 
 from __future__ import annotations
@@ -25,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from plain_training import train_plainly
 
+from benchmarks.plain_training import train_plainly
 from napari_cmunet.cli.label_folders import read_label_folders
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
@@ -34,12 +32,12 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.metrics import score
-from napari_cmunet.vessels.expected_gain import expected_gain
+from napari_cmunet.vessels.uncertainty import expected_gain
 
 if TYPE_CHECKING:
     from napari_cmunet.training.dataset import Label
 
-RULES = ("random", "doubt")
+RULES = ("random", "uncertainty")
 
 
 class Gains:
@@ -128,7 +126,7 @@ def table(args: argparse.Namespace) -> None:
     """Print the means, and the labels at random that would do the same."""
     rows = [json.loads(line) for line in Path(args.out).read_text().splitlines()]
     counts = sorted({r["labels"] for r in rows})
-    print("| labels | rule | Dice, mean (SD) | clDice, mean (SD) | in doubt | n |")
+    print("| labels | rule | Dice, mean (SD) | clDice, mean (SD) | expected gain | n |")
     print("|---|---|---|---|---|---|")
     mean: dict[tuple[str, int], float] = {}
     for count in counts:
@@ -146,20 +144,20 @@ def table(args: argparse.Namespace) -> None:
     at_random = [mean["random", c] for c in counts]
     slope, start = np.polyfit(np.log(counts), at_random, 1)
     for count in counts:
-        same = np.exp((mean["doubt", count] - start) / slope)
+        same = np.exp((mean["uncertainty", count] - start) / slope)
         print(
-            f"\n{count} labels by doubt do what {same:.1f} at random do "
+            f"\n{count} labels by uncertainty do what {same:.1f} at random do "
             f"(Dice against the logarithm of labels): {100 * (1 - count / same):.0f} % "
             "fewer"
         )
     pairs = {(r["seed"], r["labels"], r["rule"]): r["dice"] for r in rows}
     gaps = [
-        pairs[s, n, "doubt"] - pairs[s, n, "random"]
+        pairs[s, n, "uncertainty"] - pairs[s, n, "random"]
         for s, n in sorted({key[:2] for key in pairs})
-        if (s, n, "doubt") in pairs and (s, n, "random") in pairs
+        if (s, n, "uncertainty") in pairs and (s, n, "random") in pairs
     ]
     print(
-        f"\nDice by doubt less Dice at random, same pool: {np.mean(gaps):+.3f} "
+        f"\nDice by uncertainty less Dice at random, same pool: {np.mean(gaps):+.3f} "
         f"(SD {np.std(gaps, ddof=1):.3f}, {len(gaps)} pairs)"
     )
 

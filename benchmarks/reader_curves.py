@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 """Draw how a simulated reader's seconds fall while the model learns from them.
 
-usage: python benchmarks/reader_curves.py run DATA OUT.jsonl [--orders 5]
+usage: python -m benchmarks.reader_curves run DATA OUT.jsonl [--orders 5]
            [--after 0 5 10 18] [--frames 1] [--split val]
-       python benchmarks/reader_curves.py table OUT.jsonl
-       python benchmarks/reader_curves.py plot OUT.jsonl PICTURE.png
+       python -m benchmarks.reader_curves table OUT.jsonl
+       python -m benchmarks.reader_curves plot OUT.jsonl PICTURE.png
 
 DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
 "phantoms". Each order is a draw of frames, one of each patient as far as there are
@@ -20,27 +19,23 @@ stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from plain_training import train_plainly
 
+from benchmarks.frames import list_frames, read_frame
 from benchmarks.line_plot import Panel, draw_panels
-from benchmarks.simulated_reader import correct
-from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
+from benchmarks.plain_training import train_plainly
+from benchmarks.simulated_reader import Action, correct
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.vessels.features import gather
-from napari_cmunet.vessels.modes import Tool
+from napari_cmunet.vessels.vesselness import compute_features
 
 CURVES = {
     "empty, brush": "from an empty mask, with the brush",
@@ -56,12 +51,7 @@ class Frames:
 
     def __init__(self, data: str, split: str) -> None:
         self._data = data
-        if data == "phantoms":
-            self._rows = [(str(9000 + n), str(n)) for n in range(40)]
-        else:
-            with (Path(data) / "index.csv").open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if r["split"] == split]
-            self._rows = [(r["stem"], r["patient"]) for r in rows]
+        self._rows = list_frames(data, split, 40)
 
     def order(self, number: int, count: int) -> list[str]:
         """Names of frames, one of each patient before a second of any."""
@@ -75,12 +65,7 @@ class Frames:
 
     def read(self, name: str) -> Label:
         """A frame and its true mask."""
-        if self._data == "phantoms":
-            return Label(*make_frame(PhantomConfig(seed=int(name))), name=name)
-        folder = Path(self._data)
-        image = read_angiogram(next((folder / "images").glob(f"{name}.*"))).frames[0]
-        mask = read_mask(next((folder / "masks").glob(f"{name}.*")))
-        return Label(image, mask.reshape(mask.shape[-2:]) > 0, name=name)
+        return Label(*read_frame(self._data, name), name=name)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -121,18 +106,18 @@ def _correct(
     made = {}
     probability = untrained.predict(label.frame)
     found = mask_at(probability, untrained.card.threshold)
-    evidence = gather(label.frame, probability)
+    features = compute_features(label.frame, probability)
     nothing = np.zeros_like(found)
-    made["empty, brush"] = _figures(correct(evidence, nothing, label.mask))
-    made["brush"] = _figures(correct(evidence, found, label.mask))
-    made["tools"] = _figures(correct(evidence, found, label.mask, list(Tool)))
+    made["empty, brush"] = _figures(correct(features, nothing, label.mask))
+    made["brush"] = _figures(correct(features, found, label.mask))
+    made["tools"] = _figures(correct(features, found, label.mask, list(Action)))
     if trained is None:
         made["retrained"] = made["tools"]
     else:
         probability = trained.predict(label.frame)
         found = mask_at(probability, _TRAINED_THRESHOLD)
-        evidence = gather(label.frame, probability)
-        made["retrained"] = _figures(correct(evidence, found, label.mask, list(Tool)))
+        features = compute_features(label.frame, probability)
+        made["retrained"] = _figures(correct(features, found, label.mask, list(Action)))
     return made
 
 

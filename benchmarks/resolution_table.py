@@ -1,6 +1,6 @@
 """Dice against time: a model fed the same frames at several sizes.
 
-    python benchmarks/resolution_table.py DATA [--model NAME] [--grids 256 320 384 448]
+    python -m benchmarks.resolution_table DATA [--model NAME] [--grids 256 320 384 448]
 
 DATA holds images/, masks/ and index.csv (stem, split, patient); the frames of the
 `val` split are measured on their own grid, at the model's own threshold. Prints a table

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How well two clicks bring back the vessels that a model misses.
 
-usage: python benchmarks/trace_missed.py DATA [--model cmunet-artery] [--every 2]
+usage: python -m benchmarks.trace_missed DATA [--model cmunet-artery] [--every 2]
            [--split val] [--jitter 1.0]
 
 DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
@@ -15,48 +14,28 @@ pixel of length) within 20 %, and within one pixel.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
-from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
+from benchmarks.frames import PHANTOMS, list_frames, read_frame
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.vessels.centreline import length
-from napari_cmunet.vessels.edit_context import Scene
-from napari_cmunet.vessels.features import gather
 from napari_cmunet.vessels.minimal_path import snap
-from napari_cmunet.vessels.tools import begin_trace, trace_offer
-from napari_cmunet.vessels.tree import VesselTree, grow_tree
-from napari_cmunet.vessels.width import find_lumen
+from napari_cmunet.vessels.tools import EditContext, propose_path, start_path
+from napari_cmunet.vessels.tree import VesselTree, build_tree
+from napari_cmunet.vessels.vesselness import compute_features
+from napari_cmunet.vessels.width import measure_lumen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LEAST = 15.0
-
-
-def frames(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Image and truth, (Y, X) each."""
-    if args.data == "phantoms":
-        for seed in range(30):
-            yield make_frame(PhantomConfig(seed=9000 + seed))
-        return
-    folder = Path(args.data)
-    with (folder / "index.csv").open(newline="") as file:
-        stems = [r["stem"] for r in csv.DictReader(file) if r["split"] == args.split]
-    for stem in stems[:: args.every]:
-        image = read_angiogram(next((folder / "images").glob(f"{stem}.*"))).frames[0]
-        truth = read_mask(next((folder / "masks").glob(f"{stem}.*")))
-        yield image, truth.reshape(truth.shape[-2:]) > 0
+MIN_LENGTH = 15.0
 
 
 def missed(tree: VesselTree, mask: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
@@ -77,7 +56,7 @@ def missed(tree: VesselTree, mask: np.ndarray) -> Iterator[tuple[np.ndarray, flo
         edges = np.flatnonzero(np.diff(out))
         for first, last in zip(edges[::2], edges[1::2], strict=True):
             points = branch.points[first:last]
-            if length(points) >= LEAST:
+            if length(points) >= MIN_LENGTH:
                 low = 10_000 * branch.number + first
                 area = ((place >= low) & (place < low + last - first)).sum()
                 yield points, area / (length(points) + 1)
@@ -97,29 +76,33 @@ def main() -> None:
     predictor = Predictor(load_model(args.model), choose_device(args.device))
     random = np.random.default_rng(0)
     rows, times, count = [], [], 0
-    for image, truth in frames(args):
+    every = 1 if args.data == PHANTOMS else args.every
+    for name, _ in list_frames(args.data, args.split, 30)[::every]:
+        image, truth = read_frame(args.data, name)
         count += 1
         probability = predictor.predict(image)
         mask = mask_at(probability, predictor.card.threshold)
-        scene = Scene(gather(image, probability), grow_tree(mask))
-        for points, width in missed(grow_tree(truth), mask):
+        context = EditContext(compute_features(image, probability), build_tree(mask))
+        for points, width in missed(build_tree(truth), mask):
             first, last = (
                 p + random.normal(0, args.jitter, 2) for p in points[[0, -1]]
             )
             began = time.perf_counter()
-            tracer = begin_trace(scene, tuple(first))
+            tracer = start_path(context, tuple(first))
             clicked = time.perf_counter()
-            trace_offer(scene, tracer, tuple(last))
+            propose_path(context, tracer, tuple(last))
             times.append((clicked - began, time.perf_counter() - clicked))
-            end, _ = snap(tuple(last), scene.evidence, scene.tree)
-            found = find_lumen(scene.evidence, tracer.path_to(end))
+            end, _ = snap(tuple(last), context.features, context.tree)
+            found = measure_lumen(context.features, tracer.path_to(end))
             away = np.hypot(*(found.centre[:, None] - points[None]).transpose(2, 0, 1))
             drawn = 2 * found.radii[away.argmin(axis=0)].mean()
             rows.append((away.min(axis=0).mean(), drawn, width))
     off, drawn, width = np.array(rows).T
     centre = off <= 1.5
     relative, absolute = np.abs(drawn / width - 1) <= 0.2, np.abs(drawn - width) <= 1
-    print(f"{count} frames, {len(rows)} missed stretches of {LEAST:.0f} px or more")
+    print(
+        f"{count} frames, {len(rows)} missed stretches of {MIN_LENGTH:.0f} px or more"
+    )
     print(f"true width: median {np.median(width):.1f} px")
     print(f"centreline within 1.5 px: {100 * centre.mean():.0f} %")
     print(f"of these, width within 20 %: {100 * relative[centre].mean():.0f} %")

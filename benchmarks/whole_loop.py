@@ -8,7 +8,7 @@ stage, and the Dice on frames of patients that are not in the project is printed
 and after. ::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" \\
-        python benchmarks/whole_loop.py OUT DATA --accept 10
+        python -m benchmarks.whole_loop OUT DATA --accept 10
 
 ``DATA`` holds ``images``, ``masks`` and ``index.csv`` (stem, split, patient). Without
 it: synthetic angiograms. So the pictures of the documentation are made::

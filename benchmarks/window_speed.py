@@ -1,6 +1,6 @@
 """How fast the panel opens and how smooth the window is while images are corrected.
 
-usage: xvfb-run -a python benchmarks/window_speed.py
+usage: xvfb-run -a python -m benchmarks.window_speed
 
 Prints JSON.
 """

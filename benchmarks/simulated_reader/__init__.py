@@ -1,6 +1,6 @@
-"""A reader with the truth before them, who corrects as a hand would: a stopwatch."""
+"""Simulated annotator: corrects masks as a hand would, and takes the time."""
 
 from benchmarks.simulated_reader.hand import Hand, Tally
-from benchmarks.simulated_reader.reader import Correction, correct
+from benchmarks.simulated_reader.reader import Action, Correction, correct
 
-__all__ = ["Correction", "Hand", "Tally", "correct"]
+__all__ = ["Action", "Correction", "Hand", "Tally", "correct"]

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, label
 
 from napari_cmunet.vessels.centreline import length
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
     from napari_cmunet.vessels.tree import VesselTree
@@ -58,7 +58,7 @@ class Truth:
         # No pixel can be halved: smaller frames are held to the same pixels.
         self.scale = max(1.0, max(mask.shape) / 512)
         self.tolerance = TOLERANCE * self.scale
-        self.tree: VesselTree = grow_tree(self.mask)
+        self.tree: VesselTree = build_tree(self.mask)
         self._away = _distance_to(self.mask)
 
     def wrong(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +132,7 @@ def _lines(pixels: np.ndarray, missing: bool, border: bool) -> list[Error]:
     """An error for each branch of some wrong pixels."""
     if not pixels.any():
         return []
-    tree = grow_tree(pixels)
+    tree = build_tree(pixels)
     return [Error(missing, b.points, b.radius, border) for b in tree.branches]
 
 

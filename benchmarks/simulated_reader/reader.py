@@ -1,8 +1,9 @@
-"""Corrects a mask with a set of tools, error by error, and counts what it costs."""
+"""Correct a mask with a set of tools, error by error, and take the time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,26 +13,59 @@ from benchmarks.simulated_reader.errors import Error, Truth
 from benchmarks.simulated_reader.hand import Hand, Tally
 from napari_cmunet.training.metrics import cldice, dice
 from napari_cmunet.vessels.centreline import length, resample, smooth, tube
-from napari_cmunet.vessels.edit_context import Scene
-from napari_cmunet.vessels.modes import MODE_OF, Tool
-from napari_cmunet.vessels.tools import begin_trace, is_apart, offer, trace_offer
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.tools import (
+    EditContext,
+    Point,
+    Proposal,
+    propose_branch,
+    propose_bridge,
+    propose_path,
+    propose_removal,
+    propose_run_removal,
+    start_path,
+)
+from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-    from napari_cmunet.vessels.features import Evidence
+    from napari_cmunet.vessels.vesselness import FrameFeatures
 
-_MOST_ACTS = 400
-_GOOD = 0.5
-_LONG = 60.0
+_MAX_ACTIONS = 400
+_MIN_SHARE = 0.5  # of an error that a proposal must correct
+_LONG = 60.0  # pixels of a superfluous run
+
+
+class Action(StrEnum):
+    """What the annotator can do beside painting."""
+
+    TRACE = "trace"
+    ACCEPT = "accept"
+    REMOVE = "remove"
+    BRIDGE = "bridge"
+    NOT_ARTERY = "not artery"
+
+
+_TOOL_OF = {
+    Action.TRACE: "add",
+    Action.ACCEPT: "add",
+    Action.BRIDGE: "add",
+    Action.REMOVE: "remove",
+    Action.NOT_ARTERY: "remove",
+}
+_PROPOSE: dict[Action, Callable[[EditContext, Point], Proposal | None]] = {
+    Action.ACCEPT: propose_branch,
+    Action.BRIDGE: propose_bridge,
+    Action.REMOVE: propose_removal,
+    Action.NOT_ARTERY: propose_run_removal,
+}
 
 PRESSING, THINKING = "clicks and keys", "finding and deciding"
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A corrected mask and its price.
+    """A corrected mask and its cost.
 
     Parameters
     ----------
@@ -40,7 +74,7 @@ class Correction:
     dice, cldice : float
         Against the truth, at the end.
     left : int
-        Errors that could not be mended.
+        Errors that could not be corrected.
     """
 
     mask: np.ndarray
@@ -51,34 +85,33 @@ class Correction:
 
 
 def correct(
-    evidence: Evidence,
+    features: FrameFeatures,
     mask: np.ndarray,
     truth: np.ndarray,
-    tools: Collection[Tool] = (),
+    tools: Collection[Action] = (),
     hand: Hand | None = None,
     seed: int = 0,
 ) -> Correction:
-    """Correct a mask until it is good enough.
+    """Correct a mask until no error is left that counts.
 
-    The reader takes the longest error first. A tool that is made for its kind is
-    tried before the brush: what it offers is seen before the click, and taken if it
-    mends half of the error and does less harm than good. Seeing that it does not
-    costs time, too.
+    The longest error is taken first, with a tool for its kind before the brush. A
+    proposal is seen before the click and accepted if it corrects at least half of the
+    error. A rejected proposal costs time, too.
 
     Parameters
     ----------
-    evidence : Evidence
+    features : FrameFeatures
         Of the frame.
     mask : array (Y, X)
-        Where the reader begins; above 0 is artery.
+        The start; above 0 is artery.
     truth : array (Y, X)
-    tools : collection of Tool
-        Beside the brush, which is always there.
+    tools : collection of Action
+        In addition to the brush.
     hand : Hand, optional
     seed : int
         Of the jitter.
     """
-    reader = _Reader(evidence, mask, truth, tools, hand or Hand(), seed)
+    reader = _Reader(features, mask, truth, tools, hand or Hand(), seed)
     reader.work()
     return Correction(
         reader.mask,
@@ -90,11 +123,11 @@ def correct(
 
 
 class _Reader:
-    def __init__(self, evidence, mask, truth, tools, hand, seed) -> None:
-        self.evidence = evidence
+    def __init__(self, features, mask, truth, tools, hand, seed) -> None:
+        self.features = features
         self.mask = np.array(mask) > 0
         self.truth = Truth(truth)
-        self.tools = set(tools)
+        self.actions = set(tools)
         self.hand = hand
         self.tally = Tally()
         self.left = 0
@@ -103,11 +136,11 @@ class _Reader:
         self._at = np.array(self.mask.shape, float) / 2
         self._in_hand = "paint"
         self._brush = 3
-        self._scene: Scene | None = None
+        self._context: EditContext | None = None
 
     def work(self) -> None:
         given_up: list[np.ndarray] = []
-        for _ in range(_MOST_ACTS):
+        for _ in range(_MAX_ACTIONS):
             errors = [
                 e
                 for e in self.truth.errors(self.mask)
@@ -122,50 +155,50 @@ class _Reader:
                 self._by_brush(worst)
             if self.truth.burden(self.mask) >= before:
                 given_up.append(worst.line)
-        # Looking it over once more, and accepting.
+        # A last look, and accepting.
         self.tally.spend(THINKING, self.hand.think)
         self.tally.spend(PRESSING, self.hand.key)
         self.left = len(given_up)
 
-    def _fitting(self, error: Error) -> list[Tool]:
+    def _fitting(self, error: Error) -> list[Action]:
         if error.border:
             order = []
         elif error.missing:
-            order = [Tool.ACCEPT, Tool.BRIDGE, Tool.TRACE]
-        elif error.length > _LONG * self.truth.scale or is_apart(
+            order = [Action.ACCEPT, Action.BRIDGE, Action.TRACE]
+        elif error.length > _LONG * self.truth.scale or is_detached(
             self._look(), _middle(error)
         ):
-            order = [Tool.NOT_ARTERY, Tool.REMOVE]
+            order = [Action.NOT_ARTERY, Action.REMOVE]
         else:
-            order = [Tool.REMOVE, Tool.NOT_ARTERY]
-        return [tool for tool in order if tool in self.tools]
+            order = [Action.REMOVE, Action.NOT_ARTERY]
+        return [tool for tool in order if tool in self.actions]
 
-    # -- tools made for vessels ---------------------------------------------------
+    # -- vessel tools ---------------------------------------------------
 
-    def _try(self, tool: Tool, error: Error, before: int) -> bool:
+    def _try(self, tool: Action, error: Error, before: int) -> bool:
         """Use a tool if what it offers is good; True if it was used."""
-        scene = self._look()
+        context = self._look()
         middle = _middle(error)
-        if tool is Tool.TRACE:
+        if tool is Action.TRACE:
             first, last = self._aim(error.line[0]), self._aim(error.line[-1])
-            made = trace_offer(scene, begin_trace(scene, first), last)
+            made = propose_path(context, start_path(context, first), last)
             stops = [first, last]
         else:
-            made, stops = offer(tool, scene, middle), [middle]
-            # Nothing yellow there, or no gap: nothing is tried.
+            made, stops = _PROPOSE[tool](context, middle), [middle]
+            # No missing branch and no gap there: nothing is tried.
             if made is None:
                 return False
         after = self.mask.copy()
         made.edit.apply(after)
         mended = before - self.truth.burden(after)
-        wanted = _GOOD * self._weight(error)
-        self._take(MODE_OF[tool])
-        if tool is Tool.NOT_ARTERY and not is_apart(scene, middle):
+        wanted = _MIN_SHARE * self._weight(error)
+        self._take(_TOOL_OF[tool])
+        if tool is Action.NOT_ARTERY and not is_detached(context, middle):
             self._press()  # Shift
         for stop in stops:
             self._move(stop)
         if not len(made.edit) or mended < wanted:
-            self.tally.spend("previews that were no good", self.hand.preview)
+            self.tally.spend("previews rejected", self.hand.preview)
             return False
         self.tally.spend(PRESSING, self.hand.click * len(stops))
         self.tally.clicks += len(stops)
@@ -269,14 +302,20 @@ class _Reader:
         self.tally.spend("moving", way * zoom / self.hand.travel)
         self._at = np.asarray(point, float)
 
-    def _look(self) -> Scene:
-        if self._scene is None:
-            self._scene = Scene(self.evidence, grow_tree(self.mask))
-        return self._scene
+    def _look(self) -> EditContext:
+        if self._context is None:
+            self._context = EditContext(self.features, build_tree(self.mask))
+        return self._context
 
     def _set(self, mask: np.ndarray) -> None:
         self.mask = mask
-        self._scene = None
+        self._context = None
+
+
+def is_detached(context: EditContext, point: Point) -> bool:
+    """Whether the branch under a point is not connected to the tree."""
+    branch = context.branch_at(point)
+    return branch is not None and context.tree.is_detached(branch)
 
 
 def _middle(error: Error) -> tuple[float, float]:

@@ -1,8 +1,8 @@
-"""Which frame of a cine is best filled with contrast."""
+"""Best frame: the frame of a cine that is best filled with contrast agent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
@@ -11,43 +11,51 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIDE = 192
-"""Frames are looked at with about so many pixels a side: a trunk is 4 wide there."""
+"""Side, in pixels, to which frames are reduced: a main artery is about 4 wide then."""
 
-_WIDTH = 1.2  # scale of the ridges that are looked for, in pixels of SIDE
-_STRONG = 0.9  # a ridge counts if it is stronger than this part of all, in any frame
-_FRAMES_OF_NOISE = 1.0  # the curve over time is smoothed by this SD, in frames
+_WIDTH = 1.2  # scale of the ridges, in reduced pixels
+_STRONG = 0.9  # quantile over all frames above which a ridge counts
+_SMOOTHING = 1.0  # SD in frames of the smoothing over time
 
 
-def best_filled_frame(
-    frames: np.ndarray, should_stop: Callable[[], bool] = lambda: False
+class Frames(Protocol):
+    """Frames of a cine, an array or read one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+def find_best_frame(
+    frames: Frames, should_stop: Callable[[], bool] = lambda: False
 ) -> int | None:
     """Find the frame in which most artery is filled.
 
-    Dark ridges of about the width of an artery are counted. Bones and the catheter,
-    which are there in every frame, change nothing.
+    Counts pixels on dark ridges of about the width of an artery. Bones and catheter are
+    in every frame and make no difference.
 
     Parameters
     ----------
     frames : array (T, Y, X)
-        Arteries dark. May be lazy; each frame is taken once.
+        Arteries dark. May be lazy; each frame is read once.
     should_stop : callable
-        Asked before each frame.
+        Called before each frame.
 
     Returns
     -------
     int or None
-        None if it was stopped, or if there is no ridge.
+        None if stopped, or if there is no ridge.
     """
-    filled = filling(frames, should_stop)
+    filled = fill_curve(frames, should_stop)
     if filled is None or not filled.any():
         return None
     return int(np.argmax(filled))
 
 
-def filling(
-    frames: np.ndarray, should_stop: Callable[[], bool] = lambda: False
+def fill_curve(
+    frames: Frames, should_stop: Callable[[], bool] = lambda: False
 ) -> np.ndarray | None:
-    """How much of each frame is filled, in arbitrary units; None if stopped.
+    """Filling of each frame in arbitrary units; None if stopped.
 
     Returns
     -------
@@ -59,10 +67,9 @@ def filling(
             return None
         ridges.append(_ridges(_shrunk(frames[index])))
     strength = np.stack(ridges)
-    # By their number, not their strength: a wide trunk says no more than a distal
-    # branch does.
+    # Their number, not their strength: a main artery counts no more than a branch.
     area = (strength > np.quantile(strength, _STRONG)).mean(axis=(1, 2))
-    return gaussian_filter1d(area, _FRAMES_OF_NOISE, mode="nearest")
+    return gaussian_filter1d(area, _SMOOTHING, mode="nearest")
 
 
 def _shrunk(frame: np.ndarray) -> np.ndarray:
@@ -73,7 +80,7 @@ def _shrunk(frame: np.ndarray) -> np.ndarray:
 
 
 def _ridges(frame: np.ndarray) -> np.ndarray:
-    """Strength of dark ridges: curved across, straight along (Hessian eigenvalues)."""
+    """Strength of dark ridges from the eigenvalues of the Hessian."""
     down = gaussian_filter(frame, _WIDTH, order=(2, 0))
     right = gaussian_filter(frame, _WIDTH, order=(0, 2))
     both = gaussian_filter(frame, _WIDTH, order=(1, 1))

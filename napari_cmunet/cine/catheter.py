@@ -1,4 +1,4 @@
-"""The width of a catheter in an image, and the pixel size that follows from it."""
+"""Width of a catheter in an image, and the pixel size that follows from it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SHORTEST = 10.0
 """Least length of the line along the shaft, in pixels."""
 
 _STEP = 0.25  # of a profile's samples, in pixels
-_PIECES = 5  # measured on their own, to tell how sure the width is
+_PIECES = 5  # measured separately for the standard error
 _WALL = (0.6, 0.92)  # inner diameter, as a share of the outer
-_LEAST_REACH, _REACH = 20.0, 0.042  # of a profile to both sides: pixels, of a frame
+_MIN_REACH, _REACH = 20.0, 0.042  # of a profile to both sides: pixels, of a frame
 _USUAL_WALL, _USUAL_BLUR = (0.74, 0.1), (1.0, 0.5)  # mean and SD; blur in pixels
-_TRUST = 0.04  # in what is usual, against the profile
-_MOST_FILLED = 0.15  # of the wall's own darkness: an empty lumen takes some away
-_MOST_SPREAD = 0.1  # of the diameter
+_PRIOR_WEIGHT = 0.04  # of usual values, against the profile
+_MAX_FILLED = 0.15  # of the wall's darkness; negative for an empty lumen
+_MAX_SPREAD = 0.1  # of the diameter
 
 
 class CatheterNotFoundError(ValueError):
-    """No catheter could be measured; says why and what to do."""
+    """No catheter could be measured."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CatheterWidth:
     ----------
     pixels : float
     spread : float
-        Standard error (pixels), from the pieces of the shaft that were measured.
+        Standard error in pixels, over pieces of the shaft.
     edges : array (2, n, 2)
         Both outer edges along the shaft, as (row, column).
     """
@@ -54,7 +54,7 @@ class CatheterWidth:
 def measure_catheter(
     frame: np.ndarray, start: tuple[float, float], end: tuple[float, float]
 ) -> CatheterWidth:
-    """Measure the catheter along a line that was drawn on its shaft.
+    """Measure the catheter along a line drawn on its shaft.
 
     Parameters
     ----------
@@ -73,30 +73,30 @@ def measure_catheter(
 
     Notes
     -----
-    Profiles across the shaft are laid on its own middle, which may bend a little, and
-    averaged. To that a tube is fitted: the chords of an outer and an inner cylinder,
-    blurred, on a sloping background. The steepest places of a profile would not do: a
-    round tube is thinnest at its edges, and blur moves them inwards.
+    Profiles across the shaft are centred and averaged. A model of a tube is fitted to
+    the mean: the chords of an outer and an inner cylinder, blurred, on a sloping
+    background. The steepest points of the profile would be biased inwards, since a
+    round tube is thinnest at its edges.
     """
     frame = np.asarray(frame, np.float64)
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    length = float(np.hypot(*(end - start)))
+    first, last = np.asarray(start, float), np.asarray(end, float)
+    length = float(np.hypot(*(last - first)))
     if length < SHORTEST:
         raise CatheterNotFoundError(
             f"The line is shorter than {SHORTEST:g} pixels. Draw it along the shaft."
         )
-    along = (end - start) / length
+    along = (last - first) / length
     across = np.array([along[1], -along[0]])
-    reach = max(_LEAST_REACH, _REACH * max(frame.shape))
+    reach = max(_MIN_REACH, _REACH * max(frame.shape))
     offsets = np.arange(-2 * reach, 2 * reach + _STEP, _STEP)
     places = np.arange(0.0, length + 0.5)
-    middle = _middle(frame, start, along, across, offsets, places, reach)
+    middle = _middle(frame, first, along, across, offsets, places, reach)
     slope = np.gradient(middle, places)
     near = np.arange(-reach, reach + _STEP, _STEP)
     profiles = _profiles(
-        frame, start + places[:, None] * along, across, middle[:, None] + near
+        frame, first + places[:, None] * along, across, middle[:, None] + near
     )
-    # Where the shaft leans against the line, a profile cuts it askew.
+    # Profiles are oblique where the shaft is not parallel to the line.
     lean = 1 / np.sqrt(1 + slope**2)
     if not np.isfinite(profiles).any(axis=0).all():
         raise CatheterNotFoundError(
@@ -110,17 +110,17 @@ def measure_catheter(
     ]
     diameter = 2 * whole.radius * float(lean.mean())
     spread = 2 * float(np.std(pieces, ddof=1)) / math.sqrt(len(pieces))
-    if whole.filled > _MOST_FILLED:
+    if whole.filled > _MAX_FILLED:
         raise CatheterNotFoundError(
             "The catheter seems to be full of contrast, which hides its outer edge. "
             "Measure it in a frame before the injection."
         )
-    if not 2.5 < diameter < 1.2 * reach or spread > _MOST_SPREAD * diameter:
+    if not 2.5 < diameter < 1.2 * reach or spread > _MAX_SPREAD * diameter:
         raise CatheterNotFoundError(
             "No catheter is clearly seen along this line. Draw it on a straight part "
             "of the shaft where nothing crosses it."
         )
-    axis = start + places[:, None] * along + (middle + whole.middle)[:, None] * across
+    axis = first + places[:, None] * along + (middle + whole.middle)[:, None] * across
     tangent = along + slope[:, None] * across
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1) * diameter / 2
@@ -138,18 +138,28 @@ def _profiles(
     )
 
 
-def _middle(frame, start, along, across, offsets, places, reach) -> np.ndarray:
-    """Offset of the shaft's middle from the line, a parabola along it."""
+def _middle(
+    frame: np.ndarray,
+    start: np.ndarray,
+    along: np.ndarray,
+    across: np.ndarray,
+    offsets: np.ndarray,
+    places: np.ndarray,
+    reach: float,
+) -> np.ndarray:
+    """Offset of the shaft's centre from the line, as a parabola along it."""
     wide = _profiles(frame, start + places[:, None] * along, across, offsets)
     wide = np.where(np.isfinite(wide), wide, np.nanmedian(wide))
     wide = gaussian_filter1d(wide, min(3.0, len(places) / 6), axis=0)
-    # A trough against what lies at both its sides, for some widths.
+    # Troughs of several widths.
     best = np.zeros_like(wide)
     for width in np.geomspace(0.2, 0.8, 5) * reach:
         sigma = 0.35 * width / _STEP
         trough = gaussian_filter1d(wide, sigma, axis=1, order=2) * sigma**1.5
         best = np.maximum(best, trough)
-    best *= np.exp(-0.5 * (offsets / (0.3 * reach)) ** 2)  # the reader aimed well
+    best *= np.exp(
+        -0.5 * (offsets / (0.3 * reach)) ** 2
+    )  # prior: the line is on the shaft
     found = offsets[best.argmax(axis=1)]
     weight = best.max(axis=1)
     at = places - places.mean()
@@ -166,7 +176,7 @@ def _middle(frame, start, along, across, offsets, places, reach) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Tube:
-    """What was fitted: middle and radius (pixels), how filled it is, and all of it."""
+    """A fit: centre and radius in pixels, filling, and all parameters."""
 
     middle: float
     radius: float
@@ -181,7 +191,7 @@ def _fit(offsets: np.ndarray, profile: np.ndarray, known: _Tube | None) -> _Tube
     reach = float(offsets[-1])
 
     def model(p: np.ndarray) -> np.ndarray:
-        # The lumen is told as a share of the wall: an empty one takes the wall away.
+        # The lumen is a fraction of the wall, negative for an empty one.
         middle, radius, inner, blur, wall, lumen, level, slope, bend = p
         tube = wall * _chord(offsets - middle, radius)
         tube += wall * lumen * _chord(offsets - middle, radius * inner)
@@ -190,15 +200,14 @@ def _fit(offsets: np.ndarray, profile: np.ndarray, known: _Tube | None) -> _Tube
         return level + slope * at + bend * at**2 - tube
 
     def residuals(p: np.ndarray) -> np.ndarray:
-        # Wall and blur can stand in for each other, and both for the radius: what a
-        # profile leaves open is settled by what is usual.
+        # Wall, blur and radius are correlated: usual values serve as a weak prior.
         usual = [
             (p[2] - _USUAL_WALL[0]) / _USUAL_WALL[1],
             (p[3] - _USUAL_BLUR[0]) / _USUAL_BLUR[1],
         ]
-        return np.append(weight * (model(p) - values), _TRUST * np.array(usual))
+        return np.append(weight * (model(p) - values), _PRIOR_WEIGHT * np.array(usual))
 
-    # What is far from the shaft says little of it.
+    # Samples far from the shaft count less.
     weight = np.exp(-0.5 * (offsets / (0.5 * reach)) ** 2)
     low = np.array([-0.3 * reach, 1.0, _WALL[0], 0.3, 0.0, -1.0, -9, -9, -0.5])
     high = np.array([0.3 * reach, 0.8 * reach, _WALL[1], 2.5, 3, 5, 9, 9, 0.5])
@@ -226,9 +235,9 @@ def _fit(offsets: np.ndarray, profile: np.ndarray, known: _Tube | None) -> _Tube
 
 
 def _chord(offsets: np.ndarray, radius: float) -> np.ndarray:
-    """Way through a cylinder, averaged over each sample."""
+    """Chord length of a cylinder, averaged over each sample."""
     edge = np.clip((offsets[:, None] + _HALF) / radius, -1, 1)
-    # The antiderivative of the chord: smooth in the radius, as the fit needs it.
+    # Antiderivative of the chord: smooth in the radius, as the fit requires.
     area = radius**2 * (edge * np.sqrt(1 - edge**2) + np.arcsin(edge))
     return (area[:, 1] - area[:, 0]) / _STEP
 

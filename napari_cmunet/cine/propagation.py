@@ -1,4 +1,4 @@
-"""Carrying a mask from one frame of a cine to a nearby one, as a proposal."""
+"""Mask propagation from one frame of a cine to a nearby one, by optical flow."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from skimage.registration import optical_flow_ilk
 
 SIDE = 256
-"""The motion is found on frames of about so many pixels a side."""
+"""Side, in pixels, to which frames are reduced for the optical flow."""
 
-_FINE, _COARSE = 1.0, 12.0  # what moves is between these scales, in pixels of SIDE
+_FINE, _COARSE = 1.0, 12.0  # scales of a band-pass, in reduced pixels
 _RADIUS, _WARPS = 7, 10
 
 
-def carry_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
-    """Move a frame's mask along with the vessels to a nearby frame.
+def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
+    """Move the mask of a frame with the vessels to a nearby frame.
 
     Parameters
     ----------
     mask : bool array (Y, X)
         Of the first of ``frames``.
     *frames : array (Y, X)
-        Of one cine: the mask's own frame, those between, and last the wanted one.
+        The frame of the mask, those between, and the target frame last.
 
     Returns
     -------
     bool array (Y, X)
-        A proposal for the last frame: what moved out of sight or was filled since is
-        not known to it.
+        Mask for the last frame. Vessels filled since then are missing.
 
     Notes
     -----
-    Iterative Lucas-Kanade optical flow [1]_ on frames without their slow shading, from
-    frame to frame: over several at once a beating heart moves too far for it. How well
-    it does is told in ``docs/dicom.md`` (``benchmarks/cine_table.py``).
+    Iterative Lucas-Kanade optical flow [1]_ on band-passed frames, from frame to frame:
+    over several at once the heart moves too far.
 
     References
     ----------
     .. [1] G. Le Besnerais and F. Champagnat, "Dense optical flow by iterative local
        window registration", ICIP 2005.
     """
-    way = np.zeros((2, *mask.shape), np.float32)
-    # From the last frame back: where was each of its pixels, one frame earlier?
+    flow = np.zeros((2, *mask.shape), np.float32)
+    # Composed from the last frame backwards.
     for later, earlier in zip(frames[:0:-1], frames[-2::-1], strict=True):
-        step = motion(earlier, later)
-        way += step if not way.any() else np.stack([warp(part, way) for part in step])
-    return warp(mask.astype(np.float32), way) > 0.5
+        step = estimate_motion(earlier, later)
+        flow += (
+            step if not flow.any() else np.stack([warp(part, flow) for part in step])
+        )
+    return warp(mask.astype(np.float32), flow) > 0.5
 
 
-def motion(frame: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
-    """Where each pixel of ``neighbour`` was in ``frame``: offsets (2, Y, X), pixels."""
+def estimate_motion(frame: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
+    """Offsets (2, Y, X) of pixels of ``neighbour`` to their place in ``frame``."""
     height, width = frame.shape
     shrink = min(1.0, SIDE / max(height, width))
     moved = optical_flow_ilk(
@@ -68,7 +68,7 @@ def motion(frame: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
 
 
 def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Take an image's values (Y, X) from where the flow says that they were."""
+    """Sample an image (Y, X) at the positions given by a flow."""
     rows, columns = np.indices(image.shape, np.float32)
     return map_coordinates(
         image, [rows + flow[0], columns + flow[1]], order=1, mode="constant"

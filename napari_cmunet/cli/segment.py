@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from napari_cmunet.cine.best_frame import best_filled_frame
+from napari_cmunet.cine.best_frame import find_best_frame
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import (
     CMUNetError,
@@ -300,7 +300,7 @@ def write_outputs(
         if image.burned_in:  # a picture would show a name that may be there
             notes.append("no overlay was written")
         else:
-            best = (best_filled_frame(frames) or 0) if image.is_cine else 0
+            best = (find_best_frame(frames) or 0) if image.is_cine else 0
             write_overlay(
                 outputs.path("overlay"), image.frames[best], masks[best], image.window
             )

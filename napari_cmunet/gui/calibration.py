@@ -1,18 +1,16 @@
-"""Pixel size from a catheter of known width: the line, the measuring, the scale.
+"""Calibration of the pixel size on a catheter of known width.
 
-The size is the layer's scale from then on and goes into exports, with where it comes
-from. It can be taken back.
+The result becomes the scale of the layers and goes into exports, with its source. It
+can be undone.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
-from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from napari_cmunet.gui.images.layers import (
@@ -24,10 +22,10 @@ from napari_cmunet.gui.images.layers import (
     set_visible,
     source_array,
 )
-from napari_cmunet.gui.jobs import spare_thread
+from napari_cmunet.gui.jobs import JobRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -36,40 +34,48 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
 
-logger = logging.getLogger(__name__)
-
 USUAL_FRENCH = 6
 BEFORE = "before_calibration"
-"""In our entry of an image's metadata: the pixel size that a measured one replaced."""
+"""Key of the layer's metadata for the pixel size before calibration."""
 _LINE, _EDGE = "#ffe14d", "#ffffff"
-BEGIN = (
+HINT = (
     "Drag a line along a straight part of the catheter's shaft, best in a frame "
     "without contrast in it."
 )
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Copies and references that the worker's thread may read."""
+class _Request:
+    """Copies and references that a worker may read."""
 
-    number: int
     frames: Any
     frame: int
     cine: bool
     rgb: bool
     line: np.ndarray
 
+    def run(
+        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
+    ) -> CatheterWidth | str:
+        """Measure in a worker; return a message if no catheter was found."""
+        from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
 
-class Calibrating:
-    """Measures a catheter in the active image, one at a time.
+        frame = read_frame(self.frames, self.frame, cine=self.cine, rgb=self.rgb)
+        try:
+            return measure_catheter(frame, *self.line)
+        except CatheterNotFoundError as error:
+            return str(error)
+
+
+class CatheterCalibration:
+    """Measures a catheter in the active image.
 
     Parameters
     ----------
     controller : Controller
-        Knows the active reading and the viewer; told when the pixel size has changed.
     """
 
-    #: Another line, another width, or nothing more to measure.
+    #: The line, the width or the message has changed.
     changed = Signal()
 
     def __init__(self, controller: Controller) -> None:
@@ -80,19 +86,21 @@ class Calibrating:
         self.french = USUAL_FRENCH
         self.message = ""
         self._hidden: list[Layer] = []
-        self._number = 0
+        self._jobs = JobRunner(
+            "Measuring the catheter", failure="The catheter cannot be measured"
+        )
 
     @property
-    def begun(self) -> bool:
+    def active(self) -> bool:
         """Whether a catheter is being measured."""
         return self.layer is not None
 
-    # -- what the reader does --------------------------------------------------
+    # -- actions ---------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Put a tool in hand that draws a line."""
+    def start(self) -> None:
+        """Add a layer to draw the line in."""
         image_state = self._controller.active
-        if image_state is None or image_state.unsupported is not None or self.begun:
+        if image_state is None or image_state.unsupported is not None or self.active:
             return
         if image_state.image not in self._controller.viewer.layers:
             return
@@ -112,20 +120,20 @@ class Calibrating:
         layers.append(self.layer)
         layers.selection.active = self.layer
         self.layer.mode = "add_line"
-        # A mask would hide the edges that are to be looked at.
+        # Overlays would hide the edges.
         self._hidden = [layer for layer in image_state.overlays() if layer.visible]
         for layer in self._hidden:
             set_visible(layer, False)
         self.layer.events.data.connect(self._on_data)
-        self._say(BEGIN)
+        self._say(HINT)
 
     def set_french(self, french: int) -> None:
-        """Say how wide the catheter is, in French."""
+        """Set the outer diameter in French."""
         self.french = french
-        self._tell_width()
+        self._show_width()
 
-    def use(self) -> None:
-        """Take the size that follows for the image's own."""
+    def apply(self) -> None:
+        """Set the pixel size of the image to the result."""
         image_state, width = self.image_state, self.width
         if image_state is None or width is None:
             return
@@ -148,8 +156,8 @@ class Calibrating:
         }
         self._set(image_state, record, (side, side), "mm")
 
-    def take_back(self) -> None:
-        """Let the pixel size be what it was before it was measured."""
+    def reset(self) -> None:
+        """Restore the pixel size from before the calibration."""
         image_state = self._controller.active
         if image_state is None or not is_calibrated(image_state):
             return
@@ -159,11 +167,11 @@ class Calibrating:
         self._set(image_state, record | before, scale, unit)
 
     def cancel(self) -> None:
-        """Take the line away; the pixel size stays as it is."""
+        """Remove the line and keep the pixel size."""
         layer, self.layer = self.layer, None
-        self._number += 1
+        self._jobs.cancel()
         image_state, self.image_state, self.width = self.image_state, None, None
-        if layer is not None:
+        if layer is not None and image_state is not None:
             layer.events.data.disconnect(self._on_data)
             layers = self._controller.viewer.layers
             if layer in layers:
@@ -175,51 +183,49 @@ class Calibrating:
         self._say("")
 
     def update(self) -> None:
-        """Follow the viewer: the line is of one image."""
-        if self.begun and (
+        """Follow the viewer: cancel if another image is active."""
+        if self.active and (
             self.image_state is not self._controller.active
             or self.layer not in self._controller.viewer.layers
         ):
             self.cancel()
 
-    # -- measuring -------------------------------------------------------------
+    # -- measurement -----------------------------------------------------------
 
-    def _on_data(self, event) -> None:
+    def _on_data(self, event: Any) -> None:
         if str(getattr(event.action, "value", event.action)) != "added":
             return
-        layer, image = self.layer, self.image_state.image
+        layer, image_state = self.layer, self.image_state
+        assert layer is not None
+        assert image_state is not None
         line = np.array(layer.data[-1], float)
-        self._number += 1
         self.width = None
         self._show(line, None)
-        job = _Job(
-            self._number,
-            source_array(image),
-            self._controller.shown(self.image_state),
-            self.image_state.is_cine,
-            bool(image.rgb),
+        request = _Request(
+            source_array(image_state.image),
+            self._controller.shown(image_state),
+            image_state.is_cine,
+            bool(image_state.image.rgb),
             line[:, -2:],
         )
         self._say("Measuring…")
-        worker = create_worker(_measure, job)
-        worker.returned.connect(self._on_measured)
-        worker.start()
+        self._jobs.start(request.run, on_result=self._on_measured, on_error=self._say)
 
-    def _on_measured(self, result: tuple[_Job, CatheterWidth | None, str]) -> None:
-        job, width, problem = result
-        if job.number != self._number or self.layer is None:
+    def _on_measured(self, found: CatheterWidth | str) -> None:
+        if self.layer is None:
             return
-        self.width = width
-        if width is None:
-            self._say(problem)
+        if isinstance(found, str):
+            self._say(found)
             return
+        self.width = found
         line = np.array(self.layer.data[0], float)
-        self._show(line, width.edges)
-        self._tell_width()
+        self._show(line, found.edges)
+        self._show_width()
 
     def _show(self, line: np.ndarray, edges: np.ndarray | None) -> None:
-        """Show the line and what was taken for the catheter's edges."""
+        """Show the line and the edges that were found."""
         layer = self.layer
+        assert layer is not None
         shapes, kinds, colours = [line], ["line"], [_LINE]
         for edge in () if edges is None else edges:
             lead = np.broadcast_to(line[0, :-2], (len(edge), line.shape[1] - 2))
@@ -234,7 +240,7 @@ class Calibrating:
             layer.selected_data = set()
             layer.mode = tool
 
-    def _tell_width(self) -> None:
+    def _show_width(self) -> None:
         width = self.width
         if width is None:
             return
@@ -255,7 +261,7 @@ class Calibrating:
         unit: str,
     ) -> None:
         image_state.image.metadata = {**image_state.image.metadata, METADATA: record}
-        lay_on_grid(self._controller.viewer, image_state, scale, unit)
+        set_pixel_size(self._controller.viewer, image_state, scale, unit)
         self._controller.changed.emit()
         self.changed.emit()
 
@@ -265,58 +271,34 @@ class Calibrating:
 
 
 def is_calibrated(image_state: ImageState) -> bool:
-    """Whether the image's pixel size was measured on a catheter in this window."""
+    """Whether the pixel size was measured on a catheter."""
     return BEFORE in record_of(image_state.image)
 
 
-def lay_on_grid(
+def set_pixel_size(
     viewer: ViewerModel, image_state: ImageState, scale: Sequence[float], unit: str
 ) -> None:
-    """Give an image and all that lies over it a pixel size; what is seen stays.
+    """Set the pixel size of an image and its overlays, keeping the view.
 
     Parameters
     ----------
     scale : (y, x)
-        Of a pixel, in ``unit``.
+        Size of a pixel in ``unit``.
     """
-    scale = np.array(scale, float)
+    size = np.array(scale, float)
     former = np.array(image_state.image.scale[-2:], float)
     centre = np.array(viewer.scene.camera.center, float)
     zoom = viewer.scene.camera.zoom
     for layer in list(viewer.layers):
         ours = layer in image_state.layers() or "role" in record_of(layer)
         if ours and np.array_equal(layer.scale[-2:], former):
-            _set_scale(layer, scale, unit)
-    # The camera stays over the same pixels; napari would leave it where it was.
-    centre[-2:] *= scale / former
+            _set_scale(layer, size, unit)
+    # The camera stays over the same pixels.
+    centre[-2:] *= size / former
     viewer.scene.camera.center = tuple(centre)
-    viewer.scene.camera.zoom = zoom * float(former[0] / scale[0])
+    viewer.scene.camera.zoom = zoom * float(former[0] / size[0])
 
 
 def _set_scale(layer: Layer, scale: np.ndarray, unit: str) -> None:
     layer.scale = (*layer.scale[:-2], *scale)
     layer.units = (*layer.units[:-2], unit, unit)
-
-
-def _measure(job: _Job) -> tuple[_Job, CatheterWidth | None, str]:
-    """Runs in a worker; may decode the frame."""
-    from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
-
-    try:
-        with spare_thread():
-            frame = read_frame(job.frames, job.frame, cine=job.cine, rgb=job.rgb)
-            return job, measure_catheter(frame, *job.line), ""
-    except CatheterNotFoundError as exc:
-        return job, None, str(exc)
-    except (OSError, ValueError, MemoryError) as exc:
-        return job, None, f"The catheter cannot be measured ({exc})."
-    except Exception as exc:
-        logger.exception("Measuring a catheter failed")
-        return (
-            job,
-            None,
-            (
-                f"The catheter cannot be measured, for an unexpected error ({exc}). "
-                "Help > Show logs has the details."
-            ),
-        )

@@ -22,8 +22,7 @@ from napari_cmunet.gui.project.session import ProjectSession
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
-from napari_cmunet.gui.vessel_tools.keys import listed_vessel_keys
-from napari_cmunet.gui.vessel_tools.section import VesselSection
+from napari_cmunet.gui.vessel_tools.section import VesselSection, vessel_shortcuts
 from napari_cmunet.gui.widgets import (
     Column,
     Fold,
@@ -139,7 +138,7 @@ class CMUNetPanel(QWidget):
         self.finetune = FinetuneSection()
         self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
-        self.keys = KeyList([*listed_vessel_keys(), *listed_keys()])
+        self.keys = KeyList([*vessel_shortcuts(), *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
@@ -194,12 +193,12 @@ class CMUNetPanel(QWidget):
         self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
         self.exporting.labels.triggered.connect(self.project_section.commands.export)
         self.model.chosen.connect(self.project.choose_model)
-        self.vessels.tour.changed.connect(self.project.navigator.tick)
+        self.vessels.review.changed.connect(self.project.navigator.tick)
         # Both show what they would do in the same colours: one at a time.
-        carrying, tools = self.cine.carry.carrying, self.vessels.tools
-        carrying.begun.connect(tools.put_down)
-        carrying.begun.connect(self.vessels.tour.end)
-        tools.taken_up.connect(carrying.dismiss)
+        propagation, tools = self.cine.propagation.propagation, self.vessels.tools
+        propagation.started.connect(tools.deactivate)
+        propagation.started.connect(self.vessels.review.stop)
+        tools.activated.connect(propagation.dismiss)
 
     # -- what the user does ---------------------------------------------------
 
@@ -212,7 +211,7 @@ class CMUNetPanel(QWidget):
         save_preference("pre_segment", on)
 
     def _on_tool(self, mode: str) -> None:
-        self.vessels.tools.put_down()
+        self.vessels.tools.deactivate()
         mask = self.controller.editor.select_mask()
         if mask is not None:
             mask.mode = mode
@@ -233,7 +232,7 @@ class CMUNetPanel(QWidget):
             self._refresh_soon.start(0)
 
     def _on_accepted(self, key: object) -> None:
-        self.vessels.tour.end()
+        self.vessels.review.stop()
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
@@ -266,7 +265,7 @@ class CMUNetPanel(QWidget):
             widget.setEnabled(state.can_correct)
         self.undo.setEnabled(state.can_undo)
         self.redo.setEnabled(state.can_redo)
-        self.tools.show_mode("" if self.vessels.in_hand else state.mode)
+        self.tools.show_mode("" if self.vessels.active else state.mode)
         self.vessels.refresh()
         self.reset.setEnabled(state.can_reset)
         self.reset.setText(state.reset_text)
@@ -291,7 +290,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.stop()
         self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
-        self.vessels.shut_down()
+        self.vessels.close_tools()
         if self.controller.connected:
             self.project.changed.disconnect(self._on_changed)
             self.project.accepted.disconnect(self._on_accepted)
@@ -308,7 +307,7 @@ class CMUNetPanel(QWidget):
         self._listen()
         self.project.attach(self.controller)
         self._bind_keys()
-        self.vessels.wake_up()
+        self.vessels.connect_keys()
         self.refresh()
 
     def _bind_keys(self) -> None:
@@ -317,7 +316,7 @@ class CMUNetPanel(QWidget):
             self.controller,
             self.project,
             self.threshold.step,
-            self.cine.carry.carrying.press,
+            self.cine.propagation.propagation.press,
         )
 
     def _listen(self) -> None:

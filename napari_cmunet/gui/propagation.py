@@ -1,46 +1,43 @@
-"""The panel's part of carrying masks between frames: a button, and what it says."""
+"""Mask propagation in the panel: propose a mask for the shown frame of a cine."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import read_frame, source_array
-from napari_cmunet.gui.jobs import spare_thread
-from napari_cmunet.gui.shortcuts import CARRY
+from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.shortcuts import PROPAGATE
 from napari_cmunet.gui.vessel_tools.preview import Preview
 from napari_cmunet.gui.widgets import button, column, lay_out_again, row, text_label
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
 
-
-logger = logging.getLogger(__name__)
-
-FARTHEST = 3
-"""Frames over which a mask is carried; beyond, the model's own mask is the better."""
+MAX_FRAMES = 3
+"""Frames over which a mask is propagated; beyond, the prediction is better."""
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A mask for a frame, carried from another frame of the cine.
+class PropagatedMask:
+    """A mask proposed for a frame, from another frame of the cine.
 
     Parameters
     ----------
     image_state : ImageState
     frame, source : int
     mask : bool array (Y, X) or None
-        None while it is being worked out.
+        None while it is being computed.
     """
 
     image_state: ImageState
@@ -50,51 +47,63 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Copies and references that the worker's thread may read."""
+class _Request:
+    """Copies and references that a worker may read."""
 
-    number: int
     frames: Any
     order: tuple[int, ...]
     rgb: bool
     mask: np.ndarray
 
+    def run(
+        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
+    ) -> np.ndarray:
+        """Decode the frames and propagate the mask. Runs in a worker."""
+        from napari_cmunet.cine.propagation import propagate_mask
 
-class Carrying:
-    """One proposal at a time, for the shown frame of the active image.
+        frames = [
+            read_frame(self.frames, index, cine=True, rgb=self.rgb)
+            for index in self.order
+        ]
+        return propagate_mask(self.mask, *frames)
+
+
+class MaskPropagation:
+    """Proposes a mask for the shown frame of the active image.
 
     Parameters
     ----------
     controller : Controller
-        Knows the active reading and the viewer; told when the mask has changed.
     """
 
-    #: A proposal is there, or gone, or something is to be said.
+    #: The proposal or the message has changed.
     changed = Signal()
-    #: A mask is about to be carried.
-    begun = Signal()
+    #: A proposal is being computed.
+    started = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._preview = Preview(controller.viewer, name="carried mask")
+        self._preview = Preview(controller.viewer, name="propagated mask")
+        self._jobs = JobRunner(
+            "Propagating a mask", failure="The mask cannot be propagated to this frame"
+        )
         self._bound: Labels | None = None
-        self._number = 0
         self._drawn: int | None = None
-        self._said_at: tuple[int, int] | None = None
-        self.proposal: Proposal | None = None
+        self._message_place: tuple[int, int] | None = None
+        self.proposal: PropagatedMask | None = None
         self.message = ""
 
-    # -- what the reader does --------------------------------------------------
+    # -- actions ---------------------------------------------------------------
 
     def press(self) -> None:
-        """Propose; or take over what is proposed."""
+        """Propose a mask, or accept the proposal."""
         if self.proposal is None:
             self.propose()
         elif self.proposal.mask is not None:
             self.accept()
 
     def propose(self) -> None:
-        """Work out a mask for the shown frame, from the nearest corrected one."""
+        """Compute a mask for the shown frame from the nearest corrected one."""
         image_state = self._controller.active
         if (
             image_state is None
@@ -103,106 +112,95 @@ class Carrying:
         ):
             return
         frame = self._controller.shown(image_state)
-        source = nearest_corrected(image_state, frame)
+        source = nearest_corrected_frame(image_state, frame)
         if source is None:
             self._say(
-                f"No other frame within {FARTHEST} is corrected. Go to one beside a "
+                f"No other frame within {MAX_FRAMES} is corrected. Go to one beside a "
                 "corrected frame."
             )
             return
-        self.begun.emit()
-        self._number += 1
+        self.started.emit()
         step = 1 if frame > source else -1
-        job = _Job(
-            self._number,
+        request = _Request(
             source_array(image_state.image),
             tuple(range(source, frame + step, step)),
             bool(image_state.image.rgb),
             image_state.mask_frame(source) != 0,
         )
-        self.proposal = Proposal(image_state, frame, source)
+        self.proposal = PropagatedMask(image_state, frame, source)
         self._bind_escape(image_state.mask)
-        self._say(f"Carrying the mask of frame {source} here…")
-        worker = create_worker(_carry, job)
-        worker.returned.connect(self._on_carried)
-        worker.start()
+        self._say(f"Propagating the mask of frame {source}…")
+        self._jobs.start(
+            request.run, on_result=self._on_result, on_error=self._on_error
+        )
 
     def accept(self) -> None:
-        """Make the proposal the frame's mask, in one undo step."""
+        """Make the proposal the mask of the frame, as one undo step."""
         proposal = self.proposal
         if proposal is None or proposal.mask is None:
             return
         self.dismiss()
         proposal.image_state.replace(proposal.frame, proposal.mask)
-        self._say(f"The mask of frame {proposal.source} was carried here.")
+        self._say(f"The mask of frame {proposal.source} was propagated to this frame.")
         self._controller.changed.emit()
 
     def dismiss(self) -> None:
-        """Leave the frame's mask as it is."""
-        self._number += 1
+        """Drop the proposal."""
+        self._jobs.cancel()
         self.proposal, self._drawn = None, None
         self._preview.hide()
         self._bind_escape(None)
         self._say("")
 
     def update(self) -> None:
-        """Follow the viewer: a proposal is for the frame that it was made for."""
+        """Follow the viewer: drop the proposal if another frame is shown."""
         proposal = self.proposal
         if proposal is None:
-            if self.message and not self._is_fresh():
+            if self.message and self._message_place != self._place():
                 self._say("")
             return
-        image_state = self._controller.active
-        here = (
-            image_state is proposal.image_state
-            and image_state.usable_mask
-            and image_state.image in self._controller.viewer.layers
-            and self._controller.shown(image_state) == proposal.frame
-        )
-        if not here:
+        if self._place() != (id(proposal.image_state), proposal.frame) or (
+            not proposal.image_state.usable_mask
+        ):
             self.dismiss()
         elif proposal.mask is not None:
-            self._draw(proposal)
+            self._draw(proposal, proposal.mask)
 
-    # -- showing ---------------------------------------------------------------
+    # -- preview ---------------------------------------------------------------
 
-    def _on_carried(self, result: tuple[int, np.ndarray | None, str]) -> None:
-        number, mask, problem = result
-        proposal = self.proposal
-        if number != self._number or proposal is None:
-            return
-        if mask is None:
-            self.dismiss()
-            self._say(problem)
-            return
-        self.proposal = Proposal(
-            proposal.image_state, proposal.frame, proposal.source, mask
-        )
-        self.update()
+    def _on_result(self, mask: np.ndarray) -> None:
         if self.proposal is None:
+            return
+        self.proposal = replace(self.proposal, mask=mask)
+        self.update()
+        proposal = self.proposal
+        if proposal is None:
             return
         if np.array_equal(proposal.image_state.mask_frame(proposal.frame) != 0, mask):
             self.dismiss()
-            self._say(f"The mask of frame {proposal.source} is already the same here.")
+            self._say(f"The mask of frame {proposal.source} is the same here.")
         else:
             self._say(
                 f"From frame {proposal.source}: white would be added, violet removed."
             )
 
-    def _draw(self, proposal: Proposal) -> None:
-        # Its worker has imported it by now, so that the panel opens without it.
-        from napari_cmunet.vessels.edits import edit_between
+    def _on_error(self, message: str) -> None:
+        self.dismiss()
+        self._say(message)
 
-        now = proposal.image_state.mask_frame(proposal.frame)
-        seen = fingerprint(now)
+    def _draw(self, proposal: PropagatedMask, mask: np.ndarray) -> None:
+        from napari_cmunet.vessels.edits import edit_between  # slow to import
+
+        current = proposal.image_state.mask_frame(proposal.frame)
+        seen = fingerprint(current)
         if seen == self._drawn:
             return
         self._drawn = seen
         self._preview.show(proposal.image_state, proposal.frame)
-        self._preview.draw(edit_between(now, proposal.mask))
+        self._preview.draw(edit_between(current, mask))
 
     def _bind_escape(self, mask: Labels | None) -> None:
-        # Of this layer alone, and only meanwhile: napari's own Escape is for polygons.
+        # On this layer only, and only for now: napari's own Escape is for polygons.
         if self._bound is not None:
             self._bound.bind_key("Escape", None)
         self._bound = mask
@@ -213,16 +211,13 @@ class Carrying:
         self.dismiss()
 
     def _say(self, message: str) -> None:
-        self._said_at = self._place()
+        self._message_place = self._place()
         if message != self.message:
             self.message = message
             self.changed.emit()
 
-    def _is_fresh(self) -> bool:
-        """Whether what was said was said of the frame that is shown now."""
-        return self._said_at == self._place()
-
     def _place(self) -> tuple[int, int] | None:
+        """Image and frame that are shown."""
         image_state = self._controller.active
         if (
             image_state is None
@@ -232,50 +227,24 @@ class Carrying:
         return id(image_state), self._controller.shown(image_state)
 
 
-def nearest_corrected(image_state: ImageState, frame: int) -> int | None:
-    """The nearest other frame that the reader has corrected or accepted."""
-    for far in range(1, FARTHEST + 1):
-        for other in (frame - far, frame + far):  # what came before, of two as near
+def nearest_corrected_frame(image_state: ImageState, frame: int) -> int | None:
+    """Nearest other frame that was corrected or accepted, the earlier of two."""
+    for distance in range(1, MAX_FRAMES + 1):
+        for other in (frame - distance, frame + distance):
             if 0 <= other < image_state.count and image_state.is_corrected(other):
                 return other
     return None
 
 
-def _carry(job: _Job) -> tuple[int, np.ndarray | None, str]:
-    """Runs in a worker; decodes the frames."""
-    from napari_cmunet.cine.propagation import carry_mask
-    from napari_cmunet.vessels import edits  # noqa: F401
-
-    try:
-        with spare_thread():
-            frames = [
-                read_frame(job.frames, index, cine=True, rgb=job.rgb)
-                for index in job.order
-            ]
-            return job.number, carry_mask(job.mask, *frames), ""
-    except (OSError, ValueError, MemoryError) as exc:
-        return job.number, None, f"The mask cannot be carried here ({exc})."
-    except Exception as exc:
-        logger.exception("Carrying failed")
-        return (
-            job.number,
-            None,
-            (
-                f"The mask cannot be carried here, for an unexpected error ({exc}). "
-                "Help > Show logs has the details."
-            ),
-        )
-
-
 _PROPOSE = (
-    "Move the mask of the nearest corrected frame along with the vessels to this "
-    f"frame ({CARRY}); at most {FARTHEST} frames. It is shown first, not yet taken."
+    "Move the mask of the nearest corrected frame with the vessels to this frame "
+    f"({PROPAGATE}); at most {MAX_FRAMES} frames. It is only a preview at first."
 )
-_ACCEPT = f"Make the proposal this frame's mask ({CARRY}). Ctrl+Z takes it back."
+_ACCEPT = f"Make the preview the mask of this frame ({PROPAGATE}). Undo with Ctrl+Z."
 
 
-class CarryRow(QWidget):
-    """Propose and take over; dismiss; a line of text.
+class PropagationRow(QWidget):
+    """Buttons to propose, accept and dismiss, and a line of text.
 
     Parameters
     ----------
@@ -285,31 +254,33 @@ class CarryRow(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
-        self.carrying = Carrying(controller)
-        self.carry = button("Carry a mask here", _PROPOSE)
-        self.dismiss = button("Dismiss", "Leave this frame's mask as it is (Esc)")
-        self.said = text_label(lines=2)
-        layout = column(row(self.carry, self.dismiss, stretch=0), self.said, spacing=2)
+        self.propagation = MaskPropagation(controller)
+        self.propose = button("Propagate mask", _PROPOSE)
+        self.dismiss = button("Dismiss", "Leave the mask of this frame as it is (Esc)")
+        self.message = text_label(lines=2)
+        layout = column(
+            row(self.propose, self.dismiss, stretch=0), self.message, spacing=2
+        )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
-        self.said.hide()
-        self.carry.clicked.connect(self.carrying.press)
-        self.dismiss.clicked.connect(self.carrying.dismiss)
-        self.carrying.changed.connect(self.refresh)
+        self.message.hide()
+        self.propose.clicked.connect(self.propagation.press)
+        self.dismiss.clicked.connect(self.propagation.dismiss)
+        self.propagation.changed.connect(self.refresh)
 
     def refresh(self) -> None:
-        """Show what there is to take over, and for which frames it can be had."""
+        """Show the state of the proposal."""
         image_state = self._controller.active
         self.setVisible(image_state is not None and image_state.is_cine)
-        self.carrying.update()
-        proposal = self.carrying.proposal
+        self.propagation.update()
+        proposal = self.propagation.proposal
         ready = proposal is not None and proposal.mask is not None
         usable = image_state is not None and image_state.usable_mask
-        self.carry.setEnabled(usable and (proposal is None or ready))
-        self.carry.setText("Take over" if ready else "Carry a mask here")
-        self.carry.setToolTip(_ACCEPT if ready else _PROPOSE)
+        self.propose.setEnabled(usable and (proposal is None or ready))
+        self.propose.setText("Accept" if ready else "Propagate mask")
+        self.propose.setToolTip(_ACCEPT if ready else _PROPOSE)
         self.dismiss.setVisible(proposal is not None)
-        if self.said.text() != self.carrying.message:
-            self.said.setText(self.carrying.message)
-            self.said.setVisible(bool(self.carrying.message))
+        if self.message.text() != self.propagation.message:
+            self.message.setText(self.propagation.message)
+            self.message.setVisible(bool(self.propagation.message))
             lay_out_again(self)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.project.session import ProjectSession
 
-MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, CARRY = (
+MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, PROPAGATE = (
     "H",
     "T",
     "G",
@@ -63,7 +63,7 @@ _LISTED = (
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),
-    ((CARRY,), "carry a mask here; again: take it"),
+    ((PROPAGATE,), "propagate a mask to this frame; again: accept"),
     ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),
@@ -98,8 +98,8 @@ class Shortcuts:
     project : ProjectSession
     step_threshold : callable
         Moves the threshold by hundredths.
-    carry : callable
-        Carries a mask to the shown frame, or takes over what was carried.
+    propagate : callable
+        Proposes a mask for the shown frame, or accepts it.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class Shortcuts:
         controller: Controller,
         project: ProjectSession,
         step_threshold: Callable[[int], None],
-        carry: Callable[[], None],
+        propagate: Callable[[], None],
     ) -> None:
         self._controller, self._project = controller, project
-        self._step_threshold, self._carry = step_threshold, carry
+        self._step_threshold, self._propagate = step_threshold, propagate
         self._bound: dict[str, Callable] = {}
         self._bind(viewer)
 
     def _bind(self, viewer: ViewerModel) -> None:
         # Plain functions: napari tells a press from a release by the generator.
         controller, step = self._controller, self._step_threshold
-        carry_here = self._carry
+        propagate_mask = self._propagate
 
         def peek(_viewer):
             layers = controller.active.overlays() if controller.active else []
@@ -139,8 +139,8 @@ class Shortcuts:
                 visible = layer is not None and layer.visible
                 controller.images.set_prediction_visible(not visible)
 
-        def carry(_viewer) -> None:
-            carry_here()
+        def propagate(_viewer) -> None:
+            propagate_mask()
 
         def lower(_viewer) -> None:
             step(-1)
@@ -155,7 +155,7 @@ class Shortcuts:
             (PREDICTION, prediction),
             (LOWER, lower),
             (HIGHER, higher),
-            (CARRY, carry),
+            (PROPAGATE, propagate),
         ):
             try:
                 viewer.bind_key(key.replace("+", "-"), function)

@@ -1,4 +1,4 @@
-"""From a centreline and its half widths to the pixels of a vessel."""
+"""Centrelines, and the pixels of a vessel of given half widths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def length(points: np.ndarray) -> float:
 
 
 def resample(points: np.ndarray, spacing: float = 1.0) -> np.ndarray:
-    """Points (N, 2) along a curve, evenly spaced; both ends stay."""
+    """Resample a curve (N, 2) at even spacing, keeping both ends."""
     points = np.asarray(points, float)
     if len(points) < 2:
         return points
@@ -24,10 +24,10 @@ def resample(points: np.ndarray, spacing: float = 1.0) -> np.ndarray:
 
 
 def smooth(points: np.ndarray, sigma: float) -> np.ndarray:
-    """Take the stairs of a pixel path away; both ends stay where they are."""
+    """Smooth a pixel path, keeping both ends."""
     if len(points) < 3:
         return np.asarray(points, float)
-    # Mirrored through the ends, so that those are not drawn inwards.
+    # Point reflection at the ends keeps them from being drawn inwards.
     pad = min(len(points) - 1, int(4 * sigma) + 1)
     before = 2 * points[0] - points[pad:0:-1]
     after = 2 * points[-1] - points[-2 : -pad - 2 : -1]
@@ -36,7 +36,7 @@ def smooth(points: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def normals(points: np.ndarray) -> np.ndarray:
-    """Unit vectors (N, 2) at right angles to a curve of two points or more."""
+    """Unit normals (N, 2) of a curve of at least two points."""
     along = np.gradient(np.asarray(points, float), axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
     return np.stack([-along[:, 1], along[:, 0]], axis=1)
@@ -45,16 +45,16 @@ def normals(points: np.ndarray) -> np.ndarray:
 def tube(
     points: np.ndarray, radii: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels whose centre lies in one of the discs along a curve.
+    """Pixels whose centre lies in a disc along a curve.
 
     Parameters
     ----------
     points : float array (N, 2)
-        About one pixel from point to point.
+        With a spacing of about one pixel.
     radii : float array (N,)
         In pixels.
     shape : tuple of int
-        Of the frame; what lies outside is left out.
+        Of the frame; pixels outside are left out.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def tube(
     columns = base[:, 1, None] + span
     away = (rows - points[:, :1])[:, :, None] ** 2
     away = away + (columns - points[:, 1:])[:, None, :] ** 2
-    # A vessel that is there is one pixel wide at least.
+    # At least one pixel wide.
     hit = away <= (np.maximum(radii, 0.71) ** 2)[:, None, None]
     which, r, c = np.nonzero(hit)
     inside[rows[which, r] - top, columns[which, c] - left] = True

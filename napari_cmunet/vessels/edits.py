@@ -1,8 +1,4 @@
-"""What each tool does to a mask: pixels to set, and nothing else.
-
-No function here changes the mask it is given; whoever calls applies the edit, be it
-through the undo history of a layer or to an array.
-"""
+"""Edits of a mask: pixels to set. Functions here do not change the mask themselves."""
 
 from __future__ import annotations
 
@@ -12,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.vessels.centreline import tube
-from napari_cmunet.vessels.width import find_lumen
+from napari_cmunet.vessels.width import measure_lumen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_cmunet.vessels.features import Evidence
     from napari_cmunet.vessels.tree import Branch, VesselTree
+    from napari_cmunet.vessels.vesselness import FrameFeatures
 
 
 @dataclass(frozen=True)
@@ -41,22 +37,22 @@ class Edit:
 
     @property
     def where(self) -> tuple[np.ndarray, np.ndarray]:
-        """As an index into a frame."""
+        """Index into a frame."""
         return self.rows, self.columns
 
     def apply(self, mask: np.ndarray) -> None:
-        """Set the pixels of an array (Y, X)."""
+        """Apply the edit to an array (Y, X)."""
         mask[self.where] = self.values
 
 
 def edit_between(mask: np.ndarray, wanted: np.ndarray) -> Edit:
-    """What makes a mask (Y, X) of any values the wanted one, bool (Y, X)."""
+    """Edit that turns a mask (Y, X) of any values into a bool mask (Y, X)."""
     rows, columns = np.nonzero((mask != 0) != wanted)
     return Edit(rows, columns, wanted[rows, columns].astype(np.uint8))
 
 
 def _edit(mask: np.ndarray, added: np.ndarray, removed: np.ndarray | None) -> Edit:
-    """The pixels that really change."""
+    """Edit of the pixels that change."""
     change = added & (mask == 0)
     if removed is not None:
         change |= removed & (mask != 0)
@@ -64,59 +60,55 @@ def _edit(mask: np.ndarray, added: np.ndarray, removed: np.ndarray | None) -> Ed
     return Edit(rows, columns, added[rows, columns].astype(np.uint8))
 
 
-def draw_vessel(evidence: Evidence, mask: np.ndarray, path: np.ndarray) -> Edit:
-    """Add the vessel along a path, as wide as the image shows it.
+def draw_vessel(features: FrameFeatures, mask: np.ndarray, path: np.ndarray) -> Edit:
+    """Add the vessel along a path, with its width measured in the image.
 
-    Where the path runs through artery already, nothing is added: the lumen there is
-    that of the vessel from which this one leaves.
+    Nothing is added where the path starts or ends within the mask.
 
     Parameters
     ----------
-    evidence : Evidence
+    features : FrameFeatures
     mask : array (Y, X)
-        As it is; above 0 is artery.
+        Above 0 is artery.
     path : float array (N, 2)
-        As a :class:`~napari_cmunet.vessels.minimal_path.Tracer` gives it.
+        Centreline, from :class:`~napari_cmunet.vessels.minimal_path.Tracer`.
     """
     added = np.zeros(mask.shape, bool)
     at = np.round(path).astype(int)
     at = np.clip(at, 0, np.array(mask.shape) - 1)
     outside = np.flatnonzero(mask[tuple(at.T)] == 0)
     if len(outside):
-        # From just inside, so that it joins.
+        # Overlaps the mask a little, so that it is connected.
         first, last = max(0, outside[0] - 2), outside[-1] + 3
         stretch = path[first:last]
-        found = find_lumen(evidence, stretch)
+        found = measure_lumen(features, stretch)
         added[tube(found.centre, found.radii, mask.shape)] = True
     return _edit(mask, added, None)
 
 
-def take_away(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
+def remove_branches(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
     """Remove branches, each up to its bifurcations.
 
     Parameters
     ----------
     tree : VesselTree
-        Of the mask as it is.
+        Of the mask.
     branches : iterable of Branch
     """
     gone = np.isin(tree.numbers, [branch.number for branch in branches])
     return _edit(tree.mask, np.zeros_like(gone), gone)
 
 
-def whole_run(tree: VesselTree, branch: Branch) -> list[Branch]:
-    """Everything that runs on from a branch: a catheter, a wire, a rib.
+def follow_run(tree: VesselTree, branch: Branch) -> list[Branch]:
+    """Return the branches that continue a branch: a catheter, a wire, a rib.
 
-    A part of the mask that hangs together and is not its largest is taken whole. In
-    the largest, which holds the arteries, the run goes on through a bifurcation only
-    where it is straight on and about as wide; side branches of the run that end
-    freely and are short go with it.
+    A component other than the largest is returned whole. In the largest, which holds
+    the arteries, the run continues through a bifurcation where it is straight and
+    keeps its width. Short side branches with free ends belong to the run.
     """
-    parts = tree.components
-    mine = parts[tuple(branch.points[0])]
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    if mine != sizes.argmax():
+    if tree.is_detached(branch):
+        parts = tree.components
+        mine = parts[tuple(branch.points[0])]
         return [b for b in tree.branches if parts[tuple(b.points[0])] == mine]
     run = [branch]
     for side in (0, 1):
@@ -151,7 +143,7 @@ def _follow(tree: VesselTree, branch: Branch, side: int, run: list[Branch]) -> N
 
 
 def _direction(branch: Branch, side: int) -> np.ndarray:
-    """Unit vector out of a branch's end."""
+    """Outward unit vector at one end of a branch."""
     points = branch.points if side == 0 else branch.points[::-1]
     out = (points[0] - points[min(len(points) - 1, 8)]).astype(float)
     return out / max(np.hypot(*out), 1e-9)

@@ -1,36 +1,112 @@
-"""What a click with each tool would do, said beforehand and shown while hovering.
+"""The vessel tools: what a click would do at each position.
 
-The window and the simulated reader both correct through these.
+``TOOLS`` is the table from which the panel's buttons, keys and previews are made. To
+add a tool, derive a class from :class:`VesselTool` and append an instance.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_cmunet.vessels.centreline import length, resample, smooth
-from napari_cmunet.vessels.edits import Edit, draw_vessel, take_away, whole_run
+from napari_cmunet.vessels.edits import (
+    Edit,
+    draw_vessel,
+    follow_run,
+    remove_branches,
+)
 from napari_cmunet.vessels.minimal_path import Tracer, short_path, snap
-from napari_cmunet.vessels.modes import Mode, Tool
-from napari_cmunet.vessels.uncertainty import likely_artery
+from napari_cmunet.vessels.tree import Branch, Gap, VesselTree, build_tree, find_gaps
+from napari_cmunet.vessels.uncertainty import likely_missing, mask_segments
 
 if TYPE_CHECKING:
-    from napari_cmunet.vessels.edit_context import Scene
-    from napari_cmunet.vessels.segments import Segment
+    from napari_cmunet.vessels.uncertainty import Segment
+    from napari_cmunet.vessels.vesselness import FrameFeatures
 
 Point = tuple[float, float]
+"""Row and column in pixels of a frame."""
 
 REACH = 8.0
-"""How near (working pixels) the cursor must be to take hold of something."""
+"""Distance (pixels of the working grid) at which the cursor picks a branch."""
 
-_GRIP = 5.0
-_JOIN = 14.0
+CONFIDENT = 0.6
+"""Branches of the mask with a lower artery probability are marked as uncertain."""
+
+_REACH_MISSING = 5.0
+_MAX_LINK = 14.0
 
 
 @dataclass(frozen=True)
-class Offer:
+class EditContext:
+    """A frame and its mask, with all that the tools need.
+
+    Parameters
+    ----------
+    features : FrameFeatures
+    tree : VesselTree
+        Of the mask.
+    background : bool array (Y, X), optional
+        Marked as not artery by the user.
+    """
+
+    features: FrameFeatures
+    tree: VesselTree
+    background: np.ndarray | None = None
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask, bool (Y, X)."""
+        return self.tree.mask
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Where vessels seem to be interrupted."""
+        return find_gaps(self.tree)
+
+    @cached_property
+    def missing(self) -> list[Segment]:
+        """Missing branches, most likely first."""
+        return likely_missing(self.features, self.mask, self.background)
+
+    @cached_property
+    def uncertain(self) -> list[Segment]:
+        """Branches of the mask and missing ones, largest expected error first."""
+        segments = mask_segments(self.features, self.tree) + self.missing
+        return sorted(segments, key=lambda s: s.expected_error, reverse=True)
+
+    def branch_at(self, point: Point) -> Branch | None:
+        """Branch under a point or within reach of it."""
+        return self.tree.branch_at(point, REACH * self.features.step)
+
+
+def prepare_context(
+    features: FrameFeatures, mask: np.ndarray, background: np.ndarray | None = None
+) -> EditContext:
+    """Make the context of a mask, with everything computed that hovering needs.
+
+    Parameters
+    ----------
+    features : FrameFeatures
+    mask : array (Y, X)
+        Copied; above 0 is artery.
+    background : bool array (Y, X), optional
+        Marked as not artery by the user.
+    """
+    context = EditContext(features, build_tree(np.array(mask) > 0), background)
+    for name in ("numbers", "components"):
+        getattr(context.tree, name)
+    for name in ("gaps", "uncertain"):
+        getattr(context, name)
+    return context
+
+
+@dataclass(frozen=True)
+class Proposal:
     """What a click would do.
 
     Parameters
@@ -38,135 +114,202 @@ class Offer:
     edit : Edit
         Empty where a click would change nothing.
     hint : str
-        One line that says so.
+        One line that describes it.
     """
 
     edit: Edit
     hint: str
 
 
-def offer(tool: Tool, scene: Scene, point: Point) -> Offer | None:
-    """What a click at a point would do; None where there is nothing to take hold of.
+class VesselTool(ABC):
+    """A tool that edits whole vessels with one or two clicks.
 
-    Parameters
+    Attributes
     ----------
-    tool : Tool
-        Any but ``TRACE``, which has a start: see :func:`trace_offer`.
-    scene : Scene
-    point : tuple of float
-        Row and column in pixels of the frame.
+    name, title, key : str
+        Identifier, text of the button, and shortcut.
+    tooltip, hint, summary : str
+        For the button, for the status bar before anything is picked, and for the list
+        of shortcuts.
+    marks_background : bool
+        Whether pixels that it removes are remembered as reviewed background.
     """
-    if tool is Tool.ACCEPT:
-        return _accept(scene, point)
-    if tool is Tool.BRIDGE:
-        return _bridge(scene, point)
-    branch = scene.tree.branch_at(point, REACH * scene.evidence.step)
+
+    name: str
+    title: str
+    key: str
+    tooltip: str
+    hint: str
+    summary: str
+    marks_background = False
+
+    @abstractmethod
+    def propose(
+        self, context: EditContext, point: Point, *, shift: bool = False
+    ) -> Proposal | None:
+        """Return what a click at a point would do, None for nothing."""
+
+    def start_path(self, context: EditContext, point: Point) -> Tracer | None:
+        """Take a first click where nothing is proposed; None if there is no second."""
+        return None
+
+    @abstractmethod
+    def can_fix(self, segment: Segment) -> bool:
+        """Whether to mark an uncertain segment while the tool is active."""
+
+
+class AddTool(VesselTool):
+    """Adds vessels: between two clicks, a missing branch, or across a gap."""
+
+    name, title, key = "add", "Add", "A"
+    tooltip = (
+        "Two clicks add the vessel between them, with its width; one click adds a "
+        "yellow branch or closes a gap"
+    )
+    hint = "Click where a missing vessel begins, or on a yellow branch, or on a gap."
+    summary = "add a vessel: click, click"
+
+    def propose(
+        self, context: EditContext, point: Point, *, shift: bool = False
+    ) -> Proposal | None:
+        """Close the gap or add the branch at a point; Shift starts a path instead."""
+        if shift:
+            return None
+        return propose_bridge(context, point) or propose_branch(context, point)
+
+    def start_path(self, context: EditContext, point: Point) -> Tracer:
+        """Start at the tree, or at the vessel under the point."""
+        return start_path(context, point)
+
+    def can_fix(self, segment: Segment) -> bool:
+        """Missing branches."""
+        return not segment.in_mask
+
+
+class RemoveTool(VesselTool):
+    """Removes a branch, or a whole catheter or wire."""
+
+    name, title, key = "remove", "Remove", "S"
+    tooltip = (
+        "Remove a branch up to its bifurcation, or a whole detached part. Shift: the "
+        "whole run of a catheter or wire. Remembered as reviewed background."
+    )
+    hint = (
+        "Click a branch to remove it; yellow ones are uncertain. Shift+click: a whole "
+        "catheter or wire."
+    )
+    summary = "remove a branch; Shift: the whole run"
+    marks_background = True
+
+    def propose(
+        self, context: EditContext, point: Point, *, shift: bool = False
+    ) -> Proposal | None:
+        """Remove the branch at a point, or the run if detached or with Shift."""
+        branch = context.branch_at(point)
+        if branch is None:
+            return None
+        if shift or context.tree.is_detached(branch):
+            return propose_run_removal(context, point)
+        return propose_removal(context, point)
+
+    def can_fix(self, segment: Segment) -> bool:
+        """Uncertain branches of the mask."""
+        return segment.in_mask and segment.artery_probability < CONFIDENT
+
+
+ADD, REMOVE = AddTool(), RemoveTool()
+TOOLS: tuple[VesselTool, ...] = (ADD, REMOVE)
+
+
+def propose_removal(context: EditContext, point: Point) -> Proposal | None:
+    """Propose to remove the branch at a point."""
+    branch = context.branch_at(point)
     if branch is None:
         return None
-    if tool is Tool.REMOVE:
-        edit = take_away(scene.tree, [branch])
-        return Offer(
-            edit,
-            f"Click: remove this branch ({branch.length:.0f} px long). "
-            "Shift: the whole run",
-        )
-    run = whole_run(scene.tree, branch)
-    total = sum(each.length for each in run)
-    return Offer(
-        take_away(scene.tree, run),
-        f"Click: not an artery, remove all of it ({total:.0f} px)",
+    return Proposal(
+        remove_branches(context.tree, [branch]),
+        f"Click: remove this branch ({branch.length:.0f} px long). "
+        "Shift: the whole run",
     )
 
 
-def offer_in(
-    mode: Mode, scene: Scene, point: Point, *, whole: bool = False
-) -> Offer | None:
-    """What a click would do in a mode; None where it would begin a trace, or nothing.
-
-    Adding closes the gap or takes the proposed branch under the cursor, if there is
-    one. Removing takes a branch, or all of what hangs together apart from the tree.
-
-    Parameters
-    ----------
-    mode : Mode
-    scene : Scene
-    point : tuple of float
-        Row and column in pixels of the frame.
-    whole : bool
-        Remove the whole run, also where it touches the tree: a catheter, a wire.
-    """
-    if mode is Mode.ADD:
-        return _bridge(scene, point) or _accept(scene, point)
-    tool = Tool.NOT_ARTERY if whole or is_apart(scene, point) else Tool.REMOVE
-    return offer(tool, scene, point)
-
-
-def is_apart(scene: Scene, point: Point) -> bool:
-    """Whether what is under a point hangs on nothing of the tree."""
-    branch = scene.tree.branch_at(point, REACH * scene.evidence.step)
+def propose_run_removal(context: EditContext, point: Point) -> Proposal | None:
+    """Propose to remove the whole run at a point, as not artery."""
+    branch = context.branch_at(point)
     if branch is None:
-        return False
-    parts = scene.tree.components
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return bool(parts[tuple(branch.points[0])] != sizes.argmax())
+        return None
+    run = follow_run(context.tree, branch)
+    total = sum(b.length for b in run)
+    return Proposal(
+        remove_branches(context.tree, run),
+        f"Click: not an artery, remove the whole run ({total:.0f} px)",
+    )
 
 
-def begin_trace(scene: Scene, point: Point) -> Tracer:
-    """Take the first click of a trace; it snaps to the tree or to the vessel."""
-    start, _ = snap(point, scene.evidence, scene.tree)
-    return Tracer(scene.evidence, start, scene.mask)
+def start_path(context: EditContext, point: Point) -> Tracer:
+    """Take the first click of a path, snapped to the tree or to the vessel."""
+    start, _ = snap(point, context.features, context.tree)
+    return Tracer(context.features, start, context.mask)
 
 
-def trace_offer(scene: Scene, tracer: Tracer, point: Point) -> Offer:
-    """What the second click of a trace would add."""
-    end, on_tree = snap(point, scene.evidence, scene.tree)
+def propose_path(context: EditContext, tracer: Tracer, point: Point) -> Proposal:
+    """Propose to add the vessel from the first click to a point."""
+    end, on_tree = snap(point, context.features, context.tree)
     path = tracer.path_to(end)
-    edit = draw_vessel(scene.evidence, scene.mask, path)
+    edit = draw_vessel(context.features, context.mask, path)
     joined = ", joined to the tree" if on_tree else ""
-    return Offer(
-        edit, f"Click: add this vessel ({length(path):.0f} px long{joined}). Esc: drop"
+    return Proposal(
+        edit,
+        f"Click: add this vessel ({length(path):.0f} px long{joined}). Esc: cancel",
     )
 
 
-def _accept(scene: Scene, point: Point) -> Offer | None:
-    near = [(segment.distance(point), segment) for segment in scene.proposals]
-    away, segment = min(near, key=lambda pair: pair[0], default=(np.inf, None))
-    if away > _GRIP * scene.evidence.step:
+def propose_branch(context: EditContext, point: Point) -> Proposal | None:
+    """Propose to add the missing branch at a point."""
+    near = [(segment.distance(point), segment) for segment in context.missing]
+    if not near:
         return None
-    edit = draw_vessel(scene.evidence, scene.mask, _joined(scene, segment))
-    return Offer(
+    away, segment = min(near, key=lambda pair: pair[0])
+    if away > _REACH_MISSING * context.features.step:
+        return None
+    edit = draw_vessel(context.features, context.mask, _linked(context, segment))
+    return Proposal(
         edit,
         f"Click: add this branch ({segment.length:.0f} px long, "
-        f"{100 * likely_artery(segment):.0f} % sure)",
+        f"{100 * segment.artery_probability:.0f} % likely artery)",
     )
 
 
-def _joined(scene: Scene, segment: Segment) -> np.ndarray:
-    """The centreline of a proposal, led on to the tree where that is near."""
-    step = scene.evidence.step
+def _linked(context: EditContext, segment: Segment) -> np.ndarray:
+    """Centreline of a missing branch, extended to the tree if that is near."""
+    step = context.features.step
     points = segment.points.astype(float)
     path = smooth(resample(points), 2.0 * step)
-    if not scene.tree.branches:
+    if not context.tree.branches:
         return path
-    lines = np.concatenate([b.points for b in scene.tree.branches])
+    lines = np.concatenate([b.points for b in context.tree.branches])
     away = np.hypot(*(points[[0, -1], None] - lines[None]).transpose(2, 0, 1))
     end = int(away.min(axis=1).argmin())
     nearest = lines[away[end].argmin()]
-    if away[end].min() > _JOIN * step + 2:
+    if away[end].min() > _MAX_LINK * step + 2:
         return path
     tip = points[-1 if end else 0]
-    link = short_path(scene.evidence, tuple(tip), tuple(nearest))
+    link = short_path(
+        context.features, (tip[0], tip[1]), (float(nearest[0]), float(nearest[1]))
+    )
     if end == 0:
         path = path[::-1]
     return resample(np.concatenate([path, link[1:]]))
 
 
-def _bridge(scene: Scene, point: Point) -> Offer | None:
-    near = [(gap.distance(point), gap) for gap in scene.gaps]
-    away, gap = min(near, key=lambda pair: pair[0], default=(np.inf, None))
-    if away > _GRIP * scene.evidence.step:
+def propose_bridge(context: EditContext, point: Point) -> Proposal | None:
+    """Propose to close the gap at a point."""
+    near = [(gap.distance(point), gap) for gap in context.gaps]
+    if not near:
         return None
-    path = short_path(scene.evidence, gap.start, gap.end)
-    edit = draw_vessel(scene.evidence, scene.mask, path)
-    return Offer(edit, f"Click: close this gap ({gap.length:.0f} px)")
+    away, gap = min(near, key=lambda pair: pair[0])
+    if away > _REACH_MISSING * context.features.step:
+        return None
+    path = short_path(context.features, gap.start, gap.end)
+    edit = draw_vessel(context.features, context.mask, path)
+    return Proposal(edit, f"Click: close this gap ({gap.length:.0f} px)")

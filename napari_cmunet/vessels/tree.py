@@ -1,4 +1,4 @@
-"""Gaps in a tree: two ends that look as if one vessel ran from one to the other."""
+"""The tree of a mask: its branches, bifurcations and gaps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import convolve, distance_transform_edt, label
-from skimage.draw import disk
-from skimage.morphology import skeletonize
 
 from napari_cmunet.vessels.centreline import length
 
+Pixel = tuple[int, int]
+Joint = tuple[int, int, float]
+Piece = tuple[np.ndarray, tuple[int, int]]
+
 _EIGHT = np.ones((3, 3), int)
 _NEIGHBOURS = _EIGHT - np.diag([0, 1, 0])
-# A skeleton has a spur at every bulge of the border; a branch leaves the lumen.
+# A spur of the skeleton ends this close to the border of the lumen.
 _SPUR = 2.0
 
 
@@ -26,13 +28,13 @@ class Branch:
     Parameters
     ----------
     number : int
-        Its place in the tree, from 0.
+        Index in the tree.
     points : int array (N, 2)
         Centreline pixels in order.
     radii : float array (N,)
         Half the width of the mask at each, in pixels.
     joints : tuple of two int
-        The bifurcation at either end, -1 where it ends freely.
+        Index of the bifurcation at either end, -1 for a free end.
     """
 
     number: int
@@ -53,7 +55,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class VesselTree:
-    """All branches of a mask. Made by :func:`grow_tree`.
+    """All branches of a mask; see :func:`build_tree`.
 
     Parameters
     ----------
@@ -65,16 +67,18 @@ class VesselTree:
 
     mask: np.ndarray
     branches: list[Branch]
-    joints: list[tuple[int, int, float]] = field(default_factory=list)
+    joints: list[Joint] = field(default_factory=list)
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """Which branch each pixel of the mask belongs to, int32 (Y, X); -1 for none.
+        """Index of the branch of each pixel, int32 (Y, X); -1 for background.
 
-        A pixel belongs to the nearest centreline. The round of a bifurcation belongs
-        to its widest branch, so that taking a side branch away leaves the main
-        vessel whole.
+        A pixel belongs to the nearest centreline. The disc at a bifurcation belongs
+        to its widest branch, so that removing a side branch leaves the main vessel
+        intact.
         """
+        from skimage.draw import disk
+
         seeds = np.full(self.mask.shape, -1, np.int32)
         for branch in self.branches:
             seeds[tuple(branch.points.T)] = branch.number
@@ -93,12 +97,13 @@ class VesselTree:
 
     @cached_property
     def components(self) -> np.ndarray:
-        """Number of the connected part each pixel belongs to, 0 for background."""
+        """Connected component of each pixel, 0 for background."""
         return label(self.mask, _EIGHT)[0]
 
     def pixels(self, branch: Branch) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the mask that belong to a branch."""
-        return np.nonzero(self.numbers == branch.number)
+        """Rows and columns of a branch."""
+        rows, columns = np.nonzero(self.numbers == branch.number)
+        return rows, columns
 
     def branch_at(self, point: tuple[float, float], reach: float = 6) -> Branch | None:
         """The branch under a point (row, column), or the nearest within ``reach``."""
@@ -119,8 +124,15 @@ class VesselTree:
             return None
         return self.branches[window[rows[nearest], columns[nearest]]]
 
+    def is_detached(self, branch: Branch) -> bool:
+        """Whether a branch is not connected to the largest component."""
+        parts = self.components
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        return bool(parts[tuple(branch.points[0])] != sizes.argmax())
+
     def neighbours(self, branch: Branch, joint: int) -> list[Branch]:
-        """The other branches that meet a branch at one of its joints."""
+        """Other branches that meet a branch at a bifurcation."""
         return [
             other
             for other in self.branches
@@ -141,8 +153,8 @@ class VesselTree:
         return ends
 
 
-def grow_tree(mask: np.ndarray) -> VesselTree:
-    """Cut a mask into branches.
+def build_tree(mask: np.ndarray) -> VesselTree:
+    """Split a mask into branches.
 
     Parameters
     ----------
@@ -152,15 +164,17 @@ def grow_tree(mask: np.ndarray) -> VesselTree:
     Returns
     -------
     VesselTree
-        Its branches in no particular order. A part of the mask without a branch of
-        its own, such as a blob, is a branch of a single point.
+        Branches in no particular order. A component without a branch, such as a
+        blob, becomes a branch of a single point.
     """
+    from skimage.morphology import skeletonize  # slow to import
+
     mask = np.asarray(mask) > 0
-    # One row of background around: a vessel that leaves the frame ends there.
+    # Padded with background, so that a vessel ends at the border of the frame.
     width = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     skeleton = skeletonize(mask)
     for _ in range(3):
-        pieces, joints = _cut(skeleton, width)
+        pieces, joints = _split(skeleton, width)
         spurs = [p for p, ends in pieces if _is_spur(p, ends, joints)]
         if not spurs:
             break
@@ -175,19 +189,19 @@ def grow_tree(mask: np.ndarray) -> VesselTree:
     return VesselTree(mask, branches, joints)
 
 
-def _is_spur(points, ends, joints) -> bool:
+def _is_spur(points: np.ndarray, ends: tuple[int, int], joints: list[Joint]) -> bool:
     if (ends[0] < 0) == (ends[1] < 0):
         return False
     joint = joints[max(ends)]
     return len(points) < joint[2] + _SPUR
 
 
-def _cut(skeleton, width):
-    """Pieces (points, joints at both ends) and joints of a skeleton."""
+def _split(skeleton: np.ndarray, width: np.ndarray) -> tuple[list[Piece], list[Joint]]:
+    """Pieces of a skeleton (points, joints at both ends), and its joints."""
     neighbours = convolve(skeleton.astype(np.uint8), _NEIGHBOURS, mode="constant")
     crossing = skeleton & (neighbours > 2)
     knots, count = label(crossing, _EIGHT)
-    joints = []
+    joints: list[Joint] = []
     rows, columns = np.nonzero(crossing)
     order = np.argsort(knots[rows, columns], kind="stable")
     firsts = np.searchsorted(knots[rows, columns][order], np.arange(1, count + 2))
@@ -201,12 +215,12 @@ def _cut(skeleton, width):
     order = np.argsort(parts[rows, columns], kind="stable")
     points = np.stack([rows, columns], axis=1)[order]
     firsts = np.searchsorted(parts[rows, columns][order], np.arange(1, count + 2))
-    pieces = []
+    pieces: list[Piece] = []
     for first, last in pairwise(firsts):
         ordered = _in_order(points[first:last])
         pieces.append((ordered, _ends(ordered, knots)))
-    # A part of nothing but crossings, such as a plus sign, is a branch all the same.
-    alone = [
+    # A component of crossings only, such as a plus sign, is a branch as well.
+    alone: list[Piece] = [
         (np.array([[row, column]]), (-1, -1))
         for number, (row, column, _) in enumerate(joints)
         if not any(number in ends for _, ends in pieces)
@@ -215,28 +229,28 @@ def _cut(skeleton, width):
 
 
 def _in_order(points: np.ndarray) -> np.ndarray:
-    """Sort the pixels of a line without crossings from end to end."""
+    """Order the pixels of a line without crossings from end to end."""
     if len(points) < 3:
         return points
-    left = {tuple(p): None for p in points.tolist()}
+    left: dict[Pixel, None] = dict.fromkeys((r, c) for r, c in points.tolist())
     start = next((p for p in left if len(_near(p, left)) < 2), next(iter(left)))
     path = [start]
     del left[start]
     while left and (near := _near(path[-1], left)):
-        # Straight neighbours first: a diagonal one would leave a corner out.
+        # Straight neighbours first: a diagonal step would skip a corner.
         path.append(near[0])
         del left[near[0]]
     return np.array(path)
 
 
-def _near(point, among) -> list:
+def _near(point: Pixel, among: dict[Pixel, None]) -> list[Pixel]:
     row, column = point
     steps = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
     return [p for p in ((row + y, column + x) for y, x in steps) if p in among]
 
 
 def _ends(points: np.ndarray, knots: np.ndarray) -> tuple[int, int]:
-    """Which joint touches each end of a piece, -1 for none."""
+    """Joint at each end of a piece, -1 for none."""
     found = []
     for row, column in (points[0], points[-1]):
         window = knots[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
@@ -244,21 +258,21 @@ def _ends(points: np.ndarray, knots: np.ndarray) -> tuple[int, int]:
     first, last = found
     if len(points) == 1 and len(first) > 1:
         return first[0], first[1]
-    # A short piece may touch the same joint with both ends; a loop does, too.
+    # A short piece, like a loop, may touch the same joint with both ends.
     if len(points) == 1 or (len(points) == 2 and first == last):
         return (first[0] if first else -1), -1
     return (first[0] if first else -1), (last[0] if last else -1)
 
 
-WIDEST_GAP = 48.0
-"""In pixels of a frame 512 wide."""
+MAX_GAP = 48.0
+"""In pixels of a frame 512 pixels wide."""
 
-_AHEAD = 0.35
+_MIN_COSINE = 0.35
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Where a vessel seems to be interrupted.
+    """A place where a vessel seems to be interrupted.
 
     Parameters
     ----------
@@ -271,11 +285,11 @@ class Gap:
 
     @property
     def length(self) -> float:
-        """In pixels, straight across."""
+        """Straight across, in pixels."""
         return float(np.hypot(*np.subtract(self.start, self.end)))
 
     def distance(self, point: tuple[float, float]) -> float:
-        """How far a point is from the straight line across the gap."""
+        """Distance of a point from the straight line across the gap."""
         a, b, p = (np.asarray(x, float) for x in (self.start, self.end, point))
         across = b - a
         share = np.clip((p - a) @ across / max(across @ across, 1e-9), 0, 1)
@@ -283,25 +297,25 @@ class Gap:
 
 
 def find_gaps(tree: VesselTree) -> list[Gap]:
-    """Find where free ends look at another part of the mask, shortest first.
+    """Find where free ends point at another part of the mask, shortest gap first.
 
-    An end is joined to the nearest centreline of another part that lies ahead of it;
-    an end that points back is preferred. One gap at most for each end.
+    Each free end is joined to the nearest centreline ahead of it in another
+    component, preferably to another free end that points back at it.
     """
     ends = [e for e in tree.free_ends() if len(e[0].points) > 2]
     if not ends:
         return []
-    reach = WIDEST_GAP * max(tree.mask.shape) / 512
+    reach = MAX_GAP * max(tree.mask.shape) / 512
     parts = tree.components
     lines = np.concatenate([b.points for b in tree.branches])
     of_part = parts[tuple(lines.T)]
     end_points = np.array([point for _, point, _ in ends], float)
     end_outs = np.array([out for _, _, out in ends])
     end_parts = parts[tuple(end_points.astype(int).T)]
-    gaps: dict[tuple, Gap] = {}
+    gaps: dict[tuple[tuple[float, float], ...], Gap] = {}
     for point, out, part in zip(end_points, end_outs, end_parts, strict=True):
         best, price = None, np.inf
-        # Facing ends first: half price.
+        # A facing end costs half.
         for targets, target_parts, outs, factor in (
             (end_points, end_parts, end_outs, 0.5),
             (lines, of_part, None, 1.0),
@@ -309,14 +323,13 @@ def find_gaps(tree: VesselTree) -> list[Gap]:
             across = targets - point
             away = np.hypot(*across.T)
             ahead = (across @ out) / np.maximum(away, 1e-9)
-            fits = (away <= reach) & (ahead > _AHEAD)
+            fits = (away <= reach) & (ahead > _MIN_COSINE)
             if outs is None:
                 fits &= target_parts != part
             else:
-                # Two ends that look at each other, be they of one part: projections
-                # have loops.
+                # Also within one component: projections have loops.
                 facing = -np.einsum("ij,ij->i", across, outs) / np.maximum(away, 1e-9)
-                fits &= facing > _AHEAD
+                fits &= facing > _MIN_COSINE
             if not fits.any():
                 continue
             cost = np.where(fits, factor * away * (1.6 - ahead), np.inf)
@@ -324,6 +337,8 @@ def find_gaps(tree: VesselTree) -> list[Gap]:
             if cost[nearest] < price:
                 best, price = targets[nearest], cost[nearest]
         if best is not None:
-            gap = Gap(tuple(map(float, point)), tuple(map(float, best)))
+            gap = Gap(
+                (float(point[0]), float(point[1])), (float(best[0]), float(best[1]))
+            )
             gaps.setdefault(tuple(sorted((gap.start, gap.end))), gap)
     return sorted(gaps.values(), key=lambda gap: gap.length)

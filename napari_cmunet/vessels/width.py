@@ -1,4 +1,4 @@
-"""How wide a vessel is where it runs, from the image and the network."""
+"""Width of a vessel along a path, from its edges in image and probability."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scipy.ndimage import gaussian_filter1d, map_coordinates
 from napari_cmunet.vessels.centreline import normals
 
 if TYPE_CHECKING:
-    from napari_cmunet.vessels.features import Evidence
+    from napari_cmunet.vessels.vesselness import FrameFeatures
 
-WIDEST = 11.0
-"""Largest half width looked for, in pixels of the working grid."""
+MAX_RADIUS = 11.0
+"""Largest half width, in pixels of the working grid."""
 
-THINNEST = 1.0
-"""Smallest half width: readers draw no vessel that is less than two pixels wide."""
+MIN_RADIUS = 1.0
+"""Smallest half width; annotators draw no vessel thinner than two pixels."""
 
-FARTHEST = 3.0
-"""How far the middle may lie from the path, in pixels of the working grid."""
+MAX_SHIFT = 3.0
+"""Largest distance of the centre from the path, in pixels of the working grid."""
 
 _SPACING = 0.25
 _ALONG = 3.0
@@ -33,12 +33,12 @@ _OFF_PATH = 0.05
 
 @dataclass(frozen=True)
 class Lumen:
-    """Where a vessel runs and how wide it is.
+    """Centreline and half widths of a vessel.
 
     Parameters
     ----------
     centre : float array (N, 2)
-        Points in the middle between the two edges.
+        Points midway between the two edges.
     radii : float array (N,)
         Half widths in pixels.
     """
@@ -47,33 +47,32 @@ class Lumen:
     radii: np.ndarray
 
 
-def find_lumen(evidence: Evidence, path: np.ndarray) -> Lumen:
-    """Find both edges of the vessel along a path.
+def measure_lumen(features: FrameFeatures, path: np.ndarray) -> Lumen:
+    """Measure the vessel along a path from its two edges.
 
-    At each point a line is laid across. The edges are where grey values, and the
-    network's probability where it has any, change most from within to without;
-    neighbouring points agree on them (dynamic programming over the whole path). First
-    the middle is found, then the half width around it.
+    The edges are where grey values and probability change most along a profile across
+    the path. Dynamic programming along the path finds first the centre, then the half
+    width, both smooth.
 
     Parameters
     ----------
-    evidence : Evidence
+    features : FrameFeatures
     path : float array (N, 2)
-        About one pixel from point to point.
+        With a spacing of about one pixel.
     """
     path = np.asarray(path, float)
-    step = evidence.step
+    step = features.step
     if len(path) < 3:
         return Lumen(path, np.full(len(path), 1.0 * step))
     across = normals(path)
-    most = round((WIDEST + FARTHEST) / _SPACING)
+    most = round((MAX_RADIUS + MAX_SHIFT) / _SPACING)
     offsets = np.arange(-most, most + 1) * _SPACING * step
-    edge = _edges(evidence, path[:, None] + offsets[None, :, None] * across[:, None])
-    count = round(WIDEST / _SPACING)
+    edge = _edges(features, path[:, None] + offsets[None, :, None] * across[:, None])
+    count = round(MAX_RADIUS / _SPACING)
     radii = np.arange(1, count + 1) * _SPACING * step
-    # The first edge outwards is the vessel's own; one farther out is a neighbour's.
+    # Favour the inner of two edges: the outer may belong to a neighbour.
     price = _INWARDS * radii / step
-    shifts = np.arange(-FARTHEST, FARTHEST + 0.1, 0.5)
+    shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 0.1, 0.5)
     around = np.stack(
         [_around(edge, most + round(s / _SPACING), count) + price for s in shifts]
     )
@@ -82,30 +81,31 @@ def find_lumen(evidence: Evidence, path: np.ndarray) -> Lumen:
     cost = around[middle, np.arange(len(path))]
     half = gaussian_filter1d(radii[_smoothest(cost)], 2.0 * step, mode="nearest")
     moved = gaussian_filter1d(shifts[middle] * step, 3.0 * step, mode="nearest")
-    return Lumen(path + moved[:, None] * across, np.maximum(half, THINNEST * step))
+    return Lumen(path + moved[:, None] * across, np.maximum(half, MIN_RADIUS * step))
 
 
-def _edges(evidence: Evidence, where: np.ndarray) -> np.ndarray:
-    """How much it gets brighter, or less of an artery, along lines across (N, M, 2)."""
+def _edges(features: FrameFeatures, where: np.ndarray) -> np.ndarray:
+    """Slope along profiles (N, M, 2): to brighter, and to less probable pixels."""
     where = np.moveaxis(where, -1, 0)
-    grey = map_coordinates(evidence.grey, where, order=1, mode="nearest")
-    sure = map_coordinates(evidence.probability, where, np.float32, 1, mode="nearest")
+    grey = map_coordinates(features.grey, where, order=1, mode="nearest")
+    probability = map_coordinates(
+        features.probability, where, np.float32, 1, mode="nearest"
+    )
     slopes = [
         gaussian_filter1d(
-            gaussian_filter1d(each, _ALONG * evidence.step, axis=0),
+            gaussian_filter1d(each, _ALONG * features.step, axis=0),
             _ACROSS / _SPACING,
             axis=1,
             order=1,
         )
-        for each in (grey, -sure / 255)
+        for each in (grey, -probability / 255)
     ]
-    # Each in units of its own strongest edge at that place, the network's less where
-    # it hardly sees anything.
+    # Relative to the strongest edge of each profile; a weak probability counts less.
     return _scaled(slopes[0], 0.02) + _TRUST * _scaled(slopes[1], 0.1)
 
 
 def _around(edge: np.ndarray, middle: int, count: int) -> np.ndarray:
-    """Cost (N, count) of half widths around a column of the lines across."""
+    """Cost (N, count) of each half width around a column of the profiles."""
     right = edge[:, middle + 1 : middle + 1 + count]
     left = edge[:, middle - count : middle][:, ::-1]
     return (left - right) / 2
@@ -116,7 +116,7 @@ def _scaled(slope: np.ndarray, least: float) -> np.ndarray:
 
 
 def _smoothest(cost: np.ndarray) -> np.ndarray:
-    """Column of each row, so that the sum is least and neighbours differ little."""
+    """Column per row of the path with the least cost and little change."""
     rows, columns = cost.shape
     back = np.zeros((rows, columns), np.int8)
     total = cost[0].copy()

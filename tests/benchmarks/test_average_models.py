@@ -11,7 +11,7 @@ import torch
 
 from napari_cmunet.model.registry import load_model, save_model
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "average_models.py"
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_weights_are_the_mean_and_the_card_says_of_what(tmp_path, tiny_model):
@@ -20,8 +20,9 @@ def test_the_weights_are_the_mean_and_the_card_says_of_what(tmp_path, tiny_model
     tripled = {k: 3 * v if v.is_floating_point() else v for k, v in weights.items()}
     other = save_model(tmp_path / "other", tripled, replace(one.card, name="other"))
     out = tmp_path / "mean"
-    command = [sys.executable, SCRIPT, tiny_model, tmp_path / "other", "-o", out]
-    subprocess.run([*command, "--threshold", "0.7"], check=True)
+    command = [sys.executable, "-m", "benchmarks.average_models", tiny_model]
+    command += [tmp_path / "other", "-o", out, "--threshold", "0.7"]
+    subprocess.run(command, check=True, cwd=ROOT)
     made = load_model(out)
     for name, value in made.network.state_dict().items():
         factor = 2 if value.is_floating_point() else 1

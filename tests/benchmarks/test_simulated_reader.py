@@ -6,31 +6,30 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from benchmarks.simulated_reader import Hand, correct
+from benchmarks.simulated_reader import Action, Hand, correct
 from benchmarks.simulated_reader.errors import Truth
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.vessels.edits import take_away
-from napari_cmunet.vessels.features import gather
-from napari_cmunet.vessels.modes import Tool
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.edits import remove_branches
+from napari_cmunet.vessels.tree import build_tree
+from napari_cmunet.vessels.vesselness import compute_features
 
 
 @pytest.fixture(scope="module")
 def case():
     """A phantom, and a mask that lacks a branch and holds a wire."""
     frame, truth = make_frame(PhantomConfig(size=256, seed=3, side="left"))
-    tree = grow_tree(truth)
+    tree = build_tree(truth)
     fit = [b for b in tree.branches if 1 <= b.radius < 4]
-    edit = take_away(tree, [max(fit, key=lambda b: b.length)])
+    edit = remove_branches(tree, [max(fit, key=lambda b: b.length)])
     mask = truth.copy()
     edit.apply(mask)
     mask[20:110, 244:247] = True
-    return gather(frame), truth, mask
+    return compute_features(frame), truth, mask
 
 
 def test_a_right_mask_costs_one_look(case):
-    evidence, truth, _ = case
-    made = correct(evidence, truth, truth)
+    features, truth, _ = case
+    made = correct(features, truth, truth)
     hand = Hand()
     assert made.tally.seconds == pytest.approx(hand.think + hand.key)
     assert made.tally.strokes == made.tally.clicks == made.left == 0
@@ -38,8 +37,8 @@ def test_a_right_mask_costs_one_look(case):
 
 
 def test_the_brush_alone_gets_there(case):
-    evidence, truth, mask = case
-    made = correct(evidence, mask, truth)
+    features, truth, mask = case
+    made = correct(features, mask, truth)
     assert made.tally.strokes >= 2
     assert made.tally.clicks == 0
     # What is within 1.5 pixels of a border is right enough.
@@ -48,17 +47,17 @@ def test_the_brush_alone_gets_there(case):
 
 
 def test_tools_get_there_in_less_time(case):
-    evidence, truth, mask = case
-    brush = correct(evidence, mask, truth)
-    tools = correct(evidence, mask, truth, list(Tool))
+    features, truth, mask = case
+    brush = correct(features, mask, truth)
+    tools = correct(features, mask, truth, list(Action))
     assert tools.tally.seconds < 0.8 * brush.tally.seconds
     assert tools.tally.clicks > 0
     assert tools.dice > brush.dice - 0.03
 
 
 def test_the_same_seed_gives_the_same_figures(case):
-    evidence, truth, mask = case
-    first, second = (correct(evidence, mask, truth, seed=4) for _ in range(2))
+    features, truth, mask = case
+    first, second = (correct(features, mask, truth, seed=4) for _ in range(2))
     assert first.tally == second.tally
     assert (first.mask == second.mask).all()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cmunet.cine.best_frame import best_filled_frame, filling
+from napari_cmunet.cine.best_frame import fill_curve, find_best_frame
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 
 
@@ -11,7 +11,7 @@ from napari_cmunet.synthetic import PhantomConfig, make_cine
 def test_the_best_filled_frame_shows_most_of_the_tree(seed):
     cine = make_cine(PhantomConfig(frames=20, size=192, seed=seed))
     area = cine.masks.sum(axis=(1, 2))
-    best = best_filled_frame(cine.frames)
+    best = find_best_frame(cine.frames)
     assert area[best] > 0.8 * area.max()
     assert area[best] > 1.2 * area.mean()
 
@@ -20,10 +20,10 @@ def test_bits_and_sizes_do_not_matter():
     cine = make_cine(PhantomConfig(frames=12, size=192, seed=3))
     larger = np.repeat(np.repeat(cine.frames, 2, axis=1), 2, axis=2)
     deeper = larger.astype(np.uint16) * 16 + 300
-    assert abs(best_filled_frame(deeper) - best_filled_frame(cine.frames)) <= 1
+    assert abs(find_best_frame(deeper) - find_best_frame(cine.frames)) <= 1
 
 
 def test_one_can_stop_and_nothing_is_found_in_nothing():
     frames = np.zeros((4, 64, 64), np.uint8)
-    assert filling(frames, should_stop=lambda: True) is None
-    assert best_filled_frame(frames) is None
+    assert fill_curve(frames, should_stop=lambda: True) is None
+    assert find_best_frame(frames) is None

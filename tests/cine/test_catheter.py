@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.known_catheter import make_known_catheter
+from benchmarks.catheter_table import make_known_catheter
 from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
 from napari_cmunet.synthetic import PhantomConfig
 

@@ -23,27 +23,27 @@ def measured(request, viewer, controller, panel, settled, qtbot):
     viewer.add_image(data, name="a", metadata={METADATA: record})
     settled(controller)
     row = panel.cine.pixel_size
-    row.begin.click()
-    layer = row.calibrating.layer
+    row.start.click()
+    layer = row.calibration.layer
     line = np.array([START, END])
     if data.ndim == 3:
         line = np.concatenate([[[1], [1]], line], axis=1)
     layer.add_lines([line])
-    qtbot.waitUntil(lambda: row.calibrating.width is not None)
+    qtbot.waitUntil(lambda: row.calibration.width is not None)
     return row
 
 
 def test_it_is_told_before_it_is_used(measured, viewer, controller):
-    text = measured.said.text()
+    text = measured.message.text()
     assert "px between the white lines" in text
-    assert len(measured.calibrating.layer.data) == 3  # the line, and two edges
+    assert len(measured.calibration.layer.data) == 3  # the line, and two edges
     assert pixel_size_mm(controller.active) is None
-    before = measured.calibrating.width.pixel_size_mm(6)
+    before = measured.calibration.width.pixel_size_mm(6)
     measured.french.setCurrentIndex(1)
     measured.french.activated.emit(1)
     assert measured.french.currentData() == 5
-    assert measured.said.text() != text
-    assert measured.calibrating.width.pixel_size_mm(5) < before
+    assert measured.message.text() != text
+    assert measured.calibration.width.pixel_size_mm(5) < before
 
 
 def test_the_size_is_the_scale_and_goes_into_exports(
@@ -51,7 +51,7 @@ def test_the_size_is_the_scale_and_goes_into_exports(
 ):
     image_state = controller.active
     zoom = viewer.scene.camera.zoom
-    measured.use.click()
+    measured.apply.click()
     side = 2 / DIAMETER
     assert pixel_size_mm(image_state) == pytest.approx((side, side), rel=0.04)
     for layer in image_state.layers():
@@ -78,11 +78,11 @@ def test_the_size_is_the_scale_and_goes_into_exports(
 def test_it_can_be_taken_back(measured, viewer, controller):
     image_state = controller.active
     zoom = viewer.scene.camera.zoom
-    measured.use.click()
-    measured.take_back.click()
+    measured.apply.click()
+    measured.reset.click()
     assert pixel_size_mm(image_state) is None
     assert measured.text.text() == "Pixel: size unknown (nothing said)"
-    assert measured.take_back.isHidden()
+    assert measured.reset.isHidden()
     for layer in image_state.layers():
         assert tuple(layer.scale[-2:]) == (1, 1)
         assert [str(unit) for unit in layer.units[-2:]] == ["pixel"] * 2
@@ -90,12 +90,12 @@ def test_it_can_be_taken_back(measured, viewer, controller):
 
 
 def test_a_second_line_replaces_the_first(measured, qtbot):
-    line = measured.calibrating.layer.data[0].copy()
+    line = measured.calibration.layer.data[0].copy()
     line[:, -2:] += 0.5
-    measured.calibrating.layer.add_lines([line])
-    qtbot.waitUntil(lambda: measured.calibrating.width is not None)
-    assert len(measured.calibrating.layer.data) == 3
-    assert np.allclose(measured.calibrating.layer.data[0], line)
+    measured.calibration.layer.add_lines([line])
+    qtbot.waitUntil(lambda: measured.calibration.width is not None)
+    assert len(measured.calibration.layer.data) == 3
+    assert np.allclose(measured.calibration.layer.data[0], line)
 
 
 def test_cancel_leaves_everything_as_it_was(measured, viewer, controller):
@@ -111,11 +111,11 @@ def test_where_no_catheter_is_it_is_said(viewer, controller, panel, settled, qtb
     viewer.add_image(noise, name="n")
     settled(controller)
     row = panel.cine.pixel_size
-    row.begin.click()
-    row.calibrating.layer.add_lines([np.array([(60, 50), (70, 110)])])
-    qtbot.waitUntil(lambda: row.said.text() not in ("", "Measuring…"))
-    qtbot.waitUntil(lambda: "atheter" in row.said.text())
-    assert not row.use.isEnabled()
+    row.start.click()
+    row.calibration.layer.add_lines([np.array([(60, 50), (70, 110)])])
+    qtbot.waitUntil(lambda: row.message.text() not in ("", "Measuring…"))
+    qtbot.waitUntil(lambda: "atheter" in row.message.text())
+    assert not row.apply.isEnabled()
 
 
 def test_no_mask_hides_the_edges_meanwhile(viewer, controller, panel, settled):
@@ -124,7 +124,7 @@ def test_no_mask_hides_the_edges_meanwhile(viewer, controller, panel, settled):
     image_state, row = controller.active, panel.cine.pixel_size
     shown = [layer for layer in image_state.overlays() if layer.visible]
     assert image_state.mask in shown
-    row.begin.click()
+    row.start.click()
     assert not any(layer.visible for layer in image_state.overlays())
-    row.calibrating.cancel()
+    row.calibration.cancel()
     assert [layer for layer in image_state.overlays() if layer.visible] == shown

@@ -71,5 +71,5 @@ def test_the_cine_plays_at_its_own_rate(dicom_cine, panel):
 def test_a_single_image_has_no_frames_to_go_to(opened, panel):
     panel.refresh()
     assert panel.cine.best.isHidden()
-    assert panel.cine.carry.isHidden()
+    assert panel.cine.propagation.isHidden()
     assert panel.cine.pixel_size.text.text() == "Pixel: size unknown"

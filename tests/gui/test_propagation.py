@@ -1,4 +1,4 @@
-"""Carrying the mask of a corrected frame to the one that is shown."""
+"""Propagating the mask of a corrected frame to the one that is shown."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def dice(one, other) -> float:
 @pytest.fixture
 def press(panel, viewer, qtbot):
     """Press J, and wait until what it asked for is there."""
-    carrying = panel.cine.carry.carrying
+    propagation = panel.cine.propagation.propagation
 
     def press() -> None:
         keys = {str(key): function for key, function in viewer.keymap.items()}
         keys["J"](viewer)
         qtbot.waitUntil(
-            lambda: carrying.proposal is None or carrying.proposal.mask is not None
+            lambda: (
+                propagation.proposal is None or propagation.proposal.mask is not None
+            )
         )
 
     return press
@@ -50,15 +52,15 @@ def press(panel, viewer, qtbot):
 def test_a_proposal_is_shown_and_taken_over_in_one_step(
     image_state, panel, press, viewer, controller
 ):
-    carrying = panel.cine.carry.carrying
+    propagation = panel.cine.propagation.propagation
     before = image_state.mask_frame(3).copy()
     press()
     assert np.array_equal(image_state.mask_frame(3), before)
-    assert "From frame 2" in panel.cine.carry.said.text()
-    assert panel.cine.carry.carry.text() == "Take over"
-    preview = next(layer for layer in viewer.layers if layer.name == "carried mask")
+    assert "From frame 2" in panel.cine.propagation.message.text()
+    assert panel.cine.propagation.propose.text() == "Accept"
+    preview = next(layer for layer in viewer.layers if layer.name == "propagated mask")
     shown = preview.data[0]
-    wanted = carrying.proposal.mask
+    wanted = propagation.proposal.mask
     assert np.array_equal(shown == 1, wanted & (before == 0))
     assert np.array_equal(shown == 2, ~wanted & (before != 0))
     press()
@@ -80,11 +82,11 @@ def test_a_proposal_is_dismissed(image_state, panel, press, viewer, way):
         keys = {str(key): function for key, function in image_state.mask.keymap.items()}
         keys["Escape"](image_state.mask)
     elif way == "button":
-        panel.cine.carry.dismiss.click()
+        panel.cine.propagation.dismiss.click()
     else:
         viewer.dims.set_point(0, 4)
         panel.refresh()
-    assert panel.cine.carry.carrying.proposal is None
+    assert panel.cine.propagation.propagation.proposal is None
     assert [layer.name for layer in viewer.layers] == ["c", "c prediction", "c mask"]
     assert "Escape" not in {str(key) for key in image_state.mask.keymap}
     assert np.array_equal(image_state.mask.data, before)
@@ -92,11 +94,11 @@ def test_a_proposal_is_dismissed(image_state, panel, press, viewer, way):
 
 def test_strokes_meanwhile_are_part_of_what_is_shown(image_state, panel, press):
     press()
-    carrying = panel.cine.carry.carrying
-    wanted = carrying.proposal.mask
+    propagation = panel.cine.propagation.propagation
+    wanted = propagation.proposal.mask
     image_state.replace(3, wanted)
     panel.refresh()
-    assert not carrying._preview.layer.data.any()
+    assert not propagation._preview.layer.data.any()
 
 
 def test_without_a_corrected_frame_near_by_it_is_said(
@@ -105,12 +107,12 @@ def test_without_a_corrected_frame_near_by_it_is_said(
     viewer.dims.set_point(0, 6)
     press()
     panel.refresh()
-    assert "No other frame within 3" in panel.cine.carry.said.text()
+    assert "No other frame within 3" in panel.cine.propagation.message.text()
     viewer.dims.set_point(0, 5)
     panel.refresh()
-    assert panel.cine.carry.said.isHidden()
+    assert panel.cine.propagation.message.isHidden()
     press()
-    assert panel.cine.carry.carrying.proposal.source == 2
+    assert panel.cine.propagation.propagation.proposal.source == 2
 
 
 def test_an_accepted_frame_is_carried_too(image_state, panel, press, viewer):
@@ -118,16 +120,16 @@ def test_an_accepted_frame_is_carried_too(image_state, panel, press, viewer):
     image_state.mask_frame(5)[...] = _moved(5)
     viewer.dims.set_point(0, 6)
     press()
-    assert panel.cine.carry.carrying.proposal.source == 5
+    assert panel.cine.propagation.propagation.proposal.source == 5
 
 
 def test_a_vessel_tool_takes_its_place(image_state, panel, press, viewer):
-    from napari_cmunet.vessels.modes import Mode
+    from napari_cmunet.vessels.tools import ADD
 
     press()
-    panel.vessels.tools.take_up(Mode.ADD)
+    panel.vessels.tools.activate(ADD)
     panel.refresh()
-    assert panel.cine.carry.carrying.proposal is None
+    assert panel.cine.propagation.propagation.proposal is None
     press()
-    assert panel.vessels.tools.mode is None
+    assert panel.vessels.tools.tool is None
     assert "Escape" in {str(key) for key in image_state.mask.keymap}

@@ -8,11 +8,10 @@ from napari.utils.shortcuts import default_shortcuts
 
 from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.gui.shortcuts import OWN_KEYS
-from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at
-from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNSURE
-from napari_cmunet.gui.vessel_tools.row import MODE_KEYS
-from napari_cmunet.vessels.modes import Mode
+from napari_cmunet.gui.vessel_tools.frame_state import review_record
+from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNCERTAIN
+from napari_cmunet.gui.vessel_tools.section import NEXT_PLACE, SKIP_PLACE
+from napari_cmunet.vessels.tools import ADD, REMOVE, TOOLS
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
 
@@ -22,12 +21,12 @@ def bench(qtbot, viewer, panel, settled):
     settled(panel.controller)
     made = Bench(qtbot, viewer, panel)
     yield made
-    qtbot.waitUntil(lambda: not made.tools.keeper.working)
-    panel.vessels.shut_down()
+    qtbot.waitUntil(lambda: not made.tools.cache.running)
+    panel.vessels.close_tools()
 
 
 def test_remove_takes_the_branch_under_the_cursor(bench):
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     assert "remove this branch" in bench.hover(95, 70)
     change = one_step(bench, lambda: bench.click(95, 70))
     assert change[95, 70] == -1
@@ -36,7 +35,7 @@ def test_remove_takes_the_branch_under_the_cursor(bench):
 
 def test_trace_adds_the_vessel_between_two_clicks(bench):
     assert not bench.frame[30, 99]
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.click(22, 103, shift=True)
     assert bench.mask.mode == "pan_zoom"
     assert "add this vessel" in bench.hover(60, 86)
@@ -48,7 +47,7 @@ def test_trace_adds_the_vessel_between_two_clicks(bench):
 
 
 def test_one_click_adds_a_branch_that_the_model_was_not_sure_of(bench):
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     assert "add this branch" in bench.hover(40, 95)
     change = one_step(bench, lambda: bench.click(40, 95))
     assert change[40, 95] == 1
@@ -57,43 +56,43 @@ def test_one_click_adds_a_branch_that_the_model_was_not_sure_of(bench):
 
 def test_what_hangs_on_nothing_goes_whole_and_is_remembered(bench):
     image_state = bench.panel.controller.active
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     change = one_step(bench, lambda: bench.click(14, 30))
     assert (change[14, 10:68] == -1).all()
-    background = looked_at(image_state).background(0, bench.frame)
+    background = review_record(image_state).background(0, bench.frame)
     assert background[14, 30]
-    assert looked_at(image_state).reviewed(0, bench.frame)[14, 30]
+    assert review_record(image_state).reviewed(0, bench.frame)[14, 30]
     bench.mask.undo()
-    assert not looked_at(image_state).background(0, bench.frame)[14, 30]
+    assert not review_record(image_state).background(0, bench.frame)[14, 30]
 
 
 def test_bridge_closes_a_gap(bench):
     rows, columns = np.mgrid[56:73, 29:33]
     bench.mask.data_setitem((rows.ravel(), columns.ravel()), 0)
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     assert "close this gap" in bench.hover(64, 31)
     change = one_step(bench, lambda: bench.click(64, 31))
     assert (change[64, 29:33] == 1).all()
 
 
-def test_each_mode_marks_what_it_can_do_something_about(bench):
+def test_each_tool_marks_what_it_can_do_something_about(bench):
     marked = {}
-    for mode in (Mode.ADD, Mode.REMOVE):
-        bench.take(mode)
+    for tool in (ADD, REMOVE):
+        bench.take(tool)
         bench.hover(5, 5)
-        marked[mode] = np.asarray(bench.tools.preview.layer.data) == UNSURE
+        marked[tool] = np.asarray(bench.tools.preview.layer.data) == UNCERTAIN
     mask = bench.frame > 0
-    added = marked[Mode.ADD].reshape(-1, *mask.shape).any(axis=0)
-    removed = marked[Mode.REMOVE].reshape(-1, *mask.shape).any(axis=0)
+    added = marked[ADD].reshape(-1, *mask.shape).any(axis=0)
+    removed = marked[REMOVE].reshape(-1, *mask.shape).any(axis=0)
     assert added.any()
     assert not (added & mask).any()
     assert not (removed & ~mask).any()
 
 
 def test_a_click_that_comes_too_soon_is_done_once_the_frame_is_prepared(bench):
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     bench.hover(95, 70)
-    bench.tools.keeper.forget()
+    bench.tools.cache.clear()
     before = bench.frame.copy()
     bench.tools.click()
     assert (bench.frame == before).all()
@@ -103,45 +102,45 @@ def test_a_click_that_comes_too_soon_is_done_once_the_frame_is_prepared(bench):
 
 
 def test_a_drawn_shape_takes_the_tool_out_of_hand(bench, panel):
-    bench.take(Mode.ADD)
-    panel.cine.pixel_size.begin.click()
-    bench.qtbot.waitUntil(lambda: bench.tools.mode is None)
+    bench.take(ADD)
+    panel.cine.pixel_size.start.click()
+    bench.qtbot.waitUntil(lambda: bench.tools.tool is None)
     assert bench.tools.preview.layer not in bench.viewer.layers
 
 
 def test_hovering_changes_nothing_and_a_drag_only_moves_the_image(bench):
     before = bench.frame.copy()
-    for mode in MODE_KEYS:
-        bench.take(mode)
+    for tool in TOOLS:
+        bench.take(tool)
         bench.hover(95, 70)
         bench.click(95, 70, drag=40)
     assert (bench.frame == before).all()
 
 
 def test_the_preview_shows_what_a_click_would_do(bench):
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     bench.hover(95, 70)
     shown = bench.tools.preview.layer
     assert shown.data[95, 70] == REMOVED
     assert shown.data[64, 20] not in (ADDED, REMOVED)
     assert bench.viewer.layers.selection.active is bench.mask
-    bench.tools.put_down()
+    bench.tools.deactivate()
     assert shown not in bench.viewer.layers
 
 
 def test_taking_up_the_brush_puts_the_tool_down(bench):
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.mask.mode = "paint"
-    assert bench.tools.mode is None
+    assert bench.tools.tool is None
     assert bench.tools._on_press not in bench.viewer.mouse_drag_callbacks
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     bench.panel.tools.picked.emit("pan_zoom")
-    assert bench.tools.mode is None
+    assert bench.tools.tool is None
     assert bench.mask.mode == "pan_zoom"
 
 
 def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     layer = bench.tools.preview.layer
     assert layer.metadata[METADATA]["role"] == "preview"
     assert not layer.editable
@@ -151,39 +150,39 @@ def test_the_preview_is_never_taken_for_an_image_or_a_mask(bench):
 def test_other_label_values_stay_and_the_selected_one_is_drawn(bench):
     bench.mask.data_setitem(np.nonzero(bench.frame[:, :20]), 3)
     bench.mask.selected_label = 2
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.click(22, 103, shift=True)
     bench.click(60, 86)
     assert 2 in bench.frame
     assert 3 in bench.frame
 
 
-def test_the_tour_offers_a_place_once_and_ends(bench):
+def test_the_review_offers_a_place_once_and_ends(bench):
     seen = []
     for _ in range(30):
-        bench.tour.right()
+        bench.review.confirm()
         bench.settle()
-        if bench.tour.place is None:
+        if bench.review.place is None:
             break
-        seen.append(bench.tour.place.middle)
-    assert bench.tour.place is None
+        seen.append(bench.review.place.middle)
+    assert bench.review.place is None
     assert len(set(seen)) == len(seen)
-    assert "No doubtful place" in bench.tour.text
-    reviewed = looked_at(bench.panel.controller.active).reviewed(0, bench.frame)
+    assert "No uncertain place" in bench.review.text
+    reviewed = review_record(bench.panel.controller.active).reviewed(0, bench.frame)
     for row, column in seen:
         assert reviewed[int(row), int(column)]
 
 
 def test_own_corrections_are_not_asked_about(bench):
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.click(22, 103, shift=True)
     bench.click(60, 86)
     for _ in range(30):
-        bench.tour.skip()
+        bench.review.skip()
         bench.settle()
-        if bench.tour.place is None:
+        if bench.review.place is None:
             break
-        assert bench.tour.place.distance((40.0, 95.0)) > 4
+        assert bench.review.place.distance((40.0, 95.0)) > 4
 
 
 def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled):
@@ -192,13 +191,13 @@ def test_on_a_cine_only_the_shown_frame_is_changed(qtbot, viewer, panel, settled
     viewer.dims.set_point(0, 1)
     bench = Bench(qtbot, viewer, panel)
     bench.at = lambda row, column: (1, row * 0.5, column * 0.5)
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     others = bench.mask.data[[0, 2]].copy()
     change = one_step(bench, lambda: bench.click(95, 70))
     assert change[95, 70] == -1
     assert (bench.mask.data[[0, 2]] == others).all()
     assert bench.tools.preview.layer.translate[0] == 1
-    panel.vessels.shut_down()
+    panel.vessels.close_tools()
 
 
 def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
@@ -207,23 +206,23 @@ def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
     viewer.dims.set_point(0, 0)
     bench = Bench(qtbot, viewer, panel)
     bench.at = lambda row, column: (0, row, column)
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.hover(5, 5)
     first = np.asarray(bench.tools.preview.layer.data).copy()
-    assert (first == UNSURE).any()
+    assert (first == UNCERTAIN).any()
     viewer.dims.set_point(0, 1)  # and the mouse rests
     qtbot.waitUntil(
         lambda: (
             bench.tools.preview.layer.translate[0] == 1
-            and (np.asarray(bench.tools.preview.layer.data) == UNSURE).any()
+            and (np.asarray(bench.tools.preview.layer.data) == UNCERTAIN).any()
         )
     )
     assert (np.asarray(bench.tools.preview.layer.data) != first).any()
-    panel.vessels.shut_down()
+    panel.vessels.close_tools()
 
 
 def test_keys_are_free_and_given_back(bench):
-    ours = [*MODE_KEYS.values(), NEXT_PLACE, SKIP_PLACE]
+    ours = [*(tool.key for tool in TOOLS), NEXT_PLACE, SKIP_PLACE]
     assert len(set(ours)) == len(ours)
     assert not set(ours) & set(OWN_KEYS)
     elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
@@ -234,44 +233,44 @@ def test_keys_are_free_and_given_back(bench):
         assert not {str(key) for key in keys} & set(ours), name
     bound = {str(key) for key in bench.viewer.keymap}
     assert {"A", "S", "Q"} <= bound
-    bench.panel.vessels.shut_down()
+    bench.panel.vessels.close_tools()
     assert not {"A", "S", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
-def test_the_mark_of_a_place_goes_with_the_tour(bench):
-    bench.tour.right()
+def test_the_mark_of_a_place_goes_with_the_review(bench):
+    bench.review.confirm()
     bench.settle()
-    assert bench.tour.place is not None
+    assert bench.review.place is not None
     mark = bench.tools.preview.layer
     assert mark in bench.viewer.layers
-    bench.tour.end()
+    bench.review.stop()
     assert mark not in bench.viewer.layers
 
 
 def test_without_a_mask_nothing_can_be_taken_up(qtbot, panel):
-    panel.vessels.tools.take_up(Mode.ADD)
-    panel.vessels.tour.right()
-    assert panel.vessels.tools.mode is None
+    panel.vessels.tools.activate(ADD)
+    panel.vessels.review.confirm()
+    assert panel.vessels.tools.tool is None
     assert not panel.vessels.row.isEnabled()
 
 
 def test_the_place_stays_marked_with_a_tool_in_hand_and_after_it(bench):
-    bench.tour.right()
+    bench.review.confirm()
     bench.settle()
-    assert bench.tour.place is not None
+    assert bench.review.place is not None
 
     def marked() -> np.ndarray:
         return bench.tools.preview.layer.data == PLACE
 
     place = marked()
     assert place.any()
-    for mode in MODE_KEYS:
-        bench.take(mode)
+    for tool in TOOLS:
+        bench.take(tool)
         bench.hover(2, 2)
         assert (marked() == place).all()
-    bench.tools.put_down()
+    bench.tools.deactivate()
     assert (marked() == place).all()
-    bench.tour.end()
+    bench.review.stop()
     assert bench.tools.preview.layer is None
 
 
@@ -283,39 +282,39 @@ def cine_bench(qtbot, viewer, panel, settled):
     made = Bench(qtbot, viewer, panel)
     made.settle()
     yield made
-    panel.vessels.shut_down()
+    panel.vessels.close_tools()
 
 
-def test_nothing_of_the_tour_is_left_in_another_frame(qtbot, cine_bench):
+def test_nothing_of_the_review_is_left_in_another_frame(qtbot, cine_bench):
     bench = cine_bench
-    bench.tour.right()
-    assert bench.tour.place is not None
+    bench.review.confirm()
+    assert bench.review.place is not None
     for _ in range(30):
-        bench.tour.right()
-        if bench.tour.place is None:
+        bench.review.confirm()
+        if bench.review.place is None:
             break
-    assert "No doubtful place" in bench.tour.text
+    assert "No uncertain place" in bench.review.text
     bench.viewer.dims.set_point(0, 1)
     bench.panel.refresh()
-    assert bench.tour.text == ""
+    assert bench.review.text == ""
     assert bench.tools.preview.layer is None
 
 
 def test_a_place_asked_for_is_not_flown_to_in_another_frame(cine_bench):
     bench = cine_bench
-    bench.tour.right()
+    bench.review.confirm()
     assert bench.tools.preview.layer is not None
     rows, columns = np.nonzero(bench.frame[:, :20])
     where = (np.zeros_like(rows), rows, columns)
     bench.mask.data_setitem(where, 0)  # so the frame is prepared anew
     bench.panel.refresh()
-    bench.tour.right()
-    assert bench.tour.text.startswith("Looking")
+    bench.review.confirm()
+    assert bench.review.text.startswith("Looking")
     assert bench.tools.preview.layer is None
     bench.viewer.dims.set_point(0, 1)
     camera = bench.viewer.scene.camera.center
     bench.settle()
     assert bench.viewer.scene.camera.center == camera
-    assert bench.tour.place is None
-    assert bench.tour.text == ""
+    assert bench.review.place is None
+    assert bench.review.text == ""
     assert bench.tools.preview.layer is None

@@ -7,7 +7,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_cmunet.vessels.modes import Mode
+from napari_cmunet.vessels.tools import REMOVE
 from tests.gui.conftest import CTRL, LEFT, NONE, Reader
 from tests.gui.vessel_bench import Bench, angiogram
 
@@ -44,16 +44,16 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
         assert (bench.mask.data == before).all()
         bench.settle()
     hand.key(Qt.Key.Key_Escape)
-    assert bench.tools.mode is None
+    assert bench.tools.tool is None
 
 
 def test_the_keys_work_while_a_line_is_in_hand(window, settled):
     viewer, panel, _ = window
     viewer.add_image(angiogram(times=4), name="frame")
     settled(panel.controller, 60_000)
-    hand, calibrating = Reader(viewer, panel), panel.cine.pixel_size.calibrating
-    panel.cine.pixel_size.begin.click()
-    line = calibrating.layer
+    hand, calibration = Reader(viewer, panel), panel.cine.pixel_size.calibration
+    panel.cine.pixel_size.start.click()
+    line = calibration.layer
     # napari's own on a layer of shapes: select, and all of them.
     assert {"S", "A"} <= {str(key) for key in Shapes.class_keymap}
     hand.key(Qt.Key.Key_G)
@@ -62,4 +62,4 @@ def test_the_keys_work_while_a_line_is_in_hand(window, settled):
     assert panel.controller.active.mask.contour
     hand.key(Qt.Key.Key_S)
     assert line.mode == "add_line"
-    assert panel.vessels.tools.mode is Mode.REMOVE
+    assert panel.vessels.tools.tool is REMOVE

@@ -10,7 +10,7 @@ import numpy as np
 from napari_cmunet.vessels.centreline import tube
 
 if TYPE_CHECKING:
-    from napari_cmunet.vessels.modes import Mode
+    from napari_cmunet.vessels.tools import VesselTool
 
 SIZE = 128
 VESSELS = {
@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, qtbot, viewer, panel) -> None:
         self.qtbot, self.viewer, self.panel = qtbot, viewer, panel
-        self.tools, self.tour = panel.vessels.tools, panel.vessels.tour
+        self.tools, self.review = panel.vessels.tools, panel.vessels.review
 
     @property
     def mask(self):
@@ -59,11 +59,11 @@ class Bench:
         return image_state.mask_frame(self.panel.controller.shown(image_state))
 
     def settle(self) -> None:
-        self.qtbot.waitUntil(lambda: self.tools.scene() is not None, timeout=90_000)
-        self.qtbot.waitUntil(lambda: not self.tools.keeper.working, timeout=90_000)
+        self.qtbot.waitUntil(lambda: self.tools.context() is not None, timeout=90_000)
+        self.qtbot.waitUntil(lambda: not self.tools.cache.running, timeout=90_000)
 
-    def take(self, mode: Mode) -> None:
-        self.tools.take_up(mode)
+    def take(self, tool: VesselTool) -> None:
+        self.tools.activate(tool)
         self.settle()
 
     def at(self, row: float, column: float) -> tuple:
@@ -88,7 +88,7 @@ class Bench:
                 next(held, None)
             event.type = "mouse_release"
             next(held, None)
-        if self.tools.mode is not None:
+        if self.tools.tool is not None:
             self.settle()
 
 

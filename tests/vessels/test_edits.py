@@ -8,18 +8,18 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.vessels.centreline import tube
-from napari_cmunet.vessels.edits import draw_vessel, take_away, whole_run
-from napari_cmunet.vessels.features import gather
+from napari_cmunet.vessels.edits import draw_vessel, follow_run, remove_branches
 from napari_cmunet.vessels.minimal_path import Tracer, snap
-from napari_cmunet.vessels.tree import find_gaps, grow_tree
-from napari_cmunet.vessels.width import find_lumen
+from napari_cmunet.vessels.tree import build_tree, find_gaps
+from napari_cmunet.vessels.vesselness import compute_features
+from napari_cmunet.vessels.width import measure_lumen
 
 
 @pytest.fixture(scope="module")
 def phantom():
     """A frame with its truth, and what is known of it without a network."""
     frame, truth = make_frame(PhantomConfig(size=384, seed=3, side="left"))
-    return frame, truth, grow_tree(truth)
+    return frame, truth, build_tree(truth)
 
 
 def long_branch(tree, least=2.0, most=9.0):
@@ -37,14 +37,14 @@ def applied(edit, mask):
 def test_two_clicks_bring_a_missing_vessel_back(phantom):
     frame, truth, tree = phantom
     branch = long_branch(tree, least=1.2, most=5.0)
-    mask = applied(take_away(tree, [branch]), truth.astype(np.uint8))
-    evidence = gather(frame)
-    rest = grow_tree(mask)
-    ends = [snap(tuple(p), evidence, rest)[0] for p in branch.points[[0, -1]]]
-    path = Tracer(evidence, ends[0], mask).path_to(ends[1])
+    mask = applied(remove_branches(tree, [branch]), truth.astype(np.uint8))
+    features = compute_features(frame)
+    rest = build_tree(mask)
+    ends = [snap(tuple(p), features, rest)[0] for p in branch.points[[0, -1]]]
+    path = Tracer(features, ends[0], mask).path_to(ends[1])
     away = distance_transform_edt(~binary_dilation(path_mask(path, truth.shape)))
     assert away[tuple(branch.points.T)].mean() < 1.5
-    edit = draw_vessel(evidence, mask, path)
+    edit = draw_vessel(features, mask, path)
     assert (edit.values == 1).all()
     after = applied(edit, mask) != 0
     lost = truth & (mask == 0)
@@ -61,7 +61,7 @@ def path_mask(path, shape):
 def test_nothing_is_added_where_artery_is_already(phantom):
     frame, truth, tree = phantom
     branch = max(tree.branches, key=lambda b: b.length)
-    edit = draw_vessel(gather(frame), truth, branch.points.astype(float))
+    edit = draw_vessel(compute_features(frame), truth, branch.points.astype(float))
     assert len(edit) == 0
 
 
@@ -71,10 +71,10 @@ def test_the_lumen_is_as_wide_as_the_tube_that_was_drawn():
         points = np.stack([np.full(150, row), np.linspace(5, 155, 150)], axis=1)
         grey[tube(points, np.full(150, radius), grey.shape)] = 0.3
     rng = np.random.default_rng(0)
-    evidence = gather(grey + rng.normal(0, 0.05, grey.shape))
+    features = compute_features(grey + rng.normal(0, 0.05, grey.shape))
     for radius, row in ((2.0, 20.5), (4.0, 48.5), (6.5, 76)):
         path = np.stack([np.full(120, row), np.linspace(20, 140, 120)], axis=1)
-        found = find_lumen(evidence, path + np.array([1.5, 0]))
+        found = measure_lumen(features, path + np.array([1.5, 0]))
         assert found.radii.mean() == pytest.approx(radius, rel=0.2)
         assert found.centre[:, 0].mean() == pytest.approx(row, abs=0.4)
 
@@ -82,7 +82,7 @@ def test_the_lumen_is_as_wide_as_the_tube_that_was_drawn():
 def test_a_branch_goes_up_to_its_bifurcation_and_the_rest_stays(phantom):
     _, truth, tree = phantom
     branch = long_branch(tree, least=0)
-    edit = take_away(tree, [branch])
+    edit = remove_branches(tree, [branch])
     after = applied(edit, truth)
     assert not after[tuple(branch.points[len(branch.points) // 2])]
     others = [b for b in tree.branches if b is not branch]
@@ -100,13 +100,13 @@ def test_a_gap_is_found_and_closed(phantom):
     rows, columns = np.indices(truth.shape)
     hole = np.hypot(rows - middle[0], columns - middle[1]) < 8
     broken = truth & ~hole
-    evidence = gather(frame)
-    torn = grow_tree(broken)
+    features = compute_features(frame)
+    torn = build_tree(broken)
     gap = min(find_gaps(torn), key=lambda g: g.distance(tuple(middle)))
     assert gap.distance(tuple(middle)) < 4
-    path = Tracer(evidence, gap.start, broken).path_to(gap.end)
-    after = applied(draw_vessel(evidence, broken, path), broken)
-    closed = grow_tree(after).components
+    path = Tracer(features, gap.start, broken).path_to(gap.end)
+    after = applied(draw_vessel(features, broken, path), broken)
+    closed = build_tree(after).components
     assert (
         closed[tuple(np.round(gap.start).astype(int))]
         == (closed[tuple(np.round(gap.end).astype(int))])
@@ -120,10 +120,10 @@ def test_a_wire_apart_from_the_arteries_is_taken_whole(phantom):
     )
     wire &= ~binary_dilation(truth, iterations=2)
     both = truth | wire
-    tree = grow_tree(both)
+    tree = build_tree(both)
     clicked = tree.branch_at((200, 8))
     assert clicked is not None
-    after = applied(take_away(tree, whole_run(tree, clicked)), both)
+    after = applied(remove_branches(tree, follow_run(tree, clicked)), both)
     assert (after & ~truth).sum() < 0.5 * wire.sum()
     assert after[truth].all()
 
@@ -139,9 +139,9 @@ def test_a_catheter_that_touches_the_tree_goes_without_the_tree():
     ):
         points = np.linspace(start, end, 200)
         mask[tube(points, np.full(200, radius), shape)] = True
-    tree = grow_tree(mask)
-    run = whole_run(tree, tree.branch_at((20, 45)))
-    after = applied(take_away(tree, run), mask)
+    tree = build_tree(mask)
+    run = follow_run(tree, tree.branch_at((20, 45)))
+    after = applied(remove_branches(tree, run), mask)
     assert not after[15, 44]
     assert not after[110, 78]
     assert after[45, 160]

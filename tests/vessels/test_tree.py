@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.vessels.centreline import tube
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.tree import build_tree
 
 
 def draw(shape, *lines):
@@ -25,7 +25,7 @@ def fork():
 
 
 def test_a_fork_has_three_branches_and_one_bifurcation(fork):
-    tree = grow_tree(fork)
+    tree = build_tree(fork)
     assert len(tree.branches) == 3
     assert len(tree.joints) == 1
     row, column, radius = tree.joints[0]
@@ -34,7 +34,7 @@ def test_a_fork_has_three_branches_and_one_bifurcation(fork):
 
 
 def test_points_run_from_end_to_end_and_radii_are_the_tubes(fork):
-    side = grow_tree(fork).branch_at((60, 60))
+    side = build_tree(fork).branch_at((60, 60))
     steps = np.abs(np.diff(side.points, axis=0)).max(axis=1)
     assert (steps == 1).all()
     assert {side.points[0][0] > 60, side.points[-1][0] > 60} == {True, False}
@@ -43,13 +43,13 @@ def test_points_run_from_end_to_end_and_radii_are_the_tubes(fork):
 
 
 def test_every_pixel_belongs_to_one_branch(fork):
-    tree = grow_tree(fork)
+    tree = build_tree(fork)
     assert ((tree.numbers >= 0) == fork).all()
     assert set(np.unique(tree.numbers)) == {-1, 0, 1, 2}
 
 
 def test_the_round_of_a_bifurcation_belongs_to_the_main_vessel(fork):
-    tree = grow_tree(fork)
+    tree = build_tree(fork)
     side = tree.branch_at((60, 60)).number
     main_alone = draw(fork.shape, ((30, 8), (30, 112), 5))
     inside = tree.numbers[main_alone & fork]
@@ -57,7 +57,7 @@ def test_the_round_of_a_bifurcation_belongs_to_the_main_vessel(fork):
 
 
 def test_the_nearest_branch_within_reach_is_found_from_outside(fork):
-    tree = grow_tree(fork)
+    tree = build_tree(fork)
     assert tree.branch_at((60, 64)) is tree.branch_at((60, 60))
     assert tree.branch_at((60, 90)) is None
 
@@ -67,7 +67,7 @@ def test_spurs_of_a_rough_border_are_no_branches(fork):
     rough = fork.copy()
     for column in rng.integers(15, 105, 12):
         rough[24:27, column] = True
-    assert len(grow_tree(rough).branches) <= 4
+    assert len(build_tree(rough).branches) <= 4
 
 
 def test_a_ring_and_a_blob_and_nothing():
@@ -76,19 +76,19 @@ def test_a_ring_and_a_blob_and_nothing():
     points = np.stack([30 + 15 * np.sin(angle), 30 + 15 * np.cos(angle)], axis=1)
     ring = np.zeros(shape, bool)
     ring[tube(points, np.full(300, 2), shape)] = True
-    assert len(grow_tree(ring).branches) == 1
+    assert len(build_tree(ring).branches) == 1
     blob = np.zeros(shape, bool)
     blob[20:24, 20:24] = True
-    tree = grow_tree(blob)
+    tree = build_tree(blob)
     assert (tree.numbers[blob] == 0).all()
-    empty = grow_tree(np.zeros(shape, bool))
+    empty = build_tree(np.zeros(shape, bool))
     assert empty.branches == []
     assert empty.branch_at((5, 5)) is None
     assert (empty.numbers == -1).all()
 
 
 def test_a_free_end_points_outwards(fork):
-    ends = grow_tree(fork).free_ends()
+    ends = build_tree(fork).free_ends()
     assert len(ends) == 3
     lowest = max(ends, key=lambda end: end[1][0])
     assert lowest[2] == pytest.approx((1, 0), abs=0.2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, FileError
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at, recall
+from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.reader import layer_name
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.project.activity import AnnotationClock
     from napari_cmunet.gui.project.open_image import OpenImage
-    from napari_cmunet.gui.vessel_tools.looked_at import LookedAt
+    from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
     from napari_cmunet.project.project import Project
@@ -28,14 +28,14 @@ class ImageMemory:
     """By the id of an image."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[LookedAt, AnnotationClock]] = {}
+        self._known: dict[str, tuple[ReviewRecord, AnnotationClock]] = {}
 
     def recall(self, opened: OpenImage) -> None:
         """An image is shown: give back what is known of it; its clock goes on."""
         if opened.id in self._known:
             memory, opened.clock = self._known[opened.id]
-            recall(opened.image_state, memory)
-        self._known[opened.id] = looked_at(opened.image_state), opened.clock
+            restore_record(opened.image_state, memory)
+        self._known[opened.id] = review_record(opened.image_state), opened.clock
         opened.clock.go_on()
 
     def forget(self) -> None:

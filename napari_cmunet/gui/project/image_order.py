@@ -152,7 +152,7 @@ def score_images(
     """
     from napari_cmunet.io.images import read_angiogram
     from napari_cmunet.model.threshold import mask_at
-    from napari_cmunet.vessels.expected_gain import expected_gain
+    from napari_cmunet.vessels.uncertainty import expected_gain
 
     labelled = {image for image, _ in project.labels.keys()}
     known = project.acquisition_scores()

@@ -9,7 +9,7 @@ from napari.layers import Shapes
 from psygnal import Signal
 
 from napari_cmunet.gui.images.layers import METADATA, geometry, let_viewer_keys_through
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.frame_state import review_record
 
 if TYPE_CHECKING:
     from napari.components import LayerList
@@ -55,7 +55,7 @@ class ReviewedArea:
         for frame, label in (opened.labels | opened.drafts).items():
             if label.reviewed is not None:
                 self._before[frame] = label.reviewed
-                looked_at(opened.image_state).note_reviewed(frame, label.reviewed)
+                review_record(opened.image_state).add_area(frame, label.reviewed)
 
     @property
     def _layers(self) -> LayerList:
@@ -210,7 +210,7 @@ class ReviewedArea:
         from skimage.draw import polygon2mask  # takes long to import
 
         area = self._painted(frame, mask)
-        memory = looked_at(self._opened.image_state)
+        memory = review_record(self._opened.image_state)
         if frame in self._by_looking:
             seen = memory.reviewed(frame, mask)
         else:

@@ -1,160 +1,160 @@
-"""The vessel tools in hand: hover shows what a click would do, a click does it.
+"""The active vessel tool: hovering previews an edit, a click applies it.
 
-While one is in hand, the mask layer is in its pan/zoom mode: a drag moves the image,
-as always, and a click without a drag is ours. Taking up the brush, or any other of
-napari's tools, puts ours down.
+While a tool is active, the mask layer is in its pan/zoom mode, so that a drag moves the
+image and a click without a drag is ours. Any other napari mode deactivates the tool.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
 from psygnal import Signal
 
-from napari_cmunet.gui.vessel_tools.context_keeper import SceneKeeper
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at
-from napari_cmunet.gui.vessel_tools.preview import Preview
-from napari_cmunet.gui.vessel_tools.unsure import unsure_marks
-from napari_cmunet.vessels.modes import Mode
+from napari_cmunet.gui.vessel_tools.frame_state import ContextCache, review_record
+from napari_cmunet.gui.vessel_tools.preview import Preview, uncertain_marks
+from napari_cmunet.vessels.tools import propose_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari.components import ViewerModel
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.vessel_tools.preview import Mark
-    from napari_cmunet.vessels.edit_context import Scene
     from napari_cmunet.vessels.minimal_path import Tracer
-    from napari_cmunet.vessels.tools import Offer
+    from napari_cmunet.vessels.tools import EditContext, Point, Proposal, VesselTool
 
-BEGIN = {
-    Mode.ADD: "Click where a missing vessel begins; or a yellow branch, or a gap.",
-    Mode.REMOVE: "Click a branch to remove it; yellow ones are unsure. Shift+click: a "
-    "catheter or wire whole.",
-}
-
-_DRAG = 4.0
+_MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
 
 
 class VesselTools:
-    """The modes of one panel.
+    """The vessel tools of one panel, of which one may be active.
 
     Parameters
     ----------
     controller : Controller
-        Knows the active reading and the viewer.
     """
 
-    #: Another tool, or another hint.
+    #: The tool or the hint has changed.
     changed = Signal()
-    #: One of them is in hand from now on.
-    taken_up = Signal()
+    #: A tool is about to become active.
+    activated = Signal()
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self.viewer = controller.viewer
-        self.keeper = SceneKeeper()
-        self.keeper.ready.connect(self._on_ready)
+        self.cache = ContextCache()
+        self.cache.ready.connect(self._on_ready)
         self.preview = Preview(self.viewer)
-        self.mode: Mode | None = None
+        self.tool: VesselTool | None = None
         self.hint = ""
         self._mask: Labels | None = None
         self._tracer: tuple[Tracer, ImageState, int] | None = None
-        self._cursor: tuple[float, float] | None = None
-        self._whole = False
-        self._offered: tuple[Scene, tuple, Offer | None] | None = None
-        self._marked: Scene | None = None
+        self._cursor: tuple[float, ...] | None = None
+        self._shift = False
+        self._proposed: tuple[EditContext, tuple[Any, ...], Proposal | None] | None = (
+            None
+        )
+        self._marked: EditContext | None = None
         self._place: tuple[Mark, tuple[ImageState, int]] | None = None
-        # A click that came before its scene.
-        self._early: tuple[ImageState, int, tuple[float, ...], bool] | None = None
+        # A click that came before the context was ready.
+        self._pending: tuple[ImageState, int, tuple[float, ...], bool] | None = None
 
-    # -- taking up and putting down ---------------------------------------------
+    # -- activation -----------------------------------------------------------
 
-    def toggle(self, mode: Mode) -> None:
-        """Take a tool up, or put it down if it is in hand."""
-        self.put_down() if self.mode is mode else self.take_up(mode)
+    def toggle(self, tool: VesselTool) -> None:
+        """Activate a tool, or deactivate it if it is active."""
+        if self.tool is tool:
+            self.deactivate()
+        else:
+            self.activate(tool)
 
-    def take_up(self, mode: Mode) -> None:
-        """Put a tool in hand."""
+    def activate(self, tool: VesselTool) -> None:
+        """Make a tool the active one."""
         mask = self._controller.editor.select_mask()
         if mask is None:
             return
-        self.taken_up.emit()
-        self._leave_mask()
-        self.mode = mode
-        self._tracer = self._early = None
-        self._offered = self._marked = None
+        self.activated.emit()
+        self._release_mask()
+        self.tool = tool
+        self._tracer = self._pending = None
+        self._proposed = self._marked = None
         mask.mode = "pan_zoom"
         mask.cursor = "crosshair"
         self._mask = mask
         mask.events.mode.connect(self._on_mode)
-        # Of this layer alone, and only meanwhile: napari's own Escape is for polygons.
+        # On this layer only, and only for now: napari's own Escape is for polygons.
         mask.bind_key("Escape", self._on_escape, overwrite=True)
         for callbacks, ours in self._callbacks():
             if ours not in callbacks:
                 callbacks.append(ours)
-        self.say(BEGIN[mode])
+        self.show_hint(tool.hint)
         self._hover()
 
-    def put_down(self) -> None:
-        """Back to napari's own tools."""
-        if self.mode is None:
+    def deactivate(self) -> None:
+        """Return to napari's own tools."""
+        if self.tool is None:
             return
-        self.mode = None
-        self._tracer = self._early = None
-        self._leave_mask()
+        self.tool = None
+        self._tracer = self._pending = None
+        self._release_mask()
         for callbacks, ours in self._callbacks():
             if ours in callbacks:
                 callbacks.remove(ours)
         self._show_place()
-        self.say("")
+        self.show_hint("")
 
     def mark_place(self, mark: Mark | None) -> None:
-        """Mark a place of the shown frame, whatever is in hand; None marks none."""
-        here = self.here()
+        """Mark a place of the shown frame, with or without a tool; None for no mark."""
+        here = self.current_frame()
         self._place = None if mark is None or here is None else (mark, here)
         self._marked = None
-        self._hover() if self.mode is not None else self._show_place()
+        if self.tool is not None:
+            self._hover()
+        else:
+            self._show_place()
 
     def _show_place(self) -> None:
-        marks = self._place_here()
-        if not marks:
+        marks, here = self._place_here(), self.current_frame()
+        if not marks or here is None:
             self.preview.hide()
             return
-        self.preview.show(*self.here())
+        self.preview.show(*here)
         self.preview.draw_below(marks)
 
     def _place_here(self) -> list[Mark]:
-        if self._place is None or self._place[1] != self.here():
+        if self._place is None or self._place[1] != self.current_frame():
             return []
         return [self._place[0]]
 
     def follow(self) -> None:
-        """Another image or frame is shown, or something else is drawn in the viewer."""
-        if self.mode is None:
+        """Follow the viewer to another image, frame or layer."""
+        if self.tool is None:
             return
         if isinstance(self.viewer.layers.selection.active, Shapes):
-            self.put_down()
+            self.deactivate()
             return
-        here = self.here()
-        if here is not None and not self.preview.lies_over(*here):
+        here = self.current_frame()
+        if here is not None and not self.preview.is_over(*here):
             self._hover()
 
-    def shut_down(self) -> None:
-        """The panel closes."""
-        self.put_down()
-        self.keeper.forget()
+    def close(self) -> None:
+        """Deactivate the tool and drop what is prepared."""
+        self.deactivate()
+        self.cache.clear()
 
-    def _callbacks(self):
+    def _callbacks(self) -> tuple[tuple[list[Any], Callable[..., Any]], ...]:
         viewer = self.viewer
         return (
             (viewer.mouse_move_callbacks, self._on_move),
             (viewer.mouse_drag_callbacks, self._on_press),
         )
 
-    def _leave_mask(self) -> None:
+    def _release_mask(self) -> None:
         if self._mask is not None:
             self._mask.events.mode.disconnect(self._on_mode)
             self._mask.bind_key("Escape", None)
@@ -162,45 +162,45 @@ class VesselTools:
                 self._mask.cursor = "standard"
             self._mask = None
 
-    def _on_mode(self, event) -> None:
-        if self.mode is not None and str(event.source.mode) != "pan_zoom":
-            self.put_down()
+    def _on_mode(self, event: Any) -> None:
+        if self.tool is not None and str(event.source.mode) != "pan_zoom":
+            self.deactivate()
 
-    def _on_escape(self, layer) -> None:
-        self._early = None
-        if self._tracer is not None:
+    def _on_escape(self, layer: Labels) -> None:
+        self._pending = None
+        if self._tracer is not None and self.tool is not None:
             self._tracer = None
-            self.say(BEGIN[Mode.ADD])
+            self.show_hint(self.tool.hint)
             self._hover()
         else:
-            self.put_down()
+            self.deactivate()
 
     # -- the mouse ----------------------------------------------------------------
 
-    def _on_move(self, viewer, event) -> None:
+    def _on_move(self, viewer: ViewerModel, event: Any) -> None:
         self._point_at(event)
         self._hover()
 
-    def _point_at(self, event) -> None:
+    def _point_at(self, event: Any) -> None:
         self._cursor = tuple(event.position)
-        self._whole = "Shift" in event.modifiers
+        self._shift = "Shift" in event.modifiers
 
-    def _on_press(self, viewer, event):
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         if event.button != 1 or set(event.modifiers) - {"Shift"}:
             return
         pressed = np.array(event.pos, float)
         self._point_at(event)
         yield
         while event.type == "mouse_move":
-            if np.hypot(*(np.array(event.pos, float) - pressed)) > _DRAG:
+            if np.hypot(*(np.array(event.pos, float) - pressed)) > _MAX_CLICK_MOVE:
                 return
             yield
         self.click()
 
     # -- what is under the cursor ---------------------------------------------------
 
-    def here(self) -> tuple[ImageState, int] | None:
-        """The reading and the frame that the tools act on."""
+    def current_frame(self) -> tuple[ImageState, int] | None:
+        """Image and frame that the tools act on."""
         image_state = self._controller.active
         if image_state is None or not image_state.usable_mask:
             return None
@@ -208,61 +208,65 @@ class VesselTools:
             return None
         return image_state, self._controller.shown(image_state)
 
-    def scene(self) -> Scene | None:
-        """What the tools know of the shown frame, or None until it is prepared."""
-        if (here := self.here()) is None:
+    def context(self) -> EditContext | None:
+        """Edit context of the shown frame, or None until it is ready."""
+        if (here := self.current_frame()) is None:
             return None
         image_state, frame = here
         mask = image_state.mask_frame(frame)
-        background = looked_at(image_state).background(frame, mask)
-        return self.keeper.scene(image_state, frame, background)
+        background = review_record(image_state).background(frame, mask)
+        return self.cache.get(image_state, frame, background)
 
-    def _point(self, image_state: ImageState) -> tuple[float, float] | None:
+    def _point(self, image_state: ImageState) -> Point | None:
         if self._cursor is None:
             return None
+        assert image_state.mask is not None
         row, column = image_state.mask.world_to_data(self._cursor)[-2:]
         rows, columns = image_state.shape[1:]
         inside = -0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5
         return (float(row), float(column)) if inside else None
 
     def _hover(self) -> None:
-        if self.mode is None or (here := self.here()) is None:
+        if self.tool is None or (here := self.current_frame()) is None:
             return
         image_state, frame = here
         if image_state.mask is not self._mask:
-            # Another image is worked on now; the same tool, on its mask.
-            self.take_up(self.mode)
+            # Another image is active: the same tool, on its mask.
+            self.activate(self.tool)
             return
-        if not self.preview.lies_over(image_state, frame):
+        if not self.preview.is_over(image_state, frame):
             self.preview.show(image_state, frame)
             self._marked = None
-        if (scene := self.scene()) is None:
+        if (context := self.context()) is None:
             self.preview.draw(None)
-            self.say(self.keeper.problem or "Preparing this frame…")
+            self.show_hint(self.cache.problem or "Preparing this frame…")
             return
-        self._mark(scene)
-        made = self._offer(scene, image_state, frame)
+        self._mark(context, self.tool)
+        made = self._propose(context, self.tool, image_state, frame)
         self.preview.draw(None if made is None else made.edit)
-        self.say(BEGIN[self.mode] if made is None else made.hint)
+        self.show_hint(self.tool.hint if made is None else made.hint)
 
-    def _offer(self, scene: Scene, image_state: ImageState, frame: int) -> Offer | None:
+    def _propose(
+        self,
+        context: EditContext,
+        tool: VesselTool,
+        image_state: ImageState,
+        frame: int,
+    ) -> Proposal | None:
         point = self._point(image_state)
         if point is None:
             return None
-        pixel = (round(point[0]), round(point[1]), self._whole)
-        if self._offered is not None:
-            known_scene, known_pixel, known = self._offered
-            if known_scene is scene and known_pixel == pixel:
+        where = (tool, round(point[0]), round(point[1]), self._shift)
+        if self._proposed is not None:
+            known_context, known_where, known = self._proposed
+            if known_context is context and known_where == where:
                 return known
-        tools = _tools()
         tracer = self._tracer_here(image_state, frame)
         if tracer is not None:
-            made = tools.trace_offer(scene, tracer, point)
-        elif self.mode is Mode.ADD and self._whole:
-            made = None  # Shift begins a trace, whatever is proposed here
+            made: Proposal | None = propose_path(context, tracer, point)
         else:
-            made = tools.offer_in(self.mode, scene, point, whole=self._whole)
-        self._offered = (scene, pixel, made)
+            made = tool.propose(context, point, shift=self._shift)
+        self._proposed = (context, where, made)
         return made
 
     def _tracer_here(self, image_state: ImageState, frame: int) -> Tracer | None:
@@ -271,71 +275,67 @@ class VesselTools:
         tracer, of, at = self._tracer
         return tracer if of is image_state and at == frame else None
 
-    def _mark(self, scene: Scene) -> None:
-        if scene is not self._marked:
-            self._marked = scene
-            marks = [*unsure_marks(scene, self.mode), *self._place_here()]
+    def _mark(self, context: EditContext, tool: VesselTool) -> None:
+        if context is not self._marked:
+            self._marked = context
+            marks = [*uncertain_marks(context, tool), *self._place_here()]
             self.preview.draw_below(marks)
 
     # -- acting -----------------------------------------------------------------------
 
     def click(self) -> None:
-        """Do what was offered, as one undo step."""
-        if self.mode is None or (here := self.here()) is None:
+        """Apply the proposal as one undo step, or start a path."""
+        tool = self.tool
+        if tool is None or (here := self.current_frame()) is None:
             return
         image_state, frame = here
         if (point := self._point(image_state)) is None:
             return
-        if (scene := self.scene()) is None:
-            self._early = (image_state, frame, self._cursor, self._whole)
+        if (context := self.context()) is None:
+            assert self._cursor is not None
+            self._pending = (image_state, frame, self._cursor, self._shift)
             return
-        made = self._offer(scene, image_state, frame)
-        if made is None and self.mode is Mode.ADD:
-            self._tracer = (_tools().begin_trace(scene, point), image_state, frame)
-            self._offered = None
-            self.say("Now click where the vessel ends. Esc: begin again.")
+        made = self._propose(context, tool, image_state, frame)
+        if made is None:
+            tracer = tool.start_path(context, point)
+            if tracer is not None:
+                self._tracer = (tracer, image_state, frame)
+                self._proposed = None
+                self.show_hint("Now click where the vessel ends. Esc: start again.")
             return
-        if made is None or not len(made.edit):
+        if not len(made.edit):
             return
-        if self.mode is Mode.REMOVE:
-            looked_at(image_state).note_background(frame, made.edit)
+        if tool.marks_background:
+            review_record(image_state).add_background(frame, made.edit)
         self.apply(made, image_state, frame)
 
-    def apply(self, made: Offer, image_state: ImageState, frame: int) -> None:
-        """Write an offer into the mask."""
+    def apply(self, proposal: Proposal, image_state: ImageState, frame: int) -> None:
+        """Write a proposal into the mask."""
         self._tracer = None
-        self._offered = None
-        label = image_state.mask.selected_label or 1
-        values = made.edit.values.astype(image_state.mask.data.dtype) * label
-        image_state.write(frame, made.edit.where, values)
+        self._proposed = None
+        mask = image_state.mask
+        assert mask is not None
+        label = mask.selected_label or 1
+        values = proposal.edit.values.astype(mask.data.dtype) * label
+        image_state.write(frame, proposal.edit.where, values)
         self.preview.draw(None)
         self._controller.changed.emit()
         self._hover()
 
     def _on_ready(self) -> None:
-        early, self._early = self._early, None
-        here = self.here()
-        if early is not None and here is not None and early[0] is here[0]:
-            if early[1] == here[1]:
-                now = self._cursor, self._whole
-                self._cursor, self._whole = early[2:]
-                self.click()
-                self._cursor, self._whole = now
+        pending, self._pending = self._pending, None
+        if pending is not None and pending[:2] == self.current_frame():
+            now = self._cursor, self._shift
+            self._cursor, self._shift = pending[2:]
+            self.click()
+            self._cursor, self._shift = now
         self._hover()
         self.changed.emit()
 
-    def say(self, hint: str) -> None:
+    def show_hint(self, hint: str) -> None:
         """Show one line in the window's status bar and in the panel."""
         if hint == self.hint:
             return
         self.hint = hint
         self.viewer.help = hint
         self.changed.emit()
-
-
-def _tools():
-    # They bring half of scipy along. The scene's worker has imported them by the time
-    # that anybody hovers, so that the panel opens without them.
-    from napari_cmunet.vessels import tools
-
-    return tools

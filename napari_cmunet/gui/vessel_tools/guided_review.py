@@ -1,4 +1,4 @@
-"""Flies from one doubtful place to the next, the most to be gained first."""
+"""Guided review: visit uncertain places one by one, largest expected error first."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.gui.vessel_tools.preview import PLACE
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.vessels.centreline import tube
-from napari_cmunet.vessels.uncertainty import doubt, likely_artery
+from napari_cmunet.vessels.tools import ADD, REMOVE
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.vessel_tools.controller import VesselTools
-    from napari_cmunet.vessels.edit_context import Scene
-    from napari_cmunet.vessels.segments import Segment
+    from napari_cmunet.vessels.tools import EditContext
+    from napari_cmunet.vessels.uncertainty import Segment
 
-LEAST_DOUBT = 6.0
-"""Places with fewer pixels of centreline in doubt are not worth a look."""
+MIN_EXPECTED_ERROR = 6.0
+"""Places with a smaller expected error, in pixels of centreline, are left out."""
 
-_IN_VIEW = 140.0
+_VIEW = 140.0  # pixels of a frame 512 wide
 
 
-class Tour:
-    """The places of the shown frame, one after the other.
+class GuidedReview:
+    """The uncertain places of the shown frame, one at a time.
 
     Parameters
     ----------
     tools : VesselTools
-        Prepares the frame and shows the place.
+        Prepare the frame and mark the place.
     """
 
-    #: Another place, or none.
+    #: Another place, or none, or another message.
     changed = Signal()
 
     def __init__(self, tools: VesselTools) -> None:
@@ -43,105 +43,108 @@ class Tour:
         self._of: tuple[ImageState, int] | None = None
         self._wanted = False
         self.text = ""
-        tools.keeper.ready.connect(self._on_ready)
+        tools.cache.ready.connect(self._on_ready)
 
-    def right(self) -> None:
-        """What is here is right, or has been mended: on to the next place."""
+    def confirm(self) -> None:
+        """Mark the place as reviewed and go to the next."""
         if (here := self._here()) is not None and self.place is not None:
-            looked_at(here[0]).note_seen(here[1], self.place)
+            review_record(here[0]).add_segment(here[1], self.place)
         self._go_on()
 
     def skip(self) -> None:
-        """Leave this place as it is, unreviewed, and go on."""
+        """Go to the next place without reviewing this one."""
         if (here := self._here()) is not None and self.place is not None:
-            looked_at(here[0]).note_skipped(here[1], self.place)
+            review_record(here[0]).add_skipped(here[1], self.place)
         self._go_on()
 
-    def end(self) -> None:
-        """Forget where we are, and show it no more."""
+    def stop(self) -> None:
+        """Leave the place and remove its mark."""
         self.place = self._of = None
         self._wanted = False
         self._tools.mark_place(None)
         if self.text:
             self._say("")
 
-    def leave_elsewhere(self) -> None:
-        """Forget it all if another frame is shown by now, or none."""
-        if self._of is not None and self._tools.here() != self._of:
-            self.end()
+    def follow(self) -> None:
+        """Stop if another frame is shown, or none."""
+        if self._of is not None and self._tools.current_frame() != self._of:
+            self.stop()
 
     def _here(self) -> tuple[ImageState, int] | None:
-        here = self._tools.here()
+        here = self._tools.current_frame()
         if here != self._of:
-            self.end()
+            self.stop()
         return here
 
     def _go_on(self) -> None:
         self.place = None
-        self._of = self._tools.here()
+        self._of = self._tools.current_frame()
         if self._of is None:
             self._say("")
             return
-        scene = self._tools.scene()
-        if scene is None:
+        context = self._tools.context()
+        if context is None:
             self._wanted = True
             self._tools.mark_place(None)
-            self._say("Looking for doubtful places…")
+            self._say("Looking for uncertain places…")
             return
         self._wanted = False
-        self._fly(scene)
+        self._go_to_worst(context)
 
     def _on_ready(self) -> None:
-        self.leave_elsewhere()
+        self.follow()
         if self._wanted:
             self._go_on()
 
-    def _fly(self, scene: Scene) -> None:
+    def _go_to_worst(self, context: EditContext) -> None:
+        assert self._of is not None
         image_state, frame = self._of
-        memory = looked_at(image_state)
+        record = review_record(image_state)
         cut = mask_at(image_state.probability[frame], image_state.thresholds[frame])
-        theirs = (image_state.mask_frame(frame) != 0) != cut
+        changed = (image_state.mask_frame(frame) != 0) != cut
         places = [
             segment
-            for segment in scene.doubtful
-            if doubt(segment) >= LEAST_DOUBT
-            and not memory.is_done(frame, segment)
-            # What readers have drawn or removed themselves they need not be asked.
-            and theirs[tuple(segment.points.T)].mean() < 0.5
+            for segment in context.uncertain
+            if segment.expected_error >= MIN_EXPECTED_ERROR
+            and not record.is_done(frame, segment)
+            # The user's own changes need no review.
+            and changed[tuple(segment.points.T)].mean() < 0.5
         ]
         if not places:
             self._tools.mark_place(None)
-            self._say("No doubtful place is left in this frame.")
+            self._say("No uncertain place is left in this frame.")
             return
         self.place = places[0]
         self._look_at(image_state, frame, self.place)
-        sure = f"artery, {100 * likely_artery(self.place):.0f} % sure"
+        probability = f"{100 * self.place.artery_probability:.0f} % likely artery"
         what = (
-            f"In the mask: {sure}. If not: S, then click it."
+            f"In the mask, {probability}. If it is not: {REMOVE.key}, then click it."
             if self.place.in_mask
-            else f"Not in the mask: {sure}. If so: A, then click it."
+            else f"Not in the mask, {probability}. If it is: {ADD.key}, then click it."
         )
         more = len(places) - 1
         self._say(f"{what} {more} more." if more else f"{what} The last one.")
 
     def _look_at(self, image_state: ImageState, frame: int, place: Segment) -> None:
-        viewer = self._tools.viewer
+        viewer, mask = self._tools.viewer, image_state.mask
+        assert mask is not None
         middle = (place.points.min(axis=0) + place.points.max(axis=0)) / 2
         extent = float(np.ptp(place.points, axis=0).max())
-        where = (frame, *middle) if image_state.mask.ndim == 3 else tuple(middle)
-        world = image_state.mask.data_to_world(where)
+        where = (frame, *middle) if mask.ndim == 3 else tuple(middle)
+        world = mask.data_to_world(where)
         viewer.scene.camera.center = (0.0, *world[-2:])
-        pixel = float(np.abs(image_state.mask.scale[-2:]).mean())
-        span = max(_IN_VIEW * max(image_state.shape[1:]) / 512, 2.5 * extent) * pixel
+        pixel = float(np.abs(mask.scale[-2:]).mean())
+        span = max(_VIEW * max(image_state.shape[1:]) / 512, 2.5 * extent) * pixel
         viewer.scene.camera.zoom = min(viewer.canvas.size) / span
-        # A line on both sides, so that what is judged stays free to be seen.
+        # A line on both sides leaves the place itself visible.
         points = place.points.astype(float)
         shape = image_state.shape[1:]
         step = max(shape) / 512
         wide = np.zeros(shape, bool)
         wide[tube(points, np.full(len(points), 9 * step), shape)] = True
         wide[tube(points, np.full(len(points), 8 * step), shape)] = False
-        self._tools.mark_place((*np.nonzero(wide), PLACE))
+        rows, columns = np.nonzero(wide)
+        self._tools.mark_place((rows, columns, PLACE))
 
     def _say(self, text: str) -> None:
         self.text = text

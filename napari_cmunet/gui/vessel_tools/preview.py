@@ -1,4 +1,4 @@
-"""The layer that shows what a click would do, before it is done."""
+"""The layer that previews an edit and marks uncertain places."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 from napari_cmunet.gui.images.layers import METADATA, insert_above
+from napari_cmunet.vessels.centreline import tube
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.vessels.edits import Edit
+    from napari_cmunet.vessels.tools import EditContext, VesselTool
 
 Mark = tuple[np.ndarray, np.ndarray, int]
-"""Rows, columns and a value of :data:`UNSURE` or :data:`PLACE`."""
+"""Rows, columns and a value of :data:`UNCERTAIN` or :data:`PLACE`."""
 
-ADDED, REMOVED, UNSURE, PLACE = 1, 2, 3, 4
+ADDED, REMOVED, UNCERTAIN, PLACE = 1, 2, 3, 4
 
-# Apart in lightness as well as in hue, from each other, from the mask's orange and
-# from the prediction's cyan.
+# Distinct in lightness and hue from each other, from the mask's orange and from the
+# prediction's cyan.
 _COLOURS = CyclicLabelColormap(
     colors=[
         (0, 0, 0, 0),
@@ -35,7 +37,7 @@ _COLOURS = CyclicLabelColormap(
 
 
 class Preview:
-    """A layer of one frame above a mask, for the tool in hand and the tour's place.
+    """A layer of one frame above a mask, for the active tool and the guided review.
 
     Parameters
     ----------
@@ -51,8 +53,8 @@ class Preview:
         self._below = np.zeros((1, 1), np.uint8)
         self._drawn: tuple[Edit | None] | None = None
 
-    def lies_over(self, image_state: ImageState, frame: int) -> bool:
-        """Whether it is shown, and over this frame of this image."""
+    def is_over(self, image_state: ImageState, frame: int) -> bool:
+        """Whether it is shown over this frame of this image."""
         return (
             self._of is not None
             and self._of[0] is image_state
@@ -61,11 +63,12 @@ class Preview:
         )
 
     def show(self, image_state: ImageState, frame: int) -> None:
-        """Lay an empty preview over a frame, if it does not lie there yet."""
-        if self.lies_over(image_state, frame):
+        """Show an empty preview over a frame, unless it is there already."""
+        if self.is_over(image_state, frame):
             return
         self.hide()
         mask = image_state.mask
+        assert mask is not None
         shape = mask.data.shape[-2:]
         cine = mask.ndim == 3
         self._below = np.zeros(shape, np.uint8)
@@ -73,7 +76,7 @@ class Preview:
             name: getattr(mask, name)
             for name in ("scale", "rotate", "shear", "affine", "units", "axis_labels")
         }
-        # A cine's preview is a single frame, put where that frame lies.
+        # On a cine, the preview is a single frame at the position of that frame.
         origin = mask.translate
         if cine:
             origin = np.array(mask.translate, float)
@@ -93,7 +96,7 @@ class Preview:
         self._drawn = None
 
     def hide(self) -> None:
-        """Take the preview away."""
+        """Remove the layer."""
         layer, self.layer, self._of = self.layer, None, None
         if layer is not None and layer in self._viewer.layers:
             active = self._viewer.layers.selection.active
@@ -102,7 +105,7 @@ class Preview:
                 self._viewer.layers.selection.active = active
 
     def draw_below(self, marks: list[Mark]) -> None:
-        """Set what is shown beneath every offer: unsure branches, the place to look."""
+        """Set the marks shown below every edit."""
         self._below[...] = 0
         for rows, columns, value in marks:
             self._below[rows, columns] = value
@@ -110,7 +113,7 @@ class Preview:
         self.draw(None)
 
     def draw(self, edit: Edit | None) -> None:
-        """Show an edit: what it would add, and what it would remove."""
+        """Show what an edit would add and remove."""
         if self.layer is None:
             return
         state = edit if edit is not None and len(edit) else None
@@ -119,6 +122,21 @@ class Preview:
         pixels = self.layer.data[0] if self.layer.ndim == 3 else self.layer.data
         pixels[...] = self._below
         if state is not None:
-            pixels[edit.where] = np.where(edit.values > 0, ADDED, REMOVED)
+            pixels[state.where] = np.where(state.values > 0, ADDED, REMOVED)
         self._drawn = (state,)
         self.layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+
+def uncertain_marks(context: EditContext, tool: VesselTool) -> list[Mark]:
+    """Mark the uncertain segments that a tool can fix."""
+    marks: list[Mark] = []
+    for segment in context.uncertain:
+        if not tool.can_fix(segment):
+            continue
+        if segment.in_mask:
+            branch = context.tree.branches[segment.branch]
+            marks.append((*context.tree.pixels(branch), UNCERTAIN))
+        else:
+            radii = np.full(len(segment.points), 1.2 * context.features.step)
+            marks.append((*tube(segment.points, radii, context.mask.shape), UNCERTAIN))
+    return marks

@@ -1,24 +1,41 @@
-"""The vessel tools' part of the panel: tools, hint, and where to look next."""
+"""The vessel tools' part of the panel: buttons, shortcuts, hint and guided review."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 from napari_cmunet.gui.vessel_tools.controller import VesselTools
-from napari_cmunet.gui.vessel_tools.guided_review import Tour
-from napari_cmunet.gui.vessel_tools.keys import NEXT_PLACE, SKIP_PLACE, VesselKeys
-from napari_cmunet.gui.vessel_tools.row import VesselToolRow
+from napari_cmunet.gui.vessel_tools.guided_review import GuidedReview
 from napari_cmunet.gui.widgets import button, column, row, text_label
+from napari_cmunet.vessels.tools import TOOLS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.components import ViewerModel
+    from qtpy.QtWidgets import QPushButton
+
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.vessels.modes import Mode
+    from napari_cmunet.vessels.tools import VesselTool
+
+NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
+
+
+def vessel_shortcuts() -> list[tuple[str, str]]:
+    """Return (key, what it does) for the panel's list of shortcuts."""
+    return [
+        *((tool.key, tool.summary) for tool in TOOLS),
+        (NEXT_PLACE, "correct: go to the next uncertain place"),
+        (SKIP_PLACE, "skip this place"),
+    ]
 
 
 class VesselSection(QWidget):
-    """Everything of the vessel tools that a panel holds.
+    """The vessel tools in the panel.
 
     Parameters
     ----------
@@ -29,13 +46,11 @@ class VesselSection(QWidget):
         super().__init__()
         self._controller = controller
         self.tools = VesselTools(controller)
-        self.tour = Tour(self.tools)
-        self._keys: VesselKeys | None = None
-        self.row = VesselToolRow()
-        self.next = button("Next doubtful place", "")
-        self.skip = button(
-            "Skip", f"Go on without judging this place; ask again later ({SKIP_PLACE})"
-        )
+        self.review = GuidedReview(self.tools)
+        self._keys: _KeyBindings | None = None
+        self.row = ToolRow()
+        self.next = button("Next uncertain place", "")
+        self.skip = button("Skip", f"Go on without reviewing this place ({SKIP_PLACE})")
         self.place = text_label(lines=2)
         content = column(
             self.row, row(self.next, self.skip, stretch=0), self.place, spacing=2
@@ -43,35 +58,39 @@ class VesselSection(QWidget):
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
         self.row.picked.connect(self._on_picked)
-        self.next.clicked.connect(self.tour.right)
-        self.skip.clicked.connect(self.tour.skip)
-        self.wake_up()
+        self.next.clicked.connect(self.review.confirm)
+        self.skip.clicked.connect(self.review.skip)
+        self.connect_keys()
         self.refresh()
 
     @property
-    def in_hand(self) -> bool:
-        """Whether one of the vessel tools is."""
-        return self.tools.mode is not None
+    def active(self) -> bool:
+        """Whether a vessel tool is active."""
+        return self.tools.tool is not None
 
-    def wake_up(self) -> None:
-        """Take the keys, listen to the tools."""
+    def connect_keys(self) -> None:
+        """Bind the keys and follow the tools. Idempotent."""
         if self._keys is None:
-            self._keys = VesselKeys(self.tools.viewer, self.tools, self.tour)
+            actions: dict[str, Callable[[], None]] = {
+                tool.key: partial(self.tools.toggle, tool) for tool in TOOLS
+            }
+            actions |= {NEXT_PLACE: self.review.confirm, SKIP_PLACE: self.review.skip}
+            self._keys = _KeyBindings(self.tools.viewer, actions)
             self.tools.changed.connect(self._on_changed)
-            self.tour.changed.connect(self.refresh)
+            self.review.changed.connect(self.refresh)
 
-    def shut_down(self) -> None:
-        """Put everything down and give the keys back. Safe to call more than once."""
+    def close_tools(self) -> None:
+        """Deactivate the tools and unbind the keys. Idempotent."""
         if self._keys is not None:
-            self._keys.unbind(self.tools.viewer)
+            self._keys.unbind()
             self._keys = None
             self.tools.changed.disconnect(self._on_changed)
-            self.tour.changed.disconnect(self.refresh)
-        self.tour.end()
-        self.tools.shut_down()
+            self.review.changed.disconnect(self.refresh)
+        self.review.stop()
+        self.tools.close()
 
-    def _on_picked(self, mode: Mode) -> None:
-        self.tools.toggle(mode)
+    def _on_picked(self, tool: VesselTool) -> None:
+        self.tools.toggle(tool)
         self.refresh()
 
     def _on_changed(self) -> None:
@@ -79,20 +98,85 @@ class VesselSection(QWidget):
         self._controller.changed.emit()
 
     def refresh(self) -> None:
-        """Show the tool in hand, its hint and the place that is looked at."""
+        """Show the active tool, its hint, and the place under review."""
         self.tools.follow()
-        here = self.tools.here() is not None
-        self.tour.leave_elsewhere()
-        self.row.setEnabled(here)
-        self.row.show_mode(self.tools.mode, self.tools.hint)
-        self.next.setEnabled(here)
-        self.skip.setEnabled(here and self.tour.place is not None)
-        looking = self.tour.place is not None
-        self.next.setText("Right, next place" if looking else "Next doubtful place")
-        self.next.setToolTip(
-            f"This place is right, or mended: fly to the next ({NEXT_PLACE})"
-            if looking
-            else f"Fly to the place where most is in doubt ({NEXT_PLACE})"
+        usable = self.tools.current_frame() is not None
+        self.review.follow()
+        self.row.setEnabled(usable)
+        self.row.show_tool(self.tools.tool, self.tools.hint)
+        self.next.setEnabled(usable)
+        reviewing = self.review.place is not None
+        self.skip.setEnabled(usable and reviewing)
+        self.next.setText(
+            "Correct, next place" if reviewing else "Next uncertain place"
         )
-        self.place.setText(self.tour.text)
-        self.place.setVisible(bool(self.tour.text))
+        self.next.setToolTip(
+            f"This place is correct now: go to the next ({NEXT_PLACE})"
+            if reviewing
+            else f"Go to the most uncertain place ({NEXT_PLACE})"
+        )
+        self.place.setText(self.review.text)
+        self.place.setVisible(bool(self.review.text))
+
+
+class ToolRow(QWidget):
+    """A checkable button for each tool, and the hint of the active one."""
+
+    picked = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buttons: dict[str, QPushButton] = {}
+        line = QHBoxLayout()
+        line.setSpacing(2)
+        for tool in TOOLS:
+            made = button(tool.title, f"{tool.tooltip} ({tool.key})")
+            made.setCheckable(True)
+            made.clicked.connect(partial(self._on_clicked, tool))
+            # Equal shares of the row, however narrow the dock.
+            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            line.addWidget(made, 1)
+            self.buttons[tool.name] = made
+        self.hint = text_label(lines=2)
+        layout = column(line, self.hint, spacing=2)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+
+    def show_tool(self, tool: VesselTool | None, hint: str) -> None:
+        """Check the button of the active tool and show its hint."""
+        for name, made in self.buttons.items():
+            made.setChecked(tool is not None and name == tool.name)
+        self.hint.setText(hint)
+
+    def _on_clicked(self, tool: VesselTool) -> None:
+        self.picked.emit(tool)
+
+
+class _KeyBindings:
+    """Keys bound to a viewer, except those that are taken."""
+
+    def __init__(
+        self, viewer: ViewerModel, actions: dict[str, Callable[[], None]]
+    ) -> None:
+        self._viewer = viewer
+        self._bound: dict[str, Callable[[ViewerModel], None]] = {}
+        for key, action in actions.items():
+            self._bind(key, action)
+
+    def _bind(self, key: str, action: Callable[[], None]) -> None:
+        def pressed(_viewer: ViewerModel) -> None:
+            action()
+
+        try:
+            self._viewer.bind_key(key, pressed)
+        except ValueError:  # taken by another plugin or by the user
+            return
+        self._bound[key] = pressed
+
+    def unbind(self) -> None:
+        """Unbind the keys that have not been bound anew since."""
+        for key, pressed in self._bound.items():
+            bound = self._viewer.bind_key(key, None)
+            if bound is not None and bound is not pressed:
+                self._viewer.bind_key(key, bound)
+        self._bound.clear()

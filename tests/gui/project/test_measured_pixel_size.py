@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.cine.catheter import CatheterWidth
-from napari_cmunet.gui.calibration import Calibrating, is_calibrated
+from napari_cmunet.gui.calibration import CatheterCalibration, is_calibrated
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.project.export import export_masks
 from tests.gui.project.conftest import stroke
@@ -14,10 +14,10 @@ from tests.gui.project.conftest import stroke
 
 def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tmp_path):
     session = project
-    calibrating = Calibrating(session.controller)
-    calibrating.image_state = session.navigator.current.image_state
-    calibrating.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
-    calibrating.use()
+    calibration = CatheterCalibration(session.controller)
+    calibration.image_state = session.navigator.current.image_state
+    calibration.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
+    calibration.apply()
     image = session.navigator.current.id
     stroke(session)
     session.annotation.accept()
@@ -38,6 +38,6 @@ def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tm
     assert pixel_size_mm(image_state) == pytest.approx((0.2, 0.2))
     assert tuple(image_state.mask.scale) == pytest.approx((0.2, 0.2))
     assert is_calibrated(image_state)
-    calibrating.take_back()
+    calibration.reset()
     assert pixel_size_mm(image_state) is None
     assert tuple(image_state.mask.scale) == (1, 1)

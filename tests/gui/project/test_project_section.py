@@ -456,16 +456,16 @@ def test_after_the_last_image_nothing_next_is_promised(panel, page, project, rea
     assert "N opens" not in panel.status.text()
 
 
-def test_the_tour_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
+def test_the_review_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     qtbot, panel, project, ready
 ):
-    camera, tour = project.controller.viewer.scene.camera, panel.vessels.tour
+    camera, review = project.controller.viewer.scene.camera, panel.vessels.review
     whole = camera.zoom
-    tour.right()
-    assert tour.text
+    review.confirm()
+    assert review.text
     camera.zoom = 9 * whole
     project.annotation.accept()
-    qtbot.waitUntil(lambda: not tour.text, timeout=60_000)
+    qtbot.waitUntil(lambda: not review.text, timeout=60_000)
     assert camera.zoom == 9 * whole
     project.navigator.next()
     ready(project)

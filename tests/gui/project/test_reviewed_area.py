@@ -8,10 +8,10 @@ import pytest
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import describe_project
-from napari_cmunet.gui.vessel_tools.looked_at import looked_at
+from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.io.label_file import read_label
 from napari_cmunet.vessels.edits import Edit
-from napari_cmunet.vessels.segments import FEATURES, Segment
+from napari_cmunet.vessels.uncertainty import FEATURE_NAMES, Segment
 from tests.gui.project.conftest import name, stroke
 
 
@@ -249,22 +249,22 @@ def test_the_layer_of_boxes_may_go(project, ready, viewer, how):
 
 
 def segment(row: int, first: int, last: int) -> Segment:
-    """A stretch of a row, as the tour shows one."""
+    """A stretch of a row, as the guided review shows one."""
     columns = np.arange(first, last)
     points = np.column_stack([np.full(len(columns), row), columns])
-    return Segment(points, True, np.zeros(len(FEATURES)))
+    return Segment(points, True, np.zeros(len(FEATURE_NAMES)))
 
 
 def test_what_was_looked_at_counts_and_no_more(project, ready):
-    memory = looked_at(project.navigator.current.image_state)
-    memory.note_seen(0, segment(4, 2, 6))
+    memory = review_record(project.navigator.current.image_state)
+    memory.add_segment(0, segment(4, 2, 6))
     project.navigator.take_looked_at()
     state = describe_project(project)
     assert state.is_part
     assert state.is_by_looking
     # What is looked at afterwards counts, too; what was skipped does not.
-    memory.note_skipped(0, segment(28, 2, 6))
-    memory.note_seen(0, segment(4, 6, 10))
+    memory.add_skipped(0, segment(28, 2, 6))
+    memory.add_segment(0, segment(4, 6, 10))
     project.annotation.accept()
     ready(project)
     reviewed = label(project).reviewed
@@ -281,8 +281,8 @@ def test_what_is_no_artery_counts_as_background(project, ready):
     mask = opened.mask(0)
     mask[28:30, 2:6] = True  # a wire that only the session's mask has held
     rows, columns = np.nonzero(mask & ~opened.mask(0))
-    memory = looked_at(opened.image_state)
-    memory.note_background(0, Edit(rows, columns, np.zeros(len(rows), np.uint8)))
+    memory = review_record(opened.image_state)
+    memory.add_background(0, Edit(rows, columns, np.zeros(len(rows), np.uint8)))
     box(project, 2, 3, 10, 12)
     project.annotation.accept()
     ready(project)
@@ -301,17 +301,17 @@ def test_nothing_looked_at_is_no_label(project, ready):
     assert not describe_project(project).is_part
 
 
-def test_an_image_that_was_left_knows_what_was_looked_at(project, ready):
+def test_an_image_that_was_left_knows_what_was_reviewed(project, ready):
     opened = project.navigator.current
     place = segment(4, 2, 6)
-    looked_at(opened.image_state).note_seen(0, place)
+    review_record(opened.image_state).add_segment(0, place)
     project.navigator.next()
     ready(project)
     project.navigator.go(opened.id)
     ready(project)
     again = project.navigator.current.image_state
     assert again is not opened.image_state
-    assert looked_at(again).is_done(0, place)
+    assert review_record(again).is_done(0, place)
 
 
 def test_a_reviewed_part_is_not_asked_about_again(project, ready):
@@ -326,6 +326,6 @@ def test_a_reviewed_part_is_not_asked_about_again(project, ready):
     ready(project)
     project.navigator.go(opened.id)
     ready(project)
-    memory = looked_at(project.navigator.current.image_state)
+    memory = review_record(project.navigator.current.image_state)
     assert memory.is_done(0, segment(6, 4, 10))
     assert not memory.is_done(0, segment(28, 4, 10))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_cmunet.vessels.modes import Mode
+from napari_cmunet.vessels.tools import ADD, REMOVE
 from tests.gui.training.conftest import wait_until
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
@@ -18,12 +18,12 @@ def test_the_vessel_tools_work_while_a_training_runs(
     viewer.add_image(angiogram("faint"), name="a")
     settled(panel.controller, 20_000)
     bench = Bench(qtbot, viewer, panel)
-    bench.take(Mode.REMOVE)
+    bench.take(REMOVE)
     change = one_step(bench, lambda: bench.click(95, 70))
     assert change[95, 70] == -1
-    bench.take(Mode.ADD)
+    bench.take(ADD)
     bench.click(22, 103, shift=True)
     change = one_step(bench, lambda: bench.click(60, 86))
     assert change[40, 95] == 1
     assert training.state().running
-    panel.vessels.shut_down()
+    panel.vessels.close_tools()

@@ -1,22 +1,19 @@
-#!/usr/bin/env python3
-"""Fit the chances of core/vessels/doubt.py, and check that doubtful places are wrong.
+"""Fit the weights of napari_cmunet/vessels/uncertainty.py and test them on patients.
 
-usage: python benchmarks/fit_doubt.py DATA [--model cmunet-artery] [--phantoms 150]
-           [--every 2] [--plot PICTURE.png]
+usage: python -m benchmarks.fit_uncertainty DATA [--model cmunet-artery]
+           [--phantoms 150] [--every 2] [--plot PICTURE.png]
 
 DATA holds images/, masks/ and index.csv (stem, split, patient). Fits on synthetic
-angiograms, so that what ships has learned from no patient of DATA, and reports on every
-2nd frame of its `val` split: how often segments are right against how likely they are
-called, and how many pixels of wrong centreline the first ten places hold against ten
-drawn at random from all that the tour would show. Prints Markdown; ``--plot`` draws
-the reliability, too. ``--fit-on-train N`` fits on every N-th frame of the `train` split
-instead: what a fit on the hospital's own frames would give.
+angiograms, so that the weights learn from no patient of DATA, and reports on every
+second frame of its `val` split: reliability of the probabilities, and pixels of wrong
+centreline in the first ten places of the guided review against ten at random. Prints
+Markdown; ``--plot`` draws the reliability. ``--fit-on-train N`` fits on every N-th
+frame of the `train` split instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +23,21 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize
 
+from benchmarks.frames import list_frames, read_frame
 from benchmarks.line_plot import Panel, draw_panels
-from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.dataset import phantom_labels
-from napari_cmunet.vessels.edit_context import LIKELY_ENOUGH
-from napari_cmunet.vessels.features import gather
-from napari_cmunet.vessels.segments import FEATURES, missing_segments, segments_of_mask
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.tree import build_tree
+from napari_cmunet.vessels.uncertainty import (
+    FEATURE_NAMES,
+    MIN_PROBABILITY,
+    mask_segments,
+    missing_segments,
+)
+from napari_cmunet.vessels.vesselness import compute_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,12 +62,8 @@ class Judged:
 
 def real_frames(data: Path, split: str, every: int) -> Iterator[Pair]:
     """Every n-th frame of a split and its true mask."""
-    with (data / "index.csv").open(newline="", encoding="utf-8") as file:
-        stems = [r["stem"] for r in csv.DictReader(file) if r["split"] == split]
-    for stem in stems[::every]:
-        image = read_angiogram(next((data / "images").glob(f"{stem}.*"))).frames[0]
-        truth = read_mask(next((data / "masks").glob(f"{stem}.*")))
-        yield image, truth.reshape(truth.shape[-2:]) > 0
+    for name, _ in list_frames(data, split, 0)[::every]:
+        yield read_frame(data, name)
 
 
 def synthetic_frames(count: int) -> Iterator[Pair]:
@@ -83,13 +79,13 @@ def judge(pairs: Iterable[Pair], predictor: Predictor) -> Judged:
     for index, (image, truth) in enumerate(pairs):
         probability = predictor.predict(image)
         mask = mask_at(probability, predictor.card.threshold)
-        evidence = gather(image, probability)
+        features = compute_features(image, probability)
         near = distance_transform_edt(~truth) <= RIGHT_WITHIN
-        found = segments_of_mask(evidence, grow_tree(mask))
-        for segment in found + missing_segments(evidence, mask):
+        found = mask_segments(features, build_tree(mask))
+        for segment in found + missing_segments(features, mask):
             share = near[tuple(segment.points.T)].mean()
             rows.append(
-                (index, segment.in_mask, segment.length, share, *segment.numbers)
+                (index, segment.in_mask, segment.length, share, *segment.values)
             )
     table = np.array(rows)
     return Judged(*table[:, :4].T, table[:, 4:])
@@ -139,12 +135,12 @@ def places(judged: Judged, called: np.ndarray) -> None:
     """Print what the first ten places hold against ten at random."""
     in_mask = judged.in_mask > 0
     wrong = np.where(in_mask, 1 - judged.on_artery, judged.on_artery) * judged.length
-    doubt = np.where(in_mask, 1 - called, called) * judged.length
-    shown = in_mask | (called >= LIKELY_ENOUGH)
+    expected = np.where(in_mask, 1 - called, called) * judged.length
+    shown = in_mask | (called >= MIN_PROBABILITY)
     first, drawn, every = [], [], []
     for frame in np.unique(judged.frame):
         here = np.flatnonzero((judged.frame == frame) & shown)
-        best = here[np.argsort(-doubt[here])][:_PLACES]
+        best = here[np.argsort(-expected[here])][:_PLACES]
         first.append(wrong[best].sum())
         drawn.append(wrong[here].mean() * min(_PLACES, len(here)))
         every.append(wrong[here].sum())
@@ -178,14 +174,14 @@ def main() -> None:
     val = judge(real_frames(args.data, "val", args.every), predictor)
     called = np.zeros(len(val.length))
     curves: dict[str, list[tuple[float, float]]] = {}
-    print(f"weights: constant, {', '.join(FEATURES)}\n")
-    for name, wanted in (("IN_MASK", 1), ("MISSING", 0)):
+    print(f"weights: constant, {', '.join(FEATURE_NAMES)}\n")
+    for name, wanted in (("WEIGHTS_IN_MASK", 1), ("WEIGHTS_MISSING", 0)):
         mine, theirs = train.in_mask == wanted, val.in_mask == wanted
         weights = fit(train.numbers[mine], (train.on_artery[mine] > 0.5) * 1.0)
         print(f"{name} = {tuple(weights.round(3).tolist())}\n")
         called[theirs] = chance(weights, val.numbers[theirs])
         points = reliability(called[theirs], val.on_artery[theirs] > 0.5)
-        curves[name.lower().replace("_", " ")] = points
+        curves[name.lower().removeprefix("weights_").replace("_", " ")] = points
     places(val, called)
     if args.plot is not None:
         curves["as called"] = [(0, 0), (100, 100)]

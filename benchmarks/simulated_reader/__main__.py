@@ -1,77 +1,64 @@
-#!/usr/bin/env python3
-"""How many seconds a simulated reader needs for a right mask, with which tools.
+"""Seconds that a simulated annotator needs for a correct mask, by set of tools.
 
-usage: python benchmarks/simulated_reader.py run DATA OUT.jsonl [--frames 8] [--model M]
-           [--split val] [--sets empty brush ...] [--fast-brush]
-       python benchmarks/simulated_reader.py table OUT.jsonl
+usage: python -m benchmarks.simulated_reader run DATA OUT.jsonl [--frames 8]
+           [--model M] [--split val] [--sets empty brush ...] [--fast-brush]
+       python -m benchmarks.simulated_reader table OUT.jsonl
 
 DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
-"phantoms". Frames are taken evenly from the split. Each correction is one line in
-OUT.jsonl; a second call goes on where the first one stopped. ``table`` prints means
-over the frames as Markdown, each set of tools against an empty mask and the brush.
-The constants of the reader are in napari_cmunet/core/simulated_reader/.
+"phantoms". Frames are taken evenly from the split. Each correction is one line of
+OUT.jsonl; a second call continues. ``table`` prints means over the frames as Markdown,
+each set of tools against an empty mask and the brush.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.simulated_reader import Hand, correct
+from benchmarks.frames import list_frames, read_frame
+from benchmarks.simulated_reader import Action, Hand, correct
 from benchmarks.simulated_reader.hand import FAST_BRUSH
-from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.vessels.features import gather
-from napari_cmunet.vessels.modes import Tool
+from napari_cmunet.vessels.vesselness import compute_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ORDER = (
-    Tool.REMOVE,
-    Tool.NOT_ARTERY,
-    Tool.TRACE,
-    Tool.ACCEPT,
-    Tool.BRIDGE,
+    Action.REMOVE,
+    Action.NOT_ARTERY,
+    Action.TRACE,
+    Action.ACCEPT,
+    Action.BRIDGE,
 )
 
-SETS: dict[str, tuple[bool, tuple[Tool, ...]]] = {
+SETS: dict[str, tuple[bool, tuple[Action, ...]]] = {
     "empty": (False, ()),
     "empty, all": (False, _ORDER),
     "brush": (True, ()),
-    **{f"+ {tool}": (True, _ORDER[: i + 1]) for i, tool in enumerate(_ORDER)},
+    **{f"+ {action}": (True, _ORDER[: i + 1]) for i, action in enumerate(_ORDER)},
     **{f"all but {t}": (True, tuple(o for o in _ORDER if o != t)) for t in _ORDER},
 }
 """Whether it begins pre-segmented, and which tools there are beside the brush."""
 
-_DEFAULT = ("empty", "brush", *(f"+ {tool}" for tool in _ORDER))
+_DEFAULT = ("empty", "brush", *(f"+ {action}" for action in _ORDER))
 
 
-def _frames(data: str, split: str, count: int) -> Iterator[tuple]:
+def _frames(
+    data: str, split: str, count: int
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, image (Y, X) and true mask (Y, X) of frames taken evenly."""
-    if data == "phantoms":
-        for seed in range(count):
-            image, truth = make_frame(PhantomConfig(seed=9000 + seed))
-            yield f"phantom-{seed}", image, truth
-        return
-    folder = Path(data)
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        stems = [r["stem"] for r in csv.DictReader(file) if r["split"] == split]
-    for index in np.linspace(0, len(stems) - 1, min(count, len(stems))).round():
-        stem = stems[int(index)]
-        image = read_angiogram(next((folder / "images").glob(f"{stem}.*"))).frames[0]
-        mask = read_mask(next((folder / "masks").glob(f"{stem}.*")))
-        yield stem, image, mask.reshape(mask.shape[-2:]) > 0
+    names = [name for name, _ in list_frames(data, split, count)]
+    for index in np.linspace(0, len(names) - 1, min(count, len(names))).round():
+        name = names[int(index)]
+        yield name, *read_frame(data, name)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,11 +76,11 @@ def run(args: argparse.Namespace) -> None:
             predictor = Predictor(load_model(args.model), choose_device(args.device))
         probability = predictor.predict(image)
         found = mask_at(probability, predictor.card.threshold)
-        evidence = gather(image, probability)
+        features = compute_features(image, probability)
         for name in todo:
             begun, tools = SETS[name]
             start = found if begun else np.zeros_like(found)
-            made = correct(evidence, start, truth, tools, hand)
+            made = correct(features, start, truth, tools, hand)
             row = {
                 "frame": stem,
                 "set": name,
