@@ -8,7 +8,6 @@ wrong size is worse than none. So is the size at the detector of a DICOM file
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,15 +165,17 @@ def pixel_size_of_dicom(dataset: Dataset) -> PixelSize:
     -----
     DICOM PS3.3, 10.7 (Basic Pixel Spacing Calibration) and C.8.7.5 (XA positioner).
     """
-    spacing = _pair(_shared(dataset, "PixelMeasuresSequence").get("PixelSpacing"))
+    from napari_cmunet.io.dicom.values import text
+
+    spacing = _pair(_shared(dataset, "PixelMeasuresSequence"), "PixelSpacing")
     properties = _shared(dataset, "FramePixelDataPropertiesSequence")
-    imager = _pair(properties.get("ImagerPixelSpacing"))
-    kind = str(dataset.get("PixelSpacingCalibrationType") or "").upper()
+    imager = _pair(properties, "ImagerPixelSpacing")
+    kind = text(dataset, "PixelSpacingCalibrationType")
     if spacing is not None and (kind in _CALIBRATIONS or spacing != imager):
         how = _CALIBRATIONS.get(kind, "how it was measured is not said")
         return checked_pixel_size(*spacing, f"PixelSpacing ({how})")
     calibration = _shared(dataset, "ProjectionPixelCalibrationSequence")
-    at_object = _pair(calibration.get("ObjectPixelSpacingInCenterOfBeam"))
+    at_object = _pair(calibration, "ObjectPixelSpacingInCenterOfBeam")
     if at_object is not None:
         return checked_pixel_size(
             *at_object, "ObjectPixelSpacingInCenterOfBeam (by the system's geometry)"
@@ -198,15 +199,15 @@ def pixel_size_of_dicom(dataset: Dataset) -> PixelSize:
 def _magnification(dataset: Dataset) -> tuple[float | None, str]:
     geometry = _shared(dataset, "XRayGeometrySequence")
     factor: float | None
-    to_detector = _number(geometry.get("DistanceSourceToDetector"))
-    to_patient = _number(geometry.get("DistanceSourceToPatient"))
+    to_detector = _positive(geometry, "DistanceSourceToDetector")
+    to_patient = _positive(geometry, "DistanceSourceToPatient")
     if to_patient is None:
-        to_patient = _number(geometry.get("DistanceSourceToIsocenter"))
+        to_patient = _positive(geometry, "DistanceSourceToIsocenter")
     if to_detector is not None and to_patient is not None:
         factor = to_detector / to_patient
         how = "from distances"
     else:
-        factor = _number(dataset.get("EstimatedRadiographicMagnificationFactor"))
+        factor = _positive(dataset, "EstimatedRadiographicMagnificationFactor")
         how = "as estimated by the system"
     if factor is None or not _LEAST_MAGNIFICATION <= factor <= _MOST_MAGNIFICATION:
         return None, ""
@@ -215,23 +216,25 @@ def _magnification(dataset: Dataset) -> tuple[float | None, str]:
 
 def _shared(dataset: Dataset, keyword: str) -> Dataset:
     """What all frames of an enhanced object share; the header itself otherwise."""
-    for groups in dataset.get("SharedFunctionalGroupsSequence") or ():
-        for item in groups.get(keyword) or ():
+    from napari_cmunet.io.dicom.values import items
+
+    for groups in items(dataset, "SharedFunctionalGroupsSequence"):
+        for item in items(groups, keyword):
             return item
     return dataset
 
 
-def _pair(value: Any) -> tuple[float, float] | None:
+def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     """Return two positive sizes: height of a row, width of a column."""
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        return None
-    height, width = _number(value[0]), _number(value[1])
-    return None if height is None or width is None else (height, width)
+    from napari_cmunet.io.dicom.values import numbers  # deferred: pydicom is slow
+
+    found = [n for n in numbers(dataset, keyword) if n is not None and n > 0]
+    both = len(found) == 2 == len(numbers(dataset, keyword))
+    return (found[0], found[1]) if both else None
 
 
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number > 0 and math.isfinite(number) else None
+def _positive(dataset: Dataset, keyword: str) -> float | None:
+    from napari_cmunet.io.dicom.values import number
+
+    found = number(dataset, keyword)
+    return found if found is not None and found > 0 else None

@@ -67,16 +67,19 @@ def test_a_codestream_that_is_larger_than_the_header_says(tmp_path):
 
 def test_more_frames_than_there_are(tmp_path):
     for syntax in ("explicit", "JPEG lossless SV1"):
-        made = make_dataset(CINE, syntax, bits=12, NumberOfFrames=30)
-        refused(save(tmp_path, made), r"it declares 30 frame\(s\) and holds 3")
-    made = make_dataset(CINE, bits=12, NumberOfFrames=2**31 - 1)
-    refused(save(tmp_path, made), "more than the limit of 100000")
+        for count in (30, 2**31 - 1):
+            made = make_dataset(CINE, syntax, bits=12, NumberOfFrames=count)
+            image = read_angiogram(save(tmp_path, made))
+            assert np.array_equal(np.asarray(image.frames), CINE)
+            assert f"declares {count} frame(s) and holds 3" in image.notes[0]
 
 
 @pytest.mark.parametrize("count", ["0", "-3"])
 def test_zero_frames(tmp_path, count):
     made = make_dataset(CINE, bits=12, NumberOfFrames=count)
-    refused(save(tmp_path, made), "declares no frames")
+    image = read_angiogram(save(tmp_path, made))
+    assert np.array_equal(np.asarray(image.frames), CINE)
+    assert "how many frames" in image.notes[0]
 
 
 def test_zero_rows(tmp_path):
@@ -89,8 +92,15 @@ def test_truncated_wherever_it_was_cut(tmp_path, syntax):
     path = tmp_path / "a.dcm"
     for length in [*range(1, len(whole), max(1, len(whole) // 60)), len(whole) - 20]:
         path.write_bytes(whole[:length])
-        with pytest.raises(CMUNetError, match=r"^a\.dcm: "):
-            read_angiogram(path)
+        try:
+            image = read_angiogram(path)
+        except CMUNetError as error:
+            assert str(error).startswith("a.dcm: ")
+        else:  # whole frames at the beginning
+            found = np.asarray(image.frames)
+            assert 1 <= len(found) < len(CINE)
+            assert np.array_equal(found, CINE[: len(found)])
+            assert "may be cut short" in image.notes[0]
 
 
 def test_no_pixels(tmp_path):
@@ -116,12 +126,11 @@ def test_an_encrypted_file(tmp_path):
 def test_pixels_of_other_kinds(tmp_path):
     for elements, words in (
         ({"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}, "32 of 32 bits"),
-        ({"HighBit": 15}, "lowest bit"),
         ({"PhotometricInterpretation": "HSV"}, "kind of colour"),
         ({"SamplesPerPixel": 4}, "kind of colour"),
         ({"BitsStored": 0}, "0 of 16 bits"),
-        ({"BitsAllocated": None}, "damaged"),
-        ({"Rows": None}, "damaged"),
+        ({"BitsAllocated": None, "BitsStored": None}, "how many bits"),
+        ({"Rows": None}, "how many rows"),
     ):
         made = make_dataset(CINE, **{"bits": 12, **elements})
         refused(save(tmp_path, made), words)

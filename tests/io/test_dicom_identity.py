@@ -61,8 +61,8 @@ def test_short_names_are_found_as_whole_words():
 
 def test_errors_do_not_name_the_patient(tmp_path):
     path = tmp_path / "Mustermann_1.dcm"
-    write_dicom(path, FRAME, NumberOfFrames=9)
-    with pytest.raises(ReadError, match=r"^anon_1\.dcm: it declares 9") as error:
+    write_dicom(path, FRAME, Rows=900)
+    with pytest.raises(ReadError, match=r"^anon_1\.dcm: it declares 1") as error:
         read_angiogram(path)
     assert error.value.path == path
 

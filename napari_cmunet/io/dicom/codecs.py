@@ -108,5 +108,11 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
 
 def _decode_rle(src: bytes, runner: DecodeRunner) -> bytes:
     runner.set_option("planar_configuration", 1)
-    decoded = imagecodecs.dicomrle_decode(src, f"<u{runner.bits_allocated // 8}")
-    return bytes(decoded)
+    dtype = f"<u{runner.bits_allocated // 8}"
+    try:
+        return bytes(imagecodecs.dicomrle_decode(src, dtype))
+    except RuntimeError:
+        stripped = src.rstrip(b"\0")  # padding that reads as a run without data
+        if not 0 < len(src) - len(stripped) <= 4:
+            raise
+        return bytes(imagecodecs.dicomrle_decode(stripped, dtype))

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.io.dicom.header import read_elements
+from napari_cmunet.io.dicom.values import items, text, value_of
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.safe_files import is_device
 
@@ -28,13 +29,14 @@ def listed_images(path: Path) -> list[str]:
             records = read_elements(file, ["DirectoryRecordSequence"])
             found = [
                 name
-                for record in records.get("DirectoryRecordSequence") or ()
-                if record.get("DirectoryRecordType") == "IMAGE"
-                and (name := _below(record.get("ReferencedFileID")))
+                for record in items(records, "DirectoryRecordSequence")
+                if text(record, "DirectoryRecordType") == "IMAGE"
+                and (name := _below(value_of(record, "ReferencedFileID")))
             ]
     except Exception:  # noqa: BLE001
         return []
-    return [_as_on_disk(path.parent, name) for name in found[:_MOST_IMAGES]]
+    disc = _Disc(path.parent)
+    return [disc.find(name) for name in found[:_MOST_IMAGES]]
 
 
 def _below(parts: Any) -> str:
@@ -48,9 +50,46 @@ def _below(parts: Any) -> str:
     return "/".join(names)
 
 
-def _as_on_disk(folder: Path, name: str) -> str:
-    """Try lower case too: copying a disc may have changed the case of its names."""
-    for spelled in (name, name.lower()):
-        if os.path.exists(folder / spelled):  # noqa: PTH110 - never raises
-            return spelled
-    return name
+class _Disc:
+    """The names below a folder, to find files whose names a copy has changed.
+
+    Copying a disc may change the case of names, keep the version of ISO 9660
+    (``IM1;1``), or add a suffix (``IM1.dcm``).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+
+    def find(self, listed: str) -> str:
+        """Return the path as it is on disk; the listed one if there is none."""
+        if os.path.exists(self._folder / listed):  # noqa: PTH110 - never raises
+            return listed
+        found = ""
+        parts = listed.split("/")
+        for part in parts:
+            name = self._match(found, part, is_file=part is parts[-1])
+            if not name:
+                return listed
+            found = f"{found}/{name}" if found else name
+        return found
+
+    def _match(self, below: str, part: str, *, is_file: bool) -> str:
+        if below not in self._names:
+            by_name: dict[str, str] = {}
+            by_stem: dict[str, str] = {}
+            for name in _listed(self._folder / below):
+                folded = name.casefold().partition(";")[0]
+                by_name.setdefault(folded, name)
+                by_stem.setdefault(folded.rpartition(".")[0], name)
+            self._names[below] = by_name, by_stem
+        by_name, by_stem = self._names[below]
+        wanted = part.casefold()
+        return by_name.get(wanted) or (by_stem.get(wanted, "") if is_file else "")
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except (OSError, ValueError):
+        return []

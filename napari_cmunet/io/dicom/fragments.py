@@ -1,67 +1,108 @@
-"""Locate the frames of encapsulated pixel data in a file.
+"""Locate the frames of the pixel data in a file.
 
 pydicom's ``get_frame`` goes through all fragments for every frame, and allocates as
 much memory as an offset table or fragment declares. Here the fragments are located
 once and checked against the file's size; each frame is then read directly.
+
+The pixel data itself decides where the header contradicts it: whether it is
+encapsulated, how it is compressed, and how many frames there are.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom import uid
+
+from napari_cmunet.io.dicom.values import content
+from napari_cmunet.io.formats.raster import jpeg_frame_marker
 
 if TYPE_CHECKING:
     from napari_cmunet.io.dicom.header import Header
+    from napari_cmunet.io.dicom.pixel_format import PixelFormat
     from napari_cmunet.io.sniffing import SniffedFile
 
 Span = tuple[int, int]
 """Offset and length in bytes of one fragment's value."""
 
-_END_OF_IMAGE = b"\xff\xd9"
+_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _ITEM_HEADER = 8
+_MOST_FRAGMENTS = 400_000
+_HEAD_BYTES = 2**16
+_JPEG_SYNTAXES = {0xC0: uid.JPEGBaseline8Bit, 0xC1: uid.JPEGExtended12Bit}
+_JPEG_SYNTAXES |= {0xC3: uid.JPEGLossless, 0xF7: uid.JPEGLSLossless}
+_HTJ2K = (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+_FAMILIES = (
+    uid.JPEGTransferSyntaxes,
+    uid.JPEGLSTransferSyntaxes,
+    [*uid.JPEG2000TransferSyntaxes, *_HTJ2K],
+    [uid.RLELossless],
+)
+_CONTRADICTION = "its header contradicts the way its pixels are stored"
 
 
-def find_frames(file: SniffedFile, header: Header, count: int) -> list[list[Span]]:
-    """Locate the fragments of each of ``count`` frames.
+@dataclass(frozen=True)
+class FrameLocations:
+    """Where the frames are and how they are compressed.
+
+    Parameters
+    ----------
+    count : int
+    syntax : UID
+        The transfer syntax of the pixel data.
+    fragments : list of list of Span
+        Per frame; empty if the pixel data is not encapsulated.
+    notes : tuple of str
+    """
+
+    count: int
+    syntax: uid.UID
+    fragments: list[list[Span]]
+    notes: tuple[str, ...] = ()
+
+
+def locate_frames(
+    file: SniffedFile, header: Header, pixels: PixelFormat
+) -> FrameLocations:
+    """Locate all frames of a file, whatever number of frames it declares.
 
     Raises
     ------
     ReadError
-        If a frame is missing or incomplete.
+        If no frame is complete.
     """
-    handle = file.handle
-    # pydicom allocates the declared length of the table.
-    start, length = _span(handle, header.data_start)
-    if start + length > file.size:
-        raise _cut_short(file)
-    handle.seek(header.data_start)
-    offsets = parse_basic_offsets(handle)
-    base = handle.tell()
-    _, items = parse_fragments(handle)
-    spans = [_span(handle, item) for item in items]
-    if any(start + length > file.size for start, length in spans):
-        raise _cut_short(file)
-    if "ExtendedOffsetTable" in header.dataset:
-        table = header.dataset.ExtendedOffsetTable
-        offsets = np.frombuffer(table, "<u8").tolist()
-    if len(offsets) == count and len(spans) > count:
-        frames = _by_offsets(items, spans, [base + offset for offset in offsets])
-    elif len(spans) == count:
-        frames = [[span] for span in spans]
-    elif count == 1:
-        frames = [spans]
-    else:
-        frames = _by_end_of_image(handle, spans)
-    whole = sum(1 for frame in frames if frame and all(length for _, length in frame))
-    if whole < count:
-        raise file.error(
-            f"it declares {count} frame(s) and holds {whole}: it is cut short or "
-            f"damaged. Copy or export it again."
-        )
-    return frames[:count]
+    end = file.size
+    if header.data_bytes is not None:
+        end = min(end, header.data_start + header.data_bytes)
+    there = end - header.data_start
+    declared = header.transfer_syntax
+    notes: tuple[str, ...] = ()
+    file.handle.seek(header.data_start)
+    head = file.handle.read(_ITEM_HEADER)
+    expected = pixels.frame_bytes * (pixels.frames or 1)
+    is_native = header.data_bytes is not None and (
+        not declared.is_encapsulated or head[:4] != _ITEM
+    )
+    if is_native and head[:4] == _ITEM and there < expected:
+        is_native = False  # encapsulated, with a defined length
+    if is_native:
+        if declared.is_encapsulated:
+            if _sniff(head) and there < expected:
+                fragments = [[(header.data_start, there)]]
+                return _checked(file, pixels, declared, fragments, (_CONTRADICTION,))
+            declared, notes = uid.ExplicitVRLittleEndian, (_CONTRADICTION,)
+        count = there // pixels.frame_bytes if pixels.frame_bytes else 0
+        return _counted(file, pixels, declared, count, [], notes)
+    if head[:4] != _ITEM:
+        raise file.error(f"{_CONTRADICTION}. Export it again.")
+    spans, items, offsets = _scan(file, header, end)
+    return _checked(
+        file, pixels, declared, _group(file.handle, pixels, spans, items, offsets), ()
+    )
 
 
 def read_fragments(handle: BinaryIO, spans: list[Span]) -> bytes:
@@ -73,35 +114,140 @@ def read_fragments(handle: BinaryIO, spans: list[Span]) -> bytes:
     return b"".join(parts)
 
 
-def _span(handle: BinaryIO, item: int) -> Span:
-    handle.seek(item + 4)
-    return item + _ITEM_HEADER, int.from_bytes(handle.read(4), "little")
+def _checked(
+    file: SniffedFile,
+    pixels: PixelFormat,
+    declared: uid.UID,
+    fragments: list[list[Span]],
+    notes: tuple[str, ...],
+) -> FrameLocations:
+    """Compare the declared transfer syntax with the first codestream."""
+    if fragments:
+        start, length = fragments[0][0]
+        found = _sniff(read_fragments(file.handle, [(start, min(length, _HEAD_BYTES))]))
+        alike = any(found in family and declared in family for family in _FAMILIES)
+        known = not declared.is_encapsulated or any(declared in f for f in _FAMILIES)
+        if found and not alike and known:
+            declared, notes = found, (_CONTRADICTION,)
+    if not declared.is_encapsulated:
+        raise file.error(f"{_CONTRADICTION}. Export it again.")
+    return _counted(file, pixels, declared, len(fragments), fragments, notes)
 
 
-def _by_offsets(
-    items: list[int], spans: list[Span], starts: list[int]
+def _counted(
+    file: SniffedFile,
+    pixels: PixelFormat,
+    syntax: uid.UID,
+    count: int,
+    fragments: list[list[Span]],
+    notes: tuple[str, ...],
+) -> FrameLocations:
+    """Compare the declared number of frames with those that are there."""
+    declared = pixels.frames
+    if count == 0:
+        raise file.error(
+            f"it declares {declared or 1} frame(s) and holds 0: it is cut short or "
+            f"damaged. Copy or export it again."
+        )
+    if declared is None and count > 1:
+        notes += (f"it does not say how many frames it has; {count} were found",)
+    elif declared is not None and count > declared:
+        notes += (f"it declares {declared} frame(s) and holds {count}: all were read",)
+    elif declared is not None and count < declared:
+        notes += (
+            f"it declares {declared} frame(s) and holds {count}: it may be cut short",
+        )
+    return FrameLocations(count, syntax, fragments, notes)
+
+
+def _scan(
+    file: SniffedFile, header: Header, end: int
+) -> tuple[list[Span], list[int], list[int]]:
+    """Return the fragments that are not empty, their items and the frame offsets.
+
+    Items and offsets are relative to the first item after the offset table.
+    """
+    handle = file.handle
+    table, at = _item(handle, header.data_start, end)
+    offsets: list[int] = []
+    if table is not None:
+        length = min(table[1] // 4, _MOST_FRAGMENTS) * 4
+        raw = read_fragments(handle, [(table[0], length)])
+        offsets = np.frombuffer(raw, "<u4").tolist()
+    extended, _, _ = content(header.dataset, "ExtendedOffsetTable")
+    if extended and len(extended) % 8 == 0:
+        offsets = np.frombuffer(extended, "<u8").tolist()
+    base = at
+    spans, items = [], []
+    for _ in range(_MOST_FRAGMENTS):
+        span, next_at = _item(handle, at, end)
+        if span is None:
+            break
+        if span[1]:
+            spans.append(span)
+            items.append(span[0] - _ITEM_HEADER - base)
+        at = next_at
+    return spans, items, offsets
+
+
+def _item(handle: BinaryIO, at: int, end: int) -> tuple[Span | None, int]:
+    """Return the value of the item at an offset, and where the next one starts."""
+    handle.seek(at)
+    head = handle.read(_ITEM_HEADER + 1)
+    if head[:1] != _ITEM[:1] and head[1:5] in (_ITEM, _DELIMITER):
+        at, head = at + 1, head[1:] + handle.read(1)  # an odd fragment was padded
+    length = int.from_bytes(head[4:8], "little")
+    start = at + _ITEM_HEADER
+    if len(head) < _ITEM_HEADER or head[:4] != _ITEM or start + length > end:
+        return None, at
+    return (start, length), start + length
+
+
+def _group(
+    handle: BinaryIO,
+    pixels: PixelFormat,
+    spans: list[Span],
+    items: list[int],
+    offsets: list[int],
 ) -> list[list[Span]]:
-    frames: list[list[Span]] = [[] for _ in starts]
-    if sorted(starts) != starts:
-        return []
-    for item, span in zip(items, spans, strict=True):
-        frame = bisect.bisect_right(starts, item) - 1
-        if frame >= 0:
-            frames[frame].append(span)
-    return frames
-
-
-def _by_end_of_image(handle: BinaryIO, spans: list[Span]) -> list[list[Span]]:
-    """Group fragments by the end-of-image marker, which padding may follow."""
-    frames: list[list[Span]] = [[]]
+    """Group fragments to frames."""
+    valid = (
+        bool(offsets)
+        and offsets[0] == 0
+        and all(a < b for a, b in itertools.pairwise(offsets))
+        and set(offsets) <= set(items)
+    )
+    if valid and (len(offsets) == pixels.frames or len(offsets) > 1):
+        frames: list[list[Span]] = [[] for _ in offsets]
+        for item, span in zip(items, spans, strict=True):
+            frames[bisect.bisect_right(offsets, item) - 1].append(span)
+        if len(spans) != pixels.frames or len(offsets) == pixels.frames:
+            return frames
+    if len(spans) == pixels.frames or len(spans) <= 1:
+        return [[span] for span in spans]
+    frames, starts = [], 0
     for start, length in spans:
-        frames[-1].append((start, length))
-        tail = min(length, 10)
-        handle.seek(start + length - tail)
-        if _END_OF_IMAGE in handle.read(tail):
+        handle.seek(start)
+        begins = bool(_sniff(handle.read(min(length, _ITEM_HEADER))))
+        starts += begins
+        if begins or not frames:
             frames.append([])
-    return frames[:-1] if not frames[-1] else frames
+        frames[-1].append((start, length))
+    return frames if starts else [spans]
 
 
-def _cut_short(file: SniffedFile) -> Exception:
-    return file.error("the DICOM file is cut short. Copy or export it again.")
+def _sniff(head: bytes) -> uid.UID | None:
+    """Return a transfer syntax of the codestream that starts so; None if unknown."""
+    if head[:3] == b"\xff\xd8\xff":
+        marker = jpeg_frame_marker(head)
+        return _JPEG_SYNTAXES.get(marker or 0xC0, uid.JPEGBaseline8Bit)
+    if head[:4] == b"\xff\x4f\xff\x51":
+        size = int.from_bytes(head[4:6], "big")
+        capability = head[4 + size : 6 + size] == b"\xff\x50"
+        return uid.HTJ2K if capability else uid.JPEG2000
+    if head[:8] == b"\0\0\0\x0cjP  ":
+        return uid.JPEG2000
+    segments = int.from_bytes(head[:4], "little")
+    if 1 <= segments <= 15 and head[4:8] == b"\x40\0\0\0":
+        return uid.RLELossless
+    return None

@@ -42,6 +42,8 @@ PIXEL_KEYWORDS = (
 )
 _OTHER_KEYWORDS = (
     "SOPClassUID",
+    "Modality",
+    "PixelIntensityRelationship",
     "BurnedInAnnotation",
     "EncryptedAttributesSequence",
     # Brightness
@@ -60,6 +62,9 @@ _OTHER_KEYWORDS = (
     "RedPaletteColorLookupTableData",
     "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
     # Pixel size
     "PixelSpacing",
     "PixelSpacingCalibrationType",
@@ -80,7 +85,8 @@ _MOST_ELEMENT_BYTES = 2**22
 # Bounds the time for a hostile header: reads take about 5 µs each.
 _MOST_READS = 100_000
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXEL_DATA = Tag("PixelData")
+_PIXEL_VRS = (b"OB", b"OW", b"UN", b"OF", b"OD")
+_PIXELS = Tag("PixelData")
 _FLOAT_PIXELS = (Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 
 
@@ -121,24 +127,26 @@ def read_header(file: SniffedFile) -> Header:
     dataset = read_elements(file, KEYWORDS)
     syntax = _transfer_syntax(dataset)
     start = file.handle.tell()
-    _require_pixels(file, dataset, start)
-    explicit = not dataset.is_implicit_VR
-    order: Literal["little", "big"]
-    order = "little" if dataset.is_little_endian else "big"
+    order: Literal["little", "big"] = "little" if dataset.is_little_endian else "big"
     file.handle.seek(start)
-    group = int.from_bytes(file.handle.read(2), order)
-    element = int.from_bytes(file.handle.read(2), order)
-    if Tag(group, element) in _FLOAT_PIXELS:
+    element = file.handle.read(12)
+    tag = Tag(int.from_bytes(element[:2], order), int.from_bytes(element[2:4], order))
+    if len(element) < 8 or tag not in (_PIXELS, *_FLOAT_PIXELS):
+        raise _without_pixels(file, dataset)
+    if tag in _FLOAT_PIXELS:
         raise file.error(
             "its pixels are fractions (Float Pixel Data), which no angiography system "
             "writes. Export it with 8 to 16 bits."
         )
-    vr = file.handle.read(4)[:2].decode("latin-1") if explicit else "OW"
-    length = int.from_bytes(file.handle.read(4), order)
+    # The element itself tells explicit from implicit VR; the meta information may err.
+    # As the length of implicit VR, these letters would be odd numbers.
+    explicit = element[4:6] in _PIXEL_VRS
+    length = int.from_bytes(element[8:12] if explicit else element[4:8], order)
+    vr = element[4:6].decode() if explicit else "OW"
     return Header(
         dataset,
         syntax,
-        file.handle.tell(),
+        start + (12 if explicit else 8),
         None if length == _UNDEFINED_LENGTH else length,
         vr if vr in ("OB", "OW") else "OW",
     )
@@ -188,9 +196,8 @@ def _transfer_syntax(dataset: Dataset) -> uid.UID:
     return uid.ExplicitVRBigEndian
 
 
-def _require_pixels(file: SniffedFile, dataset: Dataset, start: int) -> None:
-    if start < file.size - 8:
-        return
+def _without_pixels(file: SniffedFile, dataset: Dataset) -> Exception:
+    """Return an error that says what there is instead of pixels."""
     what = uid.UID(
         str(
             dataset.get("SOPClassUID")
@@ -199,16 +206,16 @@ def _require_pixels(file: SniffedFile, dataset: Dataset, start: int) -> None:
     )
     name = f" ({what.name})" if what in uid.UID_dictionary else ""
     if "EncryptedAttributesSequence" in dataset:
-        raise file.error(
+        return file.error(
             "its content is encrypted. Export it without encryption from the system "
             "that it came from."
         )
     if what == uid.MediaStorageDirectoryStorage:
-        raise file.error(
+        return file.error(
             "it is a list of images (DICOMDIR). Open it as such, or the folder of it."
         )
     if "Rows" in dataset:
-        raise file.error(
+        return file.error(
             "its header is there but its pixels are missing. Copy or export it again."
         )
-    raise file.error(f"it is a DICOM object without a picture{name}.")
+    return file.error(f"it is a DICOM object without a picture{name}.")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.encaps import encapsulate
-from pydicom.pixels.common import PhotometricInterpretation as Photometric
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.dicom.codecs import PLUGIN, check_size, decoder_for
-from napari_cmunet.io.dicom.fragments import Span, find_frames, read_fragments
-from napari_cmunet.io.dicom.header import Header, read_header
+from napari_cmunet.io.dicom.fragments import Span, locate_frames, read_fragments
+from napari_cmunet.io.dicom.header import read_header
 from napari_cmunet.io.dicom.identity import shielded
+from napari_cmunet.io.dicom.lookup_table import LookupTableError
+from napari_cmunet.io.dicom.pixel_format import PixelFormat, pixel_format
+from napari_cmunet.io.dicom.values import number, numbers, text
 from napari_cmunet.io.dicom.voi_lut import (
     GreyscaleTransform,
     colour_transform,
@@ -29,23 +31,10 @@ from napari_cmunet.io.sniffing import open_sniffed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pydicom import Dataset
+    from pydicom import Dataset, uid
     from pydicom.pixels.decoders.base import Decoder
 
     from napari_cmunet.io.sniffing import SniffedFile
-
-_GREY = (
-    Photometric.MONOCHROME1,
-    Photometric.MONOCHROME2,
-    Photometric.PALETTE_COLOR,
-)
-_COLOUR = (
-    Photometric.RGB,
-    Photometric.YBR_FULL,
-    Photometric.YBR_FULL_422,
-    Photometric.YBR_ICT,
-    Photometric.YBR_RCT,
-)
 
 
 def decode_dicom(
@@ -81,47 +70,57 @@ def decode_dicom(
 def _decode(file: SniffedFile, limits: ReadLimits) -> DecodedImage:
     header = read_header(file)
     dataset = header.dataset
-    count = _frame_count(file, dataset)
-    _check_pixels(file, dataset)
-    height, width = int(dataset.Rows), int(dataset.Columns)
-    samples = int(dataset.SamplesPerPixel)
-    transform = (
-        greyscale_transform(dataset) if samples == 1 else colour_transform(dataset)
-    )
-    declared = Declared(count, height, width, samples * transform.dtype.itemsize)
-    declared.check(file, limits)
-    decoder = decoder_for(header.transfer_syntax)
+    pixels = pixel_format(file, header)
+    height, width = pixels.rows, pixels.columns
+    Declared(1, height, width, 1).check(file, limits)
+    if not _is_known(header.transfer_syntax):
+        raise _unsupported(file, header.transfer_syntax)
+    try:
+        transform = (
+            greyscale_transform(dataset, pixels)
+            if pixels.samples == 1
+            else colour_transform(pixels)
+        )
+    except LookupTableError:
+        raise file.error(
+            "its palette is missing or damaged. Export it again in grey."
+        ) from None
+    located = locate_frames(file, header, pixels)
+    count = located.count
+    item_bytes = pixels.samples * transform.dtype.itemsize
+    Declared(count, height, width, item_bytes).check(file, limits)
+    decoder = decoder_for(located.syntax)
     if decoder is None:
-        raise file.error(
-            f"its pixels are stored as {_syntax_name(header)}, which this version "
-            f"does not read. Export it without compression."
-        )
-    if (header.data_bytes is None) != decoder.is_encapsulated:
-        raise file.error(
-            "its header contradicts the way its pixels are stored. Export it again."
-        )
-    if decoder.is_encapsulated:
-        frames = find_frames(file, header, count)
-    else:
-        _check_length(file, header, count)
-        frames = []
+        raise _unsupported(file, located.syntax)
     stored = StoredFrames(
-        file.path, file.size, header.data_start, decoder, _options(header), frames
+        file.path,
+        file.size,
+        header.data_start,
+        decoder,
+        pixels.decoder_options(count),
+        located.fragments,
     )
+    # Decode a frame now: it reports errors, and shows what the header leaves open.
+    middle = count // 2
+    stored, first = _with_true_bits(stored, pixels, _stored_frame(stored, middle))
+    transform = transform.suited_to(first)
+    decoded = {middle: first}
     lazy = LazyFrames(
-        (count, height, width), transform.dtype, partial(_grey_frame, stored, transform)
+        (count, height, width),
+        transform.dtype,
+        partial(_grey_frame, stored, transform, decoded),
     )
-    lazy[count // 2]  # report a decoding error now
+    lazy[middle]
     size = pixel_size_of_dicom(dataset)
     return DecodedImage(
         lazy,
         count > 1,
         size.mm,
         size.source,
-        notes=transform.notes,
+        notes=pixels.notes + located.notes + transform.notes,
         window=transform.window,
         frames_per_second=_frames_per_second(dataset),
-        burned_in=str(dataset.get("BurnedInAnnotation", "")).upper() == "YES",
+        burned_in=text(dataset, "BurnedInAnnotation") == "YES",
     )
 
 
@@ -135,6 +134,8 @@ class StoredFrames:
     decoder: Decoder
     options: dict[str, Any]
     fragments: list[list[Span]]  # per frame; empty if not encapsulated
+    shift: int = 0  # bits below the pixels' own
+    bits: int = 16  # the pixels' own bits, above ``shift``
 
     def read(self, index: int) -> np.ndarray:
         """Decode a frame, ``(Y, X)`` or ``(Y, X, 3)``; raises ReadError."""
@@ -144,9 +145,10 @@ class StoredFrames:
             options = dict(self.options)
             if not self.fragments:
                 file.handle.seek(self.data_start)
-                return self.decoder.as_array(
+                array = self.decoder.as_array(
                     file.handle, index=index, validate=False, **options
                 )[0]
+                return _own_bits(array, self.shift, self.bits) if self.shift else array
             codestream = read_fragments(file.handle, self.fragments[index])
             shape = (self.options["rows"], self.options["columns"])
             check_size(codestream, self.decoder.UID, shape)
@@ -160,19 +162,22 @@ class StoredFrames:
             )[0]
 
 
-def _grey_frame(
-    stored: StoredFrames, transform: GreyscaleTransform, index: int
-) -> np.ndarray:
+def _own_bits(array: np.ndarray, shift: int, bits: int) -> np.ndarray:
+    """Take ``bits`` bits above the lowest ``shift``, with their sign."""
+    unused = 8 * array.dtype.itemsize - bits
+    return (array << (unused - shift)) >> unused
+
+
+def _stored_frame(stored: StoredFrames, index: int) -> np.ndarray:
+    """Decode a frame, colours already converted to grey."""
     try:
         pixels = stored.read(index)
         if pixels.ndim == 3:
             pixels = to_grey(stored.path, pixels[np.newaxis])[0][0]
-        return np.ascontiguousarray(transform(pixels))
-    except MemoryError:
-        raise
+        return pixels
     except ReadError as error:
         raise shielded(error) from None
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - a codec's errors are of every kind
         reason = (
             f"frame {index + 1} is damaged and could not be decoded. Copy or export "
             f"the file again."
@@ -180,83 +185,62 @@ def _grey_frame(
         raise shielded(ReadError(stored.path, reason)) from None
 
 
-def _frame_count(file: SniffedFile, dataset: Dataset) -> int:
-    value = dataset.get("NumberOfFrames")
-    count = 1 if value in (None, "") else int(value)
-    if count < 1:
-        raise file.error("it declares no frames. Export it again.")
-    return count
+def _grey_frame(
+    stored: StoredFrames,
+    transform: GreyscaleTransform,
+    decoded: dict[int, np.ndarray],
+    index: int,
+) -> np.ndarray:
+    pixels = decoded.pop(index, None)
+    if pixels is None:
+        pixels = _stored_frame(stored, index)
+    return np.ascontiguousarray(transform(pixels))
 
 
-def _check_pixels(file: SniffedFile, dataset: Dataset) -> None:
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    samples = int(dataset.SamplesPerPixel)
-    kinds = {1: _GREY, 3: _COLOUR}.get(samples, ())
-    if dataset.PhotometricInterpretation not in kinds:
-        raise file.error("its kind of colour is none that is read. Export it in grey.")
-    if allocated not in (8, 16) or not 2 <= stored <= allocated:
-        raise file.error(
-            f"it stores {stored} of {allocated} bits for each pixel; an angiogram has "
-            f"8 to 16. Export it again."
-        )
-    if int(dataset.get("HighBit", stored - 1)) != stored - 1:
-        raise file.error(
-            "its pixels do not begin at their lowest bit, as very old files do. "
-            "Export it again from the system that holds it."
-        )
+def _with_true_bits(
+    stored: StoredFrames, pixels: PixelFormat, frame: np.ndarray
+) -> tuple[StoredFrames, np.ndarray]:
+    """Find out whether pixels begin above the lowest bit, as HighBit says.
+
+    Headers are often wrong: only bits above the stored ones, counted from the lowest,
+    confirm it.
+    """
+    if not pixels.shift or stored.fragments or pixels.samples != 1:
+        return stored, frame
+    middle = stored.options["number_of_frames"] // 2
+    options = {**stored.options, "bits_stored": pixels.allocated}
+    whole = _stored_frame(replace(stored, options=options), middle)
+    unsigned = whole.view(whole.dtype.str.replace("i", "u"))
+    if not (unsigned >> pixels.stored).any():
+        return stored, frame
+    shifted = replace(stored, options=options, shift=pixels.shift, bits=pixels.stored)
+    return shifted, _stored_frame(shifted, middle)
 
 
-def _check_length(file: SniffedFile, header: Header, count: int) -> None:
-    """Refuse missing pixels before memory is allocated for them."""
-    dataset = header.dataset
-    samples = int(dataset.SamplesPerPixel)
-    halves = 2 if dataset.PhotometricInterpretation == Photometric.YBR_FULL_422 else 3
-    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
-    frame = bits * samples // 8 if samples == 1 else bits * halves // 8
-    there = min(header.data_bytes or 0, file.size - header.data_start)
-    if there < frame * count:
-        raise file.error(
-            f"it declares {count} frame(s) and holds {there // frame}: it is cut short "
-            f"or damaged. Copy or export it again."
-        )
+def _is_known(syntax: uid.UID) -> bool:
+    return not syntax.is_private and syntax.is_transfer_syntax
 
 
-def _options(header: Header) -> dict[str, Any]:
-    dataset = header.dataset
-    options: dict[str, Any] = {
-        "rows": int(dataset.Rows),
-        "columns": int(dataset.Columns),
-        "number_of_frames": int(dataset.get("NumberOfFrames") or 1),
-        "samples_per_pixel": int(dataset.SamplesPerPixel),
-        "photometric_interpretation": str(dataset.PhotometricInterpretation),
-        "bits_allocated": int(dataset.BitsAllocated),
-        "bits_stored": int(dataset.BitsStored),
-        "pixel_representation": int(dataset.PixelRepresentation),
-        "pixel_keyword": "PixelData",
-        "pixel_vr": header.pixel_vr,
-    }
-    if options["samples_per_pixel"] != 1:
-        options["planar_configuration"] = int(dataset.get("PlanarConfiguration") or 0)
-    return options
-
-
-def _syntax_name(header: Header) -> str:
-    name = header.transfer_syntax.name
-    return "video" if "MPEG" in name or "HEVC" in name else f"'{name[:60]}'"
+def _unsupported(file: SniffedFile, syntax: uid.UID) -> ReadError:
+    name = syntax.name
+    shown = "video" if "MPEG" in name or "HEVC" in name else f"'{name[:60]}'"
+    return file.error(
+        f"its pixels are stored as {shown}, which this version does not read. Export "
+        f"it without compression."
+    )
 
 
 def _frames_per_second(dataset: Dataset) -> float | None:
     """Return the frame rate of the cine; None if unknown."""
     for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
-        rate = dataset.get(keyword)
+        rate = number(dataset, keyword)
         if rate:
-            return _sensible(float(rate))
-    times = dataset.get("FrameTime") or dataset.get("FrameTimeVector")
-    if times is None:
-        return None
-    steps = np.atleast_1d(np.array(times, np.float64))
-    steps = steps[steps > 0]
-    return _sensible(1000 / float(np.median(steps))) if len(steps) else None
+            return _sensible(rate)
+    for keyword in ("FrameTime", "FrameTimeVector"):
+        steps = [n for n in numbers(dataset, keyword) if n is not None and n > 0]
+        if steps:
+            return _sensible(1000 / float(np.median(steps)))
+    return None
 
 
 def _sensible(rate: float) -> float | None:

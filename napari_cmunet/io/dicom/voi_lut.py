@@ -6,15 +6,34 @@ window changes no value; it becomes the display range.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom import uid
+
+from napari_cmunet.io.dicom.lookup_table import (
+    LookupTable,
+    LookupTableError,
+    read_lookup_table,
+    read_segmented_table,
+)
+from napari_cmunet.io.dicom.values import items, number, text
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+    from napari_cmunet.io.dicom.pixel_format import PixelFormat
+
+_PROJECTIONS = (
+    uid.XRayAngiographicImageStorage,
+    uid.EnhancedXAImageStorage,
+    uid.XRayRadiofluoroscopicImageStorage,
+    uid.EnhancedXRFImageStorage,
+    "1.2.840.10008.5.1.4.1.1.12.3",  # XA biplane, retired
+)
+_LUMINANCE = (0.299, 0.587, 0.114)
+_FEW_VALUES = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,8 @@ class GreyscaleTransform:
     window : (low, high) or None
         Range of grey values to display.
     notes : tuple of str
+    plain : GreyscaleTransform or None
+        The transform without its LUTs, for images that lose their contrast in them.
     """
 
     table: np.ndarray | None
@@ -39,6 +60,7 @@ class GreyscaleTransform:
     dtype: np.dtype
     window: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    plain: GreyscaleTransform | None = None
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
         """Convert the stored values of a frame to grey values."""
@@ -47,26 +69,151 @@ class GreyscaleTransform:
         # A damaged stream may decode to values beyond the declared bits.
         return self.table.take(stored.astype(np.int32) - self.lowest, mode="clip")
 
+    def suited_to(self, stored: np.ndarray) -> GreyscaleTransform:
+        """Return the transform without LUTs if they leave a frame one or two values."""
+        if self.plain is None or stored.min() == stored.max():
+            return self
+        if _distinct(self(stored)) > _FEW_VALUES or _distinct(stored) <= _FEW_VALUES:
+            return self
+        note = (
+            "its look-up tables leave one or two grey values and were left out; the "
+            "stored values are shown"
+        )
+        return replace(self.plain, notes=(*self.notes, note))
 
-def greyscale_transform(dataset: Dataset) -> GreyscaleTransform:
-    """Combine the LUTs of a header; raise whatever pydicom does."""
-    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
-    lowest = -(2 ** (bits - 1)) if signed else 0
+
+def greyscale_transform(dataset: Dataset, pixels: PixelFormat) -> GreyscaleTransform:
+    """Combine the LUTs of a header.
+
+    Raises
+    ------
+    LookupTableError
+        If a palette cannot be used, without which stored values mean nothing.
+    """
+    bits = pixels.stored
+    lowest = -(2 ** (bits - 1)) if pixels.signed else 0
     stored = np.arange(lowest, lowest + 2**bits, dtype=np.int32)
-    plain = np.dtype(("i" if signed else "u") + ("1" if bits <= 8 else "2"))
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return _of_palette(stored, lowest, dataset)
-    seen: np.ndarray = apply_modality_lut(stored, dataset)
-    notes: tuple[str, ...] = ()
-    window = None
-    if dataset.get("VOILUTSequence"):
-        seen = apply_voi_lut(seen, dataset, prefer_lut=True)
-    elif dataset.get("WindowWidth") is not None:
-        if dataset.get("VOILUTFunction") == "SIGMOID":
-            seen = apply_voi_lut(seen, dataset, prefer_lut=False)
-        else:
-            window = _window(dataset)
-    if _is_inverted(dataset):
+    plain = np.dtype(("i" if pixels.signed else "u") + ("1" if bits <= 8 else "2"))
+    if pixels.photometric == "PALETTE COLOR":
+        return _palette_transform(dataset, stored, lowest)
+    is_inverted = (
+        pixels.photometric == "MONOCHROME1"
+        or text(dataset, "PresentationLUTShape") == "INVERSE"
+    )
+    notes: list[str] = []
+    seen = _apply_modality(dataset, stored, notes)
+    if not np.abs(seen).max() <= np.finfo(np.float32).max:
+        notes.append("its rescaling gives no usable numbers and was left out")
+        seen = stored
+    seen, window = _apply_voi(dataset, stored, seen, notes)
+    without = _finished(stored, stored, lowest, plain, is_inverted, None, ())
+    made = _finished(seen, stored, lowest, plain, is_inverted, window, tuple(notes))
+    return made if made.table is None else replace(made, plain=without)
+
+
+def colour_transform(pixels: PixelFormat) -> GreyscaleTransform:
+    """Return the transform of a colour image after conversion to grey."""
+    return GreyscaleTransform(None, 0, np.dtype("u1" if pixels.stored <= 8 else "u2"))
+
+
+def _apply_modality(
+    dataset: Dataset, stored: np.ndarray, notes: list[str]
+) -> np.ndarray:
+    if _is_display_ready(dataset):
+        return stored
+    for item in items(dataset, "ModalityLUTSequence")[:1]:
+        table = _table_of(item, float(stored[0]), "modality", notes)
+        if table is not None:
+            return table(stored)
+    slope = number(dataset, "RescaleSlope")
+    intercept = number(dataset, "RescaleIntercept")
+    if slope == 0:
+        notes.append("its rescale slope is 0 and was left out")
+        slope = None
+    if (slope is None or slope == 1) and not intercept:
+        return stored
+    return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
+
+
+def _is_display_ready(dataset: Dataset) -> bool:
+    """Whether the modality LUT of a projection is for measurement only.
+
+    That of log or display values leads back to the intensity of the beam: DICOM PS3.3
+    C.8.7.1.1.2.
+    """
+    kind = text(dataset, "SOPClassUID")
+    is_projection = kind in _PROJECTIONS or text(dataset, "Modality") in ("XA", "RF")
+    relation = text(dataset, "PixelIntensityRelationship")
+    return is_projection and relation in ("LOG", "DISP")
+
+
+def _apply_voi(
+    dataset: Dataset, stored: np.ndarray, seen: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    for item in items(dataset, "VOILUTSequence")[:1]:
+        table = _table_of(item, float(seen.min()), "VOI", notes)
+        if table is not None:
+            return table(_overlapping(table, stored, seen)), None
+    centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    if centre is None or width is None:
+        return seen, None
+    function = text(dataset, "VOILUTFunction")
+    if function == "SIGMOID" and width > 0:
+        low, high = float(seen.min()), float(seen.max())
+        with np.errstate(over="ignore"):
+            curve = 1 / (1 + np.exp(-4 * (seen - centre) / width))
+        return low + (high - low) * curve, None
+    if not width > 1:  # no grey values between black and white
+        return seen, None
+    if function == "LINEAR_EXACT":
+        window = centre - width / 2, centre + width / 2
+    else:  # DICOM PS3.3 C.11.2.1.2.1
+        window = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return seen, _window_in_grey_values(window, stored, seen)
+
+
+def _overlapping(
+    table: LookupTable, stored: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+    """Return the values that a VOI LUT is meant for: stored ones, if only they fit."""
+    first, last = table.first, table.first + len(table.entries) - 1
+    fits = seen.max() >= first and seen.min() <= last
+    return seen if fits else stored
+
+
+def _window_in_grey_values(
+    window: tuple[float, float], stored: np.ndarray, seen: np.ndarray
+) -> tuple[float, float]:
+    """Convert a window that can only be one of stored values."""
+    low, high = window
+    if seen is stored or (high > seen.min() and low < seen.max()):
+        return window
+    if not (high > stored[0] and low < stored[-1]):
+        return window
+    ends = np.interp([low, high], stored, seen)
+    return float(ends.min()), float(ends.max())
+
+
+def _table_of(
+    item: Dataset, lowest: float, name: str, notes: list[str]
+) -> LookupTable | None:
+    try:
+        return read_lookup_table(item, "LUTDescriptor", "LUTData", lowest=lowest)
+    except LookupTableError:
+        notes.append(f"its {name} look-up table is incomplete and was left out")
+        return None
+
+
+def _finished(
+    seen: np.ndarray,
+    stored: np.ndarray,
+    lowest: int,
+    plain: np.dtype,
+    is_inverted: bool,
+    window: tuple[float, float] | None,
+    notes: tuple[str, ...],
+) -> GreyscaleTransform:
+    if is_inverted:
         seen = seen.astype(np.float64)
         both = float(seen.max() + seen.min())
         seen = both - seen
@@ -74,54 +221,37 @@ def greyscale_transform(dataset: Dataset) -> GreyscaleTransform:
             window = (both - window[1], both - window[0])
     if np.array_equal(seen, stored):
         return GreyscaleTransform(None, lowest, plain, window, notes)
-    if not np.abs(seen).max() <= np.finfo(np.float32).max:  # not a number, too
-        note = "its rescaling gives no usable numbers and was left out"
-        return GreyscaleTransform(None, lowest, plain, None, (note,))
     table = _smallest(seen)
     return GreyscaleTransform(table, lowest, table.dtype, window, notes)
 
 
-def colour_transform(dataset: Dataset) -> GreyscaleTransform:
-    """Return the transform of a colour image after conversion to grey."""
-    return GreyscaleTransform(
-        None, 0, np.dtype("u1" if int(dataset.BitsStored) <= 8 else "u2")
-    )
-
-
-def _of_palette(
-    stored: np.ndarray, lowest: int, dataset: Dataset
+def _palette_transform(
+    dataset: Dataset, stored: np.ndarray, lowest: int
 ) -> GreyscaleTransform:
-    colours = apply_color_lut(stored, dataset).astype(np.float64)
-    grey = np.rint(colours[:, :3] @ (0.299, 0.587, 0.114))
-    table = _smallest(grey)
-    transform = GreyscaleTransform(table, lowest, table.dtype)
-    if (colours.max(axis=1) == colours.min(axis=1)).all():
-        return transform
-    return dataclasses.replace(transform, notes=("its palette was converted to grey",))
+    channels = []
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        table = read_lookup_table(
+            dataset, f"{name}Descriptor", f"{name}Data", lowest=lowest
+        ) or read_segmented_table(
+            dataset, f"{name}Descriptor", f"Segmented{name}Data", lowest=lowest
+        )
+        if table is None:
+            raise LookupTableError("no palette")
+        channels.append(table(stored).astype(np.float64))
+    colours = np.stack(channels, axis=1)
+    table_of_grey = _smallest(np.rint(colours @ _LUMINANCE))
+    is_grey = (colours.max(axis=1) == colours.min(axis=1)).all()
+    notes = () if is_grey else ("its palette was converted to grey",)
+    return GreyscaleTransform(table_of_grey, lowest, table_of_grey.dtype, None, notes)
 
 
-def _is_inverted(dataset: Dataset) -> bool:
-    return (
-        dataset.PhotometricInterpretation == "MONOCHROME1"
-        or dataset.get("PresentationLUTShape") == "INVERSE"
-    )
-
-
-def _window(dataset: Dataset) -> tuple[float, float] | None:
-    """Return the first window of the file, in grey values."""
-    centre, width = _first(dataset.get("WindowCenter")), _first(dataset.WindowWidth)
-    if centre is None or width is None or not width >= 1:
-        return None
-    if dataset.get("VOILUTFunction") == "LINEAR_EXACT":
-        return centre - width / 2, centre + width / 2
-    # DICOM PS3.3 C.11.2.1.2.1
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _first(value: object) -> float | None:
-    if isinstance(value, (list, tuple)) or hasattr(value, "__getitem__"):
-        value = value[0] if len(value) else None  # type: ignore[arg-type]
-    return None if value is None else float(value)  # type: ignore[arg-type]
+def _distinct(values: np.ndarray) -> int:
+    """Count distinct values, up to three."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return 1
+    return 3 if ((values != low) & (values != high)).any() else 2
 
 
 def _smallest(table: np.ndarray) -> np.ndarray:

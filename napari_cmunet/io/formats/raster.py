@@ -32,18 +32,34 @@ def jpeg_header(data: bytes) -> tuple[int, int, int]:
     ValueError
         If there is no size in it.
     """
+    at = _jpeg_frame_header(data)
+    if at is None:
+        raise ValueError("no frame header in the JPEG stream")
+    return struct.unpack_from(">BHH", data, at + 4)
+
+
+def jpeg_frame_marker(data: bytes) -> int | None:
+    """Return the second byte of the start-of-frame marker, which tells the process."""
+    at = _jpeg_frame_header(data)
+    return None if at is None else data[at + 1]
+
+
+def _jpeg_frame_header(data: bytes) -> int | None:
     at = 2
     while at + 9 < len(data):
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at] == marker == 0xFF:  # a fill byte
+            at += 1
+            continue
         if data[at] != 0xFF or length < 2:
             break
         # SOF0 to SOF15, and SOF55 of JPEG-LS; C4, C8 and CC are other things.
         if marker == 0xF7 or (
             0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
         ):
-            return struct.unpack_from(">BHH", data, at + 4)
+            return at
         at += 2 + length
-    raise ValueError("no frame header in the JPEG stream")
+    return None
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int]:
