@@ -221,7 +221,7 @@ def check(project):
     label = project.labels.get(INSIDE, 0)
     np.testing.assert_array_equal(label.mask, mask_of(2))
     np.testing.assert_array_equal(label.reviewed, mask_of(3))
-    assert [r.side for r in project.labels.refs()][0] == "train"
+    assert next(r.side for r in project.labels.refs()) == "train"
     assert project.labels.sides()[PATIENTS[INSIDE]] == "validation"
     assert project.status(SKIPPED).state == "skipped"
     assert project.flags_of(DRAFTED).comment == "hello"
