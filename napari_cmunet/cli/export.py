@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import ProjectError, UsageError, display_name
-from napari_cmunet.project.export import ExportConflictError, export_masks
-from napari_cmunet.project.export_formats import export_for_tools
+from napari_cmunet.project.export import FORMATS, ExportConflictError, export_masks
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:
@@ -31,6 +30,14 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="look here for images that are not where the project has them; --coco and "
         "--nnunet need them",
+    )
+    p.add_argument(
+        "--format",
+        action="append",
+        choices=[f.name for f in FORMATS],
+        dest="formats",
+        help="may be repeated; tiff by default. "
+        + "; ".join(f"{f.name}: {f.title}" for f in FORMATS),
     )
     for name, text in (
         ("--original-names", "name masks as the images are; these may name patients"),
@@ -69,29 +76,26 @@ def run(args: argparse.Namespace) -> int:
                 values=(0, 1) if args.ones else (0, 255),
                 records=args.record,
                 stacks=args.stack,
-                progress=lambda done, total: progress.line(f"{done}/{total} masks"),
+                formats=_formats(args),
+                progress=lambda done, total: progress.line(f"{done}/{total} labels"),
             )
         except ExportConflictError as error:
             if not error.may_overwrite:
                 raise
             raise ProjectError(f"{error} The option --overwrite says so.") from error
         files, problems = list(exported.files), list(exported.problems)
-        if args.coco or args.nnunet:
-            more, wrong = export_for_tools(
-                project,
-                exported.folder,
-                coco=args.coco,
-                nnunet=args.nnunet,
-                progress=lambda done, total: progress.line(f"{done}/{total} frames"),
-            )
-            files += more
-            problems += wrong
         progress.clear()
     for name in files:
         print(exported.folder / name)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _formats(args: argparse.Namespace) -> list[str]:
+    # --coco and --nnunet are short for further formats.
+    more = [name for name in ("coco", "nnunet") if getattr(args, name)]
+    return [*(args.formats or ["tiff"]), *more]
 
 
 def _look_for_images(project: Project, folder: Path) -> None:

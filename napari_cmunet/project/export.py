@@ -1,60 +1,76 @@
-"""The accepted masks of a project as TIFF for other programs, with an ``index.csv``.
+"""Export accepted labels: the table of formats, for the window and the command line.
 
-Files are named by the images' ids, since an image's own name may name a patient;
-``index.csv`` tells an image by the hash of its file. Own names are for who asks.
+To add a format, write a function that takes an :class:`ExportTask` and add it to
+:data:`FORMATS`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import (
-    CMUNetError,
-    FileError,
-    ProjectError,
-    WriteError,
-    display_name,
+from napari_cmunet.errors import ProjectError, WriteError, display_name
+from napari_cmunet.project.export_formats import (
+    write_coco,
+    write_dicom_seg,
+    write_nnunet,
 )
-from napari_cmunet.io.discovery import InputFile, output_paths
-from napari_cmunet.io.exports import write_table
-from napari_cmunet.io.masks import write_mask
-from napari_cmunet.io.provenance import record_path, write_record
-from napari_cmunet.project.export_stack import pixels_changed, stack_labels
+from napari_cmunet.project.export_tiff import (
+    ExportTask,
+    Written,
+    target_names,
+    write_tiff,
+)
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
 from napari_cmunet.util.atomic import write_reason
-from napari_cmunet.util.safe_files import is_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from napari_cmunet.io.label_file import Label
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
-    from napari_cmunet.project.training_labels import LabelRef
 
-INDEX = "index.csv"
-COLUMNS = (
-    "file",
-    "page",
-    "reviewed_file",
-    "image",
-    "frame",
-    "patient",
-    "source_sha256",
-    "mask_sha256",
-    "height",
-    "width",
-    "artery_pixels",
-    "reviewed_share",
-    "model",
-    "accepted",
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """An export format.
+
+    Parameters
+    ----------
+    name : str
+        On the command line.
+    title : str
+        In the window.
+    write : callable
+        Writes the labels of an :class:`ExportTask`.
+    needs_images : bool
+        Whether the files of the images are read.
+    package : str
+        An optional package that it needs; empty if none.
+    """
+
+    name: str
+    title: str
+    write: Callable[[ExportTask], Written]
+    needs_images: bool = False
+    package: str = ""
+
+
+FORMATS = (
+    ExportFormat("tiff", "Masks as TIFF, with an index.csv", write_tiff),
+    ExportFormat("coco", "COCO: coco.json with its pictures", write_coco, True),
+    ExportFormat("nnunet", "nnU-Net: a dataset, split by patients", write_nnunet, True),
+    ExportFormat(
+        "dicom-seg",
+        "DICOM Segmentation, for single DICOM frames",
+        write_dicom_seg,
+        True,
+        "highdicom",
+    ),
 )
-_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+"""All formats, in the order shown."""
 
 
 class ExportConflictError(ProjectError):
@@ -82,13 +98,13 @@ class ExportConflictError(ProjectError):
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export came to.
+    """The result of an export.
 
     Parameters
     ----------
     folder : Path
     files : tuple of str
-        Mask files written, relative to the folder, with ``/``.
+        Files written, relative to the folder, with ``/``.
     problems : tuple of str
         One sentence for each label that could not be exported.
     complete : bool
@@ -109,6 +125,7 @@ def export_masks(
     folder: Path,
     which: Iterable[FrameKey] | None = None,
     *,
+    formats: Sequence[str] = ("tiff",),
     original_names: bool = False,
     overwrite: bool = False,
     values: tuple[int, int] = (0, 255),
@@ -117,157 +134,76 @@ def export_masks(
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ExportResult:
-    """Write accepted masks, one TIFF for each frame or cine, and ``index.csv``.
-
-    A label of which only a part was reviewed gets a second file, ``…_reviewed.tif``.
-    The images themselves are not needed.
+    """Write accepted labels in one or several formats.
 
     Parameters
     ----------
     project : Project
-        May be open for reading only.
+        May be read-only.
     folder : Path
-        Made if it is not there.
+        Created if it is missing.
     which : iterable of (image, frame), optional
         All labels by default.
-    original_names : bool
-        Name files as the images are named. Such names may name patients.
+    formats : sequence of str
+        Names of :data:`FORMATS`.
+    original_names, values, stacks, records : optional
+        See :class:`ExportTask`.
     overwrite : bool
         Write into a folder that already holds files, replacing those of the same
         name. Ask first.
-    values : {(0, 255), (0, 1)}
-    stacks : bool
-        One file for each cine: a page for each frame that has a label, in their order;
-        ``index.csv`` and the file's own record say which.
-    records : bool
-        Also write ``NAME.json`` beside each mask.
     progress : callable
-        Told how many are done, of how many.
+        Called with the number of labels done and of all labels.
     should_stop : callable
 
     Raises
     ------
     ExportConflictError
-        If the folder holds files and ``overwrite`` was not said.
+        If the folder holds files and ``overwrite`` is False.
     ProjectError
         If there is nothing to export, or the folder cannot be one for exports.
+    UsageError
+        If a format needs a package that is not installed.
     WriteError
-        If the folder cannot be made, or the index not written.
+        If the folder cannot be created, or an index not written.
     """
     folder = Path(folder).absolute()
     chosen = None if which is None else set(which)
-    refs = [r for r in project.labels.refs() if chosen is None or _key(r) in chosen]
+    refs = project.labels.refs()
+    refs = [r for r in refs if chosen is None or (r.image, r.frame) in chosen]
     if not refs:
         raise ProjectError("There is no accepted label to export yet.")
-    groups = _groups(project, [_key(r) for r in refs], stacks)
-    names = _names(project, groups, original_names)
-    _check_folder(project, folder, names, overwrite)
-    patients = {r.image: r.patient for r in refs}
-    changed = pixels_changed(project) if records else None
-    rows, problems = [], []
-    complete, done = True, 0
-    for keys, name in zip(groups, names, strict=True):
-        if should_stop():
-            complete = False
-            break
-        progress(done, len(refs))
-        done += len(keys)
-        labels = _read(project, keys, problems)
-        if not labels:
-            continue
-        try:
-            rows += _export(folder, name, labels, patients[keys[0][0]], values, changed)
-        except CMUNetError as error:
-            problems += [_problem(key, error) for key in labels]
-    _write_index(folder, rows)
-    progress(len(refs), len(refs))
-    project.note_export(len(rows))
-    files = tuple(dict.fromkeys(str(row["file"]) for row in rows))
-    return ExportResult(folder, files, tuple(problems), complete, len(rows))
-
-
-def _groups(
-    project: Project, keys: list[FrameKey], stacks: bool
-) -> list[list[FrameKey]]:
-    """Which labels share a file: those of a cine if wanted, in the frames' order."""
-    groups: dict[object, list[FrameKey]] = {}
-    for image, frame in keys:
-        whole = stacks and (frame or (project.images[image].frames or 1) > 1)
-        groups.setdefault(image if whole else (image, frame), []).append((image, frame))
-    return [sorted(group) for group in groups.values()]
-
-
-def _read(
-    project: Project, keys: list[FrameKey], problems: list[str]
-) -> dict[FrameKey, Label]:
-    labels = {}
-    for key in keys:
-        try:
-            label = project.labels.get(*key)
-        except CMUNetError as error:
-            problems.append(_problem(key, error))
-            continue
-        if label is not None:
-            labels[key] = label
-    return labels
-
-
-def _problem(key: FrameKey, error: CMUNetError) -> str:
-    reason = error.reason if isinstance(error, FileError) else str(error)
-    return f"Label {key[0]}#{key[1]}: {reason}"
-
-
-def _key(ref: LabelRef) -> FrameKey:
-    return ref.image, ref.frame
-
-
-def _names(
-    project: Project, groups: list[list[FrameKey]], original: bool
-) -> list[PurePosixPath]:
-    """A file name for each group of labels, no two alike."""
-    keys = [key for group in groups for key in group]
-    images = list(dict.fromkeys(image for image, _ in keys))
-    stems: dict[str, PurePosixPath] = {}
-    if original:
-        files = []
-        for image in images:
-            path = project.images[image].path or image
-            safe = PurePosixPath(*(_safe(part) for part in path.split("/")))
-            files.append(InputFile(Path(safe), Path(safe)))
-        for image, path in zip(images, output_paths(files), strict=True):
-            stems[image] = PurePosixPath(path.with_suffix("").as_posix())
-    else:
-        stems = {image: PurePosixPath(image) for image in images}
-    cines = {image for image, frame in keys if frame}
-    cines |= {image for image in images if (project.images[image].frames or 1) > 1}
-    names = []
-    for group in groups:
-        image, frame = group[0]
-        stem = stems[image]
-        # A stack, or a frame of a cine, or a single image.
-        end = "_frames" if len(group) > 1 else ""
-        if image in cines and not end:
-            end = f"_frame_{frame:04d}"
-        names.append(stem.with_name(f"{stem.name}{end}.tif"))
-    return names
-
-
-def _safe(part: str) -> str:
-    """A name that any system takes, and no spreadsheet takes for a formula."""
-    name = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", part))
-    name = name.strip(" .")[:150] or "image"
-    if name[0] in "=+-@" or is_device(name):
-        name = f"_{name}"
-    return name
+    task = ExportTask(
+        project,
+        folder,
+        refs,
+        original_names,
+        values,
+        stacks,
+        records,
+        progress,
+        should_stop,
+    )
+    targets = target_names(task) if "tiff" in formats else []
+    _check_folder(project, folder, targets, overwrite)
+    done = [f.write(task) for f in FORMATS if f.name in formats]
+    labels = max((w.labels for w in done), default=0)
+    project.note_export(labels)
+    return ExportResult(
+        folder,
+        tuple(file for w in done for file in w.files),
+        tuple(dict.fromkeys(problem for w in done for problem in w.problems)),
+        all(w.complete for w in done),
+        labels,
+    )
 
 
 def _check_folder(
-    project: Project, folder: Path, names: list[PurePosixPath], overwrite: bool
+    project: Project, folder: Path, targets: list[str], overwrite: bool
 ) -> None:
     own = project.folder
     inner = [own / name for name in (LABELS, DRAFTS, MODELS)]
     if folder == own or any(
-        (folder / name).is_relative_to(part) for name in names for part in inner
+        (folder / name).is_relative_to(part) for name in targets for part in inner
     ):
         raise ProjectError(
             "The masks cannot be exported over the project itself. Choose another folder."
@@ -276,9 +212,6 @@ def _check_folder(
         return
     if not folder.is_dir():
         raise WriteError(folder, "this is a file, not a folder. Choose another name.")
-    targets = [*(str(name) for name in names), INDEX]
-    targets += [str(_reviewed(name)) for name in names]
-    targets += [str(name.with_suffix(".json")) for name in names]
     images = {os.path.normcase(os.path.realpath(p)) for p in project.images.files()}
     for name in targets:
         if os.path.normcase(os.path.realpath(folder / name)) in images:
@@ -301,74 +234,3 @@ def _check_folder(
             "folder, or say that files may be overwritten.",
             replaced,
         )
-
-
-def _reviewed(name: PurePosixPath) -> PurePosixPath:
-    return name.with_name(f"{name.stem}_reviewed.tif")
-
-
-def _export(
-    folder: Path,
-    name: PurePosixPath,
-    labels: dict[FrameKey, Label],
-    patient: str,
-    values: tuple[int, int],
-    changed: dict[FrameKey, int] | None,
-) -> list[dict[str, object]]:
-    """Write the labels of one file; ``changed`` is None where no record is wanted."""
-    path = folder / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(path.parent, write_reason(error)) from error
-    whole = stack_labels(labels)
-    size = whole.pixel_size_mm
-    write_mask(path, whole.mask, whole.provenance, size, values)
-    beside = ""
-    if whole.reviewed is not None:
-        second = folder / _reviewed(name)
-        write_mask(second, whole.reviewed, whole.provenance, size, values)
-        beside = str(_reviewed(name))
-    if changed is not None:
-        known = [changed.get(key) for key in labels]
-        write_record(
-            record_path(path),
-            whole.mask,
-            whole.provenance,
-            pixel_size_mm=size,
-            pixel_size_source=whole.note.get("pixel_size_source"),
-            reviewed=1.0 if whole.reviewed is None else float(whole.reviewed.mean()),
-            pixels_changed=None if None in known else sum(known),
-        )
-    mask_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    rows = []
-    for page, ((image, frame), label) in enumerate(labels.items()):
-        height, width = label.mask.shape
-        share = 1.0 if label.reviewed is None else float(label.reviewed.mean())
-        rows.append(
-            {
-                "file": str(name),
-                "page": page,
-                "reviewed_file": beside,
-                "image": image,
-                "frame": frame,
-                "patient": patient,
-                "source_sha256": label.provenance.source_sha256 or "",
-                "mask_sha256": mask_sha256,
-                "height": height,
-                "width": width,
-                "artery_pixels": int(label.mask.sum()),
-                "reviewed_share": round(share, 4),
-                "model": label.provenance.model or "",
-                "accepted": label.provenance.created,
-            }
-        )
-    return rows
-
-
-def _write_index(folder: Path, rows: list[dict[str, object]]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(folder, write_reason(error)) from error
-    write_table(folder / INDEX, COLUMNS, rows)

@@ -1,4 +1,4 @@
-"""Accepted labels for other programs' trainings: COCO, and the folders of nnU-Net."""
+"""Export formats of other programs: COCO, nnU-Net, DICOM Segmentation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from napari_cmunet.errors import WriteError
+from napari_cmunet.errors import CMUNetError, ReadError, WriteError
 from napari_cmunet.io.exports import CocoFile
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.project.export_tiff import Written, label_problem
 from napari_cmunet.util.atomic import atomic_write, write_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from napari_cmunet.project.project import Project
+    from napari_cmunet.project.export_tiff import ExportTask
+    from napari_cmunet.project.patients import Side
     from napari_cmunet.project.training_labels import ProjectLabel
 
 COCO = "coco.json"
@@ -24,77 +27,112 @@ NNUNET = "nnUNet_raw/Dataset001_CoronaryArteries"
 _BACKGROUND, _ARTERY, _IGNORE = 0, 1, 2
 
 
-def export_for_tools(
-    project: Project,
-    folder: Path,
-    *,
-    coco: bool = False,
-    nnunet: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[str], list[str]]:
-    """Write all accepted labels, with their frames, into an export's folder.
+def write_coco(task: ExportTask) -> Written:
+    """Write ``coco.json``, and its pictures in ``coco_images``; raises WriteError."""
+    pictures = _folder(task.folder / "coco_images")
+    collected, count = CocoFile(), 0
+    problems: list[str] = []
+    for label in _with_pictures(task, problems):
+        name = f"{_case(label)}.png"
+        _write_png(pictures / name, _picture(label.frame))
+        collected.add(name, label.mask, patient=label.patient, side=label.ref.side)
+        count += 1
+    collected.write(task.folder / COCO)
+    return Written([COCO], problems, count, not task.should_stop())
 
-    Parameters
-    ----------
-    coco : bool
-        ``coco.json``, and its pictures in ``coco_images``.
-    nnunet : bool
-        ``nnUNet_raw/Dataset001_CoronaryArteries``, with the project's own split by
-        patients in ``splits_final.json``.
 
-    Returns
-    -------
-    files : list of str
-        The JSON files written, relative to the folder.
-    problems : list of str
-        A sentence for each label that was left out: its image could not be read, or
-        text may be burnt into it, and pictures go out with the labels.
+def write_nnunet(task: ExportTask) -> Written:
+    """Write an nnU-Net dataset with the project's own split by patients.
+
+    The split is in ``splits_final.json``. Raises WriteError.
+    """
+    raw = task.folder / NNUNET
+    images, labels = _folder(raw / "imagesTr"), _folder(raw / "labelsTr")
+    problems: list[str] = []
+    cases: list[tuple[str, Side]] = []
+    ignored = False
+    for label in _with_pictures(task, problems):
+        case = _case(label)
+        _write_png(images / f"{case}_0000.png", _picture(label.frame))
+        classes = _classes(label)
+        ignored |= bool((classes == _IGNORE).any())
+        _write_png(labels / f"{case}.png", classes)
+        cases.append((case, label.ref.side))
+    _write_nnunet(raw, cases, ignored)
+    files = [f"{NNUNET}/dataset.json"]
+    return Written(files, problems, len(cases), not task.should_stop())
+
+
+def write_dicom_seg(task: ExportTask) -> Written:
+    """Write a DICOM Segmentation for each label of a single DICOM frame.
 
     Raises
     ------
+    UsageError
+        If highdicom is not installed.
     WriteError
     """
+    # pydicom takes a moment to import.
+    from napari_cmunet.io.dicom.segmentation import (
+        require_highdicom,
+        why_no_segmentation,
+        write_segmentation,
+    )
+
+    require_highdicom()
+    project = task.project
+    files: list[str] = []
     problems: list[str] = []
-    refs = project.labels.refs()
-    collected, cases = CocoFile(), []
-    pictures = _folder(folder / "coco_images") if coco else None
-    raw = folder / NNUNET
-    if nnunet:
-        images, labels = _folder(raw / "imagesTr"), _folder(raw / "labelsTr")
-    ignored = False
-    for number, label in enumerate(project.labels.read(refs, problems.append)):
-        progress(number, len(refs))
+    for number, ref in enumerate(task.refs):
+        if task.should_stop():
+            return Written(files, problems, len(files), complete=False)
+        task.progress(number, len(task.refs))
+        try:
+            label = project.labels.get(ref.image, ref.frame)
+            if label is None:
+                continue
+            path = project.images.found_path(ref.image)
+            size = label.pixel_size_mm or read_angiogram(path).pixel_size_mm
+            reason = why_no_segmentation(path, size)
+            if label.provenance.source_sha256 != project.images.hash_of(ref.image):
+                reason = "the image's file has changed since"
+            if reason:
+                raise ReadError(path, f"{reason}; no DICOM segmentation was written.")
+            name = f"{ref.image}_seg.dcm"
+            write_segmentation(
+                _folder(task.folder) / name, path, label.mask, label.provenance, size
+            )
+            files.append(name)
+        except CMUNetError as error:
+            problems.append(label_problem((ref.image, ref.frame), error))
+    task.progress(len(task.refs), len(task.refs))
+    return Written(files, problems, len(files))
+
+
+def _with_pictures(task: ExportTask, problems: list[str]) -> Iterator[ProjectLabel]:
+    """Read labels whose pictures may go out with them."""
+    total = len(task.refs)
+    for number, label in enumerate(
+        task.project.labels.read(task.refs, problems.append)
+    ):
+        if task.should_stop():
+            return
+        task.progress(number, total)
         if label.burned_in:
             problems.append(
                 f"Label {label.name}: left out for other programs, since its picture "
-                "may show text, such as a name. Its mask TIFF is written."
+                "may show text, such as a name. Its mask can be exported as TIFF."
             )
             continue
-        case = f"{label.ref.image}_frame_{label.ref.frame:04d}"
-        frame = _picture(label.frame)
-        if pictures is not None:
-            _write_png(pictures / f"{case}.png", frame)
-            collected.add(
-                f"{case}.png", label.mask, patient=label.patient, side=label.ref.side
-            )
-        if nnunet:
-            _write_png(images / f"{case}_0000.png", frame)
-            classes = _classes(label)
-            ignored |= bool((classes == _IGNORE).any())
-            _write_png(labels / f"{case}.png", classes)
-            cases.append((case, label.ref.side))
-    files = []
-    if coco:
-        collected.write(folder / COCO)
-        files.append(COCO)
-    if nnunet:
-        _write_nnunet(raw, cases, ignored)
-        files.append(f"{NNUNET}/dataset.json")
-    progress(len(refs), len(refs))
-    return files, problems
+        yield label
+    task.progress(total, total)
 
 
-def _write_nnunet(raw: Path, cases: list[tuple[str, str]], ignored: bool) -> None:
+def _case(label: ProjectLabel) -> str:
+    return f"{label.ref.image}_frame_{label.ref.frame:04d}"
+
+
+def _write_nnunet(raw: Path, cases: list[tuple[str, Side]], ignored: bool) -> None:
     names = {"background": _BACKGROUND, "artery": _ARTERY}
     if ignored:
         names["ignore"] = _IGNORE
@@ -124,7 +162,7 @@ def _classes(label: ProjectLabel) -> np.ndarray:
 
 
 def _picture(frame: np.ndarray) -> np.ndarray:
-    """The frame's grey values in 8 or 16 bits, none lost where they are whole."""
+    """Return the grey values in 8 or 16 bits; whole numbers are kept exactly."""
     if frame.dtype in (np.uint8, np.uint16):
         return frame
     low, high = float(frame.min()), float(frame.max())

@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_cmunet.errors import CMUNetError, FileError, ImageMissingError
 from napari_cmunet.io.images import read_angiogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
@@ -113,7 +113,7 @@ def read_labels(
             continue
         # A copy: a view would keep the whole cine in memory.
         frame = angiogram.frames[ref.frame].copy()
-        pixels = hashlib.sha256(np.ascontiguousarray(frame)).hexdigest()
+        pixels = hashlib.sha256(frame.data).hexdigest()
         if pixels in seen:
             problem(f"Label {ref.name}: the same frame as {seen[pixels]}; left out.")
             continue

@@ -12,6 +12,7 @@ from PIL import Image
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.exports import run_lengths
 from napari_cmunet.io.masks import read_mask
+from napari_cmunet.project.export import FORMATS
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import IDENTITY, write_dicom
@@ -249,3 +250,38 @@ def test_simpleitk_reads_a_cines_masks_as_one_stack(tmp_path, tiny_model, capsys
     expected = read_mask(tmp_path / "out" / "a.tif")
     assert np.array_equal(itk.GetArrayFromImage(image) != 0, expected)
     assert image.GetSpacing()[:2] == pytest.approx((0.2, 0.25), rel=1e-4)
+
+
+def test_every_format_of_the_table(tmp_path, monkeypatch, capsys):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+    write_dicom(
+        tmp_path / "a.dcm",
+        CINE.frames[0],
+        bits=12,
+        ImagerPixelSpacing=["0.3", "0.3"],
+        EstimatedRadiographicMagnificationFactor="1.5",
+    )
+    np.save(tmp_path / "b.npy", CINE.frames[1])
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([tmp_path / "a.dcm", tmp_path / "b.npy"])
+        dicom, other = project.images.ids()
+        project.labels.accept(dicom, 0, CINE.masks[0])
+        project.labels.accept(other, 0, CINE.masks[1])
+    assert [f.name for f in FORMATS] == ["tiff", "coco", "nnunet", "dicom-seg"]
+    for form in FORMATS:
+        out = tmp_path / form.name
+        words = [str(project.folder), "-o", str(out), "--format", form.name]
+        code = main(["export", *words])
+        error = capsys.readouterr().err
+        if form.name == "dicom-seg":
+            assert code == 1
+            assert f"Label {other}#0: its image is no DICOM file" in error
+            assert error.count("Label") == 1, error
+            (file,) = out.iterdir()
+            pixels = pydicom.dcmread(file).pixel_array
+            assert np.array_equal(pixels.reshape(64, 64) != 0, CINE.masks[0])
+        else:
+            assert (code, error) == (0, "")
+        assert (out / "index.csv").exists() == (form.name == "tiff")
