@@ -18,8 +18,8 @@ def get_reader(
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
     """Return a reader for NPY and DICOM files, None for anything else.
 
-    A file whose suffix promises one of them is not opened yet: what is wrong with it
-    is said when it is read. A file without such a suffix is looked into.
+    A file with their suffix is not opened yet; reading it reports what is wrong. A file
+    with an unknown suffix is inspected.
     """
     paths = [Path(p) for p in _as_list(path)]
     if not paths or not all(map(_is_ours, paths)):
@@ -46,8 +46,8 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
     given = [Path(p) for p in _as_list(path)]
     paths = [file.path for file in find_images(given)]
-    # A long cine is hashed when its mask is written, not while somebody waits; but
-    # what a DICOMDIR lists is not found again by the path that napari notes.
+    # A long cine is hashed when its mask is written, not while the user waits. What a
+    # DICOMDIR lists cannot be found again by the path that napari keeps.
     images = [
         read_angiogram(p, hashed=p not in given or not is_dicom(p)) for p in paths
     ]
@@ -80,7 +80,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:
-    """How an image's layer looks, and what is known of it; not whose it is."""
+    """Layer options and metadata of an image, without the patient's identity."""
     record: dict[str, Any] = {
         **({"source_sha256": image.sha256} if image.sha256 else {}),
         "pixel_size_mm": image.pixel_size_mm,
@@ -105,7 +105,7 @@ def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, An
 
 
 def _contrast_limits(image: Angiogram) -> tuple[float, float] | None:
-    """The file's own window, or for a cine the range of the frame in its middle."""
+    """The file's own window, or the range of a cine's middle frame."""
     from napari_cmunet.io.lazy_frames import LazyFrames
 
     if not isinstance(image.frames, LazyFrames):
@@ -118,7 +118,7 @@ def _contrast_limits(image: Angiogram) -> tuple[float, float] | None:
 
 
 def layer_name(path: Path) -> str:
-    """The file's stem, but for what identifies a patient."""
+    """The file's stem, without what identifies a patient."""
     from napari_cmunet.io.discovery import stem_of
     from napari_cmunet.io.sniffing import is_dicom
 

@@ -9,7 +9,7 @@ from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 if TYPE_CHECKING:
     from napari.types import LayerData
 
-# Seeds picked by eye: a whole tree in view, well filled, some vessels crossing.
+# Seeds that show a whole, well-filled tree with some crossing vessels.
 FRAME = PhantomConfig(size=512, seed=12)
 CINE = PhantomConfig(frames=30, size=512, seed=12, side="left")
 
@@ -21,7 +21,7 @@ def sample_frame() -> list[LayerData]:
 
 
 def sample_cine() -> list[LayerData]:
-    """Make a cine (T, Y, X), from before the contrast to its clearing."""
+    """Make a cine (T, Y, X), from before the injection to the washout."""
     cine = make_cine(CINE)
     options = {
         "name": "Synthetic cine",

@@ -62,7 +62,7 @@ def _provenance(record: Mapping[str, Any]) -> Any:
     try:
         return Provenance.from_dict(record)
     except ValueError:
-        # Not from a prediction of ours: all that is known is that somebody drew it.
+        # Not one of our predictions: somebody drew it.
         return Provenance(corrected=True)
 
 
@@ -75,7 +75,7 @@ def _pixel_size_mm(
     ):
         size = attributes.get("scale")
     try:
-        height, width = (abs(float(value)) for value in list(size)[-2:])
+        height, width = (abs(float(value)) for value in list(size or ())[-2:])
     except (TypeError, ValueError):
         return None
     return (height, width) if height > 0 and width > 0 else None

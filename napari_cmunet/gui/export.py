@@ -1,4 +1,4 @@
-"""Writing masks: what is written where, off the GUI thread, and what came of it."""
+"""Export of masks: file names, provenance, and the writing in a worker."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 @dataclass(frozen=True)
 class MaskToWrite:
-    """One mask as it was when the export was asked for.
+    """A copy of one mask and what is written with it.
 
     ``source`` is the image's own file, hashed when the mask is written.
-    ``pixels_changed`` is None where no JSON record is wanted.
+    ``pixels_changed`` is None if no JSON record is wanted.
     """
 
     image_state: ImageState
@@ -48,7 +48,7 @@ class MaskToWrite:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one mask: ``problem`` is empty if it is on disk."""
+    """The result of one mask: ``problem`` is empty if it was written."""
 
     job: MaskToWrite
     problem: str = ""
@@ -56,7 +56,7 @@ class Written:
 
 
 def start_folder(image_state: ImageState | None, working_folder: str) -> str:
-    """Where an export dialog starts: the working folder, or the image's own."""
+    """Initial folder of an export dialog: the working folder, or the image's own."""
     if working_folder:
         return working_folder
     source = source_file(image_state) if image_state is not None else None
@@ -64,7 +64,7 @@ def start_folder(image_state: ImageState | None, working_folder: str) -> str:
 
 
 def note(results: Iterable[Written]) -> None:
-    """Masks that were written hold no unsaved corrections. On the GUI thread."""
+    """Note in the images which masks were written. On the GUI thread."""
     for result in results:
         if not result.problem:
             job = result.job
@@ -72,19 +72,19 @@ def note(results: Iterable[Written]) -> None:
 
 
 def file_name(image_state: ImageState) -> str:
-    """A file name for a reading's mask, made of the image's name."""
+    """Return a file name for the mask, made of the image's name."""
     name = _UNSAFE.sub("_", image_state.image.name).strip(". ") or "mask"
     return f"{name}.tif"
 
 
 def file_names(image_states: Iterable[ImageState]) -> list[str]:
-    """File names for several masks, no two alike."""
+    """Return different file names for several masks."""
     names: list[str] = []
     taken: set[str] = set()
     for image_state in image_states:
         stem = Path(file_name(image_state)).stem
         name, number = f"{stem}.tif", 2
-        # Windows and macOS do not tell upper from lower case.
+        # File names are case-insensitive on Windows and macOS.
         while name.lower() in taken:
             name, number = f"{stem}-{number}.tif", number + 1
         taken.add(name.lower())
@@ -93,7 +93,7 @@ def file_names(image_states: Iterable[ImageState]) -> list[str]:
 
 
 def source_file(image_state: ImageState) -> Path | None:
-    """The file that the image was opened from, None where it came from memory."""
+    """The file that the image was opened from; None if it was not."""
     if image_state.file is not None:
         return image_state.file
     path = image_state.image.source.path
@@ -101,7 +101,7 @@ def source_file(image_state: ImageState) -> Path | None:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same existing file, links and case aside."""
+    """Whether two paths are the same existing file, despite links and case."""
     try:
         return one.samefile(other)
     except OSError:
@@ -109,7 +109,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def with_suffix(path: str) -> Path:
-    """The path that a person meant: a TIFF."""
+    """Add the suffix of a TIFF to a path if it has none."""
     target = Path(path)
     if target.suffix.lower() not in (".tif", ".tiff"):
         target = target.with_name(f"{target.name}.tif")
@@ -117,9 +117,9 @@ def with_suffix(path: str) -> Path:
 
 
 def origin(image_state: ImageState) -> Provenance:
-    """Say where a reading's mask comes from, as it is now."""
+    """Return the provenance of the mask as it is now."""
     sources = set(image_state.sources.values())
-    # Frames of two models, when a second run was stopped half-way, name neither.
+    # A cine with frames of two models, after a cancelled second run, names neither.
     made_by = sources.pop() if len(sources) == 1 else None
     return Provenance(
         model=made_by.model if made_by else None,
@@ -134,8 +134,8 @@ def origin(image_state: ImageState) -> Provenance:
 
 
 def note_origin(image_state: ImageState) -> None:
-    """Put it into the mask's metadata, for napari's own File > Save."""
-    if image_state.usable_mask:
+    """Put the provenance into the mask's metadata, for napari's own File > Save."""
+    if image_state.usable_mask and image_state.mask is not None:
         image_state.mask.metadata[METADATA] = {
             "role": "mask",
             "pixel_size_mm": pixel_size_mm(image_state),
@@ -146,7 +146,7 @@ def note_origin(image_state: ImageState) -> None:
 def prepare(
     image_state: ImageState, path: Path, *, record: bool = False
 ) -> MaskToWrite:
-    """Copy what is to be written, perhaps with a JSON record. On the GUI thread."""
+    """Copy what will be written. On the GUI thread."""
     return MaskToWrite(
         image_state=image_state,
         path=path,
@@ -161,7 +161,7 @@ def prepare(
 
 
 def pixels_changed(image_state: ImageState) -> int:
-    """How many pixels of a mask are other than the prediction at its threshold."""
+    """Count the pixels of a mask that differ from the prediction at its threshold."""
     count = 0
     for frame in image_state.corrections.in_history | image_state.own_masks.keys():
         mask = image_state.mask_frame(frame) != 0
@@ -172,7 +172,7 @@ def pixels_changed(image_state: ImageState) -> int:
 
 
 def pixel_size_mm(image_state: ImageState) -> tuple[float, float] | None:
-    """Pixel size (y, x), where the image's reader has noted it or units say so."""
+    """Pixel size (y, x), if known from the file or from the layer's units."""
     image = image_state.image
     size = record_of(image).get("pixel_size_mm") or image.metadata.get("pixel_size_mm")
     if size is None and all(str(u) in ("mm", "millimeter") for u in image.units[-2:]):
@@ -227,7 +227,7 @@ def _hash(path: Path | None) -> str | None:
 
 
 def short(folder: Path) -> str:
-    """The end of a folder's name, for a narrow panel."""
+    """Shorten a folder's path for a narrow panel."""
     end = f"…/{folder.parent.name}/{folder.name}"
     return str(folder) if len(folder.parts) <= 3 else end
 
@@ -235,13 +235,13 @@ def short(folder: Path) -> str:
 def summary(
     results: list[Written], name: Callable[[Path], str] = str
 ) -> tuple[str, bool]:
-    """Say in words what an export did, and whether all of it went well.
+    """Return a message about an export, and whether all of it succeeded.
 
     Parameters
     ----------
     results : list of Written
     name : callable
-        What a folder is called.
+        Returns how a folder is shown.
     """
     done = [r for r in results if not r.problem]
     problems = [r.problem for r in results if r.problem]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
@@ -17,10 +16,13 @@ from napari_cmunet.gui.export import (
     source_file,
     with_suffix,
 )
+from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import button, check, column, embolden, text_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qtpy.QtGui import QAction
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
@@ -39,13 +41,13 @@ def ask_where(
 
     Returns
     -------
-    list of (Reading, Path)
-        Empty if the user thought better of it.
+    list of (ImageState, Path)
+        Empty if the user cancels.
     """
     if not _finished_enough(image_states, parent):
         return []
     if len(image_states) == 1:
-        # The suffix may still be added, so the question comes after, and is ours.
+        # The suffix may still be added, so we ask about overwriting ourselves.
         chosen, _ = QFileDialog.getSaveFileName(
             parent,
             "Export mask",
@@ -71,7 +73,7 @@ def ask_where(
 
 
 def _suggestion(image_state: ImageState, folder: Path) -> Path:
-    """A file for one mask; beside the image it must not have the image's own name."""
+    """Suggest a file for one mask, other than the image's own."""
     path = folder / file_name(image_state)
     own = source_file(image_state)
     if own is not None and same_file(path, own):
@@ -150,20 +152,20 @@ class ExportSection(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
-        self._worker = None
+        self._writer = JobRunner("Exporting masks", failure="The export failed")
+        self._writer.changed.connect(controller.changed.emit)
         self.button = button(
             "&Export mask…",
-            "Write the mask as TIFF: 0 background, 255 artery, where it comes from "
-            "inside",
+            "Write the mask as TIFF: 0 background, 255 artery, with its provenance",
         )
         self.record = check(
-            "JSON record beside it",
-            "Also write where the mask comes from and how many pixels you changed",
+            "Write a JSON record, too",
+            "Also write the mask's provenance and how many pixels you changed",
         )
         self.menu = QMenu(self)
-        self.labels = self.menu.addAction("Accepted masks of the project…")
-        self.one = self.menu.addAction("The mask of this image…")
-        self.all = self.menu.addAction("All masks to a folder…")
+        self.labels = self._action("Accepted masks of the project…")
+        self.one = self._action("The mask of this image…")
+        self.all = self._action("All masks to a folder…")
         self.saved = text_label()
         layout = column(self.button, self.record, self.saved)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -172,13 +174,18 @@ class ExportSection(QWidget):
         self.one.triggered.connect(self.export_mask)
         self.all.triggered.connect(self.export_masks)
 
+    def _action(self, text: str) -> QAction:
+        action = self.menu.addAction(text)
+        assert action is not None
+        return action
+
     @property
     def idle(self) -> bool:
         """Whether nothing is being written."""
-        return self._worker is None
+        return not self._writer.running
 
     def refresh(self, state: PanelState, *, is_project: bool) -> None:
-        """Show what can be exported, and what is not exported yet."""
+        """Show what can be exported and what is not exported yet."""
         self.saved.setText(state.saved)
         self.saved.setVisible(bool(state.saved))
         embolden(self.saved, state.unsaved)
@@ -197,7 +204,7 @@ class ExportSection(QWidget):
         """Ask where the mask of the active image goes and write it."""
         masks = [r for r in self._controller.image_states if r.usable_mask]
         active = self._controller.active
-        # A single mask may be that of an image which is not the active one.
+        # If there is a single mask, export it even if another image is active.
         self._export([active] if active in masks else masks[:1])
 
     def export_masks(self) -> None:
@@ -217,11 +224,12 @@ class ExportSection(QWidget):
         ]
         if not jobs:
             return
-        self._worker = create_worker(export.write_masks, jobs)
-        self._worker.returned.connect(self._on_exported)
-        self._worker.finished.connect(self._on_finished)
         controller.show_message(f"Exporting to {export.short(jobs[0].path.parent)}…")
-        self._worker.start()
+        self._writer.start(
+            lambda report, should_stop: export.write_masks(jobs),
+            on_result=self._on_exported,
+            on_error=lambda problem: controller.show_message(problem, failed=True),
+        )
 
     def _on_exported(self, results: list[export.Written]) -> None:
         text, good = export.summary(results)
@@ -229,7 +237,3 @@ class ExportSection(QWidget):
         shown, _ = export.summary(results, export.short)
         self._controller.show_message(shown, failed=not good, tip=text)
         (show_info if good else show_error)(text)
-
-    def _on_finished(self) -> None:
-        self._worker = None
-        self._controller.changed.emit()

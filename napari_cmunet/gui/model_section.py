@@ -1,15 +1,15 @@
-"""Which model runs, and where."""
+"""The panel's choice of model and device."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 from superqt.utils import signals_blocked
 
+from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.widgets import combo, labelled, text_label
 
@@ -26,7 +26,7 @@ DEVICE_TEXT = {
 
 
 class ModelSection(QWidget):
-    """Combos for model and device, with a line about each."""
+    """Combo boxes for model and device, with a line about each."""
 
     #: A model was chosen; its name or folder.
     chosen = Signal(str)
@@ -34,6 +34,7 @@ class ModelSection(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
+        self._finder = JobRunner("Listing the models")
         self._cards: dict[str, ModelCard] = {}
         self.model = combo("The model that segments from now on")
         self.about = text_label()
@@ -57,24 +58,24 @@ class ModelSection(QWidget):
     # -- models ---------------------------------------------------------------
 
     def look_for_models(self) -> None:
-        """List the models of this installation; reads disks, so in a worker."""
-        worker = create_worker(_list_models)
-        worker.returned.connect(self._show_models)
-        worker.start()
+        """List the installed models, in a worker."""
+        self._finder.start(
+            lambda report, should_stop: _list_models(), on_result=self._show_models
+        )
 
     def _show_models(self, found: list[tuple[ModelCard, Path]]) -> None:
         chosen = self._controller.choice.model
         with signals_blocked(self.model):
             self.model.clear()
             for card, folder in found:
-                # Self-supervised models find no arteries: training starts there.
+                # Self-supervised models only serve as a start of training.
                 if card.kind == "artery":
                     self.model.addItem(card.name, folder.name)
                     self._cards[folder.name] = card
             if self.model.findData(chosen) < 0:
                 self.model.addItem(Path(chosen).name, chosen)
             self.model.setCurrentIndex(self.model.findData(chosen))
-        self._tell_about()
+        self._show_about()
 
     def show_choice(self) -> None:
         """Show the model in use, which a project may have chosen."""
@@ -85,16 +86,16 @@ class ModelSection(QWidget):
             if self.model.findData(chosen) < 0:
                 self.model.addItem(Path(chosen).name, chosen)
             self.model.setCurrentIndex(self.model.findData(chosen))
-        self._tell_about()
+        self._show_about()
 
     def _on_model(self) -> None:
         model = self.model.currentData()
         self._controller.set_choice(model=model)
         save_preference("model", model)
-        self._tell_about()
+        self._show_about()
         self.chosen.emit(model)
 
-    def _tell_about(self) -> None:
+    def _show_about(self) -> None:
         card = self._cards.get(self.model.currentData())
         self.about.setText(card.description if card else "")
         self.about.setVisible(bool(self.about.text()))
@@ -102,7 +103,7 @@ class ModelSection(QWidget):
     # -- devices --------------------------------------------------------------
 
     def show_devices(self, devices: tuple[str, ...]) -> None:
-        """Offer the devices of this machine; the chosen one stays in any case."""
+        """Offer the devices of this machine, and the chosen one in any case."""
         chosen = self._controller.choice.device
         names = ["auto", *devices]
         if chosen not in names:
@@ -121,7 +122,7 @@ class ModelSection(QWidget):
         save_preference("device", device)
 
     def show_device_in_use(self, text: str) -> None:
-        """Say where the model runs."""
+        """Show the device in use."""
         self.in_use.setText(text)
         self.in_use.setVisible(bool(text))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import napari  # noqa: TC002 - napari resolves the annotations of what it calls
 from qtpy.QtCore import QEvent, Qt, QTimer
@@ -68,8 +69,8 @@ class CMUNetPanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self.setObjectName("cmunet_panel")
-        # napari hands out a wrapper, of which layers and viewers come back as ever new
-        # wrappers. What is held by reference must be the thing itself.
+        # napari hands over a proxy, whose layers are new proxies at each access. Layers
+        # are held by reference, so take the viewer itself.
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
@@ -79,12 +80,12 @@ class CMUNetPanel(QWidget):
         self._build()
         self._connect()
         self._bind_keys()
-        # Many things change at once; the panel is brought up to date once for all.
+        # Changes come in groups: refresh once for all of them.
         self._refresh_soon = QTimer(self)
         self._refresh_soon.setSingleShot(True)
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
-        # A window that closes does not close its docks: they are just gone.
+        # A window that closes deletes its docks without closing them.
         self.destroyed.connect(
             partial(_on_panel_destroyed, self.controller, self.project)
         )
@@ -93,7 +94,7 @@ class CMUNetPanel(QWidget):
     # -- building -------------------------------------------------------------
 
     def _build(self) -> None:
-        self.image = NameCombo("The image that is worked on; follows the layer list")
+        self.image = NameCombo("The image that you work on")
         self.image_label = labelled("&Image", self.image)
         self.on_opening = check(
             "&Pre-segment on opening",
@@ -110,20 +111,20 @@ class CMUNetPanel(QWidget):
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.tools = ToolRow()
         self.vessels = VesselSection(self.controller)
-        self.undo = button("&Undo", "Take back the last change to the mask (Ctrl+Z)")
-        self.redo = button("&Redo", "Do again what was undone (Ctrl+Shift+Z)")
+        self.undo = button("&Undo", "Undo the last change to the mask (Ctrl+Z)")
+        self.redo = button("&Redo", "Redo what was undone (Ctrl+Shift+Z)")
         self.reset = button(
             "Reset mask",
-            "Replace your own mask of the shown frame by the prediction at this "
-            "threshold. Can be undone.",
+            "Replace the mask of the shown frame by the prediction at this threshold. "
+            "Can be undone.",
         )
         self.again = button(
             "&Make the mask again", "Make a new mask from the prediction"
         )
         self.threshold = ThresholdSlider()
         tip = (
-            "How sure the model has to be before a pixel counts as artery. Lower finds "
-            "more. Your own corrections stay. One drag is one undo step."
+            "Probability from which a pixel counts as artery. A lower threshold finds "
+            "more. Your corrections stay. One drag is one undo step."
         )
         self.threshold.slider.setToolTip(tip)
         self.threshold.number.setToolTip(tip)
@@ -131,7 +132,7 @@ class CMUNetPanel(QWidget):
         self.mask_shown = check("Show mask", "Show the mask")
         self.outline = check("Outline", "Show the mask as an outline (T)")
         self.prediction_shown = check(
-            "Prediction", "Show what the model has found, as a thin line (G)"
+            "Prediction", "Show the prediction of the model as a thin line (G)"
         )
         self.exporting = ExportSection(self.controller)
         self.project_section = ProjectSection(self.project)
@@ -221,7 +222,7 @@ class CMUNetPanel(QWidget):
         self.controller.editor.move_threshold(value, join=join)
 
     def may_end_training(self) -> bool:
-        """Ask, if a training is at work."""
+        """Ask before a running training is ended."""
         training = self.project.training.session
         return training is None or ask_before_ending(training, self)
 
@@ -245,7 +246,7 @@ class CMUNetPanel(QWidget):
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        # In a project images come by themselves, each pre-segmented: less is needed.
+        # In a project images are opened and segmented automatically.
         again = state.in_project and state.segment_text.endswith("again")
         self.segment.setVisible(state.show_segment and not again)
         self.on_opening.setVisible(
@@ -261,8 +262,8 @@ class CMUNetPanel(QWidget):
         self.status.setToolTip("" if accepted else state.status_tip)
         embolden(self.status, state.failed)
         self.again.setVisible(state.mask_missing)
-        for widget in (self.tools, self.mask_shown, self.outline):
-            widget.setEnabled(state.can_correct)
+        for control in (self.tools, self.mask_shown, self.outline):
+            control.setEnabled(state.can_correct)
         self.undo.setEnabled(state.can_undo)
         self.redo.setEnabled(state.can_redo)
         self.tools.show_mode("" if self.vessels.active else state.mode)
@@ -286,7 +287,7 @@ class CMUNetPanel(QWidget):
     # -- life -----------------------------------------------------------------
 
     def shut_down(self) -> None:
-        """Stop work, give back keys; layers stay. Safe to call more than once."""
+        """Stop work and unbind the shortcuts; layers stay. Idempotent."""
         self._refresh_soon.stop()
         self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
@@ -325,26 +326,29 @@ class CMUNetPanel(QWidget):
         self.project.accepted.connect(self._on_accepted)
         self.project_section.commands.listen()
         self.project.training.looked_for.connect(self.finetune.scroll_into_view)
-        # The reader outlives the panel, and is not to keep it.
+        # The session outlives the panel: hold a weak reference only.
         self.project.may_close = partial(_may_close, weakref.ref(self))
 
-    def showEvent(self, event) -> None:
+    def showEvent(self, event: Any) -> None:
         super().showEvent(event)
         if not self._shown_once:
             self._shown_once = True
-            self.window().destroyed.connect(
+            window = self.window()
+            assert window is not None
+            window.destroyed.connect(
                 partial(_on_window_destroyed, weakref.ref(self.project))
             )
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
     def _warm_up(self) -> None:
-        # The model is loaded while the user looks for a file.
+        # Load the model while the user looks for a file.
         if self.controller.connected:
             self.controller.warm_up()
 
-    def event(self, event: QEvent) -> bool:
-        # napari closes a dock by taking the widget out of it, without closing it.
+    def event(self, event: QEvent | None) -> bool:
+        assert event is not None
+        # napari closes a dock by removing the widget from it, without closing it.
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._docked = True
@@ -353,7 +357,7 @@ class CMUNetPanel(QWidget):
                 self.shut_down()
         return super().event(event)
 
-    def closeEvent(self, event) -> None:
+    def closeEvent(self, event: Any) -> None:
         self.shut_down()
         super().closeEvent(event)
 

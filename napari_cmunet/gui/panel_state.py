@@ -1,7 +1,6 @@
 """What the panel shows, as one value made from the controller's state.
 
-No widget is known here, so that every text and every greyed-out button can be tested
-without one.
+Knows no widget: every text and every disabled button can be tested without one.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 class PanelState:
     """Everything that changes in the panel.
 
-    ``done`` and ``total`` are frames; a total of 0 while busy means that nobody knows.
+    ``done`` and ``total`` are frames; a total of 0 while busy means unknown.
     """
 
     images: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ class PanelState:
 
 
 def describe(controller: Controller) -> PanelState:
-    """Put the controller's state into words."""
+    """Describe the controller's state for the panel."""
     image_state = controller.active
     image_states = controller.image_states
     names = tuple(_name(controller, r) for r in image_states)
@@ -123,7 +122,7 @@ def describe(controller: Controller) -> PanelState:
             if image_state.is_cine
             else ""
         ),
-        # In a project, what counts is whether a mask is accepted.
+        # In a project masks are accepted instead.
         saved=""
         if mask is None or image_state.in_project
         else _saved(image_state, unsaved),
@@ -147,12 +146,12 @@ def _device(controller: Controller) -> str:
 
 
 def _work(controller: Controller) -> dict:
-    runner = controller.queue
-    # The model may also be loaded ahead of time; nobody waits for that.
+    queue = controller.queue
+    # Loading a model ahead of time is not shown as work.
     if controller.queue.current not in controller.image_states:
         return {}
-    done, total = runner.progress
-    if runner.loading:
+    done, total = queue.progress
+    if queue.loading:
         return {"busy": True}
     return {
         "busy": True,
@@ -170,7 +169,7 @@ def _time_left(seconds: float | None) -> str:
 
 
 def _mode(controller: Controller, mask: Labels | None) -> str:
-    """The mask's tool, unless a box or a line is being drawn."""
+    """The current tool, unless a box or a line is being drawn."""
     if mask is None or isinstance(controller.viewer.layers.selection.active, Shapes):
         return ""
     return str(mask.mode)

@@ -1,4 +1,4 @@
-"""The plugin's page in napari's Preferences, with defaults where it is missing."""
+"""The plugin's page in napari's Preferences, with defaults if it is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _settings() -> Any | None:
     try:
         return get_plugin_settings("napari-cmunet")
     except (KeyError, OSError, ValueError):
-        # Run from a bare checkout, or the settings file cannot be read.
+        # The plugin is not installed, or the settings file cannot be read.
         return None
 
 
@@ -44,7 +44,7 @@ def load_preferences() -> Preferences:
 
 
 def save_preference(name: str, value: Any) -> None:
-    """Remember one choice of the segmentation page."""
+    """Save one setting of the segmentation page."""
     segmentation = getattr(_settings(), "segmentation", None)
     if not hasattr(segmentation, name):
         return

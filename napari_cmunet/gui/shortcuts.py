@@ -1,6 +1,6 @@
-"""Keys: napari's own, as they are listed in the panel, and a few of ours.
+"""Keyboard shortcuts: napari's own, as the panel lists them, and the plugin's.
 
-Ours are bound to the viewer, never over a key that is taken, and unbound again.
+The plugin's are bound to the viewer, never over a key that is taken.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, PROPAGATE = (
     ".",
     "J",  # beside K, which accepts: through a cine with one hand
 )
-# Keep, Next, Without, Unsure; on this Image: free in every layer. R draws boxes in
+# Keep, Next, Without, Unsure; on this Image: free in every layer type. R draws boxes in
 # Shapes layers, too.
 PROJECT_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
     "K",
@@ -40,10 +40,9 @@ PROJECT_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE =
     "R",
     "I",
 )
-OWN_KEYS = (*MASK_KEYS, *PROJECT_KEYS)
 
-# What the panel lists: napari's own actions by name, so that keys which the user has
-# changed in Preferences are shown as they are, and keys that are as written here.
+# What the panel lists: napari's actions by name, to show the keys that the user has set
+# in Preferences, and our keys.
 _LISTED = (
     ((ACCEPT,), "accept: keep the mask as label"),
     ((NEXT, PREVIOUS), "next without label / previous"),
@@ -83,7 +82,7 @@ def _key(name: str, bound: Mapping) -> str:
     if not name.startswith("napari:"):
         return name
     keys = [str(binding) for binding in bound.get(name, [])]
-    # Of several keys the letter is easier to keep in mind than the digit.
+    # Prefer a letter to a digit.
     keys.sort(key=str.isdigit)
     return keys[0] if keys else "(none)"
 
@@ -116,7 +115,7 @@ class Shortcuts:
         self._bind(viewer)
 
     def _bind(self, viewer: ViewerModel) -> None:
-        # Plain functions: napari tells a press from a release by the generator.
+        # Plain functions: napari calls a generator again on release.
         controller, step = self._controller, self._step_threshold
         propagate_mask = self._propagate
 
@@ -164,7 +163,7 @@ class Shortcuts:
             self._bound[key] = function
 
     def unbind(self, viewer: ViewerModel) -> None:
-        """Give the keys back, those that are still ours."""
+        """Unbind the keys that are still ours."""
         for key, function in self._bound.items():
             key = key.replace("+", "-")
             taken = viewer.bind_key(key, None)

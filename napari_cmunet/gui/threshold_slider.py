@@ -1,4 +1,7 @@
-"""A labelled slider from 0 to 1 that tells a drag from a step."""
+"""A slider from 0 to 1 that distinguishes a drag from single steps.
+
+superqt's labelled slider reports a drag and a step alike.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from superqt.utils import signals_blocked
 from napari_cmunet.gui.widgets import TAB_ONLY, leave_wheel
 
 _STEPS = 100
-# Steps that follow each other within this time are one undo step.
+# Steps within this time of each other are one undo step.
 _JOIN_SECONDS = 1.0
 
 
@@ -21,9 +24,9 @@ class ThresholdSlider(QWidget):
     Signals
     -------
     grabbed, released
-        The handle is taken and let go; moves in between are one change.
+        A drag begins and ends; the moves in between are one change.
     moved : float, bool
-        The new value, and whether it goes on from a step just made by key.
+        The new value, and whether it continues a step made just before.
     """
 
     grabbed = Signal()
@@ -33,7 +36,6 @@ class ThresholdSlider(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        # By Tab only: a click must leave the keys with the canvas.
         self.slider.setFocusPolicy(TAB_ONLY)
         self.slider.setRange(0, _STEPS)
         self.slider.setPageStep(5)
@@ -45,8 +47,8 @@ class ThresholdSlider(QWidget):
         self.number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.number.setFixedWidth(8 * self.number.fontMetrics().averageCharWidth())
         self.number.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        for each in (self.slider, self.number):
-            leave_wheel(each)
+        leave_wheel(self.slider)
+        leave_wheel(self.number)
         self._last_step = float("-inf")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -63,7 +65,7 @@ class ThresholdSlider(QWidget):
         return self.slider.value() / _STEPS
 
     def show_value(self, value: float) -> None:
-        """Show a value without telling anybody."""
+        """Show a value without emitting a signal."""
         if self.slider.isSliderDown():
             return
         with signals_blocked(self.slider), signals_blocked(self.number):
@@ -72,20 +74,20 @@ class ThresholdSlider(QWidget):
                 self.number.setValue(value)
 
     def step(self, by: int) -> None:
-        """Move by hundredths, as the keys do."""
+        """Move by hundredths, for the shortcuts."""
         self.slider.setValue(self.slider.value() + by)
 
     def _on_slider(self, value: int) -> None:
         with signals_blocked(self.number):
             self.number.setValue(value / _STEPS)
-        self._tell()
+        self._emit()
 
     def _on_number(self, value: float) -> None:
         with signals_blocked(self.slider):
             self.slider.setValue(round(value * _STEPS))
-        self._tell()
+        self._emit()
 
-    def _tell(self) -> None:
+    def _emit(self) -> None:
         now = time.monotonic()
         join = now - self._last_step < _JOIN_SECONDS
         self._last_step = float("-inf") if self.slider.isSliderDown() else now

@@ -1,4 +1,4 @@
-"""The parts of the panel, from top to bottom. They show; the panel connects them."""
+"""Widgets of the panel. They show; the panel connects them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
     from qtpy.QtWidgets import QLayout
 
-# Controls are reached by Tab, but a click leaves the keys with the canvas: P, E or
-# Ctrl+Z must work right after a button or the slider was used.
+# Controls get the focus by Tab only. A click leaves it with the canvas, so that P, E or
+# Ctrl+Z work right after a button or a slider was used.
 TAB_ONLY = Qt.FocusPolicy.TabFocus
 
 
 def text_label(text: str = "", *, lines: int = 0) -> QLabel:
-    """Make a label that wraps instead of widening the dock; ``lines`` high at least.
+    """Make a label that wraps instead of widening the dock.
 
-    Where a text changes, its layout is told too late how high the new one is.
+    ``lines`` is the minimum height. It keeps the layout still where the text changes.
     """
     label = _LinesHigh(text, lines) if lines else QLabel(text)
     label.setWordWrap(True)
@@ -47,11 +47,11 @@ def text_label(text: str = "", *, lines: int = 0) -> QLabel:
 
 
 class _LinesHigh(QLabel):
-    """Keeps the height of some lines, as the theme's font and padding have them."""
+    """A label with a minimum height in lines of the theme's font and padding."""
 
     def __init__(self, text: str, lines: int) -> None:
         super().__init__(text)
-        # An empty label does not tell its padding; this one is never shown.
+        # Measures the padding, which an empty label does not have; never shown.
         self._sample = QLabel("\n".join("x" * lines), self)
         self._sample.hide()
 
@@ -69,19 +69,20 @@ class _LinesHigh(QLabel):
 
 
 def lay_out_again(widget: QWidget) -> None:
-    """Let a widget and those around it take the height that changed texts need.
+    """Update the height of a widget and its parents after a text has changed.
 
-    Layouts in layouts keep the height of the former text for too long.
+    Nested layouts keep the height of the former text for too long.
     """
-    while widget is not None and not isinstance(widget, QScrollArea):
-        if widget.layout() is not None:
-            widget.layout().invalidate()
-        widget.updateGeometry()
-        widget = widget.parentWidget()
+    changed: QWidget | None = widget
+    while changed is not None and not isinstance(changed, QScrollArea):
+        if (layout := changed.layout()) is not None:
+            layout.invalidate()
+        changed.updateGeometry()
+        changed = changed.parentWidget()
 
 
 def plain_tip(text: str) -> str:
-    """A tooltip that says just this: of what looks like HTML, Qt makes pictures."""
+    """Escape a tooltip: Qt would render text that looks like HTML."""
     return f"<qt>{escape(text)}</qt>"
 
 
@@ -125,10 +126,7 @@ def combo(tip: str) -> QComboBox:
 
 
 def keep_narrow(box: QComboBox, tip: str) -> None:
-    """Let a combo box be narrower than its longest name, with a tip.
-
-    Like all that can be set in the panel, it is for clicks and keys, not for the wheel.
-    """
+    """Let a combo box be narrower than its longest name; ignore the wheel."""
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
     leave_wheel(box)
@@ -139,7 +137,7 @@ def keep_narrow(box: QComboBox, tip: str) -> None:
 
 
 def leave_wheel(widget: QWidget) -> None:
-    """Leave the wheel to the panel: scrolling past a widget must change nothing."""
+    """Pass wheel events on to the panel: scrolling past a widget changes nothing."""
     widget.installEventFilter(_WheelPasses(widget))
 
 
@@ -152,14 +150,14 @@ class _WheelPasses(QObject):
 
 
 def labelled(text: str, widget: QWidget) -> QLabel:
-    """Make a label whose mnemonic leads to the widget."""
+    """Make a label whose mnemonic focuses the widget."""
     label = QLabel(text)
     label.setBuddy(widget)
     return label
 
 
 class Column(QScrollArea):
-    """Scrolls up and down; never so narrow that something is cut at the right."""
+    """Scrolls vertically; never narrower than its content."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -171,8 +169,9 @@ class Column(QScrollArea):
         content.installEventFilter(self)
 
     def minimumSizeHint(self) -> QSize:
-        bar = self.verticalScrollBar().sizeHint().width()
-        width = self.widget().minimumSizeHint().width() + bar
+        bar, content = self.verticalScrollBar(), self.widget()
+        assert bar is not None and content is not None
+        width = content.minimumSizeHint().width() + bar.sizeHint().width()
         return QSize(width, super().minimumSizeHint().height())
 
     def eventFilter(self, watched, event) -> bool:
@@ -182,7 +181,7 @@ class Column(QScrollArea):
 
 
 class NameCombo(QComboBox):
-    """Chooses one of several named things, by position: names may be alike."""
+    """Chooses one of several names, by position: names may be equal."""
 
     chosen = Signal(int)
 
@@ -193,7 +192,7 @@ class NameCombo(QComboBox):
         self.activated.connect(self.chosen)
 
     def show_names(self, names: Sequence[str], active: int, empty: str) -> None:
-        """Show these names, one of them chosen, or a word for none."""
+        """Show names, one of them chosen; ``empty`` if there is none."""
         names = tuple(names)
         with signals_blocked(self):
             if names != self._shown:
@@ -205,15 +204,15 @@ class NameCombo(QComboBox):
 
 
 class ToolRow(QWidget):
-    """The tools of a mask; shows which one is in hand."""
+    """Buttons for napari's tools; shows the current one."""
 
     picked = Signal(str)
 
     TOOLS = (
         ("paint", "Paint", "Draw artery with the brush (P)"),
-        ("erase", "Erase", "Take artery away with the brush (E)"),
+        ("erase", "Erase", "Erase artery with the brush (E)"),
         ("fill", "Fill", "Fill an enclosed area with one click (F)"),
-        ("pan_zoom", "Move", "Drag moves the image (Z), as holding Space does"),
+        ("pan_zoom", "Move", "Drag to move the image (Z); or hold Space"),
     )
 
     def __init__(self) -> None:
@@ -234,7 +233,7 @@ class ToolRow(QWidget):
             layout.addWidget(tool)
 
     def show_mode(self, mode: str) -> None:
-        """Show the tool in hand; none of ours for napari's other tools."""
+        """Show the current tool; no button for napari's other tools."""
         self._group.setExclusive(False)
         for name, tool in self._buttons.items():
             tool.setChecked(name == mode)
@@ -247,7 +246,7 @@ class ToolRow(QWidget):
 
 
 class WorkBar(QWidget):
-    """Progress and Cancel, in the place of the button that began the work."""
+    """Progress and Cancel, in place of the button that started the work."""
 
     def __init__(self, tip: str, text: str = "Cancel") -> None:
         super().__init__()
@@ -260,7 +259,7 @@ class WorkBar(QWidget):
         layout.addWidget(self.cancel)
 
     def show_work(self, busy: bool, done: int, total: int) -> None:
-        """Show how far the work is; a total of 0 means that nobody knows."""
+        """Show the progress; a total of 0 means that it is unknown."""
         self.setVisible(busy)
         if busy:
             self.bar.setRange(0, total)
@@ -268,7 +267,7 @@ class WorkBar(QWidget):
 
 
 class Fold(QWidget):
-    """A part of the panel that opens and shuts with a click on its title."""
+    """A part of the panel that a click on its title shows or hides."""
 
     toggled = Signal(bool)
 
@@ -305,7 +304,7 @@ class Fold(QWidget):
 
 
 class KeyList(QLabel):
-    """Two columns of keys and what they do."""
+    """Table of keys and what they do."""
 
     def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
         super().__init__()
@@ -335,9 +334,9 @@ def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:
 
 
 def one_place(*items: QWidget) -> QGridLayout:
-    """Lay widgets of which one at most is shown over each other.
+    """Put widgets in the same place; at most one of them is shown.
 
-    The place stays as high as the highest, so that nothing below it moves.
+    The place is as high as the highest, so that nothing below it moves.
     """
     layout = QGridLayout()
     for item in items:
@@ -349,7 +348,7 @@ def one_place(*items: QWidget) -> QGridLayout:
 
 
 def row(*items: QWidget, stretch: int | None = None) -> QHBoxLayout:
-    """Put widgets side by side; one of them may take the room that is left."""
+    """Put widgets side by side; ``stretch`` is the index of the one that grows."""
     layout = QHBoxLayout()
     layout.setSpacing(4)
     for index, item in enumerate(items):

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 from napari_cmunet.gui import export, export_section
 from napari_cmunet.gui import panel as panel_module
 from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
-from napari_cmunet.gui.shortcuts import OWN_KEYS, listed_keys
+from napari_cmunet.gui.shortcuts import MASK_KEYS, PROJECT_KEYS, listed_keys
 from napari_cmunet.io.masks import read_mask, read_provenance
 from napari_cmunet.writer import write_mask_tiff
 from tests.gui.conftest import cine, expected, frame
@@ -305,7 +305,7 @@ def test_own_keys_are_free_in_napari():
     for action, keys in get_settings().shortcuts.shortcuts.items():
         if not any(word in action for word in other):
             taken |= {str(key) for key in keys}
-    assert not set(OWN_KEYS) & taken
+    assert not set((*MASK_KEYS, *PROJECT_KEYS)) & taken
 
 
 def test_keys_act(viewer, panel, controller, opened):

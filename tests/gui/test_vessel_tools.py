@@ -7,7 +7,7 @@ import pytest
 from napari.utils.shortcuts import default_shortcuts
 
 from napari_cmunet.gui.images.layers import METADATA
-from napari_cmunet.gui.shortcuts import OWN_KEYS
+from napari_cmunet.gui.shortcuts import MASK_KEYS, PROJECT_KEYS
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNCERTAIN
 from napari_cmunet.gui.vessel_tools.section import NEXT_PLACE, SKIP_PLACE
@@ -224,7 +224,7 @@ def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
 def test_keys_are_free_and_given_back(bench):
     ours = [*(tool.key for tool in TOOLS), NEXT_PLACE, SKIP_PLACE]
     assert len(set(ours)) == len(ours)
-    assert not set(ours) & set(OWN_KEYS)
+    assert not set(ours) & set((*MASK_KEYS, *PROJECT_KEYS))
     elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
     for name, keys in default_shortcuts.items():
         # Points, shapes and volumes have letters of their own, on their layers alone.

@@ -1,4 +1,4 @@
-"""What the reader has done to a mask, and whether an export holds it."""
+"""Which frames of a mask were corrected, and which of these are exported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def frames_of(history_item: Iterable[Any], ndim: int, count: int) -> set[int]:
-    """Frames that an undo item of a Labels layer changed.
+    """Return the frames that an undo item of a Labels layer changed.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def frames_of(history_item: Iterable[Any], ndim: int, count: int) -> set[int]:
 
 
 def fingerprint(mask: np.ndarray) -> int:
-    """Hash a frame's mask, to tell whether it has changed."""
-    return zlib.crc32(np.ascontiguousarray(mask != 0))
+    """Hash a frame's mask, to detect changes."""
+    return zlib.crc32((mask != 0).tobytes())
 
 
 def fingerprints(mask: np.ndarray) -> dict[int, int]:
@@ -48,14 +48,14 @@ def fingerprints(mask: np.ndarray) -> dict[int, int]:
 
 
 class Corrections:
-    """The frames that were changed, and which of them are exported as they are.
+    """The frames that were changed, and which of them are exported unchanged.
 
     Parameters
     ----------
     mask_of : callable
-        Gives the mask of a frame, (Y, X).
+        Returns the mask of a frame, (Y, X).
     is_corrected : callable
-        Whether a frame is other than its prediction.
+        Whether a frame differs from its prediction.
     """
 
     def __init__(
@@ -67,36 +67,36 @@ class Corrections:
         self._is_corrected = is_corrected
         self._exported: dict[int, int] = {}
         self._unsaved: set[int] = set()
-        # Frames to be looked at before anything is said about them.
-        self._unseen: set[int] = set()
-        #: Frames that napari's undo history holds: painted in, or cut anew.
+        # Frames to compare when ``unsaved`` is asked for.
+        self._unchecked: set[int] = set()
+        #: Frames in napari's undo history.
         self.in_history: set[int] = set()
         #: The threshold of the last export, None before the first.
         self.exported_at: float | None = None
 
     def note_change(self, frames: Iterable[int]) -> None:
-        """These frames were changed through the undo history."""
+        """Note that frames were changed through the undo history."""
         self.in_history.update(frames)
-        self._unseen.update(frames)
+        self._unchecked.update(frames)
 
     def note_undo(self) -> None:
-        """Any frame of the undo history may have changed."""
-        self._unseen |= self.in_history
+        """Note an undo: any frame of the undo history may have changed."""
+        self._unchecked |= self.in_history
 
     def note_export(self, prints: Mapping[int, int], threshold: float) -> None:
-        """An export holds these frames as they were then."""
+        """Note that frames with these hashes are exported."""
         self._exported.update(prints)
         self.exported_at = threshold
         self.note_undo()
 
     def unsaved(self) -> list[int]:
-        """Frames that were changed and that no export holds as they are."""
-        for frame in self._unseen:
+        """Return the frames that were changed since they were exported."""
+        for frame in self._unchecked:
             if self._changed(frame):
                 self._unsaved.add(frame)
             else:
                 self._unsaved.discard(frame)
-        self._unseen.clear()
+        self._unchecked.clear()
         return sorted(self._unsaved)
 
     def _changed(self, frame: int) -> bool:

@@ -105,6 +105,7 @@ class ImageState:
 
     def mask_frame(self, frame: int) -> np.ndarray:
         """Return a frame of the mask, as a view of the layer's own array."""
+        assert self.mask is not None
         return self.mask.data[frame] if self.mask.ndim == 3 else self.mask.data
 
     # -- layers ---------------------------------------------------------------
@@ -206,7 +207,7 @@ class ImageState:
             self.history.forget_history()
 
     def forget_mask(self) -> None:
-        """Follow the removal of the mask layer; corrections are kept for the next one."""
+        """Follow the removal of the mask layer; keep corrections for the next one."""
         if self.usable_mask:
             for frame in self.corrections.in_history:
                 if self.is_corrected(frame):
@@ -303,12 +304,15 @@ class ImageState:
         """Set pixels of a frame through napari's own undo history."""
         if not len(where[0]):
             return
+        assert self.mask is not None
         if not self.mask.visible:
             # napari slices no hidden layer, and data_setitem needs a slice.
             self.mask.set_view_slice()
         if self.mask.ndim == 3:
-            where = (np.full(len(where[0]), frame), *where)
-        self.mask.data_setitem(where, values)
+            index: tuple[np.ndarray, ...] = (np.full(len(where[0]), frame), *where)
+        else:
+            index = where
+        self.mask.data_setitem(index, values)
 
     def undo(self) -> None:
         """Undo the last step in napari's history."""
@@ -317,6 +321,7 @@ class ImageState:
 
     def refresh_mask(self, *, thumbnail: bool = True) -> None:
         """Redraw the mask after a change that napari does not know of."""
+        assert self.mask is not None
         self.mask.refresh(extent=False, highlight=False, thumbnail=thumbnail)
 
     # -- changes from outside ---------------------------------------------------
@@ -359,4 +364,5 @@ class ImageState:
         """Copy the mask as bool, (Y, X) or (T, Y, X)."""
         for frame in self.history.late_frames():
             self.history.bring_up_to_date(frame)
+        assert self.mask is not None
         return np.array(self.mask.data != 0)

@@ -1,12 +1,12 @@
-"""Another image in the layers of one that is closed.
+"""Show an image in the layers of another one, which is closed.
 
-napari takes a tenth of a second to add a layer and longer to remove one, since it
-collects all of Python's garbage each time. New pixels take some milliseconds.
+Adding and removing layers is slow in napari: it collects Python's garbage each time.
+New pixels in an existing layer are fast.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def can_reuse(viewer: ViewerModel, former: ImageState, image_state: ImageState) -> bool:
-    """Whether an image fits into the layers of another, and all of them are there."""
+    """Whether the layers of ``former`` exist and can show ``image_state``."""
     old, new = former.image, image_state.image
     return (
         former.mask is not None
@@ -33,11 +33,12 @@ def can_reuse(viewer: ViewerModel, former: ImageState, image_state: ImageState) 
 
 
 def reuse_layers(former: ImageState, image_state: ImageState) -> None:
-    """Move an image into another's layers, with its prediction and a fresh mask.
+    """Move an image into another's layers, with its prediction and a new mask.
 
-    Nobody may listen to the layers meanwhile.
+    The events of the layers must be disconnected.
     """
     image, prediction, mask = former.image, former.prediction, former.mask
+    assert prediction is not None and mask is not None
     shown = former.show_prediction and prediction.visible
     former.release()
     new = image_state.image
@@ -45,7 +46,7 @@ def reuse_layers(former: ImageState, image_state: ImageState) -> None:
     image.contrast_limits_range = new.contrast_limits_range
     image.contrast_limits = new.contrast_limits
     image.name, image.metadata = new.name, dict(new.metadata)
-    _lay_over(image, new)
+    _copy_geometry(image, new)
     image_state.image = image
     prediction.data = image_state.prediction_pixels()
     prediction.name = f"{image.name} prediction"
@@ -57,24 +58,24 @@ def reuse_layers(former: ImageState, image_state: ImageState) -> None:
     _forget_history(mask)
     mask.mode = tool
     for overlay in (prediction, mask):
-        _lay_over(overlay, new)
+        _copy_geometry(overlay, new)
     image_state.start_mask(mask)
 
 
 def _forget_history(mask: Labels) -> None:
-    # napari keeps the undo history when the pixels change, except over this.
+    # napari keeps the undo history when the pixels change, but not over this.
     mask.editable = False
     mask.editable = True
 
 
-def _lay_over(layer: Layer, image: Layer) -> None:
-    """Lay a layer where an image would lie, if it does not already."""
+def _copy_geometry(layer: Layer, image: Layer) -> None:
+    """Give a layer the scale, position and units of an image."""
     for name, value in geometry(image).items():
         if not _same(getattr(layer, name), value):
             setattr(layer, name, value)
 
 
-def _same(one: object, other: object) -> bool:
+def _same(one: Any, other: Any) -> bool:
     if hasattr(one, "affine_matrix"):
         return np.array_equal(one.affine_matrix, other.affine_matrix)
     return np.array_equal(one, other)

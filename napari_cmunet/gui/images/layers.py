@@ -173,7 +173,7 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
 
 
 def set_visible(layer: Layer | None, visible: bool) -> None:
-    """Show or hide a layer, unless it already is: setting it would reset the tool."""
+    """Show or hide a layer. Setting the same again would reset its tool."""
     if layer is not None and layer.visible != visible:
         layer.visible = visible
 

@@ -112,6 +112,7 @@ class MaskHistory:
     def preview(self, threshold: float) -> None:
         """Show the dragged frame at another threshold; not yet an undo step."""
         edited = self._edited
+        assert self._drag is not None
         frame, start, old, _ = self._drag
         edited.threshold = threshold
         if not edited.has_prediction(frame):
@@ -125,6 +126,7 @@ class MaskHistory:
 
     def end_drag(self) -> None:
         """End the drag: make it one undo step."""
+        assert self._drag is not None
         frame, start, old, old_threshold = self._drag
         self._drag = None
         edited = self._edited
@@ -159,12 +161,13 @@ class MaskHistory:
         edited = self._edited
         before = self._state(frame, frame)
         wanted = mask_at(edited.probability[frame], edited.threshold)
-        where = np.nonzero((edited.mask_frame(frame) != 0) != wanted)
-        if not len(where[0]):
+        rows, columns = np.nonzero((edited.mask_frame(frame) != 0) != wanted)
+        if not len(rows):
             return
         edited.thresholds[frame] = edited.threshold
         self._kept.pop(frame, None)
-        self._record(frame, frame, where, wanted[where].astype(np.uint8), before)
+        values = wanted[rows, columns].astype(np.uint8)
+        self._record(frame, frame, (rows, columns), values, before)
 
     def _move(self, frame: int, threshold: float) -> bool:
         """Change the threshold; return whether that made an undo step."""
@@ -261,7 +264,7 @@ class MaskHistory:
         """Return the frames whose mask has another threshold than the image."""
         edited = self._edited
         late = np.flatnonzero(edited.thresholds != edited.threshold)
-        return [int(frame) for frame in late if self._is_late(frame)]
+        return [frame for frame in late.tolist() if self._is_late(frame)]
 
     def _is_late(self, frame: int) -> bool:
         edited = self._edited

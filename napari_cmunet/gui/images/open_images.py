@@ -67,7 +67,7 @@ class OpenImages:
     @property
     def viewer(self) -> ViewerModel:
         """The viewer. Its layers are accessed on the GUI thread only."""
-        return self._viewer()  # type: ignore[return-value]
+        return self._viewer()
 
     # -- life -----------------------------------------------------------------
 
@@ -321,14 +321,14 @@ class OpenImages:
         yield "editable", self._on_editable
 
     def _connect_layers(self, *connected: Layer | None) -> None:
-        for layer in connected:
-            for name, slot in self._layer_slots() if layer is not None else ():
+        for layer in filter(None, connected):
+            for name, slot in self._layer_slots():
                 if name in layer.events.emitters:
                     getattr(layer.events, name).connect(slot)
 
     def _disconnect_layers(self, *connected: Layer | None) -> None:
-        for layer in connected:
-            for name, slot in self._layer_slots() if layer is not None else ():
+        for layer in filter(None, connected):
+            for name, slot in self._layer_slots():
                 if name in layer.events.emitters:
                     getattr(layer.events, name).disconnect(slot)
 
@@ -359,6 +359,8 @@ class OpenImages:
 
     def _on_editable(self, event: Any) -> None:
         """Keep the prediction read-only, whatever napari does when it slices."""
-        image_state = self.of(event.source)
-        if image_state is not None and event.source is image_state.prediction:
-            event.source.editable = False
+        layer = event.source
+        image_state = self.of(layer)
+        if image_state is not None and image_state.prediction is not None:
+            if layer is image_state.prediction:
+                layer.editable = False
