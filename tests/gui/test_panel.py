@@ -305,7 +305,7 @@ def test_own_keys_are_free_in_napari():
     for action, keys in get_settings().shortcuts.shortcuts.items():
         if not any(word in action for word in other):
             taken |= {str(key) for key in keys}
-    assert not set((*MASK_KEYS, *PROJECT_KEYS)) & taken
+    assert not {*MASK_KEYS, *PROJECT_KEYS} & taken
 
 
 def test_keys_act(viewer, panel, controller, opened):

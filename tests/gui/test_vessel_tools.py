@@ -224,7 +224,7 @@ def test_the_marks_of_another_frame_go_with_it(qtbot, viewer, panel, settled):
 def test_keys_are_free_and_given_back(bench):
     ours = [*(tool.key for tool in TOOLS), NEXT_PLACE, SKIP_PLACE]
     assert len(set(ours)) == len(ours)
-    assert not set(ours) & set((*MASK_KEYS, *PROJECT_KEYS))
+    assert not set(ours) & {*MASK_KEYS, *PROJECT_KEYS}
     elsewhere = ("points", "shape", "vertex", "add_", "direct", "select", "plane")
     for name, keys in default_shortcuts.items():
         # Points, shapes and volumes have letters of their own, on their layers alone.
