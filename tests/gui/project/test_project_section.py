@@ -463,6 +463,7 @@ def test_the_review_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     whole = camera.zoom
     review.confirm()
     assert review.text
+    qtbot.waitUntil(lambda: not review.text.startswith("Looking"), timeout=60_000)
     camera.zoom = 9 * whole
     project.annotation.accept()
     qtbot.waitUntil(lambda: not review.text, timeout=60_000)
