@@ -35,7 +35,7 @@ def main() -> int:
         measured = watch()
         hand = Hand(random.Random(0))
         if not hand.open(project, 600):
-            sys.exit(f"the project did not open: {hand.reader.alert}")
+            sys.exit(f"the project did not open: {hand.reader.messages.alert}")
         print("frame      mean ms   sd    most   (GUI thread, per stroke)")
         for number, size in enumerate(SIZES):
             costs = []
@@ -48,7 +48,7 @@ def main() -> int:
             mean, spread, most = np.mean(costs), np.std(costs), max(costs)
             print(f"{size:4} x {size:4} {mean:7.2f} {spread:6.2f} {most:7.2f}")
             if number + 1 < len(SIZES) and not hand.next():
-                sys.exit(f"no next image: {hand.reader.message}")
+                sys.exit(f"no next image: {hand.reader.messages.text}")
         hand.close()
     return 0
 

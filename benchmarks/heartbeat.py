@@ -246,7 +246,7 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
             at = (reader.navigator.frame,)
         yield from _paint(mask, at, number, now("painting"))
         reader.annotation.accept()
-        yield from _until(now("accepting"), lambda: reader.writer.idle)
+        yield from _until(now("accepting"), lambda: reader.workspace.writer.idle)
         yield from _pause(now("accepting"), 0.2)
         if reader.project.next_unlabelled() is None:
             break

@@ -245,7 +245,7 @@ def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
     if pictures:
         loop.picture("corrected")
     loop.click(loop.panel.project_section.page.accept)
-    loop.until(lambda: loop.reader.writer.idle, "accept")
+    loop.until(lambda: loop.reader.workspace.writer.idle, "accept")
     if pictures:
         loop.picture("accepted")
     return len(wrong[0])
@@ -337,7 +337,7 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     assert report["exported"] == len(reader.project.labels.keys())
     labels, project = reader.project.labels.keys(), reader.project.folder
     reader.close()
-    loop.until(lambda: reader.project is None and reader.writer.idle, "closed")
+    loop.until(lambda: reader.project is None and reader.workspace.writer.idle, "closed")
     loop.picture("closed")
     reader.open(project)
     loop.until(lambda: reader.project is not None and loop.ready(), "opened again")
@@ -348,7 +348,7 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     report["labels_in_the_end"] = len(reader.project.labels.keys())
     assert report["labels_in_the_end"] == len(labels) + 1
     reader.close()
-    loop.until(lambda: reader.project is None and reader.writer.idle, "closed")
+    loop.until(lambda: reader.project is None and reader.workspace.writer.idle, "closed")
     loop.viewer.close()
 
 

@@ -161,7 +161,7 @@ def _read_all(
         _paint(opened.image_state.mask, number)
         began = time.perf_counter()
         reader.annotation.accept()
-        _wait(lambda: reader.writer.idle, "the label on the disk")
+        _wait(lambda: reader.workspace.writer.idle, "the label on the disk")
         accepted.append(time.perf_counter() - began)
         reader.navigator.next()
         _wait(lambda o=opened: reader.navigator.current is not o, "the next image")

@@ -237,7 +237,7 @@ class CMUNetPanel(QWidget):
 
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
-        self.project.update_differences()
+        self.project.preview.update()
         in_project = self.project_section.refresh()
         self.finetune.set_training(self.project.training.session, self.project.preview)
         self.finetune_fold.setVisible(self.project.project is not None)
@@ -293,12 +293,12 @@ class CMUNetPanel(QWidget):
         self._shortcuts.unbind(self._viewer)
         self.vessels.close_tools()
         if self.controller.connected:
-            self.project.changed.disconnect(self._on_changed)
-            self.project.accepted.disconnect(self._on_accepted)
-            self.project_section.commands.let_go()
-            self.project.training.looked_for.disconnect(self.finetune.scroll_into_view)
+            self.project.workspace.changed.disconnect(self._on_changed)
+            self.project.annotation.accepted.disconnect(self._on_accepted)
+            self.project_section.commands.disconnect()
+            self.project.training.result_wanted.disconnect(self.finetune.scroll_into_view)
             del self.project.may_close
-            self.project.detach()
+            self.project.disconnect_panel()
         self.controller.disconnect()
 
     def _wake_up(self) -> None:
@@ -306,7 +306,7 @@ class CMUNetPanel(QWidget):
             return
         self.controller.connect()
         self._listen()
-        self.project.attach(self.controller)
+        self.project.connect_panel(self.controller)
         self._bind_keys()
         self.vessels.connect_keys()
         self.refresh()
@@ -322,10 +322,10 @@ class CMUNetPanel(QWidget):
 
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
-        self.project.changed.connect(self._on_changed)
-        self.project.accepted.connect(self._on_accepted)
-        self.project_section.commands.listen()
-        self.project.training.looked_for.connect(self.finetune.scroll_into_view)
+        self.project.workspace.changed.connect(self._on_changed)
+        self.project.annotation.accepted.connect(self._on_accepted)
+        self.project_section.commands.connect()
+        self.project.training.result_wanted.connect(self.finetune.scroll_into_view)
         # The session outlives the panel: hold a weak reference only.
         self.project.may_close = partial(_may_close, weakref.ref(self))
 
@@ -380,13 +380,13 @@ def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
 
 def _on_window_destroyed(project: weakref.ref[ProjectSession]) -> None:
     if (session := project()) is not None:
-        session.shut()
+        session.close_window()
 
 
 def _on_panel_destroyed(controller: Controller, project: ProjectSession) -> None:
     # When the program ends, Qt may have deleted the controller's timers already.
     with suppress(RuntimeError):
         if controller.connected:  # otherwise the dock was closed before
-            project.changed.disconnect()
-            project.shut()
+            project.workspace.changed.disconnect()
+            project.close_window()
         controller.disconnect()

@@ -173,28 +173,28 @@ class Shortcuts:
 
 
 def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
-    accepting, browsing = project.annotation, project.navigator
+    annotation, navigator = project.annotation, project.navigator
 
     def accept(_viewer) -> None:
-        accepting.accept()
+        annotation.accept()
 
     def take_back(_viewer) -> None:
-        accepting.take_back()
+        annotation.take_back()
 
     def go_on(_viewer) -> None:
-        browsing.next()
+        navigator.next()
 
     def go_back(_viewer) -> None:
-        browsing.previous()
+        navigator.previous()
 
     def skip(_viewer) -> None:
-        accepting.skip()
+        annotation.skip()
 
     def flag(_viewer) -> None:
-        accepting.flag()
+        annotation.flag()
 
     def box(_viewer) -> None:
-        browsing.draw_area(BOX)
+        annotation.draw_area(BOX)
 
     def compare(_viewer) -> None:
         project.preview.toggle()

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, project: Path) -> dict:
     began = time.monotonic()
     hand = Hand(random.Random(args.seed))
     if not hand.open(project, 600):
-        sys.exit(f"the project did not open: {hand.reader.alert}")
+        sys.exit(f"the project did not open: {hand.reader.messages.alert}")
     training = hand.reader.training.session
     training.options = ("--steps", "4", "--batch", "2")
     ended: list[str] = []
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, project: Path) -> dict:
         if time.monotonic() - began > args.minutes * 60 and len(table) > 1:
             break
         if number < args.images and not hand.next():
-            sys.exit(f"no next image after {number}: {hand.reader.message}")
+            sys.exit(f"no next image after {number}: {hand.reader.messages.text}")
     labels = len(hand.reader.project.labels.keys())
     hand.close()
     # What is loaded at first (torch, shaders, undo) is there to stay.
@@ -136,10 +136,10 @@ def read_one(hand: Hand, number: int) -> None:
     if not hand.mask().any():
         hand.opened.image_state.mask.paint((SIZE // 2, SIZE // 2), 1)
     if not hand.accept():
-        sys.exit(f"image {number} was not accepted: {hand.reader.alert}")
+        sys.exit(f"image {number} was not accepted: {hand.reader.messages.alert}")
     if number % 10 == 0:
         hand.click(hand.page.back)
-        hand.until(lambda: hand.reader.writer.idle, 60)
+        hand.until(lambda: hand.reader.workspace.writer.idle, 60)
         hand.accept()
 
 

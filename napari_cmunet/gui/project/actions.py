@@ -1,4 +1,4 @@
-"""What the project section's buttons and menu do: they ask, the reader acts."""
+"""Actions of the project section's buttons and menu that ask for folders and forms."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class ProjectActions:
         self._session, self._parent, self._chosen = session, parent, chosen
         self._last = ""
 
-    def listen(self) -> None:
-        """Ask when the reader has to know something."""
+    def connect(self) -> None:
+        """Ask for folders when the session needs one."""
         self._session.images_wanted.connect(self.show_images_folder)
         self._session.more_wanted.connect(self.add_images)
 
-    def let_go(self) -> None:
-        """Ask no more: the panel is closed."""
+    def disconnect(self) -> None:
+        """Stop asking: the panel is closed."""
         self._session.images_wanted.disconnect(self.show_images_folder)
         self._session.more_wanted.disconnect(self.add_images)
 
@@ -68,12 +68,12 @@ class ProjectActions:
         if is_project(folder):
             self._session.open(folder)
         elif is_project(suggested):
-            self._session.show_alert(
+            self._session.messages.show_alert(
                 alerts.project_beside(
                     suggested.name,
                     open_it=lambda: self._session.open(suggested),
                     make=lambda: self._make([folder], free_folder(suggested)),
-                    close=self._session.dismiss,
+                    close=self._session.messages.dismiss,
                 )
             )
         else:
@@ -84,7 +84,9 @@ class ProjectActions:
         files = [source_file(r) for r in self._session.controller.image_states]
         inputs = [path for path in files if path is not None and path.exists()]
         if not inputs:
-            self._session.show_alert(alerts.no_files(self._session.dismiss))
+            self._session.messages.show_alert(
+                alerts.no_files(self._session.messages.dismiss)
+            )
             return
         inputs = list(dict.fromkeys(inputs))
         self._make(inputs, suggested_folder(inputs, self._working_folder()))
@@ -110,11 +112,14 @@ class ProjectActions:
             menu.clear()
             for folder in folders:
                 action = menu.addAction(folder.name)
+                assert action is not None
                 action.setToolTip(str(folder))
                 action.triggered.connect(partial(self._open_recent, folder))
             if folders:
                 menu.addSeparator()
-            menu.addAction("Another one…").triggered.connect(self.open_other)
+            other = menu.addAction("Another one…")
+            assert other is not None
+            other.triggered.connect(self.open_other)
 
         show([])
         worker = create_worker(recent_projects)
@@ -130,14 +135,14 @@ class ProjectActions:
         """Ask where the project's images are now, and look for them there."""
         folder = self._ask("Folder of the project's images")
         if folder is not None:
-            self._session.dismiss()
+            self._session.messages.dismiss()
             self._session.relink(folder)
 
     def add_images(self) -> None:
         """Ask for a further folder of angiograms and add it."""
         folder = self._ask("Folder of further angiograms")
         if folder is not None:
-            self._session.dismiss("missing")
+            self._session.messages.dismiss("missing")
             self._session.add_images([folder])
 
     def export(self) -> None:
@@ -147,7 +152,7 @@ class ProjectActions:
         if project is None or session.busy:
             return
         if not session.overview.progress.labelled:
-            session.show_message("There is no accepted mask to export yet.")
+            session.messages.show("There is no accepted mask to export yet.")
             return
         wanted = self._chosen()
         chosen = frozenset(

@@ -1,4 +1,4 @@
-"""Notices that the reader is there: the mouse moves, turns or presses in the viewer."""
+"""Annotation time: a clock that leaves out pauses, driven by the mouse."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ PAUSE_SECONDS = 15.0
 
 
 class AnnotationClock:
-    """Adds up the time between signs of life; a longer gap counts as a pause."""
+    """Adds up the time between activities; a longer gap counts as a pause."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._last: float | None = None
 
     def restart(self) -> None:
-        """Begin anew, from now."""
+        """Restart from zero."""
         self._seconds = 0.0
         self._last = monotonic()
 
     def go_on(self) -> None:
-        """The image is seen from now on; the time before does not count."""
+        """Resume: the image is shown again."""
         self._last = monotonic()
 
     def stop(self) -> None:
-        """The image is left."""
+        """Pause: the image is no longer shown."""
         self._seconds = self.seconds
         self._last = None
 
     def tick(self) -> None:
-        """The reader has done something."""
+        """Note an activity."""
         if self._last is not None:
             self._seconds = self.seconds
             self._last = monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds of attention up to now."""
+        """Seconds of activity up to now."""
         if self._last is None:
             return self._seconds
         return self._seconds + min(monotonic() - self._last, PAUSE_SECONDS)
 
 
 class ActivityTracker:
-    """Tells of each sign of life, from :meth:`listen` to :meth:`let_go`.
+    """Calls back whenever the mouse is used in a viewer.
 
     Parameters
     ----------
-    noticed : callable
+    on_activity : callable
         Called often: it must be quick.
     """
 
-    def __init__(self, noticed: Callable[[], None]) -> None:
-        self._noticed = noticed
+    def __init__(self, on_activity: Callable[[], None]) -> None:
+        self._on_activity = on_activity
         self._viewer: ViewerModel | None = None
 
-    def listen(self, viewer: ViewerModel) -> None:
-        """Follow the mouse in a viewer."""
-        self.let_go()
+    def start(self, viewer: ViewerModel) -> None:
+        """Start following the mouse in a viewer."""
+        self.stop()
         self._viewer = viewer
         for callbacks in self._lists(viewer):
             callbacks.append(self._on_mouse)
 
-    def let_go(self) -> None:
-        """Follow no more. Safe to call more than once."""
+    def stop(self) -> None:
+        """Stop following the mouse. Idempotent."""
         viewer, self._viewer = self._viewer, None
         if viewer is not None:
             for callbacks in self._lists(viewer):
@@ -87,4 +87,4 @@ class ActivityTracker:
         )
 
     def _on_mouse(self, viewer: ViewerModel, event) -> None:
-        self._noticed()
+        self._on_activity()

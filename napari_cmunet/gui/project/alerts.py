@@ -1,10 +1,12 @@
-"""What the reader is told when something cannot go on by itself, and the actions out."""
+"""The message and the alert of the project section, with the actions offered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from psygnal import Signal
 
 from napari_cmunet.errors import ImageMissingError, ProjectDamagedError, WriteError
 from napari_cmunet.project.files import LOCK
@@ -13,9 +15,7 @@ from napari_cmunet.project.promotion import REFUSED, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.promotion import TrainingResult
 
     Act = Callable[[], None]
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Action:
-    """One way out: a button."""
+    """A button of an alert."""
 
     text: str
     tip: str
-    act: Callable[[], None]
+    act: Act
 
 
 @dataclass(frozen=True)
 class Alert:
-    """What is said until the reader has chosen a way, or all is well again.
+    """A text with buttons, shown until one is pressed or the cause has gone.
 
     Parameters
     ----------
     text : str
     actions : tuple of Action
     about : str
-        What it is about, so that it can be taken back: ``image``, ``draft``, …
+        Subject, so that it can be dismissed: ``image``, ``draft``, …
     serious : bool
-        Whether something did not work.
+        Whether something failed.
     """
 
     text: str
@@ -50,23 +50,73 @@ class Alert:
     serious: bool = False
 
 
+class Messages:
+    """The message and the alert that the project section shows."""
+
+    #: Another message or alert is shown.
+    changed = Signal()
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._tip = ("", "")
+        self.alert: Alert | None = None
+
+    def show(self, text: str, tip: str = "") -> None:
+        """Show a line until the next one, with an optional tooltip."""
+        self.text, self._tip = text, (text, tip)
+        self.changed.emit()
+
+    @property
+    def tip(self) -> str:
+        """Tooltip of the line that is shown."""
+        text, tip = self._tip
+        return tip if text == self.text else ""
+
+    def show_alert(self, alert: Alert) -> None:
+        """Show an alert in place of the one before."""
+        self.alert = alert
+        self.changed.emit()
+
+    def show_error(self, error: object, about: str = "") -> None:
+        """Show an error without actions."""
+        self.show_alert(Alert(str(error), about=about, serious=True))
+
+    def dismiss(self, about: str = "") -> None:
+        """Hide the alert, or only one on this subject."""
+        if self.alert is not None and about in ("", self.alert.about):
+            self.alert = None
+            self.changed.emit()
+
+    def clear(self, text: str = "") -> None:
+        """Hide the alert and replace the message without notifying anyone."""
+        self.alert, self.text = None, text
+
+
 def project_not_opened(
-    session: ProjectSession, folder: Path, error: Exception
+    error: Exception, open_with: Callable[..., None], close: Act
 ) -> Alert:
-    """Another window has it, it is damaged, or it is none."""
+    """The project is in use, damaged, or no project.
+
+    Parameters
+    ----------
+    error : Exception
+    open_with : callable
+        Opens it again; called with ``read_only``, ``take_over`` or ``salvage``.
+    close : callable
+    """
     actions: tuple[Action, ...] = ()
     if isinstance(error, ProjectLockedError):
         actions = (
             Action(
                 "Open for reading",
                 "Look at the project; nothing can be changed",
-                partial(session.open, folder, read_only=True),
+                partial(open_with, read_only=True),
             ),
             Action(
                 "Take over",
                 "Work on it here. The other window can then write nothing more; what "
                 "was accepted there is safe",
-                partial(session.open, folder, take_over=True),
+                partial(open_with, take_over=True),
             ),
         )
     elif isinstance(error, WriteError) and error.path.name == LOCK:
@@ -75,7 +125,7 @@ def project_not_opened(
             Action(
                 "Open for reading",
                 "Look at the project; nothing can be changed",
-                partial(session.open, folder, read_only=True),
+                partial(open_with, read_only=True),
             ),
         )
     elif isinstance(error, ProjectDamagedError):
@@ -83,25 +133,25 @@ def project_not_opened(
             Action(
                 "Save what can be saved",
                 "Keep the damaged file under another name and open the rest",
-                partial(session.open, folder, salvage=True),
+                partial(open_with, salvage=True),
             ),
         )
-    close = Action("Close", "Do nothing", session.dismiss)
-    return Alert(str(error), (*actions, close), about="opening", serious=True)
+    actions = (*actions, Action("Close", "Do nothing", close))
+    return Alert(str(error), actions, about="opening", serious=True)
 
 
 def images_missing(
-    session: ProjectSession, missing: int, count: int, found: int = 0
+    missing: int, count: int, found: int = 0, *, show: Act, later: Act
 ) -> Alert:
-    """Images are not where the project looks for them."""
+    """Image files are missing."""
     begin = f"{found} images were found there. " if found else ""
     which = "An image is" if missing == 1 else f"{missing} of {count} images are"
     return Alert(
-        f"{begin}{which} not where the project looks for them. Connect the disk, or show "
-        "the folder that they are in now.",
+        f"{begin}{which} not where the project looks for them. Connect the disk or "
+        "choose the folder that they are in now.",
         (
-            _show(session.images_wanted.emit),
-            Action("Later", "Go on with the images that are there", session.dismiss),
+            _show(show),
+            Action("Later", "Go on with the images that are there", later),
         ),
         about="missing",
         serious=True,
@@ -112,7 +162,7 @@ def image_not_opened(
     name: str, error: Exception, *, show: Act, go_on: Act, skip: Act, again: Act
 ) -> Alert:
     """One image cannot be opened."""
-    actions = (
+    actions: tuple[Action, ...] = (
         Action("Next image", "Open the next one without a label", go_on),
         Action("Skip it", "Leave this image out of the project's work (W)", skip),
         Action("Try again", "Open this one again", again),
@@ -133,7 +183,7 @@ def _show(act: Act) -> Action:
 
 
 def not_saved(problem: str, *, again: Act, without: Act, stay: Act) -> Alert:
-    """Strokes cannot be saved, and the reader wants to leave."""
+    """Corrections cannot be saved before the image is left."""
     return Alert(
         f"Your corrections to this image cannot be saved: {problem}",
         (
@@ -230,8 +280,8 @@ def no_image(add: Act, close: Act) -> Alert:
 def no_files(close: Act) -> Alert:
     """The images that are open come from no file."""
     return Alert(
-        "The open images come from no file, so a project cannot refer to them. Save them "
-        "as TIFF and open that, or choose a folder.",
+        "The open images come from no file, so a project cannot refer to them. Save "
+        "them as TIFF and open that, or choose a folder.",
         (Action("Close", "Do nothing", close),),
         about="opening",
     )

@@ -1,4 +1,4 @@
-"""Masks become labels: accept, take back, and what is noted about an image."""
+"""Annotation of the open image: labels, the reviewed area, flags and comments."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from psygnal import Signal
 
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.alerts import Alert
-from napari_cmunet.gui.project.overview import look_at
+from napari_cmunet.gui.project.workspace import look_at
 from napari_cmunet.io.label_file import Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from napari_cmunet.gui.project.navigator import Navigator
     from napari_cmunet.gui.project.open_image import OpenImage
-    from napari_cmunet.gui.project.session import ProjectSession
+    from napari_cmunet.gui.project.reviewed_area import ReviewedArea
+    from napari_cmunet.gui.project.workspace import Workspace
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.labels import AcceptedLabel
 
 WAIT_SECONDS = 0.04
-"""How long an acceptance may hold up the window, so that it is on the disk before the
-key comes up. Where a disk is slower, the window goes on and says that it is saving."""
+"""How long accepting may block the window, so that the label is on the disk before the
+key is released. On a slower disk the window goes on and shows that it is saving."""
 
 
 class Annotation:
@@ -34,11 +36,20 @@ class Annotation:
 
     Parameters
     ----------
-    session : ProjectSession
+    workspace : Workspace
+    navigator : Navigator
     """
 
-    def __init__(self, session: ProjectSession) -> None:
-        self._session = session
+    #: A label is on the disk; with its (image id, frame).
+    accepted = Signal(object)
+    #: A label was withdrawn, or replaced by the one before; with (image id, frame).
+    withdrawn = Signal(object)
+    #: The project is to be closed and opened again.
+    reopen_wanted = Signal()
+
+    def __init__(self, workspace: Workspace, navigator: Navigator) -> None:
+        self._workspace, self._navigator = workspace, navigator
+        self._messages = workspace.messages
         #: Frames whose label is being written.
         self.saving: set[FrameKey] = set()
         #: When the label of a frame was accepted in this window.
@@ -51,16 +62,16 @@ class Annotation:
 
     def why_not(self) -> str:
         """Why the shown mask cannot be accepted now; empty if it can."""
-        session, navigator = self._session, self._session.navigator
+        workspace, navigator = self._workspace, self._navigator
         opened = navigator.current
-        if session.project is None:
+        if workspace.project is None:
             return "To accept masks as labels, choose a folder of angiograms first."
         if opened is None or navigator.opening is not None:
             return "No image of the project is open yet."
-        if session.project.read_only:
+        if workspace.project.read_only:
             return "The project is open for reading only."
         image_state = opened.image_state
-        if not navigator.is_shown or session.controller.active is not image_state:
+        if not navigator.is_shown or workspace.controller.active is not image_state:
             return "Another image is in hand."
         if image_state.image_replaced:
             return (
@@ -77,45 +88,47 @@ class Annotation:
             and not image_state.mask_frame(frame).any()
         ):
             return "This frame is not segmented yet."
-        if navigator.area.is_begun and not navigator.area.is_part(frame):
+        _, area, _ = navigator.parts()
+        if area.is_begun and not area.is_part(frame):
             return "Draw the box or lasso first, or press Whole for all of it."
         return ""
 
     def accept(self, *, empty: bool = False) -> None:
-        """Let the shown mask count as the label of its frame.
+        """Save the shown mask as the label of its frame.
 
         Parameters
         ----------
         empty : bool
-            Whether the reader has said that there is no artery.
+            Whether the user has confirmed that there is no artery.
         """
-        session, navigator = self._session, self._session.navigator
+        workspace, navigator = self._workspace, self._navigator
         if problem := self.why_not():
-            session.show_message(problem)
+            self._messages.show(problem)
             return
         started = time.perf_counter()
-        opened, frame, draft_saver = (
-            navigator.current,
-            navigator.frame,
-            navigator.draft_saver,
-        )
-        session.controller.editor.end_threshold()
+        opened, area, draft_saver = navigator.parts()
+        frame, project = navigator.frame, workspace.project
+        assert project is not None
+        workspace.controller.editor.end_threshold()
         opened.image_state.history.bring_up_to_date(frame)
         mask = opened.mask(frame)
+        assert mask is not None
         if not mask.any() and not empty:
             accept = partial(self.accept, empty=True)
-            session.show_alert(alerts.mask_is_empty(accept, session.dismiss))
+            self._messages.show_alert(
+                alerts.mask_is_empty(accept, self._messages.dismiss)
+            )
             return
-        reviewed = navigator.area.reviewed(frame, mask)
+        reviewed = area.reviewed(frame, mask)
         if reviewed is not None and not reviewed.any():
-            session.show_message(
+            self._messages.show(
                 "Nothing of this frame counts as reviewed yet. Look at it with Q, draw "
                 "a box around what you have seen, or press Whole for all of it."
             )
             return
-        session.dismiss("accept")
+        self._messages.dismiss("accept")
         provenance = opened.provenance(frame)
-        project, key = session.project, opened.key(frame)
+        key = opened.key(frame)
         cost = opened.clock.seconds, opened.pixels_changed(frame, mask)
         act = partial(
             project.labels.accept,
@@ -132,16 +145,16 @@ class Annotation:
         )
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)
-        draft_saver.forget(frame)
-        navigator.area.accepted(frame)
+        draft_saver.discard(frame)
+        area.accepted(frame)
         self.saving.add(key)
-        future = session.writer.submit(
+        future = workspace.writer.submit(
             lambda: (act(), time.perf_counter() - started, look_at(project, key[0])),
             partial(self._on_accepted, opened, label, cost),
             partial(self._on_refused, opened, frame),
         )
-        session.writer.wait_for(future, WAIT_SECONDS)
-        session.changed.emit()
+        workspace.writer.wait_for(future, WAIT_SECONDS)
+        workspace.changed.emit()
 
     def _on_accepted(
         self, opened: OpenImage, label: Label, cost: tuple[float, int], result: Any
@@ -153,41 +166,38 @@ class Annotation:
         self._accepted[key] = accepted
         opened.labels[accepted.frame] = label
         opened.origins[accepted.frame] = label.provenance
-        # Whatever is predicted from now on, this mask stays.
+        # Later predictions do not replace this mask.
         opened.image_state.own_masks[accepted.frame] = label.mask
-        self._session.dismiss("draft")
-        self._session.message = accepted.notice
-        self._session.note_change(change)
-        self._session.note_annotation_time(
-            self._session.overview.effort.with_label(key, *cost)
+        self._messages.dismiss("draft")
+        self._messages.show(accepted.notice)
+        self._workspace.apply(change)
+        self._workspace.set_annotation_time(
+            self._workspace.overview.annotation_time.with_label(key, *cost)
         )
-        self._session.accepted.emit(key)
+        self.accepted.emit(key)
 
     def _on_refused(self, opened: OpenImage, frame: int, problem: str) -> None:
-        session, navigator = self._session, self._session.navigator
+        navigator = self._navigator
         self.saving.discard(opened.key(frame))
         if navigator.current is opened and navigator.draft_saver is not None:
             navigator.draft_saver.note({frame})
-
-        folder = session.project.folder if session.project is not None else None
-        reopen = (
-            partial(session.open, folder) if folder is not None else session.dismiss
+        self._messages.show_alert(
+            alerts.not_accepted(problem, self.accept, self.reopen_wanted.emit)
         )
-        session.show_alert(alerts.not_accepted(problem, self.accept, reopen))
 
     def take_back(self) -> None:
-        """Let the shown frame's label count no more; the mask stays to be corrected.
+        """Withdraw the label of the shown frame; the mask stays as a draft.
 
-        What this window has just accepted over an older label gives way to that one.
+        If this window has replaced an older label, that one is restored.
         """
-        session, navigator = self._session, self._session.navigator
-        opened, project = navigator.current, session.project
+        workspace, navigator = self._workspace, self._navigator
+        opened, project = navigator.current, workspace.project
         if opened is None or project is None or not navigator.is_shown:
             return
         frame = navigator.frame
         key = opened.key(frame)
         if frame not in opened.labels and key not in self.saving:
-            session.show_message("This frame has no label to take back.")
+            self._messages.show("This frame has no label to take back.")
             return
         accepted = self._accepted.pop(key, None)
 
@@ -196,7 +206,7 @@ class Annotation:
                 project.labels.withdraw(*key)
             return project.labels.get(*key), look_at(project, key[0])
 
-        session.writer.submit(
+        workspace.writer.submit(
             act, partial(self._on_taken_back, opened, frame), self._on_problem
         )
 
@@ -209,46 +219,47 @@ class Annotation:
             opened.labels[frame] = label
             text = "The label is the one before again; your mask is kept as a draft."
         self.times.pop(opened.key(frame), None)
-        navigator = self._session.navigator
+        navigator = self._navigator
         if navigator.current is opened and navigator.draft_saver is not None:
-            navigator.area.taken_back(frame)
+            _, area, _ = navigator.parts()
+            area.withdrawn(frame)
             navigator.draft_saver.note({frame})
-        self._session.message = text
-        self._session.note_change(change)
-        self._session.taken_back.emit(opened.key(frame))
+        self._messages.show(text)
+        self._workspace.apply(change)
+        self.withdrawn.emit(opened.key(frame))
 
     # -- marks ----------------------------------------------------------------
 
     def skip(self) -> None:
-        """Pass the image over and open the next one; or no more, if it was skipped."""
+        """Skip the image and open the next one, or undo that."""
         image = self._image()
         if image is None:
             return
-        state = self._session.overview.status(image).state
+        state = self._workspace.overview.status(image).state
         if state == "labelled":
-            self._session.show_message(
+            self._messages.show(
                 "This image has a label. Take that back first (Shift+K) to skip it."
             )
             return
         skipped = state == "skipped"
         self._mark(image, lambda project: project.skip(image, not skipped))
         if not skipped:
-            self._session.navigator.next()
+            self._navigator.next()
 
     def flag(self) -> None:
-        """Flag the image for a second look, or no more."""
+        """Flag the image for a second look, or remove the flag."""
         image = self._image()
         if image is not None:
-            flagged = self._session.overview.status(image).flagged
+            flagged = self._workspace.overview.status(image).flagged
             self._mark(image, lambda project: project.flag(image, not flagged))
 
     def comment(self, image: str, text: str) -> None:
-        """Note something about an image."""
-        if text != self._session.overview.status(image).comment:
+        """Save a comment on an image."""
+        if text != self._workspace.overview.status(image).comment:
             self._mark(image, lambda project: project.comment(image, text))
 
     def _image(self) -> str | None:
-        navigator = self._session.navigator
+        navigator = self._navigator
         if navigator.stuck is not None:
             return navigator.stuck
         if navigator.current is None or navigator.opening is not None:
@@ -256,24 +267,47 @@ class Annotation:
         return navigator.current.id
 
     def _mark(self, image: str, act: Callable[..., None]) -> None:
-        project = self._session.project
+        project = self._workspace.project
+        assert project is not None
 
         def mark() -> Any:
             act(project)
             return look_at(project, image)
 
-        self._session.writer.submit(mark, self._session.note_change, self._on_problem)
+        self._workspace.writer.submit(mark, self._workspace.apply, self._on_problem)
 
     def _on_problem(self, problem: str) -> None:
-        self._session.show_alert(Alert(problem, about="mark", serious=True))
+        self._messages.show_error(problem, about="mark")
 
-    # -- what is said of the shown frame --------------------------------------
+    # -- the reviewed area ----------------------------------------------------
+
+    def _editable_area(self) -> ReviewedArea | None:
+        navigator = self._navigator
+        writable = self._workspace.writable is not None and navigator.is_shown
+        return navigator.area if writable else None
+
+    def draw_area(self, tool: str) -> None:
+        """Select a tool that draws the reviewed area; see ReviewedArea."""
+        if (area := self._editable_area()) is not None:
+            area.draw(tool)
+
+    def review_looked_at(self, on: bool = True) -> None:
+        """Count what was looked at as reviewed in the shown frame."""
+        if (area := self._editable_area()) is not None:
+            area.add_looked_at(self._navigator.frame, on)
+
+    def review_all(self) -> None:
+        """Count the whole shown frame as reviewed."""
+        navigator = self._navigator
+        if navigator.area is not None and navigator.is_shown:
+            navigator.area.clear(navigator.frame)
 
     def is_unchanged(self, opened: OpenImage, frame: int) -> bool:
-        """Whether the shown mask and its reviewed part are as they were accepted."""
+        """Whether the mask and its reviewed area are as they were accepted."""
         label, mask = opened.labels.get(frame), opened.mask(frame)
-        navigator = self._session.navigator
-        if navigator.current is opened and navigator.area.is_changed(frame):
+        navigator = self._navigator
+        area = navigator.area
+        if navigator.current is opened and area is not None and area.is_changed(frame):
             return False
         return (
             label is not None and mask is not None and np.array_equal(mask, label.mask)

@@ -1,4 +1,4 @@
-"""Saves strokes that are not accepted yet, a moment after they are made."""
+"""Saves corrections that are not accepted yet as drafts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from qtpy.QtCore import QTimer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_cmunet.gui.project.disk_writer import ProjectWriter
     from napari_cmunet.gui.project.open_image import OpenImage
     from napari_cmunet.gui.project.reviewed_area import ReviewedArea
+    from napari_cmunet.gui.project.workspace import ProjectWriter
     from napari_cmunet.project.project import Project
 
 SAVE_AFTER_MS = 300
 
 
 class DraftSaver:
-    """Follows the mask of one open image and keeps its drafts up to date.
-
-    It works while the panel is closed, too.
+    """Saves drafts of one open image while its mask is edited.
 
     Parameters
     ----------
@@ -30,7 +28,7 @@ class DraftSaver:
     writer : ProjectWriter
     opened : OpenImage
     area : ReviewedArea
-        Tells which part was reviewed, to be kept with the strokes.
+        Its reviewed area is saved with the draft.
     """
 
     #: A draft was saved, or could not be.
@@ -56,21 +54,21 @@ class DraftSaver:
         opened.image_state.mask_changed.connect(self.note)
 
     def note(self, frames: Iterable[int]) -> None:
-        """These frames may have changed."""
+        """Note that frames may have changed, and save them soon."""
         self._touched.update(frames)
         self._opened.clock.tick()
         if self._touched and not self._soon.isActive():
             self._soon.start(SAVE_AFTER_MS)
 
     def flush(self) -> None:
-        """Save now what is not saved yet, in the writer's turn."""
+        """Submit what is not saved yet to the writer."""
         self._soon.stop()
         frames, self._touched = self._touched | set(self.problems), set()
         for frame in sorted(frames):
             self._save(frame)
 
-    def forget(self, frame: int) -> None:
-        """A frame is accepted as it is now: nothing of it is left to save."""
+    def discard(self, frame: int) -> None:
+        """Drop a frame: it is accepted as it is now."""
         self._touched.discard(frame)
         self.problems.pop(frame, None)
         self._on_disk.discard(frame)
@@ -80,12 +78,12 @@ class DraftSaver:
         """Whether everything is on the disk."""
         return not (self._touched or self._saving or self.problems)
 
-    def holds(self, frame: int) -> bool:
+    def has_draft(self, frame: int) -> bool:
         """Whether there is a draft of a frame."""
         return frame in self._on_disk
 
     def stop(self) -> None:
-        """Follow the mask no more."""
+        """Stop following the mask."""
         self._soon.stop()
         self._opened.image_state.mask_changed.disconnect(self.note)
 

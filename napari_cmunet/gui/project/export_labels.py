@@ -80,16 +80,20 @@ def export_labels(
 
     def ended(outcome: JobResult) -> None:
         if isinstance(outcome.error, ExportConflictError):
-            session.show_alert(_conflict(session, wish, outcome.error, ask_again))
+            session.messages.show_alert(
+                _conflict(session, wish, outcome.error, ask_again)
+            )
         elif outcome.error is not None:
-            session.show_alert(Alert(f"Not exported: {outcome.error}", serious=True))
+            session.messages.show_alert(
+                Alert(f"Not exported: {outcome.error}", serious=True)
+            )
         elif outcome.result is not None:
             done = outcome.result
-            session.show_message(
+            session.messages.show(
                 _summary(done, short(done.folder)), _summary(done, done.folder)
             )
 
-    session.dismiss("export")
+    session.messages.dismiss("export")
     session.run("Exporting", act, ended)
 
 
@@ -102,9 +106,9 @@ def _conflict(
     def overwrite() -> None:
         export_labels(session, replace(wish, overwrite=True), ask_again)
 
-    actions = (
+    actions: tuple[Action, ...] = (
         Action("Choose another folder…", "Leave this one as it is", ask_again),
-        Action("Do not export", "Leave everything as it is", session.dismiss),
+        Action("Do not export", "Leave everything as it is", session.messages.dismiss),
     )
     # Over an image of the project nothing is ever written.
     if error.may_overwrite:
@@ -173,8 +177,10 @@ class ExportLabelsDialog(QDialog):
         self.browse = button("Choose…", "Choose the folder of the masks")
         self.buttons = QDialogButtonBox()
         ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
+        assert ok is not None
         ok.setToolTip("Write the masks as TIFF and an index.csv")
         cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        assert cancel is not None
         cancel.setToolTip("Export nothing")
         layout = QVBoxLayout(self)
         boxes = (self.stacks, self.records)

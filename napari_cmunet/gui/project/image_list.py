@@ -15,7 +15,16 @@ from qtpy.QtCore import (
     Qt,
     Signal,
 )
-from qtpy.QtGui import QActionGroup, QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
+from qtpy.QtGui import (
+    QAction,
+    QActionGroup,
+    QColor,
+    QIcon,
+    QPainter,
+    QPen,
+    QPixmap,
+    QPolygonF,
+)
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QApplication,
@@ -25,7 +34,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cmunet.gui.project.overview import Overview
+from napari_cmunet.gui.project.workspace import Overview
 from napari_cmunet.gui.widgets import TAB_ONLY
 from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
 
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_cmunet.gui.project.image_order import ImageOrder
+    from napari_cmunet.gui.project.next_image import ImageOrder
 
 
 class CommentLine(QLineEdit):
@@ -50,7 +59,7 @@ class CommentLine(QLineEdit):
         self._saved = ""
         self.returnPressed.connect(self._keep)
         app = QApplication.instance()
-        if app is not None:
+        if isinstance(app, QApplication):
             app.focusChanged.connect(self._on_focus)
 
     def show_comment(self, text: str) -> None:
@@ -110,16 +119,19 @@ class OrderMenu(QMenu):
         self._image_order = image_order
         self.setToolTipsVisible(True)
         group = QActionGroup(self)
-        self.orders = {}
+        self.orders: dict[str, QAction] = {}
         for order, (text, tip) in _TEXTS.items():
             action = self.addAction(text)
+            assert action is not None
             action.setCheckable(True)
             action.setToolTip(tip)
             action.triggered.connect(lambda _=False, o=order: image_order.choose(o))
             group.addAction(action)
             self.orders[order] = action
         self.addSeparator()
-        self.how_far = self.addAction("")
+        how_far = self.addAction("")
+        assert how_far is not None
+        self.how_far = how_far
         self.how_far.setEnabled(False)
         self.aboutToShow.connect(self.refresh)
 
@@ -242,13 +254,16 @@ class ImageList(QListView):
             self.setCurrentIndex(self._images.index(row))
             self.scrollTo(self._images.index(row))
 
-    def changeEvent(self, event: QEvent) -> None:
+    def changeEvent(self, event: QEvent | None) -> None:
         """Follow the theme."""
         super().changeEvent(event)
-        if event.type() in {QEvent.Type.StyleChange, QEvent.Type.PaletteChange}:
+        if event is not None and event.type() in {
+            QEvent.Type.StyleChange,
+            QEvent.Type.PaletteChange,
+        }:
             self._images.recolour(self.palette().text().color())
 
-    def showEvent(self, event: QShowEvent) -> None:
+    def showEvent(self, event: QShowEvent | None) -> None:
         """Take the theme's colour; before, there may have been none."""
         super().showEvent(event)
         self._images.recolour(self.palette().text().color())

@@ -1,6 +1,6 @@
-"""A new model tried on the open image, before it is decided about: before and after.
+"""The fine-tuning of the open project, and a preview of the model that it gave.
 
-Nothing is changed by it: neither the mask, nor the prediction, nor which model is used.
+A preview changes neither the mask, nor the prediction, nor the model in use.
 """
 
 from __future__ import annotations
@@ -14,108 +14,236 @@ from napari_cmunet.errors import Cancelled
 from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.prediction import ModelChoice
-from napari_cmunet.gui.project.difference_layer import Difference, DifferenceLayer
+from napari_cmunet.gui.project import alerts
+from napari_cmunet.gui.project.difference_layer import (
+    Difference,
+    DifferenceLayer,
+    ModelChange,
+)
+from napari_cmunet.gui.training.session import TrainingSession
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.project.model_history import ModelVersion
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.prediction import Engine, Source
-    from napari_cmunet.gui.project.session import ProjectSession
+    from napari_cmunet.gui.project.navigator import Navigator
+    from napari_cmunet.gui.project.workspace import Workspace
+    from napari_cmunet.project.project import Project
     from napari_cmunet.project.promotion import TrainingResult
 
 
-class ModelPreview:
-    """Shows what the candidate would find and no longer find in the shown frame.
-
-    Goes on with the images that are opened next, and ends when the candidate is
-    decided about, another model is used or another training begins.
+class ProjectTraining:
+    """Fine-tuning of the open project, and the alert when it has ended.
 
     Parameters
     ----------
-    session : ProjectSession
+    workspace : Workspace
+    """
+
+    #: The user wants to see how the training ended.
+    result_wanted = Signal()
+    #: The training has changed.
+    changed = Signal()
+    #: Another model is in use.
+    model_changed = Signal()
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._shown: TrainingResult | None = None
+        #: None while no project is open, or one that is read-only.
+        self.session: TrainingSession | None = None
+
+    def open(self, project: Project) -> None:
+        """Get ready to train on a project, unless it is read-only."""
+        self.close()
+        if not project.read_only:
+            self.session = TrainingSession(project, device=self._device)
+            self.session.model_changed.connect(self._on_model_changed)
+            self.session.ended.connect(self._on_ended)
+            self.session.changed.connect(self._on_changed)
+
+    @property
+    def result(self) -> TrainingResult | None:
+        """The result that waits for a decision."""
+        return self.session.result if self.session is not None else None
+
+    def close(self) -> None:
+        """Stop a running training, without a question."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def _device(self) -> str:
+        return self._workspace.controller.choice.device
+
+    def on_accepted(self, key: object) -> None:
+        """A label was accepted."""
+        if self.session is not None:
+            self.session.on_accepted(key)
+
+    def on_withdrawn(self, key: object) -> None:
+        """A label was withdrawn."""
+        if self.session is not None:
+            self.session.changed.emit()
+
+    def _on_changed(self) -> None:
+        self.changed.emit()
+        if self.session is not None and self.session.result is not self._shown:
+            self._workspace.messages.dismiss("training")
+
+    def _on_ended(self, result: TrainingResult) -> None:
+        workspace, messages = self._workspace, self._workspace.messages
+        verdict = result.verdict
+        if verdict is not None:
+            time = workspace.overview.annotation_time
+            workspace.set_annotation_time(
+                time.with_training(verdict.patients, verdict.gain_low)
+            )
+        self._shown = result
+        alert = alerts.training_ended(result, self._show_result, messages.dismiss)
+        if alert is not None and (messages.alert is None or not messages.alert.serious):
+            messages.show_alert(alert)
+
+    def _show_result(self) -> None:
+        self._workspace.messages.dismiss("training")
+        self.result_wanted.emit()
+
+    def _on_model_changed(self, version: ModelVersion) -> None:
+        self.model_changed.emit()
+
+
+class ModelPreview:
+    """Shows how the predictions of another model differ in the shown frame.
+
+    The comparison with a new model that is not in use yet ends when that is
+    accepted or refused, another model is chosen or another training starts.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    navigator : Navigator
+    training : ProjectTraining
     """
 
     #: Something that a view shows has changed.
     changed = Signal()
 
-    def __init__(self, session: ProjectSession) -> None:
-        self._session = session
-        #: The model that is tried; empty while none is.
+    def __init__(
+        self, workspace: Workspace, navigator: Navigator, training: ProjectTraining
+    ) -> None:
+        self._workspace, self._navigator = workspace, navigator
+        self._training = training
+        #: The model that is compared; empty while none is.
         self.model = ""
         self._result: TrainingResult | None = None
         self._engine: Engine | None = None
         self._image_state: ImageState | None = None
         self._shown: DifferenceLayer | None = None
+        #: Differences to the former model, after another one was chosen.
+        self.change: ModelChange | None = None
         self._known: dict[int, tuple[Source, Difference]] = {}
         self._job: Job | None = None
-        session.closed.connect(self.stop)
 
     # -- state ----------------------------------------------------------------
 
     @property
     def candidate(self) -> str:
         """The newest model, while it is not in use; empty if there is none."""
-        training = self._session.training.session
+        training = self._training.session
         return training.candidate if training is not None else ""
 
     def why_not(self) -> str:
         """Why there is nothing to compare now; empty if there is."""
-        navigator = self._session.navigator
+        navigator, opened = self._navigator, self._navigator.shown
         if not self.candidate:
             return "There is no new model to compare. Fine-tune first."
-        if navigator.opening is not None or not navigator.is_shown:
+        if navigator.opening is not None or opened is None:
             return "Open an image of the project to compare on."
-        if not navigator.current.image_state.has_prediction(navigator.frame):
+        if not opened.image_state.has_prediction(navigator.frame):
             return "This frame is not segmented yet."
         return ""
 
     def difference(self) -> Difference | None:
-        """How the predictions of the shown frame differ; None if not known yet."""
-        navigator = self._session.navigator
-        if self._image_state is None or not navigator.is_shown:
+        """Difference of the predictions of the shown frame; None if not known yet."""
+        opened = self._navigator.shown
+        if opened is None or opened.image_state is not self._image_state:
             return None
-        if navigator.current.image_state is not self._image_state:
-            return None
-        known = self._known.get(navigator.frame)
+        known = self._known.get(self._navigator.frame)
         return known[1] if known is not None else None
 
     # -- on and off -----------------------------------------------------------
 
     def toggle(self) -> None:
-        """Begin to compare, or end it."""
+        """Start or stop the comparison."""
         if self.model:
             self.stop()
         elif problem := self.why_not():
-            self._session.show_message(problem)
+            self._workspace.messages.show(problem)
         else:
-            self._session.navigator.hide_change()
+            self.hide_change()
             self.model = self.candidate
-            self._result = self._session.training.session.result
+            self._result = self._training.result
             self.update()
             self.changed.emit()
 
     def stop(self) -> None:
-        """Compare no more."""
+        """Stop the comparison."""
         if not self.model:
             return
         self.model, self._engine = "", None
         if self._job is not None:
             self._job.cancel()
-        self.put_away()
+        self._clear()
         self.changed.emit()
 
-    def put_away(self) -> None:
-        """Another image is opened: what was shown of this one goes."""
-        if self._shown is not None and self._session.controller.viewer is not None:
+    def _clear(self) -> None:
+        """Remove what is shown of the new model."""
+        if self._shown is not None and self._workspace.controller.viewer is not None:
             self._shown.remove()
         self._shown = self._image_state = None
         self._known.clear()
+
+    def leave_image(self) -> None:
+        """Remove all differences: another image is being opened."""
+        if self.change is not None:
+            self.change.remove()
+            self.change = None
+        self._clear()
+
+    # -- another model in use -------------------------------------------------
+
+    def on_model(self, *, predict_again: bool) -> None:
+        """Another model was chosen; see ``ProjectSession.use_current_model``."""
+        controller, opened = self._workspace.controller, self._navigator.current
+        self.stop()
+        if predict_again and opened is not None and opened.image_state.sources:
+            self.hide_change()
+            controller.queue.remove(opened.image_state)
+            self.change = ModelChange(controller, opened.image_state)
+            opened.image_state.discard_predictions()
+            controller.queue.add(opened.image_state, first=True)
+            controller.start_next()
+
+    def hide_change(self) -> None:
+        """Hide the differences to the former model."""
+        if self.change is not None:
+            self.change.remove()
+            self.change = None
+            self._workspace.changed.emit()
+
+    def use_new_prediction(self) -> None:
+        """Replace the shown frame's mask by the new prediction. Can be undone."""
+        if self._navigator.is_shown:
+            self._workspace.controller.editor.reset_frame()
+            self.hide_change()
 
     # -- comparing ------------------------------------------------------------
 
     def update(self) -> None:
         """Compare the shown frame, once the model in use has predicted it."""
+        if self.change is not None and self._navigator.is_shown:
+            self.change.update(self._navigator.frame)
         if not self.model:
             return
         deleted = self._shown is not None and self._shown.was_deleted
@@ -124,12 +252,13 @@ class ModelPreview:
             return
         if self._job is not None or self.why_not():
             return
-        navigator = self._session.navigator
-        image_state, frame = navigator.current.image_state, navigator.frame
+        opened, frame = self._navigator.shown, self._navigator.frame
+        assert opened is not None
+        image_state = opened.image_state
         if image_state is not self._image_state:
-            self.put_away()
+            self._clear()
             self._image_state = image_state
-            self._shown = DifferenceLayer(self._session.controller, image_state)
+            self._shown = DifferenceLayer(self._workspace.controller, image_state)
         source = image_state.sources[frame]
         if (
             image_state.predicted[frame]
@@ -137,11 +266,18 @@ class ModelPreview:
         ):
             self._start(image_state, frame, source)
 
+    def _layer(self) -> DifferenceLayer | None:
+        """The layer that shows the difference, unless the user has deleted it."""
+        shown = self._shown
+        return None if shown is None or shown.was_deleted else shown
+
     def _is_decided(self) -> bool:
-        return self._session.training.session.result is not self._result
+        return self._training.result is not self._result
 
     def _start(self, image_state: ImageState, frame: int, source: Source) -> None:
-        controller, project = self._session.controller, self._session.project
+        controller, project = self._workspace.controller, self._workspace.project
+        assert project is not None
+        models = project.models
         name, device = self.model, controller.choice.device
         data, cine, rgb = (
             source_array(image_state.image),
@@ -153,7 +289,7 @@ class ModelPreview:
         def act(_: Any, should_stop: Any) -> tuple[Engine, Any]:
             ready = engine
             if ready is None:
-                folder = project.models.folder(ModelVersion(name))
+                folder = models.folder(ModelVersion(name))
                 ready = load(ModelChoice(str(folder), device))
             if should_stop():
                 raise Cancelled
@@ -176,13 +312,13 @@ class ModelPreview:
         wanted = name == self.model and image_state is self._image_state
         if wanted and outcome.error is not None:
             self.stop()
-            self._session.show_message(f"{name} cannot be compared: {outcome.error}")
-        elif wanted and outcome.result is not None and not self._shown.was_deleted:
+            self._workspace.messages.show(f"{name} cannot be compared: {outcome.error}")
+        elif wanted and outcome.result is not None and (shown := self._layer()):
             self._engine, now = outcome.result
             if image_state.sources.get(frame) == source:
-                counts = self._shown.show(frame, image_state.found(frame), now)
+                counts = shown.show(frame, image_state.found(frame), now)
                 difference = Difference(source.model, name, *counts)
                 self._known[frame] = source, difference
         # What came in between is seen to by the next refresh of the panel.
-        self._session.changed.emit()
+        self._workspace.changed.emit()
         self.changed.emit()

@@ -137,7 +137,7 @@ class NewProjectDialog(QDialog):
         self._choices: list[PatientChoice] = []
         self.images = text_label("Looking for angiograms…")
         self.patients = combo("How the images of one patient are recognised")
-        self.result = text_label()
+        self.summary = text_label()
         self.why = text_label(_WHY)
         self.folder = QLineEdit(str(folder))
         self.folder.setToolTip(
@@ -146,11 +146,14 @@ class NewProjectDialog(QDialog):
         self.browse = button("Change…", "Choose another place for the project")
         self.problem = text_label()
         self.buttons = QDialogButtonBox()
-        self.ok = self.buttons.addButton(
+        ok = self.buttons.addButton(
             "Make the project", QDialogButtonBox.ButtonRole.AcceptRole
         )
+        assert ok is not None
+        self.ok = ok
         self.ok.setToolTip("Make the project and open its first image")
         cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        assert cancel is not None
         cancel.setToolTip("Make nothing")
         self.ok.setEnabled(False)
         layout = QGridLayout(self)
@@ -159,7 +162,7 @@ class NewProjectDialog(QDialog):
         layout.addWidget(self.images, 0, 1, 1, 2)
         layout.addWidget(labelled("Patients", self.patients), 1, 0)
         layout.addWidget(self.patients, 1, 1, 1, 2)
-        layout.addWidget(self.result, 2, 1, 1, 2)
+        layout.addWidget(self.summary, 2, 1, 1, 2)
         layout.addWidget(self.why, 3, 1, 1, 2)
         layout.addWidget(labelled("Keep it in", self.folder), 4, 0)
         layout.addWidget(self.folder, 4, 1)
@@ -217,7 +220,7 @@ class NewProjectDialog(QDialog):
         if index == len(self._choices):
             self._ask_for_list()
             return
-        self.result.setText(self._choices[index].result)
+        self.summary.setText(self._choices[index].result)
 
     def _ask_for_list(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
@@ -226,7 +229,7 @@ class NewProjectDialog(QDialog):
         try:
             rule = by_csv(Path(chosen)) if chosen else None
         except ReadError as error:
-            self.result.setText(str(error))
+            self.summary.setText(str(error))
             rule = None
         if rule is None:
             self.patients.setCurrentIndex(0)
@@ -236,7 +239,7 @@ class NewProjectDialog(QDialog):
         self._choices.insert(0, made)
         self.patients.insertItem(0, made.text)
         self.patients.setCurrentIndex(0)
-        self.result.setText(made.result)
+        self.summary.setText(made.result)
 
     # -- the place ------------------------------------------------------------
 

@@ -1,25 +1,132 @@
-"""The image of a project that is open in the viewer: its labels, drafts and origin."""
+"""Reads an image of a project; its labels, drafts and provenance while it is open."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image
 
+from napari_cmunet.errors import CMUNetError, FileError
 from napari_cmunet.gui.calibration import BEFORE
+from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.gui.project.activity import AnnotationClock
+from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
+from napari_cmunet.io.images import Angiogram, read_angiogram
+from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.reader import layer_options
+from napari_cmunet.reader import layer_name, layer_options
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.project.image_loading import LoadedImage
-    from napari_cmunet.io.images import Angiogram
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
     from napari_cmunet.io.label_file import Label
     from napari_cmunet.project.files import FrameKey
+    from napari_cmunet.project.project import Project
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image, its labels and its drafts.
+
+    Parameters
+    ----------
+    id : str
+    path : Path
+    angiogram : Angiogram
+    name : str
+        Of its layer; not the patient's, where the file says who that is.
+    contrast : (float, float)
+        Darkest and brightest grey value.
+    labels : dict of int to Label
+        The accepted labels by frame.
+    drafts : dict of int to Label
+        Strokes since the last acceptance by frame.
+    problems : tuple of str
+        What could not be read, or does not fit, one sentence each.
+    """
+
+    id: str
+    path: Path
+    angiogram: Angiogram
+    name: str
+    contrast: tuple[float, float]
+    labels: dict[int, Label]
+    drafts: dict[int, Label]
+    problems: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return len(self.angiogram.frames)
+
+
+def load_image(project: Project, image: str) -> LoadedImage:
+    """Read an image of a project, its labels and drafts.
+
+    Raises
+    ------
+    ImageMissingError
+        If the file is not there.
+    ReadError
+        If it cannot be read.
+    """
+    path = project.images.found_path(image)
+    angiogram = read_angiogram(path)
+    project.images.learn(image, angiogram)
+    problems = list(angiogram.notes)
+    labels = {}
+    for frame in project.labels.frames(image):
+        try:
+            label = project.labels.get(image, frame)
+        except CMUNetError as error:
+            reason = error.reason if isinstance(error, FileError) else str(error)
+            problems.append(f"The label of frame {frame} cannot be read: {reason}")
+            continue
+        if label is not None and _fits(label, frame, angiogram):
+            labels[frame] = label
+        elif label is not None:
+            problems.append(
+                f"The label of frame {frame} does not fit the image any more: the "
+                "file has changed. The label is kept; annotation replaces it."
+            )
+    drafts = {}
+    for owner, frame in project.drafts.keys():
+        draft = project.drafts.load(image, frame) if owner == image else None
+        if draft is not None and _fits(draft, frame, angiogram):
+            drafts[frame] = draft
+    return LoadedImage(
+        image,
+        path,
+        angiogram,
+        layer_name(path),
+        _contrast(angiogram.frames),
+        labels,
+        drafts,
+        tuple(problems),
+    )
+
+
+def _fits(label: Label, frame: int, angiogram: Angiogram) -> bool:
+    hashed = label.provenance.source_sha256
+    return (
+        frame < len(angiogram.frames)
+        and label.mask.shape == angiogram.frames.shape[1:]
+        and hashed in (None, angiogram.sha256)
+    )
+
+
+def _contrast(frames: np.ndarray | LazyFrames) -> tuple[float, float]:
+    # Of a cine that is yet to be decoded, the frame in the middle is.
+    some = frames[len(frames) // 2] if isinstance(frames, LazyFrames) else frames
+    low, high = float(some.min()), float(some.max())
+    return (low, high) if high > low else (low, low + 1)
 
 
 class OpenImage:
@@ -29,7 +136,7 @@ class OpenImage:
     ----------
     loaded : LoadedImage
     image_state : ImageState, optional
-        One that the reader has opened before the project; made anew by default.
+        One that was opened before the project; a new one by default.
     """
 
     def __init__(
@@ -54,7 +161,7 @@ class OpenImage:
         """Let a frame's mask be this label, whatever is predicted."""
         image_state = self.image_state
         if image_state.usable_mask and image_state.is_corrected(frame):
-            return  # what the reader has in hand comes first
+            return  # corrections in the window come first
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
         threshold = label.provenance.threshold
@@ -117,9 +224,41 @@ class OpenImage:
 
     def _is_prediction(self, frame: int) -> bool:
         mask = self.mask(frame)
-        return mask is not None and np.array_equal(
-            mask, self.image_state.thresholded(frame)
-        )
+        return mask is not None and np.array_equal(mask, self.image_state.thresholded(frame))
+
+
+def find_open(
+    loaded: LoadedImage, image_states: Iterable[ImageState]
+) -> ImageState | None:
+    """Find an image among those that the user has opened without a project."""
+    wanted = os.path.normcase(os.path.abspath(loaded.path))  # noqa: PTH100
+    for image_state in image_states:
+        path = source_file(image_state)
+        if path is None or image_state.image_replaced:
+            continue
+        same = os.path.normcase(os.path.abspath(path)) == wanted  # noqa: PTH100
+        if same and image_state.shape == loaded.angiogram.frames.shape:
+            return image_state
+    return None
+
+
+class ImageMemory:
+    """What was looked at, and the clock, of each image opened in a project."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[ReviewRecord, AnnotationClock]] = {}
+
+    def recall(self, opened: OpenImage) -> None:
+        """Restore what is known of an image that is shown; its clock goes on."""
+        if opened.id in self._known:
+            memory, opened.clock = self._known[opened.id]
+            restore_record(opened.image_state, memory)
+        self._known[opened.id] = review_record(opened.image_state), opened.clock
+        opened.clock.go_on()
+
+    def clear(self) -> None:
+        """Forget all images: the project is closed."""
+        self._known.clear()
 
 
 def _image_layer(loaded: LoadedImage) -> Image:
@@ -142,7 +281,7 @@ def _image_layer(loaded: LoadedImage) -> Image:
 def _as_labelled(loaded: LoadedImage) -> Angiogram:
     """The image with the pixel size that its labels were accepted with.
 
-    That is the file's own, unless the reader has measured it on a catheter.
+    That is the file's own, unless it was measured on a catheter.
     """
     known = [
         label

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import Cancelled, CMUNetError
-from napari_cmunet.gui.project.overview import Overview, look
+from napari_cmunet.gui.project.workspace import Overview, look
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.settings import note_recent
@@ -57,7 +57,7 @@ class OpenedProject:
     missing : tuple of str
         Images that are not where the project looks for them.
     notices : tuple of str
-        What the reader should be told.
+        What the user should know.
     """
 
     project: Project

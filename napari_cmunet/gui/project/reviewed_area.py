@@ -1,8 +1,8 @@
-"""Which part of a frame was reviewed: what was drawn, painted, or looked at."""
+"""The reviewed area of a frame: drawn, painted, or looked at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
@@ -26,7 +26,7 @@ _AROUND_STROKES = 4
 
 
 class ReviewedArea:
-    """The reviewed part of the frames of one image; by default each whole frame.
+    """The reviewed area of each frame of an image; the whole frame by default.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class ReviewedArea:
     opened : OpenImage
     """
 
-    #: Another part counts as reviewed.
+    #: The reviewed area has changed.
     changed = Signal()
 
     def __init__(self, controller: Controller, opened: OpenImage) -> None:
@@ -44,7 +44,7 @@ class ReviewedArea:
         # What was reviewed when a label or a draft was saved.
         self._before: dict[int, np.ndarray] = {}
         self._by_looking: set[int] = set()
-        # Frames whose part is another than their label's, and those with shapes.
+        # Frames whose area differs from their label's, and those with shapes.
         self._changed: set[int] = set()
         self._drawn: set[int] = set()
         for frame, draft in opened.drafts.items():
@@ -64,22 +64,23 @@ class ReviewedArea:
     # -- drawing --------------------------------------------------------------
 
     def draw(self, tool: str) -> None:
-        """Put a tool in hand that draws a box or a lasso.
+        """Select a tool that draws a box or a lasso.
 
         Parameters
         ----------
         tool : {BOX, LASSO}
         """
-        if self.layer is None or self.layer not in self._layers:
-            self._add_layer()
-        self._layers.selection.active = self.layer
-        self.layer.visible = True
-        self.layer.mode = tool
+        layer = self.layer
+        if layer is None or layer not in self._layers:
+            layer = self._add_layer()
+        self._layers.selection.active = layer
+        layer.visible = True
+        layer.mode = tool
 
-    def _add_layer(self) -> None:
-        self._let_go()
+    def _add_layer(self) -> Shapes:
+        self._disconnect()
         image = self._opened.image_state.image
-        self.layer = Shapes(
+        self.layer = layer = Shapes(
             ndim=image.ndim,
             name="reviewed part",
             edge_color=_COLOUR,
@@ -88,20 +89,24 @@ class ReviewedArea:
             metadata={METADATA: {"role": "reviewed"}},
             **geometry(image),
         )
-        let_viewer_keys_through(self.layer, self._controller.viewer)
-        self.layer.bind_key("Escape", self._on_escape, overwrite=True)
-        self._layers.append(self.layer)
-        self.layer.events.data.connect(self._on_data)
+        let_viewer_keys_through(layer, self._controller.viewer)
+        layer.bind_key("Escape", self._on_escape, overwrite=True)
+        self._layers.append(layer)
+        layer.events.data.connect(self._on_data)
+        return layer
 
-    def _on_data(self, event) -> None:
+    def _on_data(self, event: Any) -> None:
+        layer = self.layer
+        if layer is None:
+            return
         if str(getattr(event.action, "value", event.action)) == "added":
-            if len(self.layer.data) and np.ptp(self._last(), axis=0).max() < _SMALLEST:
-                self._take_last_away()
+            if len(layer.data) and np.ptp(layer.data[-1][:, -2:], 0).max() < _SMALLEST:
+                _remove_last(layer)
                 return
-            # Drawn: the brush is back in hand.
+            # Drawn: select the brush again.
             mask = self._opened.image_state.mask
             if mask in self._layers:
-                self.layer.mode = "pan_zoom"
+                layer.mode = "pan_zoom"
                 self._layers.selection.active = mask
         drawn = set(self._frames())
         self._changed |= drawn | self._drawn
@@ -115,18 +120,8 @@ class ReviewedArea:
             self._layers.selection.active = mask
         self.changed.emit()
 
-    def _last(self) -> np.ndarray:
-        return self.layer.data[-1][:, -2:]
-
-    def _take_last_away(self) -> None:
-        """A click is no box: the tool stays in hand."""
-        tool = self.layer.mode
-        self.layer.selected_data = {len(self.layer.data) - 1}
-        self.layer.remove_selected()
-        self.layer.mode = tool
-
     def clear(self, frame: int) -> None:
-        """Let the whole frame count again."""
+        """Count the whole frame as reviewed."""
         self._before.pop(frame, None)
         self._by_looking.discard(frame)
         self._changed.add(frame)
@@ -138,41 +133,41 @@ class ReviewedArea:
                 self.layer.mode = "pan_zoom"
         self.changed.emit()
 
-    def take_looked_at(self, frame: int, on: bool = True) -> None:
-        """Let what the reader looks at count, before and after this, or no more.
+    def add_looked_at(self, frame: int, on: bool = True) -> None:
+        """Count what was looked at as reviewed, or stop counting it.
 
-        That is what the tour has shown, what was removed as no artery, and what was
-        painted. Boxes and lassos add to it.
+        That is what the guided review has shown, what was removed as no artery, and
+        what was painted. Boxes and lassos add to it.
         """
         (self._by_looking.add if on else self._by_looking.discard)(frame)
         self._changed.add(frame)
         self.changed.emit()
 
     def accepted(self, frame: int) -> None:
-        """A label was accepted with the part that counts now."""
+        """A label was accepted with the present area."""
         self._changed.discard(frame)
 
-    def taken_back(self, frame: int) -> None:
-        """The label counts no more; the part is kept with the draft."""
+    def withdrawn(self, frame: int) -> None:
+        """The label was withdrawn; the area is kept with the draft."""
         self._changed.add(frame)
 
     def remove(self) -> None:
         """Take the layer out of the viewer."""
         layer = self.layer
-        self._let_go()
+        self._disconnect()
         if layer is not None and layer in self._layers:
             self._layers.remove(layer)
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         if self.layer is not None:
             self.layer.events.data.disconnect(self._on_data)
         self.layer = None
 
-    # -- what counts ----------------------------------------------------------
+    # -- state ----------------------------------------------------------
 
     @property
     def is_begun(self) -> bool:
-        """Whether a box or lasso is to be drawn, also if the brush is used before."""
+        """Whether a box or lasso tool is selected."""
         return (
             self.layer is not None
             and self.layer in self._layers
@@ -180,7 +175,7 @@ class ReviewedArea:
         )
 
     def is_part(self, frame: int) -> bool:
-        """Whether only a part of a frame counts as reviewed."""
+        """Whether only part of a frame counts as reviewed."""
         return (
             frame in self._before
             or frame in self._by_looking
@@ -188,16 +183,16 @@ class ReviewedArea:
         )
 
     def is_changed(self, frame: int) -> bool:
-        """Whether another part counts than in the label, or than all without one."""
+        """Whether the area differs from the label's, or from all if there is none."""
         labelled = frame in self._opened.labels
         return frame in self._changed and (labelled or self.is_part(frame))
 
     def is_by_looking(self, frame: int) -> bool:
-        """Whether what was looked at counts."""
+        """Whether what was looked at counts as reviewed."""
         return frame in self._by_looking
 
     def reviewed(self, frame: int, mask: np.ndarray) -> np.ndarray | None:
-        """Where a frame was reviewed, bool (Y, X); None for all of it.
+        """Reviewed area of a frame, bool (Y, X); None for all of it.
 
         Parameters
         ----------
@@ -222,6 +217,7 @@ class ReviewedArea:
             area |= before
         for number, at in enumerate(self._frames()):
             if at == frame:
+                assert self.layer is not None
                 corners = self.layer.data[number][:, -2:]
                 if self.layer.shape_type[number] == "ellipse":
                     corners = _ellipse(corners)
@@ -239,7 +235,7 @@ class ReviewedArea:
             return painted
         from scipy.ndimage import binary_dilation  # takes long to import
 
-        # Only where something is: a whole large frame would take too long.
+        # Dilate only around the strokes: a whole large frame would take too long.
         around = tuple(
             slice(max(0, n[0] - _AROUND_STROKES), n[-1] + _AROUND_STROKES + 1)
             for n in (rows, columns)
@@ -255,6 +251,14 @@ class ReviewedArea:
         if self.layer.ndim == 2:
             return [0] * len(self.layer.data)
         return [round(float(corners[0, 0])) for corners in self.layer.data]
+
+
+def _remove_last(layer: Shapes) -> None:
+    """Remove a shape of one click; the tool stays selected."""
+    tool = layer.mode
+    layer.selected_data = {len(layer.data) - 1}
+    layer.remove_selected()
+    layer.mode = tool
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -85,7 +85,9 @@ class ProjectSection(QWidget):
             ("Another project…", commands.choose_folder),
             ("Close the project", commands.close),
         ):
-            menu.addAction(text).triggered.connect(act)
+            action = menu.addAction(text)
+            assert action is not None
+            action.triggered.connect(act)
         self.order = OrderMenu(self._session.image_order, self)
         menu.insertMenu(menu.actions()[0], self.order)
 
@@ -121,8 +123,8 @@ class StartPage(QWidget):
         super().__init__()
         self.new = button(
             "&Folder of angiograms…",
-            "Make a project of a folder, or open the one that it holds: your labels are "
-            "kept there",
+            "Make a project of a folder, or open the project in it. It keeps your "
+            "labels",
         )
         self.these = button(
             "Project of these images",
@@ -232,12 +234,12 @@ class ProjectPage(QWidget):
         self.skip.clicked.connect(session.annotation.skip)
         self.flag.clicked.connect(session.annotation.flag)
         self.back.clicked.connect(session.annotation.take_back)
-        self.box.clicked.connect(lambda: session.navigator.draw_area(BOX))
-        self.lasso.clicked.connect(lambda: session.navigator.draw_area(LASSO))
-        self.looked.clicked.connect(session.navigator.take_looked_at)
-        self.whole.clicked.connect(session.navigator.clear_area)
-        self.hide_change.clicked.connect(session.navigator.hide_change)
-        self.take_over.clicked.connect(session.navigator.take_over_prediction)
+        self.box.clicked.connect(lambda: session.annotation.draw_area(BOX))
+        self.lasso.clicked.connect(lambda: session.annotation.draw_area(LASSO))
+        self.looked.clicked.connect(session.annotation.review_looked_at)
+        self.whole.clicked.connect(session.annotation.review_all)
+        self.hide_change.clicked.connect(session.preview.hide_change)
+        self.take_over.clicked.connect(session.preview.use_new_prediction)
         self.list.chosen.connect(session.navigator.go)
         self.comment.editingFinished.connect(self._on_comment)
 
@@ -280,8 +282,8 @@ class ProjectPage(QWidget):
         self.label.setFont(font)
         for widget in (self.previous, self.next):
             widget.setEnabled(state.can_move)
-        for widget in (self.skip, self.flag, self.comment):
-            widget.setEnabled(state.can_mark)
+        for marked in (self.skip, self.flag, self.comment):
+            marked.setEnabled(state.can_mark)
         self.skip.setChecked(state.skipped)
         self.flag.setChecked(state.flagged)
         self.flag.setText("F&lagged" if state.flagged else "F&lag")
@@ -302,7 +304,7 @@ class ProjectPage(QWidget):
 
 
 class AlertBox(QFrame):
-    """Something that the reader should know, with its actions out as buttons."""
+    """An alert with its actions as buttons."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,6 +339,8 @@ class AlertBox(QFrame):
         inner = column(*made)
         inner.setContentsMargins(0, 0, 0, 0)
         buttons.setLayout(inner)
-        self.layout().replaceWidget(self._buttons, buttons)
+        layout = self.layout()
+        assert layout is not None
+        layout.replaceWidget(self._buttons, buttons)
         self._buttons.deleteLater()
         self._buttons = buttons

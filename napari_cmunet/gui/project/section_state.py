@@ -7,11 +7,11 @@ without one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.alerts import Alert
-    from napari_cmunet.gui.project.difference_layer import Difference
+    from napari_cmunet.gui.project.difference_layer import ModelChange
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.project.annotation_time import AnnotationTime
 
@@ -59,14 +59,14 @@ class SectionState:
 def describe_project(session: ProjectSession) -> SectionState:
     """Put the session's state into words."""
     job = session.job
-    common = {
+    common: dict[str, Any] = {
         "busy": job.text if job else "",
         "done": job.done if job else 0,
         "total": job.total if job else 0,
         "cancelling": job.cancelling if job else False,
-        "alert": session.alert,
-        "message": session.message,
-        "message_tip": session.message_tip,
+        "alert": session.messages.alert,
+        "message": session.messages.text,
+        "message_tip": session.messages.tip,
     }
     if session.project is None:
         return SectionState(**common)
@@ -81,8 +81,8 @@ def describe_project(session: ProjectSession) -> SectionState:
         labelled=overview.progress.labelled,
         all_done=not overview.progress.left,
         progress=_progress(session),
-        effort=_effort(overview.effort),
-        effort_tip=_HOW if overview.effort.still_pays else _NO_MORE,
+        effort=_effort(overview.annotation_time),
+        effort_tip=_HOW if overview.annotation_time.still_pays else _NO_MORE,
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
@@ -99,7 +99,7 @@ def describe_project(session: ProjectSession) -> SectionState:
 def _progress(session: ProjectSession) -> str:
     first, _, rest = str(session.overview.progress).partition(",")
     text = f"{first} labelled{',' + rest if rest else ''}"
-    return text if not session.project.read_only else f"{text} (read only)"
+    return text if session.workspace.writable else f"{text} (read only)"
 
 
 _HOW = (
@@ -122,7 +122,7 @@ def _effort(effort: AnnotationTime) -> str:
     return f"{was}{now:.0f} s a frame{more}"
 
 
-def _label(session: ProjectSession) -> dict:
+def _label(session: ProjectSession) -> dict[str, Any]:
     """What is said of the shown frame."""
     navigator, annotation = session.navigator, session.annotation
     opened = navigator.current
@@ -138,17 +138,19 @@ def _label(session: ProjectSession) -> dict:
     frame = navigator.frame
     key = opened.key(frame)
     cine = opened.image_state.is_cine
-    is_part = navigator.area.is_part(frame)
+    _, area, _ = navigator.parts()
+    writable = session.workspace.writable is not None
+    is_part = area.is_part(frame)
     what = "reviewed part" if is_part else "frame" if cine else "mask"
     known = {
         "can_accept": not why_not and key not in annotation.saving,
         "why_not": why_not,
         "accept_text": f"&Accept the {what}",
         "is_part": is_part,
-        "is_by_looking": navigator.area.is_by_looking(frame),
-        "can_draw": not session.project.read_only,
-        "can_take_back": frame in opened.labels and not session.project.read_only,
-        **_change(navigator.change.difference(frame) if navigator.change else None),
+        "is_by_looking": area.is_by_looking(frame),
+        "can_draw": writable,
+        "can_take_back": frame in opened.labels and writable,
+        **_change(session.preview.change, frame),
     }
     which = f"Frame {frame}" if cine else "This image"
     if key in annotation.saving:
@@ -162,7 +164,7 @@ def _label(session: ProjectSession) -> dict:
         share = _share(opened.labels[frame].reviewed)
         text = f"Accepted{when}: saved as a label{share}."
         return {**known, "label": text, "saved": True}
-    if session.project.read_only:
+    if not writable:
         text = "Open for reading only: what you paint here is not kept."
         return {**known, "label": text}
     if why_not:
@@ -178,10 +180,10 @@ def _label(session: ProjectSession) -> dict:
 
 
 def _draft(session: ProjectSession, frame: int) -> str:
-    draft_saver = session.navigator.draft_saver
+    _, _, draft_saver = session.navigator.parts()
     if frame in draft_saver.problems:
         return f" Your corrections are not saved: {draft_saver.problems[frame]}"
-    if draft_saver.holds(frame) and draft_saver.saved:
+    if draft_saver.has_draft(frame) and draft_saver.saved:
         return " Your corrections are kept as a draft."
     return ""
 
@@ -194,7 +196,8 @@ def _share(reviewed) -> str:
     return f", {text} % of the frame reviewed"
 
 
-def _change(difference: Difference | None) -> dict:
+def _change(change: ModelChange | None, frame: int) -> dict[str, Any]:
+    difference = change.difference(frame) if change is not None else None
     if difference is None:
         return {}
     d = difference

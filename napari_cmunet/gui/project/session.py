@@ -1,15 +1,14 @@
-"""A session at work on a project: opens and closes it, and knows how far it is.
+"""The session of a project in one viewer: opens and closes it and connects its parts.
 
-It knows the panel's controller and no widget. ``navigator`` goes from image to image,
-``annotation`` turns masks into labels. It outlives the panel: while that is closed,
-strokes are still saved.
+It knows the panel's controller and no widget, and outlives the panel: while that is
+closed, strokes are still saved. Its parts share a ``Workspace`` and know each other as
+far as they need; none of them knows the session.
 """
 
 from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,10 @@ from qtpy.QtCore import QCoreApplication
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.activity import ActivityTracker
-from napari_cmunet.gui.project.alerts import Alert
 from napari_cmunet.gui.project.annotation import Annotation
-from napari_cmunet.gui.project.disk_writer import ProjectWriter
-from napari_cmunet.gui.project.image_order import ImageOrder
-from napari_cmunet.gui.project.model_preview import ModelPreview
+from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.navigator import Navigator
+from napari_cmunet.gui.project.next_image import ImageOrder
 from napari_cmunet.gui.project.opening import (
     NewProject,
     OpenedProject,
@@ -32,8 +29,7 @@ from napari_cmunet.gui.project.opening import (
     model_in_use,
     open_project,
 )
-from napari_cmunet.gui.project.overview import Change, Overview, look
-from napari_cmunet.gui.project.training_session import ProjectTraining
+from napari_cmunet.gui.project.workspace import Overview, Workspace, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,12 +38,12 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.jobs import JobFunction
-    from napari_cmunet.project.annotation_time import AnnotationTime
+    from napari_cmunet.gui.jobs import JobFunction, Report, ShouldStop
     from napari_cmunet.project.images import RelinkResult
+    from napari_cmunet.project.patients import PatientRule
     from napari_cmunet.project.project import Project
 
-_kept: weakref.WeakKeyDictionary[ViewerModel, ProjectSession] = (
+_sessions: weakref.WeakKeyDictionary[ViewerModel, ProjectSession] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -60,82 +56,95 @@ class ProjectSession:
     controller : Controller
     """
 
-    #: A project was opened; with the Project.
-    opened = Signal(object)
-    closed = Signal()
-    #: A label is on the disk; with its (image id, frame).
-    accepted = Signal(object)
-    #: A label counts no more, or is the one before again; with its (image id, frame).
-    taken_back = Signal(object)
-    #: Something that the window shows has changed.
-    changed = Signal()
     #: The folder of missing images, or of further ones, is to be asked for.
     images_wanted = Signal()
     more_wanted = Signal()
 
     def __init__(self, controller: Controller) -> None:
-        self.controller = controller
-        self.project: Project | None = None
-        self.writer = ProjectWriter()
-        self.overview = Overview()
+        self.workspace = Workspace(controller)
+        self.messages = self.workspace.messages
         self.missing: tuple[str, ...] = ()
-        self.alert: Alert | None = None
-        self.message = ""
-        self._tip = ("", "")
         self.job: Job | None = None
         self._model = self._model_before = ""
-        self.navigator = Navigator(self)
-        self.annotation = Annotation(self)
-        self.training = ProjectTraining(self)
-        self.image_order = ImageOrder(self)
-        self._attention = ActivityTracker(self.navigator.tick)
-        self.preview = ModelPreview(self)
+        self.navigator = Navigator(self.workspace)
+        self.annotation = Annotation(self.workspace, self.navigator)
+        self.image_order = ImageOrder(self.workspace)
+        self.training = ProjectTraining(self.workspace)
+        self.preview = ModelPreview(self.workspace, self.navigator, self.training)
+        self._activity = ActivityTracker(self.navigator.tick)
+        self._connect()
         app = QCoreApplication.instance()
         if app is not None:
-            app.aboutToQuit.connect(partial(_shut, weakref.ref(self)))
+            app.aboutToQuit.connect(partial(_close_window, weakref.ref(self)))
+
+    def _connect(self) -> None:
+        self.navigator.image_left.connect(self.preview.leave_image)
+        self.navigator.open_failed.connect(self._on_open_failed)
+        self.annotation.accepted.connect(self.training.on_accepted)
+        self.annotation.withdrawn.connect(self.training.on_withdrawn)
+        self.annotation.reopen_wanted.connect(self._reopen)
+        self.image_order.order_changed.connect(self.navigator.prefetch)
+        self.training.changed.connect(self.preview.update)
+        self.training.model_changed.connect(self.use_current_model)
 
     @classmethod
     def of(cls, controller: Controller) -> ProjectSession:
-        """The session of a controller's viewer; one that a closed panel left goes on."""
-        session = _kept.get(controller.viewer)
+        """The session of a controller's viewer, also one that a closed panel left."""
+        session = _sessions.get(controller.viewer)
         if session is None:
-            session = _kept[controller.viewer] = cls(controller)
+            session = _sessions[controller.viewer] = cls(controller)
         else:
-            session.attach(controller)
+            session.connect_panel(controller)
         return session
 
-    # -- life -----------------------------------------------------------------
+    @property
+    def controller(self) -> Controller:
+        """The panel's controller."""
+        return self.workspace.controller
 
-    def attach(self, controller: Controller) -> None:
-        """A panel was opened again."""
-        self.controller = controller
+    @property
+    def project(self) -> Project | None:
+        """The open project."""
+        return self.workspace.project
+
+    @property
+    def overview(self) -> Overview:
+        """Progress of the open project."""
+        return self.workspace.overview
+
+    # -- panel and window -----------------------------------------------------
+
+    def connect_panel(self, controller: Controller) -> None:
+        """Go on with the controller of a panel that was opened again."""
+        self.workspace.controller = controller
         if self.project is not None:
             self._model_before = controller.choice.model
             if self._model:
                 controller.set_choice(model=self._model)
-            self.navigator.come_back()
+            self.navigator.resume()
 
-    def detach(self) -> None:
-        """The panel is closed; the project stays open, and strokes are saved."""
+    def disconnect_panel(self) -> None:
+        """The panel was closed; the project stays open, and strokes are saved."""
         self.preview.stop()
-        self.navigator.step_back()
+        self.navigator.pause()
 
-    def shut(self) -> None:
-        """The window closes: write what is left and let the project go. No question."""
+    def close_window(self) -> None:
+        """Write what is left and close the project, without a question."""
         with suppress(RuntimeError):  # Qt's parts may be gone already
-            self.navigator.let_go()
+            self.navigator.close_window()
         if self.job is not None:
             self.job.cancel()
-        self._attention.let_go()
+        self._activity.stop()
         self.image_order.stop()
-        self.training.shut()
-        if self.project is not None:
-            project, self.project = self.project, None
-            self.writer.submit(project.close)
-        self.writer.close()
+        self.training.close()
+        writer, project = self.workspace.writer, self.project
+        if project is not None:
+            self.workspace.set_project(None, self.overview)
+            writer.submit(project.close)
+        writer.close()
         viewer = self.controller.viewer
-        if viewer is not None and _kept.get(viewer) is self:
-            del _kept[viewer]
+        if viewer is not None and _sessions.get(viewer) is self:
+            del _sessions[viewer]
 
     # -- opening and closing --------------------------------------------------
 
@@ -148,7 +157,7 @@ class ProjectSession:
         )
 
     def open(self, folder: Path, **how: bool) -> None:
-        """Open a project, asking for a way out where it cannot be.
+        """Open a project; if it cannot be opened, show what can be done.
 
         Parameters
         ----------
@@ -162,63 +171,76 @@ class ProjectSession:
             folder,
         )
 
-    def _open_by(self, text: str, act: JobFunction, folder: Path) -> None:
+    def _open_by(self, text: str, function: JobFunction, folder: Path) -> None:
         if self.busy:
             return
-        start = partial(self.run, text, act, partial(self._on_opened, folder))
+        start = partial(self.run, text, function, partial(self._on_opened, folder))
         if self.project is None:
             start()
         else:
             self.close(then=start)
 
     def _on_opened(self, folder: Path, outcome: JobResult) -> None:
+        messages = self.messages
         if outcome.error is not None:
-            self.show_alert(alerts.project_not_opened(self, folder, outcome.error))
+            open_with = partial(self.open, folder)
+            messages.show_alert(
+                alerts.project_not_opened(outcome.error, open_with, messages.dismiss)
+            )
         if outcome.cancelled:
-            self.show_message("Cancelled.")
+            messages.show("Cancelled.")
         if outcome.result is None:
             return
         found: OpenedProject = outcome.result
-        self.project, self.overview = found.project, found.overview
+        self.workspace.set_project(found.project, found.overview)
         self.missing = found.missing
-        self.alert = None
-        self.message = " ".join(found.notices)
+        messages.clear(" ".join(found.notices))
         self._model_before = self.controller.choice.model
         self._model = found.model
         if found.model:
             self.controller.set_choice(model=found.model)
-        self._attention.listen(self.controller.viewer)
-        self.opened.emit(found.project)
+        self._activity.start(self.controller.viewer)
+        self.training.open(found.project)
+        self.image_order.score()
         if found.missing:
-            count = len(found.overview.ids)
-            self.show_alert(alerts.images_missing(self, len(found.missing), count))
+            self._show_missing()
         if found.first is not None:
             self.navigator.go(*found.first)
         elif not found.missing:
-            self.show_alert(alerts.no_image(self.more_wanted.emit, self.dismiss))
-        self.changed.emit()
+            messages.show_alert(
+                alerts.no_image(self.more_wanted.emit, messages.dismiss)
+            )
+        self.workspace.changed.emit()
 
-    def close(self, then: Callable[[], None] | None = None) -> None:
+    def _reopen(self) -> None:
+        if self.project is not None:
+            self.open(self.project.folder)
+        else:
+            self.messages.dismiss()
+
+    def close(self, then: Callable[[], object] | None = None) -> None:
         """Close the project, once every stroke is saved and the window agrees."""
         if self.project is not None and self.may_close():
             self.navigator.leave(partial(self._close, then))
 
-    def _close(self, then: Callable[[], None] | None) -> None:
+    def _close(self, then: Callable[[], object] | None) -> None:
         project = self.project
         if project is None:
             return
-        self.navigator.put_away()
-        self._attention.let_go()
-        self.project = None
-        self.overview, self.missing = Overview(), ()
-        self.alert, self.message = None, ""
+        self.navigator.close()
+        self._activity.stop()
+        self.workspace.set_project(None, Overview())
+        self.missing = ()
+        self.messages.clear()
         if self._model_before:
             self.controller.set_choice(model=self._model_before)
-        self.closed.emit()
-        self.changed.emit()
-        self.writer.submit(project.close, lambda _: then() if then else None)
+        self.training.close()
+        self.image_order.stop()
+        self.preview.stop()
+        self.workspace.changed.emit()
+        self.workspace.writer.submit(project.close, lambda _: then() if then else None)
 
-    # -- what takes long ------------------------------------------------------
+    # -- long jobs ------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -226,25 +248,25 @@ class ProjectSession:
         return self.job is not None
 
     def run(
-        self, text: str, act: JobFunction, ended: Callable[[JobResult], None]
+        self, text: str, function: JobFunction, on_end: Callable[[JobResult], None]
     ) -> bool:
         """Run a long job; one at a time. False if another one runs."""
         if self.busy:
             return False
 
-        def on_ended(outcome: JobResult) -> None:
+        def ended(outcome: JobResult) -> None:
             self.job = None
-            ended(outcome)
-            self.changed.emit()
+            on_end(outcome)
+            self.workspace.changed.emit()
 
-        self.job = Job(text, act, on_ended)
-        self.job.changed.connect(self.changed.emit)
+        self.job = Job(text, function, ended)
+        self.job.changed.connect(self.workspace.changed.emit)
         self.job.start()
-        self.changed.emit()
+        self.workspace.changed.emit()
         return True
 
     def relink(self, folder: Path) -> None:
-        """Look for missing images in a folder, then go on."""
+        """Look for missing images in a folder."""
         project = self.project
         if project is not None:
             self.run(
@@ -255,44 +277,45 @@ class ProjectSession:
 
     def _on_relinked(self, outcome: JobResult) -> None:
         if outcome.error is not None:
-            self.show_alert(Alert(str(outcome.error), serious=True))
+            self.messages.show_error(outcome.error)
             return
         if outcome.result is None or self.project is None:
             return
         result: RelinkResult = outcome.result
         self.missing = result.missing
         if result.found:
-            self.dismiss()
+            self.messages.dismiss()
             self.navigator.retry()
         if result.missing:
-            count, missing = len(self.overview.ids), len(result.missing)
-            self.show_alert(alerts.images_missing(self, missing, count, result.found))
+            self._show_missing(result.found)
         else:
-            self.dismiss()
-            self.show_message(f"All images are there again: {result.found} were found.")
+            self.messages.dismiss()
+            self.messages.show(f"All images are there again: {result.found} found.")
 
-    def add_images(self, inputs: list[Path], patient_of=None) -> None:
+    def add_images(
+        self, inputs: list[Path], patient_of: PatientRule | None = None
+    ) -> None:
         """Add further files and folders to the project."""
         project = self.project
         if project is None:
             return
 
-        def act(_, should_stop):
+        def add(_: Report, should_stop: ShouldStop) -> object:
             return project.images.add(inputs, patient_of, should_stop), look(project)
 
-        self.run("Adding images", act, self._on_added)
+        self.run("Adding images", add, self._on_added)
 
     def _on_added(self, outcome: JobResult) -> None:
         if outcome.error is not None:
-            self.show_alert(Alert(str(outcome.error), serious=True))
+            self.messages.show_error(outcome.error)
         elif outcome.result is not None and self.project is not None:
-            added, self.overview = outcome.result
+            added, overview = outcome.result
+            self.workspace.set_overview(overview)
             known = f" {added.known} were in it already." if added.known else ""
             problems = " ".join(added.problems[:3])
             count = len(added.images)
             new = "1 image was added." if count == 1 else f"{count} images were added."
-            text = f"{new}{known} {problems}"
-            self.show_message(text.strip())
+            self.messages.show(f"{new}{known} {problems}".strip())
             if self.navigator.current is None:
                 self.navigator.next()
 
@@ -304,12 +327,12 @@ class ProjectSession:
         Parameters
         ----------
         predict_again : bool
-            Also the open image, showing what is found now and what is gone now. The
-            session's mask stays as it is.
+            Whether to predict the open image again and show the differences. The mask
+            is not changed.
         """
         project = self.project
         if project is not None:
-            self.writer.submit(
+            self.workspace.writer.submit(
                 lambda: model_in_use(project),
                 partial(self._on_model, predict_again),
             )
@@ -317,65 +340,61 @@ class ProjectSession:
     def _on_model(self, predict_again: bool, found: tuple[str, str]) -> None:
         model, problem = found
         if problem:
-            self.show_alert(Alert(problem, serious=True))
+            self.messages.show_error(problem)
         elif self.project is not None:
             self._model = model
-            self.navigator.use_model(model, predict_again=predict_again)
+            self.controller.set_choice(model=model)
+            self.preview.on_model(predict_again=predict_again)
+            self.navigator.on_model()
+            self.workspace.changed.emit()
             self.image_order.score()
 
     def choose_model(self, name: str) -> None:
-        """Put an installed model to use in the project."""
-        project = self.project
-        if project is not None and not project.read_only:
-            self.writer.submit(
+        """Use an installed model in the project."""
+        project = self.workspace.writable
+        if project is not None:
+            self.workspace.writer.submit(
                 lambda: project.models.promote(name, installed=True, reason="chosen"),
                 lambda _: self.use_current_model(),
-                lambda problem: self.show_alert(Alert(problem, serious=True)),
+                self.messages.show_error,
             )
 
-    def update_differences(self) -> None:
-        """Show what another model changes in the shown frame, as far as it is known."""
-        self.navigator.update_change()
-        self.preview.update()
+    # -- alerts ---------------------------------------------------------------
 
-    # -- what is told ---------------------------------------------------------
+    def _show_missing(self, found: int = 0) -> None:
+        self.messages.show_alert(
+            alerts.images_missing(
+                len(self.missing),
+                len(self.overview.ids),
+                found,
+                show=self.images_wanted.emit,
+                later=self.messages.dismiss,
+            )
+        )
 
-    def show_message(self, message: str, tip: str = "") -> None:
-        """Show a line until the next one; the tip tells the rest of it."""
-        self.message, self._tip = message, (message, tip)
-        self.changed.emit()
+    def _on_open_failed(self, image: str, error: Exception) -> None:
+        def then(act: Callable[[], None]) -> Callable[[], None]:
+            def acted() -> None:
+                self.messages.dismiss()
+                act()
 
-    @property
-    def message_tip(self) -> str:
-        """What a tip tells of the line that is shown."""
-        message, tip = self._tip
-        return tip if message == self.message else ""
+            return acted
 
-    def show_alert(self, alert: Alert) -> None:
-        """Show a alert with its actions out."""
-        self.alert = alert
-        self.changed.emit()
+        self.messages.show_alert(
+            alerts.image_not_opened(
+                self.overview.name(image),
+                error,
+                show=self.images_wanted.emit,
+                go_on=then(self.navigator.next),
+                skip=then(self.annotation.skip),
+                again=self.navigator.retry,
+            )
+        )
 
-    def dismiss(self, about: str = "") -> None:
-        """Take the alert away, or only one that is about this."""
-        if self.alert is not None and about in ("", self.alert.about):
-            self.alert = None
-            self.changed.emit()
-
-    def note_change(self, change: Change) -> None:
-        """Something about one image has changed."""
-        self.overview = self.overview.after(change)
-        self.changed.emit()
-
-    def note_annotation_time(self, effort: AnnotationTime) -> None:
-        """A label has cost something, or a training was judged."""
-        self.overview = replace(self.overview, effort=effort)
-        self.changed.emit()
-
-    # What only a window can ask. Put in by the panel.
+    # What only a window can ask. Set by the panel.
     may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 
-def _shut(session: weakref.ref[ProjectSession]) -> None:
-    if (found := session()) is not None:
-        found.shut()
+def _close_window(ref: weakref.ref[ProjectSession]) -> None:
+    if (session := ref()) is not None:
+        session.close_window()

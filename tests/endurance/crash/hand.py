@@ -120,7 +120,7 @@ class Hand:
         before = self.opened
         if not self.click(button):
             return False
-        self.until(lambda: self.reader.writer.idle, 20)
+        self.until(lambda: self.reader.workspace.writer.idle, 20)
         if self.reader.navigator.opening is None and self.opened is before:
             return False
         return self.until(lambda: self.opened is not before and self.ready, 30)
@@ -131,13 +131,19 @@ class Hand:
         if not self.click(self.page.accept):
             return False
         accepting = self.reader.annotation
-        self.until(lambda: key not in accepting.saving and self.reader.writer.idle, 20)
-        notice = self.reader.alert
+        self.until(
+            lambda: key not in accepting.saving and self.reader.workspace.writer.idle,
+            20,
+        )
+        notice = self.reader.messages.alert
         return notice is None or notice.about != "accept"
 
     def close(self) -> None:
         """Close the project and the window."""
         self.reader.close()
-        self.until(lambda: self.reader.project is None and self.reader.writer.idle, 30)
+        self.until(
+            lambda: self.reader.project is None and self.reader.workspace.writer.idle,
+            30,
+        )
         self.viewer.close()
         self.live(0.2)

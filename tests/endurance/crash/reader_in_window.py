@@ -47,8 +47,8 @@ class WindowReader:
         self._strokes: dict[tuple[str, int], str | None] = {}
         self._promised = ""  # the model that a training may put to use
         reader = hand.reader
-        reader.accepted.connect(self._on_accepted)
-        reader.taken_back.connect(self._on_taken_back)
+        reader.annotation.accepted.connect(self._on_accepted)
+        reader.annotation.withdrawn.connect(self._on_taken_back)
         training = reader.training.session
         training.options = TRAINING
         training.model_changed.connect(self._on_model)
@@ -59,7 +59,7 @@ class WindowReader:
         hand = self.hand
         name = hand.choose.choice(ACTS)
         if not hand.until(lambda: hand.ready, 30):
-            hand.reader.dismiss()
+            hand.reader.messages.dismiss()
             return
         getattr(self, f"_{name.replace(' ', '_')}")()
         self._look_at_notice()
@@ -67,11 +67,11 @@ class WindowReader:
 
     def _look_at_notice(self) -> None:
         """What the window says is told; then it goes on as a reader would."""
-        notice = self.hand.reader.alert
+        notice = self.hand.reader.messages.alert
         if notice is not None:
             note = {"kind": "failed", "act": notice.about or "notice"}
             self.tell({**note, "image": self.hand.key[0], "why": notice.text})
-            self.hand.reader.dismiss()
+            self.hand.reader.messages.dismiss()
 
     def _shown(self, act: str, **more: Any) -> dict[str, Any]:
         image, frame = self.hand.key
@@ -119,7 +119,7 @@ class WindowReader:
             self._strokes.pop(self.hand.key, None)
             self.tell({"kind": "begin", **self._shown("take back")})
             self.hand.click(self.hand.page.back)
-            self.hand.until(lambda: self.hand.reader.writer.idle, 20)
+            self.hand.until(lambda: self.hand.reader.workspace.writer.idle, 20)
 
     def _on_taken_back(self, key: Any) -> None:
         self._tell_label("take back", key)
@@ -146,7 +146,7 @@ class WindowReader:
         note = {"act": "flag", "name": f"flagged:{image}", "value": value}
         self.tell({"kind": "begin", **note})
         hand.click(hand.page.flag)
-        hand.until(lambda: hand.reader.writer.idle, 20)
+        hand.until(lambda: hand.reader.workspace.writer.idle, 20)
         if hand.reader.overview.status(image).flagged == value:
             self.tell({"kind": "done", **note})
 
@@ -232,10 +232,12 @@ def read_until_killed(
     try:
         hand = Hand(choose)
         if not hand.open(project, 600):
-            raise RuntimeError(f"the project did not open: {hand.reader.alert}")
+            raise RuntimeError(
+                f"the project did not open: {hand.reader.messages.alert}"
+            )
         image, frame = hand.key
         opened = {"image": image, "frame": frame, "pixels": hash_of(hand.mask())}
-        asked = hand.reader.alert
+        asked = hand.reader.messages.alert
         tell({"kind": "opened", **opened, "asked": asked.text if asked else ""})
         if faults:
             DiskFaults(project, choose, faults).install()

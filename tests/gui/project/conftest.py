@@ -56,7 +56,7 @@ def make_session(make_controller):
 
     yield make
     for session in made:
-        session.shut()
+        session.close_window()
         while session.job is not None:
             QCoreApplication.processEvents()
 
@@ -75,7 +75,7 @@ def ready(qtbot):
             return (
                 session.job is None
                 and session.navigator.opening is None
-                and session.writer.idle
+                and session.workspace.writer.idle
                 and not session.controller.queue.running
                 and not session.controller.images.new
             )
@@ -93,7 +93,7 @@ def project(session, ready, pictures, tmp_path):
     """A session with a project of five frames, the first one open."""
     session.create(NewProject(tmp_path / "project", (pictures,)))
     ready(session)
-    assert session.project is not None, session.alert
+    assert session.project is not None, session.messages.alert
     return session
 
 

@@ -42,10 +42,10 @@ def test_all(labelled, ready, tmp_path):
         label = labelled.project.labels.get(row["image"], 0)
         np.testing.assert_array_equal(read_mask(folder / row["file"]), label.mask)
     begin = "Exported 2 masks and index.csv to "
-    assert labelled.message == f"{begin}…/{tmp_path.name}/masks."
-    assert labelled.message_tip == f"{begin}{folder}."
-    labelled.show_message("Something else.")
-    assert labelled.message_tip == ""
+    assert labelled.messages.text == f"{begin}…/{tmp_path.name}/masks."
+    assert labelled.messages.tip == f"{begin}{folder}."
+    labelled.messages.show("Something else.")
+    assert labelled.messages.tip == ""
     assert "exported" in [entry.what for entry in labelled.project.journal()]
 
 
@@ -64,7 +64,7 @@ def test_other_files_are_asked_about(labelled, ready, tmp_path):
     ready(labelled)
     assert (folder / "index.csv").read_text() == "precious"
     assert len(list(folder.iterdir())) == 1
-    actions = {way.text: way for way in labelled.alert.actions}
+    actions = {way.text: way for way in labelled.messages.alert.actions}
     assert list(actions) == [
         "Overwrite 1 file(s)",
         "Choose another folder…",
@@ -75,7 +75,7 @@ def test_other_files_are_asked_about(labelled, ready, tmp_path):
     actions["Overwrite 1 file(s)"].act()
     ready(labelled)
     assert (folder / "index.csv").read_text() != "precious"
-    assert labelled.alert is None
+    assert labelled.messages.alert is None
 
 
 def test_an_image_of_the_project_is_never_replaced(labelled, ready, pictures):
@@ -85,15 +85,15 @@ def test_an_image_of_the_project_is_never_replaced(labelled, ready, pictures):
     labelled.project.images.add([pictures])
     export(labelled, pictures)
     ready(labelled)
-    assert "image of this project" in labelled.alert.text
-    assert not any("Overwrite" in way.text for way in labelled.alert.actions)
+    assert "image of this project" in labelled.messages.alert.text
+    assert not any("Overwrite" in way.text for way in labelled.messages.alert.actions)
 
 
 def test_a_folder_that_cannot_be_made(labelled, ready, tmp_path):
     (tmp_path / "file").write_text("x")
     export(labelled, tmp_path / "file" / "masks")
     ready(labelled)
-    assert "Not exported" in labelled.alert.text
+    assert "Not exported" in labelled.messages.alert.text
 
 
 def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):
@@ -122,4 +122,4 @@ def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):
 
 def test_nothing_to_export(project, ready):
     ProjectActions(project, None, list).export()
-    assert project.message == "There is no accepted mask to export yet."
+    assert project.messages.text == "There is no accepted mask to export yet."

@@ -31,10 +31,10 @@ def test_the_mask_stays_and_the_difference_is_shown(project, ready, promoted, vi
     before = expected(frame(0))
     promoted()
     ready(project)
-    project.navigator.update_change()
+    project.preview.update()
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     now = project.navigator.current.image_state.found(0)
-    layer = project.navigator.change.layer
+    layer = project.preview.change.layer
     np.testing.assert_array_equal(layer.data == 1, now & (before == 0))
     assert not (layer.data == 2).any()
     assert not layer.editable
@@ -42,7 +42,7 @@ def test_the_mask_stays_and_the_difference_is_shown(project, ready, promoted, vi
     text = describe_project(project).change
     assert f"tuned finds {found} pixels more (yellow) than cmunet-artery" in text
     assert viewer.layers.selection.active is project.navigator.current.image_state.mask
-    project.navigator.hide_change()
+    project.preview.hide_change()
     assert layer not in viewer.layers
     assert describe_project(project).change == ""
 
@@ -60,8 +60,8 @@ def test_taking_over_the_new_prediction_can_be_undone(project, ready, promoted):
     mine = project.navigator.current.mask(0)
     promoted()
     ready(project)
-    project.navigator.update_change()
-    project.navigator.take_over_prediction()
+    project.preview.update()
+    project.preview.use_new_prediction()
     now = project.navigator.current.image_state.found(0)
     np.testing.assert_array_equal(project.navigator.current.mask(0), now)
     assert project.navigator.current.provenance(0).model == "tuned"
@@ -129,7 +129,7 @@ def test_a_model_that_is_gone(project, ready, monkeypatch):
     )
     project.use_current_model()
     ready(project)
-    assert "not there any more" in project.alert.text
+    assert "not there any more" in project.messages.alert.text
     assert describe_project(project).can_accept
 
 
@@ -148,8 +148,8 @@ def test_a_cine(session, mixed, tmp_path, ready, viewer, model, monkeypatch):
     ready(session)
     for at in range(4):
         viewer.dims.set_point(0, at)
-        session.navigator.update_change()
-        assert session.navigator.change.difference(at).found > 0
+        session.preview.update()
+        assert session.preview.change.difference(at).found > 0
     np.testing.assert_array_equal(
         session.navigator.current.image_state.mask.data, before
     )
@@ -158,8 +158,8 @@ def test_a_cine(session, mixed, tmp_path, ready, viewer, model, monkeypatch):
 def test_layers_that_go_meanwhile(project, ready, promoted, viewer):
     promoted()
     ready(project)
-    project.navigator.update_change()
-    viewer.layers.remove(project.navigator.change.layer)
+    project.preview.update()
+    viewer.layers.remove(project.preview.change.layer)
     describe_project(project)
     project.navigator.next()
     ready(project)
@@ -172,10 +172,10 @@ def test_the_difference_does_not_lie_over_another_image(
     other = viewer.add_image(np.zeros((64, 64), np.uint8), name="another")
     promoted()
     ready(project)
-    project.navigator.update_change()
+    project.preview.update()
     layers = viewer.layers
     change, mask = (
-        project.navigator.change.layer,
+        project.preview.change.layer,
         project.navigator.current.image_state.mask,
     )
     assert layers.index(mask) < layers.index(change) < layers.index(other)

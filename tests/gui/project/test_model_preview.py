@@ -59,9 +59,9 @@ def seen(project, ready, qtbot):
 
     def wait() -> None:
         ready(project)
-        project.update_differences()
+        project.preview.update()
         qtbot.waitUntil(lambda: project.preview._job is None)
-        project.update_differences()
+        project.preview.update()
         qtbot.waitUntil(lambda: project.preview._job is None)
 
     return wait
@@ -151,9 +151,9 @@ def test_each_frame_of_a_cine(
     trying.toggle()
     for at in (1, 3):
         viewer.dims.set_point(0, at)
-        session.update_differences()
+        session.preview.update()
         qtbot.waitUntil(lambda: trying._job is None)
-        session.update_differences()
+        session.preview.update()
         qtbot.waitUntil(lambda: trying._job is None)
         pixels = np.asarray(image_state.image.data[at])
         now, before = found_by_new(pixels), found_before(pixels)
@@ -206,13 +206,13 @@ def test_whatever_is_done_meanwhile(
     elif act == "close the project":
         project.close()
     elif act == "close the panel":
-        project.detach()
+        project.disconnect_panel()
         controller.disconnect()
     elif act == "another model":
         project.choose_model("cmunet-ssl")
     elif act == "begin a training":
         project.training.session._run = object()
-        project.update_differences()
+        project.preview.update()
         project.training.session._run = None
     model.open.set()
     qtbot.wait(20)
@@ -236,7 +236,7 @@ def test_whatever_is_done_meanwhile(
 def test_without_a_candidate_it_says_so(project):
     project.preview.toggle()
     assert not project.preview.model
-    assert "Fine-tune first" in project.message
+    assert "Fine-tune first" in project.messages.text
     assert not describe_preview(project.preview).offered
 
 
@@ -246,7 +246,7 @@ def test_a_model_that_cannot_be_loaded(project, trained, seen, model):
     trying.toggle()
     seen()
     assert not trying.model
-    assert f"{NEW} cannot be compared" in project.message
+    assert f"{NEW} cannot be compared" in project.messages.text
 
 
 def test_by_the_button_and_its_key(
@@ -289,18 +289,18 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     trained(decision)
     training = project.training.session
     training.ended.emit(training.result)
-    assert NEW in project.alert.text
-    assert project.alert.actions[0].text == "Show me"
+    assert NEW in project.messages.alert.text
+    assert project.messages.alert.actions[0].text == "Show me"
     project.navigator.next()
     seen()
-    assert project.alert is not None  # also when the session goes on
-    project.alert.actions[0].act()
-    assert project.alert is None
+    assert project.messages.alert is not None  # also when the session goes on
+    project.messages.alert.actions[0].act()
+    assert project.messages.alert is None
     assert panel.finetune_fold.title.isChecked()
     training.ended.emit(training.result)
     training.decide(False) if decision == UNDECIDED else training.start()
     seen()
-    assert project.alert is None
+    assert project.messages.alert is None
     training.cancel()
     qtbot.waitUntil(lambda: not training.running)
     panel.shut_down()

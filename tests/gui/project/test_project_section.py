@@ -119,7 +119,7 @@ def test_a_project_of_the_images_that_are_open(
     qtbot.mouseClick(panel.project_section.start.these, LEFT)
     panel.refresh()
     assert "come from no file" in panel.project_section.alert.text.text()
-    session.dismiss()
+    session.messages.dismiss()
     controller.image_states[0].file = pictures / "p0.npy"
     qtbot.mouseClick(panel.project_section.start.these, LEFT)
     ready(session)
@@ -184,7 +184,7 @@ def test_the_icons_take_the_colour_of_another_theme_at_once(qtbot, panel, page):
 def test_a_list_of_many_images_is_quick(qtbot):
     from time import perf_counter
 
-    from napari_cmunet.gui.project.overview import Change, Overview
+    from napari_cmunet.gui.project.workspace import Change, Overview
     from napari_cmunet.project.flags import ImageStatus, Progress
 
     ids = tuple(f"{n:012x}" for n in range(5000))
@@ -359,7 +359,7 @@ def test_further_images(qtbot, panel, project, ready, monkeypatch, tmp_path):
     panel.project_section.commands.add_images()
     ready(project)
     assert len(project.overview.ids) == 6
-    assert project.message == "1 image was added."
+    assert project.messages.text == "1 image was added."
 
 
 def test_choosing_a_model_puts_it_to_use(
@@ -374,7 +374,7 @@ def test_choosing_a_model_puts_it_to_use(
     panel.model.chosen.emit("cmunet-artery")
     ready(project)
     assert seen == [("cmunet-artery", {"installed": True, "reason": "chosen"})]
-    assert project.navigator.change is not None
+    assert project.preview.change is not None
 
 
 # -- the form of a new project --------------------------------------------------
@@ -392,7 +392,7 @@ def test_the_form(form, pictures, tmp_path):
     assert form.ok.isEnabled()
     new = form.new_project()
     assert new == NewProject(tmp_path / "s", (pictures,), None, "cmunet-artery")
-    assert form.result.text() == "5 patients in 5 files."
+    assert form.summary.text() == "5 patients in 5 files."
 
 
 def test_the_form_refuses_a_folder_that_cannot_be(form, tmp_path):
@@ -418,12 +418,12 @@ def test_the_form_takes_a_list_of_patients(form, tmp_path, monkeypatch):
     form.patients.setCurrentIndex(form.patients.count() - 1)
     form.patients.activated.emit(form.patients.count() - 1)
     assert form.patients.currentText() == "As in patients.csv"
-    assert form.result.text().startswith("4 patients in 5 files; for instance “a”")
+    assert form.summary.text().startswith("4 patients in 5 files; for instance “a”")
     table.write_text("nonsense")
     form.patients.setCurrentIndex(form.patients.count() - 1)
     form.patients.activated.emit(form.patients.count() - 1)
     assert form.patients.currentIndex() == 0
-    assert "patients.csv" in form.result.text()
+    assert "patients.csv" in form.summary.text()
 
 
 def test_a_folder_without_angiograms(qtbot, tmp_path):

@@ -19,7 +19,7 @@ from tests.gui.project.conftest import name, stroke
 
 def way(session, text: str):
     """Press one of a alert's buttons."""
-    actions = {w.text: w for w in session.alert.actions}
+    actions = {w.text: w for w in session.messages.alert.actions}
     actions[text].act()
 
 
@@ -68,11 +68,11 @@ def test_a_project_on_a_disk_that_can_only_be_read(project, ready, monkeypatch):
     project.open(folder)
     ready(project)
     assert project.project is None
-    assert "the disk is read-only" in project.alert.text
+    assert "the disk is read-only" in project.messages.alert.text
     way(project, "Open for reading")
     ready(project)
     assert project.project.read_only
-    assert project.alert is None
+    assert project.messages.alert is None
 
 
 def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
@@ -104,12 +104,12 @@ def test_taking_over(project, elsewhere, ready):
     mine = project.navigator.current.mask(0)
     project.annotation.accept()
     ready(project)
-    assert "was taken over" in project.alert.text
+    assert "was taken over" in project.messages.alert.text
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     project.navigator.next()
     ready(project)
     assert name(project) == "p0"
-    assert "cannot be saved" in project.alert.text
+    assert "cannot be saved" in project.messages.alert.text
     with Project.open(elsewhere.project.folder, read_only=True) as seen:
         assert seen.progress().labelled == 1
 
@@ -126,8 +126,8 @@ def test_a_full_disk(project, ready, monkeypatch):
         patched.setattr(project.project.drafts, "save", full)
         project.annotation.accept()
         ready(project)
-        assert "Not accepted" in project.alert.text
-        assert "the disk is full" in project.alert.text
+        assert "Not accepted" in project.messages.alert.text
+        assert "the disk is full" in project.messages.alert.text
         assert not describe_project(project).saved
         project.navigator.next()
         ready(project)
@@ -140,7 +140,7 @@ def test_a_full_disk(project, ready, monkeypatch):
     project.annotation.accept()
     ready(project)
     assert describe_project(project).saved
-    assert project.alert is None
+    assert project.messages.alert is None
     project.navigator.next()
     ready(project)
     assert name(project) == "p1"
@@ -169,7 +169,10 @@ def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_p
     pictures.rename(tmp_path / "moved")
     project.open(tmp_path / "project")
     ready(project)
-    assert "5 of 5 images" in project.alert.text or "p1 is not" in project.alert.text
+    assert (
+        "5 of 5 images" in project.messages.alert.text
+        or "p1 is not" in project.messages.alert.text
+    )
     asked = []
     project.images_wanted.connect(lambda: asked.append(True))
     project.navigator.go(project.overview.ids[1])
@@ -178,8 +181,8 @@ def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_p
     assert asked
     project.relink(tmp_path)
     ready(project)
-    assert project.alert is None
-    assert "All images are there again" in project.message
+    assert project.messages.alert is None
+    assert "All images are there again" in project.messages.text
     assert name(project) == "p1"
 
 
@@ -192,7 +195,7 @@ def test_a_folder_without_the_images(project, ready, pictures, tmp_path):
     ready(project)
     project.relink(tmp_path / "nothing")
     ready(project)
-    assert "images are not where the project looks" in project.alert.text
+    assert "images are not where the project looks" in project.messages.alert.text
     shutil.move(tmp_path / "moved", pictures)
     project.navigator.retry()
     ready(project)
@@ -208,12 +211,12 @@ def test_one_bad_image_does_not_stop_the_others(
     session.annotation.accept()
     session.navigator.next()
     ready(session)
-    assert "p1 cannot be opened" in session.alert.text
+    assert "p1 cannot be opened" in session.messages.alert.text
     assert name(session) == "p0"
     way(session, "Next image")
     ready(session)
     assert name(session) == "p2"
-    assert session.alert is None
+    assert session.messages.alert is None
 
 
 def test_an_image_that_cannot_be_opened_can_be_skipped(
@@ -254,9 +257,9 @@ def test_no_project(session, ready, tmp_path):
     (tmp_path / "empty").mkdir()
     session.open(tmp_path / "empty")
     ready(session)
-    assert "is not a project" in session.alert.text
+    assert "is not a project" in session.messages.alert.text
     way(session, "Close")
-    assert session.alert is None
+    assert session.messages.alert is None
 
 
 def test_the_project_s_folder_is_gone(project, ready, tmp_path):
@@ -264,7 +267,7 @@ def test_the_project_s_folder_is_gone(project, ready, tmp_path):
     shutil.move(tmp_path / "project", tmp_path / "away")
     project.annotation.accept()
     ready(project)
-    assert "Not accepted" in project.alert.text
+    assert "Not accepted" in project.messages.alert.text
     shutil.move(tmp_path / "away", tmp_path / "project")
     way(project, "Try again")
     ready(project)
@@ -276,12 +279,14 @@ def test_closing_the_panel_keeps_the_project_and_its_strokes(
 ):
     image = project.navigator.current.id
     stroke(project)
-    project.detach()
+    project.disconnect_panel()
     controller.disconnect()
     # Without a panel, strokes are saved all the same.
     stroke(project, 20, 20)
     mine = project.navigator.current.mask(0)
-    qtbot.waitUntil(lambda: project.navigator.draft_saver.saved and project.writer.idle)
+    qtbot.waitUntil(
+        lambda: project.navigator.draft_saver.saved and project.workspace.writer.idle
+    )
     np.testing.assert_array_equal(project.project.drafts.load(image, 0).mask, mine)
     other = make_controller()
     again = make_session(other)
@@ -301,7 +306,7 @@ def test_layers_that_go_while_the_panel_is_closed(
 ):
     stroke(project)
     image, mine = project.navigator.current.id, project.navigator.current.mask(0)
-    project.detach()
+    project.disconnect_panel()
     controller.disconnect()
     viewer.layers.clear()
     again = make_session(make_controller())
@@ -317,7 +322,7 @@ def test_closing_the_panel_while_an_image_is_opened(
 ):
     project.annotation.accept()
     project.navigator.next()
-    project.detach()
+    project.disconnect_panel()
     controller.disconnect()
     qtbot.wait(200)
     again = make_session(make_controller())
@@ -331,8 +336,8 @@ def test_closing_the_panel_while_an_image_is_opened(
 def test_shutting_writes_what_is_left(project, tmp_path):
     stroke(project)
     image, mine = project.navigator.current.id, project.navigator.current.mask(0)
-    project.shut()
-    project.shut()
+    project.close_window()
+    project.close_window()
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
 

@@ -33,7 +33,7 @@ def loop(window, large, tmp_path, ready):
     session.create(NewProject(tmp_path / "project", (large,)))
     ready(session)
     yield viewer, panel, session, Reader(viewer, panel)
-    session.shut()
+    session.close_window()
 
 
 def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
@@ -99,7 +99,9 @@ def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
     mine = mask.data != 0
     viewer.window.remove_dock_widget(panel)
     assert session.project is not None
-    qtbot.waitUntil(lambda: session.navigator.draft_saver.saved and session.writer.idle)
+    qtbot.waitUntil(
+        lambda: session.navigator.draft_saver.saved and session.workspace.writer.idle
+    )
     _, again = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
     assert again.project is session
     ready(session)

@@ -44,7 +44,7 @@ def test_accepting_writes_what_is_seen_before_the_key_comes_up(project, monkeypa
     opened = project.navigator.current
     mask = opened.image_state.mask.data != 0
     accepted = []
-    project.accepted.connect(accepted.append)
+    project.annotation.accepted.connect(accepted.append)
     project.annotation.accept()
     # No event was processed since: the key is still down.
     label = label_of(project, opened.id)
@@ -58,7 +58,7 @@ def test_accepting_writes_what_is_seen_before_the_key_comes_up(project, monkeypa
 def test_after_accepting(project, ready):
     stroke(project)
     accepted = []
-    project.accepted.connect(accepted.append)
+    project.annotation.accepted.connect(accepted.append)
     project.annotation.accept()
     assert describe_project(project).label == "Saving…"
     assert not describe_project(project).can_accept
@@ -127,7 +127,7 @@ def test_all_round(project, ready):
         project.annotation.accept()
         project.navigator.next()
         ready(project)
-    assert "Every image has a label" in project.message
+    assert "Every image has a label" in project.messages.text
     assert describe_project(project).progress == "5 of 5 labelled"
 
 
@@ -139,7 +139,7 @@ def test_the_last_one_without_a_label(project, ready):
     project.navigator.next()
     ready(project)
     assert name(project) == "p4"
-    assert project.message == "No other image is left without a label."
+    assert project.messages.text == "No other image is left without a label."
 
 
 def test_a_label_is_shown_again_and_can_be_edited(project, ready):
@@ -177,7 +177,7 @@ def test_strokes_that_are_not_accepted_come_back(project, ready, tmp_path):
     # Also from another program, after this one has gone.
     stroke(project, 20, 20)
     mine = project.navigator.current.mask(0)
-    project.shut()
+    project.close_window()
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
 
@@ -245,7 +245,7 @@ def test_an_image_with_a_label_is_not_skipped_in_silence(project, ready):
     project.annotation.skip()
     ready(project)
     assert name(project) == "p0"
-    assert "Shift+K" in project.message
+    assert "Shift+K" in project.messages.text
     project.annotation.take_back()
     ready(project)
     assert project.overview.status(image).state == "unseen"
@@ -278,11 +278,11 @@ def test_an_empty_mask_is_asked_about(project, ready):
     project.annotation.accept()
     ready(project)
     assert describe_project(project).progress == "0 of 5 labelled"
-    assert "no artery" in project.alert.text
-    project.alert.actions[0].act()
+    assert "no artery" in project.messages.alert.text
+    project.messages.alert.actions[0].act()
     ready(project)
     assert describe_project(project).progress == "1 of 5 labelled"
-    assert project.alert is None
+    assert project.messages.alert is None
 
 
 def test_nothing_is_accepted_before_it_is_segmented(
@@ -291,11 +291,11 @@ def test_nothing_is_accepted_before_it_is_segmented(
     model.open.clear()
     session.create(NewProject(tmp_path / "project", (pictures,)))
     qtbot.waitUntil(lambda: session.navigator.current is not None)
-    qtbot.waitUntil(lambda: session.writer.idle)
+    qtbot.waitUntil(lambda: session.workspace.writer.idle)
     assert not describe_project(session).can_accept
     session.annotation.accept()
     assert session.overview.progress.labelled == 0
-    assert "not segmented yet" in session.message
+    assert "not segmented yet" in session.messages.text
     model.open.set()
     ready(session)
     assert describe_project(session).can_accept
@@ -582,7 +582,7 @@ def test_seconds_are_those_of_attention(project, ready, monkeypatch):
     ready(project)
     entry = [e for e in project.project.journal() if e.what == "accepted"][-1]
     assert entry.details["seconds"] == 9 + clock_module.PAUSE_SECONDS
-    assert project.overview.effort.labels[-1][1] == entry.details["seconds"]
+    assert project.overview.annotation_time.labels[-1][1] == entry.details["seconds"]
     callbacks = project.controller.viewer.mouse_move_callbacks
     assert mouse in callbacks
     project.close()
@@ -594,13 +594,13 @@ def test_the_trend_is_shown(project):
     effort = AnnotationTime()
     for number in range(10):
         effort = effort.with_label((f"{number:012x}", 0), 62 if number < 5 else 18)
-    project.note_annotation_time(effort)
+    project.workspace.set_annotation_time(effort)
     assert describe_project(project).effort == "62 s → 18 s a frame"
     for number in range(10, 15):
         effort = effort.with_label((f"{number:012x}", 0), 19)
     for _ in range(2):
         effort = effort.with_training(4, -0.01)
-    project.note_annotation_time(effort)
+    project.workspace.set_annotation_time(effort)
     state = describe_project(project)
     assert state.effort == "62 s → 19 s a frame; more may not pay"
     assert "not better beyond chance" in state.effort_tip

@@ -17,7 +17,7 @@ from tests.gui.project.conftest import name, stroke
 
 def box(session, top: float, left: float, bottom: float, right: float, frame=None):
     """Draw a box as the mouse would: the layer tells that it is drawn."""
-    session.navigator.draw_area(BOX)
+    session.annotation.draw_area(BOX)
     corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
     if frame is not None:
         corners = np.column_stack([np.full(4, frame), corners])
@@ -53,7 +53,7 @@ def test_a_box_and_what_was_painted_count(project, ready, viewer):
 
 
 def test_the_brush_is_back_in_hand_after_drawing(project, viewer):
-    project.navigator.draw_area(LASSO)
+    project.annotation.draw_area(LASSO)
     area = project.navigator.area.layer
     assert viewer.layers.selection.active is area
     assert area.mode == LASSO
@@ -63,7 +63,7 @@ def test_the_brush_is_back_in_hand_after_drawing(project, viewer):
 
 
 def test_a_click_is_no_box(project, viewer):
-    project.navigator.draw_area(BOX)
+    project.annotation.draw_area(BOX)
     area = project.navigator.area.layer
     area.add_rectangles(np.array([[5, 5], [5, 7], [7, 7], [7, 5]]))
     assert not describe_project(project).is_part
@@ -71,9 +71,9 @@ def test_a_click_is_no_box(project, viewer):
     assert area.mode == BOX
     # Whoever is about to draw a part does not mean the whole.
     project.annotation.accept()
-    assert project.message.startswith("Draw the box or lasso first")
+    assert project.messages.text.startswith("Draw the box or lasso first")
     assert not project.annotation.saving
-    project.navigator.clear_area()
+    project.annotation.review_all()
     assert describe_project(project).can_accept
     box(project, 2, 3, 12, 12)
     assert len(area.data) == 1
@@ -81,15 +81,15 @@ def test_a_click_is_no_box(project, viewer):
 
 
 def test_a_box_that_is_not_drawn_yet_is_still_asked_for(project, viewer):
-    project.navigator.draw_area(BOX)
+    project.annotation.draw_area(BOX)
     viewer.layers.selection.active = project.navigator.current.image_state.mask
     project.annotation.accept()
-    assert project.message.startswith("Draw the box or lasso first")
+    assert project.messages.text.startswith("Draw the box or lasso first")
     assert not project.annotation.saving
 
 
 def test_escape_puts_the_box_away(project, viewer):
-    project.navigator.draw_area(BOX)
+    project.annotation.draw_area(BOX)
     area = project.navigator.area.layer
     next(act for key, act in area.keymap.items() if str(key) == "Escape")(area)
     assert viewer.layers.selection.active is project.navigator.current.image_state.mask
@@ -114,7 +114,7 @@ def test_the_part_is_kept_when_a_label_is_taken_back(project, ready):
 
 def test_the_whole_frame_again(project, ready):
     box(project, 2, 3, 10, 12)
-    project.navigator.clear_area()
+    project.annotation.review_all()
     assert not describe_project(project).is_part
     project.annotation.accept()
     ready(project)
@@ -162,13 +162,13 @@ def test_a_box_alone_comes_back_too(project, ready):
     project.navigator.go(image)
     ready(project)
     assert describe_project(project).is_part
-    project.navigator.clear_area()
+    project.annotation.review_all()
     project.navigator.next()
     ready(project)
     project.navigator.go(image)
     ready(project)
     assert not describe_project(project).is_part
-    assert not project.navigator.draft_saver.holds(0)
+    assert not project.navigator.draft_saver.has_draft(0)
 
 
 def test_a_box_on_a_label_is_a_change(project, ready):
@@ -209,13 +209,13 @@ def test_a_box_belongs_to_its_frame(session, mixed, tmp_path, ready, viewer):
     assert label(session, 2).reviewed[2:11, 3:13].all()
     viewer.dims.set_point(0, 0)
     box(session, 2, 3, 10, 12, frame=0)
-    session.navigator.clear_area()
+    session.annotation.review_all()
     viewer.dims.set_point(0, 2)
     assert describe_project(session).is_part
 
 
 def test_an_ellipse_of_napari_s_own_counts(project, ready):
-    project.navigator.draw_area(BOX)
+    project.annotation.draw_area(BOX)
     corners = np.array([[4, 4], [4, 20], [20, 20], [20, 4]])
     project.navigator.area.layer.add_ellipses(corners)
     project.annotation.accept()
@@ -230,7 +230,7 @@ def test_a_box_outside_the_image_is_nothing(project, ready):
     project.annotation.accept()
     ready(project)
     assert project.overview.progress.labelled == 0
-    assert "Nothing of this frame counts as reviewed yet" in project.message
+    assert "Nothing of this frame counts as reviewed yet" in project.messages.text
 
 
 @pytest.mark.parametrize("how", ["remove", "clear"])
@@ -258,7 +258,7 @@ def segment(row: int, first: int, last: int) -> Segment:
 def test_what_was_looked_at_counts_and_no_more(project, ready):
     memory = review_record(project.navigator.current.image_state)
     memory.add_segment(0, segment(4, 2, 6))
-    project.navigator.take_looked_at()
+    project.annotation.review_looked_at()
     state = describe_project(project)
     assert state.is_part
     assert state.is_by_looking
@@ -292,12 +292,12 @@ def test_what_is_no_artery_counts_as_background(project, ready):
 
 
 def test_nothing_looked_at_is_no_label(project, ready):
-    project.navigator.take_looked_at()
+    project.annotation.review_looked_at()
     project.annotation.accept()
     ready(project)
     assert project.overview.progress.labelled == 0
-    assert "Nothing of this frame counts as reviewed yet" in project.message
-    project.navigator.take_looked_at(False)
+    assert "Nothing of this frame counts as reviewed yet" in project.messages.text
+    project.annotation.review_looked_at(False)
     assert not describe_project(project).is_part
 
 
