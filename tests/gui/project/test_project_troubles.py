@@ -36,7 +36,7 @@ def elsewhere(project, ready, make_controller, make_session):
 
 def test_a_locked_project_can_be_read(project, elsewhere, ready):
     assert elsewhere.project is None
-    assert "is open in a program on this computer" in elsewhere.alert.text
+    assert "is open in a program on this computer" in elsewhere.messages.alert.text
     way(elsewhere, "Open for reading")
     ready(elsewhere)
     state = describe_project(elsewhere)
@@ -46,7 +46,7 @@ def test_a_locked_project_can_be_read(project, elsewhere, ready):
     assert "not kept" in state.label
     elsewhere.annotation.accept()
     ready(elsewhere)
-    assert elsewhere.message == "The project is open for reading only."
+    assert elsewhere.messages.text == "The project is open for reading only."
     elsewhere.navigator.next()
     ready(elsewhere)
     assert name(elsewhere) == "p1"
@@ -85,12 +85,12 @@ def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
     elsewhere.navigator.next()
     ready(elsewhere)
     assert name(elsewhere) == "p0"
-    assert "cannot be saved" in elsewhere.alert.text
+    assert "cannot be saved" in elsewhere.messages.alert.text
     np.testing.assert_array_equal(elsewhere.navigator.current.mask(0), mine)
     way(elsewhere, "Leave without them")
     ready(elsewhere)
     assert name(elsewhere) == "p1"
-    assert elsewhere.alert is None
+    assert elsewhere.messages.alert is None
 
 
 def test_taking_over(project, elsewhere, ready):
