@@ -337,7 +337,9 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     assert report["exported"] == len(reader.project.labels.keys())
     labels, project = reader.project.labels.keys(), reader.project.folder
     reader.close()
-    loop.until(lambda: reader.project is None and reader.workspace.writer.idle, "closed")
+    loop.until(
+        lambda: reader.project is None and reader.workspace.writer.idle, "closed"
+    )
     loop.picture("closed")
     reader.open(project)
     loop.until(lambda: reader.project is not None and loop.ready(), "opened again")
@@ -348,7 +350,9 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     report["labels_in_the_end"] = len(reader.project.labels.keys())
     assert report["labels_in_the_end"] == len(labels) + 1
     reader.close()
-    loop.until(lambda: reader.project is None and reader.workspace.writer.idle, "closed")
+    loop.until(
+        lambda: reader.project is None and reader.workspace.writer.idle, "closed"
+    )
     loop.viewer.close()
 
 

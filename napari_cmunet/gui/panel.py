@@ -296,7 +296,9 @@ class CMUNetPanel(QWidget):
             self.project.workspace.changed.disconnect(self._on_changed)
             self.project.annotation.accepted.disconnect(self._on_accepted)
             self.project_section.commands.disconnect()
-            self.project.training.result_wanted.disconnect(self.finetune.scroll_into_view)
+            self.project.training.result_wanted.disconnect(
+                self.finetune.scroll_into_view
+            )
             del self.project.may_close
             self.project.disconnect_panel()
         self.controller.disconnect()

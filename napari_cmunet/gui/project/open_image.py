@@ -224,7 +224,9 @@ class OpenImage:
 
     def _is_prediction(self, frame: int) -> bool:
         mask = self.mask(frame)
-        return mask is not None and np.array_equal(mask, self.image_state.thresholded(frame))
+        return mask is not None and np.array_equal(
+            mask, self.image_state.thresholded(frame)
+        )
 
 
 def find_open(
