@@ -52,14 +52,8 @@ class Preprocessing:
         ValueError
             If a value is unknown or out of range.
         """
-        if unknown := set(values) - set(cls.__dataclass_fields__):
-            raise ValueError(f"unknown preprocessing {min(unknown)!r:.40}")
+        _check_fields(cls, values, whole=("grid",))
         made = cls(**values)
-        for name, value in values.items():
-            # A bool is an int in Python, and a whole number may stand for a float.
-            allowed = (int,) if name == "grid" else (int, float)
-            if type(value) not in allowed:
-                raise ValueError(f"preprocessing: {name} is {value!r:.40}")
         if not (
             16 <= made.grid <= 4096
             and 0 < made.radius <= 1
@@ -68,6 +62,62 @@ class Preprocessing:
         ):
             raise ValueError(f"preprocessing out of range: {values!r:.120}")
         return made
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """How a prediction is cleaned up; written into the model's card.
+
+    Margins are in log-odds above the model's threshold, so that they keep their meaning
+    when fine-tuning moves the threshold.
+
+    Parameters
+    ----------
+    twig_margin : float
+        Least mean margin along a free-ending branch that is kept.
+    twig_length : float
+        Longer branches are kept whatever their margin; a share of the longer side.
+    core_margin : float
+        Margin from which a pixel is confidently artery; a component without one is
+        removed.
+    contrast_length : float
+        Least length of the confident centreline, as a share of the longer side. A
+        frame with less shows no contrast.
+    """
+
+    twig_margin: float = 1.35
+    twig_length: float = 0.18
+    core_margin: float = 2.63
+    contrast_length: float = 0.52
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Postprocessing:
+        """Read from a card.
+
+        Raises
+        ------
+        ValueError
+            If a value is unknown or out of range.
+        """
+        _check_fields(cls, values)
+        made = cls(**values)
+        if not all(0 <= value <= 100 for value in values.values()):
+            raise ValueError(f"postprocessing out of range: {values!r:.120}")
+        return made
+
+
+def _check_fields(
+    kind: type[Preprocessing | Postprocessing],
+    values: dict[str, Any],
+    whole: tuple[str, ...] = (),
+) -> None:
+    what = kind.__name__.lower()
+    if unknown := set(values) - set(kind.__dataclass_fields__):
+        raise ValueError(f"unknown {what} {min(unknown)!r:.40}")
+    for name, value in values.items():
+        # A bool is an int in Python, and a whole number may stand for a float.
+        if type(value) not in ((int,) if name in whole else (int, float)):
+            raise ValueError(f"{what}: {name} is {value!r:.40}")
 
 
 CARD = "card.json"
@@ -93,6 +143,8 @@ class ModelCard:
         See :class:`napari_cmunet.model.card.Preprocessing`.
     threshold : float
         Probability from which a pixel is artery.
+    postprocessing : dict
+        See :class:`napari_cmunet.model.card.Postprocessing`; empty for none.
     parameters : int
         Trainable parameters of the network.
     description : str
@@ -117,6 +169,7 @@ class ModelCard:
     width: int
     preprocessing: dict[str, Any]
     threshold: float = 0.5
+    postprocessing: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
     description: str = ""
     parent: str | None = None
@@ -200,6 +253,7 @@ def check_card(card: ModelCard) -> None:
     if not 0 < card.threshold < 1:
         raise ValueError(f"bad threshold {card.threshold}")
     Preprocessing.from_json(card.preprocessing)
+    Postprocessing.from_json(card.postprocessing)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -207,6 +261,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "kind": (str,),
     "width": (int,),
     "preprocessing": (dict,),
+    "postprocessing": (dict,),
     "threshold": (int, float),
     "parameters": (int,),
     "description": (str,),

@@ -15,7 +15,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from napari_cmunet.errors import DeviceError
 from napari_cmunet.model.device import describe_device, fast_dtype, is_out_of_memory
 from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv, artery_logit
-from napari_cmunet.model.postprocess import suppress_small_components
+from napari_cmunet.model.postprocess import (
+    suppress_small_components,
+    suppress_uncertain,
+)
 from napari_cmunet.model.preprocess import prepare, restore
 
 if TYPE_CHECKING:
@@ -43,12 +46,16 @@ class FramePrediction:
         Which frame.
     probability : uint8 array (Y, X)
         Or float32, where it was asked for exactly.
+    contrast : bool
+        Whether the frame shows arteries filled with contrast agent. Always True for a
+        model whose card does not say how to tell.
     done, total : int
     seconds_left : float
     """
 
     index: int
     probability: np.ndarray
+    contrast: bool
     done: int
     total: int
     seconds_left: float
@@ -76,6 +83,7 @@ class Predictor:
     ) -> None:
         self.card = model.card
         self.preprocessing = model.preprocessing
+        self.postprocessing = model.postprocessing
         self.notices: list[str] = []
         self._fused = fuse_batchnorm(model.network)
         self._reduced = reduced_precision
@@ -122,7 +130,7 @@ class Predictor:
         DeviceError
             If memory does not suffice on the CPU either.
         """
-        return self._predict_batch(np.asarray(frame)[None])[0]
+        return self._predict_batch(np.asarray(frame)[None])[0][0]
 
     def predict_frames(
         self,
@@ -152,42 +160,52 @@ class Predictor:
             taken = todo[: self.batch if done else 1]
             todo = todo[len(taken) :]
             batch = np.stack([np.asarray(frames[i]) for i in taken])
-            for index, probability in zip(
-                taken, self._predict_batch(batch, exact), strict=True
+            for index, probability, contrast in zip(
+                taken, *self._predict_batch(batch, exact), strict=True
             ):
                 done += 1
                 each = (time.monotonic() - began) / done
                 yield FramePrediction(
-                    index, probability, done, total, each * (total - done)
+                    index, probability, contrast, done, total, each * (total - done)
                 )
 
-    def _predict_batch(self, frames: np.ndarray, exact: bool = False) -> np.ndarray:
+    def _predict_batch(
+        self, frames: np.ndarray, exact: bool = False
+    ) -> tuple[np.ndarray, list[bool]]:
         while True:
             try:
-                return np.concatenate(
-                    [
-                        self._run(frames[i : i + self.batch], exact)
-                        for i in range(0, len(frames), self.batch)
-                    ]
+                parts = [
+                    self._run(frames[i : i + self.batch], exact)
+                    for i in range(0, len(frames), self.batch)
+                ]
+                return (
+                    np.concatenate([probability for probability, _ in parts]),
+                    [one for _, contrast in parts for one in contrast],
                 )
             except RuntimeError as exc:  # torch: memory, lost devices
                 self._step_down(exc)
 
     @torch.inference_mode()
-    def _run(self, frames: np.ndarray, exact: bool) -> np.ndarray:
+    def _run(self, frames: np.ndarray, exact: bool) -> tuple[np.ndarray, list[bool]]:
         x, geo = prepare(frames, self.preprocessing, self.device)
         x = x.to(self.dtype, memory_format=torch.channels_last)
         if self._tiled:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
             logit = artery_logit(self._network(x))
-        own = restore(suppress_small_components(logit), geo)[:, 0]
+        logit = suppress_small_components(logit)
+        contrast = [True] * len(frames)
+        if self.postprocessing is not None:
+            logit, contrast = suppress_uncertain(
+                logit, self.card.threshold, self.postprocessing
+            )
+        own = restore(logit, geo)[:, 0]
         # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
         own = own.sigmoid_()
         if exact:
-            return own.float().cpu().numpy()
+            return own.float().cpu().numpy(), contrast
         own = own.mul_(255).round_()
-        return own.to(torch.uint8).cpu().numpy()
+        return own.to(torch.uint8).cpu().numpy(), contrast
 
     def _step_down(self, exc: RuntimeError) -> None:
         """Smaller batches, then tiles, then the CPU; each is said."""

@@ -26,6 +26,7 @@ from napari_cmunet.model.card import (
     CARD,
     MAX_WIDTH,
     ModelCard,
+    Postprocessing,
     Preprocessing,
     check_card,
     is_model_name,
@@ -111,6 +112,12 @@ class LoadedModel:
     def preprocessing(self) -> Preprocessing:
         """How frames are made ready for it."""
         return Preprocessing.from_json(self.card.preprocessing)
+
+    @property
+    def postprocessing(self) -> Postprocessing | None:
+        """How its predictions are cleaned up; None if they are not."""
+        values = self.card.postprocessing
+        return Postprocessing.from_json(values) if values else None
 
 
 def bundled_models_folder() -> Path:

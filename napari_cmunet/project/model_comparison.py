@@ -6,7 +6,7 @@ Both are measured on the labels of patients from whom the new model did not lear
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, CMUNetError
@@ -55,7 +55,11 @@ def left_out_scorer(
         each patient on the images' own grid.
     """
     card = ModelCard(
-        "fold", "artery", start.width, preprocessing=asdict(start.preprocessing)
+        "fold",
+        "artery",
+        start.width,
+        preprocessing=asdict(start.preprocessing),
+        postprocessing=start.model.card.postprocessing if start.model else {},
     )
     held: dict[tuple[int, ...], list[Label]] = {}
 
@@ -65,11 +69,12 @@ def left_out_scorer(
             held.clear()
             labels = project.labels.read([refs[i] for i in key])
             held[key] = [as_label(label) for label in labels]
-        model = LoadedModel(network, card, LoadReport("fold", 0, 0, True))
-        predictor = Predictor(model, device)
         threshold = start.threshold(
             wise_ft_alpha(start.wise_ft_prior, len(refs) - len(key))
         )
+        own = replace(card, threshold=threshold)
+        model = LoadedModel(network, own, LoadReport("fold", 0, 0, True))
+        predictor = Predictor(model, device)
         return score_frames(predictor.predict, threshold, held[key])
 
     return score

@@ -264,6 +264,7 @@ def model_card(
         parameters=parameter_count(CMUNet(start.width)),
         threshold=start.threshold(result.wise_ft_alpha),
         preprocessing=asdict(start.preprocessing),
+        postprocessing=parent.postprocessing if parent else {},
         description=options.description or description,
         parent=parent.name if parent else None,
         parent_sha256=parent.sha256 if parent else None,

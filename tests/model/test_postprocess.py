@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cmunet.model.card import Postprocessing
 from napari_cmunet.model.postprocess import (
     find_small_components,
+    find_uncertain,
     suppress_small_components,
+    suppress_uncertain,
 )
 
 
@@ -56,3 +59,45 @@ def test_a_faint_stretch_holds_a_branch_to_its_tree():
     logit[0, 0, 22, 20:48] = -0.5  # p = 0.38: from the rib to the stem
     kept = suppress_small_components(logit.clone())
     assert (kept[0, 0, 20:26, 8:20] == 4.0).all()
+
+
+HOW = Postprocessing()
+
+
+def test_an_uncertain_twig_goes_and_the_vessel_stays():
+    logit = np.full((128, 128), -8.0, np.float32)
+    logit[62:66, 4:124] = 6.0  # a vessel across the frame
+    logit[40:62, 70:73] = 1.0  # a faint twig on it
+    logit[66:90, 30:33] = 6.0  # a clear one
+    found = find_uncertain(logit, 0.7, HOW)
+    assert found[42:58, 70:73].all()
+    assert found[62:66].sum() <= 12  # but for pixels at the bifurcation
+    assert not found[66:90].any()
+
+
+def test_a_component_without_a_confident_pixel_goes():
+    logit = np.full((128, 128), -8.0, np.float32)
+    logit[62:66, 4:124] = 6.0
+    logit[20:23, 4:124] = 2.0
+    found = find_uncertain(logit, 0.7, HOW)
+    assert found[20:23, 4:124].all()
+    assert not found[62:66].any()
+
+
+def test_margins_follow_the_threshold():
+    logit = np.full((128, 128), -8.0, np.float32)
+    logit[62:66, 4:124] = 2.9
+    assert not find_uncertain(logit, 0.5, HOW).any()
+    assert find_uncertain(logit, 0.7, HOW)[62:66, 4:124].all()
+
+
+def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
+    logit = torch.full((2, 1, 128, 128), -8.0)
+    logit[0, 0, 62:66, 4:124] = 6.0
+    logit[1, 0, 62:66, 4:50] = 6.0  # a catheter, say
+    out, contrast = suppress_uncertain(logit, 0.7, HOW)
+    assert contrast == [True, False]
+    probability = out.sigmoid()
+    assert (probability[0] > 0.7).any()
+    assert probability[1].max() <= 0.25 + 1e-6
+    assert probability[1].max() > 0.2  # a low threshold still shows it
