@@ -13,10 +13,11 @@ import torch
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from napari_cmunet.vessels.tree import grow_tree
+from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
     from napari_cmunet.model.card import Postprocessing
+    from napari_cmunet.vessels.tree import VesselTree
 
 JOIN_PROBABILITY = 0.25
 """Pixels of at least this probability join what lies on either side of them."""
@@ -122,7 +123,7 @@ def find_uncertain(
         return mask
     highest = ndimage.maximum(logit, pieces, np.arange(count + 1))
     kept = mask & (highest >= cut + how.core_margin)[pieces]
-    tree = grow_tree(kept)
+    tree = build_tree(kept)
     twigs = [
         branch.number
         for branch in tree.branches
@@ -130,7 +131,8 @@ def find_uncertain(
         and branch.length < how.twig_length * max(mask.shape)
         and logit[tuple(branch.points.T)].mean() < cut + how.twig_margin
     ]
-    kept &= ~np.isin(tree.numbers, twigs)
+    if twigs:
+        kept &= ~np.isin(tree.numbers, twigs) | _lumen_of_others(tree, set(twigs))
     dropped = mask & ~kept
     if not dropped.any():
         return dropped
@@ -139,6 +141,16 @@ def find_uncertain(
         ~mask, return_distances=False, return_indices=True
     )
     return dropped[tuple(nearest)] & (logit > _log_odds(JOIN_PROBABILITY))
+
+
+def _lumen_of_others(tree: VesselTree, twigs: set[int]) -> np.ndarray:
+    """Return the lumen of the branches that stay, so that no bifurcation is cut."""
+    radii = np.zeros(tree.mask.shape)
+    for branch in tree.branches:
+        if branch.number not in twigs:
+            radii[tuple(branch.points.T)] = branch.radii
+    distance, nearest = ndimage.distance_transform_edt(radii == 0, return_indices=True)
+    return distance <= radii[tuple(nearest)]
 
 
 def find_small_components(mask: np.ndarray) -> np.ndarray:
