@@ -21,8 +21,11 @@ from napari_cmunet.project.patients import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import ENOUGH_PATIENTS
+from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.finetuning import StartModel, model_card, train
 from napari_cmunet.training.options import CURRENT, FinetuneOptions
+from napari_cmunet.training.plan import make_plan, seconds_per_view
+from napari_cmunet.training.stages import train_in_stages
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.project.training_labels import LabelRef
-    from napari_cmunet.training.config import FinetuneResult
     from napari_cmunet.training.dataset import Label
 
     Write = Callable[[events.Event], None]
@@ -71,6 +73,8 @@ def finetune_project(
     name: str = "",
     images: Sequence[Path] = (),
     compare_models: bool = True,
+    in_stages: bool = False,
+    view_seconds: float | None = None,
     any_device: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     check: Callable[[], None] = lambda: None,
@@ -92,6 +96,10 @@ def finetune_project(
         Where the images lie now, if the project does not find them.
     compare_models : bool
         Compare the new model with the one in use.
+    in_stages : bool
+        Add a quick model first, where the start segments arteries already.
+    view_seconds : float, optional
+        See :func:`napari_cmunet.training.plan.seconds_per_view`.
     any_device : bool
         Take another device where the chosen one is missing.
     should_stop : callable
@@ -117,35 +125,54 @@ def finetune_project(
         device = _device(chosen.device, write, any_device)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
-        training = train(
-            start,
-            chosen,
-            labels,
-            validation,
-            device=device,
-            few=FEW_FOR_A_SPLIT,
-            score=left_out_scorer(project, used.refs, start, device),
-            should_stop=should_stop,
-        )
-        result = drain(training, write)
-        if result is None:
-            return ProjectRun(None, used.problems)
-        seconds = time.monotonic() - began
-        saved = _save(project, name, chosen, start, parent, used, result, seconds)
-        write(events.Saved(str(saved)))
-        if compare_models:
-            verdict = compare(
-                project,
-                saved.name,
-                held_out=used.held_out,
-                label_hashes=used.hashes(),
-                left_out=result.left_out,
-                parent=parent,
+        stages: Iterator[events.Event | FinetuneResult]
+        score = left_out_scorer(project, used.refs, start, device)
+        if in_stages and start.segments:
+            stages = train_in_stages(
+                start,
+                chosen,
+                labels,
+                validation,
                 device=device,
-                write=write,
-                check=check,
+                view_seconds=view_seconds,
+                score=score,
+                should_stop=should_stop,
             )
-            write(verdict)
+        else:
+            stages = _one_stage(
+                train(
+                    start,
+                    chosen,
+                    labels,
+                    validation,
+                    device=device,
+                    few=FEW_FOR_A_SPLIT,
+                    score=score,
+                    should_stop=should_stop,
+                )
+            )
+        saved: Path | None = None
+        for item in stages:
+            if not isinstance(item, FinetuneResult):
+                write(item)
+                continue
+            seconds = time.monotonic() - began
+            saved = _save(project, name, chosen, start, parent, used, item, seconds)
+            name = ""
+            write(events.Saved(str(saved)))
+            if compare_models:
+                verdict = compare(
+                    project,
+                    saved.name,
+                    held_out=used.held_out,
+                    label_hashes=used.hashes(),
+                    left_out=item.left_out,
+                    parent=parent,
+                    device=device,
+                    write=write,
+                    check=check,
+                )
+                write(verdict)
     return ProjectRun(saved, used.problems)
 
 
@@ -158,6 +185,46 @@ def drain(
             write(next(training))
         except StopIteration as end:
             return end.value
+
+
+def _one_stage(
+    training: Generator[events.Event, None, FinetuneResult | None],
+) -> Iterator[events.Event | FinetuneResult]:
+    result = yield from training
+    if result is not None:
+        yield result
+
+
+def plan_project(
+    folder: Path, options: Mapping[str, Any], view_seconds: float | None = None
+) -> tuple[events.Planned, float]:
+    """Plan a training of a project in stages.
+
+    Returns
+    -------
+    plan : Planned
+    view_seconds : float
+        Measured if it was not given.
+    """
+    with Project.open(folder, read_only=True) as project:
+        chosen = project.settings.finetune_options(options)
+        parent = _parent(project, chosen.start)
+        start = StartModel.load(
+            chosen, project.models.folder(parent) if parent else None
+        )
+        labels = len(project.labels.refs())
+    if view_seconds is None:
+        device, _ = choose_device_or_fallback(chosen.device)
+        view_seconds = seconds_per_view(start, device)
+    plan = make_plan(
+        labels,
+        view_seconds,
+        minutes=chosen.minutes,
+        steps=chosen.steps,
+        quick=start.segments,
+    )
+    told = events.Planned(labels, plan.possible, str(plan), plan.seconds)
+    return told, view_seconds
 
 
 def _device(name: str, write: Write, any_device: bool) -> torch.device:

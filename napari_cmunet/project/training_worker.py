@@ -1,9 +1,10 @@
 """Fine-tuning in a process of its own: both ends of the protocol.
 
 The child runs with ``python -m napari_cmunet.project.training_worker``. Its stdin takes
-the order as one line of JSON, then perhaps a line ``stop``: end soon and keep the best
-model so far. The end of stdin cancels: it comes with the parent's end, however that
-ended. The child writes one event a line as JSON to stdout.
+orders, each one line of JSON: any number of plans, which it answers, and one training;
+then perhaps a line ``stop``: end soon and keep the best model so far. The end of stdin
+cancels: it comes with the parent's end, however that ended. The child writes one event a
+line as JSON to stdout.
 
 Started ahead of time, the child imports what takes long and waits for its order.
 
@@ -23,7 +24,8 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ _SECONDS_TO_CLEAN_UP = 1.0
 _SECONDS_TO_KILL = 1.5
 _SECONDS_FOR_EVENT = 0.2
 _SECONDS_FOR_LAST_LINES = 0.5
+_SECONDS_OF_MEASUREMENT = 300
 _NICENESS = 10
 _KILLED_FIRST = "500"
 
@@ -60,21 +63,26 @@ class TrainingOrder:
     options : dict
         Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
         chosen; the others are as the project's settings have them.
+    in_stages : bool
+        Add a quick model first.
+    plan_only : bool
+        Only say what the training would do.
     """
 
     project: Path
     options: dict[str, Any] = field(default_factory=dict)
+    in_stages: bool = False
+    plan_only: bool = False
 
     def to_line(self) -> bytes:
         """One line of JSON, with the line's end."""
-        order = {"project": str(self.project), "options": self.options}
-        return json.dumps(order).encode() + b"\n"
+        return json.dumps(asdict(self), default=str).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> TrainingOrder:
         """Read back what :meth:`to_line` wrote."""
         values = json.loads(line)
-        return cls(Path(values["project"]), values["options"])
+        return cls(**values | {"project": Path(values["project"])})
 
 
 # -- the child -------------------------------------------------------------------
@@ -84,16 +92,15 @@ class ParentControl:
     """What the parent wants, read from stdin. Listens from the start."""
 
     def __init__(self) -> None:
-        self._begin, self._stop = threading.Event(), threading.Event()
-        self._cancelled = threading.Event()
-        self._order = b""
+        self._stop, self._cancelled = threading.Event(), threading.Event()
+        self._orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def wait_for_order(self) -> TrainingOrder:
-        """Wait until the training may begin; raises Cancelled if it is not wanted."""
-        self._begin.wait()
+        """Wait for the next order; raises Cancelled if none is wanted."""
+        line = self._orders.get()
         self.check()
-        return TrainingOrder.from_line(self._order)
+        return TrainingOrder.from_line(line)
 
     def stop(self, *_: object) -> None:
         """Stop soon and keep the best. Takes a signal handler's arguments."""
@@ -117,11 +124,10 @@ class ParentControl:
             for line in lines:
                 if line == STOP:
                     self._stop.set()
-                elif not self._begin.is_set():
-                    self._order = line
-                    self._begin.set()
+                else:
+                    self._orders.put(line)
         self._cancelled.set()
-        self._begin.set()
+        self._orders.put(b"")
         # The steps between two calls of `check` may take longer.
         end = threading.Timer(_SECONDS_TO_CLEAN_UP, os._exit, [1])
         end.daemon = True
@@ -152,17 +158,32 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, control.stop)
     from napari_cmunet.model.device import tune_malloc
-    from napari_cmunet.project.finetuning import finetune_project
+    from napari_cmunet.project.finetuning import finetune_project, plan_project
     from napari_cmunet.training.finetuning import failure_events
 
     tune_malloc()
+    view_seconds: float | None = None
+    measured = time.monotonic()
     try:
+        while (order := control.wait_for_order()).plan_only:
+            if time.monotonic() - measured > _SECONDS_OF_MEASUREMENT:
+                view_seconds = None
+            with contextlib.suppress(CMUNetError):  # shown when a training is wanted
+                fresh = view_seconds is None
+                plan, view_seconds = plan_project(
+                    order.project, order.options, view_seconds
+                )
+                measured = time.monotonic() if fresh else measured
+                _write(plan)
+        if time.monotonic() - measured > _SECONDS_OF_MEASUREMENT:
+            view_seconds = None
         with failure_events(_write):
-            order = control.wait_for_order()
             run = finetune_project(
                 order.project,
                 order.options,
                 write=_write,
+                in_stages=order.in_stages,
+                view_seconds=view_seconds,
                 any_device=True,
                 should_stop=control.should_stop,
                 check=control.check,
@@ -216,8 +237,8 @@ class TrainingProcess:
             if self.stopping:
                 self._send(STOP + b"\n")
 
-    def begin(self, order: TrainingOrder) -> None:
-        """Begin the training, with the labels that there are now."""
+    def send(self, order: TrainingOrder) -> None:
+        """Begin the training, or ask for a plan, with the labels that there are now."""
         with self._lock:
             self._send(order.to_line())
 
@@ -268,9 +289,11 @@ class TrainingProcess:
         last: dict[type, Event] = {}
         try:
             self.start()
-            self.begin(order)
+            self.send(order)
             while not self.ended:
                 event = self.next_event()
+                if isinstance(event, events.Stage):
+                    last.clear()  # what came before is settled
                 if event is not None:
                     last[type(event)] = event
                 yield event

@@ -78,6 +78,39 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What a training will do and how long it takes, before it begins."""
+
+    labels: int
+    possible: bool
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a training begins.
+
+    Parameters
+    ----------
+    name : str
+        :data:`QUICK_STAGE` or :data:`DEEP_STAGE`.
+    steps_before, steps_total : int
+        Of earlier stages, and of the whole training.
+    seconds_after : float
+        That everything after the steps of this stage is expected to take.
+    """
+
+    name: str
+    steps_before: int
+    steps_total: int
+    seconds_after: float
+
+
+QUICK_STAGE, DEEP_STAGE = "quick", "deep"
+
+
+@dataclass(frozen=True)
 class Comparing:
     """The comparison with the model in use begins."""
 
@@ -217,6 +250,8 @@ Event = (
     | Saved
     | Fold
     | Comparing
+    | Planned
+    | Stage
     | Verdict
     | Failed
     | PretrainStarted

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.training.cross_validation import Score
-    from napari_cmunet.training.dataset import Label
+    from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.options import FinetuneOptions
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -166,34 +166,8 @@ def train(
     FinetuneResult or None
         None if stopped before there was a model.
     """
-    pseudo_labels = None
-    if options.partial_labels:
-        pseudo_labels = start.predictor(device)
-        labels = completed(labels, pseudo_labels)
-        yield events.Note("The model to start from completes the masks.")
-    frames = prepare_labels(labels, start.preprocessing)
-    for notice in pseudo_labels.notices if pseudo_labels else []:
-        yield events.Note(notice)
-    config = FinetuneConfig(
-        steps=options.steps,
-        batch=options.batch,
-        learning_rate=options.learning_rate
-        or (FinetuneConfig.learning_rate if start.model else RANDOM_RATE),
-        minutes=options.minutes,
-        seed=options.seed,
-        wise_ft_prior=start.wise_ft_prior,
-    )
-    if config.wise_ft_prior:
-        yield events.Note(
-            f"The start stays in the new model as if it were {config.wise_ft_prior:.0f}"
-            " of the labels."
-        )
-    auxiliary = None
-    if options.phantoms:
-        yield events.Note(f"Drawing {options.phantoms} synthetic frames.")
-        auxiliary = prepare_labels(
-            phantom_labels(options.phantoms, options.seed), start.preprocessing
-        )
+    frames, auxiliary = yield from prepare(start, options, labels, device)
+    config = config_for(start, options)
     validation = None
     learned = frames
     if validation_labels:
@@ -232,6 +206,46 @@ def train(
             receipt=start.receipt,
             should_stop=should_stop,
         )
+    )
+
+
+def prepare(
+    start: StartModel,
+    options: FinetuneOptions,
+    labels: Iterable[Label],
+    device: torch.device,
+) -> Generator[events.Event, None, tuple[LabelledFrames, LabelledFrames | None]]:
+    """Prepare the labels, and synthetic frames beside them if wanted."""
+    pseudo_labels = None
+    if options.partial_labels:
+        pseudo_labels = start.predictor(device)
+        labels = completed(labels, pseudo_labels)
+        yield events.Note("The model to start from completes the masks.")
+    frames = prepare_labels(labels, start.preprocessing)
+    for notice in pseudo_labels.notices if pseudo_labels else []:
+        yield events.Note(notice)
+    if start.wise_ft_prior:
+        yield events.Note(
+            f"The start stays in the new model as if it were {start.wise_ft_prior:.0f}"
+            " of the labels."
+        )
+    if not options.phantoms:
+        return frames, None
+    yield events.Note(f"Drawing {options.phantoms} synthetic frames.")
+    drawn = phantom_labels(options.phantoms, options.seed)
+    return frames, prepare_labels(drawn, start.preprocessing)
+
+
+def config_for(start: StartModel, options: FinetuneOptions) -> FinetuneConfig:
+    """The configuration of a training of all layers."""
+    rate = FinetuneConfig.learning_rate if start.model else RANDOM_RATE
+    return FinetuneConfig(
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate or rate,
+        minutes=options.minutes,
+        seed=options.seed,
+        wise_ft_prior=start.wise_ft_prior,
     )
 
 

@@ -62,7 +62,6 @@ def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
     assert (card.name, card.labels) == ("tuned-001", 15)
     record = project.models.training("tuned-001")
     assert {x["side"] for x in record["labels"]} == {"train", "validation"}
-    assert project.labels_not_learned("tuned-001") == []
     assert b"Roe" not in b"".join(p.read_bytes() for p in folder.iterdir())
     project.models.register("tuned-001")
     project.models.promote("tuned-001")

@@ -156,7 +156,7 @@ import sys, time
 from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 process = TrainingProcess()
 process.start()
-process.begin(TrainingOrder.from_line(sys.argv[1]))
+process.send(TrainingOrder.from_line(sys.argv[1]))
 while not getattr(process.next_event(), "step", 0):
     assert not process.ended, process.stderr()
 print(process.process_id, flush=True)

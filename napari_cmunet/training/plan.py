@@ -1,0 +1,160 @@
+"""What a fine-tuning will do and how long it takes, from one measured step."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_cmunet.training.config import (
+    BATCH,
+    SMALL_BATCH,
+    FinetuneConfig,
+    default_steps,
+)
+from napari_cmunet.training.dataset import REVIEWED, TARGET, WHOLE, LabelledFrames
+from napari_cmunet.training.late_decoder import MOST_VIEWS
+from napari_cmunet.training.trainer import Trainer
+from napari_cmunet.util.text import duration
+
+if TYPE_CHECKING:
+    from napari_cmunet.training.finetuning import StartModel
+
+QUICK_STEPS, QUICK_VIEWS = 60, 4
+"""Steps of the quick stage, all folds together, and views of each label."""
+
+LEAST_STEPS = 24
+"""Fewer steps of the whole network teach too little to begin them."""
+
+# In units of one view in a step of the whole network.
+_FEATURES, _LATE_STEP, _PREDICTION = 0.37, 1.2, 0.35
+_REGRESSION_FRAMES = 6
+_OVERHEAD = 1.15  # reading, augmenting, saving
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training of a project will do.
+
+    Parameters
+    ----------
+    labels : int
+    quick, deep : int
+        Steps of the two stages; 0: the stage is left out.
+    batch : int
+        Views in a step of the deep stage.
+    quick_seconds, seconds : float
+        Until the quick model can be used, and until all is done.
+    advice : str
+        What was left out for want of time and what would help; empty if nothing.
+    """
+
+    labels: int
+    quick: int
+    deep: int
+    batch: int
+    quick_seconds: float
+    seconds: float
+    advice: str = ""
+
+    @property
+    def possible(self) -> bool:
+        """Whether the training can teach anything in its time."""
+        return self.quick > 0 or self.deep > 0
+
+    def __str__(self) -> str:
+        if not self.possible:
+            return self.advice
+        parts = []
+        if self.quick:
+            parts.append(f"a first model in about {duration(self.quick_seconds)}")
+        if self.deep:
+            parts.append(f"{self.deep} steps on all layers")
+        text = f"About {duration(self.seconds)}: {', then '.join(parts)}."
+        return f"{text} {self.advice}".rstrip()
+
+
+def make_plan(
+    labels: int,
+    seconds_per_view: float,
+    *,
+    minutes: float | None = None,
+    steps: int = 0,
+    quick: bool = True,
+) -> Plan:
+    """Plan a training so that it fits its time.
+
+    Parameters
+    ----------
+    labels : int
+    seconds_per_view : float
+        See :func:`seconds_per_view`.
+    minutes : float, optional
+        Time limit.
+    steps : int
+        Of the deep stage; 0 chooses by the number of labels.
+    quick : bool
+        Whether there is a quick stage.
+    """
+    unit = seconds_per_view * _OVERHEAD
+    budget = 60 * minutes if minutes else math.inf
+    comparing = unit * _PREDICTION * 2 * (labels + _REGRESSION_FRAMES)
+    views = min(labels * QUICK_VIEWS, max(MOST_VIEWS, labels))
+    first = unit * (_FEATURES * views + _LATE_STEP * QUICK_STEPS) + comparing
+    first = first if quick else 0.0
+    wanted = steps or default_steps(labels)
+    if quick and first > budget:
+        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, _impossible(first))
+    quick_steps = QUICK_STEPS if quick else 0
+    room = budget - first - comparing
+    for batch in (BATCH, SMALL_BATCH):
+        if wanted * batch * unit <= room:
+            seconds = first + wanted * batch * unit + comparing
+            return Plan(labels, quick_steps, wanted, batch, first, seconds)
+    whole = first + comparing + wanted * SMALL_BATCH * unit
+    fitting = int(room / (SMALL_BATCH * unit))
+    if fitting >= min(wanted, LEAST_STEPS):
+        advice = (
+            f"Of {wanted} steps {fitting} fit in {duration(budget)}; all would take "
+            f"{duration(whole)}."
+        )
+        return Plan(labels, quick_steps, fitting, SMALL_BATCH, first, budget, advice)
+    if not quick:
+        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, _impossible(whole))
+    advice = (
+        f"The training of all layers is left out: it needs {duration(whole)} on this "
+        "machine now. Allow more time, or close other programs."
+    )
+    return Plan(labels, quick_steps, 0, BATCH, first, first, advice)
+
+
+def _impossible(seconds: float) -> str:
+    return (
+        f"The time is too short to learn anything: this machine needs about "
+        f"{duration(seconds)} now. Allow more time, or close other programs."
+    )
+
+
+def seconds_per_view(start: StartModel, device: torch.device) -> float:
+    """Time of a view in a step of the whole network, measured now."""
+    side = -(-start.preprocessing.grid // 16) * 16
+    maps = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    maps[:, REVIEWED] = WHOLE
+    maps[:, TARGET, side // 4 : side // 2] = WHOLE
+    frames = LabelledFrames(torch.rand(1, 1, side, side).half(), maps, ("",), ("",))
+    config = FinetuneConfig(batch=2)
+    trainer = Trainer(start.network(), frames, None, config, device, 10)
+    trainer.take_step()  # allocates and compiles
+    _synchronise(device)
+    began = time.monotonic()
+    trainer.take_step()
+    _synchronise(device)
+    return (time.monotonic() - began) / config.batch
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
