@@ -196,15 +196,15 @@ def _one_stage(
 
 
 def plan_project(
-    folder: Path, options: Mapping[str, Any], view_seconds: float | None = None
+    folder: Path, options: Mapping[str, Any]
 ) -> tuple[events.Planned, float]:
-    """Plan a training of a project in stages.
+    """Plan a training of a project in stages, from a step that is measured now.
 
     Returns
     -------
     plan : Planned
     view_seconds : float
-        Measured if it was not given.
+        See :func:`napari_cmunet.training.plan.seconds_per_view`.
     """
     with Project.open(folder, read_only=True) as project:
         chosen = project.settings.finetune_options(options)
@@ -213,9 +213,8 @@ def plan_project(
             chosen, project.models.folder(parent) if parent else None
         )
         labels = len(project.labels.refs())
-    if view_seconds is None:
-        device, _ = choose_device_or_fallback(chosen.device)
-        view_seconds = seconds_per_view(start, device)
+    device, _ = choose_device_or_fallback(chosen.device)
+    view_seconds = seconds_per_view(start, device)
     plan = make_plan(
         labels,
         view_seconds,

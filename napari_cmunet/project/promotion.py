@@ -17,7 +17,7 @@ from napari_cmunet.training import events
 from napari_cmunet.training.events import BETTER, NOT_BETTER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from napari_cmunet.project.project import Project
     from napari_cmunet.training.events import Verdict
@@ -121,6 +121,43 @@ def _why_died(code: int | None) -> str:
         f"The training ended by itself (exit code {code}); Help > Show logs has the "
         "details."
     )
+
+
+def promote_each(
+    project: Project, run: Generator[events.Event | None, None, TrainingResult]
+) -> Generator[events.Event | TrainingResult | None, None, TrainingResult]:
+    """Follow a training; promote its models, one or one a stage, that are better.
+
+    Yields
+    ------
+    Event or TrainingResult or None
+        As ``run``, and the result of the first stage.
+    """
+    first: TrainingResult | None = None
+    staged = False
+    try:
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                result: TrainingResult = end.value
+                break
+            yield event
+            staged |= isinstance(event, events.Stage)
+            if staged and first is None and isinstance(event, events.Verdict):
+                done = TrainingResult(DONE, event.text, event.model, event)
+                first = promote_if_better(project, done)
+                yield first
+    finally:
+        run.close()
+    if first is None or result.model not in ("", first.model):
+        return promote_if_better(project, result)
+    if result.failed:
+        text = f"{first.text} {result.text} The first model stays."
+        return replace(first, kind=result.kind, text=text)
+    if result.kind == CANCELLED:
+        return replace(first, text=f"{first.text} The second stage was cancelled.")
+    return replace(first, kind=result.kind)
 
 
 def promote_if_better(project: Project, result: TrainingResult) -> TrainingResult:

@@ -3,8 +3,8 @@
 The child runs with ``python -m napari_cmunet.project.training_worker``. Its stdin takes
 orders, each one line of JSON: any number of plans, which it answers, and one training;
 then perhaps a line ``stop``: end soon and keep the best model so far. The end of stdin
-cancels: it comes with the parent's end, however that ended. The child writes one event a
-line as JSON to stdout.
+cancels: it comes with the parent's end, however that ended. The child writes one event
+a line as JSON to stdout.
 
 Started ahead of time, the child imports what takes long and waits for its order.
 
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -48,7 +48,8 @@ _SECONDS_TO_CLEAN_UP = 1.0
 _SECONDS_TO_KILL = 1.5
 _SECONDS_FOR_EVENT = 0.2
 _SECONDS_FOR_LAST_LINES = 0.5
-_SECONDS_OF_MEASUREMENT = 300
+_SECONDS_OF_MEASUREMENT = 60
+_SECONDS_FOR_PLAN = 120
 _NICENESS = 10
 _KILLED_FIRST = "500"
 
@@ -162,28 +163,22 @@ def main() -> int:
     from napari_cmunet.training.finetuning import failure_events
 
     tune_malloc()
-    view_seconds: float | None = None
-    measured = time.monotonic()
+    view_seconds, measured = None, 0.0
     try:
         while (order := control.wait_for_order()).plan_only:
-            if time.monotonic() - measured > _SECONDS_OF_MEASUREMENT:
-                view_seconds = None
-            with contextlib.suppress(CMUNetError):  # shown when a training is wanted
-                fresh = view_seconds is None
-                plan, view_seconds = plan_project(
-                    order.project, order.options, view_seconds
-                )
-                measured = time.monotonic() if fresh else measured
+            # What is wrong is shown when a training is wanted.
+            with contextlib.suppress(CMUNetError, RuntimeError, MemoryError):
+                plan, view_seconds = plan_project(order.project, order.options)
+                measured = time.monotonic()
                 _write(plan)
-        if time.monotonic() - measured > _SECONDS_OF_MEASUREMENT:
-            view_seconds = None
+        fresh = time.monotonic() - measured < _SECONDS_OF_MEASUREMENT
         with failure_events(_write):
             run = finetune_project(
                 order.project,
                 order.options,
                 write=_write,
                 in_stages=order.in_stages,
-                view_seconds=view_seconds,
+                view_seconds=view_seconds if fresh else None,
                 any_device=True,
                 should_stop=control.should_stop,
                 check=control.check,
@@ -211,6 +206,8 @@ class TrainingProcess:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._stderr: collections.deque[str] = collections.deque(maxlen=40)
         self._listeners: list[threading.Thread] = []
+        self._plan: events.Planned | None = None
+        self._planned = threading.Event()
 
     def start(self) -> None:
         """Start the process; idempotent. Raises OSError if the system refuses."""
@@ -241,6 +238,18 @@ class TrainingProcess:
         """Begin the training, or ask for a plan, with the labels that there are now."""
         with self._lock:
             self._send(order.to_line())
+
+    def plan(self, order: TrainingOrder) -> events.Planned | None:
+        """Start the process and ask what a training would do; None if not known.
+
+        For a worker's thread: it takes seconds. Raises OSError.
+        """
+        self.start()
+        self._planned.clear()
+        self._plan = None
+        self.send(replace(order, plan_only=True))
+        self._planned.wait(_SECONDS_FOR_PLAN)
+        return self._plan
 
     def stop(self) -> None:
         """End soon and keep the best model so far."""
@@ -273,18 +282,9 @@ class TrainingProcess:
     def run(
         self, order: TrainingOrder
     ) -> Generator[Event | None, None, TrainingResult]:
-        """Train to the end. For a worker's thread.
+        """Train to the end, for a worker's thread; the result has no decision yet.
 
-        Yields
-        ------
-        Event or None
-            None a few times a second while there is no event, so that the worker can
-            be aborted.
-
-        Returns
-        -------
-        TrainingResult
-            Without a decision yet.
+        Yields events, and None a few times a second so that the worker can be aborted.
         """
         last: dict[type, Event] = {}
         try:
@@ -368,10 +368,16 @@ class TrainingProcess:
             for line in pipe:
                 text = line.decode(errors="replace")
                 try:
-                    self._events.put(events.from_line(text))
+                    event = events.from_line(text)
                 except ValueError:  # a library that prints
                     logger.info("training process: %s", text.rstrip())
+                    continue
+                if isinstance(event, events.Planned):
+                    self._plan = event
+                    self._planned.set()
+                self._events.put(event)
         self._events.put(None)  # wakes who waits
+        self._planned.set()
 
     def _read_stderr(self, pipe: IO[bytes]) -> None:
         with pipe:
@@ -380,7 +386,7 @@ class TrainingProcess:
 
 
 def _detached() -> dict[str, Any]:
-    """Start a process that no Ctrl-C in napari's terminal reaches."""
+    """No Ctrl-C in napari's terminal is to reach it."""
     if sys.platform != "win32":
         return {"start_new_session": True}
     return {

@@ -71,6 +71,11 @@ class FinetuneSection(QWidget):
         self.status.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse
         )
+        self.figures = text_label()
+        self.figures.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        self.details = Fold("Figures", self.figures, is_open=False)
         self.compare = button("Compare on this image   [I]", describe_preview(None).tip)
         self.compare.setCheckable(True)
         self.comparison = text_label()
@@ -88,6 +93,7 @@ class FinetuneSection(QWidget):
             self.options.form,
             self.plot,
             self.status,
+            self.details,
             self.compare,
             self.comparison,
             row(self.use, self.keep, stretch=0),
@@ -218,6 +224,7 @@ class FinetuneSection(QWidget):
             self._show_rows(running=False, undecided=False, plot=False)
             self._show_comparison()
             self.status.setVisible(False)
+            self.details.setVisible(False)
             return
         state = self._training.state()
         shown = describe(state)
@@ -241,6 +248,8 @@ class FinetuneSection(QWidget):
         self.status.setText(shown.status)
         self.status.setVisible(bool(shown.status))
         embolden(self.status, shown.failed)
+        self.figures.setText(shown.figures)
+        self.details.setVisible(bool(shown.figures))
         self._show_comparison()
         self.use.setText(shown.use_text)
         self.keep.setText(shown.keep_text)

@@ -11,11 +11,19 @@ from napari_cmunet.gui.training.state import (
     LEAVING_OUT,
     STARTING,
 )
-from napari_cmunet.project.promotion import CANCELLED, PROMOTED, REFUSED, STOPPED
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    PROMOTED,
+    REFUSED,
+    STOPPED,
+    UNDECIDED,
+)
+from napari_cmunet.training.events import QUICK_STAGE
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.training.state import ModelPreview, Progress, TrainingState
+    from napari_cmunet.project.promotion import TrainingResult
 
 
 _ENOUGH_PATIENTS = 3
@@ -28,6 +36,7 @@ class SectionState:
 
     labels: str
     status: str
+    figures: str = ""
     failed: bool = False
     running: bool = False
     can_start: bool = False
@@ -81,12 +90,14 @@ def describe_preview(preview: ModelPreview | None) -> PreviewState:
 def describe(state: TrainingState) -> SectionState:
     """Put the state of a training into words."""
     status, failed = _status(state)
+    ended = state.result if not state.running and not state.problem else None
     progress = state.progress
     ending = state.stopping or state.cancelling
     keep = progress is not None and progress.has_model
     return SectionState(
         labels=_labels(state),
         status=status,
+        figures=_split(ended.text)[1] if ended is not None and ended.model else "",
         failed=failed,
         running=state.running,
         can_start=not state.running and state.labels > 0,
@@ -133,6 +144,8 @@ def _status(state: TrainingState) -> tuple[str, bool]:
         return state.problem, True
     if state.result is not None:
         return _ended(state)
+    if state.plan is not None and state.labels:
+        return state.plan.text, False
     if state.labels and state.patients < _ENOUGH_PATIENTS:
         return (
             f"With labels of fewer than {_ENOUGH_PATIENTS} patients, a new model "
@@ -145,6 +158,8 @@ def _status(state: TrainingState) -> tuple[str, bool]:
 def _working(progress: Progress, state: TrainingState) -> str:
     if state.stopping and progress.phase != COMPARING:
         return "Stopping; the best model so far is kept."
+    if progress.stage:
+        return _in_stages(progress, state)
     text = {
         STARTING: "Starting: labels are read…",
         LEAVING_OUT: "Few patients: all are left out in turn, to measure on those "
@@ -155,6 +170,23 @@ def _working(progress: Progress, state: TrainingState) -> str:
     if progress.seconds_left is not None:
         text += f" {duration(progress.seconds_left)} left."
     if progress.note and progress.phase in (LEAVING_OUT, LEARNING):
+        text += f" {progress.note}"
+    return text
+
+
+def _in_stages(progress: Progress, state: TrainingState) -> str:
+    labels = _count(progress.labels, "label")
+    if progress.phase == COMPARING:
+        text = f"Comparing with {state.current.name}…"
+    elif progress.stage == QUICK_STAGE:
+        text = f"Training a first model on {labels} (last layers only)."
+    else:
+        text = f"Training all layers on {labels}."
+    if progress.seconds_left is not None:
+        text += f" {duration(progress.seconds_left)} left."
+    if state.first is not None:
+        text += f" {_decision(state.first, state)}"
+    if progress.note:
         text += f" {progress.note}"
     return text
 
@@ -177,15 +209,33 @@ def _ended(state: TrainingState) -> tuple[str, bool]:
     assert result is not None
     if result.failed or result.kind == CANCELLED or not result.model:
         return result.text, result.failed
-    name = result.model
-    head = f"Stopped; {name} was kept. " if result.kind == STOPPED else ""
-    if result.decision == PROMOTED and state.current.name == name:
-        return f"{head}{name} is now in use. {result.text}", False
-    if result.decision == PROMOTED:
-        return f"{state.current.name} is in use again. {name}: {result.text}", False
-    if result.decision == REFUSED:
-        return f"{head}{name} is not used; it stays in the list. {result.text}", False
-    return f"{head}{name} is ready, you decide. {result.text}", False
+    stopped = "Stopped. " if result.kind == STOPPED else ""
+    text = f"{stopped}{_decision(result, state)}"
+    if result.decision == PROMOTED and state.current.name == result.model:
+        text += " Next: open an unlabelled image and see what it has learned."
+    elif result.decision == REFUSED:
+        text += " Next: label images of other patients, then fine-tune again."
+    elif result.decision == UNDECIDED:
+        text += " Compare it on this image (I), then decide."
+    return text, False
+
+
+def _decision(result: TrainingResult, state: TrainingState) -> str:
+    """The verdict in one line."""
+    name, verdict = result.model, _split(result.text)[0]
+    if result.decision == PROMOTED and state.current.name != name:
+        return f"{state.current.name} is in use again, not {name} ({verdict})."
+    what = {
+        PROMOTED: "now in use",
+        REFUSED: "not used; it stays in the list",
+    }.get(result.decision, "ready")
+    return f"{verdict}: {name} is {what}."
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The verdict and its figures."""
+    verdict, _, figures = text.partition(". ")
+    return verdict.removesuffix("."), figures
 
 
 def _count(number: int, what: str) -> str:

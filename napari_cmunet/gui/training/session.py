@@ -28,10 +28,10 @@ from napari_cmunet.project.promotion import (
     UNDECIDED,
     TrainingResult,
     figures,
-    promote_if_better,
+    promote_each,
 )
 from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
-from napari_cmunet.training.events import OTHER_FAILURE
+from napari_cmunet.training.events import OTHER_FAILURE, Planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -49,6 +49,7 @@ class _Run:
     process: TrainingProcess
     progress: Progress = field(default_factory=Progress)
     began: float = field(default_factory=time.monotonic)
+    first: TrainingResult | None = None  # of the quick stage
     result: TrainingResult | None = None
     worker: Any = None
 
@@ -65,6 +66,8 @@ class TrainingSession:
     options : dict, optional
         Further fields of :class:`napari_cmunet.training.options.FinetuneOptions` than
         the project's settings choose.
+    in_stages : bool
+        Train a quick model first.
     """
 
     #: Something that a view shows has changed.
@@ -80,12 +83,16 @@ class TrainingSession:
         *,
         device: Callable[[], str] = lambda: "auto",
         options: dict[str, Any] | None = None,
+        in_stages: bool = True,
     ) -> None:
         self.project = project
         self.options = options or {}
+        self.in_stages = in_stages
         self._device = device
         self._run: _Run | None = None
         self._prepared: TrainingProcess | None = None
+        self._plan: Planned | None = None
+        self._planned_for: object = None  # labels and settings
         self._result: TrainingResult | None = None
         self._problem = ""
         self._changes = 0  # of the project, at work
@@ -142,6 +149,8 @@ class TrainingSession:
             can_go_forward=history.can_go_forward,
             versions=tuple(dict.fromkeys((*history.versions, *self._unused))),
             busy=self._changes > 0,
+            plan=self._plan if self._planned_for == self._plan_key() else None,
+            first=run.first if run else None,
             problem=self._problem,
         )
 
@@ -158,8 +167,7 @@ class TrainingSession:
         run = self._run = _Run(self._process())
         self._result, self._problem = None, ""
         self._begun |= self._hashes()
-        options = {"device": self._device(), **self.options}
-        order = TrainingOrder(self.project.folder, options)
+        order = self._order()
         run.worker = create_worker(
             _Task(train, run.process, order, self.project),
             _progress={"desc": "CM-UNet fine-tuning"},
@@ -174,18 +182,37 @@ class TrainingSession:
         return True
 
     def prepare(self) -> None:
-        """Start the process ahead of time: it imports torch and waits."""
+        """Start the process ahead of time: it imports torch, and plans the training."""
         if self.running or self._closed or self.project.read_only:
             return
-        if self._prepared is not None:
+        if self._prepared is None:
+            self._prepared = TrainingProcess()
+        elif self._planned_for == self._plan_key() or self._prepared.exit_code:
             return  # one that has died, too: it might again, and for ever
-        process = self._prepared = TrainingProcess()
+        process, order = self._prepared, self._order()
+        self._planned_for, self._plan = self._plan_key(), None
 
-        def start() -> None:
-            with contextlib.suppress(OSError):  # shown when a training is wanted
-                process.start()
+        def plan() -> Planned | None:
+            with spare_thread(), contextlib.suppress(OSError):
+                return process.plan(order)
+            return None  # why is shown when a training is wanted
 
-        create_worker(start).start()
+        worker = create_worker(plan)
+        worker.returned.connect(self._on_planned)
+        worker.start()
+
+    def _on_planned(self, plan: Planned | None) -> None:
+        if not self._closed and plan is not None:
+            self._plan = plan
+            self.changed.emit()
+
+    def _plan_key(self) -> object:
+        """What a plan depends on."""
+        return len(self.project.labels.keys()), self.project.settings, self._device()
+
+    def _order(self) -> TrainingOrder:
+        options = {"device": self._device(), **self.options}
+        return TrainingOrder(self.project.folder, options, self.in_stages)
 
     def _process(self) -> TrainingProcess:
         """The one that was prepared, if it is there; else another one."""
@@ -225,10 +252,16 @@ class TrainingSession:
 
     # -- from the worker, on the GUI thread -----------------------------------
 
-    def _on_event(self, event: Event | None) -> None:
-        if self._run is not None and event is not None:
+    def _on_event(self, event: Event | TrainingResult | None) -> None:
+        if self._run is None or event is None:
+            return
+        if isinstance(event, TrainingResult):
+            self._run.first = event
+            if event.decision == PROMOTED:
+                self.model_changed.emit(self.project.models.current)
+        else:
             self._run.progress = progress_after(self._run.progress, event)
-            self.changed.emit()
+        self.changed.emit()
 
     def _on_returned(self, result: TrainingResult) -> None:
         if self._run is not None:
@@ -250,7 +283,7 @@ class TrainingSession:
         self._change(self._read_models, self._on_models_read)
         self.changed.emit()
         self.ended.emit(result)
-        if result.decision == PROMOTED:
+        if result.decision == PROMOTED and run.first != result:
             self.model_changed.emit(self.project.models.current)
         if not result.failed and result.kind != CANCELLED:
             self.on_accepted()  # those that came in during this training
@@ -348,11 +381,10 @@ class TrainingSession:
 
 def train(
     process: TrainingProcess, order: TrainingOrder, project: Project
-) -> Generator[Event | None, None, TrainingResult]:
-    """Train to the end, then promote the new model if it is better."""
+) -> Generator[Event | TrainingResult | None, None, TrainingResult]:
+    """Train to the end, and promote each new model that is better."""
     with spare_thread():
-        result = yield from process.run(order)
-    return promote_if_better(project, result)
+        return (yield from promote_each(project, process.run(order)))
 
 
 class _Task(functools.partial):

@@ -42,6 +42,11 @@ class Progress:
     losses : tuple of (int, float)
         Steps and their losses, of the fold or training at hand.
     validations : tuple of Validated
+    stage : str
+        Of a training in stages; its steps and losses are counted through all of them.
+    steps_before : int
+    seconds_after : float
+        See :class:`napari_cmunet.training.events.Stage`.
     note : str
         The last note of this fold or training, such as that memory was short.
     """
@@ -59,11 +64,16 @@ class Progress:
     losses: tuple[tuple[int, float], ...] = ()
     validations: tuple[events.Validated, ...] = ()
     note: str = ""
+    stage: str = ""
+    steps_before: int = 0
+    seconds_after: float = 0.0
 
     @property
     def has_model(self) -> bool:
         """Whether stopping now leaves a model."""
-        return self.phase == LEARNING and self.step > 0
+        return self.step > self.steps_before and (
+            self.phase == LEARNING or bool(self.stage)
+        )
 
     @property
     def best(self) -> events.Validated | None:
@@ -73,6 +83,10 @@ class Progress:
 
 def progress_after(progress: Progress, event: events.Event) -> Progress:
     """The progress after an event."""
+    if progress.stage or isinstance(event, events.Stage):
+        return _in_stages(progress, event)
+    if isinstance(event, events.Planned):
+        return replace(progress, seconds_left=event.seconds)
     if isinstance(event, events.Fold):
         return replace(
             progress,
@@ -115,6 +129,56 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
     return progress
 
 
+def _in_stages(progress: Progress, event: events.Event) -> Progress:
+    """One curve over all stages, and a time left that only falls."""
+    before = progress.steps_before
+    if isinstance(event, events.Stage):
+        return replace(
+            progress,
+            phase=LEARNING,
+            stage=event.name,
+            step=event.steps_before,
+            steps=event.steps_total,
+            steps_before=event.steps_before,
+            seconds_after=event.seconds_after,
+            note="",
+        )
+    if isinstance(event, events.Started):
+        return replace(
+            progress,
+            phase=LEARNING,
+            labels=event.labels,
+            patients=event.patients,
+            validation_labels=event.validation_labels,
+            validation_patients=event.validation_patients,
+        )
+    if isinstance(event, events.Fold):
+        return replace(progress, fold=event.number, folds=event.folds)
+    if isinstance(event, events.Step):
+        left = event.seconds_left + progress.seconds_after
+        if progress.seconds_left is not None:
+            left = min(left, progress.seconds_left)
+        step = before + event.step
+        return replace(
+            progress,
+            step=step,
+            seconds_left=left,
+            losses=(*progress.losses, (step, event.loss)),
+        )
+    if isinstance(event, events.Validated):
+        measured = replace(event, step=before + event.step)
+        return replace(progress, validations=(*progress.validations, measured))
+    if isinstance(event, events.Verdict) and event.dice is not None:
+        dice, cldice = event.dice, event.cldice or 0.0
+        measured = events.Validated(progress.step, dice, dice, dice, cldice, True)
+        return replace(progress, validations=(*progress.validations, measured))
+    if isinstance(event, events.Comparing):
+        return replace(progress, phase=COMPARING)
+    if isinstance(event, events.Note):
+        return replace(progress, note=event.text)
+    return progress
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """Everything that a view shows of a project's fine-tuning.
@@ -142,6 +206,10 @@ class TrainingState:
         Another model is being put to use.
     problem : str
         Why something could not be done.
+    plan : Planned or None
+        What a training would do now, if that is known.
+    first : TrainingResult or None
+        Of the quick stage, while the deep one is at work.
     """
 
     settings: Settings
@@ -158,6 +226,8 @@ class TrainingState:
     versions: tuple[ModelVersion, ...] = ()
     busy: bool = False
     problem: str = ""
+    plan: events.Planned | None = None
+    first: TrainingResult | None = None
 
     @property
     def running(self) -> bool:

@@ -46,7 +46,7 @@ def progress_at(count: int) -> Progress:
 
 
 def ended(decision: str, kind: str = DONE, model: str = "tuned-001") -> TrainingState:
-    result = TrainingResult(kind, "The figures.", model, decision=decision)
+    result = TrainingResult(kind, "Better. The figures.", model, decision=decision)
     return replace(IDLE, result=result)
 
 
@@ -104,28 +104,35 @@ def test_stopping_and_cancelling():
     [
         (
             replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
-            "tuned-001 is now in use. The figures.",
+            "Better: tuned-001 is now in use. Next: open an unlabelled image and see what "
+            "it has learned.",
             False,
         ),
         (
             ended(PROMOTED),  # and then gone back from
-            "cmunet-artery is in use again. tuned-001: The figures.",
+            "cmunet-artery is in use again, not tuned-001 (Better).",
             False,
         ),
         (
             ended(REFUSED),
-            "tuned-001 is not used; it stays in the list. The figures.",
+            "Better: tuned-001 is not used; it stays in the list. Next: label images of "
+            "other patients, then fine-tune again.",
             False,
         ),
-        (ended(UNDECIDED), "tuned-001 is ready, you decide. The figures.", False),
-        (ended("", DIED, ""), "The figures.", True),
-        (ended("", CANCELLED, ""), "The figures.", False),
+        (
+            ended(UNDECIDED),
+            "Better: tuned-001 is ready. Compare it on this image (I), then decide.",
+            False,
+        ),
+        (ended("", DIED, ""), "Better. The figures.", True),
+        (ended("", CANCELLED, ""), "Better. The figures.", False),
     ],
 )
 def test_a_training_that_ended(state, text, failed):
     shown = describe(state)
     assert shown.status == text
     assert shown.failed == failed
+    assert shown.figures == ("The figures." if state.result.model else "")
     assert bool(shown.undecided) == (state.result.decision == UNDECIDED)
     assert shown.can_start
 
@@ -153,3 +160,59 @@ def test_versions():
     assert (shown.can_go_back, shown.can_go_forward) == (False, True)
     assert shown.can_choose
     assert not describe(replace(IDLE, versions=versions, busy=True)).can_choose
+
+
+STAGES = (
+    events.Planned(12, True, "About 3 min: 84 steps.", 180.0),
+    events.Stage(events.QUICK_STAGE, 0, 80, 150.0),
+    events.Started(60, 12, 8, 0, 0, "cpu", "weights"),
+    events.Fold(1, 3),
+    events.Step(10, 60, 0.9, 5.0, 25.0),
+    events.Fold(2, 3),
+    events.Step(30, 60, 0.7, 15.0, 40.0),
+    events.Comparing("tuned-001", "cmunet-artery"),
+    events.Verdict("tuned-001", "cmunet-artery", "", events.BETTER, "Better.", 8, 0.8,
+                   0.7, 0.8, 0.7),
+    events.Stage(events.DEEP_STAGE, 60, 80, 10.0),
+    events.Started(20, 12, 8, 0, 0, "cpu", "weights"),
+    events.Step(5, 20, 0.5, 5.0, 90.0),
+    events.Comparing("tuned-002", "tuned-001"),
+)  # fmt: skip
+
+
+def test_stages_make_one_curve_and_a_time_left_that_falls():
+    progress, left = Progress(), []
+    for event in STAGES:
+        progress = progress_after(progress, event)
+        left.append(progress.seconds_left)
+    assert progress.losses == ((10, 0.9), (30, 0.7), (65, 0.5))
+    assert progress.steps == 80
+    assert [(v.step, v.dice) for v in progress.validations] == [(30, 0.8)]
+    assert left == sorted(left, reverse=True)
+    assert left[0] == 180
+    assert left[-1] == 100
+
+
+def test_the_first_model_is_told_while_all_layers_are_trained():
+    progress = Progress()
+    for event in STAGES[:3]:
+        progress = progress_after(progress, event)
+    shown = describe(replace(IDLE, progress=progress)).status
+    assert (
+        shown == "Training a first model on 12 labels (last layers only). 3 min left."
+    )
+    for event in STAGES[3:12]:
+        progress = progress_after(progress, event)
+    first = TrainingResult(DONE, "Better. On 8.", "tuned-001", decision=PROMOTED)
+    used = ModelVersion("tuned-001")
+    state = replace(IDLE, progress=progress, first=first, current=used)
+    shown = describe(state)
+    assert shown.status == (
+        "Training all layers on 12 labels. 2 min left. Better: tuned-001 is now in use."
+    )
+    assert shown.can_stop
+
+
+def test_the_plan_is_told_before_the_start():
+    plan = events.Planned(12, True, "About 3 min: 84 steps.", 180.0)
+    assert describe(replace(IDLE, plan=plan)).status == plan.text

@@ -257,3 +257,63 @@ def test_a_project_that_cannot_be_trained_says_why(make_project, make_training):
 def _step(training) -> int:
     progress = training.state().progress
     return progress.step if progress is not None else 0
+
+
+def test_a_first_model_takes_over_while_the_training_goes_on(
+    make_project, add_model, make_training, tiny_model
+):
+    project = make_project(4)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, in_stages=True, steps=6)
+    training.prepare()
+    assert wait_until(lambda: training.state().plan is not None)
+    plan = training.state().plan
+    assert plan.possible
+    assert "6 steps on all layers" in plan.text
+    used, first, left = [], [], []
+    training.model_changed.connect(lambda version: used.append(version.name))
+
+    def watch():
+        state = training.state()
+        if state.first is not None:
+            first.append(state.first)
+        if state.progress is not None and state.progress.seconds_left is not None:
+            left.append(state.progress.seconds_left)
+
+    training.changed.connect(watch)
+    training.start()
+    result = settled(training, 240)
+    assert first[0].model == "tuned-001"
+    assert first[0].decision == PROMOTED, first[0].text
+    assert used[0] == "tuned-001"
+    assert result.model == "tuned-002"
+    assert result.verdict.against == "tuned-001"
+    assert result.verdict.patients == 4
+    assert left == sorted(left, reverse=True)
+    assert project.models.names() == ["tuned-001", "tuned-002", "weak"]
+
+
+def test_a_time_too_short_is_said_and_nothing_begins(make_project, make_training):
+    project = make_project(3)
+    training = make_training(project, in_stages=True, minutes=1e-5)
+    training.start()
+    result = settled(training)
+    assert result.failed
+    assert "too short to learn anything" in result.text
+    assert project.models.names() == []
+
+
+def test_cancelled_after_the_first_model_that_stays(
+    make_project, add_model, make_training, clock
+):
+    project = make_project(4)
+    add_model(project, "weak", knows_arteries=False)
+    training = make_training(project, in_stages=True, **LONG)
+    training.start()
+    assert wait_until(lambda: training.state().first is not None, 120)
+    with clock(2):
+        training.cancel()
+        result = settled(training)
+    assert result.decision == PROMOTED
+    assert result.text.endswith("The second stage was cancelled.")
+    assert project.models.current.name == "tuned-001"

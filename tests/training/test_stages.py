@@ -1,0 +1,156 @@
+"""Fine-tuning in stages: folds, the mean of their networks, and the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cmunet.errors import TrainingError
+from napari_cmunet.training import events, stages
+from napari_cmunet.training.config import FinetuneResult
+from napari_cmunet.training.dataset import Label, prepare_labels
+from napari_cmunet.training.finetuning import StartModel
+from napari_cmunet.training.options import FinetuneOptions
+from napari_cmunet.training.plan import LEAST_STEPS, QUICK_STEPS, make_plan
+from napari_cmunet.training.stages import average_weights, folds_of, train_in_stages
+
+CPU = torch.device("cpu")
+
+
+def draw(seed: int, patient: str, artery: bool = True) -> Label:
+    """A winding dark vessel on a bright, noisy ground."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:64, :64]
+    bend = random.uniform(4, 9) * np.sin(columns / random.uniform(8, 14))
+    mask = abs(rows - 32 - bend) < 3
+    frame = np.where(mask, 70, 170) + random.normal(0, 8, mask.shape)
+    mask &= artery
+    return Label(frame.clip(0, 255).astype(np.uint8), mask, None, patient, f"{seed}")
+
+
+@pytest.fixture
+def start(tiny_model):
+    return StartModel.load(FinetuneOptions(), tiny_model)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(stages, "seconds_per_view", lambda start, device: 0.001)
+
+
+def run(start, labels, validation=(), score=None, **options):
+    found = list(
+        train_in_stages(
+            start,
+            FinetuneOptions(**options),
+            labels,
+            list(validation),
+            device=CPU,
+            score=score,
+        )
+    )
+    return found, [x for x in found if isinstance(x, FinetuneResult)]
+
+
+def test_no_fold_learns_from_whom_it_leaves_out(start):
+    labels = [draw(i, f"p{i // 2}") for i in range(10)]
+    frames = prepare_labels(labels, start.preprocessing)
+    folds = folds_of(frames)
+    assert sorted(i for _, out in folds for i in out) == list(range(10))
+    for train, out in folds:
+        assert not {frames.patients[i] for i in train} & {
+            frames.patients[i] for i in out
+        }
+        assert sorted(train + out) == list(range(10))
+
+
+def test_one_patient_and_folds_without_an_artery_leave_nobody_out(start):
+    one = prepare_labels([draw(i, "p") for i in range(3)], start.preprocessing)
+    assert folds_of(one) == [([0, 1, 2], [])]
+    empty = [draw(0, "a"), draw(1, "b", artery=False), draw(2, "c", artery=False)]
+    frames = prepare_labels(empty, start.preprocessing)
+    assert folds_of(frames) == [([0, 1, 2], [])]
+
+
+def test_the_mean_of_weights():
+    a = {"w": torch.tensor([1.0, 3.0]), "n": torch.tensor(4)}
+    b = {"w": torch.tensor([3.0, 5.0]), "n": torch.tensor(4)}
+    mean = average_weights([a, b])
+    assert mean["w"].tolist() == [2.0, 4.0]
+    assert mean["n"] == 4
+
+
+def test_a_quick_model_comes_first_and_everybody_is_left_out_once(start, short):
+    labels = [draw(i, f"p{i}") for i in range(4)]
+    scored: list[list[int]] = []
+
+    def score(network, indices):
+        scored.append(list(indices))
+        return {labels[i].patient: (0.5 + i / 10, 0.5) for i in indices}
+
+    found, results = run(start, labels, score=score, steps=6, batch=2)
+    assert len(results) == 2
+    for result in results:
+        assert set(result.left_out) == {"p0", "p1", "p2", "p3"}
+        assert result.dice == pytest.approx(0.65)
+    assert sorted(i for indices in scored[:3] for i in indices) == [0, 1, 2, 3]
+    own = start.network().state_dict()
+    quick, deep = (r.weights for r in results)
+    assert torch.equal(quick["down_conv1.double_conv.double_conv.0.weight"],
+                       own["down_conv1.double_conv.double_conv.0.weight"])  # fmt: skip
+    assert not torch.equal(quick["conv_last.weight"], own["conv_last.weight"])
+    assert not torch.equal(deep["conv_last.weight"], quick["conv_last.weight"])
+    told = [x for x in found if isinstance(x, events.Stage)]
+    assert [(s.name, s.steps_before, s.steps_total) for s in told] == [
+        ("quick", 0, QUICK_STEPS + 6),
+        ("deep", QUICK_STEPS, QUICK_STEPS + 6),
+    ]
+    steps = [x.step for x in found if isinstance(x, events.Step)]
+    assert max(steps) == QUICK_STEPS
+
+
+def test_with_held_out_patients_all_others_are_learned(start, short):
+    labels = [draw(i, f"p{i}") for i in range(3)]
+    others = [draw(9, "q")]
+    found, (quick, deep) = run(start, labels, others, steps=4, batch=2)
+    assert quick.left_out == {}
+    assert deep.dice is not None
+    assert not any(isinstance(x, events.Fold) for x in found)
+
+
+def test_too_short_a_time_is_said_before_it_begins(start, monkeypatch):
+    monkeypatch.setattr(stages, "seconds_per_view", lambda start, device: 5.0)
+    with pytest.raises(TrainingError, match="too short to learn anything"):
+        run(start, [draw(0, "p")], minutes=1.0)
+
+
+def test_the_plan_fits_its_time():
+    whole = make_plan(18, 0.4)
+    assert (whole.deep, whole.batch, whole.advice) == (76, 8, "")
+    assert "76 steps" in str(whole)
+    fits = make_plan(18, 0.4, minutes=10)
+    assert replace(fits, seconds=whole.seconds) == whole
+    tight = make_plan(18, 0.4, minutes=whole.seconds / 60 * 0.8)
+    assert (tight.deep, tight.batch) == (76, 4)
+    some = make_plan(18, 1.0, minutes=5)
+    assert LEAST_STEPS <= some.deep < 76
+    assert some.seconds <= 300
+    assert "all would take" in str(some)
+    quick = make_plan(18, 1.5, minutes=5)
+    assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
+    assert "left out" in str(quick)
+    none = make_plan(18, 5, minutes=5)
+    assert not none.possible
+    assert "too short" in str(none)
+
+
+@pytest.mark.parametrize("labels", [1, 5, 18, 50, 300])
+@pytest.mark.parametrize("minutes", [1, 2, 5, 10, 40])
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.5, 2, 10])
+def test_no_plan_promises_more_than_its_time(labels, minutes, seconds):
+    plan = make_plan(labels, seconds, minutes=minutes)
+    assert plan.seconds <= 60 * minutes + 1e-6
+    assert plan.deep == 0 or plan.deep >= LEAST_STEPS
