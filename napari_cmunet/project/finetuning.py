@@ -25,7 +25,7 @@ from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.finetuning import StartModel, model_card, train
 from napari_cmunet.training.options import CURRENT, FinetuneOptions
 from napari_cmunet.training.plan import make_plan, seconds_per_view
-from napari_cmunet.training.stages import train_in_stages
+from napari_cmunet.training.staged_finetuning import train_in_stages
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.training import events, stages
+from napari_cmunet.training import events, staged_finetuning
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
 from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.plan import LEAST_STEPS, QUICK_STEPS, make_plan
-from napari_cmunet.training.stages import average_weights, folds_of, train_in_stages
+from napari_cmunet.training.staged_finetuning import (
+    average_weights,
+    folds_of,
+    train_in_stages,
+)
 
 CPU = torch.device("cpu")
 
@@ -38,7 +42,9 @@ def start(tiny_model):
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(stages, "seconds_per_view", lambda start, device: 0.001)
+    monkeypatch.setattr(
+        staged_finetuning, "seconds_per_view", lambda start, device: 0.001
+    )
 
 
 def run(start, labels, validation=(), score=None, **options):
@@ -122,7 +128,9 @@ def test_with_held_out_patients_all_others_are_learned(start, short):
 
 
 def test_too_short_a_time_is_said_before_it_begins(start, monkeypatch):
-    monkeypatch.setattr(stages, "seconds_per_view", lambda start, device: 5.0)
+    monkeypatch.setattr(
+        staged_finetuning, "seconds_per_view", lambda start, device: 5.0
+    )
     with pytest.raises(TrainingError, match="too short to learn anything"):
         run(start, [draw(0, "p")], minutes=1.0)
 
