@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ModelError, printable
-from napari_cmunet.model.published.catalogue import MEGABYTES, PUBLISHED, find_published
-from napari_cmunet.model.published.download import download
+from napari_cmunet.model.published import (
+    MEGABYTES,
+    PUBLISHED,
+    download,
+    find_published,
+)
 from napari_cmunet.model.registry import (
     find_model,
     list_models,
@@ -25,7 +29,7 @@ from napari_cmunet.util.text import duration
 if TYPE_CHECKING:
     import argparse
 
-    from napari_cmunet.model.published.catalogue import PublishedFile
+    from napari_cmunet.model.published import PublishedFile
 
 
 def add_parser(commands: Any) -> None:
@@ -116,7 +120,7 @@ _LIMIT = int(1.1 * MEGABYTES * 1e6)
 
 def import_file(path: Path, name: str | None = None, *, force: bool = False) -> int:
     """Make a model of a checkpoint and print the report."""
-    from napari_cmunet.model.published.importer import import_checkpoint
+    from napari_cmunet.model.importer import import_checkpoint
 
     folder, report = import_checkpoint(path, name, force=force)
     print(report)
@@ -138,7 +142,7 @@ def fetch(
 
     Returns 2 if it was not confirmed and nobody can be asked.
     """
-    from napari_cmunet.model.published.importer import folder_for
+    from napari_cmunet.model.importer import folder_for
 
     published = find_published(name)
     folder_for(name, force=force)  # refused before the download

@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ class Predictor:
         self.dtype = fast_dtype(device) if self._reduced else torch.float32
         self.batch = 1 if device.type == "cpu" else 8
         try:
-            self._network = copy.deepcopy(self._fused).to(
+            network: Any = copy.deepcopy(self._fused)
+            self._network: CMUNet = network.to(
                 device, self.dtype, memory_format=torch.channels_last
             )
         except RuntimeError as exc:  # torch: memory or a lost device
@@ -249,7 +250,7 @@ def fuse_batchnorm(network: CMUNet) -> CMUNet:
     fused = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
     for module in fused.modules():
         if isinstance(module, DoubleConv):
-            layers = list(module.double_conv)
+            layers: list[Any] = list(module.double_conv)
             for conv in (0, 3):
                 layers[conv] = fuse_conv_bn_eval(layers[conv], layers[conv + 1])
             module.double_conv = torch.nn.Sequential(

@@ -56,9 +56,12 @@ class Geometry:
 def geometry(shape: tuple[int, int], grid: int) -> Geometry:
     """Plan the resampling of a frame of ``shape`` (Y, X) to ``grid`` pixels."""
     scale = grid / max(shape)
-    inner = tuple(max(STRIDE, round(side * scale)) for side in shape)
-    padded = tuple(math.ceil(side / STRIDE) * STRIDE for side in inner)
-    return Geometry(tuple(shape), inner, padded)
+    height, width = (max(STRIDE, round(side * scale)) for side in shape)
+    padded = (
+        math.ceil(height / STRIDE) * STRIDE,
+        math.ceil(width / STRIDE) * STRIDE,
+    )
+    return Geometry((shape[0], shape[1]), (height, width), padded)
 
 
 def prepare(
@@ -194,7 +197,8 @@ def _between_first_and_last(lit: torch.Tensor, dim: int) -> torch.Tensor:
 def _wide_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur for large ``sigma``, computed on a coarser grid."""
     step = max(1, int(sigma / 4))
-    small = resample(x, tuple(max(1, round(s / step)) for s in x.shape[-2:]))
+    height, width = x.shape[-2:]
+    small = resample(x, (max(1, round(height / step)), max(1, round(width / step))))
     for dim in (-2, -1):
         s = sigma * small.shape[dim] / x.shape[dim]
         reach = max(1, math.ceil(3 * s))
@@ -205,7 +209,7 @@ def _wide_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
         shape[dim] = -1
         pad = [reach, reach, 0, 0] if dim == -1 else [0, 0, reach, reach]
         small = F.conv2d(F.pad(small, pad, mode="replicate"), kernel.view(shape))
-    return resample(small, tuple(x.shape[-2:]))
+    return resample(small, (height, width))
 
 
 def _as_float(
@@ -224,15 +228,16 @@ def _as_float(
     frames = frames.reshape(-1, *frames.shape[-2:])
     if frames.dtype == np.uint8:
         # Moved as bytes: a quarter of the memory.
-        x = torch.from_numpy(np.require(frames, requirements="CW")).to(device).float()
+        frames = np.require(frames, requirements=["C", "W"])
+        x = torch.from_numpy(frames).to(device).float()
         return x.sub_(x.amin((-2, -1), keepdim=True))
-    x = np.empty(frames.shape, np.float32)
-    for frame, out in zip(frames, x, strict=True):
+    made = np.empty(frames.shape, np.float32)
+    for frame, out in zip(frames, made, strict=True):
         if frame.dtype.kind == "f":
             frame = _finite(frame)
         lowest = np.asarray(frame.min(), np.float64)
         np.subtract(frame, lowest, out=out, dtype=np.float64, casting="unsafe")
-    return torch.from_numpy(x).to(device)
+    return torch.from_numpy(made).to(device)
 
 
 def _finite(frame: np.ndarray) -> np.ndarray:

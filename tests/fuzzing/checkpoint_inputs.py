@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_cmunet.model.published.importer import read_checkpoint
+from napari_cmunet.model.importer import read_checkpoint
 from tests.fuzzing.mutations import NAMES, number_bytes, spoil
 from tests.fuzzing.targets import MEGABYTE
-from tests.model.published.checkpoint_makers import (
+from tests.model.checkpoint_makers import (
     network,
     save_genesis,
     save_mmengine,

@@ -192,7 +192,7 @@ def test_a_dicomdir_leads_nowhere_else(tmp_path, parts):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_nothing_waits_for_a_pipe(tmp_path):
     from napari_cmunet.errors import CMUNetError
-    from napari_cmunet.model.published.importer import read_checkpoint
+    from napari_cmunet.model.importer import read_checkpoint
     from napari_cmunet.model.registry import CARD, WEIGHTS, load_model
     from napari_cmunet.project.patients import read_patients
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from napari_cmunet.model.published.inert_pickle import Record, RefusedError
-from napari_cmunet.model.published.torch_pickle import TensorRecord
+import torch
+
+from napari_cmunet.model.pickle_screen import RefusedError
 
 HEAD = "conv_last."
 _MAX_MODULES = 10_000
@@ -29,7 +30,7 @@ class Found:
     ----------
     layout : str
         In words.
-    tensors : dict of str to TensorRecord
+    tensors : dict of str to torch.Tensor
         By CM-UNet's parameter names, as far as the layout tells; others too.
     beside : tuple of str
         Tensors that belong to other parts of the training, by their own names.
@@ -38,7 +39,7 @@ class Found:
     """
 
     layout: str
-    tensors: dict[str, TensorRecord]
+    tensors: dict[str, torch.Tensor]
     beside: tuple[str, ...] = ()
     head_segments: bool = False
 
@@ -51,11 +52,12 @@ def find_tensors(content: Any) -> Found:
     RefusedError
         If it is none of the known ones.
     """
-    if isinstance(content, Record):
+    if "_modules" in getattr(content, "__dict__", ()):
         state = _module_state(content)
         return Found("a whole pickled module", _unwrapped(state), head_segments=True)
     if not isinstance(content, dict):
         raise RefusedError("it holds no network")
+    content = _plain(content)
     meta, state = content.get("meta"), content.get("state_dict")
     if isinstance(content.get("module"), dict):
         return _parts(
@@ -63,7 +65,7 @@ def find_tensors(content: Any) -> Found:
             _tensors(content["module"]),
             ("sparse_encoder.sp_cnn.", "dense_decoder."),
         )
-    if isinstance(meta, dict) and "mmengine_version" in meta:
+    if isinstance(meta, dict) and "mmengine_version" in _plain(meta):
         return _parts(
             "a CM-UNet pre-training (mmengine)",
             _tensors(state),
@@ -78,8 +80,6 @@ def find_tensors(content: Any) -> Found:
         return Found(
             "a state dict under 'state_dict'", _unwrapped(tensors), head_segments=True
         )
-    if isinstance(state, Record):
-        raise RefusedError("it holds no network under 'state_dict'")
     tensors = _tensors(content)
     if any(name.startswith("module.") for name in tensors):
         layout = "a state dict with 'module.' (DataParallel)"
@@ -88,14 +88,19 @@ def find_tensors(content: Any) -> Found:
     return Found(layout, _unwrapped(tensors), head_segments=True)
 
 
-def _tensors(state: Any) -> dict[str, TensorRecord]:
+def _plain(made: dict) -> dict:
+    """A dict whose methods are dict's own, not attributes that a file has set."""
+    return dict(dict.items(made))
+
+
+def _tensors(state: Any) -> dict[str, torch.Tensor]:
     """The tensors of a dict, by name; what else is in it is left out."""
     if not isinstance(state, dict):
         raise RefusedError("it holds no network")
     found = {
-        name: value
-        for name, value in state.items()
-        if isinstance(value, TensorRecord)
+        name: value.detach()
+        for name, value in _plain(state).items()
+        if isinstance(value, torch.Tensor)
         and isinstance(name, str)
         and len(name) <= _MAX_NAME
     }
@@ -105,10 +110,10 @@ def _tensors(state: Any) -> dict[str, TensorRecord]:
 
 
 def _parts(
-    layout: str, tensors: dict[str, TensorRecord], prefixes: tuple[str, ...]
+    layout: str, tensors: dict[str, torch.Tensor], prefixes: tuple[str, ...]
 ) -> Found:
     """Only what one of the prefixes names, which is taken away."""
-    found: dict[str, TensorRecord] = {}
+    found: dict[str, torch.Tensor] = {}
     beside = []
     for name, value in tensors.items():
         prefix = next((p for p in prefixes if name.startswith(p)), None)
@@ -122,7 +127,7 @@ def _parts(
     return Found(layout, found, tuple(beside))
 
 
-def _unwrapped(tensors: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
+def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Names without the prefix that a wrapper gave to all of them."""
     for _ in range(_MOST_WRAPPERS):
         prefix = next(
@@ -134,16 +139,14 @@ def _unwrapped(tensors: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
     return tensors
 
 
-def _module_state(module: Record) -> dict[str, TensorRecord]:
-    """The state dict of a module that was pickled whole, without making it."""
-    tensors: dict[str, TensorRecord] = {}
+def _module_state(module: Any) -> dict[str, torch.Tensor]:
+    """The state dict of a module that was pickled whole, from its stand-in."""
+    tensors: dict[str, torch.Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", module)]
     modules = parts = 0
     while waiting:
-        prefix, record = waiting.pop()
-        state = record.state if isinstance(record, Record) else None
-        if not isinstance(state, dict) or "_modules" not in state:
-            raise RefusedError("it holds an object that is no network")
+        prefix, stand_in = waiting.pop()
+        state = getattr(stand_in, "__dict__", {})
         groups = [_group(state, kind) for kind in ("_parameters", "_buffers")]
         children = _group(state, "_modules")
         # Modules that contain each other, or one in many places, have no end.
@@ -155,8 +158,8 @@ def _module_state(module: Record) -> dict[str, TensorRecord]:
         passing = passing if isinstance(passing, set) else set()
         for group in groups:
             for name, value in group.items():
-                if isinstance(value, TensorRecord) and name not in passing:
-                    tensors[f"{prefix}{name}"] = value
+                if isinstance(value, torch.Tensor) and name not in passing:
+                    tensors[f"{prefix}{name}"] = value.detach()
         for name, value in children.items():
             if value is not None:
                 waiting.append((f"{prefix}{name}.", value))
@@ -165,10 +168,10 @@ def _module_state(module: Record) -> dict[str, TensorRecord]:
     return tensors
 
 
-def _group(state: dict, kind: str) -> dict[str, Any]:
+def _group(state: Any, kind: str) -> dict[str, Any]:
     """The parameters, buffers or modules of one module, by name."""
-    group = state.get(kind)
-    if not isinstance(group, dict) or any(
+    group = _plain(state[kind]) if isinstance(state.get(kind), dict) else None
+    if group is None or any(
         not isinstance(name, str) or len(name) > _MAX_NAME for name in group
     ):
         raise RefusedError("it is damaged (a module without its parts)")

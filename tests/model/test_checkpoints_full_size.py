@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from napari_cmunet.model.published.importer import import_checkpoint
+from napari_cmunet.model.importer import import_checkpoint
 from napari_cmunet.model.registry import load_model
-from tests.model.published import checkpoint_makers as make
+from tests.model import checkpoint_makers as make
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_cmunet.errors import ModelError
-from napari_cmunet.model.published.importer import read_checkpoint
-from tests.model.published.checkpoint_makers import (
+from napari_cmunet.model.importer import read_checkpoint
+from tests.model.checkpoint_makers import (
     archive,
     calling,
     named,

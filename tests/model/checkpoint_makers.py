@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from napari_cmunet.errors import ModelError
+from napari_cmunet.model.importer import import_checkpoint
 from napari_cmunet.model.network import CMUNet
-from napari_cmunet.model.published.importer import import_checkpoint
 from napari_cmunet.model.registry import user_models_folder
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def archive(path: Path, data: bytes, storages: dict[str, bytes] | None = None) -
     """A checkpoint of a pickle and storages of one's own."""
     with zipfile.ZipFile(path, "w") as made:
         made.writestr("archive/data.pkl", data)
+        made.writestr("archive/version", b"3\n")
         for key, numbers in (storages or {}).items():
             made.writestr(f"archive/data/{key}", numbers)
     return path

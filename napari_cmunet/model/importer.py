@@ -1,7 +1,4 @@
-"""Turns a published CM-UNet checkpoint into a model folder, out loud.
-
-The file is read by :mod:`napari_cmunet.model.published.files`, which runs nothing.
-"""
+"""Import a published CM-UNet checkpoint as a model folder, with a report."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_cmunet.errors import ModelError, display_name, printable
+from napari_cmunet.model.checkpoint import Checkpoint, load_checkpoint
+from napari_cmunet.model.layouts import HEAD, Found, find_tensors
 from napari_cmunet.model.network import CMUNet, parameter_count
+from napari_cmunet.model.pickle_screen import RefusedError
 from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.published.catalogue import (
+from napari_cmunet.model.published import (
     LICENCE,
     PublishedFile,
     published_by_hash,
 )
-from napari_cmunet.model.published.files import open_checkpoint
-from napari_cmunet.model.published.inert_pickle import RefusedError
-from napari_cmunet.model.published.layouts import HEAD, Found, find_tensors
 from napari_cmunet.model.registry import (
     CARD,
     MAX_WIDTH,
@@ -40,9 +37,6 @@ from napari_cmunet.util.atomic import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from napari_cmunet.model.published.files import Checkpoint
-    from napari_cmunet.model.published.torch_pickle import TensorRecord
 
 PUBLISHED_GRID = 256
 """The published networks were trained on frames of 256 x 256 pixels."""
@@ -121,8 +115,11 @@ def read_checkpoint(path: Path) -> ReadCheckpoint:
         If it asks for something to be run, is damaged, is another architecture, or
         holds too little of a CM-UNet.
     """
-    with open_checkpoint(path) as checkpoint:
-        return _read(checkpoint, find_tensors(checkpoint.content), display_name(path))
+    checkpoint, name = load_checkpoint(path), display_name(path)
+    try:
+        return _read(checkpoint, find_tensors(checkpoint.content), name)
+    except RefusedError as exc:
+        raise ModelError(f"{name} is refused: {exc}. Nothing in it was run.") from exc
 
 
 def import_checkpoint(
@@ -201,8 +198,8 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
     width = first.shape[0] if first.shape else 0
     if first.shape != (width, 1, 3, 3) or not 1 <= width <= MAX_WIDTH:
         raise RefusedError(
-            f"it is another architecture: its first convolution is {first.shape}, "
-            f"a CM-UNet's (width, 1, 3, 3) with width up to {MAX_WIDTH}"
+            f"it is another architecture: its first convolution is "
+            f"{tuple(first.shape)}, a CM-UNet's (width, 1, 3, 3) with width up to {MAX_WIDTH}"
         )
     outline = CMUNet.outline(width)
     own = {name: tuple(value.shape) for name, value in outline.items()}
@@ -214,7 +211,7 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
             f"it is another architecture: it has {printable(unknown[0][:80])}, which "
             "CM-UNet does not"
         )
-    tensors = {name: checkpoint.load(record) for name, record in chosen.items()}
+    tensors = dict(chosen)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = CMUNet(width)
@@ -240,7 +237,7 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
 
 def _choose(
     found: Found, own: dict[str, tuple[int, ...]]
-) -> tuple[dict[str, TensorRecord], tuple[str, ...]]:
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """The tensors to load: the whole encoder, and the whole decoder or none of it."""
     chosen = {n: found.tensors[n] for n in own if n in found.tensors}
     encoder = _weights(n for n in own if n.startswith(_ENCODER))
@@ -263,11 +260,11 @@ def _choose(
             for n in head:
                 chosen.pop(n, None)
             notes.append("Its conv_last is a pre-training's and was left out.")
-    for name, record in chosen.items():
-        if record.shape != own[name]:
+    for name, tensor in chosen.items():
+        if tensor.shape != own[name]:
             raise RefusedError(
-                f"it does not fit: {name} is {record.shape}, where a CM-UNet of width "
-                f"{own[_FIRST][0]} has {own[name]}"
+                f"it does not fit: {name} is {tuple(tensor.shape)}, where a CM-UNet of "
+                f"width {own[_FIRST][0]} has {own[name]}"
             )
     return chosen, tuple(notes)
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from napari_cmunet.errors import CMUNetError, ReadError
-from napari_cmunet.model.published import files as checkpoint_files
-from napari_cmunet.model.published.importer import read_checkpoint
-from tests.model.published import checkpoint_makers as make
-from tests.model.published.checkpoint_makers import refusal
+from napari_cmunet.model import checkpoint as checkpoint_files
+from napari_cmunet.model.importer import read_checkpoint
+from tests.model import checkpoint_makers as make
+from tests.model.checkpoint_makers import refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,21 +126,24 @@ def rebuilt(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"shape": (2, 10)}, "reaches beyond"),
-        ({"stride": (10, 1)}, "reaches beyond"),
-        ({"offset": 1}, "reaches beyond"),
+        ({"shape": (2, 10)}, "damaged"),
+        ({"stride": (10, 1)}, "damaged"),
+        ({"offset": 1}, "damaged"),
         ({"offset": -1}, "impossible size"),
         ({"stride": (-9, 1)}, "impossible size"),
         ({"shape": (2, -9)}, "impossible size"),
         ({"shape": (True, 9)}, "impossible size"),
         ({"shape": (2.0, 9)}, "impossible size"),
-        ({"offset": 2**200}, "impossible size"),
+        ({"offset": 2**200}, "damaged"),
         ({"length": 2**62}, "impossible size"),
-        ({"shape": [2, 9]}, "without a shape"),
-        ({"shape": (2,)}, "impossible shape"),
-        ({"shape": (1,) * 9, "stride": (1,) * 9}, "impossible shape"),
-        ({"shape": (2**40, 2**40), "stride": (0, 0)}, "another architecture"),
-        ({"length": 10**6}, "another architecture"),
+        ({"shape": [2, 9]}, "impossible size"),
+        ({"shape": (2,)}, "damaged"),
+        ({"shape": (1,) * 9, "stride": (1,) * 9}, "impossible size"),
+        ({"shape": (2**40, 2**40), "stride": (0, 0)}, "is refused: it "),
+        ({"shape": (2**15, 2**15, 2), "stride": (0, 0, 0)}, "another architecture"),
+        ({"length": 10**6}, "numbers are missing"),
+        ({"length": 19}, "numbers are missing"),
+        ({"length": 17}, "numbers are missing"),
     ],
 )
 def test_views_outside_their_storage(
@@ -151,25 +154,8 @@ def test_views_outside_their_storage(
 
 
 def test_storages_that_are_not_there(tmp_path: Path) -> None:
-    record = {"shape": (2, 1, 3, 3), "stride": (9, 9, 3, 1)}
-    for length, parts in ((18, {}), (18, {"0": bytes(71)}), (19, {"0": bytes(72)})):
-        data = rebuilt(length=length, **record)
-        path = make.archive(tmp_path / "x.pth", data, parts)
-        with (
-            checkpoint_files.open_checkpoint(path) as opened,
-            pytest.raises(Exception, match="numbers are missing"),
-        ):
-            opened.load(opened.content[FIRST])
-
-
-def test_a_small_storage_is_not_blown_up(tmp_path: Path) -> None:
-    data = rebuilt(shape=(2**15, 2**15, 2), stride=(0, 0, 0))
-    path = make.archive(tmp_path / "x.pth", data, {"0": bytes(72)})
-    with (
-        checkpoint_files.open_checkpoint(path) as opened,
-        pytest.raises(Exception, match="impossible size"),
-    ):
-        opened.load(opened.content[FIRST])
+    path = make.archive(tmp_path / "x.pth", rebuilt())
+    assert "numbers are missing" in refusal(path)
 
 
 def test_archives_of_other_kinds(tmp_path: Path) -> None:

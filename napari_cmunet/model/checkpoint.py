@@ -1,0 +1,220 @@
+"""Read ``.pth``, ``.pt`` and ``.ckpt`` files with ``torch.load(weights_only=True)``.
+
+Classes that are not torch's own are replaced by inert stand-ins, so that whole pickled
+modules and training checkpoints load without the code that made them.
+
+:mod:`napari_cmunet.model.pickle_screen` and the checks of the archive come first:
+``weights_only`` executes nothing, but PyTorch would decompress a zip bomb and, without
+a memory map, view a storage beyond its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+
+from napari_cmunet.errors import ModelError, ReadError, display_name
+from napari_cmunet.model.pickle_screen import (
+    MAX_FILE_BYTES,
+    NOTED,
+    RefusedError,
+    ShortReads,
+    screen,
+)
+from napari_cmunet.util.safe_files import open_plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LFS_POINTER = b"version https://git-lfs"
+# Magic number and version of the format before PyTorch 1.6: two pickles, then three.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Parameters
+    ----------
+    content : object
+        Plain containers and tensors. An object of a class that is not torch's own is
+        an ``OrderedDict`` of its items, with its state as attributes. Tensors may
+        share the file's memory map.
+    sha256 : str
+        Of the file.
+    """
+
+    content: Any
+    sha256: str
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a checkpoint on the CPU without running anything in it.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read or is too large.
+    ModelError
+        If it is not a checkpoint, is damaged, or asks for something to be run.
+    """
+    try:
+        with open_plain(path) as file:
+            size = file.seek(0, 2)
+            if size > MAX_FILE_BYTES:
+                limit = MAX_FILE_BYTES // 2**20
+                raise ReadError(path, f"larger than {limit} MB; no CM-UNet is.")
+            file.seek(0)
+            raw: Any = file
+            digest = hashlib.file_digest(raw, "sha256").hexdigest()
+            file.seek(0)
+            is_zip, classes = _screen_file(file, size)
+        return Checkpoint(_load(path, is_zip, classes), digest)
+    except OSError as exc:
+        raise ReadError(path, f"cannot be read ({exc.strerror}).") from exc
+    except RefusedError as exc:
+        raise ModelError(
+            f"{display_name(path)} is refused: {exc}. Nothing in it was run."
+        ) from exc
+
+
+def _load(path: Path, is_zip: bool, classes: set[str]) -> Any:
+    stand_ins: list[Any] = [(_StandIn, name) for name in classes]
+    stand_ins += [(_note, name) for name in NOTED]
+    stand_ins += [
+        (_Note, f"{__name__}._Note"),
+        (_get_attribute, "builtins.getattr"),
+        (_make_frozenset, "builtins.frozenset"),
+        (_make_dict, "collections.defaultdict"),
+    ]
+    try:
+        # The memory map bounds every storage by the file; its tensors cannot grow.
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as exc:
+        raise RefusedError("it is damaged (PyTorch cannot load it)") from exc
+
+
+class _StandIn:
+    """Stands in for a class: its objects become dicts, which cannot do anything."""
+
+    def __new__(cls) -> Any:
+        return OrderedDict()
+
+
+class _Note:
+    """Stands in for a plain value that is not needed."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _note(*args: Any) -> _Note:
+    return _Note()
+
+
+def _get_attribute(owner: Any, name: str) -> _Note:
+    return _Note()
+
+
+def _make_frozenset(items: Any = ()) -> frozenset[Any]:
+    return frozenset(items)
+
+
+def _make_dict(*args: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _screen_file(file: BinaryIO, size: int) -> tuple[bool, set[str]]:
+    """Whether the file is a zip archive, and the classes to stand in for."""
+    start = file.read(64)
+    file.seek(0)
+    if start.startswith(_LFS_POINTER):
+        raise RefusedError(
+            "it is a git LFS pointer, not the file itself; download the file that "
+            "it stands for, or use 'napari-cmunet models fetch'"
+        )
+    if start.startswith(b"PK"):
+        return True, _screen_zip(file, size)
+    if not start.startswith(_LEGACY):
+        try:
+            screen(file, lambda key, nbytes: None)
+        except RefusedError as exc:
+            if start[:1] == b"\x80" or "asks" in str(exc):
+                raise
+        raise RefusedError("it is not a PyTorch checkpoint")
+    return False, _screen_legacy(file, size)
+
+
+def _screen_zip(file: BinaryIO, size: int) -> set[str]:
+    """``torch.save`` since PyTorch 1.6: one folder with ``data.pkl`` and ``data/N``."""
+    try:
+        bounded: Any = ShortReads(file)
+        archive = zipfile.ZipFile(bounded)
+        entries = archive.infolist()
+        parts = {entry.filename: entry for entry in entries}
+        if len(parts) < len(entries):
+            raise RefusedError("it is damaged (two parts of one name)")
+        if not all(map(_is_stored, entries)):
+            raise RefusedError("it is a compressed archive; PyTorch never writes those")
+        if sum(entry.file_size for entry in entries) > size:
+            raise RefusedError("it is damaged (its parts overlap)")
+        pickles = [name for name in parts if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickles) != 1 or archive.comment:
+            raise RefusedError("it is a zip archive, but not a PyTorch checkpoint")
+        root = pickles[0].removesuffix("data.pkl")
+        if f"{root}constants.pkl" in parts:
+            raise RefusedError(
+                "it is a TorchScript program; save the model's state_dict instead"
+            )
+        if archive.testzip() is not None:
+            raise RefusedError("it is damaged (truncated or altered)")
+        order = f"{root}byteorder"
+        if order in parts and archive.open(order).read(16) != b"little":
+            raise RefusedError("it was saved on a big-endian machine; save it again")
+
+        def storage(key: str, nbytes: int) -> None:
+            entry = parts.get(f"{root}data/{key}")
+            if entry is None or entry.file_size != nbytes:
+                raise RefusedError("it is damaged (a tensor's numbers are missing)")
+
+        with archive.open(pickles[0]) as part:
+            classes = screen(part, storage)
+            if part.read(1):
+                raise RefusedError("it is damaged (its list of objects has a tail)")
+    except zipfile.BadZipFile as exc:
+        raise RefusedError("it is a damaged or truncated zip archive") from exc
+    except (struct.error, EOFError, ValueError, NotImplementedError) as exc:
+        raise RefusedError("it is damaged (truncated or altered)") from exc
+    return classes
+
+
+def _is_stored(entry: zipfile.ZipInfo) -> bool:
+    return (
+        entry.compress_type == zipfile.ZIP_STORED
+        and entry.compress_size == entry.file_size
+        and not entry.flag_bits & 1  # encrypted
+    )
+
+
+def _screen_legacy(file: BinaryIO, size: int) -> set[str]:
+    """``torch.save`` before 1.6: five pickles, then the numbers of each storage."""
+    storages: dict[str, int] = {}
+
+    def storage(key: str, nbytes: int) -> None:
+        storages[key] = nbytes
+        if sum(storages.values()) > size:
+            raise RefusedError("it is damaged (a tensor's numbers are missing)")
+
+    file.seek(len(_LEGACY))
+    classes: set[str] = set()
+    for _ in range(3):  # the system, the content, the storages' keys
+        classes |= screen(file, storage)
+    return classes

@@ -1,1 +1,0 @@
-"""Checkpoints that the authors of CM-UNet published: read safely, made into models."""
