@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from napari_cmunet.project.model_comparison import Known
     from napari_cmunet.project.training_labels import LabelRef
     from napari_cmunet.training.dataset import Label
 
@@ -152,6 +153,7 @@ def finetune_project(
                 )
             )
         saved: Path | None = None
+        known: dict[str, Known] = {}
         for item in stages:
             if not isinstance(item, FinetuneResult):
                 write(item)
@@ -171,6 +173,7 @@ def finetune_project(
                     device=device,
                     write=write,
                     check=check,
+                    known=known,
                 )
                 write(verdict)
     return ProjectRun(saved, used.problems)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_cmunet.training.finetuning import StartModel
 
     Scores = dict[str, tuple[float, float]]
+    Known = tuple[Scores, float]
 
 
 def left_out_scorer(
@@ -96,6 +97,7 @@ def compare(
     device: torch.device,
     write: Callable[[events.Event], None],
     check: Callable[[], None] = lambda: None,
+    known: dict[str, Known] | None = None,
 ) -> events.Verdict:
     """Compare a model of the project with the one in use.
 
@@ -114,6 +116,9 @@ def compare(
         Where the training started, if that was a model of the project.
     check : callable
         Called before each frame; raises Cancelled to give up.
+    known : dict, optional
+        Scores of models in use by the hashes of their weights; filled, so that the
+        next comparison on the same labels need not measure them again.
 
     Returns
     -------
@@ -134,6 +139,7 @@ def compare(
             project.models.learned_patients(parent) if parent else set(),
             device,
             check,
+            {} if known is None else known,
         )
     except Cancelled:
         raise
@@ -156,6 +162,7 @@ def _compare(
     parent_learned: set[str],
     device: torch.device,
     check: Callable[[], None],
+    known: dict[str, Known],
 ) -> events.Verdict:
     new = Predictor(load_model(project.models.path(name)), device)
     old = Predictor(load_model(project.models.folder(current)), device)
@@ -168,8 +175,16 @@ def _compare(
     if not current.installed:
         training = project.models.training(current.name)
         recorded = _recorded(training, label_hashes)
-    unrecorded = [r for r in refs if r.patient not in recorded]
-    old_scores = recorded | _scores(project, old, unrecorded, check)
+    frames = list(_checked(regression_frames(), check))
+    if old.card.sha256 not in known:
+        unrecorded = [r for r in refs if r.patient not in recorded]
+        known[old.card.sha256] = (
+            recorded | _scores(project, old, unrecorded, check),
+            score_regression_set(
+                old.predict, old.card.threshold, _checked(frames, check)
+            ),
+        )
+    old_scores, old_regression = known[old.card.sha256]
     pairs = {
         patient: Pair(
             new_scores[patient],
@@ -179,10 +194,9 @@ def _compare(
         for patient in dict.fromkeys(r.patient for r in refs)
         if patient in new_scores and patient in old_scores
     }
-    frames = list(_checked(regression_frames(), check))
     regression = (
         score_regression_set(new.predict, new.card.threshold, _checked(frames, check)),
-        score_regression_set(old.predict, old.card.threshold, _checked(frames, check)),
+        old_regression,
     )
     return judge(
         name,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.training import events
-from napari_cmunet.training.events import BETTER, NOT_BETTER
+from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -150,14 +150,37 @@ def promote_each(
                 yield first
     finally:
         run.close()
-    if first is None or result.model not in ("", first.model):
+    if first is None:
         return promote_if_better(project, result)
+    if result.model not in ("", first.model):
+        return promote_if_better(project, _after(first, result))
     if result.failed:
         text = f"{first.text} {result.text} The first model stays."
         return replace(first, kind=result.kind, text=text)
     if result.kind == CANCELLED:
         return replace(first, text=f"{first.text} The second stage was cancelled.")
     return replace(first, kind=result.kind)
+
+
+def _after(first: TrainingResult, result: TrainingResult) -> TrainingResult:
+    """Let the mean gain decide between the two stages' models, if chance may have.
+
+    The first one is in use already, and both have learned from the same labels.
+    """
+    verdict = result.verdict
+    if first.decision != PROMOTED or verdict is None or verdict.gain is None:
+        return result
+    if verdict.outcome != CANNOT_TELL or verdict.against != first.model:
+        return result
+    figures = verdict.text.partition(". ")[2]
+    if verdict.gain > 0:
+        head, outcome = f"Better on average than {first.model}", BETTER
+    else:
+        head, outcome = f"Not better than {first.model}", NOT_BETTER
+    text = f"{head}. {figures}"
+    return replace(
+        result, text=text, verdict=replace(verdict, outcome=outcome, text=text)
+    )
 
 
 def promote_if_better(project: Project, result: TrainingResult) -> TrainingResult:

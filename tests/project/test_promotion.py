@@ -1,0 +1,136 @@
+"""What follows from the stages of a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    DIED,
+    DONE,
+    PROMOTED,
+    REFUSED,
+    STOPPED,
+    UNDECIDED,
+    TrainingResult,
+    promote_each,
+)
+from napari_cmunet.training import events
+
+
+class Models:
+    """Records what is done to the models of a project."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+        self.name = "old"
+
+    @property
+    def current(self):
+        return self
+
+    def register(self, name):
+        self.done.append(("register", name))
+
+    def refuse(self, name, reason, **figures):
+        self.done.append(("refuse", name))
+
+    def promote(self, name, *, reason, **figures):
+        self.done.append(("promote", name))
+        self.name = name
+
+
+class Project:
+    def __init__(self) -> None:
+        self.models = Models()
+
+
+def verdict(model, against, outcome, gain=0.01):
+    text = {
+        events.BETTER: "Better.",
+        events.NOT_BETTER: "Not better.",
+        events.CANNOT_TELL: "Cannot tell: the difference may be luck.",
+    }[outcome]
+    return events.Verdict(model, against, "", outcome, f"{text} Figures.", 5, gain=gain)
+
+
+def follow(*given, end):
+    def run():
+        yield from given
+        return end
+
+    project, found = Project(), []
+    steps = promote_each(project, run())
+    while True:
+        try:
+            found.append(next(steps))
+        except StopIteration as stop:
+            return project.models, found, stop.value
+
+
+FIRST = verdict("a", "old", events.BETTER)
+QUICK = (events.Stage("quick", 0, 80, 9.0), events.Saved("a"), FIRST)
+DEEP = (events.Stage("deep", 60, 80, 9.0), events.Saved("b"))
+
+
+def test_the_first_model_is_used_at_once_and_the_second_replaces_it():
+    second = verdict("b", "a", events.BETTER)
+    end = TrainingResult(DONE, second.text, "b", second)
+    models, found, result = follow(*QUICK, *DEEP, second, end=end)
+    (first,) = [x for x in found if isinstance(x, TrainingResult)]
+    assert (first.model, first.decision) == ("a", PROMOTED)
+    assert (result.model, result.decision) == ("b", PROMOTED)
+    assert models.done == [
+        ("register", "a"),
+        ("promote", "a"),
+        ("register", "b"),
+        ("promote", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gain", "decision", "head"),
+    [
+        (0.01, PROMOTED, "Better on average than a. Figures."),
+        (-0.01, REFUSED, "Not better than a. Figures."),
+    ],
+)
+def test_between_the_stages_the_mean_gain_decides(gain, decision, head):
+    second = verdict("b", "a", events.CANNOT_TELL, gain)
+    end = TrainingResult(DONE, second.text, "b", second)
+    _, _, result = follow(*QUICK, *DEEP, second, end=end)
+    assert (result.decision, result.text) == (decision, head)
+
+
+def test_against_the_former_model_it_does_not():
+    first = verdict("a", "old", events.NOT_BETTER)
+    second = verdict("b", "old", events.CANNOT_TELL)
+    end = TrainingResult(DONE, second.text, "b", second)
+    quick = (*QUICK[:2], first)
+    models, _, result = follow(*quick, *DEEP, second, end=end)
+    assert result.decision == UNDECIDED
+    assert models.name == "old"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (CANCELLED, "The second stage was cancelled."),
+        (DIED, "The first model stays."),
+        (STOPPED, "Better. Figures."),
+    ],
+)
+def test_a_second_stage_without_a_model_leaves_the_first(kind, words):
+    end = TrainingResult(kind, "What happened.")
+    models, _, result = follow(*QUICK, DEEP[0], end=end)
+    assert (result.model, result.decision) == ("a", PROMOTED)
+    assert result.text.endswith(words)
+    assert result.failed == (kind == DIED)
+    assert models.name == "a"
+
+
+def test_without_stages_nothing_is_decided_before_the_end():
+    end = TrainingResult(DONE, FIRST.text, "a", FIRST)
+    _, found, result = follow(events.Saved("a"), FIRST, end=end)
+    assert not any(isinstance(x, TrainingResult) for x in found)
+    assert result.decision == PROMOTED
