@@ -49,6 +49,12 @@ if TYPE_CHECKING:
 FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
 """With fewer patients, too few of them validate for a comparison of two models."""
 
+FEW_FOR_FOLDS = 20 * BLOCK
+"""With fewer patients, the stages learn from all of them and leave each out once.
+
+That tells more than the few of a split, at no further cost.
+"""
+
 
 @dataclass(frozen=True)
 class ProjectRun:
@@ -122,13 +128,15 @@ def finetune_project(
             chosen, project.models.folder(parent) if parent else None
         )
         used = UsedLabels(project, write, should_stop)
-        labels, validation = used.split(chosen.validate)
+        in_stages = in_stages and start.segments
+        few = FEW_FOR_FOLDS if in_stages else FEW_FOR_A_SPLIT
+        labels, validation = used.split(chosen.validate, few)
         device = _device(chosen.device, write, any_device)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
         stages: Iterator[events.Event | FinetuneResult]
         score = left_out_scorer(project, used.refs, start, device)
-        if in_stages and start.segments:
+        if in_stages:
             stages = train_in_stages(
                 start,
                 chosen,
@@ -331,14 +339,19 @@ class UsedLabels:
             found.setdefault(ref.patient, set()).add(str(label["sha256"]))
         return found
 
-    def split(self, validate: bool) -> tuple[Iterator[Label], Iterable[Label]]:
-        """Labels to learn from, and of other patients to validate on, if enough."""
+    def split(
+        self, validate: bool, few: int = FEW_FOR_A_SPLIT
+    ) -> tuple[Iterator[Label], Iterable[Label]]:
+        """Labels to learn from, and of other patients to validate on.
+
+        The latter are empty with fewer than ``few`` patients.
+        """
         refs = self._project.labels.refs()
         if not refs:
             raise TrainingError(
                 "The project has no accepted label yet. Accept some masks first."
             )
-        if not validate or len({r.patient for r in refs}) < FEW_FOR_A_SPLIT:
+        if not validate or len({r.patient for r in refs}) < few:
             return self._learned(refs), []
         held_out = self._held_out([r for r in refs if r.side == VALIDATION])
         first = next(held_out, None)

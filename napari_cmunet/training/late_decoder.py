@@ -120,8 +120,11 @@ def feature_views(
     config: FinetuneConfig,
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
-) -> FeatureViews:
-    """Compute the features of ``config.views`` augmented views of each label."""
+) -> FeatureViews | None:
+    """Compute the features of ``config.views`` augmented views of each label.
+
+    None if stopped meanwhile.
+    """
     network.to(device).eval()
     views = max(1, min(config.views, MOST_VIEWS // len(frames)))
     random = torch.Generator(device).manual_seed(config.seed)
@@ -129,7 +132,7 @@ def feature_views(
     maps, labels = [], []
     for label in range(len(frames)):
         if should_stop():
-            break
+            return None
         at = torch.tensor([label] * views)
         x, y = augment(
             frames.frames[at].to(device),

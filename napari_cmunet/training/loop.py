@@ -92,7 +92,8 @@ def finetune(
     steps = config.steps or default_steps(len(train))
     try:
         if config.trained_blocks and isinstance(train, LabelledFrames):
-            train = feature_views(network, train, config, device, should_stop)
+            views = feature_views(network, train, config, device, should_stop)
+            train = views or train  # stopped
         trainer = Trainer(network, train, auxiliary, config, device, steps)
         yield Started(
             steps=steps,

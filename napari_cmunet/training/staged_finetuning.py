@@ -54,7 +54,7 @@ _SHARE_OF_STEPS = 0.8
 
 QUICK = FinetuneConfig(
     batch=8,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     trained_blocks=2,
     views=4,
     crop=128,
@@ -259,6 +259,8 @@ def train_stage(
     views: FeatureViews | None = None
     if config.trained_blocks:
         views = feature_views(network(), frames, config, device, should_stop)
+        if views is None:
+            return None
     weights: list[Weights] = []
     left_out: dict[str, tuple[float, float]] = {}
     made, reason = 0, "done"
