@@ -35,9 +35,11 @@ def has_text(frame: np.ndarray, other: np.ndarray | None = None) -> bool:
     near = _near_border(frame.shape)
     for bright in (True, False):
         tone = values if bright else 1 - values
-        beside = minimum_filter(tone, 5)
         # A character is of one tone: its brightest, and no noise in it.
-        ink = (tone > 0.97) & (tone - beside > _STEP) & still & near
+        ink = (tone > 0.97) & still & near
+        if not ink.any():
+            continue
+        ink &= tone - minimum_filter(tone, 5) > _STEP
         if ink.any() and _has_line(ink):
             return True
     return False

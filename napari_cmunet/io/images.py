@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from napari_cmunet.io.formats.npy import decode_npy
 from napari_cmunet.io.formats.raster import decode_raster
 from napari_cmunet.io.formats.tiff import decode_tiff
 from napari_cmunet.io.lazy_frames import LazyFrames
+from napari_cmunet.io.polarity import (
+    BRIGHT_NOTE,
+    has_bright_vessels,
+    invert,
+    invert_window,
+)
 from napari_cmunet.io.sniffing import SUFFIXES, SniffedFile, open_sniffed, read_reason
 
 if TYPE_CHECKING:
@@ -82,11 +89,25 @@ class Angiogram:
     window: tuple[float, float] | None = None  # grey values to show as black, white
     frames_per_second: float | None = None
     burned_in: bool = False  # text in the pixels: declared or detected
+    bright_vessels: bool = False  # seem to be bright; the model expects dark ones
+    is_inverted: bool = False  # grey values are those of the file, inverted
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The image's own grid: (Y, X), or (T, Y, X) for a cine."""
         return self.frames.shape if self.is_cine else self.frames.shape[1:]
+
+    def inverted(self) -> Angiogram:
+        """Return the image with inverted grey values; twice gives the same back."""
+        window = self.window
+        return dataclasses.replace(
+            self,
+            frames=invert(self.frames),
+            notes=tuple(note for note in self.notes if note != BRIGHT_NOTE),
+            window=window and invert_window(window, self.frames.dtype),
+            bright_vessels=False,
+            is_inverted=not self.is_inverted,
+        )
 
 
 def read_angiogram(
@@ -127,6 +148,9 @@ def read_angiogram(
     burned_in = decoded.burned_in or _shows_text(frames)
     if burned_in:
         notes += (_BURNED_IN,)
+    bright = has_bright_vessels(frames[len(frames) // 2])
+    if bright:
+        notes += (BRIGHT_NOTE,)
     return Angiogram(
         frames,
         decoded.is_cine,
@@ -137,6 +161,7 @@ def read_angiogram(
         decoded.window,
         decoded.frames_per_second,
         burned_in,
+        bright,
     )
 
 

@@ -147,6 +147,12 @@ class LazyFrames:
             return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
         return np.stack([self._frame(i) for i in indices])[(slice(None), *rest)]
 
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> LazyFrames:
+        """Return frames of the same type with a function applied to each."""
+        return LazyFrames(
+            self.shape, self.dtype, lambda i: function(self._frame(i)), self._cache
+        )
+
     def _index(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")

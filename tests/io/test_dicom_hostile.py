@@ -103,6 +103,15 @@ def test_truncated_wherever_it_was_cut(tmp_path, syntax):
             assert "may be cut short" in image.notes[0]
 
 
+def test_a_codestream_without_its_end_is_refused_at_once(tmp_path):
+    made = make_dataset(CINE, "JPEG-LS", bits=12)
+    streams = [encode(f, made.file_meta.TransferSyntaxUID, made) for f in CINE]
+    for length in range(110, len(streams[1]) - 2, 601):
+        cut = [streams[0], streams[1][:length], streams[2]]
+        made.PixelData = encapsulate(cut)
+        refused(save(tmp_path, made), "could not be decoded")
+
+
 def test_no_pixels(tmp_path):
     made = make_dataset(CINE, bits=12)
     del made.PixelData

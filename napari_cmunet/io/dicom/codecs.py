@@ -93,6 +93,7 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
         # sign bit is where the header says.
         runner.set_option("jls_precision", runner.bits_stored)
         decode = imagecodecs.jpegls_decode
+        src = _ended(src)
     else:
         bits = jpeg_header(src)[0]
         decode = imagecodecs.jpeg8_decode
@@ -104,6 +105,12 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     decode(src, out=out, **options)
     runner.set_option("bits_allocated", 8 * out.itemsize)
     return out.tobytes()
+
+
+def _ended(src: bytes) -> bytes:
+    """Return a JPEG-LS stream with its end marker, without which CharLS may hang."""
+    stripped = src.rstrip(b"\0")
+    return stripped if stripped.endswith(b"\xff\xd9") else src + b"\xff\xd9"
 
 
 def _decode_rle(src: bytes, runner: DecodeRunner) -> bytes:
