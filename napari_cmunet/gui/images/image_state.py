@@ -6,7 +6,7 @@ may be removed from the viewer at any time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
@@ -25,6 +25,7 @@ from napari_cmunet.gui.images.mask_history import MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari.layers import Image, Labels, Layer
@@ -45,6 +46,8 @@ class ImageState:
 
     #: Frames of the mask that a stroke, an undo or the threshold may have changed.
     mask_changed = Signal(object)
+    #: A step was undone or redone; with this state and the frames of the step.
+    undone = Signal(object, object)
 
     def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
         self.image = image
@@ -181,17 +184,25 @@ class ImageState:
         self.prediction = self.mask = None
 
     def _on_undo(self) -> None:
-        self.history.note_undo()
-        self._after_undo()
+        assert self.mask is not None
+        stepped = self.history.can_undo
+        frames = self.history.note_undo()
+        self._after_undo(frames, self.mask._redo_history if stepped else ())
 
     def _on_redo(self) -> None:
-        self.history.note_redo()
-        self._after_undo()
+        assert self.mask is not None
+        stepped = self.history.can_redo
+        frames = self.history.note_redo()
+        self._after_undo(frames, self.mask._undo_history if stepped else ())
 
-    def _after_undo(self) -> None:
+    def _after_undo(self, frames: set[int], history: Sequence[Any]) -> None:
+        """Follow an undo or redo, whose item is the last of a history of napari."""
         self.corrections.note_undo()
         self.refresh_mask()
         self.mask_changed.emit(set(self.corrections.in_history))
+        if history and self.mask is not None:
+            frames = frames or frames_of(history[-1], self.mask.ndim, self.count)
+            self.undone.emit(self, frames)
 
     def _on_paint(self, event) -> None:
         if event.source is not self.mask:

@@ -305,17 +305,23 @@ class MaskHistory:
         self._done.append(self._next)
         self._undone.clear()
 
-    def note_undo(self) -> None:
-        """Follow an undo of napari, if it had an item to undo."""
-        if self._done:
-            self._undone.append(self._done.pop())
-            self._restore(self._undone[-1], back=True)
+    def note_undo(self) -> set[int]:
+        """Follow an undo of napari; return the frames of a step of the program."""
+        if not self._done:
+            return set()
+        step = self._done.pop()
+        self._undone.append(step)
+        self._restore(step, back=True)
+        return set() if step is None else {step.shown, step.frame}
 
-    def note_redo(self) -> None:
-        """Follow a redo of napari."""
-        if self._undone:
-            self._done.append(self._undone.pop())
-            self._restore(self._done[-1], back=False)
+    def note_redo(self) -> set[int]:
+        """Follow a redo of napari; return the frames of a step of the program."""
+        if not self._undone:
+            return set()
+        step = self._undone.pop()
+        self._done.append(step)
+        self._restore(step, back=False)
+        return set() if step is None else {step.shown, step.frame}
 
     def forget(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""

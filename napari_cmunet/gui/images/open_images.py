@@ -99,6 +99,7 @@ class OpenImages:
         self._new_timer.stop()
         for image_state in self.images:
             self._disconnect_layers(*image_state.layers())
+            image_state.undone.disconnect(self._on_undone, missing_ok=True)
         if (viewer := self._viewer()) is not None:
             for emitter, slot in self._viewer_slots(viewer):
                 emitter.disconnect(slot)
@@ -113,9 +114,16 @@ class OpenImages:
         if image_state.mask is not None and image_state.mask not in present:
             image_state.forget_mask()
         if image_state.image in present or image_state.mask is not None:
-            self.images.append(image_state)
-            self._connect_layers(*image_state.layers())
+            self._append(image_state)
             self.add_prediction(image_state)
+
+    def _append(self, image_state: ImageState) -> None:
+        self.images.append(image_state)
+        self._follow(image_state)
+
+    def _follow(self, image_state: ImageState) -> None:
+        self._connect_layers(*image_state.layers())
+        image_state.undone.connect(self._on_undone, unique=True)
 
     # -- images ---------------------------------------------------------------
 
@@ -142,8 +150,7 @@ class OpenImages:
         """Show an image that the program has read, beneath all other layers."""
         present = self.viewer.layers
         if image_state not in self.images:
-            self.images.append(image_state)
-            self._connect_layers(*image_state.layers())
+            self._append(image_state)
         self.active = image_state
         if image_state.image not in present:
             present.insert(0, image_state.image)
@@ -162,7 +169,8 @@ class OpenImages:
         self._disconnect_layers(*former.layers())
         reuse_layers(former, image_state)
         self.images[self.images.index(former)] = image_state
-        self._connect_layers(*image_state.layers())
+        former.undone.disconnect(self._on_undone, missing_ok=True)
+        self._follow(image_state)
         if image_state.prediction is not None:
             image_state.prediction.editable = False
         self.show(image_state)
@@ -263,8 +271,7 @@ class OpenImages:
             image_state = next((r for r in self.images if r.image is image), None)
             if image_state is None:
                 image_state = ImageState(image)
-                self.images.append(image_state)
-                self._connect_layers(image)
+                self._append(image_state)
             self.active = image_state
             added.append(image_state)
         self.active = self.of(viewer.layers.selection.active) or self.active
@@ -292,6 +299,13 @@ class OpenImages:
             if self.active is image_state:
                 self.active = self.images[-1] if self.images else None
         self.changed.emit()
+
+    def _on_undone(self, image_state: ImageState, frames: set[int]) -> None:
+        """Show the frame of an undone step, so that no edit happens out of sight."""
+        shown = self.shown_frame(image_state)
+        if frames and shown not in frames and image_state.image in self.viewer.layers:
+            nearest = min(frames, key=lambda frame: abs(frame - shown))
+            layers.show_frame(image_state.image, self.viewer, nearest)
 
     def _on_selected(self, event: Any = None) -> None:
         image_state = self.of(self.viewer.layers.selection.active)

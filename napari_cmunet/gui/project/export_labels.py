@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,13 @@ from qtpy.QtWidgets import (
 from napari_cmunet.gui.export import short
 from napari_cmunet.gui.project.alerts import Action, Alert
 from napari_cmunet.gui.widgets import button, row, text_label
-from napari_cmunet.project.export import ExportConflictError, ExportResult, export_masks
+from napari_cmunet.project.export import (
+    FORMATS,
+    ExportConflictError,
+    ExportFormat,
+    ExportResult,
+    export_masks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +46,8 @@ class ExportWish:
     folder : Path
     which : set of (image, frame), optional
         All labels by default.
+    formats : tuple of str
+        Names of the export formats.
     original_names : bool
         Name files as the images are named.
     overwrite : bool
@@ -51,6 +60,7 @@ class ExportWish:
 
     folder: Path
     which: frozenset[FrameKey] | None = None
+    formats: tuple[str, ...] = ("tiff",)
     original_names: bool = False
     overwrite: bool = False
     stacks: bool = False
@@ -70,6 +80,7 @@ def export_labels(
             project,
             wish.folder,
             wish.which,
+            formats=wish.formats,
             original_names=wish.original_names,
             overwrite=wish.overwrite,
             stacks=wish.stacks,
@@ -90,7 +101,8 @@ def export_labels(
         elif outcome.result is not None:
             done = outcome.result
             session.messages.show(
-                _summary(done, short(done.folder)), _summary(done, done.folder)
+                _summary(done, wish, short(done.folder)),
+                _summary(done, wish, done.folder),
             )
 
     session.messages.dismiss("export")
@@ -120,12 +132,16 @@ def _conflict(
     return Alert(str(error), actions, about="export", serious=True)
 
 
-def _summary(exported: ExportResult, folder: Path | str) -> str:
+def _summary(exported: ExportResult, wish: ExportWish, folder: Path | str) -> str:
     count = exported.labels
     masks = "1 mask" if count == 1 else f"{count} masks"
-    text = f"Exported {masks} and index.csv to {folder}."
+    if wish.formats == ("tiff",):
+        masks = f"{masks} and index.csv"
+    elif len(wish.formats) > 1:
+        masks = f"{count} files in {len(wish.formats)} formats"
+    text = f"Exported {masks} to {folder}."
     if not exported.complete:
-        text = f"Cancelled. {masks} and index.csv are in {folder}."
+        text = f"Cancelled. {masks} are in {folder}."
     if exported.problems:
         text += f" Not exported: {' '.join(exported.problems[:2])}"
     return text
@@ -160,6 +176,8 @@ class ExportLabelsDialog(QDialog):
         self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
         self.all.setChecked(True)
         self.some.setEnabled(bool(chosen))
+        self.formats = {f.name: self._format_box(f) for f in FORMATS}
+        self.formats["tiff"].setChecked(True)
         self.names = QCheckBox("Name the files as the images are named")
         self.names.setToolTip("Otherwise files have random names that tell nothing")
         self.caution = text_label(
@@ -178,20 +196,41 @@ class ExportLabelsDialog(QDialog):
         self.buttons = QDialogButtonBox()
         ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
         assert ok is not None
-        ok.setToolTip("Write the masks as TIFF and an index.csv")
+        ok.setToolTip("Write the masks in the chosen formats")
+        self.ok = ok
         cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
         assert cancel is not None
         cancel.setToolTip("Export nothing")
         layout = QVBoxLayout(self)
         boxes = (self.stacks, self.records)
-        for widget in (self.all, self.some, *boxes, self.names, self.caution):
+        for widget in (self.all, self.some, *self.formats.values()):
             layout.addWidget(widget)
+        for option in (*boxes, self.names, self.caution):
+            layout.addWidget(option)
         layout.addLayout(row(self.folder, self.browse, stretch=0))
         layout.addWidget(self.buttons)
         self.resize(520, self.sizeHint().height())
         self.browse.clicked.connect(self._on_browse)
+        for box in self.formats.values():
+            box.toggled.connect(self._on_format)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
+
+    @staticmethod
+    def _format_box(export_format: ExportFormat) -> QCheckBox:
+        box = QCheckBox(export_format.title)
+        box.setToolTip(f"As {export_format.name} on the command line")
+        package = export_format.package
+        if package and find_spec(package) is None:
+            box.setEnabled(False)
+            box.setToolTip(f"Needs {package}: pip install {package}")
+        return box
+
+    def _on_format(self) -> None:
+        tiff = self.formats["tiff"].isChecked()
+        for box in (self.stacks, self.records, self.names):
+            box.setEnabled(tiff)
+        self.ok.setEnabled(any(box.isChecked() for box in self.formats.values()))
 
     def _on_browse(self) -> None:
         chosen = QFileDialog.getExistingDirectory(
@@ -205,6 +244,7 @@ class ExportLabelsDialog(QDialog):
         return ExportWish(
             Path(self.folder.text().strip()).absolute(),
             self._chosen if self.some.isChecked() else None,
+            tuple(name for name, box in self.formats.items() if box.isChecked()),
             self.names.isChecked(),
             stacks=self.stacks.isChecked(),
             records=self.records.isChecked(),

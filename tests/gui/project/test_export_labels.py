@@ -14,6 +14,7 @@ from napari_cmunet.gui.project.export_labels import (
     export_labels,
 )
 from napari_cmunet.io.masks import read_mask
+from napari_cmunet.project.export import FORMATS
 
 
 @pytest.fixture
@@ -123,3 +124,25 @@ def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):
 def test_nothing_to_export(project, ready):
     ProjectActions(project, None, list).export()
     assert project.messages.text == "There is no accepted mask to export yet."
+
+
+def test_the_dialog_shows_every_format_of_the_table(qtbot, tmp_path):
+    dialog = ExportLabelsDialog(2, frozenset(), tmp_path, None)
+    qtbot.addWidget(dialog)
+    assert [box.text() for box in dialog.formats.values()] == [f.title for f in FORMATS]
+    assert dialog.wish().formats == ("tiff",)
+    dialog.formats["coco"].click()
+    dialog.formats["tiff"].click()
+    assert dialog.wish().formats == ("coco",)
+    assert not dialog.stacks.isEnabled()
+    dialog.formats["coco"].click()
+    assert not dialog.ok.isEnabled()  # nothing to write
+
+
+def test_in_two_formats(labelled, ready, tmp_path):
+    folder = tmp_path / "masks"
+    export(labelled, folder, formats=("tiff", "coco"))
+    ready(labelled)
+    assert (folder / "coco.json").is_file()
+    assert (folder / "index.csv").is_file()
+    assert "in 2 formats" in labelled.messages.text

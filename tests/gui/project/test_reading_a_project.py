@@ -93,14 +93,14 @@ def test_next_opens_the_next_image_without_a_label(project, ready, viewer):
     assert name(project) == "p1"
 
 
-def test_the_next_image_is_predicted_ahead(project, ready, model):
-    seen = len(model.seen)
-    assert seen == 2  # the first and, ahead, the second
+def test_the_next_image_is_predicted_ahead(project, ready, model, qtbot):
+    # The first and, ahead, the second.
+    qtbot.waitUntil(lambda: len(model.seen) == 2)
     project.navigator.next()
     assert project.navigator.opening is None or project.navigator.current is not None
     ready(project)
     assert name(project) == "p1"
-    assert len(model.seen) == 3
+    qtbot.waitUntil(lambda: len(model.seen) == 3)
 
 
 def test_every_layer_is_the_same_from_image_to_image(project, ready, viewer):
