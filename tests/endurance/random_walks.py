@@ -109,7 +109,7 @@ class Walk:
             try:
                 getattr(self, f"_{name}")()
                 self._live(0.02)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, it is a finding
                 self.problems.append(f"{number} {name}: {traceback.format_exc()}")
             if name not in EVERYWHERE:
                 self._compare(f"{number} {name}", before, shown | self._shown())
@@ -439,8 +439,8 @@ def quiet_dialogs() -> None:
 
     QDialog.exec = lambda self: 0
     QMessageBox.exec = lambda self: int(QMessageBox.StandardButton.Cancel.value)
+    cancel = QMessageBox.StandardButton.Cancel
     for name in ("question", "warning", "information", "critical"):
-        cancel = QMessageBox.StandardButton.Cancel
         setattr(QMessageBox, name, staticmethod(lambda *a, **k: cancel))
     for name in ("getOpenFileName", "getOpenFileNames", "getSaveFileName"):
         setattr(QFileDialog, name, staticmethod(lambda *a, **k: ("", "")))
