@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Quick and deep fine-tuning from 18 labels at three hospitals.
+"""Fine-tuning in stages from 18 labels at three hospitals.
 
-usage: python benchmarks/quick_finetune.py DATA RESULTS.jsonl [--hospitals ica_nj
-           hospital_b hospital_c] [--recipes none quick deep] [--draws 0] [--frames 20]
+usage: python -m benchmarks.quick_finetune DATA RESULTS.jsonl [--hospitals ica_nj
+           hospital_b hospital_c] [--draws 0] [--frames 20] [--start cmunet-artery]
+           [--quick-only]
 
 DATA holds a folder with images/ and masks/ for each hospital; ica_nj also index.csv
 (stem, split, patient) and fewshot18.json. At the others, 18 frames of a seeded draw
-are learned from and the rest is measured. Each training is one line in RESULTS.jsonl.
+are learned from, and patients of the rest are measured. Each model is one line in
+RESULTS.jsonl: the start, the quick model, the deep one; with Dice, clDice and wrong
+places a frame on these patients, and the same figures of the patients left out in turn,
+which a verdict rests on.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import argparse
 import csv
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,29 +29,23 @@ from PIL import Image
 
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import load_model
+from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.training.config import WISE_FT_PRIOR, FinetuneConfig
-from napari_cmunet.training.dataset import Label, prepare_labels
-from napari_cmunet.training.loop import finetune
+from napari_cmunet.training.comparison import Pair, judge
+from napari_cmunet.training.config import FinetuneResult, wise_ft_alpha
+from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.metrics import cldice, dice, wrong_places
+from napari_cmunet.training.options import FinetuneOptions
+from napari_cmunet.training.staged_finetuning import train_in_stages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_cmunet.model.network import CMUNet
 
 LABELS = 18
-QUICK = FinetuneConfig(
-    steps=60,
-    batch=12,
-    learning_rate=1e-3,
-    trained_blocks=2,
-    views=4,
-    crop=128,
-    frozen_batchnorm=True,
-)
-
-
-def recipes() -> dict[str, FinetuneConfig | None]:
-    """Trainings by name."""
-    deep = FinetuneConfig()
-    return {"none": None, "quick": QUICK, "deep": deep}
+CPU = torch.device("cpu")
 
 
 def read(folder: Path) -> dict[str, Label]:
@@ -92,63 +91,106 @@ def main() -> None:
     parser.add_argument(
         "--hospitals", nargs="+", default=["ica_nj", "hospital_b", "hospital_c"]
     )
-    parser.add_argument("--recipes", nargs="+", default=list(recipes()))
     parser.add_argument("--draws", type=int, nargs="+", default=[0])
     parser.add_argument("--frames", type=int, default=20, help="to measure on")
+    parser.add_argument("--quick-only", action="store_true")
     args = parser.parse_args()
     tune_malloc()
     for hospital in args.hospitals:
         for number in args.draws:
             train, rest = draw(args.data / hospital, number)
-            step = max(1, len(rest) // args.frames)
-            for name in args.recipes:
-                result = measure(args.start, name, train, rest[::step], number)
-                line = json.dumps({"hospital": hospital, "draw": number} | result)
+            rest = rest[:: max(1, len(rest) // args.frames)][: args.frames]
+            for row in run(args.start, train, rest, number, args.quick_only):
+                line = json.dumps({"hospital": hospital, "draw": number} | row)
                 print(line, flush=True)
-                with args.results.open("a") as file:
+                with args.results.open("a", encoding="utf-8") as file:
                     print(line, file=file)
 
 
-def measure(
-    start: str, recipe: str, train: list[Label], rest: list[Label], seed: int
-) -> dict:
-    """One training, measured on other patients at the threshold of its start."""
-    model, config = load_model(start), recipes()[recipe]
+def run(
+    name: str, train: list[Label], rest: list[Label], seed: int, quick_only: bool
+) -> list[dict]:
+    """One fine-tuning: rows for the start, the quick and the deep model."""
+    options = FinetuneOptions(start=name, seed=seed)
+    start = StartModel.load(options)
+
+    def measured(
+        network: CMUNet, threshold: float, labels: Sequence[Label]
+    ) -> list[tuple[float, float, int]]:
+        card = ModelCard("bench", "artery", start.width, asdict(start.preprocessing))
+        model = LoadedModel(network.eval(), card, LoadReport("bench", 0, 0, True))
+        predictor = Predictor(model, CPU)
+        found = []
+        for label in labels:
+            mask = mask_at(predictor.predict(label.frame), threshold)
+            truth = label.mask
+            found.append(
+                (dice(mask, truth), cldice(mask, truth), wrong_places(mask, truth))
+            )
+        return found
+
+    left_out: dict[int, tuple[float, float, int]] = {}
+
+    def score(network: CMUNet, at: Sequence[int]) -> dict[str, tuple[float, float]]:
+        threshold = start.threshold(
+            wise_ft_alpha(start.wise_ft_prior, len(train) - len(at))
+        )
+        scores = measured(network, threshold, [train[i] for i in at])
+        left_out.update(zip(at, scores, strict=True))
+        return {train[i].patient: s[:2] for i, s in zip(at, scores, strict=True)}
+
+    own = start.threshold(1.0)
+    rows = [
+        row("start", measured(start.network(), own, rest), (0.0, 0.0)),
+    ]
+    before = measured(start.network(), own, train)
+    rows[0]["left_out"] = means(before)
     began, cpu = time.monotonic(), time.process_time()
-    share = 0.0
-    if config is not None:
-        frames = prepare_labels(train, model.preprocessing)
-        config = replace(
-            config, seed=seed, wise_ft_prior=WISE_FT_PRIOR, validate_every=10**9
-        )
-        training = finetune(model.network, frames, config)
-        while True:
-            try:
-                next(training)
-            except StopIteration as end:
-                model.network.load_state_dict(end.value.weights)
-                share = end.value.wise_ft_alpha
-                break
-    seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-    own = model.card.threshold
-    threshold = own if config is None else round(0.5 + share * (own - 0.5), 2)
-    predictor = Predictor(model, torch.device("cpu"))
-    scores = []
-    for label in rest:
-        mask, truth = mask_at(predictor.predict(label.frame), threshold), label.mask
-        scores.append(
-            (dice(mask, truth), cldice(mask, truth), wrong_places(mask, truth))
-        )
-    means = np.mean(scores, 0).round(4).tolist()
+    for item in train_in_stages(start, options, train, [], device=CPU, score=score):
+        if not isinstance(item, FinetuneResult):
+            continue
+        seconds = (time.monotonic() - began, time.process_time() - cpu)
+        network = start.network()
+        network.load_state_dict(item.weights)
+        threshold = start.threshold(item.wise_ft_alpha)
+        stage = "quick" if len(rows) == 1 else "deep"
+        rows.append(row(stage, measured(network, threshold, rest), seconds))
+        rows[-1]["left_out"] = means([left_out[i] for i in sorted(left_out)])
+        pairs = {
+            str(i): Pair(s[:2], before[i][:2]) for i, s in sorted(left_out.items())
+        }
+        verdict = judge("new", "start", "", pairs, left_out=True)
+        rows[-1]["verdict"] = verdict.outcome
+        rows[-1]["gain"] = [
+            round(x, 4)
+            for x in (verdict.gain, verdict.gain_low, verdict.gain_high)
+            if x is not None
+        ]
+        if quick_only:
+            break
+        began, cpu = time.monotonic() - seconds[0], time.process_time() - seconds[1]
+    return rows
+
+
+def row(
+    stage: str,
+    scores: list[tuple[float, float, int]],
+    seconds: tuple[float, float],
+) -> dict:
+    """One line of the results; seconds are those since Start, wall and processor."""
     return {
-        "recipe": recipe,
-        "frames": len(rest),
-        "dice": means[0],
-        "cldice": means[1],
-        "wrong_places": means[2],
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
+        "stage": stage,
+        "frames": len(scores),
+        "rest": means(scores),
+        "seconds": round(seconds[0], 1),
+        "cpu_seconds": round(seconds[1], 1),
     }
+
+
+def means(scores: list[tuple[float, float, int]]) -> dict[str, float]:
+    """Mean Dice, clDice and wrong places."""
+    names = ("dice", "cldice", "wrong_places")
+    return dict(zip(names, np.mean(scores, 0).round(4).tolist(), strict=True))
 
 
 if __name__ == "__main__":

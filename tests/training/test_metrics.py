@@ -7,7 +7,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.morphology import skeletonize
 
-from napari_cmunet.training.metrics import bootstrap_interval, cldice, dice, hd95, score
+from napari_cmunet.training.metrics import (
+    bootstrap_interval,
+    cldice,
+    dice,
+    hd95,
+    score,
+    wrong_places,
+)
 
 
 def box(top: int, bottom: int, left: int, right: int, side: int = 40) -> np.ndarray:
@@ -146,3 +153,21 @@ def test_interval_is_the_same_each_time():
     # Not by chance of a coarse distribution: other seeds draw otherwise.
     many = np.random.default_rng(0).random(50)
     assert bootstrap_interval(many, seed=1) != bootstrap_interval(many, seed=2)
+
+
+def test_wrong_places_are_false_and_missed_branches():
+    truth = np.zeros((96, 96), bool)
+    truth[20:23, 5:90] = True
+    truth[60:63, 5:90] = True
+    assert wrong_places(truth, truth) == 0
+    shifted = np.roll(truth, 2, 0)  # within the reach
+    assert wrong_places(shifted, truth) == 0
+    missed = truth.copy()
+    missed[60:63] = False
+    assert wrong_places(missed, truth) == 1
+    missed[80:83, 5:40] = True
+    assert wrong_places(missed, truth) == 2
+    missed[40:43, 5:15] = True  # too short to count
+    assert wrong_places(missed, truth) == 2
+    assert wrong_places(np.zeros_like(truth), truth) == 2
+    assert wrong_places(np.zeros_like(truth), np.zeros_like(truth)) == 0
