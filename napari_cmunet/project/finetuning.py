@@ -9,22 +9,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.model_comparison import as_label, compare, left_out_scorer
-from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.patients import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.training_plan import (
+    FEW_FOR_A_SPLIT,
+    load_start,
+    plan_training,
+)
 from napari_cmunet.training import events
-from napari_cmunet.training.comparison import ENOUGH_PATIENTS
 from napari_cmunet.training.config import FinetuneResult
-from napari_cmunet.training.finetuning import StartModel, model_card, train
-from napari_cmunet.training.options import CURRENT, FinetuneOptions
-from napari_cmunet.training.plan import make_plan, seconds_per_view
+from napari_cmunet.training.finetuning import model_card, train
+from napari_cmunet.training.plan import seconds_per_view
 from napari_cmunet.training.staged_finetuning import train_in_stages
 
 if TYPE_CHECKING:
@@ -41,13 +43,13 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.project.model_comparison import Known
+    from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.training_labels import LabelRef
     from napari_cmunet.training.dataset import Label
+    from napari_cmunet.training.finetuning import StartModel
+    from napari_cmunet.training.options import FinetuneOptions
 
     Write = Callable[[events.Event], None]
-
-FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
-"""With fewer patients, too few of them validate for a comparison of two models."""
 
 FEW_FOR_FOLDS = 20 * BLOCK
 """With fewer patients, the stages learn from all of them and leave each out once.
@@ -123,15 +125,14 @@ def finetune_project(
         chosen = project.settings.finetune_options(options)
         if name:
             project.models.path(name)  # raises if it is no name
-        parent = _parent(project, chosen.start)
-        start = StartModel.load(
-            chosen, project.models.folder(parent) if parent else None
-        )
+        start, parent = load_start(project, chosen)
+        device = _device(chosen.device, write, any_device)
+        if in_stages and not start.segments:
+            chosen = _planned(project, chosen, start, view_seconds, device, write)
         used = UsedLabels(project, write, should_stop)
-        in_stages = in_stages and start.segments
+        in_stages &= start.segments
         few = FEW_FOR_FOLDS if in_stages else FEW_FOR_A_SPLIT
         labels, validation = used.split(chosen.validate, few)
-        device = _device(chosen.device, write, any_device)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
         stages: Iterator[events.Event | FinetuneResult]
@@ -206,35 +207,21 @@ def _one_stage(
         yield result
 
 
-def plan_project(
-    folder: Path, options: Mapping[str, Any]
-) -> tuple[events.Planned, float]:
-    """Plan a training of a project in stages, from a step that is measured now.
-
-    Returns
-    -------
-    plan : Planned
-    view_seconds : float
-        See :func:`napari_cmunet.training.plan.seconds_per_view`.
-    """
-    with Project.open(folder, read_only=True) as project:
-        chosen = project.settings.finetune_options(options)
-        parent = _parent(project, chosen.start)
-        start = StartModel.load(
-            chosen, project.models.folder(parent) if parent else None
-        )
-        labels = len(project.labels.refs())
-    device, _ = choose_device_or_fallback(chosen.device)
-    view_seconds = seconds_per_view(start, device)
-    plan = make_plan(
-        labels,
-        view_seconds,
-        minutes=chosen.minutes,
-        steps=chosen.steps,
-        quick=start.segments,
-    )
-    told = events.Planned(labels, plan.possible, str(plan), plan.seconds)
-    return told, view_seconds
+def _planned(
+    project: Project,
+    chosen: FinetuneOptions,
+    start: StartModel,
+    view_seconds: float | None,
+    device: torch.device,
+    write: Write,
+) -> FinetuneOptions:
+    """Plan a training of one stage; the folds are left out before steps are."""
+    seconds = view_seconds or seconds_per_view(start, device)
+    plan = plan_training(project, chosen, start, seconds)
+    if not plan.possible:
+        raise TrainingError(plan.advice)
+    write(events.Planned(plan.labels, True, str(plan), plan.seconds))
+    return replace(chosen, validate=False) if plan.no_folds else chosen
 
 
 def _device(name: str, write: Write, any_device: bool) -> torch.device:
@@ -244,13 +231,6 @@ def _device(name: str, write: Write, any_device: bool) -> torch.device:
     if missing:
         write(events.Note(missing))
     return device
-
-
-def _parent(project: Project, start: str) -> ModelVersion | None:
-    """The model in use, or one of the project; None for an installed one."""
-    if start == CURRENT:
-        return project.models.current
-    return ModelVersion(start) if start in project.models.names() else None
 
 
 def _save(

@@ -159,7 +159,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, control.stop)
     from napari_cmunet.model.device import tune_malloc
-    from napari_cmunet.project.finetuning import finetune_project, plan_project
+    from napari_cmunet.project.finetuning import finetune_project
+    from napari_cmunet.project.training_plan import plan_project
     from napari_cmunet.training.finetuning import failure_events
 
     tune_malloc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,6 +50,10 @@ class Plan:
         Until the quick model can be used, and until all is done.
     advice : str
         What was left out for want of time and what would help; empty if nothing.
+    trainings : int
+        Of the deep stage, where patients are left out in turn.
+    no_folds : bool
+        There is no time for that: patients are not left out, nothing is compared.
     """
 
     labels: int
@@ -59,6 +63,8 @@ class Plan:
     quick_seconds: float
     seconds: float
     advice: str = ""
+    trainings: int = 1
+    no_folds: bool = False
 
     @property
     def possible(self) -> bool:
@@ -72,7 +78,8 @@ class Plan:
         if self.quick:
             parts.append(f"a first model in about {duration(self.quick_seconds)}")
         if self.deep:
-            parts.append(f"{self.deep} steps on all layers")
+            times = f"{self.trainings} times " if self.trainings > 1 else ""
+            parts.append(f"{times}{self.deep} steps on all layers")
         text = f"About {duration(self.seconds)}: {', then '.join(parts)}."
         return f"{text} {self.advice}".rstrip()
 
@@ -84,6 +91,7 @@ def make_plan(
     minutes: float | None = None,
     steps: int = 0,
     quick: bool = True,
+    trainings: int = 1,
 ) -> Plan:
     """Plan a training so that it fits its time.
 
@@ -98,18 +106,33 @@ def make_plan(
         Of the deep stage; 0 chooses by the number of labels.
     quick : bool
         Whether there is a quick stage.
+    trainings : int
+        Of the deep stage, without a quick one: patients are left out in turn.
     """
     unit = seconds_per_view * _OVERHEAD
     budget = 60 * minutes if minutes else math.inf
     comparing = unit * _PREDICTION * 2 * (labels + _REGRESSION_FRAMES)
     views = min(labels * QUICK_VIEWS, max(MOST_VIEWS, labels))
-    first = unit * (_FEATURES * views + _LATE_STEP * QUICK_STEPS) + comparing
-    first = first if quick else 0.0
+    first, quick_steps = 0.0, 0
+    for quick_steps in (QUICK_STEPS, QUICK_STEPS // 2) if quick else ():
+        first = unit * (_FEATURES * views + _LATE_STEP * quick_steps) + comparing
+        if first <= budget:
+            break
     wanted = steps or default_steps(labels)
-    if quick and first > budget:
+    if first > budget:
         return Plan(labels, 0, 0, BATCH, 0.0, 0.0, _impossible(first))
-    quick_steps = QUICK_STEPS if quick else 0
     room = budget - first - comparing
+    if trainings > 1:
+        return _with_folds(
+            make_plan(
+                labels, seconds_per_view, minutes=minutes, steps=steps, quick=False
+            ),
+            trainings,
+            wanted,
+            unit,
+            room,
+            comparing,
+        )
     for batch in (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
             seconds = first + wanted * batch * unit + comparing
@@ -129,6 +152,34 @@ def make_plan(
         "machine now. Allow more time, or close other programs."
     )
     return Plan(labels, quick_steps, 0, BATCH, first, first, advice)
+
+
+def _with_folds(
+    alone: Plan,
+    trainings: int,
+    wanted: int,
+    unit: float,
+    room: float,
+    comparing: float,
+) -> Plan:
+    """The plan of several trainings of all steps; one, if these do not fit."""
+    for batch in (BATCH, SMALL_BATCH):
+        seconds = trainings * wanted * batch * unit
+        if seconds <= room:
+            return Plan(
+                alone.labels,
+                0,
+                wanted,
+                batch,
+                0.0,
+                seconds + comparing,
+                trainings=trainings,
+            )
+    advice = (
+        "The new model is not compared: to leave patients out in turn would take "
+        f"{duration(seconds)}. Allow more time, or label 15 patients. {alone.advice}"
+    )
+    return replace(alone, advice=advice.rstrip(), no_folds=alone.possible)
 
 
 def _impossible(seconds: float) -> str:

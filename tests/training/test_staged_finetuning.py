@@ -149,6 +149,8 @@ def test_the_plan_fits_its_time():
     assert "all would take" in str(some)
     quick = make_plan(18, 1.5, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
+    half = make_plan(18, 2.5, minutes=5)
+    assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)
     assert "left out" in str(quick)
     none = make_plan(18, 5, minutes=5)
     assert not none.possible
@@ -162,3 +164,15 @@ def test_no_plan_promises_more_than_its_time(labels, minutes, seconds):
     plan = make_plan(labels, seconds, minutes=minutes)
     assert plan.seconds <= 60 * minutes + 1e-6
     assert plan.deep == 0 or plan.deep >= LEAST_STEPS
+
+
+def test_folds_are_left_out_before_steps():
+    folds = make_plan(9, 0.1, quick=False, trainings=5)
+    assert (folds.trainings, folds.deep, folds.no_folds) == (5, 58, False)
+    assert "5 times 58 steps" in str(folds)
+    one = make_plan(9, 0.1, quick=False, trainings=5, minutes=1.5)
+    assert (one.trainings, one.deep, one.no_folds) == (1, 58, True)
+    assert "not compared" in str(one)
+    none = make_plan(9, 1, quick=False, trainings=5, minutes=1)
+    assert not none.possible
+    assert not none.no_folds
