@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from napari_cmunet.cli.main import main
+from napari_cmunet.errors import TrainingError
 from napari_cmunet.io.label_file import read_label
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.project import model_comparison
+from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
+from napari_cmunet.training import events as training_events
 
 TINY = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
 QUICK = [*TINY, "--no-comparison"]
@@ -178,3 +181,30 @@ def test_left_out_patients_are_cut_as_the_new_model_will_be(
     assert main([*words, "--name", "b"]) == 0
     assert set(cuts) == {0.65}  # of two labels and a start that counts for two
     assert load_model(project.models.path("b")).card.threshold == 0.62
+
+
+def test_a_window_leaves_folds_out_before_steps(project):
+    for image in project.images.ids()[4:]:
+        project.labels.withdraw(image, 0)
+    options = {"start": "random", "width": 4, "grid": 64, "steps": 30, "batch": 2}
+    # A training takes 30 steps of 4 views of 10 ms: one fits, five do not.
+    told: list[object] = []
+    run = finetune_project(
+        project.folder,
+        options | {"minutes": 3 / 60},
+        write=told.append,
+        in_stages=True,
+        view_seconds=0.01,
+    )
+    assert run.folder is not None
+    (plan,) = [e for e in told if isinstance(e, training_events.Planned)]
+    assert "not compared" in plan.text
+    assert not any(isinstance(e, training_events.Fold) for e in told)
+    with pytest.raises(TrainingError, match="too short"):
+        finetune_project(
+            project.folder,
+            options | {"minutes": 0.5 / 60},
+            write=told.append,
+            in_stages=True,
+            view_seconds=0.01,
+        )
