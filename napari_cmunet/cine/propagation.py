@@ -1,16 +1,35 @@
-"""Mask propagation from one frame of a cine to a nearby one, by optical flow."""
+"""Mask propagation between the frames of a cine, by optical flow."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import (
+    binary_dilation,
+    gaussian_filter,
+    map_coordinates,
+    zoom,
+)
 from skimage.registration import optical_flow_ilk
+
+from napari_cmunet.vessels.tree import build_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 SIDE = 256
 """Side, in pixels, to which frames are reduced for the optical flow."""
 
 _FINE, _COARSE = 1.0, 12.0  # scales of a band-pass, in reduced pixels
 _RADIUS, _WARPS = 7, 10
+
+MIN_CONFIDENCE = 0.5
+"""Changes are propagated as long as the confidence is at least this."""
+
+_AROUND = 8  # pixels of a frame 512 wide around the changes that are compared
+_SHARE = 0.6  # of a branch that must be covered for it to be removed whole
 
 
 def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
@@ -46,6 +65,97 @@ def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
             step if not flow.any() else np.stack([warp(part, flow) for part in step])
         )
     return warp(mask.astype(np.float32), flow) > 0.5
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a user changed in the mask of a frame.
+
+    Parameters
+    ----------
+    added, removed : bool array (Y, X)
+    confidence : float
+        How well the frame matches the one that was corrected, around the changes: the
+        correlation of both, 1 for the corrected frame itself.
+    """
+
+    added: np.ndarray
+    removed: np.ndarray
+    confidence: float = 1.0
+
+    def apply(self, mask: np.ndarray) -> np.ndarray:
+        """Return a mask (Y, X) with the changes, bool.
+
+        A branch of the mask that is mostly removed is removed whole: a prediction does
+        not end where it did in the other frame.
+        """
+        mask = mask != 0
+        removed = binary_dilation(self.removed, iterations=2) & ~self.added
+        gone = removed & mask
+        if gone.any():
+            tree = build_tree(mask)
+            numbers = tree.numbers[mask]
+            sizes = np.bincount(numbers, minlength=len(tree.branches))
+            covered = np.bincount(tree.numbers[gone], minlength=len(tree.branches))
+            whole = np.flatnonzero(covered > _SHARE * np.maximum(sizes, 1))
+            gone |= np.isin(tree.numbers, whole) & mask
+        return (mask & ~gone) | self.added
+
+
+def propagate_changes(
+    changes: Changes,
+    read: Callable[[int], np.ndarray],
+    order: Sequence[int],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, Changes]]:
+    """Move changes from frame to frame, until the frames no longer match.
+
+    Parameters
+    ----------
+    changes : Changes
+        Of the first frame of ``order``.
+    read : callable
+        Returns a frame (Y, X) of the cine by its index.
+    order : sequence of int
+        The corrected frame, then its successors in one direction.
+    should_stop : callable
+        Called before each frame.
+
+    Yields
+    ------
+    frame : int
+    Changes
+        The changes at their place in that frame.
+    """
+    first = before = read(order[0])
+    shape = first.shape
+    flow = np.zeros((2, *shape), np.float32)
+    reference = _detail(first, 1.0)
+    around = max(1, round(_AROUND * max(shape) / 512))
+    for index in order[1:]:
+        if should_stop():
+            return
+        frame = read(index)
+        step = estimate_motion(before, frame)
+        flow = step + np.stack([warp(part, step) for part in flow])
+        added, removed = (
+            warp(part.astype(np.float32), flow) > 0.5
+            for part in (changes.added, changes.removed)
+        )
+        place = binary_dilation(added | removed, iterations=around)
+        confidence = _correlation(warp(reference, flow), _detail(frame, 1.0), place)
+        if confidence < MIN_CONFIDENCE:
+            return
+        yield index, Changes(added, removed, confidence)
+        before = frame
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, place: np.ndarray) -> float:
+    """Correlation of two images where a place is; 0 where that is too small."""
+    if place.sum() < 16:
+        return 0.0
+    a, b = one[place] - one[place].mean(), other[place] - other[place].mean()
+    return float(a @ b / max(float(np.sqrt((a @ a) * (b @ b))), 1e-9))
 
 
 def estimate_motion(frame: np.ndarray, neighbour: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Mask propagation in the panel: propose a mask for the shown frame of a cine."""
+"""Mask propagation in the panel: the user's changes, for the frames around."""
 
 from __future__ import annotations
 
@@ -13,37 +13,43 @@ from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.shortcuts import PROPAGATE
+from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.gui.vessel_tools.preview import Preview
 from napari_cmunet.gui.widgets import button, column, lay_out_again, row, text_label
+from napari_cmunet.vessels.edits import Edit, edit_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.layers import Labels
 
+    from napari_cmunet.cine.propagation import Changes
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
 
-MAX_FRAMES = 3
-"""Frames over which a mask is propagated; beyond, the prediction is better."""
+MAX_FRAMES = 30
+"""Frames in each direction over which changes are propagated."""
 
 
 @dataclass(frozen=True)
-class PropagatedMask:
-    """A mask proposed for a frame, from another frame of the cine.
+class PropagatedChanges:
+    """Changes proposed for other frames of a cine.
 
     Parameters
     ----------
     image_state : ImageState
-    frame, source : int
-    mask : bool array (Y, X) or None
-        None while it is being computed.
+    source : int
+        The corrected frame.
+    changes : dict of int to Changes
+        By frame.
+    ready : bool
+        Whether they are computed.
     """
 
     image_state: ImageState
-    frame: int
     source: int
-    mask: np.ndarray | None = None
+    changes: dict[int, Changes]
+    ready: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,35 @@ class _Request:
     """Copies and references that a worker may read."""
 
     frames: Any
-    order: tuple[int, ...]
     rgb: bool
-    mask: np.ndarray
+    source: int
+    backward: tuple[int, ...]
+    forward: tuple[int, ...]
+    before: np.ndarray
+    after: np.ndarray
 
     def run(
         self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> np.ndarray:
-        """Decode the frames and propagate the mask. Runs in a worker."""
-        from napari_cmunet.cine.propagation import propagate_mask
+    ) -> dict[int, Changes]:
+        """Decode frames and propagate the changes. Runs in a worker."""
+        from napari_cmunet.cine.propagation import Changes, propagate_changes
 
-        frames = [
-            read_frame(self.frames, index, cine=True, rgb=self.rgb)
-            for index in self.order
-        ]
-        return propagate_mask(self.mask, *frames)
+        def read(index: int) -> np.ndarray:
+            return read_frame(self.frames, index, cine=True, rgb=self.rgb)
+
+        changes = Changes(self.after & ~self.before, self.before & ~self.after)
+        total = len(self.backward) + len(self.forward)
+        found: dict[int, Changes] = {}
+        for targets in (self.backward, self.forward):
+            order = (self.source, *targets)
+            for frame, moved in propagate_changes(changes, read, order, should_stop):
+                found[frame] = moved
+                report(len(found), total)
+        return found
 
 
 class MaskPropagation:
-    """Proposes a mask for the shown frame of the active image.
+    """Proposes the changes of a corrected frame for its neighbours.
 
     Parameters
     ----------
@@ -83,27 +99,27 @@ class MaskPropagation:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._preview = Preview(controller.viewer, name="propagated mask")
+        self._preview = Preview(controller.viewer, name="propagated changes")
         self._jobs = JobRunner(
-            "Propagating a mask", failure="The mask cannot be propagated to this frame"
+            "Propagating changes", failure="The changes cannot be propagated"
         )
         self._bound: Labels | None = None
-        self._drawn: int | None = None
+        self._drawn: tuple[int, int] | None = None
         self._message_place: tuple[int, int] | None = None
-        self.proposal: PropagatedMask | None = None
+        self.proposal: PropagatedChanges | None = None
         self.message = ""
 
     # -- actions ---------------------------------------------------------------
 
     def press(self) -> None:
-        """Propose a mask, or accept the proposal."""
+        """Propose changes, or accept the proposal."""
         if self.proposal is None:
             self.propose()
-        elif self.proposal.mask is not None:
+        elif self.proposal.ready:
             self.accept()
 
     def propose(self) -> None:
-        """Compute a mask for the shown frame from the nearest corrected one."""
+        """Propagate the changes of the shown frame, or of the nearest corrected one."""
         image_state = self._controller.active
         if (
             image_state is None
@@ -111,37 +127,57 @@ class MaskPropagation:
             or not image_state.is_cine
         ):
             return
-        frame = self._controller.shown(image_state)
-        source = nearest_corrected_frame(image_state, frame)
+        source = corrected_frame(image_state, self._controller.shown(image_state))
         if source is None:
             self._say(
-                f"No other frame within {MAX_FRAMES} is corrected. Go to one beside a "
-                "corrected frame."
+                f"No frame within {MAX_FRAMES} is corrected. Correct one first: its "
+                "changes are propagated to the frames around it."
             )
             return
+        before = image_state.thresholded(source)
+        after = image_state.mask_frame(source) != 0
+        if np.array_equal(before, after):
+            self._say(f"Nothing was changed in frame {source}.")
+            return
         self.started.emit()
-        step = 1 if frame > source else -1
         request = _Request(
             source_array(image_state.image),
-            tuple(range(source, frame + step, step)),
             bool(image_state.image.rgb),
-            image_state.mask_frame(source) != 0,
+            source,
+            target_frames(image_state, source, -1),
+            target_frames(image_state, source, 1),
+            before,
+            after,
         )
-        self.proposal = PropagatedMask(image_state, frame, source)
+        self.proposal = PropagatedChanges(image_state, source, {})
         self._bind_escape(image_state.mask)
-        self._say(f"Propagating the mask of frame {source}…")
+        self._say(f"Propagating the changes of frame {source}…")
         self._jobs.start(
             request.run, on_result=self._on_result, on_error=self._on_error
         )
 
     def accept(self) -> None:
-        """Make the proposal the mask of the frame, as one undo step."""
+        """Apply the changes, as one undo step for each frame."""
         proposal = self.proposal
-        if proposal is None or proposal.mask is None:
+        if proposal is None or not proposal.ready:
             return
         self.dismiss()
-        proposal.image_state.replace(proposal.frame, proposal.mask)
-        self._say(f"The mask of frame {proposal.source} was propagated to this frame.")
+        image_state = proposal.image_state
+        record = review_record(image_state)
+        source = image_state.mask_frame(proposal.source)
+        marked = record.background(proposal.source, source) is not None
+        for frame, changes in proposal.changes.items():
+            current = image_state.mask_frame(frame)
+            edit = edit_between(current, changes.apply(current))
+            if marked:
+                gone = edit.values == 0
+                record.add_background(
+                    frame, Edit(edit.rows[gone], edit.columns[gone], edit.values[gone])
+                )
+            image_state.write(frame, edit.where, edit.values)
+        count = len(proposal.changes)
+        frames = "1 frame" if count == 1 else f"{count} frames"
+        self._say(f"The changes of frame {proposal.source} are in {frames} now.")
         self._controller.changed.emit()
 
     def dismiss(self) -> None:
@@ -153,51 +189,68 @@ class MaskPropagation:
         self._say("")
 
     def update(self) -> None:
-        """Follow the viewer: drop the proposal if another frame is shown."""
-        proposal = self.proposal
+        """Follow the viewer: show what is proposed for the shown frame."""
+        proposal, place = self.proposal, self._place()
         if proposal is None:
-            if self.message and self._message_place != self._place():
+            if self.message and self._message_place != place:
                 self._say("")
             return
-        if self._place() != (id(proposal.image_state), proposal.frame) or (
-            not proposal.image_state.usable_mask
-        ):
+        image_state = proposal.image_state
+        if place is None or place[0] != id(image_state) or not image_state.usable_mask:
             self.dismiss()
-        elif proposal.mask is not None:
-            self._draw(proposal, proposal.mask)
+        elif proposal.ready:
+            self._draw(proposal, place[1])
+            self._say(self._describe(proposal, place[1]))
 
     # -- preview ---------------------------------------------------------------
 
-    def _on_result(self, mask: np.ndarray) -> None:
+    def _on_result(self, changes: dict[int, Changes]) -> None:
         if self.proposal is None:
             return
-        self.proposal = replace(self.proposal, mask=mask)
-        self.update()
-        proposal = self.proposal
-        if proposal is None:
-            return
-        if np.array_equal(proposal.image_state.mask_frame(proposal.frame) != 0, mask):
+        proposal = replace(self.proposal, changes=changes, ready=True)
+        if not changes:
             self.dismiss()
-            self._say(f"The mask of frame {proposal.source} is the same here.")
-        else:
             self._say(
-                f"From frame {proposal.source}: white would be added, violet removed."
+                f"No frame beside {proposal.source} matches it well enough, or all of "
+                "them are corrected."
             )
+            return
+        self.proposal = proposal
+        self.update()
+        self.changed.emit()
 
     def _on_error(self, message: str) -> None:
         self.dismiss()
         self._say(message)
 
-    def _draw(self, proposal: PropagatedMask, mask: np.ndarray) -> None:
-        from napari_cmunet.vessels.edits import edit_between  # slow to import
+    @staticmethod
+    def _describe(proposal: PropagatedChanges, frame: int) -> str:
+        found = proposal.changes
+        first, last = min(found), max(found)
+        frames = f"frame {first}" if first == last else f"frames {first} to {last}"
+        text = f"Changes of frame {proposal.source} for {frames}. "
+        if frame in found:
+            return text + (
+                f"Here: confidence {found[frame].confidence:.2f}; white is added, "
+                "violet removed."
+            )
+        if frame == proposal.source:
+            return text + "Look through the frames, then accept."
+        return text + "None for this frame."
 
-        current = proposal.image_state.mask_frame(proposal.frame)
-        seen = fingerprint(current)
+    def _draw(self, proposal: PropagatedChanges, frame: int) -> None:
+        changes = proposal.changes.get(frame)
+        if changes is None:
+            self._preview.hide()
+            self._drawn = None
+            return
+        current = proposal.image_state.mask_frame(frame)
+        seen = (frame, fingerprint(current))
         if seen == self._drawn:
             return
         self._drawn = seen
-        self._preview.show(proposal.image_state, proposal.frame)
-        self._preview.draw(edit_between(current, mask))
+        self._preview.show(proposal.image_state, frame)
+        self._preview.draw(edit_between(current, changes.apply(current)))
 
     def _bind_escape(self, mask: Labels | None) -> None:
         # On this layer only, and only for now: napari's own Escape is for polygons.
@@ -227,20 +280,32 @@ class MaskPropagation:
         return id(image_state), self._controller.shown(image_state)
 
 
-def nearest_corrected_frame(image_state: ImageState, frame: int) -> int | None:
-    """Nearest other frame that was corrected or accepted, the earlier of two."""
-    for distance in range(1, MAX_FRAMES + 1):
+def corrected_frame(image_state: ImageState, frame: int) -> int | None:
+    """Frame itself if it is corrected, or the nearest corrected one."""
+    for distance in range(MAX_FRAMES + 1):
         for other in (frame - distance, frame + distance):
             if 0 <= other < image_state.count and image_state.is_corrected(other):
                 return other
     return None
 
 
+def target_frames(image_state: ImageState, source: int, step: int) -> tuple[int, ...]:
+    """Frames in one direction up to the next that is corrected or not predicted."""
+    targets = []
+    for frame in range(source + step, source + step * (MAX_FRAMES + 1), step):
+        if not 0 <= frame < image_state.count:
+            break
+        if image_state.is_corrected(frame) or not image_state.has_prediction(frame):
+            break
+        targets.append(frame)
+    return tuple(targets)
+
+
 _PROPOSE = (
-    "Move the mask of the nearest corrected frame with the vessels to this frame "
-    f"({PROPAGATE}); at most {MAX_FRAMES} frames. It is only a preview at first."
+    "Propagate what you changed in this frame, or in the nearest corrected one, to the "
+    f"frames around it, as far as they match ({PROPAGATE}). It is a preview at first."
 )
-_ACCEPT = f"Make the preview the mask of this frame ({PROPAGATE}). Undo with Ctrl+Z."
+_ACCEPT = f"Apply the changes to these frames ({PROPAGATE}). Undo with Ctrl+Z."
 
 
 class PropagationRow(QWidget):
@@ -255,8 +320,8 @@ class PropagationRow(QWidget):
         super().__init__()
         self._controller = controller
         self.propagation = MaskPropagation(controller)
-        self.propose = button("Propagate mask", _PROPOSE)
-        self.dismiss = button("Dismiss", "Leave the mask of this frame as it is (Esc)")
+        self.propose = button("Propagate changes", _PROPOSE)
+        self.dismiss = button("Dismiss", "Leave the masks as they are (Esc)")
         self.message = text_label(lines=2)
         layout = column(
             row(self.propose, self.dismiss, stretch=0), self.message, spacing=2
@@ -274,10 +339,10 @@ class PropagationRow(QWidget):
         self.setVisible(image_state is not None and image_state.is_cine)
         self.propagation.update()
         proposal = self.propagation.proposal
-        ready = proposal is not None and proposal.mask is not None
+        ready = proposal is not None and proposal.ready
         usable = image_state is not None and image_state.usable_mask
         self.propose.setEnabled(usable and (proposal is None or ready))
-        self.propose.setText("Accept" if ready else "Propagate mask")
+        self.propose.setText("Accept" if ready else "Propagate changes")
         self.propose.setToolTip(_ACCEPT if ready else _PROPOSE)
         self.dismiss.setVisible(proposal is not None)
         if self.message.text() != self.propagation.message:

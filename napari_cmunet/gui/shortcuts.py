@@ -62,7 +62,7 @@ _LISTED = (
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),
-    ((PROPAGATE,), "propagate a mask to this frame; again: accept"),
+    ((PROPAGATE,), "propagate changes to the frames around; again: accept"),
     ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.vessels.centreline import tube
+from napari_cmunet.vessels.centreline import resample, tube
 from napari_cmunet.vessels.width import measure_lumen
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def _edit(mask: np.ndarray, added: np.ndarray, removed: np.ndarray | None) -> Ed
     return Edit(rows, columns, added[rows, columns].astype(np.uint8))
 
 
-def draw_vessel(features: FrameFeatures, mask: np.ndarray, path: np.ndarray) -> Edit:
+def draw_vessel(
+    features: FrameFeatures, mask: np.ndarray, path: np.ndarray, widening: float = 1.0
+) -> Edit:
     """Add the vessel along a path, with its width measured in the image.
 
     Nothing is added where the path starts or ends within the mask.
@@ -72,6 +74,8 @@ def draw_vessel(features: FrameFeatures, mask: np.ndarray, path: np.ndarray) -> 
         Above 0 is artery.
     path : float array (N, 2)
         Centreline, from :class:`~napari_cmunet.vessels.minimal_path.Tracer`.
+    widening : float
+        Factor on the measured width.
     """
     added = np.zeros(mask.shape, bool)
     at = np.round(path).astype(int)
@@ -82,12 +86,12 @@ def draw_vessel(features: FrameFeatures, mask: np.ndarray, path: np.ndarray) -> 
         first, last = max(0, outside[0] - 2), outside[-1] + 3
         stretch = path[first:last]
         found = measure_lumen(features, stretch)
-        added[tube(found.centre, found.radii, mask.shape)] = True
+        added[tube(found.centre, widening * found.radii, mask.shape)] = True
     return _edit(mask, added, None)
 
 
 def remove_branches(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
-    """Remove branches, each up to its bifurcations.
+    """Remove branches, but not the lumen of those that they leave or cross.
 
     Parameters
     ----------
@@ -95,16 +99,46 @@ def remove_branches(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
         Of the mask.
     branches : iterable of Branch
     """
-    gone = np.isin(tree.numbers, [branch.number for branch in branches])
+    numbers = {branch.number for branch in branches}
+    gone = np.isin(tree.numbers, list(numbers))
+    joints = {
+        joint
+        for number in numbers
+        for joint in tree.branches[number].joints
+        if joint >= 0
+    }
+    for joint in joints:
+        gone &= ~_lumen_at(tree, joint, numbers)
     return _edit(tree.mask, np.zeros_like(gone), gone)
+
+
+def _lumen_at(tree: VesselTree, joint: int, removed: set[int]) -> np.ndarray:
+    """Lumen at a bifurcation of the branches that stay, bool (Y, X)."""
+    row, column, radius = tree.joints[joint]
+    lumen = np.zeros(tree.mask.shape, bool)
+    staying = [
+        b for b in tree.branches if joint in b.joints and b.number not in removed
+    ]
+    if len(staying) < 2:  # one alone ends here
+        return lumen
+    near = int(4 * radius) + 8
+    for branch in staying:
+        points = branch.points if branch.joints[0] == joint else branch.points[::-1]
+        points = np.concatenate([[(row, column)], points[:near]])
+        # The distance to the border is too large where vessels meet.
+        radii = np.full(len(points), branch.radius)
+        line = resample(points.astype(float), 0.5)
+        lumen[tube(line, np.full(len(line), radii[0] + 0.25), lumen.shape)] = True
+    return lumen
 
 
 def follow_run(tree: VesselTree, branch: Branch) -> list[Branch]:
     """Return the branches that continue a branch: a catheter, a wire, a rib.
 
     A component other than the largest is returned whole. In the largest, which holds
-    the arteries, the run continues through a bifurcation where it is straight and
-    keeps its width. Short side branches with free ends belong to the run.
+    the arteries, the run continues from each end in its direction and at its width,
+    through bifurcations, along arteries that it crosses, and across gaps. Short side
+    branches with free ends belong to the run.
     """
     if tree.is_detached(branch):
         parts = tree.components
@@ -120,30 +154,73 @@ def follow_run(tree: VesselTree, branch: Branch) -> list[Branch]:
         if b not in run
         and sum(j in joints for j in b.joints) >= 1
         and (b.length < 4 * branch.radius + 4)
+        and min(b.joints) < 0
         and all(j < 0 or j in joints for j in b.joints)
     ]
     return run + short
 
 
+MAX_TURN = 35.0
+"""Degrees by which a run may turn where it is followed."""
+
+_MAX_WIDENING = 1.5
+_STRIDE = 40.0  # pixels of a frame 512 wide, across a crossing or a gap
+
+
 def _follow(tree: VesselTree, branch: Branch, side: int, run: list[Branch]) -> None:
-    while (joint := branch.joints[side]) >= 0:
-        heading = _direction(branch, side)
-        best, best_turn = None, np.cos(np.deg2rad(35))
-        for other in tree.neighbours(branch, joint):
-            enter = other.joints.index(joint)
-            straight = float(heading @ -_direction(other, enter))
-            wide = max(other.radius, branch.radius) / min(other.radius, branch.radius)
-            if other not in run and straight > best_turn and wide < 1.5:
-                best, best_turn = other, straight
-        if best is None:
+    """Extend a run from one end of a branch as far as it goes."""
+    stride = _STRIDE * max(1.0, max(tree.mask.shape) / 512)
+    typical = branch.radius
+    while True:
+        found = _continuation(tree, branch, side, run, typical, stride)
+        if found is None:
             return
-        run.append(best)
-        side = 1 - best.joints.index(joint)
-        branch = best
+        branch, side = found
+        run.append(branch)
+
+
+def _continuation(
+    tree: VesselTree,
+    branch: Branch,
+    side: int,
+    run: list[Branch],
+    radius: float,
+    stride: float,
+) -> tuple[Branch, int] | None:
+    """Next branch of a run and its far side: the straightest one ahead."""
+    tip = branch.points[0 if side == 0 else -1].astype(float)
+    heading = _direction(branch, side)
+    least = np.cos(np.deg2rad(MAX_TURN))
+    best, best_price = None, np.inf
+    for other in tree.branches:
+        if other in run or len(other.points) < 3:
+            continue
+        wide = max(other.radius, radius) / min(other.radius, radius)
+        if wide > _MAX_WIDENING:
+            continue
+        for enter in (0, 1):
+            start = other.points[0 if enter == 0 else -1].astype(float)
+            across = start - tip
+            away = float(np.hypot(*across))
+            touching = branch.joints[side] >= 0 and (
+                other.joints[enter] == branch.joints[side]
+            )
+            if away > stride and not touching:
+                continue
+            straight = float(heading @ -_direction(other, enter))
+            # Over some pixels the way across must lie ahead, too.
+            ahead = 1.0 if away < 4 or touching else float(heading @ across) / away
+            if straight < least or ahead < least:
+                continue
+            # Beyond a touching branch only one that is straighter is preferred.
+            price = away / stride + 4 * (2 - straight - ahead) + (not touching) * 0.3
+            if price < best_price:
+                best, best_price = (other, 1 - enter), price
+    return best
 
 
 def _direction(branch: Branch, side: int) -> np.ndarray:
     """Outward unit vector at one end of a branch."""
     points = branch.points if side == 0 else branch.points[::-1]
-    out = (points[0] - points[min(len(points) - 1, 8)]).astype(float)
+    out = (points[0] - points[min(len(points) - 1, 16)]).astype(float)
     return out / max(np.hypot(*out), 1e-9)

@@ -34,7 +34,10 @@ Point = tuple[float, float]
 REACH = 8.0
 """Distance (pixels of the working grid) at which the cursor picks a branch."""
 
-CONFIDENT = 0.6
+NARROWER, WIDER = "[", "]"
+"""Keys that change the width of a path before its second click."""
+
+CONFIDENT = 0.5
 """Branches of the mask with a lower artery probability are marked as uncertain."""
 
 _REACH_MISSING = 5.0
@@ -252,15 +255,18 @@ def start_path(context: EditContext, point: Point) -> Tracer:
     return Tracer(context.features, start, context.mask)
 
 
-def propose_path(context: EditContext, tracer: Tracer, point: Point) -> Proposal:
+def propose_path(
+    context: EditContext, tracer: Tracer, point: Point, widening: float = 1.0
+) -> Proposal:
     """Propose to add the vessel from the first click to a point."""
     end, on_tree = snap(point, context.features, context.tree)
     path = tracer.path_to(end)
-    edit = draw_vessel(context.features, context.mask, path)
+    edit = draw_vessel(context.features, context.mask, path, widening)
     joined = ", joined to the tree" if on_tree else ""
     return Proposal(
         edit,
-        f"Click: add this vessel ({length(path):.0f} px long{joined}). Esc: cancel",
+        f"Click: add this vessel ({length(path):.0f} px long{joined}). "
+        f"{NARROWER} {WIDER}: width. Esc: cancel",
     )
 
 

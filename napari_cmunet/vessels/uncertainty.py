@@ -1,7 +1,7 @@
 """How likely each stretch of vessel is artery: branches of a mask, and missing ones.
 
-A logistic model over a few numbers for each stretch, fitted on phantoms
-(``python -m benchmarks.fit_uncertainty``).
+A logistic model over a few numbers for each stretch (``python -m
+benchmarks.fit_uncertainty``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_cmunet.vessels.tree import VesselTree
     from napari_cmunet.vessels.vesselness import FrameFeatures
 
-MIN_PROBABILITY = 0.12
+MIN_PROBABILITY = 0.15
 """Missing branches that are less likely to be artery are not proposed."""
 
 MIN_LENGTH = 12.0
@@ -45,15 +45,17 @@ FEATURE_NAMES = (
     "minimum log-odds",
 )
 
-# Intercept, then one weight for each of FEATURE_NAMES.
-WEIGHTS_IN_MASK = (
-    *(-14.81, 21.157, -5.919, -0.127, -1.769, -0.365, -1.236),
-    *(0.111, 5.48, 1.726, 0.485, -0.828, 1.096),
-)
+# Of a branch of the mask, the log-odds of the mean probability say most: intercept and
+# slope, chosen on three hospitals (benchmarks/results/vessel_tools.md).
+CALIBRATION_IN_MASK = (-3.0, 1.6)
+
+# Of a missing branch: intercept, then one weight for each of FEATURE_NAMES, fitted on
+# phantoms; and intercept and slope of a calibration on the same hospitals.
 WEIGHTS_MISSING = (
     *(2.394, -10.245, 9.571, 1.256, -0.349, -0.29, -0.333),
     *(-0.817, 2.265, 1.37, 0.366, 1.668, -0.365),
 )
+CALIBRATION_MISSING = (-2.0, 0.6)
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,27 @@ class Segment:
     @property
     def artery_probability(self) -> float:
         """Probability that more than half of the segment lies on artery."""
-        intercept, *weights = WEIGHTS_IN_MASK if self.in_mask else WEIGHTS_MISSING
-        return float(1 / (1 + np.exp(-(intercept + np.dot(weights, self.values)))))
+        if self.in_mask:
+            score = self.values[FEATURE_NAMES.index("log-odds")]
+            intercept, slope = CALIBRATION_IN_MASK
+        else:
+            score = WEIGHTS_MISSING[0] + np.dot(WEIGHTS_MISSING[1:], self.values)
+            intercept, slope = CALIBRATION_MISSING
+        return float(1 / (1 + np.exp(-(intercept + slope * score))))
 
     @property
-    def expected_error(self) -> float:
-        """Expected length of wrong centreline, in pixels.
+    def error_probability(self) -> float:
+        """Probability that the segment is wrong.
 
         A branch of the mask is wrong if it is no artery, a missing one if it is.
         """
         probability = self.artery_probability
-        return self.length * (1 - probability if self.in_mask else probability)
+        return 1 - probability if self.in_mask else probability
+
+    @property
+    def expected_error(self) -> float:
+        """Expected length of wrong centreline, in pixels."""
+        return self.length * self.error_probability
 
 
 def mask_segments(features: FrameFeatures, tree: VesselTree) -> list[Segment]:

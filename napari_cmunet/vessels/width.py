@@ -27,7 +27,10 @@ _ALONG = 3.0
 _BEND = 0.12
 _INWARDS = 0.06
 _ACROSS = 0.7
-_TRUST = 0.6
+_WEIGHTS = (1.0, 0.6)  # of grey values and probability
+_LEAST = (0.02, 0.1)  # weakest edge that counts fully
+_REGION = (0.5, 0.0)  # of contrast, against that of edges
+_MARGIN = 4.0
 _OFF_PATH = 0.05
 
 
@@ -65,43 +68,54 @@ def measure_lumen(features: FrameFeatures, path: np.ndarray) -> Lumen:
     if len(path) < 3:
         return Lumen(path, np.full(len(path), 1.0 * step))
     across = normals(path)
-    most = round((MAX_RADIUS + MAX_SHIFT) / _SPACING)
+    most = round((MAX_RADIUS + MAX_SHIFT + _MARGIN) / _SPACING)
     offsets = np.arange(-most, most + 1) * _SPACING * step
-    edge = _edges(features, path[:, None] + offsets[None, :, None] * across[:, None])
+    parts = _profiles(
+        features, path[:, None] + offsets[None, :, None] * across[:, None]
+    )
+    edge = sum(
+        weight * _scaled(_slope(part), least)
+        for part, weight, least in zip(parts, _WEIGHTS, _LEAST, strict=True)
+    )
     count = round(MAX_RADIUS / _SPACING)
     radii = np.arange(1, count + 1) * _SPACING * step
     # Favour the inner of two edges: the outer may belong to a neighbour.
     price = _INWARDS * radii / step
     shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 0.1, 0.5)
-    around = np.stack(
-        [_around(edge, most + round(s / _SPACING), count) + price for s in shifts]
-    )
+    around = []
+    for shift in shifts:
+        middle = most + round(shift / _SPACING)
+        cost = _around(edge, middle, count) + price
+        for part, weight, least in zip(parts, _REGION, _LEAST, strict=True):
+            cost = cost - weight * _scaled(_contrast(part, middle, count), least)
+        around.append(cost)
+    costs = np.stack(around)
     away = _OFF_PATH * np.abs(shifts)
-    middle = _smoothest(around.min(axis=2).T + away)
-    cost = around[middle, np.arange(len(path))]
+    centre = _smoothest(costs.min(axis=2).T + away)
+    cost = costs[centre, np.arange(len(path))]
     half = gaussian_filter1d(radii[_smoothest(cost)], 2.0 * step, mode="nearest")
-    moved = gaussian_filter1d(shifts[middle] * step, 3.0 * step, mode="nearest")
+    moved = gaussian_filter1d(shifts[centre] * step, 3.0 * step, mode="nearest")
     return Lumen(path + moved[:, None] * across, np.maximum(half, MIN_RADIUS * step))
 
 
-def _edges(features: FrameFeatures, where: np.ndarray) -> np.ndarray:
-    """Slope along profiles (N, M, 2): to brighter, and to less probable pixels."""
+def _profiles(
+    features: FrameFeatures, where: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values and negative probability along profiles (N, M, 2), smoothed."""
     where = np.moveaxis(where, -1, 0)
     grey = map_coordinates(features.grey, where, order=1, mode="nearest")
     probability = map_coordinates(
         features.probability, where, np.float32, 1, mode="nearest"
     )
-    slopes = [
-        gaussian_filter1d(
-            gaussian_filter1d(each, _ALONG * features.step, axis=0),
-            _ACROSS / _SPACING,
-            axis=1,
-            order=1,
-        )
-        for each in (grey, -probability / 255)
-    ]
-    # Relative to the strongest edge of each profile; a weak probability counts less.
-    return _scaled(slopes[0], 0.02) + _TRUST * _scaled(slopes[1], 0.1)
+    along = _ALONG * features.step
+    return (
+        gaussian_filter1d(grey, along, axis=0),
+        gaussian_filter1d(-probability / 255, along, axis=0),
+    )
+
+
+def _slope(profile: np.ndarray) -> np.ndarray:
+    return gaussian_filter1d(profile, _ACROSS / _SPACING, axis=1, order=1)
 
 
 def _around(edge: np.ndarray, middle: int, count: int) -> np.ndarray:
@@ -109,6 +123,22 @@ def _around(edge: np.ndarray, middle: int, count: int) -> np.ndarray:
     right = edge[:, middle + 1 : middle + 1 + count]
     left = edge[:, middle - count : middle][:, ::-1]
     return (left - right) / 2
+
+
+def _contrast(profile: np.ndarray, middle: int, count: int) -> np.ndarray:
+    """Mean outside less mean inside (N, count), for each half width."""
+    sums = np.cumsum(np.pad(profile, ((0, 0), (1, 0))), axis=1)
+    half = np.arange(1, count + 1)
+    far = half + np.maximum(half // 2, round(_MARGIN / _SPACING / 2))
+    last = profile.shape[1] - 1
+    right = np.minimum(middle + far, last)
+    left = np.maximum(middle - far, 0)
+    inside = (sums[:, middle + half + 1] - sums[:, middle - half]) / (2 * half + 1)
+    outer = (sums[:, right + 1] - sums[:, middle + half + 1]) + (
+        sums[:, middle - half] - sums[:, left]
+    )
+    size = np.maximum((right - middle - half) + (middle - half - left), 1)
+    return outer / size - inside
 
 
 def _scaled(slope: np.ndarray, least: float) -> np.ndarray:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import shift
 
-from napari_cmunet.cine.propagation import propagate_mask
+from napari_cmunet.cine.propagation import Changes, propagate_changes, propagate_mask
 from napari_cmunet.synthetic import PhantomConfig, make_cine
+from napari_cmunet.vessels.tree import build_tree
 
 
 def dice(one, other):
@@ -47,3 +48,35 @@ def test_a_mask_is_carried_over_the_frames_between():
     truth = shift(mask.astype(float), (0, 9), order=0) > 0.5
     assert dice(propagate_mask(mask, *way), truth) > 0.85
     assert np.array_equal(propagate_mask(mask, frame), mask)
+
+
+def test_changes_follow_the_vessels_and_stop_where_the_frames_do_not_match():
+    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
+    frame, mask = cine.frames[-1], cine.masks[-1]
+    frames = [shift(frame, (0, 2 * n), order=1, mode="nearest") for n in range(4)]
+    frames += [np.random.default_rng(0).normal(frame.mean(), 20, frame.shape)] * 2
+    tree = build_tree(mask)
+    branch = max(tree.branches, key=lambda b: b.length)
+    added = np.zeros_like(mask)
+    added[tree.pixels(branch)] = True
+    changes = Changes(added, np.zeros_like(added))
+    found = dict(propagate_changes(changes, lambda n: frames[n], range(6)))
+    assert sorted(found) == [1, 2, 3]
+    for number, moved in found.items():
+        truth = shift(added.astype(float), (0, 2 * number), order=0) > 0.5
+        assert dice(moved.added, truth) > 0.8
+        assert not moved.removed.any()
+        assert moved.confidence > 0.8
+
+
+def test_a_removed_branch_goes_whole_and_an_added_one_stays():
+    mask = np.zeros((80, 80), bool)
+    mask[20:24, 5:75] = True  # a wire, longer in this frame
+    mask[50:56, 5:75] = True
+    removed, added = np.zeros_like(mask), np.zeros_like(mask)
+    removed[20:24, 5:60] = True
+    added[56:70, 40:43] = True
+    after = Changes(added, removed).apply(mask)
+    assert not after[:40].any()
+    assert after[50:56, 5:75].all()
+    assert after[added].all()

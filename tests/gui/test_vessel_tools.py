@@ -46,6 +46,23 @@ def test_trace_adds_the_vessel_between_two_clicks(bench):
     assert (change >= 0).all()
 
 
+def test_keys_change_the_width_before_the_second_click(bench):
+    bench.take(ADD)
+    widths = []
+    for key in ("", "]", "["):
+        bench.click(22, 103, shift=True)
+        bench.hover(60, 86)
+        keys = {str(k): function for k, function in bench.mask.keymap.items()}
+        for _ in range(5 if key else 0):
+            keys[key](bench.mask)
+        shown = np.asarray(bench.tools.preview.layer.data) == ADDED
+        widths.append(int(shown.sum()))
+        bench.tools._on_escape(bench.mask)
+    assert widths[2] < 0.85 * widths[0] < 0.7 * widths[1]
+    bench.tools.deactivate()
+    assert not {"[", "]"} & {str(key) for key in bench.mask.keymap}
+
+
 def test_one_click_adds_a_branch_that_the_model_was_not_sure_of(bench):
     bench.take(ADD)
     assert "add this branch" in bench.hover(40, 95)

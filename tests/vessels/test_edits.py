@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.vessels.centreline import tube
+from napari_cmunet.vessels.centreline import resample, tube
 from napari_cmunet.vessels.edits import draw_vessel, follow_run, remove_branches
 from napari_cmunet.vessels.minimal_path import Tracer, snap
 from napari_cmunet.vessels.tree import build_tree, find_gaps
@@ -79,6 +79,17 @@ def test_the_lumen_is_as_wide_as_the_tube_that_was_drawn():
         assert found.centre[:, 0].mean() == pytest.approx(row, abs=0.4)
 
 
+def test_a_left_main_of_twenty_pixels_is_drawn_as_wide_as_it_is():
+    rows, _ = np.mgrid[:120, :200]
+    away = np.abs(rows - 60.5)
+    # The chord of a round vessel: dark in the middle, and noisy inside.
+    grey = 1 - 0.6 * np.sqrt(np.clip(1 - (away / 10) ** 2, 0, None))
+    grey += np.random.default_rng(0).normal(0, 0.08, grey.shape)
+    path = np.stack([np.full(140, 62.0), np.linspace(20, 180, 140)], axis=1)
+    found = measure_lumen(compute_features(grey), path)
+    assert 2 * found.radii.mean() == pytest.approx(20, rel=0.2)
+
+
 def test_a_branch_goes_up_to_its_bifurcation_and_the_rest_stays(phantom):
     _, truth, tree = phantom
     branch = long_branch(tree, least=0)
@@ -146,3 +157,66 @@ def test_a_catheter_that_touches_the_tree_goes_without_the_tree():
     assert not after[110, 78]
     assert after[45, 160]
     assert after[100, 145]
+
+
+def drawn(shape, *lines):
+    """A mask of tubes through points, each (points, radius)."""
+    mask = np.zeros(shape, bool)
+    for points, radius in lines:
+        line = resample(np.array(points, float))
+        mask[tube(line, np.full(len(line), radius), shape)] = True
+    return mask
+
+
+MAIN = [(60, 5), (60, 195)]
+
+
+@pytest.mark.parametrize("radius", [2, 5])
+def test_removing_a_branch_leaves_the_lumen_that_it_joins(radius):
+    # A side branch at an acute angle, thinner than the artery or wider.
+    shape = (140, 200)
+    mask = drawn(shape, (MAIN, 3), ([(60, 90), (130, 150)], radius))
+    alone = drawn(shape, (MAIN, 3))
+    tree = build_tree(mask)
+    edit = remove_branches(tree, [tree.branch_at((110, 133))])
+    after = applied(edit, mask)
+    assert after[alone].mean() > 0.99
+    assert build_tree(after).components.max() == 1
+    assert not after[85:, 100:].any()
+    assert (after & ~alone).sum() < 12 * radius
+
+
+def test_a_wire_is_followed_across_arteries_to_both_ends():
+    shape = (160, 260)
+    wire = [(10, 20), (150, 240)]
+    arteries = (
+        ([(30, 5), (45, 130), (40, 255)], 4),
+        ([(150, 60), (100, 160), (20, 250)], 4),
+        ([(45, 130), (100, 160)], 3),
+    )
+    mask = drawn(shape, (wire, 2), *arteries)
+    tree = build_tree(mask)
+    after = applied(
+        remove_branches(tree, follow_run(tree, tree.branch_at((70, 114)))), mask
+    )
+    alone = drawn(shape, *arteries)
+    only_wire = mask & ~binary_dilation(alone, iterations=3)
+    assert (after & only_wire).sum() < 0.05 * only_wire.sum()
+    assert after[alone].mean() > 0.97
+    assert build_tree(after).components.max() == 1
+
+
+def test_a_run_is_followed_across_a_gap():
+    shape = (80, 220)
+    mask = drawn(
+        shape,
+        ([(20, 5), (30, 90)], 2),
+        ([(32, 110), (40, 210)], 2),
+        ([(70, 5), (65, 215)], 5),
+        ([(36, 160), (66, 160)], 2),
+        ([(25, 48), (69, 50)], 2),
+    )
+    tree = build_tree(mask)
+    run = follow_run(tree, tree.branch_at((25, 40)))
+    assert tree.branch_at((36, 150)) in run
+    assert tree.branch_at((68, 100)) not in run

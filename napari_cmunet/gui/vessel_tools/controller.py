@@ -14,7 +14,7 @@ from psygnal import Signal
 
 from napari_cmunet.gui.vessel_tools.frame_state import ContextCache, review_record
 from napari_cmunet.gui.vessel_tools.preview import Preview, uncertain_marks
-from napari_cmunet.vessels.tools import propose_path
+from napari_cmunet.vessels.tools import NARROWER, WIDER, propose_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cmunet.vessels.minimal_path import Tracer
     from napari_cmunet.vessels.tools import EditContext, Point, Proposal, VesselTool
 
+_WIDENING = 1.1  # per press of a key
 _MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
 
 
@@ -56,6 +57,7 @@ class VesselTools:
         self._tracer: tuple[Tracer, ImageState, int] | None = None
         self._cursor: tuple[float, ...] | None = None
         self._shift = False
+        self._widening = 1.0
         self._proposed: tuple[EditContext, tuple[Any, ...], Proposal | None] | None = (
             None
         )
@@ -89,6 +91,8 @@ class VesselTools:
         mask.events.mode.connect(self._on_mode)
         # On this layer only, and only for now: napari's own Escape is for polygons.
         mask.bind_key("Escape", self._on_escape, overwrite=True)
+        mask.bind_key(WIDER, self._on_wider, overwrite=True)
+        mask.bind_key(NARROWER, self._on_narrower, overwrite=True)
         for callbacks, ours in self._callbacks():
             if ours not in callbacks:
                 callbacks.append(ours)
@@ -157,7 +161,8 @@ class VesselTools:
     def _release_mask(self) -> None:
         if self._mask is not None:
             self._mask.events.mode.disconnect(self._on_mode)
-            self._mask.bind_key("Escape", None)
+            for key in ("Escape", WIDER, NARROWER):
+                self._mask.bind_key(key, None)
             if str(self._mask.mode) == "pan_zoom":
                 self._mask.cursor = "standard"
             self._mask = None
@@ -174,6 +179,18 @@ class VesselTools:
             self._hover()
         else:
             self.deactivate()
+
+    def _on_wider(self, layer: Labels) -> None:
+        self._widen(_WIDENING)
+
+    def _on_narrower(self, layer: Labels) -> None:
+        self._widen(1 / _WIDENING)
+
+    def _widen(self, factor: float) -> None:
+        """Change the width of the path before its second click."""
+        if self._tracer is not None:
+            self._widening *= factor
+            self._hover()
 
     # -- the mouse ----------------------------------------------------------------
 
@@ -256,14 +273,14 @@ class VesselTools:
         point = self._point(image_state)
         if point is None:
             return None
-        where = (tool, round(point[0]), round(point[1]), self._shift)
+        where = (tool, round(point[0]), round(point[1]), self._shift, self._widening)
         if self._proposed is not None:
             known_context, known_where, known = self._proposed
             if known_context is context and known_where == where:
                 return known
         tracer = self._tracer_here(image_state, frame)
         if tracer is not None:
-            made: Proposal | None = propose_path(context, tracer, point)
+            made: Proposal | None = propose_path(context, tracer, point, self._widening)
         else:
             made = tool.propose(context, point, shift=self._shift)
         self._proposed = (context, where, made)
@@ -300,8 +317,11 @@ class VesselTools:
             tracer = tool.start_path(context, point)
             if tracer is not None:
                 self._tracer = (tracer, image_state, frame)
+                self._widening = 1.0
                 self._proposed = None
-                self.show_hint("Now click where the vessel ends. Esc: start again.")
+                self.show_hint(
+                    "Now click where the vessel ends. [ ] change its width. Esc: start again."
+                )
             return
         if not len(made.edit):
             return

@@ -1,4 +1,4 @@
-"""Guided review: visit uncertain places one by one, largest expected error first."""
+"""Guided review: visit the places that are probably wrong, most probable first."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from napari_cmunet.vessels.tools import EditContext
     from napari_cmunet.vessels.uncertainty import Segment
 
-MIN_EXPECTED_ERROR = 6.0
-"""Places with a smaller expected error, in pixels of centreline, are left out."""
+MIN_ERROR_PROBABILITY = 0.5
+"""Places that are less likely to be wrong are not worth a look."""
+
+MIN_LENGTH = 8.0
+"""Shorter places are left out, in pixels of a frame 512 wide."""
 
 _VIEW = 140.0  # pixels of a frame 512 wide
 
@@ -102,19 +105,24 @@ class GuidedReview:
         record = review_record(image_state)
         cut = mask_at(image_state.probability[frame], image_state.thresholds[frame])
         changed = (image_state.mask_frame(frame) != 0) != cut
+        least = MIN_LENGTH * max(1.0, max(image_state.shape[1:]) / 512)
         places = [
             segment
             for segment in context.uncertain
-            if segment.expected_error >= MIN_EXPECTED_ERROR
+            if segment.error_probability >= MIN_ERROR_PROBABILITY
+            and segment.length >= least
             and not record.is_done(frame, segment)
             # The user's own changes need no review.
             and changed[tuple(segment.points.T)].mean() < 0.5
         ]
         if not places:
             self._tools.mark_place(None)
-            self._say("No uncertain place is left in this frame.")
+            self._say(
+                "No uncertain place is left in this frame that is worth a look. "
+                "Enough: accept it."
+            )
             return
-        self.place = places[0]
+        self.place = max(places, key=lambda s: s.error_probability)
         self._look_at(image_state, frame, self.place)
         probability = f"{100 * self.place.artery_probability:.0f} % likely artery"
         what = (
@@ -123,7 +131,12 @@ class GuidedReview:
             else f"Not in the mask, {probability}. If it is: {ADD.key}, then click it."
         )
         more = len(places) - 1
-        self._say(f"{what} {more} more." if more else f"{what} The last one.")
+        left = "place is" if more == 1 else "places are"
+        self._say(
+            f"{what} {more} more {left} worth a look."
+            if more
+            else f"{what} The last one worth a look."
+        )
 
     def _look_at(self, image_state: ImageState, frame: int, place: Segment) -> None:
         viewer, mask = self._tools.viewer, image_state.mask
