@@ -320,7 +320,8 @@ class VesselTools:
                 self._widening = 1.0
                 self._proposed = None
                 self.show_hint(
-                    "Now click where the vessel ends. [ ] change its width. Esc: start again."
+                    "Now click where the vessel ends. [ ] change its width. "
+                    "Esc: start again."
                 )
             return
         if not len(made.edit):
