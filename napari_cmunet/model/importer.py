@@ -199,7 +199,8 @@ def _read(checkpoint: Checkpoint, found: Found, source: str) -> ReadCheckpoint:
     if first.shape != (width, 1, 3, 3) or not 1 <= width <= MAX_WIDTH:
         raise RefusedError(
             f"it is another architecture: its first convolution is "
-            f"{tuple(first.shape)}, a CM-UNet's (width, 1, 3, 3) with width up to {MAX_WIDTH}"
+            f"{tuple(first.shape)}, a CM-UNet's (width, 1, 3, 3) with width up to "
+            f"{MAX_WIDTH}"
         )
     outline = CMUNet.outline(width)
     own = {name: tuple(value.shape) for name, value in outline.items()}

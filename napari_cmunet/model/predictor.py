@@ -99,6 +99,8 @@ class Predictor:
             self._network: CMUNet = network.to(
                 device, self.dtype, memory_format=torch.channels_last
             )
+            if device.type == "cpu" and self.dtype != torch.float16:
+                prepack_convolutions(self._network)
         except RuntimeError as exc:  # torch: memory or a lost device
             if device.type == "cpu":
                 raise DeviceError(
@@ -257,6 +259,51 @@ def fuse_batchnorm(network: CMUNet) -> CMUNet:
                 layers[0], layers[2], layers[3], layers[5]
             )
     return fused
+
+
+class PrepackedConvReLU(torch.nn.Module):
+    """A 3x3 convolution and its ReLU as one oneDNN call, weights reordered once.
+
+    Bit-equal to the two modules one after the other. For inference alone.
+    """
+
+    def __init__(self, conv: torch.nn.Conv2d) -> None:
+        super().__init__()
+        self._geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+        self._bias = conv.bias
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+            conv.weight, *self._geometry, None
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
+        made: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._weight, self._bias, *self._geometry, "relu", [], None
+        )
+        return made
+
+
+def prepack_convolutions(network: CMUNet) -> None:
+    """Replace the convolutions of a fused network on the CPU, where oneDNN is there.
+
+    Parameters
+    ----------
+    network : CMUNet
+        As :func:`fuse_batchnorm` gives it; changed in place.
+    """
+    if not (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    ):
+        return
+    for module in network.modules():
+        if isinstance(module, DoubleConv):
+            first, _, second, _ = module.double_conv
+            assert isinstance(first, torch.nn.Conv2d)
+            assert isinstance(second, torch.nn.Conv2d)
+            module.double_conv = torch.nn.Sequential(
+                PrepackedConvReLU(first), PrepackedConvReLU(second)
+            )
 
 
 def _forward_tiled(network: CMUNet, x: torch.Tensor) -> torch.Tensor:
