@@ -76,7 +76,7 @@ def _is_ours(path: Path) -> bool:
     kind = KIND_OF_SUFFIX.get(path.suffix.lower())
     if kind in ("DICOM", "NPY") or path.name.upper() == DICOMDIR:
         return True
-    return kind is None and is_dicom(path)
+    return is_dicom(path)
 
 
 def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     if model.card.kind != "artery":
         raise ModelError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
-    found = read_label_folders(args.images, args.masks, args.patients)
+    found = read_label_folders(args.images, args.masks, args.patients, args.large_masks)
     for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
         print(text, file=sys.stderr)
     if not found.labels:

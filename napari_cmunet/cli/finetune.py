@@ -90,12 +90,13 @@ def _folders(
         )
     device = choose_device(options.device)
     start = StartModel.load(options)
-    found = read_label_folders(args.images, args.masks, args.patients)
+    large = args.large_masks
+    found = read_label_folders(args.images, args.masks, args.patients, large)
     _write_notes(found, write)
     validation = []
     if args.val_masks:
         others = read_label_folders(
-            args.val_images or args.images, args.val_masks, args.patients
+            args.val_images or args.images, args.val_masks, args.patients, large
         )
         _write_notes(others, write)
         validation = others.labels

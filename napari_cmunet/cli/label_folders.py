@@ -11,7 +11,7 @@ import numpy as np
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.images import find_images, read_angiogram
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks import LargeMaskError, LargeMasks, read_mask
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
 
@@ -40,7 +40,10 @@ class LabelFolders:
 
 
 def read_label_folders(
-    images: Sequence[Path], masks: Sequence[Path], patients: Path | None = None
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    patients: Path | None = None,
+    large_masks: LargeMasks = "refuse",
 ) -> LabelFolders:
     """Read every mask that has an image of the same stem.
 
@@ -54,6 +57,8 @@ def read_label_folders(
     patients : Path, optional
         CSV with the columns ``stem`` and ``patient``. Without it, each stem counts
         as a patient of its own, and a note says so.
+    large_masks : {"refuse", "keep", "invert"}
+        See :func:`napari_cmunet.io.masks.read_mask`.
 
     Raises
     ------
@@ -69,7 +74,14 @@ def read_label_folders(
     for file in find_images(masks):
         try:
             found.labels.extend(
-                _read_one(file.path, by_stem, patient_of, seen, found.notes)
+                _read_one(
+                    file.path, by_stem, patient_of, seen, found.notes, large_masks
+                )
+            )
+        except LargeMaskError as exc:
+            found.problems.append(
+                f"{exc} --large-masks invert exchanges them, --large-masks keep takes "
+                "the mask as it is."
             )
         except CMUNetError as exc:
             found.problems.append(str(exc))
@@ -93,6 +105,7 @@ def _read_one(
     patient_of: dict[str, str],
     seen: dict[str, str],
     notes: list[str],
+    large_masks: LargeMasks,
 ) -> list[Label]:
     if not path.is_file():
         raise ReadError(path, "there is no such file, or no mask in this folder.")
@@ -102,7 +115,7 @@ def _read_one(
     if len(candidates) > 1:
         raise ReadError(path, f"{len(candidates)} images have this stem; keep one.")
     image = read_angiogram(candidates[0])
-    mask = read_mask(path)
+    mask = read_mask(path, large=large_masks)
     if mask.shape != image.shape:
         raise ReadError(
             path,

@@ -212,6 +212,13 @@ def _add_finetune(commands: Any) -> None:
     p.add_argument(
         "--name", default="", metavar="NAME", help="of the new model, with PROJECT"
     )
+    p.add_argument(
+        "--large-masks",
+        choices=("refuse", "keep", "invert"),
+        default="refuse",
+        help="masks that are artery for more than a third of a frame: leave them out, "
+        "take them as they are, or exchange artery and background",
+    )
     p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument(
@@ -257,6 +264,13 @@ def _add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument(
+        "--large-masks",
+        choices=("refuse", "keep", "invert"),
+        default="refuse",
+        help="masks that are artery for more than a third of a frame: leave them out, "
+        "take them as they are, or exchange artery and background",
+    )
     _add_model_options(p)
     p.add_argument("--threshold", type=_probability, metavar="T")
     p.add_argument(

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.csv"
 COLUMNS = (
+    "number",
     "file",
     "input",
     "status",
@@ -101,18 +102,23 @@ def run(args: argparse.Namespace) -> int:
         )
     predictor = Predictor(model, choose_device(args.device))
     threshold = args.threshold or model.card.threshold
-    files = without_identity(find_images(args.inputs, skip=[args.output]))
+    found = find_images(args.inputs, skip=[args.output])
+    files = without_identity(found)
     outputs = [Outputs(args.output / name, extras) for name in output_paths(files)]
     taken = _Taken(files, outputs)
     make_folder(args.output)
     progress = Progress(len(files))
     rows: list[dict[str, object]] = []
     reported = kept = 0
-    for file, output in zip(files, outputs, strict=True):
+    for number, (file, output) in enumerate(zip(files, outputs, strict=True), 1):
         shown = display_name(file.relative)
+        if file.relative != found[number - 1].relative:
+            # Identifying values were removed: the number tells which file it is.
+            shown += f" (input {number})"
         progress.show(shown)
         began = time.monotonic()
         row: dict[str, object] = {
+            "number": number,
             "file": output.mask.relative_to(args.output).as_posix(),
             "input": file.relative.as_posix(),
             "status": "done",

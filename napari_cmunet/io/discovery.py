@@ -36,7 +36,8 @@ def find_images(
         Files and folders. A file is listed whatever its name, and a folder even if it
         has no images or is not readable, so that reading it reports the problem.
         Inside folders, hidden files and other suffixes are skipped, except for DICOM
-        files, which are recognised by content. A DICOMDIR stands for its images.
+        files, which are recognised by content whatever their suffix. A DICOMDIR
+        stands for its images.
     skip : iterable of Path or str
         Folders that are skipped, such as the output folder.
 
@@ -122,16 +123,13 @@ def _images_below(folder: Path, skipped: set[object]) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file is an image, by its suffix or, without one, by its content.
+    """Whether a file is an image, by its suffix or as DICOM by its content.
 
-    DICOM files are often named ``IM000001`` or ``1.2.840.10008.5``.
+    DICOM files are named ``IM000001``, ``1.2.840.10008.5``, ``XA.1.IMA`` and so on.
     """
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return True
-    if path.name.upper() == DICOMDIR or not (suffix == "" or suffix[1:].isdigit()):
-        return False
-    return is_dicom(path)
+    return path.name.upper() != DICOMDIR and is_dicom(path)
 
 
 def _listed_in(dicomdir: Path) -> list[InputFile]:

@@ -190,7 +190,8 @@ def decode(
     limits : ReadLimits
         Checked against the declared size before anything is decoded.
     keep_indices : bool
-        Return the indices of a palette image, not its colours; for masks.
+        Return the stored values: indices of a palette image, not its colours, and
+        nothing inverted; for masks.
     """
     decoder = _DECODERS.get(file.kind)
     if decoder is None:

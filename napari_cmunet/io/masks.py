@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -21,6 +21,12 @@ from napari_cmunet.io.images import decode
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.atomic import atomic_write
+
+MAX_ARTERY_SHARE = 1 / 3
+"""Of a frame; more of it is hardly ever artery, but often a mask with white around."""
+
+LargeMasks = Literal["refuse", "keep", "invert"]
+"""What to do with a mask in which more than this is artery."""
 
 # Masks may be of any size.
 _LIMITS = ReadLimits(min_side=1)
@@ -84,19 +90,62 @@ def write_probability(
     write_pixels(Path(path), probability, meaning, provenance, pixel_size_mm)
 
 
-def read_mask(path: Path | str) -> np.ndarray:
+class LargeMaskError(ReadError):
+    """More of a mask is artery than can be right; ask before anything learns from it."""
+
+
+def is_large(mask: np.ndarray) -> bool:
+    """Whether more of a frame is artery than can be right."""
+    return bool((mask.mean(axis=(-2, -1)) > MAX_ARTERY_SHARE).any())
+
+
+def read_mask(path: Path | str, *, large: LargeMasks = "refuse") -> np.ndarray:
     """Read a mask as bool ``(Y, X)`` or ``(T, Y, X)``.
 
-    Zero is background and the one other value, whichever it is, artery.
+    Zero is background and the one other value or colour, whichever it is, artery. The
+    stored values count, whatever the file says about their display: ImageJ writes masks
+    with an inverting look-up table.
+
+    Parameters
+    ----------
+    path : Path or str
+    large : {"refuse", "keep", "invert"}
+        If more than a third of a frame is artery, although this program did not write
+        the file: raise, take the mask as it is, or exchange artery and background.
 
     Raises
     ------
+    LargeMaskError
     ReadError
         If the file cannot be read or holds more than one value beside zero.
     """
     path = Path(path)
     decoded = read_pixels(path)
-    array, _ = to_grey(path, np.asarray(decoded.array), allow_tint=False)
+    mask = _artery(path, decoded)
+    if large == "keep" or not is_large(mask) or _is_own(decoded.description):
+        return mask
+    if large == "invert":
+        return ~mask
+    percent = round(100 * float(mask.mean(axis=(-2, -1)).max()))
+    raise LargeMaskError(
+        path,
+        f"{percent} % of it is artery, more than a third of a frame. Perhaps artery and "
+        "background are exchanged, as in a mask drawn black on white. Look at it.",
+    )
+
+
+def _is_own(description: str) -> bool:
+    """Whether an ImageDescription is of this program's own masks."""
+    try:
+        record = json.loads(description)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.get("content") == "artery mask"
+
+
+def _artery(path: Path, decoded: DecodedImage) -> np.ndarray:
+    pixels = _drawn_in_one_colour(np.asarray(decoded.array))
+    array, _ = to_grey(path, pixels, allow_tint=False)
     artery = array != 0
     marked = array[artery]
     if marked.size and not (marked == marked[0]).all():
@@ -115,6 +164,17 @@ def read_mask(path: Path | str) -> np.ndarray:
     if marked.size and not marked[0] > 0:
         raise ReadError(path, "its values are negative or no numbers. Export it again.")
     return artery if decoded.is_cine else artery[0]
+
+
+def _drawn_in_one_colour(array: np.ndarray) -> np.ndarray:
+    """Reduce (T, Y, X, S) of black and one colour to 0 and 1; leave anything else."""
+    if array.shape[-1] < 3:
+        return array
+    drawn = array[..., :3].any(axis=-1)
+    colours = array[drawn][:, :3]
+    if colours.size and (colours == colours[0]).all():
+        return drawn[..., np.newaxis].astype(np.uint8)
+    return array
 
 
 def read_provenance(path: Path | str) -> Provenance | None:

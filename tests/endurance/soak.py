@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, project: Path) -> dict:
     if not hand.open(project, 600):
         sys.exit(f"the project did not open: {hand.reader.messages.alert}")
     training = hand.reader.training.session
-    training.options = ("--steps", "4", "--batch", "2")
+    training.options = {"steps": 4, "batch": 2}
     ended: list[str] = []
     training.ended.connect(lambda result: ended.append(result.kind))
     every = max(1, args.images // args.trainings)

@@ -212,6 +212,19 @@ def mask_is_empty(accept: Act, go_on: Act) -> Alert:
     )
 
 
+def mask_is_large(percent: int, accept: Act, go_on: Act) -> Alert:
+    """More of a mask is artery than can be right."""
+    return Alert(
+        f"{percent} % of this frame is marked as artery, more than a third. A model "
+        "would learn from that.",
+        (
+            Action("Go on correcting", "Correct the mask first", go_on),
+            Action("Accept it", "So much of this frame is artery", accept),
+        ),
+        about="accept",
+    )
+
+
 def not_accepted(problem: str, again: Act, reopen: Act) -> Alert:
     """A label could not be written."""
     return Alert(

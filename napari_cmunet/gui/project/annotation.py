@@ -14,6 +14,7 @@ from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
 from napari_cmunet.io.label_file import Label
+from napari_cmunet.io.masks import is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,13 +94,15 @@ class Annotation:
             return "Draw the box or lasso first, or press Whole for all of it."
         return ""
 
-    def accept(self, *, empty: bool = False) -> None:
+    def accept(self, *, empty: bool = False, large: bool = False) -> None:
         """Save the shown mask as the label of its frame.
 
         Parameters
         ----------
         empty : bool
             Whether the user has confirmed that there is no artery.
+        large : bool
+            Whether the user has confirmed that so much of the frame is artery.
         """
         workspace, navigator = self._workspace, self._navigator
         if problem := self.why_not():
@@ -117,6 +120,13 @@ class Annotation:
             accept = partial(self.accept, empty=True)
             self._messages.show_alert(
                 alerts.mask_is_empty(accept, self._messages.dismiss)
+            )
+            return
+        if is_large(mask) and not large:
+            accept = partial(self.accept, large=True)
+            share = round(100 * float(mask.mean()))
+            self._messages.show_alert(
+                alerts.mask_is_large(share, accept, self._messages.dismiss)
             )
             return
         reviewed = area.reviewed(frame, mask)

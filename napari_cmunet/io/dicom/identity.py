@@ -17,7 +17,7 @@ from pydicom.valuerep import PersonName
 
 from napari_cmunet.errors import ReadError, display_name
 from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.sniffing import open_sniffed
+from napari_cmunet.io.sniffing import SUFFIXES, open_sniffed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -137,6 +137,10 @@ class Cleaner:
 
     def clean(self, name: str) -> str:
         """Replace identifying values in one part of a path."""
+        # The suffix names the format, also where somebody is called "Dcm".
+        suffix = Path(name).suffix
+        if suffix.lower() in SUFFIXES and suffix != name:
+            return self.clean(name.removesuffix(suffix)) + suffix
         if self._pattern is None:
             return name
         pieces, end = [], 0

@@ -31,7 +31,7 @@ _HEADER_READERS = {
 def decode_npy(file: SniffedFile, limits: ReadLimits) -> DecodedImage:
     """Read one array: ``(Y, X)``, ``(T, Y, X)``, ``(Y, X, 3|4)``, ``(T, Y, X, 3|4)``.
 
-    Leading axes of length 1 are dropped.
+    Axes of length 1 before the rows are dropped, such as in ``(T, 1, Y, X)``.
     """
     handle = file.handle
     version = npy_format.read_magic(handle)
@@ -85,6 +85,8 @@ def _axes(
     # A last axis of 3 or 4 is colour: no frame is so narrow.
     if len(short) in (3, 4) and short[-1] in (1, 3, 4):
         samples, short = short[-1], short[:-1]
+    if samples == 1 and len(short) > 3:
+        short = (*(n for n in short[:-2] if n > 1), *short[-2:])
     if len(short) == 2:
         return (1, *short, samples), False
     if len(short) == 3:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from napari_cmunet.io.sniffing import SniffedFile
 
 _MIN_IS_WHITE, _PALETTE, _CMYK = 0, 3, 5
+_NOT_AN_IMAGE = 1 | 4  # NewSubfileType: reduced resolution, transparency mask
+_THUMBNAIL_SIDE = 256
 # None, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard: output size is bounded.
 _BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32771, 32946, 34925, 50000, 34926)
 _JPEG, _JPEG_2000 = (6, 7, 33007), (33003, 33004, 33005, 34712)
@@ -47,7 +49,7 @@ def decode_tiff(
         _quiet_tifffile(),
         _open(file) as tif,
     ):
-        series = tif.series[0]
+        series = _main_series(tif)
         axes, is_cine = _axes(file, series.axes, series.shape)
         page = series.keyframe
         _check_declared(file, limits, series, axes)
@@ -66,7 +68,8 @@ def decode_tiff(
         size = pixel_size_of_tiff(tif, page, description)
         notes: tuple[str, ...] = ()
         if len(tif.series) > 1:
-            notes = (f"the first of {len(tif.series)} images in the file was read",)
+            which = "first" if series is tif.series[0] else "largest"
+            notes = (f"the {which} of {len(tif.series)} images in the file was read",)
     return DecodedImage(array, is_cine, size.mm, size.source, description, notes)
 
 
@@ -79,6 +82,22 @@ def _open(file: SniffedFile) -> tifffile.TiffFile:
         is_mmstack=False,
         is_ndtiff=False,
     )
+
+
+def _main_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """Return the first series that is not a thumbnail, a reduced copy or a mask."""
+    full = [s for s in tif.series if not s.keyframe.subfiletype & _NOT_AN_IMAGE]
+    if not full:
+        return tif.series[0]
+    first = full[0]
+    height, width = first.keyframe.imagelength, first.keyframe.imagewidth
+    for series in full[1:]:
+        page = series.keyframe
+        # Unmarked thumbnails: a small single page before a larger one.
+        if len(first.pages) == 1 and min(height, width) <= _THUMBNAIL_SIDE:
+            if page.imagelength >= 2 * height and page.imagewidth >= 2 * width:
+                return series
+    return first
 
 
 def _check_pages(file: SniffedFile, limits: ReadLimits) -> None:
@@ -250,11 +269,13 @@ def _arrange(array: np.ndarray, from_axes: str, to_axes: str) -> np.ndarray:
 def _displayed(
     file: SniffedFile, page: tifffile.TiffPage, array: np.ndarray, keep_indices: bool
 ) -> np.ndarray:
-    """Apply the palette, or invert where zero is white."""
+    """Apply the palette, or invert where zero is white; not if stored values count."""
     if page.photometric == _PALETTE and page.colormap is not None and not keep_indices:
         if array.max(initial=0) >= page.colormap.shape[1]:
             raise file.error("its palette is too short. Export it in grey.")
         return np.moveaxis(page.colormap[:, array[..., 0]], 0, -1)
+    if keep_indices:
+        return array
     if page.photometric == _MIN_IS_WHITE and array.dtype.kind in "bu":
         bits = 1 if array.dtype == bool else page.bitspersample
         if array.dtype == bool:

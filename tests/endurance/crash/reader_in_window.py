@@ -28,7 +28,7 @@ ACTS = (
     + ["stop", "use"]
     + ["back", "forward"] * 2
 )
-TRAINING = ("--steps", "6", "--batch", "2")
+TRAINING = {"steps": 6, "batch": 2}
 
 
 class WindowReader:
