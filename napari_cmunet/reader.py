@@ -69,6 +69,46 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     ]
 
 
+def may_differ(path: Path) -> bool:
+    """Whether napari's own reader may show a file otherwise than this program reads it.
+
+    It shows where white is zero inverted, palettes as colour, grey with transparency
+    as another axis, and thumbnails. Looks at the header alone.
+    """
+    import tifffile
+
+    from napari_cmunet.errors import ReadError
+    from napari_cmunet.io.formats.raster import image_mode
+    from napari_cmunet.io.sniffing import open_sniffed
+
+    try:
+        with open_sniffed(path) as file:
+            if file.kind in ("PNG", "WebP", "BMP"):
+                return image_mode(file) in ("LA", "P", "PA", "1")
+            if file.kind != "TIFF":
+                return False
+            with tifffile.TiffFile(
+                file.handle, name=path.name, _multifile=False
+            ) as tif:
+                first = tif.pages.first
+                if first.photometric in (0, 3) or first.subfiletype:
+                    return True
+                if first.samplesperpixel == 2:
+                    return True
+                second = tif.pages[1] if len(tif.pages) > 1 else first
+                shapes = [(p.imagelength, p.imagewidth) for p in (first, second)]
+                return shapes[0] != shapes[1]
+    except ReadError:
+        return False
+    except Exception:  # noqa: BLE001
+        return True  # reading it says what is wrong
+
+
+def read_again(path: Path) -> LayerData:
+    """Read one file as ``read_layers`` does; raises ReadError."""
+    return read_layers(str(path))[0]
+
+
 def _is_ours(path: Path) -> bool:
     from napari_cmunet.io.discovery import DICOMDIR
     from napari_cmunet.io.sniffing import KIND_OF_SUFFIX, is_dicom
@@ -76,7 +116,7 @@ def _is_ours(path: Path) -> bool:
     kind = KIND_OF_SUFFIX.get(path.suffix.lower())
     if kind in ("DICOM", "NPY") or path.name.upper() == DICOMDIR:
         return True
-    return is_dicom(path)
+    return kind is None and is_dicom(path)
 
 
 def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, Any]:

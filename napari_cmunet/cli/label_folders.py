@@ -115,7 +115,11 @@ def _read_one(
     if len(candidates) > 1:
         raise ReadError(path, f"{len(candidates)} images have this stem; keep one.")
     image = read_angiogram(candidates[0])
-    mask = read_mask(path, large=large_masks)
+    large: LargeMaskError | None = None
+    try:
+        mask = read_mask(path, large=large_masks)
+    except LargeMaskError as error:  # told once it is known to fit its image
+        large, mask = error, read_mask(path, large="keep")
     if mask.shape != image.shape:
         raise ReadError(
             path,
@@ -123,6 +127,10 @@ def _read_one(
             "the mask on the image's own grid.",
         )
     masks = mask.reshape(image.frames.shape)
+    if any(artery.all() for artery in masks):
+        raise ReadError(path, "all of it is artery: that is no label.")
+    if large is not None:
+        raise large
     name = display_name(path.stem)
     # What a DICOM file says of its patient; only to be compared, and never written.
     patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
@@ -131,8 +139,6 @@ def _read_one(
         frame = np.asarray(image.frames[index])
         if image.is_cine and not artery.any():
             continue  # a frame of the stack that nobody labelled
-        if artery.all():
-            raise ReadError(path, "all of it is artery: that is no label.")
         if not artery.any():
             notes.append(f"{name}: no artery in this label; learned as background.")
         digest = hashlib.sha256(frame.tobytes()).hexdigest()

@@ -266,6 +266,11 @@ def spoil_all(images, masks):
     Image.fromarray(np.full((64, 64), 255, np.uint8)).save(masks / "case0.png")
 
 
+def spoil_white(images, masks):
+    mask = read_mask(masks / "case0.png")
+    Image.fromarray(~mask * np.uint8(255)).save(masks / "case0.png")
+
+
 def spoil_orphan(images, masks):
     (images / "case0.png").unlink()
 
@@ -279,6 +284,7 @@ def spoil_image(images, masks):
     [
         (spoil_size, "own grid"),
         (spoil_all, "all of it is artery"),
+        (spoil_white, "--large-masks invert"),
         (spoil_orphan, "no image has this stem"),
         (spoil_image, "case0.png"),
     ],
@@ -293,6 +299,15 @@ def test_a_bad_label_is_named_and_the_others_train(
 
     assert word in capsys.readouterr().err
     assert load_model(tmp_path / "out").card.labels == 2
+
+
+def test_masks_drawn_black_on_white_are_turned_on_demand(folders, tmp_path, capsys):
+    images, masks = folders(3)
+    spoil_white(images, masks)
+    out = tmp_path / "out"
+    words = ["--no-validation", "--large-masks", "invert"]
+    assert finetune(images, masks, out, *words) == 0
+    assert load_model(out).card.labels == 3
 
 
 def test_the_same_image_twice_counts_once(folders, tmp_path, capsys):

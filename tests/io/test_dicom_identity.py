@@ -181,6 +181,21 @@ def test_files_without_suffix_are_found_by_their_content(tmp_path):
     assert found == ["1.2.840.10008.5", "IM1", "a.dcm", "bare"]
 
 
+@pytest.mark.parametrize("suffix", ["IMA", "dic", "img", "v2", "dcm30", "12", "any"])
+def test_dicom_of_any_suffix_is_found_in_a_folder(tmp_path, suffix):
+    write_dicom(tmp_path / f"XA.1.3.{suffix}", FRAME)
+    (tmp_path / f"text.{suffix}").write_text("no image")
+    found = [file.relative.name for file in find_images([tmp_path])]
+    assert found == [f"XA.1.3.{suffix}"]
+    assert get_reader(str(tmp_path / f"XA.1.3.{suffix}")) is not None
+    assert get_reader(str(tmp_path / f"text.{suffix}")) is None
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "Dcm.dcm", "a.DCM"])
+def test_a_suffix_is_not_taken_for_a_name(name):
+    assert Cleaner({"dcm"}).clean(name) == name.replace("Dcm", "anon")
+
+
 def test_the_reader_takes_what_is_dicom(tmp_path):
     path = write_dicom(tmp_path / "IM1", FRAME)
     assert get_reader(str(path)) is not None

@@ -251,7 +251,7 @@ def test_a_mask_of_one_value(tmp_path):
     for value in (0, 255):
         path = tmp_path / "a.png"
         Image.fromarray(np.full((20, 30), value, np.uint8)).save(path)
-        assert (read_mask(path) == (value > 0)).all()
+        assert (read_mask(path, large="keep") == (value > 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -280,16 +280,72 @@ def test_negative_values_and_nan_are_no_mask(tmp_path, value):
         read_mask(path)
 
 
-def test_coloured_and_jpeg_masks_are_refused(tmp_path):
-    mask = some_mask(20, 30) * np.uint8(255)
+def test_a_mask_in_one_colour_is_read_and_in_two_refused(tmp_path):
+    mask = some_mask(20, 30)
     path = tmp_path / "a.png"
-    Image.fromarray(np.stack([mask, mask * 0, mask * 0], -1)).save(path)
+    drawn = np.zeros((20, 30, 3), np.uint8)
+    drawn[mask] = (200, 0, 30)
+    Image.fromarray(drawn).save(path)
+    assert np.array_equal(read_mask(path), mask)
+    transparent = np.dstack([drawn, mask * np.uint8(255)])
+    Image.fromarray(transparent).save(path)
+    assert np.array_equal(read_mask(path), mask)
+    drawn[0] = (0, 200, 30)
+    Image.fromarray(drawn).save(path)
     with pytest.raises(ReadError, match="colour picture"):
         read_mask(path)
+
+
+def test_a_jpeg_mask_is_refused(tmp_path):
+    mask = some_mask(20, 30) * np.uint8(255)
     path = tmp_path / "a.jpg"
     Image.fromarray(mask).save(path)
     with pytest.raises(ReadError, match="JPEG changes the values"):
         read_mask(path)
+
+
+def curve() -> np.ndarray:
+    y, x = np.mgrid[:256, :256]
+    return abs(y - 128 - 40 * np.sin(x / 30)) < 11
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_an_inverting_look_up_table_does_not_invert_a_mask(tmp_path, dtype):
+    """ImageJ writes masks so; every other program takes the stored values."""
+    path, mask = tmp_path / "a.tif", curve()
+    pixels = mask * np.uint8(255) if dtype == np.uint8 else mask
+    tifffile.imwrite(path, pixels, photometric="miniswhite")
+    assert np.array_equal(read_mask(path), mask)
+
+
+def test_a_mask_that_is_mostly_artery_is_asked_about(tmp_path):
+    path, mask = tmp_path / "a.tif", curve()
+    tifffile.imwrite(path, (~mask).astype(np.uint8) * 255)
+    with pytest.raises(masks.LargeMaskError, match="of it is artery"):
+        read_mask(path)
+    assert np.array_equal(read_mask(path, large="invert"), mask)
+    assert np.array_equal(read_mask(path, large="keep"), ~mask)
+    # One frame of a cine is enough, and a third is not.
+    tifffile.imwrite(path, np.stack([mask, ~mask]).astype(np.uint8))
+    with pytest.raises(masks.LargeMaskError):
+        read_mask(path)
+    third = np.zeros((30, 30), np.uint8)
+    third[:10] = 255
+    tifffile.imwrite(path, third)
+    assert read_mask(path).sum() == 300
+
+
+def test_a_mask_of_this_program_is_believed(tmp_path):
+    path, mask = tmp_path / "a.tif", curve()
+    write_mask(path, ~mask, ORIGIN)
+    assert np.array_equal(read_mask(path), ~mask)
+
+
+def test_values_side_by_side(tmp_path):
+    mask = curve()
+    for name, value in (("a", 1), ("b", 255)):
+        Image.fromarray(mask * np.uint8(value)).save(tmp_path / f"{name}.png")
+        assert np.array_equal(read_mask(tmp_path / f"{name}.png"), mask)
 
 
 @pytest.mark.parametrize("text", ["", "a scan", "[1]", '{"shape": [20, 30]}'])

@@ -160,6 +160,18 @@ def test_the_first_of_several_images(tmp_path, frame):
     assert image.notes == ("the first of 2 images in the file was read",)
 
 
+@pytest.mark.parametrize("kind", [1, 0])
+def test_a_thumbnail_page_is_not_the_image(tmp_path, frame, kind):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        thumbnail = np.ascontiguousarray(255 - frame[::2, ::2])
+        tif.write(thumbnail, photometric="minisblack", subfiletype=kind)
+        tif.write(frame, photometric="minisblack")
+    image = read_angiogram(path, ReadLimits(min_side=1))
+    assert (image.frames == frame).all()
+    assert "of 2 images in the file was read" in image.notes[0]
+
+
 _OME_OF_TWO_FILES = """<?xml version="1.0"?>
 <OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
 <Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8"

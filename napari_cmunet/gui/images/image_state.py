@@ -42,6 +42,8 @@ class ImageState:
         A frame or a cine.
     threshold : float
         Threshold of the first mask.
+    problem : str, optional
+        Why the image's file cannot be segmented.
     """
 
     #: Frames of the mask that a stroke, an undo or the threshold may have changed.
@@ -49,10 +51,15 @@ class ImageState:
     #: A step was undone or redone; with this state and the frames of the step.
     undone = Signal(object, object)
 
-    def __init__(self, image: Image, threshold: float = DEFAULT_THRESHOLD) -> None:
+    def __init__(
+        self,
+        image: Image,
+        threshold: float = DEFAULT_THRESHOLD,
+        problem: str | None = None,
+    ) -> None:
         self.image = image
         #: Why the image cannot be segmented; None if it can.
-        self.unsupported = unsupported(image)
+        self.unsupported = problem or unsupported(image)
         self.prediction: Labels | None = None
         self.mask: Labels | None = None
         self.mask_was_deleted = False

@@ -10,11 +10,15 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
+from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
     from napari.layers import Layer
+
+MIN_SIDE = DEFAULT_LIMITS.min_side
 
 # The key of our entry in a layer's metadata. Its "role" marks our overlays, so that no
 # panel takes a prediction for an angiogram. Layers are held by reference and never
@@ -70,7 +74,24 @@ def unsupported(image: Image) -> str | None:
         return f"Pixels of type {dtype} cannot be segmented."
     if image.rgb and not _is_grey(data, image.ndim):
         return "This is a colour image. An angiogram is grey."
+    rows, columns = frame_shape(image)[1:]
+    if min(rows, columns) < MIN_SIDE:
+        return (
+            f"Its frames are {rows} x {columns} pixels, too small for an angiogram; at "
+            f"least {MIN_SIDE} x {MIN_SIDE} are needed."
+        )
     return None
+
+
+def shows(image: Image, read: Any) -> bool:
+    """Whether a layer shows the frames that were read from its file."""
+    data = source_array(image)
+    if image.rgb or data.shape != read.shape or data.dtype != read.dtype:
+        return False
+    return all(
+        np.array_equal(np.asarray(a), np.asarray(b))
+        for a, b in (zip(data, read, strict=True) if data.ndim == 3 else [(data, read)])
+    )
 
 
 def _is_grey(data: Any, ndim: int) -> bool:

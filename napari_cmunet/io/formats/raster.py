@@ -118,6 +118,12 @@ def decode_raster(
     return DecodedImage(array, is_cine=False, notes=notes)
 
 
+def image_mode(file: SniffedFile) -> str:
+    """Return Pillow's name of a file's pixel format: ``L``, ``P``, ``RGBA`` and so on."""
+    with _open(file, file.kind) as image:
+        return str(image.mode)
+
+
 def decode_tiff_pages(file: SniffedFile, limits: ReadLimits) -> np.ndarray:
     """Read all pages of a TIFF as (T, Y, X, S): for codecs that tifffile lacks."""
     file.handle.seek(0)

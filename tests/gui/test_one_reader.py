@@ -1,0 +1,192 @@
+"""The window and the command line read a file alike: pixels, frames and mask."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+from napari.layers._source import layer_source
+from napari_builtins.io import napari_get_reader
+from PIL import Image
+
+from napari_cmunet.cli import segment
+from napari_cmunet.cli.main import main
+from napari_cmunet.errors import ReadError
+from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.masks import read_mask
+from napari_cmunet.reader import read_layers
+from tests.gui.conftest import FakeModel, cine, frame
+from tests.io.dicom_making import write_dicom
+
+SIZE = 64
+
+
+def save(image: Image.Image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def grey_alpha(folder):
+    grey = Image.fromarray(frame(1, SIZE))
+    return save(
+        Image.merge("LA", (grey, Image.new("L", grey.size, 255))), folder / "a.png"
+    )
+
+
+def palette_png(folder):
+    made = Image.fromarray(frame(1, SIZE), mode="P")
+    made.putpalette([v for n in range(256) for v in (255 - n,) * 3])
+    return save(made, folder / "a.png")
+
+
+def colour_png(folder):
+    colours = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    return save(Image.fromarray(colours), folder / "a.png")
+
+
+def small_png(folder):
+    return save(Image.fromarray(frame(1, 20)), folder / "a.png")
+
+
+def plain_png(folder):
+    return save(Image.fromarray(frame(1, SIZE)), folder / "a.png")
+
+
+def grey_rgb_png(folder):
+    return save(Image.fromarray(frame(1, SIZE)).convert("RGB"), folder / "a.png")
+
+
+def deep_png(folder):
+    deep = frame(1, SIZE).astype(np.uint16) * 16
+    return save(Image.fromarray(deep), folder / "a.png")
+
+
+def tiff(name, array, **options):
+    def make(folder):
+        tifffile.imwrite(folder / "a.tif", array, **options)
+        return folder / "a.tif"
+
+    make.__name__ = name
+    return make
+
+
+def thumbnail_first(folder):
+    with tifffile.TiffWriter(folder / "a.tif") as tif:
+        thumbnail = frame(2, SIZE)[::2, ::2]
+        tif.write(thumbnail, photometric="minisblack", subfiletype=1)
+        tif.write(frame(1, SIZE), photometric="minisblack")
+    return folder / "a.tif"
+
+
+def unmarked_thumbnail_first(folder):
+    with tifffile.TiffWriter(folder / "a.tif") as tif:
+        tif.write(frame(2, SIZE)[::2, ::2], photometric="minisblack")
+        tif.write(frame(1, SIZE), photometric="minisblack")
+    return folder / "a.tif"
+
+
+def npy(name, array):
+    def make(folder):
+        np.save(folder / "a.npy", array)
+        return folder / "a.npy"
+
+    make.__name__ = name
+    return make
+
+
+def dicom(folder):
+    return write_dicom(folder / "XA.1.IMA", cine(3, SIZE), bits=8)
+
+
+GREYS = np.stack([np.arange(256)[::-1] * 257] * 3).astype(np.uint16)
+KINDS = [
+    plain_png,
+    grey_alpha,
+    palette_png,
+    colour_png,
+    small_png,
+    grey_rgb_png,
+    deep_png,
+    tiff("plain", frame(1, SIZE), photometric="minisblack"),
+    tiff("white_is_zero", frame(1, SIZE), photometric="miniswhite"),
+    tiff("white_is_zero_cine", cine(3, SIZE), photometric="miniswhite"),
+    tiff("palette", frame(1, SIZE), photometric="palette", colormap=GREYS),
+    tiff("imagej", cine(3, SIZE)[:, None], imagej=True, metadata={"axes": "TZYX"}),
+    tiff("channel_axis", cine(3, SIZE)[:, None], photometric="minisblack"),
+    tiff("small", frame(1, 20), photometric="minisblack"),
+    thumbnail_first,
+    unmarked_thumbnail_first,
+    npy("npy", frame(1, SIZE)),
+    npy("npy_cine_with_channel", cine(3, SIZE)[:, None]),
+    npy("npy_grey_alpha", np.stack([frame(1, SIZE)] * 2, -1)),
+    dicom,
+]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_window_and_command_line_agree(
+    make, tmp_path, viewer, controller, settled, monkeypatch
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = make(folder)
+    try:
+        right = np.asarray(read_angiogram(path).frames)
+    except ReadError:
+        right = None
+    # As File > Open does: napari's own reader has no rival for PNG and TIFF.
+    plugin, read = "napari-cmunet", read_layers
+    if path.suffix in (".png", ".tif"):
+        plugin, read = "napari", napari_get_reader(str(path))
+    try:
+        layers = read(str(path))
+    except ReadError:
+        layers = []
+    for data, *options in layers:
+        with layer_source(path=str(path), reader_plugin=plugin):
+            viewer.add_image(data, **(options[0] if options else {}))
+    settled(controller)
+    state = controller.active
+    fake_segmentation(monkeypatch)
+    code = main(["segment", str(folder), "-o", str(tmp_path / "out")])
+    if right is None:
+        assert code == 1
+        assert state is None or (state.unsupported and state.mask is None)
+        return
+    assert code == 0
+    assert state.unsupported is None
+    shown = source_array(state.image)
+    how = {"cine": state.is_cine, "rgb": state.image.rgb}
+    frames = [read_frame(shown, n, **how) for n in range(state.count)]
+    assert np.array_equal(np.stack(frames), right)
+    if right.dtype == np.uint8:  # the fake model's own type
+        for number in range(state.count):
+            viewer.dims.set_point(0, number)
+            settled(controller)
+        (written,) = (tmp_path / "out").glob("*.tif")
+        mask = read_mask(written, large="keep").reshape(right.shape)
+        drawn = [state.mask_frame(n) > 0 for n in range(state.count)]
+        assert np.array_equal(np.stack(drawn), mask)
+
+
+def fake_segmentation(monkeypatch):
+    """Let the command line predict as the window's fake model does."""
+    model = FakeModel()
+
+    class Predictor:
+        notices = ()
+        card = SimpleNamespace(name="fake", sha256="a" * 64)
+        device = SimpleNamespace(type="cpu")
+
+        def predict_frames(self, frames, *, exact):
+            for index, pixels in enumerate(np.asarray(frames)):
+                probability = model.predict(pixels)
+                yield SimpleNamespace(index=index, probability=probability)
+
+    card = SimpleNamespace(kind="artery", threshold=0.5, name="fake")
+    loaded = SimpleNamespace(card=card)
+    monkeypatch.setattr(segment, "load_model", lambda name: loaded)
+    monkeypatch.setattr(segment, "Predictor", lambda *_: Predictor())
