@@ -181,3 +181,23 @@ def test_monochrome1_gives_the_same_mask(tmp_path, tiny_model, capsys):
     one, two = (read_mask(tmp_path / "out" / f"{n}.tif") for n in ("one", "two"))
     assert one.any()
     assert np.array_equal(one, two)
+
+
+def test_a_name_that_is_a_word_leaves_the_file_to_be_found(
+    tmp_path, tiny_model, capsys
+):
+    """The patient is called JPEG, as some are, and so are the files."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    name = {"PatientName": "JPEG^RG1"}
+    write_dicom(root / "JPEG-lossless-RG1.dcm", CINE.frames[0], bits=12, **name)
+    (root / "JPEG-lossy-RG1.dcm").write_text("no image")
+    np.save(root / "other.npy", CINE.frames[1])
+    code, printed, said = run(root, out, tiny_model, capsys)
+    assert (code, len(printed)) == (1, 2)
+    assert "anon-lossy-anon.dcm (input 2): not a DICOM file" in said
+    assert "JPEG" not in said
+    table = rows(out)
+    assert [row["number"] for row in table.values()] == ["1", "2", "3"]
+    assert table["anon-lossy-anon.dcm"]["number"] == "2"
+    assert "input 3" not in said  # its own name is shown

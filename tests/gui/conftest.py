@@ -97,6 +97,14 @@ def qtbot(qtbot):
     return qtbot
 
 
+@pytest.fixture(autouse=True)
+def large_masks_are_accepted(monkeypatch):
+    """Half of what the fake model makes of noise is artery."""
+    monkeypatch.setattr(
+        "napari_cmunet.gui.project.annotation.is_large", lambda _: False
+    )
+
+
 @pytest.fixture
 def model() -> FakeModel:
     return FakeModel()

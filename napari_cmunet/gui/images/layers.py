@@ -74,13 +74,12 @@ def unsupported(image: Image) -> str | None:
         return f"Pixels of type {dtype} cannot be segmented."
     if image.rgb and not _is_grey(data, image.ndim):
         return "This is a colour image. An angiogram is grey."
-    rows, columns = frame_shape(image)[1:]
-    if min(rows, columns) < MIN_SIDE:
-        return (
-            f"Its frames are {rows} x {columns} pixels, too small for an angiogram; at "
-            f"least {MIN_SIDE} x {MIN_SIDE} are needed."
-        )
     return None
+
+
+def is_small(image: Image) -> bool:
+    """Whether a file with such frames is refused as too small for an angiogram."""
+    return min(source_array(image).shape[1 if is_cine(image) else 0 :]) < MIN_SIDE
 
 
 def shows(image: Image, read: Any) -> bool:

@@ -305,7 +305,8 @@ class OpenImages:
         if image in self._reading:
             return True
         path = Path(str(source.path))
-        if not path.is_file() or not (layers.unsupported(image) or may_differ(path)):
+        odd = layers.unsupported(image) is not None or layers.is_small(image)
+        if not path.is_file() or not (odd or may_differ(path)):
             return False
 
         def ended(result: JobResult) -> None:

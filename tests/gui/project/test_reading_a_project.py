@@ -12,6 +12,7 @@ from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.io.label_file import read_label
+from napari_cmunet.io.masks import is_large
 from napari_cmunet.project.annotation_time import AnnotationTime
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import cine, expected, frame
@@ -280,6 +281,20 @@ def test_an_empty_mask_is_asked_about(project, ready):
     assert describe_project(project).progress == "0 of 5 labelled"
     assert "no artery" in project.messages.alert.text
     project.messages.alert.actions[0].act()
+    ready(project)
+    assert describe_project(project).progress == "1 of 5 labelled"
+    assert project.messages.alert is None
+
+
+def test_a_mask_that_is_mostly_artery_is_asked_about(project, ready, monkeypatch):
+    monkeypatch.setattr("napari_cmunet.gui.project.annotation.is_large", is_large)
+    mask = project.navigator.current.image_state.mask
+    mask.data_setitem(np.nonzero(mask.data == 0), 1)
+    project.annotation.accept()
+    ready(project)
+    assert describe_project(project).progress == "0 of 5 labelled"
+    assert "100 % of this frame" in project.messages.alert.text
+    project.messages.alert.actions[1].act()
     ready(project)
     assert describe_project(project).progress == "1 of 5 labelled"
     assert project.messages.alert is None
