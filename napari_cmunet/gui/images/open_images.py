@@ -68,7 +68,7 @@ class OpenImages:
         self.connected = False
         self.new: list[Image] = []
         # Layers that are, or were, read again with this program's reader.
-        self._reading: weakref.WeakSet[Image] = weakref.WeakSet()
+        self._reading: dict[Image, Job] = {}
         self._checked: weakref.WeakSet[Image] = weakref.WeakSet()
         self._problems: weakref.WeakKeyDictionary[Image, str] = (
             weakref.WeakKeyDictionary()
@@ -310,7 +310,7 @@ class OpenImages:
             return False
 
         def ended(result: JobResult) -> None:
-            self._reading.discard(image)
+            self._reading.pop(image, None)
             self._checked.add(image)
             viewer = self._viewer()
             if viewer is None or image not in viewer.layers or not self.connected:
@@ -322,8 +322,8 @@ class OpenImages:
                 return
             self._new_timer.start(0)
 
-        self._reading.add(image)
-        Job("Reading the file", lambda *_: read_again(path), ended).start()
+        job = Job("Reading the file", lambda *_: read_again(path), ended)
+        self._reading[image] = job.start()
         return True
 
     def _exchange(self, image: Image, read: LayerData, path: Path) -> None:
