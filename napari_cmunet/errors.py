@@ -1,4 +1,4 @@
-"""The errors that a person is meant to read: what happened, to which file, what to do.
+"""Errors shown to users: what happened, to which file, and what to do.
 
 ``str(error)`` is one or two sentences on one line and needs no traceback.
 """
@@ -23,15 +23,15 @@ def printable(text: str) -> str:
 
 
 class CMUNetError(Exception):
-    """Base of every error that napari-cmunet raises for a person to read."""
+    """Base class of all errors shown to users."""
 
 
 class UsageError(CMUNetError):
-    """A command that cannot be carried out as it was given."""
+    """A command line that is not valid."""
 
 
 class FileError(CMUNetError):
-    """Something about one file.
+    """Base class of errors about one file.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class WriteError(FileError):
 
 
 class NotFlushedError(WriteError):
-    """A file that is in its place now, but that a power cut may take away again."""
+    """A file that was written but may not survive a power cut."""
 
 
 class ModelError(CMUNetError):

@@ -1,4 +1,4 @@
-"""A model's card: what is known of it, read from ``card.json``. No torch."""
+"""Model cards, ``card.json``: metadata of a model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How frames are made ready for a model; written into the model's card.
+    """Preprocessing parameters of a model; stored in its card.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model.
+    """Metadata of a model.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Memory that training frees and wants back a moment later."""
+"""The compute device: its choice, number format, and memory."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_device_or_fallback(name: str) -> tuple[torch.device, str]:
-    """The device asked for, or the best one where it is gone, and what to say then.
+    """Choose a device, or the best available one and a message if it is missing.
 
     For a window whose choice was made when the machine still had that device.
     """
@@ -117,9 +117,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """The precision in which the device runs convolutions fastest, safely.
 
     bfloat16 on a GPU since Ampere or a CPU with matrix units (AMX), else float32
-    (half precision on older CUDA cards, and on MPS). A CPU with bfloat16 instructions
-    but no matrix units is slower in it: 1.5 times in predicting, 1.4 to 2.5 times in
-    training (Xeon, two cores, width 24).
+    (half precision on older CUDA cards, and on MPS).
     """
     torch = import_torch()
     if device.type == "cuda":
@@ -164,12 +162,11 @@ _LARGEST_INT = 2**31 - 1
 
 
 def tune_malloc() -> bool:
-    """Let this process keep what it frees instead of giving it back each time.
+    """Tune glibc malloc so that freed activations are reused.
 
-    On the CPU, every activation of every step is a block that glibc would map from
-    the system and hand back, page by page: measured at width 24 on two virtual
-    cores, 500,000 page faults and 60 to 75 % of the time of a step. For processes
-    that train and then end; a window should give its memory back.
+    By default glibc maps each activation of each step from the system and returns it,
+    page by page, which takes most of a training step on a CPU. For processes that
+    train and then end; a window should return its memory.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Finds CM-UNet's tensors in checkpoints, however they were saved.
+"""Find CM-UNet's tensors in the seven known checkpoint layouts.
 
-Seven layouts are known, from how the published code saves and reads them. Each comes
-down to tensors by CM-UNet's own parameter names, and whether the last convolution
-among them segments (a fine-tuned network's) or paints (a pre-training's, dropped).
+The layouts follow how the published code saves its networks. Each yields tensors by
+CM-UNet's parameter names, and whether the last convolution segments (fine-tuned) or
+reconstructs the image (pre-trained, dropped).
 """
 
 from __future__ import annotations

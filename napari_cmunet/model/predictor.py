@@ -1,4 +1,4 @@
-"""Artery probability of frames, from a model that is kept warm on a device."""
+"""Predict the artery probability of frames with a model kept on a device."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ class Predictor:
         return own.to(torch.uint8).cpu().numpy(), contrast
 
     def _step_down(self, exc: RuntimeError) -> None:
-        """Smaller batches, then tiles, then the CPU; each is said."""
+        """Use smaller batches, then tiles, then the CPU, with a notice for each."""
         if not is_out_of_memory(exc):
             if self.device.type == "cpu":
                 raise DeviceError(f"Prediction failed: {_first_line(exc)}") from exc

@@ -1,4 +1,4 @@
-"""From a frame as it is stored to what the network is fed, and exactly back.
+"""Preprocessing: resample, flatten the background, standardise; and the inverse.
 
 Every frame is brought to one grid (its longer side has ``grid`` pixels), so that
 an artery covers as many pixels whatever the detector; its background is flattened
@@ -69,7 +69,7 @@ def prepare(
     preprocessing: Preprocessing,
     device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, Geometry]:
-    """Make frames ready for the network.
+    """Prepare frames for the network.
 
     Parameters
     ----------

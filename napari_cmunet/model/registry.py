@@ -1,7 +1,7 @@
-"""Model folders: ``weights.safetensors`` and ``card.json``, found, checked, loaded.
+"""Model folders: find, verify, load and save ``weights.safetensors`` and ``card.json``.
 
-Only tensors are read, never a pickle. torch is imported inside the functions that
-need it, so that the window can list models without it.
+Pickles are never read. torch is imported inside the functions that need it, so that
+the window lists models without it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _COUNTS = ("int64", "int32", *_FLOATS)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded into a network, and what is new.
+    """Which tensors were loaded into a network.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, in evaluation mode, its card and its report."""
+    """A network with its weights, in evaluation mode, its card and its load report."""
 
     network: CMUNet
     card: ModelCard
@@ -237,7 +237,7 @@ def load_weights(
     *,
     allow_missing: int = 0,
 ) -> LoadReport:
-    """Load tensors into a network out loud.
+    """Load weights strictly; raise on any mismatch.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def check_fit(
     source: str,
     allow_missing: int = 0,
 ) -> tuple[set[str], set[str], set[str]]:
-    """Hold tensors against those of a network by name, type and shape alone.
+    """Compare tensors with those of a network by name, type and shape.
 
     Returns
     -------

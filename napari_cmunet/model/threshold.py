@@ -1,4 +1,4 @@
-"""From artery probability to mask, and a threshold that respects corrections."""
+"""Threshold: from artery probability to mask, keeping manual corrections."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ def mask_at(probability: np.ndarray, threshold: float) -> np.ndarray:
 def threshold_change(
     mask: np.ndarray, probability: np.ndarray, old: float, new: float
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """What a new threshold changes in a mask that may have been corrected.
+    """Pixels that a new threshold changes in a mask that may have been corrected.
 
-    A pixel that the reader has set otherwise than the old threshold did is
-    theirs, and stays.
+    A pixel that differs from the old threshold's mask was set by hand and stays.
 
     Parameters
     ----------

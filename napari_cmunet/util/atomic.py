@@ -1,4 +1,4 @@
-"""Writing a file so that a crash at any instant leaves the old one or the new one."""
+"""Atomic writes: a crash at any instant leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REASONS = {
 
 
 def write_reason(error: OSError) -> str:
-    """Say in a sentence why a write failed and what to do about it."""
+    """One sentence on why a write failed and what to do."""
     known = _REASONS.get(error.errno or 0)
     return known or f"it could not be written ({error.strerror or 'unknown cause'})."
 
@@ -142,7 +142,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the rename itself last through a power cut, where that is possible."""
+    """Flush a folder, so that a rename survives a power cut, where possible."""
     if sys.platform == "win32":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Names that are a device on Windows, whatever follows the first dot."""
+"""Read files safely: no pipes or devices, and no more bytes than there are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NotPlainError(OSError):
-    """There is a pipe, a device, a socket or a folder where a file should be."""
+    """The path is a pipe, a device, a socket or a folder, not a regular file."""
 
     def __init__(self) -> None:
         super().__init__(None, "it is no plain file")
@@ -30,16 +30,16 @@ def open_plain(path: Path) -> BinaryIO:
 def read_plain(path: Path, limit: int) -> bytes | None:
     """A file's content, None if it is longer than the limit; raises OSError."""
     with open_plain(path) as handle:
-        # Python takes memory for as much as is asked for, whatever there is.
+        # Python allocates as many bytes as are requested.
         size = os.fstat(handle.fileno()).st_size
         data = handle.read(min(size, limit) + 1)
     return None if len(data) > limit else data
 
 
 class Bounded:
-    """An open file of which no more can be asked for than there is.
+    """An open file whose reads are limited to its size.
 
-    Python takes memory for as much as is asked for, and decoders ask for as much as a
+    Python allocates as many bytes as are requested, and decoders request as many as a
     file claims.
     """
 
@@ -58,7 +58,7 @@ class Bounded:
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """An opener for :func:`open`: a pipe in a file's place would wait for a writer."""
+    """Opener for :func:`open` that does not block on a pipe without a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -68,5 +68,5 @@ _DEVICES = re.compile(
 
 
 def is_device(name: str) -> bool:
-    """Whether a name of a file or folder stands for a device: ``CON``, ``aux.tif``."""
+    """Whether a file name denotes a Windows device: ``CON``, ``aux.tif``."""
     return _DEVICES.fullmatch(name.split(".")[0].split(":")[0].rstrip(" ")) is not None

@@ -1,10 +1,10 @@
-"""Times as people say them."""
+"""Durations as text."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``8 s``, ``3 min``, ``1 h 20 min``."""
+    """Format seconds: ``8 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
