@@ -91,6 +91,7 @@ def _add_segment(commands: Any) -> None:
     )
     _add_flags(
         p,
+        ("--invert", "of images whose arteries are bright: invert the grey values"),
         ("--probability", "also write NAME_probability.tif (uint8, 255 is certain)"),
         (
             "--probability-float32",

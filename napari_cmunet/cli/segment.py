@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "another with -o."
         )
     predictor = Predictor(model, choose_device(args.device))
-    threshold = args.threshold or model.card.threshold
+    how = _How(args.threshold or model.card.threshold, args.invert)
     found = find_images(args.inputs, skip=[args.output])
     files = without_identity(found)
     outputs = [Outputs(args.output / name, extras) for name in output_paths(files)]
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         }
         try:
             taken.check(output)
-            made, fresh = _segment_one(file.path, output, predictor, threshold)
+            made, fresh = _segment_one(file.path, output, predictor, how)
         except CMUNetError as exc:
             # The file's own name may name a patient; what it is shown as does not.
             reason = exc.reason if isinstance(exc, ReadError) else str(exc)
@@ -164,14 +164,27 @@ def run(args: argparse.Namespace) -> int:
     return 1 if progress.failed else 0
 
 
+@dataclass(frozen=True)
+class _How:
+    """How images become masks, beside the model."""
+
+    threshold: float
+    invert: bool = False
+
+    def read(self, path: Path) -> Angiogram:
+        """Read an image as it is to be segmented."""
+        image = read_angiogram(path)
+        return image.inverted() if self.invert else image
+
+
 def _segment_one(
-    path: Path, output: Outputs, predictor: Predictor, threshold: float
+    path: Path, output: Outputs, predictor: Predictor, how: _How
 ) -> tuple[Segmented, bool]:
     """Segment one image; return also whether that was still to be done."""
-    done = find_done(path, output, predictor, threshold)
+    done = find_done(path, output, predictor, how)
     if done is not None:
         return done, False
-    return write_outputs(path, output, predictor, threshold), True
+    return write_outputs(path, output, predictor, how), True
 
 
 class _Taken:
@@ -230,7 +243,7 @@ class Segmented:
 
 
 def find_done(
-    path: Path, outputs: Outputs, predictor: Predictor, threshold: float
+    path: Path, outputs: Outputs, predictor: Predictor, how: _How
 ) -> Segmented | None:
     """Return what an earlier run has made of the same image in the same way, if it has.
 
@@ -244,11 +257,12 @@ def find_done(
             made is None
             or made.corrected
             or made.model_sha256 != predictor.card.sha256
-            or made.threshold != threshold
+            or made.threshold != how.threshold
+            or made.inverted != how.invert
             or made.version != program_version()
         ):
             return None
-        image = read_angiogram(path)
+        image = how.read(path)
         if image.sha256 != made.source_sha256:
             return None
         mask = read_mask(outputs.mask)
@@ -258,7 +272,7 @@ def find_done(
 
 
 def write_outputs(
-    path: Path, outputs: Outputs, predictor: Predictor, threshold: float
+    path: Path, outputs: Outputs, predictor: Predictor, how: _How
 ) -> Segmented:
     """Read an image, segment it and write all that is wanted of it.
 
@@ -266,21 +280,22 @@ def write_outputs(
     ------
     CMUNetError
     """
-    image = read_angiogram(path)
+    image = how.read(path)
     frames = cast("np.ndarray", image.frames)  # or lazy, which reads like an array
     exact = "probability_float32" in outputs.extras
     probability = np.empty(image.frames.shape, np.float32 if exact else np.uint8)
     for frame in predictor.predict_frames(frames, exact=exact):
         probability[frame.index] = frame.probability
     steps = to_uint8(probability) if exact else probability
-    masks = mask_at(steps, threshold)
+    masks = mask_at(steps, how.threshold)
     provenance = Provenance(
         model=predictor.card.name,
         model_sha256=predictor.card.sha256,
-        threshold=threshold,
+        threshold=how.threshold,
         device=predictor.device.type,
         source_sha256=image.sha256,
         frames=tuple(range(len(image.frames))),
+        inverted=how.invert,
     )
     size = image.pixel_size_mm
     make_folder(outputs.mask.parent)

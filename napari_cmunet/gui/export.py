@@ -127,6 +127,7 @@ def origin(image_state: ImageState) -> Provenance:
         device=made_by.device if made_by else None,
         threshold=image_state.threshold if image_state.sources else None,
         source_sha256=record_of(image_state.image).get("source_sha256"),
+        inverted=bool(record_of(image_state.image).get("is_inverted")),
         corrected=any(
             map(image_state.is_corrected, image_state.corrections.in_history)
         ),

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
+from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
 from napari_cmunet.gui.images.layers import is_image
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.panel_state import describe
@@ -105,6 +106,7 @@ class CMUNetPanel(QWidget):
             "&Segment arteries", "Find the arteries of this image now"
         )
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
+        self.invert = invert_switch(self.controller)
         self.cine = CineSection(self.controller)
         self.status = text_label()
         self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
@@ -148,6 +150,7 @@ class CMUNetPanel(QWidget):
             row(self.image_label, self.image, stretch=1),
             one_place(self.segment, self.work),
             self.on_opening,
+            self.invert,
             self.status,
             self.cine,
             heading("Project"),
@@ -280,6 +283,7 @@ class CMUNetPanel(QWidget):
         self.threshold_note.setVisible(bool(state.threshold_note))
         self.exporting.refresh(state, is_project=self.project.project is not None)
         self.cine.show_image_state(self.controller.active)
+        refresh_switch(self.invert, self.controller.active)
         self.model.show_choice()
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)

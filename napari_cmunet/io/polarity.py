@@ -68,8 +68,8 @@ def invert(
     Integers are complemented within their type, floating-point numbers negated.
     """
     if isinstance(frames, LazyFrames):
-        return frames.mapped(_invert_array)
-    return _invert_array(np.asarray(frames))
+        return frames.mapped(invert_array)
+    return invert_array(np.asarray(frames))
 
 
 def invert_window(window: tuple[float, float], dtype: DTypeLike) -> tuple[float, float]:
@@ -81,7 +81,8 @@ def invert_window(window: tuple[float, float], dtype: DTypeLike) -> tuple[float,
     return both - window[1], both - window[0]
 
 
-def _invert_array(frames: np.ndarray) -> np.ndarray:
+def invert_array(frames: np.ndarray) -> np.ndarray:
+    """Invert grey values of an array in memory, as :func:`invert` does."""
     return -frames if frames.dtype.kind == "f" else ~frames
 
 

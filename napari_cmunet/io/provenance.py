@@ -54,6 +54,7 @@ class Provenance:
     source_sha256: str | None = None  # of the image file's bytes
     frames: tuple[int, ...] | None = None  # indices in the source, one a page
     corrected: bool = False  # a reader changed it
+    inverted: bool = False  # it is of the inverted grey values of the file
     created: str = field(default_factory=_now)  # ISO 8601, UTC
     program: str = PROGRAM
     version: str = field(default_factory=program_version)

@@ -176,6 +176,7 @@ class ProjectLabels:
                 source_sha256=sha256,
                 frames=(frame,),
                 corrected=pixels_changed != 0,  # None: unknown
+                inverted=provenance.inverted,
             ),
             pixel_size_mm,
             {"pixel_size_source": pixel_size_source} if pixel_size_source else {},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, FileError, ImageMissingError
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.polarity import invert_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,8 @@ def read_labels(
             continue
         # A copy: a view would keep the whole cine in memory.
         frame = angiogram.frames[ref.frame].copy()
+        if label.provenance.inverted:
+            frame = invert_array(frame)
         pixels = hashlib.sha256(frame.data).hexdigest()
         if pixels in seen:
             problem(f"Label {ref.name}: the same frame as {seen[pixels]}; left out.")

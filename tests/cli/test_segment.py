@@ -514,3 +514,19 @@ def test_memory_does_not_grow_with_the_number_of_files(run, frame, tmp_path):
     run(*files, "-o", tmp_path / "out")
     # A kept frame would be 16 kB, a kept float map of the network's 1 MB and more.
     assert resident() - before < 5e6
+
+
+def test_inverted_images_are_segmented_as_their_originals(run, tmp_path, frame):
+    np.save(tmp_path / "a.npy", frame)
+    np.save(tmp_path / "b.npy", 255 - frame)
+    run(tmp_path / "a.npy", "-o", tmp_path / "out")
+    code, _, _ = run(tmp_path / "b.npy", "-o", tmp_path / "out", "--invert")
+    assert code == 0
+    original, inverted = (tmp_path / "out" / f"{name}.tif" for name in "ab")
+    assert np.array_equal(read_mask(original), read_mask(inverted))
+    assert read_provenance(inverted).inverted
+    # A mask of the image as it is stored is another one.
+    code, _, errors = run(tmp_path / "b.npy", "-o", tmp_path / "out")
+    assert not any("there already" in line for line in errors)
+    assert not read_provenance(inverted).inverted
+    assert any("its arteries seem to be bright" in line for line in errors)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.project import Project
 from tests.project.project_making import SHAPE, mask_of, reopened
 
@@ -26,6 +27,15 @@ def test_labels_come_with_their_frames(project, pictures):
         "patient": project.images[ids[3]].patient,
         "side": project.labels.sides()[project.images[ids[3]].patient],
     }
+
+
+def test_a_label_of_an_inverted_image_comes_with_inverted_pixels(project, pictures):
+    image = project.images.ids()[0]
+    project.labels.accept(image, 0, mask_of(1), provenance=Provenance(inverted=True))
+    (label,) = project.labels.read()
+    stored = np.load(pictures / project.images[image].path)
+    assert np.array_equal(label.frame, 255 - stored)
+    assert label.frame.dtype == stored.dtype == np.uint8
 
 
 @pytest.fixture

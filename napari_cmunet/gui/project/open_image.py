@@ -13,11 +13,13 @@ from napari_cmunet.errors import CMUNetError, FileError
 from napari_cmunet.gui.calibration import BEFORE
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
+from napari_cmunet.gui.images.inversion import is_inverted
 from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.gui.project.activity import AnnotationClock
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
+from napari_cmunet.io.polarity import invert_window
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.reader import layer_name, layer_options
 
@@ -220,7 +222,11 @@ class OpenImage:
                 threshold=float(image_state.thresholds[frame]),
                 device=source.device,
             )
-        return replace(origin or Provenance(), source_sha256=self.sha256)
+        return replace(
+            origin or Provenance(),
+            source_sha256=self.sha256,
+            inverted=is_inverted(image_state),
+        )
 
     def _is_prediction(self, frame: int) -> bool:
         mask = self.mask(frame)
@@ -265,6 +271,10 @@ class ImageMemory:
 
 def _image_layer(loaded: LoadedImage) -> Image:
     own, angiogram = loaded.angiogram, _as_labelled(loaded)
+    contrast = loaded.contrast
+    if _is_labelled_inverted(loaded):
+        contrast = contrast and invert_window(contrast, angiogram.frames.dtype)
+        angiogram = angiogram.inverted()
     options = layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine)
     if angiogram.pixel_size_mm != own.pixel_size_mm:
         known = own.pixel_size_mm is not None
@@ -276,8 +286,16 @@ def _image_layer(loaded: LoadedImage) -> Image:
         }
     return Image(
         angiogram.frames if angiogram.is_cine else angiogram.frames[0],
-        **{"contrast_limits": loaded.contrast} | options,
+        **{"contrast_limits": contrast} | options,
     )
+
+
+def _is_labelled_inverted(loaded: LoadedImage) -> bool:
+    """Whether the latest label or draft is of the inverted image."""
+    known = [*loaded.labels.values(), *loaded.drafts.values()]
+    if not known:
+        return False
+    return max((k.provenance for k in known), key=lambda p: p.created).inverted
 
 
 def _as_labelled(loaded: LoadedImage) -> Angiogram:
