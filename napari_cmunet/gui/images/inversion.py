@@ -51,7 +51,7 @@ def invert_image(image_state: ImageState) -> None:
 def invert_switch(controller: Controller) -> QCheckBox:
     """Make the panel's switch; call its ``refresh`` when the state has changed."""
     switch = check(
-        "In&vert image",
+        "Invert image",
         "The model expects dark arteries. Invert the grey values of an image whose "
         "arteries are bright; masks stay.",
     )
@@ -76,7 +76,7 @@ def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
     bright = image_state is not None and looks_bright(image_state)
     switch.setChecked(inverted)
     switch.setText(
-        "In&vert image: its arteries seem bright" if bright else "In&vert image"
+        "Invert image: its arteries seem bright" if bright else "Invert image"
     )
     font = switch.font()
     font.setBold(bright)
