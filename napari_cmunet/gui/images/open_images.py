@@ -7,18 +7,15 @@ react to. Knows no predictions queue and no widget.
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers._source import layer_source
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.images import layers
+from napari_cmunet.gui.images.file_check import FileCheck
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
-from napari_cmunet.gui.jobs import Job
-from napari_cmunet.reader import may_differ, read_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
-    from napari_cmunet.gui.jobs import JobResult
-    from napari_cmunet.reader import LayerData
 
 # Images of closed panels, for the life of the viewer: a panel that is opened again goes
 # on with the same masks.
@@ -67,15 +62,10 @@ class OpenImages:
         self.active: ImageState | None = None
         self.connected = False
         self.new: list[Image] = []
-        # Layers that are, or were, read again with this program's reader.
-        self._reading: dict[Image, Job] = {}
-        self._checked: weakref.WeakSet[Image] = weakref.WeakSet()
-        self._problems: weakref.WeakKeyDictionary[Image, str] = (
-            weakref.WeakKeyDictionary()
-        )
         self._new_timer = QTimer()
         self._new_timer.setSingleShot(True)
         self._new_timer.timeout.connect(self.take_new)
+        self._check = FileCheck(self._viewer, lambda: self._new_timer.start(0))
 
     @property
     def viewer(self) -> ViewerModel:
@@ -278,7 +268,7 @@ class OpenImages:
         if viewer is None:
             return
         images = [i for i in self.new if i in viewer.layers]
-        self.new = [i for i in images if self._reads_again(i)]
+        self.new = [i for i in images if self._check.is_pending(i)]
         images = [i for i in images if i not in self.new]
         if not images:
             return
@@ -286,56 +276,12 @@ class OpenImages:
         for image in images:
             image_state = next((r for r in self.images if r.image is image), None)
             if image_state is None:
-                image_state = ImageState(image, problem=self._problems.get(image))
+                image_state = ImageState(image, problem=self._check.problem(image))
                 self._append(image_state)
             self.active = image_state
             added.append(image_state)
         self.active = self.of(viewer.layers.selection.active) or self.active
         self.added.emit(added)
-
-    def _reads_again(self, image: Image) -> bool:
-        """Read a file again that napari's own reader may have read otherwise.
-
-        The command line and a project read it with this program's reader: the window
-        must show the same pixels.
-        """
-        source = image.source
-        if image in self._checked or source.reader_plugin != "napari":
-            return False
-        if image in self._reading:
-            return True
-        path = Path(str(source.path))
-        odd = layers.unsupported(image) is not None or layers.is_small(image)
-        if not path.is_file() or not (odd or may_differ(path)):
-            return False
-
-        def ended(result: JobResult) -> None:
-            self._reading.pop(image, None)
-            self._checked.add(image)
-            viewer = self._viewer()
-            if viewer is None or image not in viewer.layers or not self.connected:
-                return
-            if result.error is not None:
-                self._problems[image] = str(result.error)
-            elif not layers.shows(image, result.result[0]):
-                self._exchange(image, result.result, path)
-                return
-            self._new_timer.start(0)
-
-        job = Job("Reading the file", lambda *_: read_again(path), ended)
-        self._reading[image] = job.start()
-        return True
-
-    def _exchange(self, image: Image, read: LayerData, path: Path) -> None:
-        """Put a layer with other pixels of the same file in the place of one."""
-        data, options, _ = read
-        with layer_source(path=str(path), reader_plugin="napari-cmunet"):
-            made = type(image)(data, **options | {"name": image.name})
-        viewer = self.viewer
-        index = viewer.layers.index(image)
-        viewer.layers.remove(image)
-        viewer.layers.insert(index, made)
-        viewer.layers.selection.active = made
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
