@@ -96,8 +96,7 @@ def may_differ(path: Path) -> bool:
                 if first.samplesperpixel == 2:
                     return True
                 second = tif.pages[1] if len(tif.pages) > 1 else first
-                shapes = [(p.imagelength, p.imagewidth) for p in (first, second)]
-                return shapes[0] != shapes[1]
+                return first.shape != second.shape
     except ReadError:
         return False
     except Exception:  # noqa: BLE001

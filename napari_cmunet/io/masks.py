@@ -146,7 +146,7 @@ def _is_own(description: str) -> bool:
 def _artery(path: Path, decoded: DecodedImage) -> np.ndarray:
     pixels = _drawn_in_one_colour(np.asarray(decoded.array))
     array, _ = to_grey(path, pixels, allow_tint=False)
-    artery = array != 0
+    artery: np.ndarray = array != 0
     marked = array[artery]
     if marked.size and not (marked == marked[0]).all():
         values = np.unique(marked)
