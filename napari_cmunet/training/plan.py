@@ -30,7 +30,7 @@ LEAST_STEPS = 24
 """Fewer steps of the whole network teach too little to begin them."""
 
 # In units of one view in a step of the whole network.
-_FEATURES, _LATE_STEP, _PREDICTION = 0.37, 1.2, 0.35
+_FEATURES, _LATE_STEP, _PREDICTION = 0.2, 0.5, 0.35
 _REGRESSION_FRAMES = 6
 _OVERHEAD = 1.15  # reading, augmenting, saving
 
@@ -74,6 +74,9 @@ class Plan:
     def __str__(self) -> str:
         if not self.possible:
             return self.advice
+        if not self.deep:
+            about = duration(self.seconds)
+            return f"About {about}: a first model, of the last layers. {self.advice}"
         parts = []
         if self.quick:
             parts.append(f"a first model in about {duration(self.quick_seconds)}")
@@ -133,7 +136,8 @@ def make_plan(
             room,
             comparing,
         )
-    for batch in (BATCH, SMALL_BATCH):
+    # After the quick stage, small batches do.
+    for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
             seconds = first + wanted * batch * unit + comparing
             return Plan(labels, quick_steps, wanted, batch, first, seconds)

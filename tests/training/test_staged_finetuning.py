@@ -137,22 +137,23 @@ def test_too_short_a_time_is_said_before_it_begins(start, monkeypatch):
 
 def test_the_plan_fits_its_time():
     whole = make_plan(18, 0.4)
-    assert (whole.deep, whole.batch, whole.advice) == (76, 8, "")
+    assert (whole.deep, whole.batch, whole.advice) == (76, 4, "")
     assert "76 steps" in str(whole)
     fits = make_plan(18, 0.4, minutes=10)
     assert replace(fits, seconds=whole.seconds) == whole
-    tight = make_plan(18, 0.4, minutes=whole.seconds / 60 * 0.8)
+    assert make_plan(18, 0.4, quick=False).batch == 8
+    tight = make_plan(18, 0.4, quick=False, minutes=4)
     assert (tight.deep, tight.batch) == (76, 4)
     some = make_plan(18, 1.0, minutes=5)
     assert LEAST_STEPS <= some.deep < 76
     assert some.seconds <= 300
     assert "all would take" in str(some)
-    quick = make_plan(18, 1.5, minutes=5)
+    quick = make_plan(18, 2, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
-    half = make_plan(18, 2.5, minutes=5)
+    half = make_plan(18, 4.5, minutes=5)
     assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)
     assert "left out" in str(quick)
-    none = make_plan(18, 5, minutes=5)
+    none = make_plan(18, 7, minutes=5)
     assert not none.possible
     assert "too short" in str(none)
 
