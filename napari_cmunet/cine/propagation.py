@@ -25,7 +25,7 @@ SIDE = 256
 _FINE, _COARSE = 1.0, 12.0  # scales of a band-pass, in reduced pixels
 _RADIUS, _WARPS = 7, 10
 
-MIN_CONFIDENCE = 0.5
+MIN_CONFIDENCE = 0.6
 """Changes are propagated as long as the confidence is at least this."""
 
 _AROUND = 8  # pixels of a frame 512 wide around the changes that are compared

@@ -190,6 +190,23 @@ def test_the_review_offers_a_place_once_and_ends(bench):
         assert reviewed[int(row), int(column)]
 
 
+def test_the_review_begins_with_the_most_probable_error_and_counts(bench):
+    probabilities, texts = [], []
+    for _ in range(30):
+        bench.review.confirm()
+        bench.settle()
+        if bench.review.place is None:
+            break
+        probabilities.append(bench.review.place.error_probability)
+        texts.append(bench.review.text)
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert min(probabilities) >= 0.5
+    assert all("worth a look" in text for text in texts)
+    for left, text in enumerate(reversed(texts[:-1]), start=1):
+        assert f" {left} more place" in text
+    assert "Enough" in bench.review.text
+
+
 def test_own_corrections_are_not_asked_about(bench):
     bench.take(ADD)
     bench.click(22, 103, shift=True)
