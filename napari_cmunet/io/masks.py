@@ -91,7 +91,7 @@ def write_probability(
 
 
 class LargeMaskError(ReadError):
-    """More of a mask is artery than can be right; ask before anything learns from it."""
+    """More of a mask is artery than can be right; ask before learning from it."""
 
 
 def is_large(mask: np.ndarray) -> bool:
@@ -129,8 +129,8 @@ def read_mask(path: Path | str, *, large: LargeMasks = "refuse") -> np.ndarray:
     percent = round(100 * float(mask.mean(axis=(-2, -1)).max()))
     raise LargeMaskError(
         path,
-        f"{percent} % of it is artery, more than a third of a frame. Perhaps artery and "
-        "background are exchanged, as in a mask drawn black on white. Look at it.",
+        f"{percent} % of it is artery, more than a third of a frame. Perhaps artery "
+        "and background are exchanged, as in a mask drawn black on white. Look at it.",
     )
 
 

@@ -206,7 +206,8 @@ def _check_folder(
         (folder / name).is_relative_to(part) for name in targets for part in inner
     ):
         raise ProjectError(
-            "The masks cannot be exported over the project itself. Choose another folder."
+            "The masks cannot be exported over the project itself. Choose another "
+            "folder."
         )
     if not folder.exists():
         return

@@ -169,8 +169,8 @@ def inside(folder: Path, *parts: str) -> Path:
     real = os.path.normcase(os.path.join(os.path.realpath(folder), *parts))  # noqa: PTH118
     if os.path.normcase(os.path.realpath(path)) != real:
         raise ProjectError(
-            f"In the project, {'/'.join(parts)} is a link to another place. Links inside "
-            "a project are not followed; replace it by the file or folder itself."
+            f"In the project, {'/'.join(parts)} is a link to another place. Links "
+            "inside a project are not followed; replace it by the file itself."
         )
     return path
 
@@ -261,8 +261,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     version = value.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ProjectVersionError(
-            f"The project was written by a newer napari-cmunet ({path.name} has version "
-            f"{str(version)[:9]}, this program reads up to {VERSION}). Update "
+            f"The project was written by a newer napari-cmunet ({path.name} has "
+            f"version {str(version)[:9]}, this program reads up to {VERSION}). Update "
             "napari-cmunet; "
             "nothing was changed."
         )
@@ -288,13 +288,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def set_aside(path: Path) -> str:
-    """Rename a damaged file of the project, to keep it.
-
-    Returns
-    -------
-    str
-        Its new name.
-    """
+    """Rename a damaged file of the project, to keep it; return its new name."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
@@ -357,13 +351,7 @@ def _keep(path: Path, next_older: Callable[[], Path], limit: int) -> Path:
 
 
 def plain_files(folder: Path) -> list[str]:
-    """Return the names of the plain files in a folder, none if it is missing.
-
-    Raises
-    ------
-    ProjectError
-        If it cannot be listed.
-    """
+    """Return the names of a folder's plain files, if any; raises ProjectError."""
     try:
         with os.scandir(folder) as found:
             return [e.name for e in found if e.is_file(follow_symlinks=False)]

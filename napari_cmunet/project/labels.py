@@ -111,8 +111,6 @@ class ProjectLabels:
         """Return the path of the label of a frame, whether it exists or not."""
         return inside(self._context.folder, LABELS, image, frame_file(frame))
 
-    # -- changing ----------------------------------------------------------------------
-
     def accept(
         self,
         image: str,
@@ -273,7 +271,7 @@ class ProjectLabels:
         return True
 
     def undo_accept(self, accepted: AcceptedLabel) -> bool:
-        """Undo an acceptance; return False, and do nothing, if the label has changed."""
+        """Undo an acceptance; do nothing and return False if the label has changed."""
         image, frame = accepted.image, accepted.frame
         with self._context.writing():
             if self._hashes.get((image, frame)) != accepted.sha256:
@@ -319,8 +317,6 @@ class ProjectLabels:
             )
             self._after_labelling(image, frame)
             return AcceptedLabel(image, frame, made, before, self._waiting_notice())
-
-    # -- reading -----------------------------------------------------------------------
 
     def get(self, image: str, frame: int) -> Label | None:
         """Return the label of a frame, None if it has none; raises ReadError."""

@@ -221,8 +221,8 @@ class Lock:
             if not self.path.exists():
                 raise WriteError(
                     self.path.parent,
-                    "the project's folder or its lock file is missing. Connect the disk "
-                    "or network folder again, or open the project anew.",
+                    "the project's folder or its lock file is missing. Connect the "
+                    "disk or network folder again, or open the project anew.",
                 )
             raise LockLostError(
                 f"The project was taken over by {found}. Nothing more is written from "

@@ -22,13 +22,7 @@ from napari_cmunet.errors import (
     ProjectVersionError,
     WriteError,
 )
-from napari_cmunet.model.registry import (
-    CARD,
-    WEIGHTS,
-    ModelCard,
-    find_model,
-    read_card,
-)
+from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard, find_model, read_card
 from napari_cmunet.project.files import (
     CURRENT,
     MODELS,
@@ -82,8 +76,6 @@ class ProjectModels:
         write_json(path, {"version": 1, **history.to_json()})
         self.history = history
 
-    # -- folders -----------------------------------------------------------------------
-
     def names(self) -> list[str]:
         """Return the names of the models in the project, sorted."""
         base = inside(self._context.folder, MODELS)
@@ -129,8 +121,8 @@ class ProjectModels:
             card = self.card(version.name)
         if version.sha256 and card.sha256 != version.sha256:
             raise ModelError(
-                f"The model '{version.name}' is not the one that this project used: its "
-                "weights differ. Go to another version, or install that one again."
+                f"The model '{version.name}' is not the one that this project used: "
+                "its weights differ. Go to another version, or install that one again."
             )
         return folder
 
@@ -216,8 +208,6 @@ class ProjectModels:
                 self._noted.discard(name)
                 self._context.journal.append("discarded", model=name)
 
-    # -- training records --------------------------------------------------------------
-
     def training(self, name: str) -> dict[str, Any]:
         """Return the training record of a model; empty if there is none."""
         try:
@@ -248,8 +238,6 @@ class ProjectModels:
         if isinstance(listed, list):
             return {x for x in listed if isinstance(x, str)}
         return _texts(training.get("labels"), "patient")
-
-    # -- the history -------------------------------------------------------------------
 
     def register(self, name: str) -> ModelVersion:
         """Note in the journal that a finished model was trained. Idempotent."""

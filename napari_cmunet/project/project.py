@@ -263,7 +263,7 @@ class Project:
             self._scores.save()
 
     def model_sha256(self) -> str:
-        """Return the hash of the weights of the model in use; empty if it is missing."""
+        """Return the hash of the current model's weights; empty if it is missing."""
         current = self.models.current
         if current.sha256:
             return current.sha256

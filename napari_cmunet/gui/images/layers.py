@@ -157,8 +157,8 @@ def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
 
 
 def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:
-    # One colour for every label but 0: a stray label 2 is artery, too. A direct colormap
-    # would do the same, but compiles for seconds at first use.
+    # One colour for every label but 0: a stray label 2 is artery, too. A direct
+    # colormap would do the same, but compiles for seconds at first use.
     return CyclicLabelColormap(colors=[(0, 0, 0, 0), colour])
 
 
