@@ -6,10 +6,9 @@ then perhaps a line ``stop``: end soon and keep the best model so far. The end o
 cancels: it comes with the parent's end, however that ended. The child writes one event
 a line as JSON to stdout.
 
-Started ahead of time, the child imports what takes long and waits for its order.
-
-A crash of the child harms neither the parent nor a label. Nothing raises in
-:meth:`TrainingProcess.run`: napari's generator workers swallow a RuntimeError.
+Started ahead of time, the child imports what takes long and waits. A crash of it harms
+neither the parent nor a label. Nothing raises in :meth:`TrainingProcess.run`: napari's
+generator workers swallow a RuntimeError.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class TrainingOptions:
         """Show the project's settings without emitting ``chosen``."""
         texts = {
             "start": settings.start,
-            "minutes": f"{settings.minutes} minutes at most",
+            "minutes": f"{settings.minutes or 0:g} minutes at most",
             "finetune_every": f"every {settings.finetune_every} new labels",
         }
         for name, box in self.boxes.items():
