@@ -11,10 +11,10 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from napari_cmunet.model.device import keep_freed_memory
+from napari_cmunet.model.device import tune_malloc
 
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert tune_malloc()
 faults = []
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
