@@ -507,7 +507,8 @@ def main() -> int:
         if done.returncode:
             lines = done.stdout.splitlines()
             first = next((n for n, s in enumerate(lines) if "PROBLEM" in s), -5)
-            print("\n".join(lines[first:][:60]), done.stderr[-3000:], sep="\n")
+            stack = done.stderr[max(0, done.stderr.find("Fatal Python error")) :]
+            print("\n".join(lines[first:][:60]), stack[:2500], sep="\n", flush=True)
     print(f"{args.walks - failed} of {args.walks} walks passed")
     return 1 if failed else 0
 
