@@ -259,12 +259,12 @@ def training_ended(result: TrainingResult, look: Act, close: Act) -> Alert | Non
     """A training is over; None where what followed from it is seen anyway."""
     name = result.model
     text = {
-        UNDECIDED: f"The fine-tuning is over. Nobody can tell yet whether {name} is "
-        "better: look at what it would change, and decide.",
-        REFUSED: f"The fine-tuning is over. {name} is not better, so it is not used.",
+        UNDECIDED: "Fine-tuning has finished. There are not enough patients to compare "
+        f"{name}: look at what it would change, and decide.",
+        REFUSED: f"Fine-tuning has finished. {name} is not better, so it is not used.",
     }.get(result.decision)
     if result.failed:
-        text = "The fine-tuning has failed. Your labels are safe."
+        text = "Fine-tuning has failed. Your labels are safe."
     if text is None:
         return None
     return Alert(

@@ -73,7 +73,7 @@ class Annotation:
             return "The project is open for reading only."
         image_state = opened.image_state
         if not navigator.is_shown or workspace.controller.active is not image_state:
-            return "Another image is in hand."
+            return "Another image is selected."
         if image_state.image_replaced:
             return (
                 "The pixels of this image layer were replaced. Open the image again "
@@ -224,10 +224,10 @@ class Annotation:
         label, change = result
         if label is None:
             opened.labels.pop(frame, None)
-            text = "The label counts no more. It is kept among the older ones."
+            text = "The label was withdrawn. It is kept among the older versions."
         else:
             opened.labels[frame] = label
-            text = "The label is the one before again; your mask is kept as a draft."
+            text = "The label before it is in use again; your mask is kept as a draft."
         self.times.pop(opened.key(frame), None)
         navigator = self._navigator
         if navigator.current is opened and navigator.draft_saver is not None:

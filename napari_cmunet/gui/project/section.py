@@ -130,7 +130,7 @@ class StartPage(QWidget):
             "Project of these images",
             "Make a project of the images that are open now",
         )
-        self.open = button("Open a stud&y", "Go on with a project where you left off")
+        self.open = button("Open a pro&ject", "Go on with a project where you left off")
         self.recent = QMenu(self)
         self.open.setMenu(self.recent)
         layout = column(text_label(_WELCOME), self.new, self.these, self.open)
@@ -159,7 +159,7 @@ class ProjectPage(QWidget):
         self.name.setTextFormat(Qt.TextFormat.PlainText)
         self.accept = button(
             "&Accept",
-            "The mask counts as a label from now on, and is on the disk at once (K)",
+            "Save this mask as a label (K)",
         )
         self.accept.setMinimumHeight(34)
         font = self.accept.font()
@@ -175,7 +175,7 @@ class ProjectPage(QWidget):
         self.flag = button("F&lag", "Mark this image for a second look (U)")
         self.back = button(
             "Take &back",
-            "The label of this frame counts no more; the mask stays (Shift+K)",
+            "Withdraw the label of this frame; the mask stays as a draft (Shift+K)",
         )
         self.skip.setCheckable(True)
         self.flag.setCheckable(True)
@@ -196,10 +196,12 @@ class ProjectPage(QWidget):
         self.whole.setCheckable(True)
         self._areas = (self.box, self.lasso, self.looked, self.whole)
         self.change = text_label()
-        self.hide_change = button("Hide", "Show the differences no more")
+        self.hide_change = button(
+            "Hide differences", "Hide what the new model finds differently"
+        )
         self.take_over = button(
-            "Take over the new",
-            "Replace your mask of this frame by the new prediction. Can be undone.",
+            "Use new prediction",
+            "Replace the mask of this frame by the new prediction. Can be undone",
         )
         self.comment = CommentLine()
         self.list = ImageList()

@@ -133,7 +133,9 @@ def _label(session: ProjectSession) -> dict[str, Any]:
     if not navigator.is_shown:
         return {"label": "This image was closed. Open it again from the list."}
     if session.controller.active is not opened.image_state:
-        return {"label": "Another image is in hand. Choose one from the list to go on."}
+        return {
+            "label": "Another image is selected. Choose one from the list to go on."
+        }
     why_not = annotation.why_not()
     frame = navigator.frame
     key = opened.key(frame)
