@@ -6,8 +6,10 @@ it and calls the methods below; nobody else changes its attributes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari.layers import Layer
 from napari.utils.notifications import show_error, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -26,10 +28,10 @@ from napari_cmunet.gui.predictions import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image
     from psygnal import SignalInstance
 
     from napari_cmunet.gui.images.image_state import ImageState
@@ -141,6 +143,31 @@ class Controller:
         """Index of the shown frame."""
         return self.images.shown_frame(image_state)
 
+    def can_edit(self, image_state: ImageState) -> bool:
+        """Whether there is a mask to edit in the frame that is shown."""
+        return image_state.usable_mask and self.images.has_shown_frame(image_state)
+
+    def unsaved(self, image_state: ImageState) -> str:
+        """What would be lost if the image were closed; empty if nothing."""
+        if image_state.in_project or not image_state.usable_mask:
+            return ""
+        frames = len(image_state.corrections.unsaved())
+        if not frames:
+            return ""
+        if not image_state.is_cine:
+            return "Your corrections of this mask are not exported."
+        return f"Your corrections in {frames} frame(s) are not exported."
+
+    def close_active(self) -> None:
+        """Close the active image and show another one, if any is open."""
+        image_state = self.active
+        if image_state is None:
+            return
+        self.close_image(image_state)
+        if self.image_states:
+            self.show_image(self.image_states[-1])
+        self.show_message("")
+
     def show_image(self, image_state: ImageState) -> None:
         """Work on another image: show its layers and hide those of the others."""
         self.message = ""
@@ -172,12 +199,20 @@ class Controller:
             self.images.remake_mask(image_state)
             self.show_message("")
 
+    def add_images(self, images: Sequence[tuple[Path, Layer]]) -> None:
+        """Show images that were read from files; the last one is the active one."""
+        self.images.add(images)
+
     def _on_added(self, added: list[ImageState]) -> None:
         for image_state in added:
-            if self.pre_segment and image_state.waiting_frames():
-                self.queue.add(image_state)
+            if image_state in self.image_states:
+                self._pre_segment(image_state)
         self.start_next()
         self.show_message("")
+
+    def _pre_segment(self, image_state: ImageState) -> None:
+        if self.pre_segment and image_state.waiting_frames():
+            self.queue.add(image_state)
 
     def _on_removed(self, image_state: ImageState) -> None:
         self.queue.remove(image_state)
@@ -284,6 +319,7 @@ class Controller:
             return
         source = Source.of(event.engine)
         image_state.start_threshold(source.threshold)
+        (image_state.flat.add if event.flat else image_state.flat.discard)(event.frame)
         shown = self.shown(image_state)
         filled = image_state.set_prediction(
             event.frame, event.probability, source, shown

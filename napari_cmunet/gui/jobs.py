@@ -7,6 +7,7 @@ for instance with ``functools.partial``; neither layers nor widgets may be touch
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from contextlib import contextmanager
@@ -29,6 +30,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _POLL_MS = 100
+_WAIT_AT_EXIT_MS = 30_000
+
+#: Set when the program ends: workers stop as soon as they can.
+exiting = threading.Event()
+
+
+@atexit.register
+def _wait_for_workers() -> None:
+    """Wait for running workers before the interpreter takes Qt's objects down.
+
+    A worker that ends after that emits a signal of a deleted object, which aborts the
+    process. napari itself waits only if its event loop is left in the usual way.
+    """
+    exiting.set()
+    pool = QThreadPool.globalInstance()
+    if pool is not None:
+        pool.clear()
+        pool.waitForDone(_WAIT_AT_EXIT_MS)
 
 
 @contextmanager
@@ -112,7 +131,7 @@ class Job:
 
     def _should_stop(self) -> bool:
         # napari asks its workers to quit when the window closes.
-        return self._stop.is_set() or self._worker.abort_requested
+        return self._stop.is_set() or exiting.is_set() or self._worker.abort_requested
 
     def _report(self, done: int, total: int) -> None:
         self.done, self.total = done, total

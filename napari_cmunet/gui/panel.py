@@ -15,21 +15,34 @@ from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
-from napari_cmunet.gui.images.layers import is_image
+from napari_cmunet.gui.images.layers import (
+    MASK_COLOUR,
+    PREDICTION_COLOUR,
+    is_image,
+)
+from napari_cmunet.gui.key_focus import KeyFocus
 from napari_cmunet.gui.model_section import ModelSection
-from napari_cmunet.gui.panel_state import describe
+from napari_cmunet.gui.open_files import OpenRow
+from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
 from napari_cmunet.gui.project.session import ProjectSession
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
+from napari_cmunet.gui.vessel_tools.preview import (
+    ADDED_COLOUR,
+    REMOVED_COLOUR,
+    UNCERTAIN_COLOUR,
+)
 from napari_cmunet.gui.vessel_tools.section import VesselSection, vessel_shortcuts
 from napari_cmunet.gui.widgets import (
     Column,
     Fold,
     KeyList,
+    Legend,
     NameCombo,
+    StatusLabel,
     ToolRow,
     WorkBar,
     button,
@@ -43,6 +56,19 @@ from napari_cmunet.gui.widgets import (
     text_label,
 )
 
+_LEGEND = (
+    ("mask", MASK_COLOUR),
+    ("prediction", PREDICTION_COLOUR),
+    ("to be added", ADDED_COLOUR),
+    ("to be removed", REMOVED_COLOUR),
+    ("uncertain", UNCERTAIN_COLOUR),
+)
+_COLOUR_OF_KIND = {
+    FOUND: "#2e9e4f",
+    EMPTY: "#d08a00",
+    PENDING: "#5b8def",
+    REFUSED: "#d1495b",
+}
 _WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
 _ALL_DONE = "This mask is a label now, and no image is left without one."
@@ -77,6 +103,7 @@ class CMUNetPanel(QWidget):
         self._viewer = viewer
         self.project = ProjectSession.of(self.controller)
         self._docked = False
+        self._key_focus = KeyFocus(self)
         self._shown_once = False
         self._build()
         self._connect()
@@ -105,12 +132,11 @@ class CMUNetPanel(QWidget):
         self.segment = button(
             "&Segment arteries", "Find the arteries of this image now"
         )
+        self.opening = OpenRow(self.controller)
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
         self.invert = invert_switch(self.controller)
         self.cine = CineSection(self.controller)
-        self.status = text_label()
-        self.status.setMinimumHeight(2 * self.status.fontMetrics().lineSpacing())
-        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.status = StatusLabel()
         self.tools = ToolRow()
         self.vessels = VesselSection(self.controller)
         self.undo = button("&Undo", "Undo the last change to the mask (Ctrl+Z)")
@@ -136,6 +162,7 @@ class CMUNetPanel(QWidget):
         self.prediction_shown = check(
             "Prediction", "Show the prediction of the model as a thin line (G)"
         )
+        self.legend = Legend(_LEGEND)
         self.exporting = ExportSection(self.controller)
         self.project_section = ProjectSection(self.project)
         self.finetune = FinetuneSection()
@@ -147,6 +174,7 @@ class CMUNetPanel(QWidget):
 
         inside = QWidget()
         content = column(
+            self.opening,
             row(self.image_label, self.image, stretch=1),
             one_place(self.segment, self.work),
             self.on_opening,
@@ -163,6 +191,7 @@ class CMUNetPanel(QWidget):
             row(labelled("&Threshold", self.threshold), self.threshold, stretch=1),
             self.threshold_note,
             row(self.mask_shown, self.outline, self.prediction_shown),
+            self.legend,
             self.finetune_fold,
             heading("Export"),
             self.exporting,
@@ -182,6 +211,7 @@ class CMUNetPanel(QWidget):
         controller = self.controller
         self.image.chosen.connect(self._on_image_chosen)
         self.on_opening.toggled.connect(self._on_opening_toggled)
+        self.opening.folder_chosen.connect(self.project_section.commands.begin)
         self.segment.clicked.connect(controller.segment)
         self.work.cancel.clicked.connect(controller.cancel)
         self.tools.picked.connect(self._on_tool)
@@ -246,6 +276,7 @@ class CMUNetPanel(QWidget):
         self.finetune_fold.setVisible(self.project.project is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
+        self.opening.refresh()
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
@@ -264,6 +295,7 @@ class CMUNetPanel(QWidget):
         self.status.setText(words if accepted else state.status)
         self.status.setToolTip("" if accepted else state.status_tip)
         embolden(self.status, state.failed)
+        self.status.show_colour(_COLOUR_OF_KIND.get(state.kind, "transparent"))
         self.again.setVisible(state.mask_missing)
         for control in (self.tools, self.mask_shown, self.outline):
             control.setEnabled(state.can_correct)
@@ -295,6 +327,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.stop()
         self.cine.shut_down()
         self._shortcuts.unbind(self._viewer)
+        self._key_focus.stop()
         self.vessels.close_tools()
         if self.controller.connected:
             self.project.workspace.changed.disconnect(self._on_changed)
@@ -318,6 +351,7 @@ class CMUNetPanel(QWidget):
         self.refresh()
 
     def _bind_keys(self) -> None:
+        self._key_focus.start()
         self._shortcuts = Shortcuts(
             self._viewer,
             self.controller,

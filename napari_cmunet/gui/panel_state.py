@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Shapes
 
+from napari_cmunet.gui.images.layers import frame_position
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+
+
+FOUND, EMPTY, PENDING, REFUSED = "found", "empty", "pending", "refused"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class PanelState:
     active: int = -1
     status: str = ""
     status_tip: str = ""
+    #: What was found: one of FOUND, EMPTY, PENDING, REFUSED, or none of these.
+    kind: str = ""
     failed: bool = False
     busy: bool = False
     done: int = 0
@@ -82,26 +88,29 @@ def describe(controller: Controller) -> PanelState:
     if image_state is None:
         status = (
             controller.message
-            or "Open an angiogram: drag a file onto the window, or use File > Open."
+            or "Open an angiogram: press Open… or drag a file onto the window."
         )
         return PanelState(status=status, failed=controller.failed, **common)
     if image_state.unsupported is not None:
-        return PanelState(status=image_state.unsupported, **common)
+        return PanelState(status=image_state.unsupported, kind=REFUSED, **common)
 
     frame = controller.shown(image_state)
-    mask = image_state.mask if image_state.usable_mask else None
+    mask = image_state.mask if controller.can_edit(image_state) else None
     threshold = float(image_state.thresholds[frame])
     if image_state.history.dragging:
         threshold = image_state.threshold
     unsaved = image_state.corrections.unsaved() if mask is not None else []
+    kind, status = _status(controller, image_state, frame)
     return PanelState(
-        status=_status(controller, image_state, frame),
+        status=status,
+        kind=kind,
         failed=controller.failed,
         segment_text=_segment_text(controller, image_state),
         can_segment=image_state is not controller.queue.current,
         show_segment=image_state is not controller.queue.current,
         in_project=image_state.in_project,
-        mask_missing=mask is None and bool(image_state.sources or image_state.mask),
+        mask_missing=not image_state.usable_mask
+        and bool(image_state.sources or image_state.mask),
         can_correct=mask is not None,
         can_undo=mask is not None and image_state.history.can_undo,
         can_redo=mask is not None and image_state.history.can_redo,
@@ -184,37 +193,70 @@ def _segment_text(controller: Controller, image_state: ImageState) -> str:
     return "&Segment again"
 
 
-def _status(controller: Controller, image_state: ImageState, frame: int) -> str:
+def _status(
+    controller: Controller, image_state: ImageState, frame: int
+) -> tuple[str, str]:
+    """Return what was found in the shown frame, and the text of the panel."""
+    if not controller.images.has_shown_frame(image_state):
+        at = round(frame_position(image_state.image, controller.viewer))
+        frames = f"{image_state.count} frames, 0 to {image_state.count - 1}"
+        return (
+            "",
+            f"This cine has no frame {at}: it has {frames}. Move the slider back.",
+        )
+    kind, text = _found(image_state, frame)
+    if image_state is controller.queue.current or (
+        image_state in controller.queue.waiting and kind != FOUND
+    ):
+        kind = PENDING
     if controller.message:
-        return controller.message
-    if controller.queue.running and controller.queue.loading:
-        return "Loading the model. The first time takes a few seconds."
-    if image_state is controller.queue.current:
+        return kind, controller.message
+    queue = controller.queue
+    if queue.running and queue.loading:
+        return kind, "Loading the model. The first time takes a few seconds."
+    if image_state is queue.current:
         if not image_state.is_cine:
-            return "Segmenting the arteries…"
-        done, total = controller.queue.progress
-        left = _time_left(controller.queue.seconds_left)
-        text = f"Segmenting: {done} of {total} frames{left}."
+            return kind, "Segmenting the arteries…"
+        done, total = queue.progress
+        progress = (
+            f"Segmenting: {done} of {total} frames{_time_left(queue.seconds_left)}."
+        )
         if image_state.usable_mask:
-            text += " You can correct meanwhile."
-        return text
-    if image_state in controller.queue.waiting:
-        return "This image is segmented next."
+            progress += " You can correct meanwhile."
+        return kind, progress
+    if image_state in queue.waiting:
+        return kind, "This image is segmented next."
+    return kind, text
+
+
+def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
+    """Return what was found in a frame that nothing is at work on."""
+    where = "this frame" if image_state.is_cine else "this image"
     if not image_state.sources:
-        return "Press Segment to find the arteries."
+        return PENDING, "Not segmented yet. Press Segment to find the arteries."
     if image_state.mask is None:
-        return "The mask was deleted."
+        return "", "The mask was deleted."
     if not image_state.usable_mask:
-        return "The mask no longer has the size of the image."
+        return "", "The mask no longer has the size of the image."
     if not image_state.has_prediction(frame):
-        return "This frame is not segmented yet."
+        return PENDING, "This frame is not segmented yet."
+    drawn = bool(image_state.mask_frame(frame).any())
+    if frame in image_state.flat and not drawn:
+        return REFUSED, f"No contrast: all pixels of {where} are alike."
     if not image_state.mask.visible:
-        return "The mask is hidden."
-    if not image_state.mask_frame(frame).any():
-        where = "this frame" if image_state.is_cine else "this image"
-        return f"No artery in {where}. Lower the threshold, or paint with the brush."
+        return "", "The mask is hidden."
     then = "accept" if image_state.in_project else "export"
-    return f"Arteries found. Correct the mask (brush, Add or Remove), then {then} it."
+    if not drawn:
+        return EMPTY, (
+            f"No artery found in {where}. Lower the threshold, or draw with Paint or Add."
+        )
+    if not image_state.found(frame).any() and not image_state.thresholded(frame).any():
+        return EMPTY, (
+            f"No artery found in {where}; the mask is what you drew. You can {then} it."
+        )
+    return FOUND, (
+        f"Arteries found. Correct the mask (brush, Add or Remove), then {then} it."
+    )
 
 
 def _saved(image_state: ImageState, unsaved: list[int]) -> str:

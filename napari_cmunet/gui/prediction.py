@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.images.layers import read_frame
-from napari_cmunet.gui.jobs import spare_thread
+from napari_cmunet.gui.jobs import exiting, spare_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -118,12 +118,12 @@ class FrameQueue:
 
     def stopped(self) -> bool:
         """Whether ``stop`` was called."""
-        return self._stopped
+        return self._stopped or exiting.is_set()
 
     def take(self) -> int | None:
         """Take the next frame; None when none is left, or stopped."""
         with self._lock:
-            if self._stopped or not self._waiting:
+            if self.stopped() or not self._waiting:
                 return None
             frame = min(self._waiting, key=lambda f: (abs(f - self._focus), -f))
             self._waiting.discard(frame)
@@ -164,6 +164,8 @@ class FrameReady:
     probability: np.ndarray
     seconds: float
     engine: Engine
+    #: Whether all pixels of the frame are alike.
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,14 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
         if request.queue.stopped():
             return
         seconds = time.perf_counter() - started
-        yield FrameReady(request.number, frame, probability, seconds, engine)
+        flat = is_flat(pixels)
+        yield FrameReady(request.number, frame, probability, seconds, engine, flat)
+
+
+def is_flat(pixels: np.ndarray) -> bool:
+    """Whether a frame has no contrast: at most two neighbouring grey levels."""
+    spread = float(pixels.max()) - float(pixels.min())
+    return spread <= (1 if pixels.dtype.kind in "ui" else 0)
 
 
 def _import_ahead() -> None:

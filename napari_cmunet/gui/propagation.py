@@ -125,6 +125,7 @@ class MaskPropagation:
             image_state is None
             or not image_state.usable_mask
             or not image_state.is_cine
+            or not self._controller.images.has_shown_frame(image_state)
         ):
             return
         source = corrected_frame(image_state, self._controller.shown(image_state))
@@ -340,7 +341,7 @@ class PropagationRow(QWidget):
         self.propagation.update()
         proposal = self.propagation.proposal
         ready = proposal is not None and proposal.ready
-        usable = image_state is not None and image_state.usable_mask
+        usable = image_state is not None and self._controller.can_edit(image_state)
         self.propose.setEnabled(usable and (proposal is None or ready))
         self.propose.setText("Accept" if ready else "Propagate changes")
         self.propose.setToolTip(_ACCEPT if ready else _PROPOSE)

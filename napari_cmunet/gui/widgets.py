@@ -303,6 +303,51 @@ class Fold(QWidget):
         self.toggled.emit(is_open)
 
 
+class Legend(QLabel):
+    """What the colours over the image mean."""
+
+    def __init__(self, entries: Iterable[tuple[str, Sequence[float]]]) -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.RichText)
+        self.setWordWrap(True)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.setToolTip("Colours of the layers over the image")
+        self.setText(
+            "&nbsp; ".join(
+                "<span style='background-color:#202328'>&nbsp;"
+                f"<span style='color:{_hex(colour)}'>&#9632;</span>&nbsp;</span>&nbsp;"
+                f"{escape(text).replace(' ', '&nbsp;')}"
+                for text, colour in entries
+            )
+        )
+
+
+def _hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * value):02x}" for value in colour[:3])
+
+
+class StatusLabel(QLabel):
+    """Text with a coloured edge that shows at a glance what was found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self._colour = ""
+        self.show_colour("transparent")
+        self.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
+
+    def show_colour(self, colour: str) -> None:
+        """Set the colour of the edge."""
+        if colour != self._colour:
+            self._colour = colour
+            self.setStyleSheet(
+                f"StatusLabel {{border-left: 4px solid {colour}; padding-left: 6px;}}"
+            )
+
+
 class KeyList(QLabel):
     """Table of keys and what they do."""
 

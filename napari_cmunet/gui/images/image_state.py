@@ -79,6 +79,8 @@ class ImageState:
         frames = self.shape[0]
         self.probability = np.zeros(self.shape, np.uint8)
         self.predicted = np.zeros(frames, bool)
+        #: Frames whose pixels are all alike.
+        self.flat: set[int] = set()
         #: The threshold of each frame's mask.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cmunet.gui.images.layers import geometry, source_array
+from napari_cmunet.gui.images.layers import geometry, reset_tools, source_array
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,11 +52,10 @@ def reuse_layers(former: ImageState, image_state: ImageState) -> None:
     prediction.name = f"{image.name} prediction"
     image_state.prediction = prediction
     image_state.show_prediction = shown
-    tool = mask.mode
     mask.data = image_state.fresh_mask()
     mask.name = f"{image.name} mask"
     _forget_history(mask)
-    mask.mode = tool
+    reset_tools(mask)
     for overlay in (prediction, mask):
         _copy_geometry(overlay, new)
     image_state.start_mask(mask)

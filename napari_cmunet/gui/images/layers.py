@@ -33,6 +33,8 @@ PREDICTION_COLOUR = (0.1, 0.9, 1.0, 1.0)
 PREDICTION_OPACITY = 0.9
 OUTLINE_WIDTH = 2
 
+SMALLEST_SIDE = 32  # pixels, as when files are read
+
 
 def is_image(layer: Layer) -> bool:
     """Whether the layer is an image that is not one of our own overlays."""
@@ -66,6 +68,12 @@ def unsupported(image: Image) -> str | None:
         return (
             f"This image has {image.ndim} dimensions. An angiogram is one frame "
             "(Y, X) or a cine (T, Y, X)."
+        )
+    rows, columns = frame_shape(image)[-2:]
+    if min(rows, columns) < SMALLEST_SIDE:
+        return (
+            f"Too small: {rows} x {columns} pixels. An angiogram has at least "
+            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}."
         )
     dtype = np.dtype(data.dtype)
     if dtype.kind == "b":
@@ -115,11 +123,16 @@ def frame_shape(image: Image) -> tuple[int, int, int]:
     return frames, int(shape[-2]), int(shape[-1])
 
 
+def frame_position(image: Image, viewer: ViewerModel) -> float:
+    """Where the viewer's slider is, in frames of the image; 0 for a single frame."""
+    if not is_cine(image):
+        return 0.0
+    return float(image.world_to_data(viewer.dims.point)[0])
+
+
 def shown_frame(image: Image, viewer: ViewerModel, count: int) -> int:
     """Index of the image's frame, of ``count``, that the viewer shows."""
-    if not is_cine(image):
-        return 0
-    position = image.world_to_data(viewer.dims.point)[0]
+    position = frame_position(image, viewer)
     return int(np.clip(np.round(position), 0, max(0, count - 1)))
 
 
@@ -187,9 +200,18 @@ def make_mask_layer(image: Image, data: np.ndarray) -> Labels:
         metadata={METADATA: {"role": "mask"}},
         **geometry(image),
     )
-    mask.selected_label = 1
-    mask.brush_size = max(2, round(min(data.shape[-2:]) / 75))
+    reset_tools(mask)
     return mask
+
+
+def reset_tools(mask: Labels) -> None:
+    """Put all tools down, and set the brush to a width that suits the image."""
+    mask.mode = "pan_zoom"
+    mask.selected_label = 1
+    mask.preserve_labels = False
+    mask.contiguous = True
+    mask.n_edit_dimensions = 2
+    mask.brush_size = max(2, round(min(mask.data.shape[-2:]) / 75))
 
 
 def set_visible(layer: Layer | None, visible: bool) -> None:

@@ -82,11 +82,12 @@ class MaskEditor:
         return mask
 
     def _image_state(self) -> ImageState | None:
-        """The active image, if it has a mask to work on."""
+        """The active image, if it has a mask and its frame is shown."""
         image_state = self._images.active
         if image_state is None or not image_state.usable_mask:
             return None
-        return image_state
+        # Nothing acts on a frame that is not shown.
+        return image_state if self._images.has_shown_frame(image_state) else None
 
     def _mask(self) -> Labels | None:
         image_state = self._image_state()

@@ -16,9 +16,10 @@ from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.file_check import FileCheck
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
+from napari_cmunet.gui.images.view import UnitKeeper, ViewFitter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
@@ -61,6 +62,8 @@ class OpenImages:
         self.images: list[ImageState] = []
         self.active: ImageState | None = None
         self.connected = False
+        self._view = ViewFitter(self._image_to_fit)
+        self._units = UnitKeeper()
         self.new: list[Image] = []
         self._new_timer = QTimer()
         self._new_timer.setSingleShot(True)
@@ -82,6 +85,8 @@ class OpenImages:
         self.connected = True
         for emitter, slot in self._viewer_slots(viewer):
             emitter.connect(slot)
+        self._view.connect(viewer)
+        self._update_units()
         for image_state in _kept.pop(viewer, []):
             self._take_over(image_state)
         known = [image_state.image for image_state in self.images]
@@ -106,6 +111,7 @@ class OpenImages:
         if (viewer := self._viewer()) is not None:
             for emitter, slot in self._viewer_slots(viewer):
                 emitter.disconnect(slot)
+            self._view.disconnect(viewer)
             _kept[viewer] = self.images
         self.images = []
         self.active = None
@@ -140,14 +146,25 @@ class OpenImages:
         """Index of the shown frame."""
         return layers.shown_frame(image_state.image, self.viewer, image_state.count)
 
+    def has_shown_frame(self, image_state: ImageState) -> bool:
+        """Whether the slider is at a frame that the image has."""
+        position = layers.frame_position(image_state.image, self.viewer)
+        return -0.5 <= position <= max(0, image_state.count - 1) + 0.5
+
+    def _image_to_fit(self) -> Layer | None:
+        if self.active is None or self.active.image not in self.viewer.layers:
+            return None
+        return self.active.image
+
     def set_active(self, image_state: ImageState) -> None:
         """Work on another image; what is visible stays as it is."""
         self.active = image_state
 
     def show(self, image_state: ImageState) -> None:
-        """Work on an image: show its layers and hide those of the others."""
+        """Work on an image: show its layers, hide the others, and fit the view."""
         self.active = image_state
         self._show_alone(image_state)
+        self._view.fit()
 
     def open(self, image_state: ImageState) -> None:
         """Show an image that the program has read, beneath all other layers."""
@@ -200,6 +217,9 @@ class OpenImages:
             layers.set_visible(
                 image_state.prediction, mine and image_state.show_prediction
             )
+        if not self.has_shown_frame(chosen):
+            last = self.shown_frame(chosen)
+            layers.show_frame(chosen.image, self.viewer, last)
         target = chosen.mask if chosen.mask is not None else chosen.image
         if target in self.viewer.layers:
             self.viewer.layers.selection.active = target
@@ -217,7 +237,6 @@ class OpenImages:
         layers.insert_above(self.viewer, mask, under)
         if select:
             self.viewer.layers.selection.active = mask
-        mask.mode = "paint"
         self._connect_layers(mask)
 
     def remake_mask(self, image_state: ImageState) -> None:
@@ -256,7 +275,19 @@ class OpenImages:
         yield viewer.layers.selection.events.active, self._on_selected
         yield viewer.dims.events.current_step, self.on_frame
 
+    def _update_units(self) -> None:
+        def image_of(layer: Layer) -> Layer | None:
+            image_state = self.of(layer)
+            return None if image_state is None else image_state.image
+
+        self._units.update(list(self.viewer.layers), image_of)
+
+    def _on_units(self, event: Any) -> None:
+        self._units.note(event.source)
+        self._update_units()
+
     def _on_inserted(self, event: Any) -> None:
+        self._update_units()
         if layers.is_image(event.value):
             # The viewer has not selected it yet, nor set its dims.
             self.new.append(event.value)
@@ -281,10 +312,24 @@ class OpenImages:
             self.active = image_state
             added.append(image_state)
         self.active = self.of(viewer.layers.selection.active) or self.active
+        if added and self.active is not None:
+            self.show(self.active)
         self.added.emit(added)
+
+    def add(self, images: Sequence[tuple[Path, Layer]]) -> None:
+        """Add images that the program has read, and show the last one."""
+        for _, layer in images:
+            self.viewer.add_layer(layer)
+        if images:
+            self.viewer.layers.selection.active = images[-1][1]
+        self.take_new()
+        for path, layer in images:
+            if (image_state := self.of(layer)) is not None:
+                image_state.file = path
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
+        self._update_units()
         if layer in self.new:
             self.new.remove(layer)
         image_state = self.of(layer)
@@ -317,6 +362,8 @@ class OpenImages:
         image_state = self.of(self.viewer.layers.selection.active)
         if image_state is not None and image_state is not self.active:
             self.active = image_state
+            if not any(layer.visible for layer in image_state.layers()):
+                self.show(image_state)
             self.selected.emit()
         self.changed.emit()
 
@@ -326,6 +373,9 @@ class OpenImages:
             shown = self.shown_frame(image_state)
             if image_state.usable_mask and image_state.history.bring_up_to_date(shown):
                 image_state.refresh_mask()
+        mask = self.active.mask if self.active is not None else None
+        if mask is not None and not self.has_shown_frame(self.active):
+            mask.mode = "pan_zoom"  # a stroke would land in a frame that is not shown
         self.frame_changed.emit()
         self.changed.emit()
 
@@ -335,6 +385,7 @@ class OpenImages:
         for name in ("name", "visible", "mode", "contour"):
             yield name, self._on_appearance
         yield "data", self._on_data
+        yield "units", self._on_units
         # Labels alone have these. napari draws again after an undo and emits no more.
         yield "paint", self._on_paint
         yield "set_data", self._on_redraw

@@ -83,6 +83,8 @@ class Annotation:
             if image_state.mask_was_deleted:
                 return "The mask was deleted. Make it again."
             return "The image is not segmented yet."
+        if not workspace.controller.images.has_shown_frame(image_state):
+            return "The slider is at a frame that this cine does not have."
         frame = navigator.frame
         if (
             not image_state.has_prediction(frame)

@@ -223,6 +223,8 @@ class VesselTools:
             return None
         if image_state.image not in self.viewer.layers:
             return None
+        if not self._controller.images.has_shown_frame(image_state):
+            return None
         return image_state, self._controller.shown(image_state)
 
     def context(self) -> EditContext | None:

@@ -25,12 +25,15 @@ ADDED, REMOVED, UNCERTAIN, PLACE = 1, 2, 3, 4
 
 # Distinct in lightness and hue from each other, from the mask's orange and from the
 # prediction's cyan.
+ADDED_COLOUR = (1.0, 1.0, 1.0, 1.0)
+REMOVED_COLOUR = (0.75, 0.0, 0.85, 1.0)
+UNCERTAIN_COLOUR = (1.0, 0.95, 0.2, 1.0)
 _COLOURS = CyclicLabelColormap(
     colors=[
         (0, 0, 0, 0),
-        (1.0, 1.0, 1.0, 1.0),
-        (0.75, 0.0, 0.85, 1.0),
-        (1.0, 0.95, 0.2, 1.0),
+        ADDED_COLOUR,
+        REMOVED_COLOUR,
+        UNCERTAIN_COLOUR,
         (1.0, 1.0, 1.0, 1.0),
     ]
 )

@@ -1,0 +1,147 @@
+"""Keep the view on the active image, and the units of all layers consistent."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+
+from napari_cmunet.gui.images.layers import METADATA, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+
+_MARGIN = 0.05  # of the canvas, as napari's own
+
+
+class ViewFitter:
+    """Fits the view to one image, whatever else is open and hidden.
+
+    napari's Home fits all layers, hidden ones too: an image of another scale becomes a
+    stamp in a corner. A fitted view stays fitted when the canvas is resized.
+
+    Parameters
+    ----------
+    image : callable
+        Returns the image to fit, if any.
+    """
+
+    def __init__(self, image: Callable[[], Layer | None]) -> None:
+        self._image = image
+        self._viewer: weakref.ref[ViewerModel] | None = None
+        self._fitted: tuple[float, ...] = ()
+
+    def connect(self, viewer: ViewerModel) -> None:
+        """Follow Home and the size of the canvas."""
+        self._viewer = weakref.ref(viewer)
+        viewer.events.reset_view.connect(self._on_reset)
+        viewer.canvas.events.size.connect(self._on_resized)
+
+    def disconnect(self, viewer: ViewerModel) -> None:
+        """Stop following."""
+        viewer.events.reset_view.disconnect(self._on_reset)
+        viewer.canvas.events.size.disconnect(self._on_resized)
+
+    def fit(self) -> None:
+        """Fit the view to the image."""
+        viewer = self._viewer() if self._viewer is not None else None
+        if viewer is None:
+            return
+        image = self._image()
+        if image is not None and not _fit_2d(viewer, image):
+            return
+        self._fitted = _camera(viewer)
+
+    def _on_reset(self, event: Any = None) -> None:
+        self.fit()
+
+    def _on_resized(self, event: Any = None) -> None:
+        viewer = self._viewer() if self._viewer is not None else None
+        if viewer is None or not self._fitted:
+            return
+        if np.allclose(_camera(viewer), self._fitted):
+            self.fit()
+
+
+def _fit_2d(viewer: ViewerModel, image: Layer) -> bool:
+    """Fit the view to one image; napari's own can only fit the widest layers."""
+    dims = viewer.dims
+    if dims.ndisplay != 2 or tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
+        return False
+    corners = image.extent.world[:, -2:]
+    size = np.abs(corners[1] - corners[0]) + np.abs(image.scale[-2:])
+    if not (np.all(np.isfinite(size)) and np.all(size > 0)):
+        return False
+    camera = viewer.scene.camera
+    camera.center = (0.0, *(float(value) for value in corners.mean(axis=0)))
+    camera.zoom = float((1 - _MARGIN) * np.min(np.array(viewer.canvas.size) / size))
+    return True
+
+
+def _camera(viewer: ViewerModel) -> tuple[float, ...]:
+    camera = viewer.scene.camera
+    return (*camera.center[-2:], camera.zoom)
+
+
+class UnitKeeper:
+    """Gives all layers the same units.
+
+    napari warns about layers in millimetres beside layers in pixels and ignores the
+    units of both. So as long as both are open, all are in pixels; the pixel size stays
+    in the metadata.
+    """
+
+    def __init__(self) -> None:
+        self._own: weakref.WeakKeyDictionary[Layer, tuple] = weakref.WeakKeyDictionary()
+        self._updating = False
+
+    def note(self, layer: Layer) -> None:
+        """Take the units that a layer was given by somebody else."""
+        if not self._updating:
+            self._own[layer] = tuple(layer.units)
+
+    def update(
+        self, layers: Sequence[Layer], image_of: Callable[[Layer], Layer | None]
+    ) -> None:
+        """Use each layer's own units if they agree, else pixels."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            wanted = {layer: self._units(layer, image_of(layer)) for layer in layers}
+            agree = _agree(wanted.values())
+            for layer, units in wanted.items():
+                if not agree:
+                    _keep_pixel_size(layer)
+                    units = ("pixel",) * layer.ndim
+                if [str(u) for u in layer.units] != [str(u) for u in units]:
+                    layer.units = units
+        finally:
+            self._updating = False
+
+    def _units(self, layer: Layer, image: Layer | None) -> tuple:
+        source = layer if image is None or image.ndim != layer.ndim else image
+        return self._own.setdefault(source, tuple(source.units))
+
+
+def _agree(units: Any) -> bool:
+    axes: dict[int, Any] = {}
+    for layer_units in units:
+        for axis, unit in enumerate(reversed(layer_units)):
+            kind = getattr(unit, "dimensionality", unit)
+            if axes.setdefault(axis, kind) != kind:
+                return False
+    return True
+
+
+def _keep_pixel_size(layer: Layer) -> None:
+    in_mm = all(str(u) in ("mm", "millimeter") for u in layer.units[-2:])
+    if isinstance(layer, Image) and in_mm and "pixel_size_mm" not in record_of(layer):
+        size = tuple(float(value) for value in layer.scale[-2:])
+        layer.metadata[METADATA] = {**record_of(layer), "pixel_size_mm": size}

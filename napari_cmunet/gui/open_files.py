@@ -1,0 +1,190 @@
+"""Open and close images from the panel, always with this plugin's own reader."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.widgets import button, row
+from napari_cmunet.project.files import is_project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.jobs import Report, ShouldStop
+    from napari_cmunet.reader import LayerData
+
+MOST_OPEN = 30  # images of a folder that are opened without a project
+
+
+class OpenDialog(QFileDialog):
+    """A file dialog in which files and folders can be chosen."""
+
+    def __init__(self, parent: QWidget, folder: str) -> None:
+        super().__init__(parent, "Open angiograms: files or a folder", folder)
+        self.setOption(QFileDialog.Option.DontUseNativeDialog)
+        self.setFileMode(QFileDialog.FileMode.ExistingFiles)
+        self.setAcceptMode(QFileDialog.AcceptMode.AcceptOpen)
+
+    def accept(self) -> None:
+        """Take a chosen folder instead of entering it. A double click enters it."""
+        chosen = self.selectedFiles()
+        if chosen and all(Path(path).exists() for path in chosen):
+            self.done(int(QFileDialog.DialogCode.Accepted))
+        else:
+            super().accept()
+
+
+def ask_what(parent: QWidget, folder: str) -> list[Path]:
+    """Ask for files or folders; empty if the user cancels."""
+    dialog = OpenDialog(parent, folder)
+    return [Path(p) for p in dialog.selectedFiles()] if dialog.exec() else []
+
+
+class OpenRow(QWidget):
+    """The buttons Open… and Close image.
+
+    Parameters
+    ----------
+    controller : Controller
+    """
+
+    #: A folder was chosen, to make or open a project.
+    folder_chosen = Signal(object)
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._controller = controller
+        self._folder = ""
+        self._job = JobRunner("Opening files", failure="The files cannot be opened")
+        self._job.changed.connect(controller.changed.emit)
+        self.open = button(
+            "&Open…",
+            "Open angiograms: DICOM, PNG, TIFF, JPEG, NPY, or a folder of them",
+        )
+        self.close_image = button("C&lose image", "Close this image and its mask")
+        layout = row(self.open, self.close_image)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        self.open.clicked.connect(self.ask)
+        self.close_image.clicked.connect(self.ask_to_close)
+
+    def refresh(self) -> None:
+        """Enable what can be done."""
+        self.open.setEnabled(not self._job.running)
+        self.close_image.setEnabled(self._controller.active is not None)
+
+    # -- open -----------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Ask for files or a folder and open them."""
+        chosen = ask_what(self, self._folder or self._controller.working_folder)
+        if not chosen:
+            return
+        self._folder = str(chosen[0].parent)
+        folders = [path for path in chosen if path.is_dir()]
+        if len(chosen) == 1 and folders:
+            self._open_folder(chosen[0])
+        else:
+            self.open_paths(chosen)
+
+    def _open_folder(self, folder: Path) -> None:
+        if is_project(folder):
+            self.folder_chosen.emit(folder)
+            return
+        box = QMessageBox(
+            QMessageBox.Icon.Question,
+            "Open a folder",
+            f"{folder.name} is a folder. A project keeps your labels and lets you "
+            "fine-tune the model. Without one, its images are only opened.",
+            QMessageBox.StandardButton.Cancel,
+            self,
+        )
+        make = box.addButton("Make a project…", QMessageBox.ButtonRole.AcceptRole)
+        only = box.addButton("Only open", QMessageBox.ButtonRole.AcceptRole)
+        box.setDefaultButton(make)
+        box.exec()
+        if box.clickedButton() is make:
+            self.folder_chosen.emit(folder)
+        elif box.clickedButton() is only:
+            self.open_paths([folder])
+
+    def open_paths(self, paths: Sequence[Path]) -> None:
+        """Read files in a worker and show them."""
+        what = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        self._controller.show_message(f"Opening {what}…")
+        self._job.start(
+            partial(_read, tuple(paths)),
+            on_result=self._on_read,
+            on_error=lambda problem: self._controller.show_message(
+                problem, failed=True
+            ),
+        )
+
+    def _on_read(self, result: tuple[list[tuple[Path, LayerData]], list[str]]) -> None:
+        found, problems = result
+        images = [(path, Layer.create(*layer_data)) for path, layer_data in found]
+        self._controller.add_images(images)
+        if problems:
+            more = f" And {len(problems) - 2} more." if len(problems) > 2 else ""
+            text = " ".join(problems[:2]) + more
+            self._controller.show_message(text, failed=True, tip="\n".join(problems))
+
+    # -- close ----------------------------------------------------------------
+
+    def ask_to_close(self) -> None:
+        """Close the active image; ask first if corrections would be lost."""
+        image_state = self._controller.active
+        if image_state is None:
+            return
+        lost = self._controller.unsaved(image_state)
+        if lost and not self._may_lose(lost):
+            return
+        self._controller.close_active()
+
+    def _may_lose(self, lost: str) -> bool:
+        box = QMessageBox(
+            QMessageBox.Icon.Question,
+            "Close the image?",
+            f"{lost} They would be lost.",
+            QMessageBox.StandardButton.Cancel,
+            self,
+        )
+        close = box.addButton("Close without them", QMessageBox.ButtonRole.AcceptRole)
+        box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+        box.exec()
+        return box.clickedButton() is close
+
+
+def _read(
+    paths: Sequence[Path], report: Report, should_stop: ShouldStop
+) -> tuple[list[tuple[Path, LayerData]], list[str]]:
+    """Read files and folders as image layers. Runs in a worker."""
+    from napari_cmunet.io.images import find_images
+    from napari_cmunet.reader import read_layers
+
+    files = [file.path for file in find_images(list(paths))]
+    if len(files) > MOST_OPEN:
+        raise CMUNetError(
+            f"{len(files)} images are too many to open at once (at most {MOST_OPEN}). "
+            "Make a project of the folder instead."
+        )
+    found: list[tuple[Path, Any]] = []
+    problems: list[str] = []
+    for index, path in enumerate(files):
+        if should_stop():
+            break
+        try:
+            found += [(path, layer_data) for layer_data in read_layers(str(path))]
+        except CMUNetError as error:
+            problems.append(str(error))
+        report(index + 1, len(files))
+    return found, problems
