@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
@@ -17,11 +18,6 @@ from qtpy.QtWidgets import (
 )
 
 _LOOK_AGAIN_MS = 50
-_BY_MOUSE = (
-    Qt.FocusReason.MouseFocusReason,
-    Qt.FocusReason.PopupFocusReason,
-    Qt.FocusReason.ActiveWindowFocusReason,
-)
 
 
 class KeyFocus(QObject):
@@ -45,14 +41,17 @@ class KeyFocus(QObject):
 
     def start(self) -> None:
         """Start to follow the focus."""
-        if (app := QApplication.instance()) is not None:
-            app.installEventFilter(self)
+        app = QApplication.instance()
+        if isinstance(app, QApplication):
+            app.focusChanged.connect(self._on_focus)
 
     def stop(self) -> None:
-        """Stop."""
-        self._timer.stop()
-        if (app := QApplication.instance()) is not None:
-            app.removeEventFilter(self)
+        """Stop. Qt may have deleted this with its panel."""
+        with suppress(RuntimeError, TypeError):
+            self._timer.stop()
+            app = QApplication.instance()
+            if isinstance(app, QApplication):
+                app.focusChanged.disconnect(self._on_focus)
 
     def canvas(self) -> QWidget | None:
         """The visible canvas of the window."""
@@ -60,39 +59,32 @@ class KeyFocus(QObject):
         found = window.findChildren(QOpenGLWidget) if window is not None else []
         return next((widget for widget in found if widget.isVisible()), None)
 
-    def eventFilter(self, watched: Any, event: Any) -> bool:
-        kind = event.type()
-        if kind == QEvent.Type.FocusIn:
-            if event.reason() in _BY_MOUSE and self._gives_back(watched):
-                self._timer.start(0)
-        elif kind == QEvent.Type.KeyPress and isinstance(watched, QAbstractSpinBox):
-            return self._on_key(watched, event)
-        return False
+    def _on_focus(self, old: QWidget | None, new: QWidget | None) -> None:
+        if isinstance(old, QAbstractSpinBox):
+            old.removeEventFilter(self)
+        with suppress(RuntimeError):  # Qt has deleted the panel
+            self._follow(new)
 
-    def _gives_back(self, widget: Any) -> bool:
-        if not isinstance(widget, QWidget) or widget.window() is not self._window():
-            return False
-        if isinstance(widget, QComboBox):
-            return not widget.isEditable()
-        return isinstance(widget, (QAbstractSlider, QAbstractButton))
-
-    def _window(self) -> QWidget | None:
-        return self._panel.window()
+    def _follow(self, new: QWidget | None) -> None:
+        if new is None or new.window() is not self._panel.window():
+            return
+        if isinstance(new, QAbstractSpinBox):
+            new.installEventFilter(self)
+        elif _gives_back(new) and QApplication.mouseButtons():
+            self._timer.start(0)
 
     def _return_focus(self) -> None:
-        if (
-            QApplication.mouseButtons() != Qt.MouseButton.NoButton
-            or QApplication.activePopupWidget() is not None
-        ):
+        if QApplication.mouseButtons() or QApplication.activePopupWidget() is not None:
             self._timer.start(_LOOK_AGAIN_MS)
             return
-        canvas = self.canvas()
-        if canvas is not None and self._gives_back(QApplication.focusWidget()):
+        focused, canvas = QApplication.focusWidget(), self.canvas()
+        if canvas is not None and focused is not None and _gives_back(focused):
             canvas.setFocus(Qt.FocusReason.OtherFocusReason)
 
-    def _on_key(self, box: QAbstractSpinBox, event: QKeyEvent) -> bool:
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Send letters in a number box to the canvas, and leave it on Return."""
         canvas = self.canvas()
-        if box.window() is not self._window() or canvas is None:
+        if event.type() != QEvent.Type.KeyPress or canvas is None:
             return False
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             QTimer.singleShot(0, canvas.setFocus)
@@ -101,12 +93,17 @@ class KeyFocus(QObject):
             Qt.KeyboardModifier.NoModifier,
             Qt.KeyboardModifier.ShiftModifier,
         )
-        if plain and len(event.text()) == 1 and event.text().isalpha():
+        text = event.text()
+        if plain and len(text) == 1 and text.isalpha():
             canvas.setFocus(Qt.FocusReason.OtherFocusReason)
-            QApplication.sendEvent(canvas, _copy(event))
+            for kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
+                key = QKeyEvent(kind, event.key(), event.modifiers(), text)
+                QApplication.sendEvent(canvas, key)
             return True
         return False
 
 
-def _copy(event: QKeyEvent) -> QKeyEvent:
-    return QKeyEvent(event.type(), event.key(), event.modifiers(), event.text())
+def _gives_back(widget: QWidget) -> bool:
+    if isinstance(widget, QComboBox):
+        return not widget.isEditable()
+    return isinstance(widget, (QAbstractSlider, QAbstractButton))

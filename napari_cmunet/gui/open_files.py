@@ -67,10 +67,10 @@ class OpenRow(QWidget):
         self._job = JobRunner("Opening files", failure="The files cannot be opened")
         self._job.changed.connect(controller.changed.emit)
         self.open = button(
-            "&Open…",
+            "Open…",
             "Open angiograms: DICOM, PNG, TIFF, JPEG, NPY, or a folder of them",
         )
-        self.close_image = button("C&lose image", "Close this image and its mask")
+        self.close_image = button("Close image", "Close this image and its mask")
         layout = row(self.open, self.close_image)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)

@@ -34,7 +34,7 @@ def test_opening_an_image_segments_it(viewer, controller, opened, model):
     np.testing.assert_array_equal(prediction.data, expected(opened))
     assert mask.data.dtype == np.uint8
     assert viewer.layers.selection.active is mask
-    assert mask.mode == "paint"
+    assert mask.mode == "pan_zoom"
     assert mask.selected_label == 1
     assert not prediction.editable
 
@@ -216,7 +216,7 @@ def test_a_prediction_in_the_background_leaves_the_selection(
     model.open.set()
     settled(controller)
     assert viewer.layers.selection.active is mask
-    assert mask.mode == "paint"
+    assert mask.mode == "pan_zoom"
     (other,) = [r for r in controller.image_states if r.image is first]
     assert other.mask is not None
 

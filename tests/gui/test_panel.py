@@ -200,7 +200,7 @@ def test_tools_follow_the_layer_and_lead_it(qtbot, panel, controller, opened, vi
     panel.refresh()
     mask = controller.active.mask
     buttons = panel.tools._buttons
-    assert buttons["paint"].isChecked()
+    assert buttons["pan_zoom"].isChecked()
     qtbot.mouseClick(buttons["erase"], Qt.MouseButton.LeftButton)
     assert mask.mode == "erase"
     mask.mode = "fill"

@@ -30,6 +30,7 @@ def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_
 
     # Paint, undo, redo.
     mask.brush_size = 5
+    reader.key(Qt.Key.Key_P)
     reader.stroke((20, 10), (20, 30), (20, 50))
     painted = mask.data.copy()
     assert (painted[20, 10:50] == 1).all()

@@ -49,14 +49,19 @@ def move(
 @pytest.mark.parametrize(
     ("data", "rgb", "reason"),
     [
-        pytest.param(np.zeros((9, 9), np.uint8), False, None, id="frame"),
-        pytest.param(np.zeros((3, 9, 9), np.uint16), False, None, id="cine"),
-        pytest.param(np.zeros((9, 9), np.float32), False, None, id="float"),
-        pytest.param(np.full((9, 9, 3), 7, np.uint8), True, None, id="grey rgb"),
-        pytest.param(np.zeros((2, 3, 9, 9), np.uint8), False, "4 dim", id="4-D"),
-        pytest.param(np.zeros((9, 9), bool), False, "yes/no", id="bool"),
+        pytest.param(np.zeros((40, 40), np.uint8), False, None, id="frame"),
+        pytest.param(np.zeros((3, 40, 40), np.uint16), False, None, id="cine"),
+        pytest.param(np.zeros((40, 40), np.float32), False, None, id="float"),
+        pytest.param(np.full((40, 40, 3), 7, np.uint8), True, None, id="grey rgb"),
+        pytest.param(np.zeros((2, 3, 40, 40), np.uint8), False, "4 dim", id="4-D"),
+        pytest.param(np.zeros((40, 40), bool), False, "yes/no", id="bool"),
+        pytest.param(np.zeros((40, 31), np.uint8), False, "Too small", id="small"),
+        pytest.param(np.zeros((40, 40, 2), np.uint8), False, "Too small", id="alpha"),
         pytest.param(
-            np.arange(243, dtype=np.uint8).reshape(9, 9, 3), True, "colour", id="rgb"
+            np.arange(4800).reshape(40, 40, 3).astype(np.uint8),
+            True,
+            "colour",
+            id="rgb",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def act(rng: random.Random, viewer, controller) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_undo_all_and_redo_all(seed, viewer, controller, settled):
     rng = random.Random(seed)
-    image = cine(4, size=16)
+    image = cine(4, size=32)
     viewer.add_image(image)
     settled(controller)
     image_state = controller.active

@@ -112,7 +112,7 @@ def test_every_layer_is_the_same_from_image_to_image(project, ready, viewer):
     ready(project)
     assert list(viewer.layers) == layers
     mask = project.navigator.current.image_state.mask
-    assert mask.mode == "paint"
+    assert mask.mode == "pan_zoom"
     assert not project.navigator.current.image_state.prediction.editable
     # The strokes in the former image are not undone into this one.
     mask.undo()

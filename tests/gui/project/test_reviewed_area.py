@@ -53,6 +53,7 @@ def test_a_box_and_what_was_painted_count(project, ready, viewer):
 
 
 def test_the_brush_is_back_in_hand_after_drawing(project, viewer):
+    project.navigator.current.image_state.mask.mode = "paint"
     project.annotation.draw_area(LASSO)
     area = project.navigator.area.layer
     assert viewer.layers.selection.active is area
