@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -34,7 +35,7 @@ class KeyFocus(QObject):
 
     def __init__(self, panel: QWidget) -> None:
         super().__init__(panel)
-        self._panel = panel
+        self._panel = weakref.ref(panel)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._return_focus)
@@ -53,9 +54,13 @@ class KeyFocus(QObject):
             if isinstance(app, QApplication):
                 app.focusChanged.disconnect(self._on_focus)
 
+    def _window(self) -> QWidget | None:
+        panel = self._panel()
+        return panel.window() if panel is not None else None
+
     def canvas(self) -> QWidget | None:
         """The visible canvas of the window."""
-        window = self._panel.window()
+        window = self._window()
         found = window.findChildren(QOpenGLWidget) if window is not None else []
         return next((widget for widget in found if widget.isVisible()), None)
 
@@ -66,7 +71,7 @@ class KeyFocus(QObject):
             self._follow(new)
 
     def _follow(self, new: QWidget | None) -> None:
-        if new is None or new.window() is not self._panel.window():
+        if new is None or new.window() is not self._window():
             return
         if isinstance(new, QAbstractSpinBox):
             new.installEventFilter(self)
