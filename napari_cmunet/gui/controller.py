@@ -6,10 +6,8 @@ it and calls the methods below; nobody else changes its attributes.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.layers import Layer
 from napari.utils.notifications import show_error, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -29,9 +27,10 @@ from napari_cmunet.gui.preferences import Preferences, load_preferences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer
     from psygnal import SignalInstance
 
     from napari_cmunet.gui.images.image_state import ImageState

@@ -33,8 +33,6 @@ PREDICTION_COLOUR = (0.1, 0.9, 1.0, 1.0)
 PREDICTION_OPACITY = 0.9
 OUTLINE_WIDTH = 2
 
-SMALLEST_SIDE = 32  # pixels, as when files are read
-
 
 def is_image(layer: Layer) -> bool:
     """Whether the layer is an image that is not one of our own overlays."""
@@ -70,10 +68,10 @@ def unsupported(image: Image) -> str | None:
             "(Y, X) or a cine (T, Y, X)."
         )
     rows, columns = frame_shape(image)[-2:]
-    if min(rows, columns) < SMALLEST_SIDE:
+    if min(rows, columns) < MIN_SIDE:
         return (
             f"Too small: {rows} x {columns} pixels. An angiogram has at least "
-            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}."
+            f"{MIN_SIDE} x {MIN_SIDE}."
         )
     dtype = np.dtype(data.dtype)
     if dtype.kind == "b":
