@@ -153,7 +153,6 @@ def settled(qtbot):
 
     def wait(controller: Controller, timeout: int = 60_000) -> None:
         qtbot.waitUntil(lambda: not controller.images.new, timeout=timeout)
-        qtbot.waitUntil(lambda: not controller.images._reading, timeout=timeout)
         qtbot.waitUntil(lambda: not controller.queue.running, timeout=timeout)
         qtbot.waitUntil(lambda: controller.editor.idle, timeout=timeout)
         QCoreApplication.processEvents()
