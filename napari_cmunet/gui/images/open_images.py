@@ -20,6 +20,7 @@ from napari_cmunet.gui.images.view import UnitKeeper, ViewFitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
@@ -373,9 +374,11 @@ class OpenImages:
             shown = self.shown_frame(image_state)
             if image_state.usable_mask and image_state.history.bring_up_to_date(shown):
                 image_state.refresh_mask()
-        mask = self.active.mask if self.active is not None else None
-        if mask is not None and not self.has_shown_frame(self.active):
-            mask.mode = "pan_zoom"  # a stroke would land in a frame that is not shown
+        active = self.active
+        if active is not None and active.mask is not None:
+            if not self.has_shown_frame(active):
+                # A stroke would land in a frame that is not shown.
+                active.mask.mode = "pan_zoom"
         self.frame_changed.emit()
         self.changed.emit()
 
