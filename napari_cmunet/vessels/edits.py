@@ -115,7 +115,8 @@ def remove_branches(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
 def _lumen_at(tree: VesselTree, joint: int, removed: set[int]) -> np.ndarray:
     """Lumen at a bifurcation of the branches that stay, bool (Y, X)."""
     row, column, radius = tree.joints[joint]
-    lumen = np.zeros(tree.mask.shape, bool)
+    height, width = tree.mask.shape
+    lumen = np.zeros((height, width), bool)
     staying = [
         b for b in tree.branches if joint in b.joints and b.number not in removed
     ]
@@ -125,10 +126,10 @@ def _lumen_at(tree: VesselTree, joint: int, removed: set[int]) -> np.ndarray:
     for branch in staying:
         points = branch.points if branch.joints[0] == joint else branch.points[::-1]
         points = np.concatenate([[(row, column)], points[:near]])
-        # The distance to the border is too large where vessels meet.
-        radii = np.full(len(points), branch.radius)
         line = resample(points.astype(float), 0.5)
-        lumen[tube(line, np.full(len(line), radii[0] + 0.25), lumen.shape)] = True
+        # The distance to the border is too large where vessels meet.
+        radii = np.full(len(line), branch.radius + 0.25)
+        lumen[tube(line, radii, (height, width))] = True
     return lumen
 
 

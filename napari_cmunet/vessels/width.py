@@ -73,10 +73,9 @@ def measure_lumen(features: FrameFeatures, path: np.ndarray) -> Lumen:
     parts = _profiles(
         features, path[:, None] + offsets[None, :, None] * across[:, None]
     )
-    edge = sum(
-        weight * _scaled(_slope(part), least)
-        for part, weight, least in zip(parts, _WEIGHTS, _LEAST, strict=True)
-    )
+    edge = np.zeros(parts[0].shape)
+    for part, weight, least in zip(parts, _WEIGHTS, _LEAST, strict=True):
+        edge += weight * _scaled(_slope(part), least)
     count = round(MAX_RADIUS / _SPACING)
     radii = np.arange(1, count + 1) * _SPACING * step
     # Favour the inner of two edges: the outer may belong to a neighbour.
