@@ -118,6 +118,7 @@ def test_cine_corrected_while_it_is_predicted(window, qtbot, settled):
     first = int(np.flatnonzero(controller.active.predicted)[0])
     viewer.dims.set_point(0, first)
     mask.brush_size = 5
+    reader.key(Qt.Key.Key_P)
     reader.stroke((20, 10), (20, 50))
     assert (mask.data[first, 20, 10:50] == 1).all()
     painted = mask.data[first].copy()
