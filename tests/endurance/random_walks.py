@@ -362,7 +362,8 @@ class Walk:
 
         canvas, none = self._canvas, Qt.MouseButton.NoButton
         left = Qt.MouseButton.LeftButton
-        place = [self.random.randrange(canvas.width()), self.random.randrange(400)]
+        place = [self.random.randrange(max(1, canvas.width())), 0]
+        place[1] = self.random.randrange(max(1, canvas.height()))
 
         def send(kind: Any, button: Any, held: Any) -> None:
             point = QPointF(*map(float, place))
@@ -387,8 +388,8 @@ class Walk:
 
         canvas = self._canvas
         spot = QPoint(
-            self.random.randrange(canvas.width()),
-            self.random.randrange(canvas.height()),
+            self.random.randrange(max(1, canvas.width())),
+            self.random.randrange(max(1, canvas.height())),
         )
         QTest.mouseClick(
             canvas,
