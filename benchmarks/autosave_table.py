@@ -1,8 +1,8 @@
 r"""What saving strokes costs the window: milliseconds of the GUI thread a stroke.
 
-In the real window, with a project of one frame of each size. Time is the processor's, of
-the GUI thread alone, in everything that the saving does there: noting a stroke, handing
-over its mask, hearing that it is on the disk and showing so. ::
+In the real window, with a project of one frame of each size. Time is the processor's,
+of the GUI thread alone, in everything that the saving does there: noting a stroke,
+handing over its mask, hearing that it is on the disk and showing so. ::
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python -m benchmarks.autosave_table
 """

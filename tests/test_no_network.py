@@ -122,4 +122,4 @@ def test_only_one_module_opens_addresses():
         if any(f"import {w}" in (text := path.read_text("utf-8")) or f"from {w}" in text
                for w in words)
     }  # fmt: skip
-    assert using == {"download.py"}
+    assert using == {"model/published.py"}

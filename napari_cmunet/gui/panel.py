@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,9 +17,13 @@ from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
 from napari_cmunet.gui.images.layers import (
     MASK_COLOUR,
     PREDICTION_COLOUR,
-    is_image,
 )
 from napari_cmunet.gui.key_focus import KeyFocus
+from napari_cmunet.gui.lifecycle import (
+    may_close,
+    on_panel_destroyed,
+    on_window_destroyed,
+)
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.open_files import OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
@@ -115,11 +118,9 @@ class CMUNetPanel(QWidget):
         self._listen()
         # A window that closes deletes its docks without closing them.
         self.destroyed.connect(
-            partial(_on_panel_destroyed, self.controller, self.project)
+            partial(on_panel_destroyed, self.controller, self.project)
         )
         self.refresh()
-
-    # -- building -------------------------------------------------------------
 
     def _build(self) -> None:
         self.image = NameCombo("The image that you work on")
@@ -234,8 +235,6 @@ class CMUNetPanel(QWidget):
         propagation.started.connect(self.vessels.review.stop)
         tools.activated.connect(propagation.dismiss)
 
-    # -- what the user does ---------------------------------------------------
-
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.image_states):
             self.controller.show_image(self.controller.image_states[index])
@@ -258,8 +257,6 @@ class CMUNetPanel(QWidget):
         """Ask before a running training is ended."""
         training = self.project.training.session
         return training is None or ask_before_ending(training, self)
-
-    # -- showing --------------------------------------------------------------
 
     def _on_changed(self) -> None:
         if not self._refresh_soon.isActive():
@@ -320,8 +317,6 @@ class CMUNetPanel(QWidget):
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
 
-    # -- life -----------------------------------------------------------------
-
     def shut_down(self) -> None:
         """Stop work and unbind the shortcuts; layers stay. Idempotent."""
         self._refresh_soon.stop()
@@ -367,7 +362,7 @@ class CMUNetPanel(QWidget):
         self.project_section.commands.connect()
         self.project.training.result_wanted.connect(self.finetune.scroll_into_view)
         # The session outlives the panel: hold a weak reference only.
-        self.project.may_close = partial(_may_close, weakref.ref(self))
+        self.project.may_close = partial(may_close, weakref.ref(self))
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
@@ -376,7 +371,7 @@ class CMUNetPanel(QWidget):
             window = self.window()
             assert window is not None
             window.destroyed.connect(
-                partial(_on_window_destroyed, weakref.ref(self.project))
+                partial(on_window_destroyed, weakref.ref(self.project))
             )
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
@@ -400,33 +395,3 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event: Any) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def segment_arteries(viewer: napari.Viewer) -> None:
-    """Open the panel and segment the selected image. Command of the layer menu."""
-    layer = viewer.layers.selection.active
-    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
-    panel.controller.segment_layer(layer if layer and is_image(layer) else None)
-
-
-# Called by Qt when the panel may be half deleted: none of these holds it.
-
-
-def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
-    """Whether the project may be closed: an existing panel asks the user."""
-    found = panel()
-    return found is None or found.may_end_training()
-
-
-def _on_window_destroyed(project: weakref.ref[ProjectSession]) -> None:
-    if (session := project()) is not None:
-        session.close_window()
-
-
-def _on_panel_destroyed(controller: Controller, project: ProjectSession) -> None:
-    # When the program ends, Qt may have deleted the controller's timers already.
-    with suppress(RuntimeError):
-        if controller.connected:  # otherwise the dock was closed before
-            project.workspace.changed.disconnect()
-            project.close_window()
-        controller.disconnect()

@@ -248,7 +248,8 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
     then = "accept" if image_state.in_project else "export"
     if not drawn:
         return EMPTY, (
-            f"No artery found in {where}. Lower the threshold, or draw with Paint or Add."
+            f"No artery found in {where}. Lower the threshold, or draw with Paint or "
+            "Add."
         )
     if not image_state.found(frame).any() and not image_state.thresholded(frame).any():
         return EMPTY, (

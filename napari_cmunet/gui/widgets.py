@@ -353,17 +353,14 @@ class KeyList(QLabel):
 
     def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
         super().__init__()
+        spelled = ((key.replace(",  .", "comma, dot"), text) for key, text in keys)
         rows = "".join(
-            f"<tr><td style='padding-right:8px'><b>{escape(_spell(key))}</b></td>"
+            f"<tr><td style='padding-right:8px'><b>{escape(key)}</b></td>"
             f"<td>{escape(text)}</td></tr>"
-            for key, text in keys
+            for key, text in spelled
         )
         self.setTextFormat(Qt.TextFormat.RichText)
         self.setText(f"<table cellspacing='0'>{rows}</table>")
-
-
-def _spell(key: str) -> str:
-    return key.replace(",  .", "comma, dot")
 
 
 def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:

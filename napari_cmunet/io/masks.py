@@ -170,7 +170,7 @@ def _drawn_in_one_colour(array: np.ndarray) -> np.ndarray:
     """Reduce (T, Y, X, S) of black and one colour to 0 and 1; leave anything else."""
     if array.shape[-1] < 3:
         return array
-    drawn = array[..., :3].any(axis=-1)
+    drawn = np.asarray(array[..., :3].any(axis=-1))
     colours = array[drawn][:, :3]
     if colours.size and (colours == colours[0]).all():
         return drawn[..., np.newaxis].astype(np.uint8)

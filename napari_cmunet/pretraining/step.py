@@ -372,9 +372,9 @@ def failures(device: torch.device) -> Iterator[None]:
         text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         if is_out_of_memory(exc):
             raise TrainingError(
-                f"Not enough memory on {device.type} for this batch. Choose a smaller "
-                "--batch, --crop or --width and start in a new folder: the batch cannot "
-                "be split, since each frame is contrasted with all others in it."
+                f"Not enough memory on {device.type} for this batch. Choose a "
+                "smaller --batch, --crop or --width and start in a new folder: the batch "
+                "cannot be split, since each frame is contrasted with all others in it."
             ) from exc
         raise TrainingError(
             f"Pre-training failed on {device.type}: {text}. Go on from the last "

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
 
 from napari_cmunet.gui import controller as controller_module
-from napari_cmunet.gui.panel import segment_arteries
+from napari_cmunet.gui.lifecycle import segment_arteries
 from tests.gui.conftest import CTRL, SHIFT, FakeModel, Reader, cine, expected, frame
 
 
@@ -117,6 +117,7 @@ def test_cine_corrected_while_it_is_predicted(window, qtbot, settled):
     mask = controller.active.mask
     first = int(np.flatnonzero(controller.active.predicted)[0])
     viewer.dims.set_point(0, first)
+    reader.key(Qt.Key.Key_P)
     mask.brush_size = 5
     reader.key(Qt.Key.Key_P)
     reader.stroke((20, 10), (20, 50))

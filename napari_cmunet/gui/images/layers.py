@@ -13,7 +13,7 @@ from napari.utils.colormaps import CyclicLabelColormap
 from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -250,3 +250,18 @@ def watch_undo(
 def unwatch_undo(mask: Labels) -> None:
     """Restore napari's own undo and redo."""
     del mask.undo, mask.redo
+
+
+def has_shown_frame(image: Layer, viewer: ViewerModel, count: int) -> bool:
+    """Whether the slider is at one of the ``count`` frames of an image."""
+    return -0.5 <= frame_position(image, viewer) <= max(0, count - 1) + 0.5
+
+
+def emitters(
+    layers: Iterable[Layer | None], slots: Mapping[str, Callable]
+) -> Iterator[tuple[Any, Callable]]:
+    """Pair the events that layers have with the slots that are meant for them."""
+    for layer in filter(None, layers):
+        for name, slot in slots.items():
+            if name in layer.events.emitters:
+                yield getattr(layer.events, name), slot

@@ -16,7 +16,7 @@ from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.file_check import FileCheck
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
-from napari_cmunet.gui.images.view import UnitKeeper, ViewFitter
+from napari_cmunet.gui.images.view import UnitKeeper, ViewFitter, show_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +34,7 @@ _kept: weakref.WeakKeyDictionary[ViewerModel, list[ImageState]] = (
 
 
 class OpenImages:
-    """The images of one viewer. The only one to change ``images`` and ``active``.
-
-    Parameters
-    ----------
-    viewer : ViewerModel
-    """
+    """The images of one viewer. The only one to change ``images`` and ``active``."""
 
     #: Something about the images or their layers has changed.
     changed = Signal()
@@ -75,8 +70,6 @@ class OpenImages:
     def viewer(self) -> ViewerModel:
         """The viewer. Its layers are accessed on the GUI thread only."""
         return self._viewer()
-
-    # -- life -----------------------------------------------------------------
 
     def connect(self) -> None:
         """Follow the viewer and take over the images of a closed panel."""
@@ -124,18 +117,13 @@ class OpenImages:
         if image_state.mask is not None and image_state.mask not in present:
             image_state.forget_mask()
         if image_state.image in present or image_state.mask is not None:
-            self._append(image_state)
+            self.images.append(image_state)
+            self._follow(image_state)
             self.add_prediction(image_state)
-
-    def _append(self, image_state: ImageState) -> None:
-        self.images.append(image_state)
-        self._follow(image_state)
 
     def _follow(self, image_state: ImageState) -> None:
         self._connect_layers(*image_state.layers())
         image_state.undone.connect(self._on_undone, unique=True)
-
-    # -- images ---------------------------------------------------------------
 
     def of(self, layer: Layer | None) -> ImageState | None:
         """The image that a layer belongs to."""
@@ -149,8 +137,7 @@ class OpenImages:
 
     def has_shown_frame(self, image_state: ImageState) -> bool:
         """Whether the slider is at a frame that the image has."""
-        position = layers.frame_position(image_state.image, self.viewer)
-        return -0.5 <= position <= max(0, image_state.count - 1) + 0.5
+        return layers.has_shown_frame(image_state.image, self.viewer, image_state.count)
 
     def _image_to_fit(self) -> Layer | None:
         if self.active is None or self.active.image not in self.viewer.layers:
@@ -164,14 +151,15 @@ class OpenImages:
     def show(self, image_state: ImageState) -> None:
         """Work on an image: show its layers, hide the others, and fit the view."""
         self.active = image_state
-        self._show_alone(image_state)
+        show_alone(self.viewer, self.images, image_state)
         self._view.fit()
 
     def open(self, image_state: ImageState) -> None:
         """Show an image that the program has read, beneath all other layers."""
         present = self.viewer.layers
         if image_state not in self.images:
-            self._append(image_state)
+            self.images.append(image_state)
+            self._follow(image_state)
         self.active = image_state
         if image_state.image not in present:
             present.insert(0, image_state.image)
@@ -179,7 +167,7 @@ class OpenImages:
             if image_state.mask is None:
                 self.add_mask(image_state)
             self.add_prediction(image_state)
-        self._show_alone(image_state)
+        show_alone(self.viewer, self.images, image_state)
 
     def can_replace(self, former: ImageState, image_state: ImageState) -> bool:
         """Whether an image can be shown in the layers of another one."""
@@ -208,24 +196,6 @@ class OpenImages:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         self.changed.emit()
-
-    def _show_alone(self, chosen: ImageState) -> None:
-        """Show one image with its layers, hide the others; select what is edited."""
-        for image_state in self.images:
-            mine = image_state is chosen
-            layers.set_visible(image_state.image, mine)
-            layers.set_visible(image_state.mask, mine)
-            layers.set_visible(
-                image_state.prediction, mine and image_state.show_prediction
-            )
-        if not self.has_shown_frame(chosen):
-            last = self.shown_frame(chosen)
-            layers.show_frame(chosen.image, self.viewer, last)
-        target = chosen.mask if chosen.mask is not None else chosen.image
-        if target in self.viewer.layers:
-            self.viewer.layers.selection.active = target
-
-    # -- masks and predictions ------------------------------------------------
 
     def add_mask(self, image_state: ImageState) -> None:
         """Add a new mask over an image; select it if the image is worked on."""
@@ -268,8 +238,6 @@ class OpenImages:
             self.add_prediction(image_state)
         self.changed.emit()
 
-    # -- events of the viewer -------------------------------------------------
-
     def _viewer_slots(self, viewer: ViewerModel) -> Iterator[tuple[Any, Callable]]:
         yield viewer.layers.events.inserted, self._on_inserted
         yield viewer.layers.events.removed, self._on_removed
@@ -309,7 +277,8 @@ class OpenImages:
             image_state = next((r for r in self.images if r.image is image), None)
             if image_state is None:
                 image_state = ImageState(image, problem=self._check.problem(image))
-                self._append(image_state)
+                self.images.append(image_state)
+                self._follow(image_state)
             self.active = image_state
             added.append(image_state)
         self.active = self.of(viewer.layers.selection.active) or self.active
@@ -382,31 +351,29 @@ class OpenImages:
         self.frame_changed.emit()
         self.changed.emit()
 
-    # -- events of layers -----------------------------------------------------
-
     def _layer_slots(self) -> Iterator[tuple[str, Callable]]:
         for name in ("name", "visible", "mode", "contour"):
             yield name, self._on_appearance
         yield "data", self._on_data
         yield "units", self._on_units
         # Labels alone have these. napari draws again after an undo and emits no more.
-        yield "paint", self._on_paint
-        yield "set_data", self._on_redraw
+        yield "paint", self._on_drawn
+        yield "set_data", self._on_drawn
         yield "editable", self._on_editable
 
     def _connect_layers(self, *connected: Layer | None) -> None:
-        for layer in filter(None, connected):
-            for name, slot in self._layer_slots():
-                if name in layer.events.emitters:
-                    getattr(layer.events, name).connect(slot)
+        for emitter, slot in layers.emitters(connected, dict(self._layer_slots())):
+            emitter.connect(slot)
 
     def _disconnect_layers(self, *connected: Layer | None) -> None:
-        for layer in filter(None, connected):
-            for name, slot in self._layer_slots():
-                if name in layer.events.emitters:
-                    getattr(layer.events, name).disconnect(slot)
+        for emitter, slot in layers.emitters(connected, dict(self._layer_slots())):
+            emitter.disconnect(slot)
 
     def _on_appearance(self, event: Any) -> None:
+        self.changed.emit()
+
+    def _on_drawn(self, event: Any) -> None:
+        (self.painted if event.type == "paint" else self.redrawn).emit()
         self.changed.emit()
 
     def _on_data(self, event: Any) -> None:
@@ -421,14 +388,6 @@ class OpenImages:
             left = image_state.overlays()
             self._disconnect_layers(*(o for o in overlays if o not in left))
             self.pixels_replaced.emit(image_state)
-        self.changed.emit()
-
-    def _on_paint(self, event: Any) -> None:
-        self.painted.emit()
-        self.changed.emit()
-
-    def _on_redraw(self, event: Any) -> None:
-        self.redrawn.emit()
         self.changed.emit()
 
     def _on_editable(self, event: Any) -> None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
+from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.layers import METADATA, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
+
+    from napari_cmunet.gui.images.image_state import ImageState
 
 
 _MARGIN = 0.05  # of the canvas, as napari's own
@@ -145,3 +148,22 @@ def _keep_pixel_size(layer: Layer) -> None:
     if isinstance(layer, Image) and in_mm and "pixel_size_mm" not in record_of(layer):
         size = tuple(float(value) for value in layer.scale[-2:])
         layer.metadata[METADATA] = {**record_of(layer), "pixel_size_mm": size}
+
+
+def show_alone(
+    viewer: ViewerModel, images: Iterable[ImageState], chosen: ImageState
+) -> None:
+    """Show one image with its layers, hide the others; select what is edited."""
+    for image_state in images:
+        shown = image_state is chosen
+        layers.set_visible(image_state.image, shown)
+        layers.set_visible(image_state.mask, shown)
+        layers.set_visible(
+            image_state.prediction, shown and image_state.show_prediction
+        )
+    if not layers.has_shown_frame(chosen.image, viewer, chosen.count):
+        last = layers.shown_frame(chosen.image, viewer, chosen.count)
+        layers.show_frame(chosen.image, viewer, last)
+    target = chosen.mask if chosen.mask is not None else chosen.image
+    if target in viewer.layers:
+        viewer.layers.selection.active = target

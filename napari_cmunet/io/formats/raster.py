@@ -119,7 +119,7 @@ def decode_raster(
 
 
 def image_mode(file: SniffedFile) -> str:
-    """Return Pillow's name of a file's pixel format: ``L``, ``P``, ``RGBA`` and so on."""
+    """Return Pillow's name of a file's pixel format, such as ``L`` or ``RGBA``."""
     with _open(file, file.kind) as image:
         return str(image.mode)
 

@@ -41,6 +41,7 @@ def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
     monkeypatch.setattr(annotation, "WAIT_SECONDS", 5)
     assert name(session) == "q0"
     mask = session.navigator.current.image_state.mask
+    hand.key(Qt.Key.Key_P)
     mask.brush_size = 5
     hand.stroke((20, 10), (20, 50))
     assert (mask.data[20, 10:50] == 1).all()

@@ -104,8 +104,8 @@ def test_stopping_and_cancelling():
     [
         (
             replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
-            "Better: tuned-001 is now in use. Next: open an unlabelled image and see what "
-            "it has learned.",
+            "Better: tuned-001 is now in use. Next: open an unlabelled image and see "
+            "what it has learned.",
             False,
         ),
         (
@@ -115,8 +115,8 @@ def test_stopping_and_cancelling():
         ),
         (
             ended(REFUSED),
-            "Better: tuned-001 is not used; it stays in the list. Next: label images of "
-            "other patients, then fine-tune again.",
+            "Better: tuned-001 is not used; it stays in the list. Next: label images "
+            "of other patients, then fine-tune again.",
             False,
         ),
         (
