@@ -373,8 +373,8 @@ def failures(device: torch.device) -> Iterator[None]:
         if is_out_of_memory(exc):
             raise TrainingError(
                 f"Not enough memory on {device.type} for this batch. Choose a "
-                "smaller --batch, --crop or --width and start in a new folder: the batch "
-                "cannot be split, since each frame is contrasted with all others in it."
+                "smaller --batch, --crop or --width and start in a new folder: the "
+                "batch cannot be split, since each frame is contrasted with all others."
             ) from exc
         raise TrainingError(
             f"Pre-training failed on {device.type}: {text}. Go on from the last "
