@@ -8,9 +8,12 @@ import pytest
 
 from tests.fuzzing.targets import NAMES
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="memory is looked at in /proc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="memory is looked at in /proc"
+    ),
+]
 
 
 @pytest.mark.parametrize("reader", NAMES)

@@ -105,6 +105,7 @@ def test_every_preference_says_what_it_is():
         pytest.param("cine", (30, 512, 512), id="cine"),
     ],
 )
+@pytest.mark.slow
 def test_samples_are_angiograms(plugin, key, shape):
     manifest = plugin.get_manifest("napari-cmunet")
     samples = {sample.key: sample for sample in manifest.contributions.sample_data}

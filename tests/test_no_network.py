@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = r"""
 import os, sys, tempfile
 from pathlib import Path
@@ -94,6 +96,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_no_command_uses_the_network_or_leaves_temporary_files(tmp_path, tiny_model):
     temporary = tmp_path / "temporary"
     temporary.mkdir(mode=0o700)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from napari_cmunet.model.registry import load_model, save_model
@@ -14,6 +15,7 @@ from napari_cmunet.model.registry import load_model, save_model
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_weights_are_the_mean_and_the_card_says_of_what(tmp_path, tiny_model):
     one = load_model(tiny_model)
     weights = one.network.state_dict()

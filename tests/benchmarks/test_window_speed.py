@@ -9,6 +9,8 @@ import pytest
 from benchmarks import window_speed
 from napari_cmunet.cli.bench import alone
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_window_is_read_in_and_its_beats_are_sorted():
     if not os.environ.get("DISPLAY"):

@@ -41,6 +41,7 @@ def test_the_outer_diameter_is_found_below_a_pixel(diameter, angle):
     assert width.pixel_size_mm(6) == pytest.approx(2 / width.pixels)
 
 
+@pytest.mark.slow
 def test_phantom_catheters_before_the_injection():
     errors = []
     for seed in (707, 709, 713, 715, 717, 719):

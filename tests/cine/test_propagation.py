@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.ndimage import shift
 
 from napari_cmunet.cine.propagation import Changes, propagate_changes, propagate_mask
@@ -21,6 +22,7 @@ def test_a_mask_follows_a_shifted_frame():
     assert dice(propagate_mask(mask, frame, moved), truth) > 0.9
 
 
+@pytest.mark.slow
 def test_a_mask_follows_the_beating_heart():
     cine = make_cine(PhantomConfig(frames=20, size=256, seed=102, fps=10))
     copied, carried = [], []
@@ -40,6 +42,7 @@ def test_large_frames_are_carried_on_their_own_grid():
     assert dice(moved, cine.masks[1]) > 0.97 or not cine.masks[1].any()
 
 
+@pytest.mark.slow
 def test_a_mask_is_carried_over_the_frames_between():
     cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
     frame, mask = cine.frames[-1], cine.masks[-1]
@@ -50,6 +53,7 @@ def test_a_mask_is_carried_over_the_frames_between():
     assert np.array_equal(propagate_mask(mask, frame), mask)
 
 
+@pytest.mark.slow
 def test_changes_follow_the_vessels_and_stop_where_the_frames_do_not_match():
     cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
     frame, mask = cine.frames[-1], cine.masks[-1]

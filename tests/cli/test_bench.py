@@ -11,6 +11,8 @@ from napari_cmunet.cli import bench_measure
 from napari_cmunet.cli.bench import BenchJob, alone, bench, with_memory
 from napari_cmunet.cli.bench_measure import peak_memory, seconds, timed
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"minutes": 0.05, "sides": (64,), "labels": (1,), "cine_frames": 2}
 
 

@@ -192,6 +192,7 @@ def test_a_float_probability_is_what_the_mask_was_cut_from(
     assert np.array_equal(read_mask(out / "a.tif"), steps >= 102)
 
 
+@pytest.mark.slow
 def test_dicom_segmentation_is_read_by_highdicom(tmp_path, tiny_model, capsys):
     seg = pytest.importorskip("highdicom").seg
     code, out, said = segment(

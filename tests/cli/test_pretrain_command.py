@@ -21,6 +21,8 @@ from napari_cmunet.training.events import PretrainFinished, PretrainStarted, fro
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--width", "2", "--grid", "32", "--batch", "4", "--epochs", "2")
 
 

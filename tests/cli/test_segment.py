@@ -463,6 +463,7 @@ def environment(**values) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"} | values
 
 
+@pytest.mark.slow
 def test_as_a_process_of_little_memory(images, tiny_model, tmp_path):
     """Only paths on stdout; file names that are no text; below 1.5 GB."""
     resource = pytest.importorskip("resource")
@@ -484,6 +485,7 @@ def test_as_a_process_of_little_memory(images, tiny_model, tmp_path):
     assert peak * (1 if sys.platform == "darwin" else 1024) < 1.5e9
 
 
+@pytest.mark.slow
 def test_a_reader_of_stdout_that_goes_away(images, tiny_model, tmp_path):
     """``segment … | head`` ends without a traceback, its files whole."""
     with subprocess.Popen(

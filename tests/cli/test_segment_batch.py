@@ -143,6 +143,7 @@ def test_a_second_run_keeps_what_is_there(tree, tmp_path, tiny_model, capsys):
     assert "3 of 6 were there already" in said
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path, tiny_model, capsys):
     root, out = tmp_path / "in", tmp_path / "out"
     root.mkdir()

@@ -235,6 +235,7 @@ def test_choosing_an_image_shows_it_alone(viewer, controller, settled):
     assert not any(layer.visible for layer in first.layers())
 
 
+@pytest.mark.slow
 def test_selecting_a_layer_switches_the_image(viewer, controller, settled):
     viewer.add_image(frame(0))
     viewer.add_image(frame(1))
@@ -472,6 +473,7 @@ def test_the_slider_shows_the_frame_s_own_threshold(
     assert describe(controller).can_reset
 
 
+@pytest.mark.slow
 def test_a_dead_viewer_is_let_go(model, qtbot):
     viewer = ViewerModel()
     controller = Controller(viewer, predictor_factory=model)

@@ -223,6 +223,7 @@ def test_tool_and_brush_are_set_anew_for_each_image(viewer, controller, settled)
     assert controller.active.mask.brush_size < large
 
 
+@pytest.mark.slow
 def test_keys_work_after_a_slider_and_a_box_were_used(window, qtbot, settled):
     viewer, panel, _ = window
     viewer.add_image(frame(size=64), name="angio")

@@ -31,6 +31,7 @@ from napari_cmunet.writer import write_mask_tiff
 from tests.gui.conftest import cine, expected, frame
 
 
+@pytest.mark.slow
 def test_opening_the_panel_does_not_import_torch():
     code = """
         import sys, time

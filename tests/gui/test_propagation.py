@@ -161,6 +161,7 @@ def test_without_a_corrected_frame_it_says_so(image_state, panel, press, viewer)
     assert panel.cine.propagation.message.isHidden()
 
 
+@pytest.mark.slow
 def test_a_vessel_tool_takes_its_place(image_state, panel, press):
     press()
     panel.vessels.tools.activate(ADD)

@@ -13,6 +13,7 @@ from tests.endurance.random_walks import Walk, make_files
     "NAPARI_CMUNET_TEST_WALKS" not in os.environ,
     reason="napari may crash with OpenGL in software; see docs/troubleshooting.md",
 )
+@pytest.mark.slow
 def test_a_short_random_walk(window, tmp_path, monkeypatch):
     viewer, panel, _ = window
     monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -14,6 +15,7 @@ from tests.gui.vessel_bench import Bench, angiogram
 TIMES = 8  # 1024 x 1024
 
 
+@pytest.mark.slow
 def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
     viewer, panel, _ = window
     viewer.add_image(np.stack([angiogram(times=TIMES)] * 2), name="cine")
@@ -47,6 +49,7 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
     assert bench.tools.tool is None
 
 
+@pytest.mark.slow
 def test_the_keys_work_while_a_line_is_in_hand(window, settled):
     viewer, panel, _ = window
     viewer.add_image(angiogram(times=4), name="frame")

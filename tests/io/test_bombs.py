@@ -145,6 +145,7 @@ def test_a_table_of_frames_that_claims_gigabytes(tmp_path):
     assert peak < 2**24
 
 
+@pytest.mark.slow
 def test_names_that_are_too_large_to_be_looked_for(tmp_path):
     path = write_dicom(tmp_path / "Mustermann-a.dcm", CINE)
     assert safe_name(path) == "anon-a.dcm"

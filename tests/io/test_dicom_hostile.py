@@ -168,6 +168,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path):
 @pytest.mark.parametrize("syntax", ["explicit", "JPEG lossless SV1", "JPEG 2000"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_bytes_never_escape_as_another_error(tmp_path_factory, syntax, data):
     folder = tmp_path_factory.getbasetemp()
     path = folder / f"damaged-{syntax.replace(' ', '')}.dcm"

@@ -277,6 +277,7 @@ def test_a_png_that_declares_too_much(tmp_path, frame):
         read_angiogram(path)
 
 
+@pytest.mark.slow
 def test_the_largest_frame_allowed_makes_no_warning(tmp_path):
     path = tmp_path / "a.png"
     Image.new("1", (10_000, 10_000)).save(path)
@@ -294,6 +295,7 @@ def test_the_largest_frame_allowed_makes_no_warning(tmp_path):
         fill=st.nothing(),
     )
 )
+@pytest.mark.slow
 def test_any_array_is_read_finite_or_refused_in_a_sentence(tmp_path_factory, array):
     path = tmp_path_factory.mktemp("any") / "a.npy"
     np.save(path, array)

@@ -425,6 +425,7 @@ def test_the_model_is_not_changed(model, frames):
         assert value.dtype == before[name].dtype
 
 
+@pytest.mark.slow
 def test_a_large_frame_needs_no_more_than_its_own_size(tiny_model):
     """A few bytes a pixel beyond what is loaded anyway; in a process of its own."""
     code = f"""

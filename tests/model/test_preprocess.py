@@ -319,6 +319,7 @@ def test_never_a_nan_whatever_comes_in(array):
     assert torch.isfinite(back).all()
 
 
+@pytest.mark.slow
 def test_memory_for_a_large_frame_is_a_few_bytes_a_pixel():
     """In a process of its own, so that nothing else counts in its peak."""
     code = """

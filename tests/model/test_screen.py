@@ -369,6 +369,7 @@ EMPTY = b"X\x0b\x00\x00\x00_parameters}X\x08\x00\x00\x00_buffers}"
         ),
     ],
 )
+@pytest.mark.slow
 def test_no_pickle_takes_long_or_much(instructions: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "x.pth", whole(instructions, 4))
     began = time.monotonic()

@@ -67,6 +67,7 @@ def expected(reports, state, drafts):
 
 
 @posix
+@pytest.mark.slow
 def test_nothing_is_lost_by_kills(project):
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # shown when it fails

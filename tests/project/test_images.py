@@ -375,6 +375,7 @@ _record = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_record | _json, max_size=4), st.booleans())
+@pytest.mark.slow
 def test_any_list_is_read_or_refused(values, salvage):
     header = {"format": "napari-cmunet project images", "version": 1}
     with tempfile.TemporaryDirectory() as folder:

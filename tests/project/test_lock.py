@@ -55,6 +55,7 @@ def test_closing_lets_go_and_says_so(project):
 
 
 @posix
+@pytest.mark.slow
 def test_taking_over_stops_the_former_window(project):
     image = project.images.ids()[0]
     project.labels.accept(image, 0, mask_of(1))

@@ -334,6 +334,7 @@ _values = st.recursive(
     ),
     _values.map(lambda v: json.dumps(v).encode()) | st.binary(max_size=60),
 )
+@pytest.mark.slow
 def test_hostile_files_open_or_are_refused_in_words(project, name, data):
     image = project.images.ids()[0]
     if not project._context.closed:

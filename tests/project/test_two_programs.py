@@ -29,6 +29,7 @@ def accept_for_ever(folder, ready):
             ready.set()
 
 
+@pytest.mark.slow
 def test_reading_and_exporting_while_a_window_works(project, tmp_path):
     project.close()
     context = multiprocessing.get_context("fork")

@@ -120,6 +120,7 @@ def test_frames_of_one_patient_count_as_one_and_unseen_pixels_not_at_all():
     assert scores["a"][0] == pytest.approx((1 + 2 * 80 / 480) / 2)
 
 
+@pytest.mark.slow
 def test_sentinels_are_always_the_same_and_hold_arteries():
     frames = regression_frames()
     again = regression_frames()

@@ -53,6 +53,7 @@ def run(training):
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.slow
 def test_features_and_late_decoder_make_up_the_network(blocks):
     net, x = network(), torch.randn(2, 1, 64, 64)
     with torch.no_grad():

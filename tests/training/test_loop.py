@@ -77,6 +77,7 @@ def same(a: dict, b: dict) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_a_few_frames_are_learnt_by_heart(labels, monkeypatch):
     as_they_are = lambda x, maps, *_: (x.float(), maps)  # noqa: E731
     monkeypatch.setattr(dataset_module, "augment", as_they_are)
@@ -92,6 +93,7 @@ def test_a_few_frames_are_learnt_by_heart(labels, monkeypatch):
     assert after.interval[0] <= after.dice <= after.interval[1]
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_bit_for_bit(labels):
     results = [
         run(finetune(network(), labels, replace(QUICK, seed=seed)))[1]
@@ -357,6 +359,7 @@ def clock(monkeypatch):
     return clock
 
 
+@pytest.mark.slow
 def test_minutes_are_kept(labels, clock):
     config = replace(QUICK, steps=100_000, validate_every=20, minutes=1, batch=2)
     events, result = run(
@@ -379,6 +382,7 @@ def test_minutes_are_kept(labels, clock):
         (0.25, 0, (8, 4), 23),
     ],
 )
+@pytest.mark.slow
 def test_where_time_is_short_batches_are_small(
     labels, clock, monkeypatch, minutes, batch, batches, steps
 ):
@@ -397,6 +401,7 @@ def test_where_time_is_short_batches_are_small(
     assert clock.now <= 60 * minutes + 1
 
 
+@pytest.mark.slow
 def test_the_learning_rate_comes_down_though_the_machine_slows(labels, clock):
     clock.each = lambda step: 1.0 if step < 8 else 4.0
     config = replace(QUICK, steps=100_000, minutes=5, batch=1)
@@ -407,6 +412,7 @@ def test_the_learning_rate_comes_down_though_the_machine_slows(labels, clock):
     assert clock.rate < 0.05
 
 
+@pytest.mark.slow
 def test_the_folds_are_trained_like_the_final_model(labels, clock, monkeypatch):
     monkeypatch.setattr(crossvalidate_module, "time", clock)
     config = replace(QUICK, steps=100_000, validate_every=5, minutes=2, batch=1)

@@ -21,6 +21,8 @@ from napari_cmunet.training.staged_finetuning import (
     train_in_stages,
 )
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -40,6 +40,7 @@ def act(rng: random.Random, viewer, controller) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.slow
 def test_undo_all_and_redo_all(seed, viewer, controller, settled):
     rng = random.Random(seed)
     image = cine(4, size=32)

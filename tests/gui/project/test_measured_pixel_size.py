@@ -12,6 +12,7 @@ from napari_cmunet.project.export import export_masks
 from tests.gui.project.conftest import stroke
 
 
+@pytest.mark.slow
 def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tmp_path):
     session = project
     calibration = CatheterCalibration(session.controller)

@@ -93,6 +93,7 @@ def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
     assert elsewhere.messages.alert is None
 
 
+@pytest.mark.slow
 def test_taking_over(project, elsewhere, ready):
     way(elsewhere, "Take over")
     ready(elsewhere)
@@ -159,6 +160,7 @@ def test_trying_again_to_save_goes_on(project, ready, monkeypatch):
     assert len(project.project.drafts.keys()) == 1
 
 
+@pytest.mark.slow
 def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_path):
     stroke(project)
     project.annotation.accept()

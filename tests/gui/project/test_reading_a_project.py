@@ -457,6 +457,7 @@ def test_impatient_keys(project, ready, viewer, qtbot):
         assert seen.progress() == project.overview.progress
 
 
+@pytest.mark.slow
 def test_a_slow_disk_does_not_hold_the_window(project, ready, monkeypatch):
     labels = project.project.labels
     accept = labels.accept

@@ -20,6 +20,8 @@ from napari_cmunet.project.promotion import (
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 from tests.gui.training.conftest import accept, settled, wait_until
 
+pytestmark = pytest.mark.slow
+
 QUICK_LEARNING = {"steps": 60, "learning_rate": 0.01}
 LONG = {"steps": 100000}
 

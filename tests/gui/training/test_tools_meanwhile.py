@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from napari_cmunet.vessels.tools import ADD, REMOVE
 from tests.gui.training.conftest import wait_until
 from tests.gui.vessel_bench import Bench, angiogram, one_step
 
 
+@pytest.mark.slow
 def test_the_vessel_tools_work_while_a_training_runs(
     make_project, make_training, qtbot, viewer, panel, settled
 ):

@@ -21,6 +21,8 @@ from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training import events
 from tests.gui.training.conftest import accept, settled, wait_until
 
+pytestmark = pytest.mark.slow
+
 resource = pytest.importorskip("resource", reason="kill -9 and limits")
 
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
