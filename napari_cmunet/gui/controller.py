@@ -22,7 +22,7 @@ from napari_cmunet.gui.prediction import (
     Source,
     load_engine,
 )
-from napari_cmunet.gui.predictions import PredictionQueue
+from napari_cmunet.gui.prediction_queue import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
 
 if TYPE_CHECKING:

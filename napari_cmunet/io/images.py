@@ -63,7 +63,7 @@ def _decode_dicom(
     return decode_dicom(file, limits, **options)
 
 
-# By detected format (see sniffing.py). A new format is one entry here.
+# By detected format. A new format is one entry here and a signature in sniffing.py.
 _DECODERS: dict[str, Callable[..., DecodedImage]] = {
     "BMP": decode_raster,
     "DICOM": _decode_dicom,

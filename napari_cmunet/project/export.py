@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ProjectError, WriteError, display_name
-from napari_cmunet.project.export_formats import (
-    write_coco,
-    write_dicom_seg,
-    write_nnunet,
-)
 from napari_cmunet.project.export_tiff import (
     ExportTask,
     Written,
     target_names,
     write_tiff,
+)
+from napari_cmunet.project.export_writers import (
+    write_coco,
+    write_dicom_seg,
+    write_nnunet,
 )
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
 from napari_cmunet.util.atomic import write_reason

@@ -1,4 +1,4 @@
-"""Export formats of other programs: COCO, nnU-Net, DICOM Segmentation."""
+"""Write COCO, nnU-Net and DICOM Segmentation; the table is in ``export.py``."""
 
 from __future__ import annotations
 
