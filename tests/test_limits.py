@@ -27,6 +27,8 @@ from napari_cmunet.synthetic import PhantomConfig, make_frame
 if TYPE_CHECKING:
     from napari_cmunet.training import events
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (48, 64)
 
 
@@ -46,7 +48,6 @@ def save(path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
-@pytest.mark.slow
 def test_segment_in_two_gigabytes_on_one_core(tmp_path):
     """The bundled model on a frame of 1024 x 1024; address space, not only memory."""
     frame, _ = make_frame(PhantomConfig(size=256, seed=1))

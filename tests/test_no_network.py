@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = r"""
 import os, sys, tempfile
 from pathlib import Path
@@ -96,7 +98,6 @@ os._exit(0)
 """
 
 
-@pytest.mark.slow
 def test_no_command_uses_the_network_or_leaves_temporary_files(tmp_path, tiny_model):
     temporary = tmp_path / "temporary"
     temporary.mkdir(mode=0o700)

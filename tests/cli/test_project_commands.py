@@ -17,6 +17,8 @@ from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events as training_events
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--start", "random", "--width", "4", "--grid", "64", "--batch", "2"]
 QUICK = [*TINY, "--no-comparison"]
 EVENTS = ["--events", "-"]
@@ -49,7 +51,6 @@ def events(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.slow
 def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
     code = main(["finetune", str(project.folder), *TINY, "--steps", "2", *EVENTS])
     told = events(capsys.readouterr().out)
@@ -184,7 +185,6 @@ def test_left_out_patients_are_cut_as_the_new_model_will_be(
     assert load_model(project.models.path("b")).card.threshold == 0.62
 
 
-@pytest.mark.slow
 def test_a_window_leaves_folds_out_before_steps(project):
     for image in project.images.ids()[4:]:
         project.labels.withdraw(image, 0)

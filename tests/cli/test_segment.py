@@ -23,6 +23,8 @@ from napari_cmunet.model.registry import load_model, read_card, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 from napari_cmunet.util import atomic
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def frame() -> np.ndarray:
@@ -463,7 +465,6 @@ def environment(**values) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"} | values
 
 
-@pytest.mark.slow
 def test_as_a_process_of_little_memory(images, tiny_model, tmp_path):
     """Only paths on stdout; file names that are no text; below 1.5 GB."""
     resource = pytest.importorskip("resource")
@@ -485,7 +486,6 @@ def test_as_a_process_of_little_memory(images, tiny_model, tmp_path):
     assert peak * (1 if sys.platform == "darwin" else 1024) < 1.5e9
 
 
-@pytest.mark.slow
 def test_a_reader_of_stdout_that_goes_away(images, tiny_model, tmp_path):
     """``segment … | head`` ends without a traceback, its files whole."""
     with subprocess.Popen(

@@ -17,6 +17,8 @@ from napari_cmunet.gui.open_files import OpenDialog
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
 from tests.gui.conftest import Reader, cine, expected, frame
 
+pytestmark = pytest.mark.slow
+
 
 def visible(viewer) -> list[str]:
     return [layer.name for layer in viewer.layers if layer.visible]
@@ -223,7 +225,6 @@ def test_tool_and_brush_are_set_anew_for_each_image(viewer, controller, settled)
     assert controller.active.mask.brush_size < large
 
 
-@pytest.mark.slow
 def test_keys_work_after_a_slider_and_a_box_were_used(window, qtbot, settled):
     viewer, panel, _ = window
     viewer.add_image(frame(size=64), name="angio")

@@ -21,6 +21,8 @@ from napari_cmunet.reader import read_layers
 from tests.gui.conftest import FakeModel, cine, frame
 from tests.io.dicom_making import write_dicom
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 
 

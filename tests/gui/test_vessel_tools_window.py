@@ -12,10 +12,11 @@ from napari_cmunet.vessels.tools import REMOVE
 from tests.gui.conftest import CTRL, LEFT, NONE, Reader
 from tests.gui.vessel_bench import Bench, angiogram
 
+pytestmark = pytest.mark.slow
+
 TIMES = 8  # 1024 x 1024
 
 
-@pytest.mark.slow
 def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
     viewer, panel, _ = window
     viewer.add_image(np.stack([angiogram(times=TIMES)] * 2), name="cine")
@@ -49,7 +50,6 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
     assert bench.tools.tool is None
 
 
-@pytest.mark.slow
 def test_the_keys_work_while_a_line_is_in_hand(window, settled):
     viewer, panel, _ = window
     viewer.add_image(angiogram(times=4), name="frame")

@@ -16,8 +16,9 @@ from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.lifecycle import segment_arteries
 from tests.gui.conftest import CTRL, SHIFT, FakeModel, Reader, cine, expected, frame
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_path):
     viewer, panel, _ = window
     controller = panel.controller
@@ -104,7 +105,6 @@ def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_
     assert record["corrected"] is True
 
 
-@pytest.mark.slow
 def test_cine_corrected_while_it_is_predicted(window, qtbot, settled):
     viewer, panel, model = window
     controller = panel.controller
@@ -144,7 +144,6 @@ def test_cine_corrected_while_it_is_predicted(window, qtbot, settled):
     np.testing.assert_array_equal(mask.data, expected(image, 0.3))
 
 
-@pytest.mark.slow
 def test_closing_the_dock_in_the_middle(window, qtbot, settled):
     viewer, panel, model = window
     model.open.clear()
@@ -183,7 +182,6 @@ def test_the_layer_menu_segments_the_selected_image(window, settled):
     assert len(viewer.layers) == 4
 
 
-@pytest.mark.slow
 def test_closing_the_window_in_the_middle(make_napari_viewer_proxy, monkeypatch, qtbot):
     model = FakeModel()
     monkeypatch.setattr(controller_module, "load_engine", model)
@@ -199,7 +197,6 @@ def test_closing_the_window_in_the_middle(make_napari_viewer_proxy, monkeypatch,
     assert runner.wait()
 
 
-@pytest.mark.slow
 def test_two_windows(window, make_napari_viewer_proxy, settled):
     viewer, panel, _ = window
     other = make_napari_viewer_proxy(show=True)

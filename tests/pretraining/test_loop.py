@@ -35,6 +35,8 @@ from napari_cmunet.training.events import (
 from napari_cmunet.training.losses import segmentation_loss
 from tests.pretraining.pretrain_child import config, frames, phantoms
 
+pytestmark = pytest.mark.slow
+
 CHILD = Path(__file__).with_name("pretrain_child.py")
 
 
@@ -60,7 +62,6 @@ def read(path: Path):
     return load_file(path), curve
 
 
-@pytest.mark.slow
 def test_it_learns_and_tells():
     events, result = finish(pretrain(frames(), config(epochs=12, learning_rate=2e-2)))
     assert isinstance(events[0], PretrainStarted)
@@ -136,7 +137,6 @@ def test_statistics_are_those_of_whole_frames():
     assert torch.allclose(stored, seen, rtol=0.35)
 
 
-@pytest.mark.slow
 def test_phantoms_train_the_last_convolution():
     how = config(epochs=15, phantoms=6, phantom_share=0.5, learning_rate=1e-2)
     events, result = finish(pretrain(frames(), how, phantoms=phantoms()))
@@ -243,7 +243,6 @@ def test_same_seed_same_weights():
     )
 
 
-@pytest.mark.slow
 def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
     whole = Pretraining(frames(), config())
     finish(whole.run())
@@ -275,7 +274,6 @@ def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
     assert all(torch.equal(v, second.result().weights[k]) for k, v in c.items())
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     checkpoint = tmp_path / "checkpoint.safetensors"
@@ -305,7 +303,6 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
 @pytest.mark.parametrize(
     ("precision", "count", "close"), [("float64", 6, 1e-9), ("float32", 0, 1e-4)]
 )
-@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, precision, count, close):
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
@@ -323,7 +320,6 @@ def test_two_processes_equal_one(tmp_path, precision, count, close):
         assert torch.allclose(a[name], b[name], rtol=0, atol=close), name
 
 
-@pytest.mark.slow
 def test_the_time_budget_ends_it():
     how = config(epochs=10_000, minutes=0.02)
     events, result = finish(pretrain(frames(), how))
@@ -335,7 +331,6 @@ def test_the_time_budget_ends_it():
         assert rates[-1] < 0.2 * max(rates)
 
 
-@pytest.mark.slow
 def test_given_more_time_it_goes_on(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     how = config(epochs=10_000, minutes=0.02)

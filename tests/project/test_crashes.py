@@ -20,6 +20,8 @@ from napari_cmunet.io.label_file import read_label
 from napari_cmunet.project.project import Project
 from tests.project.project_making import events, mask_of, save_pictures
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_KILLS", "20"))
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="fork and kill -9")
@@ -67,7 +69,6 @@ def expected(reports, state, drafts):
 
 
 @posix
-@pytest.mark.slow
 def test_nothing_is_lost_by_kills(project):
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # shown when it fails

@@ -24,6 +24,8 @@ from tests.gui.project.conftest import stroke
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.model_preview import ModelPreview
 
+pytestmark = pytest.mark.slow
+
 NEW = "tuned-001"
 
 
@@ -280,7 +282,6 @@ def test_by_the_button_and_its_key(
 
 
 @pytest.mark.parametrize("decision", [UNDECIDED, REFUSED])
-@pytest.mark.slow
 def test_the_end_of_a_training_is_told_where_the_reader_looks(
     project, trained, seen, viewer, controller, qtbot, decision
 ):

@@ -14,6 +14,8 @@ from napari_cmunet.project.project import Project
 from tests.gui.conftest import LEFT, SHIFT, Reader, frame
 from tests.gui.project.conftest import name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def large(tmp_path):
@@ -92,7 +94,6 @@ def test_the_loop_by_keys(loop, ready, monkeypatch, tmp_path):
     assert str(session.overview.progress) == "1 of 4, 1 skipped, 1 flagged"
 
 
-@pytest.mark.slow
 def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
     viewer, panel, session, hand = loop
     mask = session.navigator.current.image_state.mask
@@ -126,7 +127,6 @@ def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
     assert third.controller.queue.wait()
 
 
-@pytest.mark.slow
 def test_closing_the_window_saves_and_lets_go(
     make_napari_viewer_proxy, monkeypatch, ready, large, tmp_path, qtbot
 ):

@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from tests.gui.training.conftest import settled, wait_until
 
+pytestmark = pytest.mark.slow
+
 LONG = {"steps": 100000}
 
 
@@ -30,7 +32,6 @@ def test_without_a_project_it_says_what_to_do(section):
     assert section.status.isHidden()
 
 
-@pytest.mark.slow
 def test_start_and_cancel_by_the_buttons(section, make_project, make_training, qtbot):
     project = make_project(15)
     training = make_training(project, **LONG)
@@ -116,7 +117,6 @@ def test_closing_asks_once(section, make_project, make_training, monkeypatch):
     assert len(asked) == 2
 
 
-@pytest.mark.slow
 def test_closing_napari_asks_once_and_ends_the_training(
     make_napari_viewer_proxy, make_project, make_training, qtbot, clock, monkeypatch
 ):
