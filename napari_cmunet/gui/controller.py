@@ -134,10 +134,6 @@ class Controller:
         """The image that is worked on."""
         return self.images.active
 
-    def image_state_of(self, layer: Layer | None) -> ImageState | None:
-        """The image that a layer belongs to."""
-        return self.images.of(layer)
-
     def shown(self, image_state: ImageState) -> int:
         """Index of the shown frame."""
         return self.images.shown_frame(image_state)

@@ -100,11 +100,6 @@ class ImageState:
         return self.shape[0]
 
     @property
-    def image_changed(self) -> bool:
-        """Whether the image layer now has another shape."""
-        return self.unsupported is None and frame_shape(self.image) != self.shape
-
-    @property
     def usable_mask(self) -> bool:
         """Whether there is a mask, of the image's shape."""
         if self.mask is None:

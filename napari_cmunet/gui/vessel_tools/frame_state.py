@@ -190,10 +190,6 @@ class ReviewRecord:
         """Do not show a segment again; it is not reviewed."""
         self._skipped.setdefault(frame, []).append(segment.middle)
 
-    def clear_skipped(self, frame: int) -> None:
-        """Show skipped segments again."""
-        self._skipped.pop(frame, None)
-
     def is_done(self, frame: int, segment: Segment) -> bool:
         """Whether a segment was reviewed or skipped."""
         if any(
