@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli import bench_measure as measure
@@ -15,93 +13,82 @@ from napari_cmunet.cli.bench_measure import peak_memory, seconds
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.model.registry import START_MODEL
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SIDES, CINE_FRAMES, CINE_SIDE = (256, 512, 1024), 60, 512
 LABELS = (1, 5, 18, 50)
 
 
-@dataclass(frozen=True)
-class BenchJob:
-    """What to measure.
+def run(args: argparse.Namespace) -> int:
+    """Measure as the command line says; returns the exit code."""
+    return bench(args.model, START_MODEL, args.device, args.minutes, args.json)
+
+
+def bench(
+    model: str,
+    start: str,
+    device: str,
+    minutes: float,
+    json: Path | None = None,
+    *,
+    sides: Sequence[int] = SIDES,
+    labels: Sequence[int] = LABELS,
+    cine_frames: int = CINE_FRAMES,
+) -> int:
+    """Measure, print a table, write the figures; returns the exit code.
 
     Parameters
     ----------
-    model, start, device : str
+    model, start : str
         For prediction, and for fine-tuning to start from.
     minutes : float
         Budget of each training.
-    sides, labels : tuples of int
-    cine_frames : int
-    json : Path or None
+    json : Path, optional
         File for all figures.
     """
-
-    model: str
-    start: str
-    device: str = "auto"
-    minutes: float = 3.0
-    sides: tuple[int, ...] = SIDES
-    labels: tuple[int, ...] = LABELS
-    cine_frames: int = CINE_FRAMES
-    json: Path | None = None
-
-
-def run(args: argparse.Namespace) -> int:
-    """Measure as the command line says; returns the exit code."""
-    return bench(
-        BenchJob(
-            model=args.model,
-            start=START_MODEL,
-            device=args.device,
-            minutes=args.minutes,
-            json=args.json,
-        )
-    )
-
-
-def bench(job: BenchJob) -> int:
-    """Measure, print a table, write the figures; returns the exit code."""
     print(
         "This takes minutes. Other programs that are at work spoil the figures.",
         file=sys.stderr,
     )
+    parts: list[tuple[str, Callable[..., Any], tuple]] = [
+        ("machine", measure.machine, (device,)),
+        *((f"frame of {n}", measure.frame, (n, model, device)) for n in sides),
+        (
+            f"cine of {cine_frames}",
+            measure.cine,
+            (cine_frames, CINE_SIDE, model, device),
+        ),
+        ("network at width 64", measure.network, (device,)),
+        *(
+            (
+                f"{n} label{'s' * (n > 1)}",
+                measure.fine_tuning,
+                (n, start, device, minutes),
+            )
+            for n in labels
+        ),
+    ]
     figures: dict[str, Any] = {}
-    failed = 0
-    parts = list(_parts(job))
     progress = Progress(len(parts))
     for name, act, arguments in parts:
         progress.show(f"measuring {name}")
         try:
             figures[name] = alone(act, *arguments)
         except (CMUNetError, BrokenProcessPool, OSError) as exc:
-            failed += 1
+            progress.failed += 1
             figures[name] = {"failed": str(exc)}
             progress.complain(f"{name}: {exc}")
         progress.advance()
     progress.clear()
     print("\n".join(_table(figures)))
-    if job.json is not None:
-        with atomic_write(job.json) as file:
-            file.write((json.dumps(figures, indent=1) + "\n").encode())
-    return 1 if failed else 0
-
-
-def _parts(job: BenchJob) -> Iterator[tuple[str, Callable[..., Any], tuple]]:
-    yield "machine", measure.machine, (job.device,)
-    for side in job.sides:
-        yield f"frame of {side}", measure.frame, (side, job.model, job.device)
-    cine = (job.cine_frames, CINE_SIDE, job.model, job.device)
-    yield f"cine of {job.cine_frames}", measure.cine, cine
-    yield "network at width 64", measure.network, (job.device,)
-    for n in job.labels:
-        arguments = (n, job.start, job.device, job.minutes)
-        yield f"{n} label{'s' * (n > 1)}", measure.fine_tuning, arguments
+    if json is not None:
+        write_json(json, figures)
+    return 1 if progress.failed else 0
 
 
 def alone(act: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _waiter(device: torch.device):
     return lambda: None
 
 
-def paper_predict_time(side: int, device: torch.device, repeats: int = 3) -> Timing:
+def paper_predict_time(side: int, device: torch.device) -> Timing:
     """One frame of ``side`` pixels through the published network."""
     network = CMUNet(PAPER_WIDTH).eval().to(device)
     padded = -(-side // STRIDE) * STRIDE
@@ -238,10 +238,10 @@ def paper_predict_time(side: int, device: torch.device, repeats: int = 3) -> Tim
     def run() -> torch.Tensor:
         return artery_logit(network(frame)).sigmoid().cpu()
 
-    return timed(run, repeats=repeats)
+    return timed(run, repeats=3)
 
 
-def paper_step_time(batch: int, device: torch.device, repeats: int = 2) -> Timing:
+def paper_step_time(batch: int, device: torch.device) -> Timing:
     """One step of the published training."""
     network = CMUNet(PAPER_WIDTH).train().to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -257,7 +257,7 @@ def paper_step_time(batch: int, device: torch.device, repeats: int = 2) -> Timin
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return timed(step, repeats=repeats)
+    return timed(step, repeats=2)
 
 
 def paper_training_seconds(labels: int, device: torch.device) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.metrics import Scores, bootstrap_interval, score
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:
     import argparse
@@ -66,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
             "mean": summary,
             "images": {label.name: asdict(s) for label, _, s in rows},
         }
-        with atomic_write(args.json) as file:
-            file.write(json.dumps(_finite(result), indent=1).encode())
+        write_json(args.json, _finite(result))
     if args.worst:
         _draw_worst(args.worst, sorted(rows, key=lambda row: row[2].dice)[:6])
     return 1 if found.problems else 0

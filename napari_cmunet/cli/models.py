@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import ModelError, printable
 from napari_cmunet.model.published import (
     MEGABYTES,
@@ -168,37 +169,21 @@ def fetch(
 
 
 def _get(published: PublishedFile, url: str, target: Path) -> None:
-    progress = _Progress()
-    try:
-        download(url, target, published.sha256, limit=_LIMIT, progress=progress.show)
-    finally:
-        progress.clear()
+    line = Progress(0)
+    began: tuple[float, int] | None = None  # again where a download starts anew
 
-
-class _Progress:
-    """One line on stderr, where that is a terminal: how much, time left."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._began: tuple[float, int] | None = None
-        self._last = 0.0
-
-    def show(self, done: int, total: int | None) -> None:
-        """Say how much is there."""
+    def show(done: int, total: int | None) -> None:
+        nonlocal began
         now = time.monotonic()
-        if self._began is None or done < self._began[1]:
-            self._began = now, done
-        if not self._shown or now - self._last < 0.1:
-            return
-        self._last = now
-        line = f"{done / 1e6:.1f} MB"
-        began, had = self._began
-        if total and done > had and now - began > 1:
-            left = (now - began) / (done - had) * (total - done)
-            line = f"{line} of {total / 1e6:.1f} MB, {duration(left)} left"
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        if began is None or done < began[1]:
+            began = now, done
+        text = f"{done / 1e6:.1f} MB"
+        if total and done > began[1] and now - began[0] > 1:
+            left = (now - began[0]) / (done - began[1]) * (total - done)
+            text = f"{text} of {total / 1e6:.1f} MB, {duration(left)} left"
+        line.line(text)
 
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    try:
+        download(url, target, published.sha256, limit=_LIMIT, progress=show)
+    finally:
+        line.clear()

@@ -85,7 +85,7 @@ def _add_segment(commands: Any) -> None:
     _add_model_options(p)
     p.add_argument(
         "--threshold",
-        type=_probability,
+        type=_PROBABILITY,
         metavar="T",
         help="artery from this probability on (default: the model's own)",
     )
@@ -140,27 +140,27 @@ def _add_pretrain(commands: Any) -> None:
         ),
     )
     for option, kind, text in (
-        ("--width", int, "channels of the first level (default: 24)"),
-        ("--epochs", int, "passes over the images (default: 300)"),
-        ("--minutes", float, "end after this much training, schedules fitted to it"),
-        ("--batch", int, "views in a step, all processes together (default: 16)"),
-        ("--grid", int, "longer side of the prepared frames (default: 256)"),
-        ("--crop", int, "side of the views (default: the whole grid)"),
-        ("--phantoms", int, "synthetic frames with known masks to learn from too"),
-        ("--learning-rate", float, "peak for batches of 16 (default: 0.001)"),
+        ("--width", _COUNT, "channels of the first level (default: 24)"),
+        ("--epochs", _COUNT, "passes over the images (default: 300)"),
+        ("--minutes", _AMOUNT, "end after this much training, schedules fitted to it"),
+        ("--batch", _COUNT, "views in a step, all processes together (default: 16)"),
+        ("--grid", _COUNT, "longer side of the prepared frames (default: 256)"),
+        ("--crop", _COUNT, "side of the views (default: the whole grid)"),
+        ("--phantoms", _COUNT, "synthetic frames with known masks to learn from too"),
+        ("--learning-rate", _AMOUNT, "peak for batches of 16 (default: 0.001)"),
         (
             "--consistency-weight",
-            float,
+            _AMOUNT,
             "with phantoms: of segmenting masked frames as whole ones (default: 0)",
         ),
         (
             "--copy-paste",
-            float,
+            _AMOUNT,
             "share of the phantoms that is drawn into real frames (default: 0)",
         ),
-        ("--seed", int, "default: 0"),
+        ("--seed", _COUNT, "default: 0"),
     ):
-        p.add_argument(option, type=_not_negative(kind), metavar="N", help=text)
+        p.add_argument(option, type=kind, metavar="N", help=text)
     p.add_argument(
         "--start",
         metavar="NAME|DIR",
@@ -172,7 +172,7 @@ def _add_pretrain(commands: Any) -> None:
     )
     p.add_argument("--data", default="", help="what the images are, for the card")
     p.add_argument("--licence", default="", help="of the weights, for the card")
-    p.add_argument("--events", metavar="FILE|-", help="write JSON events, one a line")
+    _add_events(p)
     p.set_defaults(command="pretrain")
 
 
@@ -213,22 +213,11 @@ def _add_finetune(commands: Any) -> None:
     p.add_argument(
         "--name", default="", metavar="NAME", help="of the new model, with PROJECT"
     )
-    p.add_argument(
-        "--large-masks",
-        choices=("refuse", "keep", "invert"),
-        default="refuse",
-        help="masks that are artery for more than a third of a frame: leave them out, "
-        "take them as they are, or exchange artery and background",
-    )
     p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
-    p.add_argument(
-        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
-    )
+    _add_mask_options(p)
     _add_finetune_options(p)
-    p.add_argument(
-        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
-    )
+    _add_events(p)
     p.add_argument(
         "--no-comparison",
         dest="compare",
@@ -265,18 +254,9 @@ def _add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
-    p.add_argument(
-        "--large-masks",
-        choices=("refuse", "keep", "invert"),
-        default="refuse",
-        help="masks that are artery for more than a third of a frame: leave them out, "
-        "take them as they are, or exchange artery and background",
-    )
     _add_model_options(p)
-    p.add_argument("--threshold", type=_probability, metavar="T")
-    p.add_argument(
-        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
-    )
+    p.add_argument("--threshold", type=_PROBABILITY, metavar="T")
+    _add_mask_options(p)
     p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
     p.set_defaults(command="evaluate")
@@ -293,7 +273,7 @@ def _add_bench(commands: Any) -> None:
     _add_model_options(p)
     p.add_argument(
         "--minutes",
-        type=_positive,
+        type=_POSITIVE,
         default=3.0,
         metavar="M",
         help="budget of each of the four trainings (default: 3)",
@@ -305,6 +285,25 @@ def _add_bench(commands: Any) -> None:
 def _add_flags(p: argparse.ArgumentParser, *flags: tuple[str, str]) -> None:
     for name, text in flags:
         p.add_argument(name, action="store_true", help=text)
+
+
+def _add_mask_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--large-masks",
+        choices=("refuse", "keep", "invert"),
+        default="refuse",
+        help="masks that are artery for more than a third of a frame: leave them out, "
+        "take them as they are, or exchange artery and background",
+    )
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+
+
+def _add_events(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
+    )
 
 
 def _add_model_options(p: argparse.ArgumentParser) -> None:
@@ -326,37 +325,23 @@ def _add_device_option(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def _not_negative(kind: type) -> Callable[[str], Any]:
-    """A number of this type that is not negative."""
+def _number(kind: type, what: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """An option's number of this type, for which ``fits`` is true."""
 
     def parse(text: str) -> Any:
-        value = kind(text)
-        if value < 0:
-            raise argparse.ArgumentTypeError(f"{text!r} is negative")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return value
 
-    parse.__name__ = kind.__name__
     return parse
 
 
-_TYPES = {"str": str, "int": _not_negative(int), "float": _positive}
+_POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
+_PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
+_COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)
+_AMOUNT = _number(float, "a number from 0", lambda x: x >= 0)
+_TYPES = {"str": str, "int": _COUNT, "float": _POSITIVE}

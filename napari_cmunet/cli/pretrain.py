@@ -6,8 +6,8 @@ import dataclasses
 import json
 import sys
 import time
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from napari_cmunet import __version__
-from napari_cmunet.cli.progress import Progress, stop_on_signals
-from napari_cmunet.errors import TrainingError, WriteError
+from napari_cmunet.cli.progress import Progress, event_writer, stop_on_signals
+from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import load_model
@@ -43,16 +43,8 @@ from napari_cmunet.training.dataset import (
     phantom_labels,
     prepare_labels,
 )
-from napari_cmunet.training.events import (
-    Event,
-    PretrainEpoch,
-    PretrainFinished,
-    PretrainStarted,
-    PretrainStep,
-    to_line,
-)
-from napari_cmunet.util.atomic import atomic_write
-from napari_cmunet.util.text import duration
+from napari_cmunet.training.events import Event, PretrainEpoch, PretrainFinished
+from napari_cmunet.util.atomic import atomic_write, make_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -64,22 +56,6 @@ if TYPE_CHECKING:
     from napari_cmunet.training.dataset import Label
 
 RUN, CHECKPOINT, PHANTOMS = "run", "checkpoint.safetensors", "phantoms.safetensors"
-PRETRAIN_OPTIONS = (
-    "width",
-    "epochs",
-    "minutes",
-    "batch",
-    "grid",
-    "crop",
-    "phantoms",
-    "learning_rate",
-    "consistency_weight",
-    "copy_paste",
-    "start",
-    "seed",
-)
-"""Fields of the configuration that the command line offers."""
-
 EXPORT_SECONDS = 900
 """While training, the model folder is brought up to date this often."""
 
@@ -87,12 +63,17 @@ EXPORT_SECONDS = 900
 def run(args: argparse.Namespace) -> int:
     """Pre-train; returns the exit code. Prints the model's folder on stdout."""
     options = {
-        name: value
-        for name in PRETRAIN_OPTIONS
-        if (value := getattr(args, name)) is not None
+        field.name: value
+        for field in dataclasses.fields(PretrainConfig)
+        if (value := getattr(args, field.name, None)) is not None
     }
     tune_malloc()
-    with process_group(args.device) as group, _events(args, group) as write_event:
+    with (
+        process_group(args.device) as group,
+        event_writer(args.events)
+        if group.is_main
+        else nullcontext(lambda event: None) as write_event,
+    ):
         checkpoint = args.output / RUN / CHECKPOINT
         config = _config(args, options, checkpoint)
         start = load_model(config.start) if config.start else None
@@ -100,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, width=start.card.width)
         check_values(config)
         if group.is_main:
-            _make_folder(args.output / RUN)
+            make_folder(args.output / RUN)
         group.barrier()
         frames, failed = _read_images(args, config.grid, group)
         phantoms = _phantoms(args, config, group) if config.phantoms else None
@@ -268,69 +249,3 @@ def _kept_phantoms(path: Path, key: str) -> LabelledFrames | None:
 def _labels(frames: torch.Tensor, maps: torch.Tensor) -> LabelledFrames:
     names = tuple(f"phantom {i}" for i in range(len(frames)))
     return LabelledFrames(frames, maps, names, names)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise WriteError(folder, f"the folder cannot be made ({exc.strerror}).") from (
-            exc
-        )
-
-
-@contextmanager
-def _events(
-    args: argparse.Namespace, group: ProcessGroup
-) -> Iterator[Callable[[Event], None]]:
-    """Where the events go: as JSON lines if asked for, and as words to stderr."""
-    if not group.is_main:
-        yield lambda event: None
-        return
-    if args.events is None or args.events == "-":
-        yield _EventPrinter(sys.stdout if args.events else None)
-        return
-    try:
-        with open(args.events, "a", encoding="utf-8") as file:  # noqa: PTH123
-            yield _EventPrinter(file)
-    except OSError as exc:
-        raise WriteError(args.events, f"cannot be written ({exc.strerror}).") from exc
-
-
-class _EventPrinter:
-    """Says how the training goes: a moving line, and one that stays per epoch."""
-
-    def __init__(self, file: IO[str] | None) -> None:
-        self.file, self.line = file, Progress(1)
-
-    def __call__(self, event: Event) -> None:
-        if self.file is not None:
-            print(to_line(event), file=self.file, flush=True)
-        if isinstance(event, PretrainStarted):
-            go_on = f", from step {event.step}" if event.step else ""
-            extra = f", {event.phantoms} phantoms" if event.phantoms else ""
-            processes = f", {event.processes} processes" if event.processes > 1 else ""
-            self.line.complain(
-                f"{event.frames} frames{extra}, {event.held_out} held out; "
-                f"{event.parameters:,} parameters; {event.device}{processes}; "
-                f"{event.steps} steps{go_on}"
-            )
-        elif isinstance(event, PretrainStep):
-            self.line.total, self.line.done = event.steps, event.step - 1
-            self.line.show(
-                f"loss {event.loss:.4f}, reconstruction {event.reconstruction:.4f}, "
-                f"contrast {event.contrast:.3f}, {duration(event.seconds_left)} left"
-            )
-        elif isinstance(event, PretrainEpoch):
-            dice = event.phantom_dice
-            self.line.complain(
-                f"epoch {event.epoch + 1}: loss {event.loss:.4f}, reconstruction "
-                f"{event.reconstruction:.4f} (held out {event.held_out:.4f}), "
-                f"contrast {event.contrast:.3f}"
-                + (f", phantom Dice {dice:.3f}" if dice is not None else "")
-                + f", {duration(event.seconds)}"
-            )
-        elif isinstance(event, PretrainFinished):
-            self.line.complain(
-                f"{event.reason}: {event.step} steps, {duration(event.seconds)}"
-            )

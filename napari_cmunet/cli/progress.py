@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
+from napari_cmunet.errors import WriteError
 from napari_cmunet.training import events
+from napari_cmunet.util.atomic import write_reason
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Say what is worked on now."""
-        if not self._shown:
-            return
         left = ""
         if self.done:
             each = (time.monotonic() - self._began) / self.done
@@ -43,10 +43,9 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Write over the progress line."""
-        if not self._shown:
-            return
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
+        if self._shown:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
     def advance(self) -> None:
         """One more is done."""
@@ -59,8 +58,7 @@ class Progress:
 
     def clear(self) -> None:
         """Take the progress line away."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self.line("")
 
 
 @contextmanager
@@ -70,7 +68,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in _SIGNALS}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
     try:
         yield stop.is_set
     finally:
@@ -78,53 +77,89 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(s, handler)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 @contextmanager
 def event_writer(where: str) -> Iterator[Callable[[events.Event], None]]:
-    """Write events as JSON lines to a file or stdout, and progress to a terminal."""
-    progress = Progress(0)
+    """Write events as JSON lines, and in words to stderr.
 
-    def show(event: events.Event) -> None:
-        if isinstance(event, events.Step):
+    Parameters
+    ----------
+    where : str
+        A file for the JSON lines; ``-`` for stdout, without words; empty for none.
+
+    Raises
+    ------
+    WriteError
+    """
+    progress = Progress(0)
+    with ExitStack() as stack:
+        stack.callback(progress.clear)
+        file = sys.stdout if where == "-" else None
+        if where not in ("", "-"):
+            try:
+                opened = open(where, "a", encoding="utf-8", newline="\n")  # noqa: PTH123
+            except OSError as exc:
+                raise WriteError(where, write_reason(exc)) from exc
+            file = stack.enter_context(opened)
+
+        def write(event: events.Event) -> None:
+            if file is not None:
+                print(events.to_line(event), file=file, flush=True)
+            if where != "-":
+                _show(progress, event)
+
+        yield write
+
+
+def _show(progress: Progress, event: events.Event) -> None:
+    """Say how a training goes: a moving line, and some that stay."""
+    match event:
+        case events.Step():
             progress.line(
                 f"step {event.step}/{event.steps}, loss {event.loss:.3f}, "
                 f"{duration(event.seconds_left)} left"
             )
-        elif isinstance(event, events.Validated):
+        case events.Validated():
             progress.complain(
                 f"step {event.step}: validation Dice {event.dice:.3f} "
                 f"({event.dice_low:.3f} to {event.dice_high:.3f}), clDice "
                 f"{event.cldice:.3f}{', best so far' if event.best else ''}"
             )
-        elif isinstance(event, events.Note | events.Verdict):
+        case events.Note() | events.Verdict():
             progress.complain(event.text)
-        elif isinstance(event, events.Started):
+        case events.Started():
             progress.complain(
                 f"{event.receipt}; {event.labels} labels of {event.patients} patients, "
                 f"{event.steps} steps on {event.device}"
             )
-        elif isinstance(event, events.Finished):
+        case events.Finished():
             progress.complain(
                 f"{event.reason}: {event.steps} steps in {duration(event.seconds)}"
             )
-
-    file: TextIO | None = None
-    if where == "-":
-        file = sys.stdout
-    elif where:
-        file = open(where, "a", encoding="utf-8", newline="\n")  # noqa: PTH123
-
-    def write(event: events.Event) -> None:
-        if file is not None:
-            print(events.to_line(event), file=file, flush=True)
-        if where != "-":
-            show(event)
-
-    try:
-        yield write
-    finally:
-        progress.clear()
-        if file is not None and where != "-":
-            file.close()
+        case events.PretrainStarted():
+            go_on = f", from step {event.step}" if event.step else ""
+            extra = f", {event.phantoms} phantoms" if event.phantoms else ""
+            processes = f", {event.processes} processes" if event.processes > 1 else ""
+            progress.complain(
+                f"{event.frames} frames{extra}, {event.held_out} held out; "
+                f"{event.parameters:,} parameters; {event.device}{processes}; "
+                f"{event.steps} steps{go_on}"
+            )
+        case events.PretrainStep():
+            progress.line(
+                f"step {event.step}/{event.steps}, loss {event.loss:.4f}, "
+                f"reconstruction {event.reconstruction:.4f}, contrast "
+                f"{event.contrast:.3f}, {duration(event.seconds_left)} left"
+            )
+        case events.PretrainEpoch():
+            dice = event.phantom_dice
+            progress.complain(
+                f"epoch {event.epoch + 1}: loss {event.loss:.4f}, reconstruction "
+                f"{event.reconstruction:.4f} (held out {event.held_out:.4f}), "
+                f"contrast {event.contrast:.3f}"
+                + (f", phantom Dice {dice:.3f}" if dice is not None else "")
+                + f", {duration(event.seconds)}"
+            )
+        case events.PretrainFinished():
+            progress.complain(
+                f"{event.reason}: {event.step} steps, {duration(event.seconds)}"
+            )

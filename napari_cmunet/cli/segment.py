@@ -38,7 +38,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor, to_uint8
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import make_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -333,18 +333,6 @@ def write_outputs(
             write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
     write_mask(outputs.mask, mask, provenance, size)
     return Segmented(_facts(mask, provenance, image), tuple(notes))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises WriteError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as exc:
-        raise WriteError(
-            folder, "a file is in the way of this folder. Choose another with -o."
-        ) from exc
-    except OSError as exc:
-        raise WriteError(folder, write_reason(exc)) from exc
 
 
 def _facts(mask: np.ndarray, made: Provenance, image: Angiogram) -> dict[str, object]:

@@ -18,7 +18,6 @@ from platformdirs import user_data_path
 from napari_cmunet.errors import (
     ModelError,
     UnknownModelError,
-    WriteError,
     display_name,
     printable,
 )
@@ -32,7 +31,7 @@ from napari_cmunet.model.card import (
     is_model_name,
     read_card,
 )
-from napari_cmunet.util.atomic import atomic_write, write_reason
+from napari_cmunet.util.atomic import atomic_write, make_folder
 from napari_cmunet.util.safe_files import read_plain
 
 if TYPE_CHECKING:
@@ -351,10 +350,7 @@ def save_model(
     except ValueError as exc:
         raise ModelError(f"The model cannot be saved: {exc}.") from exc
     text = json.dumps(asdict(made), indent=1) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise WriteError(folder, write_reason(exc)) from exc
+    make_folder(folder)
     with atomic_write(folder / WEIGHTS) as file:
         file.write(data)
     with atomic_write(folder / CARD) as file:

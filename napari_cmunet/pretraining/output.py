@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from napari_cmunet.model.card import name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import CARD, ModelCard, save_model
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,8 +90,7 @@ def write_model(
 def write_curves(folder: Path, history: tuple[PretrainEpoch, ...]) -> None:
     """Write ``curves.json``, one object per epoch."""
     rows = [dataclasses.asdict(epoch) for epoch in history]
-    with atomic_write(folder / CURVES) as file:
-        file.write((json.dumps(rows, indent=1) + "\n").encode())
+    write_json(folder / CURVES, rows)
 
 
 def write_reconstructions(path: Path, examples: Reconstructions) -> None:

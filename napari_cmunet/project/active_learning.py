@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, validate, write_json
+from napari_cmunet.project.files import is_image_id, read_json, validate
+from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
@@ -21,7 +22,6 @@ Order = Literal["listed", "random", "unsure"]
 LISTED: Order = "listed"
 RANDOM: Order = "random"
 UNSURE: Order = "unsure"
-ORDERS = (LISTED, RANDOM, UNSURE)
 
 RANDOM_SHARE = 4
 """One in so many is drawn at random: metrics over images chosen for their

@@ -13,10 +13,9 @@ from napari_cmunet.project.files import (
     frame_file,
     frame_of,
     inside,
-    make_folder,
     plain_files,
 )
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import make_folder, write_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -51,7 +51,6 @@ TRAINING = "training.json"
 
 FORMER_NAMES = {FLAGS: "marks.json", SCORES: "gains.json", PROJECT: "study.json"}
 """Names of version 0.1. The marker is the last: its new name ends a migration."""
-FORMER_FORMATS = ("napari-cmunet study",)
 
 FrameKey = tuple[str, int]
 """Image id and frame, counted from 0."""
@@ -175,26 +174,6 @@ def inside(folder: Path, *parts: str) -> Path:
     return path
 
 
-def make_folder(path: Path) -> Path:
-    """Create a folder of the project with its parents, durably.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be created.
-    """
-    if path.is_dir():
-        return path
-    if path.parent != path:
-        make_folder(path.parent)
-    try:
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
-    return path
-
-
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
     """Return the content of a file of the project, None if there is none.
 
@@ -279,12 +258,6 @@ def validate(adapter: TypeAdapter[Any], value: Any) -> Any:
         raise ValueError(
             f"{where}: {first['msg']}" if where else first["msg"]
         ) from error
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file of the project atomically; raises WriteError."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def set_aside(path: Path) -> str:

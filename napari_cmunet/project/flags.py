@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, StrictBool, TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, validate, write_json
+from napari_cmunet.project.files import is_image_id, read_json, validate
+from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,14 +21,9 @@ from napari_cmunet.errors import (
     WriteError,
 )
 from napari_cmunet.io.discovery import find_images
-from napari_cmunet.project.files import (
-    check_relative,
-    inside,
-    read_json,
-    user_folder,
-    write_json,
-)
+from napari_cmunet.project.files import check_relative, inside, read_json, user_folder
 from napari_cmunet.project.image_records import PROJECT_ROOT
+from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -29,13 +29,12 @@ from napari_cmunet.project.files import (
     inside,
     keep_older,
     labelled_frames,
-    make_folder,
     plain_files,
     read_bytes,
     remove_file,
 )
 from napari_cmunet.project.training_labels import LabelRef, read_labels
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.atomic import atomic_write, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -23,22 +23,14 @@ from napari_cmunet.errors import (
     WriteError,
 )
 from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard, find_model, read_card
-from napari_cmunet.project.files import (
-    CURRENT,
-    MODELS,
-    TRAINING,
-    inside,
-    make_folder,
-    read_json,
-    write_json,
-)
+from napari_cmunet.project.files import CURRENT, MODELS, TRAINING, inside, read_json
 from napari_cmunet.project.model_history import (
     ModelHistory,
     ModelVersion,
     check_model_name,
     history_from,
 )
-from napari_cmunet.util.atomic import sync_folder, write_reason
+from napari_cmunet.util.atomic import make_folder, sync_folder, write_json, write_reason
 from napari_cmunet.util.safe_files import open_plain
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError, ReadError
-from napari_cmunet.project.files import read_json, validate, write_json
+from napari_cmunet.project.files import read_json, validate
+from napari_cmunet.util.atomic import write_json
 from napari_cmunet.util.safe_files import read_plain
 
 if TYPE_CHECKING:

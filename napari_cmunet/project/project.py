@@ -20,17 +20,11 @@ from napari_cmunet.project.active_learning import (
     choose_next,
 )
 from napari_cmunet.project.drafts import ProjectDrafts
-from napari_cmunet.project.files import (
-    POSITION,
-    SCORES,
-    SETTINGS,
-    inside,
-    project_file,
-    write_json,
-)
+from napari_cmunet.project.files import POSITION, SCORES, SETTINGS, inside, project_file
 from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
 from napari_cmunet.project.recovery import open_project
 from napari_cmunet.project.settings import new_identity, save_settings
+from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,15 +26,14 @@ from napari_cmunet.project.files import (
     PROJECT,
     VERSION,
     is_project,
-    make_folder,
     project_file,
     read_json,
     set_aside,
     user_folder,
     validate,
-    write_json,
 )
 from napari_cmunet.training.options import FinetuneOptions
+from napari_cmunet.util.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,7 +188,7 @@ class Settings:
     phantoms : int
         Synthetic frames mixed into a training.
     next_image : str
-        One of :data:`napari_cmunet.project.active_learning.ORDERS`.
+        Order of images; see :mod:`napari_cmunet.project.active_learning`.
     """
 
     title: Annotated[str, Field(max_length=200)] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import stat
@@ -36,6 +37,7 @@ _REASONS = {
     errno.EROFS: "the disk is read-only. Choose another folder.",
     errno.ENOENT: "its folder does not exist. Create it or choose another folder.",
     errno.ENOTDIR: "its folder is not a folder but a file. Choose another folder.",
+    errno.EEXIST: "a file is in the way of this folder. Choose another one.",
     errno.EISDIR: "a folder of that name is in the way. Choose another name.",
     errno.ENAMETOOLONG: "the name is too long. Choose a shorter one.",
     errno.EINVAL: "the disk does not accept this name. Choose another one.",
@@ -111,6 +113,26 @@ def atomic_write(
         sync_folder(path.parent)
     except OSError as error:
         raise NotFlushedError(path, write_reason(error)) from error
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write strict JSON atomically; raises WriteError."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents, durably, and return it; raises WriteError."""
+    if path.is_dir():
+        return path
+    if path.parent != path:
+        make_folder(path.parent)
+    try:
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise WriteError(path, write_reason(error)) from error
+    return path
 
 
 def _permissions_of(path: Path) -> int | None:

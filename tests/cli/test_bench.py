@@ -8,12 +8,12 @@ import pytest
 
 from napari_cmunet.cli import bench as command
 from napari_cmunet.cli import bench_measure
-from napari_cmunet.cli.bench import BenchJob, alone, bench, with_memory
+from napari_cmunet.cli.bench import alone, bench, with_memory
 from napari_cmunet.cli.bench_measure import peak_memory, seconds, timed
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"minutes": 0.05, "sides": (64,), "labels": (1,), "cine_frames": 2}
+SMALL = {"sides": (64,), "labels": (1,), "cine_frames": 2}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def tiny(tmp_path, monkeypatch):
 
 def test_all_parts_are_measured(tiny, tmp_path, capsys):
     path = tmp_path / "bench.json"
-    assert bench(BenchJob(tiny, tiny, "cpu", json=path, **SMALL)) == 0
+    assert bench(tiny, tiny, "cpu", 0.05, path, **SMALL) == 0
     figures = json.loads(path.read_text())
     frame, cine = figures["frame of 64"], figures["cine of 2"]
     assert frame["times_faster"] == pytest.approx(
@@ -57,8 +57,8 @@ def test_all_parts_are_measured(tiny, tmp_path, capsys):
 
 def test_a_part_that_fails_is_named_and_the_others_are_done(tiny, tmp_path, capsys):
     path = tmp_path / "bench.json"
-    job = BenchJob("no-such-model", tiny, "cpu", json=path, **SMALL | {"labels": ()})
-    assert bench(job) == 1
+    few = SMALL | {"labels": ()}
+    assert bench("no-such-model", tiny, "cpu", 0.05, path, **few) == 1
     figures = json.loads(path.read_text())
     assert "no-such-model" in figures["frame of 64"]["failed"]
     assert "times_faster" in figures["network at width 64"]

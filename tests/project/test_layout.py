@@ -16,8 +16,8 @@ from napari_cmunet.project.files import (
     parse_json,
     read_bytes,
     read_json,
-    write_json,
 )
+from napari_cmunet.util.atomic import write_json
 
 
 @pytest.mark.parametrize(

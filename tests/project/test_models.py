@@ -14,8 +14,9 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.model.registry import CARD, DEFAULT_MODEL, WEIGHTS
 from napari_cmunet.project import models as models_module
-from napari_cmunet.project.files import read_json, write_json
+from napari_cmunet.project.files import read_json
 from napari_cmunet.project.model_history import ModelHistory, ModelVersion, history_from
+from napari_cmunet.util.atomic import write_json
 from tests.project.project_making import events, mask_of, reopened
 
 
