@@ -5,6 +5,7 @@ A preview changes neither the mask, nor the prediction, nor the model in use.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.workspace import Workspace
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.promotion import TrainingResult
+
+
+@dataclass(frozen=True)
+class PreviewState:
+    """The comparison of a new model on the open image, as shown."""
+
+    possible: bool
+    on: bool
+    tip: str
+    text: str = ""
 
 
 class ProjectTraining:
@@ -171,6 +182,27 @@ class ModelPreview:
             return None
         known = self._known.get(self._navigator.frame)
         return known[1] if known is not None else None
+
+    def state(self) -> PreviewState | None:
+        """What is shown of the comparison; None if there is no new model."""
+        if not self.candidate:
+            return None
+        on, why_not, text = bool(self.model), self.why_not(), ""
+        d = self.difference()
+        if on and d is None:
+            text = why_not or "Comparing…"
+        elif on and d is not None and d.found == d.gone == 0:
+            text = f"Here {d.now} would find exactly what {d.before} has found."
+        elif on and d is not None:
+            text = (
+                f"Here {d.now} would find {d.found} pixels more (yellow) than "
+                f"{d.before} and {d.gone} no more (violet). Your mask is not touched."
+            )
+        tip = (
+            f"Show what {self.candidate} would find in the open image, and in those "
+            "you open next, without using it (I)"
+        )
+        return PreviewState(on or not why_not, on, why_not or tip, text)
 
     # -- on and off -----------------------------------------------------------
 

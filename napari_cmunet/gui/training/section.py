@@ -2,31 +2,102 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from magicgui.widgets import ComboBox
+from psygnal import Signal
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QMessageBox, QScrollArea, QWidget
+from qtpy.QtWidgets import QGridLayout, QMessageBox, QScrollArea, QWidget
 
-from napari_cmunet.gui.training.options import TrainingOptions
 from napari_cmunet.gui.training.plot import TrainingPlot
-from napari_cmunet.gui.training.section_state import describe, describe_preview
 from napari_cmunet.gui.widgets import (
     Fold,
     NameCombo,
     button,
     column,
     embolden,
+    keep_narrow,
     labelled,
     row,
     text_label,
 )
+from napari_cmunet.model.registry import DEFAULT_MODEL, START_MODEL
+from napari_cmunet.training.options import CURRENT
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
+    from napari_cmunet.gui.project.model_preview import ModelPreview
     from napari_cmunet.gui.training.session import TrainingSession
-    from napari_cmunet.gui.training.state import ModelPreview
+    from napari_cmunet.project.settings import Settings
+
+# By the name of the project's setting: label, choices, tooltip.
+_FORM: dict[str, tuple[str, list[tuple[str, Any]], str]] = {
+    "start": (
+        "Start from",
+        [
+            ("bundled artery model", DEFAULT_MODEL),
+            ("self-supervised weights", START_MODEL),
+            ("model in use", CURRENT),
+        ],
+        "The weights to start from; all labels of the project are learned. The bundled "
+        "artery model was trained on 1,189 public frames, which helps most with few "
+        "labels. The self-supervised weights have seen no label. The model in use "
+        "keeps what earlier trainings have learned, mistakes too.",
+    ),
+    "minutes": (
+        "Time",
+        [("no limit", None)]
+        + [(f"{n} minutes at most", float(n)) for n in (2, 5, 10, 20, 40, 60)],
+        "Time limit of a training with all its phases",
+    ),
+    "finetune_every": (
+        "Start",
+        [("by the button", 0)]
+        + [(f"every {n} new labels", n) for n in (3, 5, 10, 20, 50)],
+        "Whether trainings start automatically as labels are accepted",
+    ),
+}
+
+
+class TrainingOptions:
+    """Start model, time limit and automatic start, all kept with the project."""
+
+    #: A value was chosen: its name in the project's settings, and the value.
+    chosen = Signal(str, object)
+
+    def __init__(self) -> None:
+        self.form = QWidget()
+        layout = QGridLayout(self.form)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(4)
+        layout.setColumnStretch(1, 1)
+        #: By the name of the project's setting.
+        self.boxes: dict[str, ComboBox] = {}
+        for line, (name, (label, choices, tooltip)) in enumerate(_FORM.items()):
+            box = ComboBox(label=label, choices=choices, tooltip=tooltip)
+            keep_narrow(box.native, tooltip)
+            layout.addWidget(labelled(label, box.native), line, 0)
+            layout.addWidget(box.native, line, 1)
+            box.changed.connect(partial(self.chosen.emit, name))
+            self.boxes[name] = box
+
+    def show(self, settings: Settings) -> None:
+        """Show the project's settings without emitting ``chosen``."""
+        texts = {
+            "start": settings.start,
+            "minutes": f"{settings.minutes or 0:g} minutes at most",
+            "finetune_every": f"every {settings.finetune_every} new labels",
+        }
+        for name, box in self.boxes.items():
+            value = getattr(settings, name)
+            with box.changed.blocked():
+                if value not in box.choices:
+                    box.set_choice(texts[name], value)
+                if box.value != value:
+                    box.value = value
 
 
 _PREPARE_AFTER_MS = 5000
@@ -67,16 +138,13 @@ class FinetuneSection(QWidget):
         self.cancel = button("Cancel", "End now; nothing of this training is kept")
         self.options = TrainingOptions()
         self.plot = TrainingPlot()
-        self.status = text_label()
-        self.status.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
-        self.figures = text_label()
-        self.figures.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
+        self.status, self.figures = text_label(), text_label()
+        for text in (self.status, self.figures):
+            text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.details = Fold("Figures", self.figures, is_open=False)
-        self.compare = button("Compare on this image   [I]", describe_preview(None).tip)
+        self.compare = button(
+            "Compare on this image   [I]", "Show what a new model would change"
+        )
         self.compare.setCheckable(True)
         self.comparison = text_label()
         self.use = button("", "Segment with the new model from now on")
@@ -102,14 +170,15 @@ class FinetuneSection(QWidget):
         )
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
-        self.start.clicked.connect(self._on_start)
-        self.stop.clicked.connect(self._on_stop)
-        self.cancel.clicked.connect(self._on_cancel)
+        # The section is disabled without a training.
+        self.start.clicked.connect(lambda: self._session.start())
+        self.stop.clicked.connect(lambda: self._session.stop())
+        self.cancel.clicked.connect(lambda: self._session.cancel())
+        self.use.clicked.connect(lambda: self._session.decide(True))
+        self.keep.clicked.connect(lambda: self._session.decide(False))
+        self.back.clicked.connect(lambda: self._session.back())
+        self.forward.clicked.connect(lambda: self._session.forward())
         self.compare.clicked.connect(self._on_compare)
-        self.use.clicked.connect(self._on_use)
-        self.keep.clicked.connect(self._on_keep)
-        self.back.clicked.connect(self._on_back)
-        self.forward.clicked.connect(self._on_forward)
         self.version.chosen.connect(self._on_version)
         self.options.chosen.connect(self._on_option)
 
@@ -177,31 +246,10 @@ class FinetuneSection(QWidget):
         assert self._training is not None
         return self._training
 
-    def _on_start(self) -> None:
-        self._session.start()
-
-    def _on_stop(self) -> None:
-        self._session.stop()
-
-    def _on_cancel(self) -> None:
-        self._session.cancel()
-
     def _on_compare(self) -> None:
         if self._preview is not None:
             self._preview.toggle()
         self.refresh()
-
-    def _on_use(self) -> None:
-        self._session.decide(True)
-
-    def _on_keep(self) -> None:
-        self._session.decide(False)
-
-    def _on_back(self) -> None:
-        self._session.back()
-
-    def _on_forward(self) -> None:
-        self._session.forward()
 
     def _on_version(self, index: int) -> None:
         self._session.choose(self._session.state().versions[index])
@@ -227,45 +275,54 @@ class FinetuneSection(QWidget):
             self.details.setVisible(False)
             return
         state = self._training.state()
-        shown = describe(state)
-        self.labels.setText(shown.labels)
+        self.labels.setText(state.labels_text)
         if state.progress is not None:
             self.plot.show_progress(state.progress)
         self._show_rows(
-            running=shown.running,
-            undecided=bool(shown.undecided),
+            running=state.running,
+            undecided=bool(state.undecided),
             # The curve stays to be looked at when the training is over.
             plot=self.plot.has_content,
         )
-        self.start.setEnabled(shown.can_start)
-        if shown.can_start and self.isVisible() and not self._prepare_soon.isActive():
+        self.start.setEnabled(state.can_start)
+        if state.can_start and self.isVisible() and not self._prepare_soon.isActive():
             self._prepare_soon.start(_PREPARE_AFTER_MS)
-        self.stop.setEnabled(shown.can_stop)
-        self.stop.setToolTip(shown.stop_tip)
-        self.cancel.setEnabled(shown.can_cancel)
-        self.options.form.setEnabled(not shown.running)
+        self.stop.setEnabled(state.can_stop)
+        self.stop.setToolTip(
+            "End now; the best model so far is kept and compared"
+            if state.has_model
+            else "There is no model to keep yet"
+        )
+        self.cancel.setEnabled(state.can_cancel)
+        self.options.form.setEnabled(not state.running)
         self.options.show(state.settings)
-        self.status.setText(shown.status)
-        self.status.setVisible(bool(shown.status))
-        embolden(self.status, shown.failed)
-        self.figures.setText(shown.figures)
-        self.details.setVisible(bool(shown.figures))
+        self.status.setText(state.status)
+        self.status.setVisible(bool(state.status))
+        embolden(self.status, state.failed)
+        self.figures.setText(state.figures)
+        self.details.setVisible(bool(state.figures))
         self._show_comparison()
-        self.use.setText(shown.use_text)
-        self.keep.setText(shown.keep_text)
-        self.version.show_names(shown.versions, shown.version, "no model")
-        self.version.setEnabled(shown.can_choose)
-        self.back.setEnabled(shown.can_go_back)
-        self.forward.setEnabled(shown.can_go_forward)
+        self.use.setText(f"Use {state.undecided}")
+        self.keep.setText(f"Keep {state.current.name}")
+        current = state.current
+        self.version.show_names(
+            [v.name for v in state.versions],
+            state.versions.index(current) if current in state.versions else -1,
+            "no model",
+        )
+        self.version.setEnabled(state.can_choose)
+        self.back.setEnabled(state.can_go_back)
+        self.forward.setEnabled(state.can_go_forward)
 
     def _show_comparison(self) -> None:
-        shown = describe_preview(self._preview)
-        self.compare.setVisible(shown.offered)
-        self.compare.setEnabled(shown.possible)
-        self.compare.setChecked(shown.on)
-        self.compare.setToolTip(shown.tip)
-        self.comparison.setText(shown.text)
-        self.comparison.setVisible(bool(shown.text))
+        shown = self._preview.state() if self._preview is not None else None
+        self.compare.setVisible(shown is not None)
+        self.comparison.setVisible(shown is not None and bool(shown.text))
+        if shown is not None:
+            self.compare.setEnabled(shown.possible)
+            self.compare.setChecked(shown.on)
+            self.compare.setToolTip(shown.tip)
+            self.comparison.setText(shown.text)
 
     def _show_rows(self, *, running: bool, undecided: bool, plot: bool) -> None:
         self.start.setVisible(not running)

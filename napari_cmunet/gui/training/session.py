@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,6 @@ class _Run:
 
     process: TrainingProcess
     progress: Progress = field(default_factory=Progress)
-    began: float = field(default_factory=time.monotonic)
     first: TrainingResult | None = None  # of the quick stage
     result: TrainingResult | None = None
     worker: Any = None
@@ -145,8 +143,8 @@ class TrainingSession:
             cancelling=bool(run and run.process.cancelled),
             result=self._result,
             current=history.current,
-            can_go_back=history.can_go_back,
-            can_go_forward=history.can_go_forward,
+            has_older=history.can_go_back,
+            has_newer=history.can_go_forward,
             versions=tuple(dict.fromkeys((*history.versions, *self._unused))),
             busy=self._changes > 0,
             plan=self._plan if self._planned_for == self._plan_key() else None,

@@ -1,16 +1,24 @@
-"""How the fine-tuning of a project stands, as one value for the view."""
+"""How the fine-tuning of a project stands, as one value, and what is said of it.
+
+Knows no widget: every text and every disabled button can be tested without one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from napari_cmunet.project.promotion import UNDECIDED
+from napari_cmunet.project.promotion import (
+    CANCELLED,
+    PROMOTED,
+    REFUSED,
+    STOPPED,
+    UNDECIDED,
+)
 from napari_cmunet.training import events
+from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
-    from psygnal import SignalInstance
-
     from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.promotion import TrainingResult
     from napari_cmunet.project.settings import Settings
@@ -23,29 +31,25 @@ STARTING, LEAVING_OUT, LEARNING, COMPARING = (
 )
 """The phases of a training, in their order; the second with few patients alone."""
 
+_ENOUGH_PATIENTS = 3
+"""As in ``training.comparison``, which takes long to import."""
+
 
 @dataclass(frozen=True)
 class Progress:
     """How far a training is.
 
+    In a training of several stages, steps and losses are counted through all of them.
+
     Parameters
     ----------
-    phase : str
-    labels, patients : int
-        In use: to learn from.
-    validation_labels, validation_patients : int
-        In use: held out.
+    labels, patients, validation_labels, validation_patients : int
+        In use: to learn from, and held out.
     fold, folds : int
         Which patient is left out, of how many; 0 where none is.
-    step, steps : int
-    seconds_left : float or None
     losses : tuple of (int, float)
         Steps and their losses, of the fold or training at hand.
-    validations : tuple of Validated
-    stage : str
-        Of a training in stages; its steps and losses are counted through all of them.
-    steps_before : int
-    seconds_after : float
+    steps_before, seconds_after
         See :class:`napari_cmunet.training.events.Stage`.
     note : str
         The last note of this fold or training, such as that memory was short.
@@ -83,99 +87,65 @@ class Progress:
 
 def progress_after(progress: Progress, event: events.Event) -> Progress:
     """The progress after an event."""
-    if progress.stage or isinstance(event, events.Stage):
-        return _in_stages(progress, event)
-    if isinstance(event, events.Planned):
-        return replace(progress, seconds_left=event.seconds)
-    if isinstance(event, events.Fold):
-        return replace(
-            progress,
-            phase=LEAVING_OUT,
-            fold=event.number,
-            folds=event.folds,
-            patients=event.folds,
-            step=0,
-            losses=(),
-            note="",  # that there will be folds, or how the one before ended
-        )
-    if isinstance(event, events.Started):
-        return replace(
-            progress,
-            phase=LEARNING,
-            labels=event.labels,
-            patients=event.patients,
-            validation_labels=event.validation_labels,
-            validation_patients=event.validation_patients,
-            fold=0,
-            step=0,
-            steps=event.steps,
-            losses=(),
-            note="",
-        )
-    if isinstance(event, events.Step):
-        return replace(
-            progress,
-            step=event.step,
-            steps=event.steps,
-            seconds_left=event.seconds_left,
-            losses=(*progress.losses, (event.step, event.loss)),
-        )
-    if isinstance(event, events.Validated):
-        return replace(progress, validations=(*progress.validations, event))
-    if isinstance(event, events.Comparing):
-        return replace(progress, phase=COMPARING, seconds_left=None)
-    if isinstance(event, events.Note):
-        return replace(progress, note=event.text)
-    return progress
-
-
-def _in_stages(progress: Progress, event: events.Event) -> Progress:
-    """One curve over all stages, and a time left that only falls."""
-    before = progress.steps_before
-    if isinstance(event, events.Stage):
-        return replace(
-            progress,
-            phase=LEARNING,
-            stage=event.name,
-            step=event.steps_before,
-            steps=event.steps_total,
-            steps_before=event.steps_before,
-            seconds_after=event.seconds_after,
-            note="",
-        )
-    if isinstance(event, events.Started):
-        return replace(
-            progress,
-            phase=LEARNING,
-            labels=event.labels,
-            patients=event.patients,
-            validation_labels=event.validation_labels,
-            validation_patients=event.validation_patients,
-        )
-    if isinstance(event, events.Fold):
-        return replace(progress, fold=event.number, folds=event.folds)
-    if isinstance(event, events.Step):
-        left = event.seconds_left + progress.seconds_after
-        if progress.seconds_left is not None:
-            left = min(left, progress.seconds_left)
-        step = before + event.step
-        return replace(
-            progress,
-            step=step,
-            seconds_left=left,
-            losses=(*progress.losses, (step, event.loss)),
-        )
-    if isinstance(event, events.Validated):
-        measured = replace(event, step=before + event.step)
-        return replace(progress, validations=(*progress.validations, measured))
-    if isinstance(event, events.Verdict) and event.dice is not None:
-        dice, cldice = event.dice, event.cldice or 0.0
-        measured = events.Validated(progress.step, dice, dice, dice, cldice, True)
-        return replace(progress, validations=(*progress.validations, measured))
-    if isinstance(event, events.Comparing):
-        return replace(progress, phase=COMPARING)
-    if isinstance(event, events.Note):
-        return replace(progress, note=event.text)
+    staged = bool(progress.stage)
+    match event:
+        case events.Planned():
+            return replace(progress, seconds_left=event.seconds)
+        case events.Stage():
+            return replace(
+                progress,
+                phase=LEARNING,
+                stage=event.name,
+                step=event.steps_before,
+                steps=event.steps_total,
+                steps_before=event.steps_before,
+                seconds_after=event.seconds_after,
+                note="",
+            )
+        case events.Fold():
+            told = replace(progress, fold=event.number, folds=event.folds)
+            if staged:
+                return told
+            # The note told that there will be folds, or how the one before ended.
+            told = replace(told, phase=LEAVING_OUT, patients=event.folds)
+            return replace(told, step=0, losses=(), note="")
+        case events.Started():
+            told = replace(
+                progress,
+                phase=LEARNING,
+                labels=event.labels,
+                patients=event.patients,
+                validation_labels=event.validation_labels,
+                validation_patients=event.validation_patients,
+            )
+            if staged:
+                return told
+            return replace(told, fold=0, step=0, steps=event.steps, losses=(), note="")
+        case events.Step():
+            left = event.seconds_left + progress.seconds_after
+            if staged and progress.seconds_left is not None:  # it only falls
+                left = min(left, progress.seconds_left)
+            step = progress.steps_before + event.step
+            return replace(
+                progress,
+                step=step,
+                steps=progress.steps if staged else event.steps,
+                seconds_left=left,
+                losses=(*progress.losses, (step, event.loss)),
+            )
+        case events.Validated():
+            measured = replace(event, step=progress.steps_before + event.step)
+            return replace(progress, validations=(*progress.validations, measured))
+        case events.Verdict() if staged and event.dice is not None:
+            dice, cldice = event.dice, event.cldice or 0.0
+            measured = events.Validated(progress.step, dice, dice, dice, cldice, True)
+            return replace(progress, validations=(*progress.validations, measured))
+        case events.Comparing() if staged:
+            return replace(progress, phase=COMPARING)
+        case events.Comparing():
+            return replace(progress, phase=COMPARING, seconds_left=None)
+        case events.Note():
+            return replace(progress, note=event.text)
     return progress
 
 
@@ -191,15 +161,14 @@ class TrainingState:
     new_labels : int
         Accepted or changed since the training at work began; while none is, labels
         that the newest model has not seen.
+    current : ModelVersion
+        The model in use.
     progress : Progress or None
         None while nothing is trained.
     stopping, cancelling : bool
         What the training was asked to do.
     result : TrainingResult or None
         How the last training of this window ended.
-    current : ModelVersion
-        The model in use.
-    can_go_back, can_go_forward : bool
     versions : tuple of ModelVersion
         Those that can be chosen: of the history, and the project's others.
     busy : bool
@@ -221,13 +190,15 @@ class TrainingState:
     stopping: bool = False
     cancelling: bool = False
     result: TrainingResult | None = None
-    can_go_back: bool = False
-    can_go_forward: bool = False
+    has_older: bool = False
+    has_newer: bool = False
     versions: tuple[ModelVersion, ...] = ()
     busy: bool = False
     problem: str = ""
     plan: events.Planned | None = None
     first: TrainingResult | None = None
+
+    # -- what can be done -----------------------------------------------------
 
     @property
     def running(self) -> bool:
@@ -242,37 +213,153 @@ class TrainingState:
             return ""
         return result.model
 
-
-class Difference(Protocol):
-    """How the predictions of two models differ in the shown frame."""
+    @property
+    def has_model(self) -> bool:
+        """Whether stopping now leaves a model."""
+        return self.progress is not None and self.progress.has_model
 
     @property
-    def before(self) -> str: ...
-    @property
-    def now(self) -> str: ...
-    @property
-    def found(self) -> int: ...
-    @property
-    def gone(self) -> int: ...
-
-
-class ModelPreview(Protocol):
-    """Compares a new model with the one in use on the open image."""
-
-    model: str
+    def can_start(self) -> bool:
+        """Whether there is something to learn from, and no training."""
+        return not self.running and self.labels > 0
 
     @property
-    def changed(self) -> SignalInstance: ...
+    def can_stop(self) -> bool:
+        """Whether the training can be stopped with a model."""
+        return self.has_model and not (self.stopping or self.cancelling)
 
     @property
-    def candidate(self) -> str:
-        """The newest model, while it is not in use; empty if there is none."""
+    def can_cancel(self) -> bool:
+        """Whether a training runs that is not cancelled yet."""
+        return self.running and not self.cancelling
 
-    def why_not(self) -> str:
-        """Why there is nothing to compare now; empty if there is."""
+    @property
+    def can_go_back(self) -> bool:
+        """Whether the model before can be used."""
+        return self.has_older and not self.busy
 
-    def difference(self) -> Difference | None:
-        """How the predictions of the shown frame differ; None if not known yet."""
+    @property
+    def can_go_forward(self) -> bool:
+        """Whether the model after can be used."""
+        return self.has_newer and not self.busy
 
-    def toggle(self) -> None:
-        """Begin to compare, or end it."""
+    @property
+    def can_choose(self) -> bool:
+        """Whether another version can be used."""
+        return len(self.versions) > 1 and not self.busy
+
+    # -- in words -------------------------------------------------------------
+
+    @property
+    def labels_text(self) -> str:
+        """How many labels there are, and what they are for."""
+        if not self.labels:
+            return "No label yet. Accept a corrected mask: it counts as a label."
+        text = f"{_count(self.labels, 'label')} of {_count(self.patients, 'patient')}"
+        new = self.new_labels
+        if self.running and new:
+            text += f". {new} accepted since the training began: for the next one"
+        elif not self.running and 0 < new < self.labels:
+            text += f", {new} of them new"
+        return f"{text}."
+
+    @property
+    def failed(self) -> bool:
+        """Whether the status tells that something went wrong."""
+        if self.progress is not None:
+            return False
+        return bool(self.problem) or (self.result is not None and self.result.failed)
+
+    @property
+    def figures(self) -> str:
+        """The figures of the last training's verdict; empty if there are none."""
+        if self.running or self.problem or self.result is None or not self.result.model:
+            return ""
+        return _split(self.result.text)[1]
+
+    @property
+    def status(self) -> str:
+        """What is at work, how the last training ended, or what the next would do."""
+        if self.progress is not None:
+            return "Cancelling…" if self.cancelling else self._working(self.progress)
+        if self.problem:
+            return self.problem
+        if self.result is not None:
+            return self._ended(self.result)
+        if self.plan is not None and self.labels:
+            return self.plan.text
+        if self.labels and self.patients < _ENOUGH_PATIENTS:
+            return (
+                f"With labels of fewer than {_ENOUGH_PATIENTS} patients, a new model "
+                "cannot be compared with the one in use. Label more patients first."
+            )
+        return ""
+
+    def _working(self, progress: Progress) -> str:
+        if self.stopping and progress.phase != COMPARING:
+            return "Stopping; the best model so far is kept."
+        labels = _count(progress.labels, "label")
+        if progress.phase == COMPARING:
+            text = f"Comparing with {self.current.name}…"
+        elif progress.stage == events.QUICK_STAGE:
+            text = f"Training a first model on {labels} (last layers only)."
+        elif progress.stage:
+            text = f"Training all layers on {labels}."
+        elif progress.phase == STARTING:
+            text = "Starting: labels are read…"
+        elif progress.phase == LEAVING_OUT:
+            text = (
+                "Few patients: all are left out in turn, to measure on those left out "
+                f"({progress.fold} of {progress.folds})."
+            )
+        else:
+            text = f"Learning from {labels} of {_count(progress.patients, 'patient')}"
+            if progress.validation_patients:
+                text += (
+                    f", measured on {_count(progress.validation_labels, 'label')} of "
+                    f"{_count(progress.validation_patients, 'other patient')}"
+                )
+            text += "."
+        if progress.seconds_left is not None:
+            text += f" {duration(progress.seconds_left)} left."
+        if self.first is not None:
+            text += f" {self._decision(self.first)}"
+        if progress.note and (
+            progress.stage or progress.phase in (LEAVING_OUT, LEARNING)
+        ):
+            text += f" {progress.note}"
+        return text
+
+    def _ended(self, result: TrainingResult) -> str:
+        if result.failed or result.kind == CANCELLED or not result.model:
+            return result.text
+        stopped = "Stopped. " if result.kind == STOPPED else ""
+        text = f"{stopped}{self._decision(result)}"
+        if result.decision == PROMOTED and self.current.name == result.model:
+            text += " Next: open an unlabelled image and see what it has learned."
+        elif result.decision == REFUSED:
+            text += " Next: label images of other patients, then fine-tune again."
+        elif result.decision == UNDECIDED:
+            text += " Compare it on this image (I), then decide."
+        return text
+
+    def _decision(self, result: TrainingResult) -> str:
+        """The verdict in one line."""
+        name, verdict = result.model, _split(result.text)[0]
+        if result.decision == PROMOTED and self.current.name != name:
+            return f"{self.current.name} is in use again, not {name} ({verdict})."
+        what = {
+            PROMOTED: "now in use",
+            REFUSED: "not used; it stays in the list",
+        }.get(result.decision, "ready")
+        return f"{verdict}: {name} is {what}."
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The verdict and its figures."""
+    verdict, _, figures = text.partition(". ")
+    return verdict.removesuffix("."), figures
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

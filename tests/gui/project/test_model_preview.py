@@ -11,7 +11,6 @@ from qtpy.QtCore import Qt
 
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.project.opening import NewProject
-from napari_cmunet.gui.training.section_state import describe_preview
 from napari_cmunet.project.promotion import (
     DONE,
     REFUSED,
@@ -84,9 +83,9 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
         image_state.probability.copy(),
     )
     trying = trained(decision)
-    assert describe_preview(trying).offered
+    assert trying.state() is not None
     trying.toggle()
-    assert describe_preview(trying).text == "Comparing…"
+    assert trying.state().text == "Comparing…"
     seen()
     before, now = found_before(frame(0)), found_by_new(frame(0))
     shown = layer(trying)
@@ -95,7 +94,7 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     assert not shown.editable
     assert viewer.layers.selection.active is image_state.mask
     count = int((now & ~before).sum())
-    text = describe_preview(trying).text
+    text = trying.state().text
     assert f"{NEW} would find {count} pixels more (yellow) than cmunet-artery" in text
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
     np.testing.assert_array_equal(image_state.probability, probability)
@@ -103,8 +102,8 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     assert project.project.models.current.name == "cmunet-artery"
     trying.toggle()
     assert shown not in viewer.layers
-    assert not describe_preview(trying).on
-    assert describe_preview(trying).text == ""
+    assert not trying.state().on
+    assert trying.state().text == ""
 
 
 @pytest.mark.parametrize("use", [True, False])
@@ -118,7 +117,7 @@ def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, 
     ready(project)
     assert not trying.model
     assert shown not in viewer.layers
-    assert describe_preview(trying).offered is not use  # what was refused can be seen
+    assert (trying.state() is not None) is not use  # what was refused can be seen
     assert project.project.models.current.name == (NEW if use else "cmunet-artery")
 
 
@@ -239,7 +238,7 @@ def test_without_a_candidate_it_says_so(project):
     project.preview.toggle()
     assert not project.preview.model
     assert "Fine-tune first" in project.messages.text
-    assert not describe_preview(project.preview).offered
+    assert project.preview.state() is None
 
 
 def test_a_model_that_cannot_be_loaded(project, trained, seen, model):

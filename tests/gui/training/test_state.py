@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from napari_cmunet.gui.training.section_state import describe
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
 from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.promotion import (
@@ -62,7 +61,7 @@ def ended(decision: str, kind: str = DONE, model: str = "tuned-001") -> Training
     ],
 )  # fmt: skip
 def test_a_training_at_work(count, text, keep):
-    shown = describe(replace(IDLE, progress=progress_at(count)))
+    shown = replace(IDLE, progress=progress_at(count))
     assert text in shown.status
     assert shown.running
     assert not shown.can_start
@@ -79,22 +78,22 @@ def test_each_part_draws_its_own_loss_and_the_best_look_is_known():
 def test_what_a_training_says_in_words_is_shown_until_its_next_part():
     short = events.Note("Out of memory: batches are learned from in 2 parts.")
     progress = progress_after(progress_at(7), short)
-    shown = describe(replace(IDLE, progress=progress)).status
+    shown = replace(IDLE, progress=progress).status
     assert shown.endswith(f"2 min left. {short.text}")
     progress = progress_after(progress, events.Step(2, 20, 0.5, 1.0, 90.0))
-    assert short.text in describe(replace(IDLE, progress=progress)).status
+    assert short.text in replace(IDLE, progress=progress).status
     progress = progress_after(progress, events.Comparing("tuned-001", "cmunet-artery"))
-    assert short.text not in describe(replace(IDLE, progress=progress)).status
+    assert short.text not in replace(IDLE, progress=progress).status
     progress = progress_after(progress_after(progress_at(3), short), events.Fold(2, 4))
-    assert short.text not in describe(replace(IDLE, progress=progress)).status
+    assert short.text not in replace(IDLE, progress=progress).status
 
 
 def test_stopping_and_cancelling():
     working = replace(IDLE, progress=progress_at(8))
-    shown = describe(replace(working, stopping=True))
+    shown = replace(working, stopping=True)
     assert "best model so far is kept" in shown.status
     assert (shown.can_stop, shown.can_cancel) == (False, True)
-    shown = describe(replace(working, cancelling=True))
+    shown = replace(working, cancelling=True)
     assert shown.status == "Cancelling…"
     assert (shown.can_stop, shown.can_cancel) == (False, False)
 
@@ -129,7 +128,7 @@ def test_stopping_and_cancelling():
     ],
 )
 def test_a_training_that_ended(state, text, failed):
-    shown = describe(state)
+    shown = state
     assert shown.status == text
     assert shown.failed == failed
     assert shown.figures == ("The figures." if state.result.model else "")
@@ -138,28 +137,28 @@ def test_a_training_that_ended(state, text, failed):
 
 
 def test_labels_and_what_they_are_for():
-    assert describe(IDLE).labels == "12 labels of 8 patients, 3 of them new."
+    assert IDLE.labels_text == "12 labels of 8 patients, 3 of them new."
     working = replace(IDLE, progress=progress_at(8), new_labels=2)
-    assert "2 accepted since the training began: for the next one" in (
-        describe(working).labels
+    assert (
+        "2 accepted since the training began: for the next one" in working.labels_text
     )
     none = replace(IDLE, labels=0, patients=0, new_labels=0)
-    assert "No label yet" in describe(none).labels
-    assert not describe(none).can_start
+    assert "No label yet" in none.labels_text
+    assert not none.can_start
     for patients in range(1, ENOUGH_PATIENTS):
-        few = describe(replace(IDLE, patients=patients)).status
+        few = replace(IDLE, patients=patients).status
         assert f"fewer than {ENOUGH_PATIENTS} patients" in few
-    assert describe(replace(IDLE, patients=ENOUGH_PATIENTS)).status == ""
+    assert replace(IDLE, patients=ENOUGH_PATIENTS).status == ""
 
 
 def test_versions():
     versions = (ModelVersion("cmunet-artery", "", True), ModelVersion("tuned-001"))
-    shown = describe(replace(IDLE, versions=versions, can_go_forward=True))
-    assert shown.versions == ("cmunet-artery", "tuned-001")
-    assert shown.version == 0
+    shown = replace(IDLE, versions=versions, has_newer=True)
+    assert tuple(v.name for v in shown.versions) == ("cmunet-artery", "tuned-001")
+    assert shown.versions.index(shown.current) == 0
     assert (shown.can_go_back, shown.can_go_forward) == (False, True)
     assert shown.can_choose
-    assert not describe(replace(IDLE, versions=versions, busy=True)).can_choose
+    assert not replace(IDLE, versions=versions, busy=True).can_choose
 
 
 STAGES = (
@@ -197,7 +196,7 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
     progress = Progress()
     for event in STAGES[:3]:
         progress = progress_after(progress, event)
-    shown = describe(replace(IDLE, progress=progress)).status
+    shown = replace(IDLE, progress=progress).status
     assert (
         shown == "Training a first model on 12 labels (last layers only). 3 min left."
     )
@@ -206,7 +205,7 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
     first = TrainingResult(DONE, "Better. On 8.", "tuned-001", decision=PROMOTED)
     used = ModelVersion("tuned-001")
     state = replace(IDLE, progress=progress, first=first, current=used)
-    shown = describe(state)
+    shown = state
     assert shown.status == (
         "Training all layers on 12 labels. 2 min left. Better: tuned-001 is now in use."
     )
@@ -215,4 +214,4 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
 
 def test_the_plan_is_told_before_the_start():
     plan = events.Planned(12, True, "About 3 min: 84 steps.", 180.0)
-    assert describe(replace(IDLE, plan=plan)).status == plan.text
+    assert replace(IDLE, plan=plan).status == plan.text
