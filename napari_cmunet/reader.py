@@ -125,7 +125,6 @@ def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, An
         "pixel_size_mm": image.pixel_size_mm,
         "pixel_size_source": image.pixel_size_source,
         "frames_per_second": image.frames_per_second,
-        **({"bright_vessels": True} if image.bright_vessels else {}),
         **({"is_inverted": True} if image.is_inverted else {}),
     }
     options: dict[str, Any] = {

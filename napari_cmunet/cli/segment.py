@@ -33,6 +33,7 @@ from napari_cmunet.io.masks import (
     write_mask,
     write_probability,
 )
+from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor, to_uint8
@@ -268,7 +269,7 @@ def find_done(
         mask = read_mask(outputs.mask)
     except ReadError:
         return None
-    return Segmented(_facts(mask, made, image), tuple(image.notes))
+    return Segmented(_facts(mask, made, image), tuple(_notes(image)))
 
 
 def write_outputs(
@@ -299,7 +300,7 @@ def write_outputs(
     )
     size = image.pixel_size_mm
     make_folder(outputs.mask.parent)
-    notes = list(image.notes)
+    notes = _notes(image)
     if not image.is_cine:
         probability, steps = probability[0], steps[0]
     mask = masks if image.is_cine else masks[0]
@@ -333,6 +334,10 @@ def write_outputs(
             write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
     write_mask(outputs.mask, mask, provenance, size)
     return Segmented(_facts(mask, provenance, image), tuple(notes))
+
+
+def _notes(image: Angiogram) -> list[str]:
+    return [*image.notes, *([BRIGHT_NOTE] if image.has_bright_vessels() else [])]
 
 
 def _facts(mask: np.ndarray, made: Provenance, image: Angiogram) -> dict[str, object]:

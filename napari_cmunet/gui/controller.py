@@ -24,6 +24,7 @@ from napari_cmunet.gui.prediction import (
 )
 from napari_cmunet.gui.prediction_queue import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
+from napari_cmunet.io.polarity import BRIGHT_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -315,6 +316,8 @@ class Controller:
         source = Source.of(event.engine)
         image_state.start_threshold(source.threshold)
         (image_state.flat.add if event.flat else image_state.flat.discard)(event.frame)
+        if event.bright is not None:
+            image_state.bright_vessels = event.bright
         shown = self.shown(image_state)
         filled = image_state.set_prediction(
             event.frame, event.probability, source, shown
@@ -327,6 +330,8 @@ class Controller:
         own = event.frame in image_state.own_masks
         if not filled and event.frame == shown and opened and not own:
             self.message = "Your own mask was kept. The line shows the new prediction."
+        if event.bright and opened and image_state is self.active:
+            self.message = f"{BRIGHT_NOTE[0].upper()}{BRIGHT_NOTE[1:]}."
         self.changed.emit()
 
     def _on_notice(self, message: str) -> None:

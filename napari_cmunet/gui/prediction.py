@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.images.layers import read_frame
 from napari_cmunet.gui.jobs import exiting, spare_thread
+from napari_cmunet.io.polarity import has_bright_vessels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -166,6 +167,8 @@ class FrameReady:
     engine: Engine
     #: Whether all pixels of the frame are alike.
     flat: bool = False
+    #: Whether its arteries seem bright; looked for in the middle frame alone.
+    bright: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
         _import_ahead()
         engine = request.load(request.choice)
         yield EngineReady(request.number, engine)
+    middle = len(request.frames) // 2 if request.cine else 0
     while (frame := request.queue.take()) is not None:
         started = time.perf_counter()
         pixels = read_frame(request.frames, frame, cine=request.cine, rgb=request.rgb)
@@ -217,7 +221,10 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
             return
         seconds = time.perf_counter() - started
         flat = is_flat(pixels)
-        yield FrameReady(request.number, frame, probability, seconds, engine, flat)
+        bright = has_bright_vessels(pixels) if frame == middle else None
+        yield FrameReady(
+            request.number, frame, probability, seconds, engine, flat, bright
+        )
 
 
 def is_flat(pixels: np.ndarray) -> bool:

@@ -22,12 +22,7 @@ from napari_cmunet.io.formats.npy import decode_npy
 from napari_cmunet.io.formats.raster import decode_raster
 from napari_cmunet.io.formats.tiff import decode_tiff
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.polarity import (
-    BRIGHT_NOTE,
-    has_bright_vessels,
-    invert,
-    invert_window,
-)
+from napari_cmunet.io.polarity import has_bright_vessels, invert, invert_window
 from napari_cmunet.io.sniffing import SUFFIXES, SniffedFile, open_sniffed, read_reason
 
 if TYPE_CHECKING:
@@ -89,7 +84,6 @@ class Angiogram:
     window: tuple[float, float] | None = None  # grey values to show as black, white
     frames_per_second: float | None = None
     burned_in: bool = False  # text in the pixels: declared or detected
-    bright_vessels: bool = False  # seem to be bright; the model expects dark ones
     is_inverted: bool = False  # grey values are those of the file, inverted
 
     @property
@@ -97,15 +91,20 @@ class Angiogram:
         """The image's own grid: (Y, X), or (T, Y, X) for a cine."""
         return self.frames.shape if self.is_cine else self.frames.shape[1:]
 
+    def has_bright_vessels(self) -> bool:
+        """Whether the arteries of the middle frame are very likely bright.
+
+        Opening an image does not wait for this: it takes some milliseconds.
+        """
+        return has_bright_vessels(self.frames[len(self.frames) // 2])
+
     def inverted(self) -> Angiogram:
         """Return the image with inverted grey values; twice gives the same back."""
         window = self.window
         return dataclasses.replace(
             self,
             frames=invert(self.frames),
-            notes=tuple(note for note in self.notes if note != BRIGHT_NOTE),
             window=window and invert_window(window, self.frames.dtype),
-            bright_vessels=False,
             is_inverted=not self.is_inverted,
         )
 
@@ -148,9 +147,6 @@ def read_angiogram(
     burned_in = decoded.burned_in or _shows_text(frames)
     if burned_in:
         notes += (_BURNED_IN,)
-    bright = has_bright_vessels(frames[len(frames) // 2])
-    if bright:
-        notes += (BRIGHT_NOTE,)
     return Angiogram(
         frames,
         decoded.is_cine,
@@ -161,7 +157,6 @@ def read_angiogram(
         decoded.window,
         decoded.frames_per_second,
         burned_in,
-        bright,
     )
 
 

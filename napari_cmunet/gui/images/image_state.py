@@ -81,6 +81,8 @@ class ImageState:
         self.predicted = np.zeros(frames, bool)
         #: Frames whose pixels are all alike.
         self.flat: set[int] = set()
+        #: Whether the arteries seem bright as the image is shown.
+        self.bright_vessels = False
         #: The threshold of each frame's mask.
         self.thresholds = np.full(frames, self.threshold)
         self.sources: dict[int, Source] = {}

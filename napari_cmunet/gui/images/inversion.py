@@ -21,11 +21,6 @@ def is_inverted(image_state: ImageState) -> bool:
     return bool(record_of(image_state.image).get("is_inverted"))
 
 
-def looks_bright(image_state: ImageState) -> bool:
-    """Whether the arteries of an image seem to be bright as it is shown."""
-    return bool(record_of(image_state.image).get("bright_vessels"))
-
-
 def invert_image(image_state: ImageState) -> None:
     """Invert the grey values of an image; twice restores them. Masks stay."""
     image = image_state.image
@@ -34,7 +29,6 @@ def invert_image(image_state: ImageState) -> None:
     data = source_array(image)
     limits = invert_window(tuple(image.contrast_limits), data.dtype)
     record = {**record_of(image), "is_inverted": not is_inverted(image_state)}
-    record["bright_vessels"] = False
     was_replaced = image_state.image_replaced
     image.metadata = {**image.metadata, METADATA: record}
     image.data = invert(data)
@@ -46,6 +40,7 @@ def invert_image(image_state: ImageState) -> None:
     )
     image.contrast_limits = limits
     image_state.image_replaced = was_replaced  # still the pixels of its file
+    image_state.bright_vessels = False
 
 
 def invert_switch(controller: Controller) -> QCheckBox:
@@ -73,7 +68,7 @@ def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
     """Show whether the image is inverted; offer it where its arteries seem bright."""
     switch.setEnabled(image_state is not None and image_state.unsupported is None)
     inverted = image_state is not None and is_inverted(image_state)
-    bright = image_state is not None and looks_bright(image_state)
+    bright = image_state is not None and image_state.bright_vessels
     switch.setChecked(inverted)
     switch.setText(
         "Invert image: its arteries seem bright" if bright else "Invert image"

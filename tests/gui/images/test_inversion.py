@@ -6,6 +6,7 @@ import numpy as np
 
 from napari_cmunet.gui.export import origin
 from napari_cmunet.gui.images.inversion import is_inverted
+from napari_cmunet.synthetic import PhantomConfig, make_frame
 from tests.gui.conftest import cine, expected
 
 
@@ -36,11 +37,11 @@ def test_the_switch_turns_any_image_and_back(panel, viewer, controller, settled)
 
 
 def test_bright_arteries_are_offered_to_be_inverted(panel, viewer, controller, settled):
-    layer = viewer.add_image(
-        cine(2), metadata={"napari_cmunet": {"bright_vessels": True}}
-    )
+    frame, _ = make_frame(PhantomConfig(size=256, seed=3))
+    layer = viewer.add_image(255 - frame)
     settled(controller)
     panel.refresh()
+    assert "arteries seem to be bright" in controller.message
     assert "seem bright" in panel.invert.text()
     panel.invert.click()
     settled(controller)
