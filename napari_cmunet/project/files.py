@@ -26,6 +26,7 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.util.atomic import atomic_write, sync_folder, write_reason
 from napari_cmunet.util.safe_files import is_device, read_plain
+from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,19 +200,6 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
             f"In the project, {path.name} is too large to be right."
         )
     return data
-
-
-def parse_json(data: bytes | str) -> Any:
-    """Parse strict JSON, without Python's NaN and Infinity; raises ValueError."""
-    try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(text, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -17,11 +17,11 @@ from napari_cmunet.project.files import (
     MAX_IMAGES_BYTES,
     VERSION,
     check_relative,
-    parse_json,
     read_bytes,
     validate,
 )
 from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

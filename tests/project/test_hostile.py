@@ -46,6 +46,14 @@ def test_a_newer_note_on_a_training_is_no_obstacle(project):
     again.close()
 
 
+def test_deeply_nested_settings_are_damage_and_no_crash(project):
+    path = project.folder / "settings.json"
+    path.write_text('{"version": 1, "title": ' + "[" * 900 + "]" * 900 + "}")
+    again = reopened(project)
+    again.change_settings(start="cmunet-ssl")
+    again.close()
+
+
 @pytest.mark.parametrize("name", ["project.json", "images.jsonl"])
 def test_a_version_of_many_digits_is_not_quoted(project, name):
     project.close()

@@ -13,11 +13,11 @@ from napari_cmunet.project.files import (
     frame_file,
     frame_of,
     inside,
-    parse_json,
     read_bytes,
     read_json,
 )
 from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.text import parse_json
 
 
 @pytest.mark.parametrize(
