@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("with PROJECT, leave out --masks, --val-masks and -o")
     if args.project is None and not (args.images and args.masks and args.output):
         args.usage_error("give a PROJECT, or --images, --masks and -o")
+    if args.project is not None and args.large_masks == "invert":
+        args.usage_error("with PROJECT, --large-masks is refuse or keep")
     tune_malloc()
     chosen = {
         f.name: getattr(args, f.name)
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 name=args.name,
                 images=args.images,
                 compare_models=args.compare,
+                large_masks=args.large_masks == "keep",
                 should_stop=should_stop,
             )
             code, folder = (1 if done.problems else 0), done.folder

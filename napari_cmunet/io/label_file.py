@@ -19,6 +19,9 @@ from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.masks import read_pixels, write_pixels
 from napari_cmunet.io.provenance import Provenance
 
+LARGE_ON_PURPOSE = "large_on_purpose"
+"""Key of a note: the user confirmed that so much of the frame is artery."""
+
 _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
 
 

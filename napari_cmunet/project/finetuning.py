@@ -82,6 +82,7 @@ def finetune_project(
     name: str = "",
     images: Sequence[Path] = (),
     compare_models: bool = True,
+    large_masks: bool = False,
     in_stages: bool = False,
     view_seconds: float | None = None,
     any_device: bool = False,
@@ -105,6 +106,9 @@ def finetune_project(
         Where the images lie now, if the project does not find them.
     compare_models : bool
         Compare the new model with the one in use.
+    large_masks : bool
+        Learn also from labels that are artery for more than a third of the frame,
+        although nobody was asked about them.
     in_stages : bool
         Add a quick model first, where the start segments arteries already.
     view_seconds : float, optional
@@ -129,7 +133,7 @@ def finetune_project(
         device = _device(chosen.device, write, any_device)
         if in_stages and not start.segments:
             chosen = _planned(project, chosen, start, view_seconds, device, write)
-        used = UsedLabels(project, write, should_stop)
+        used = UsedLabels(project, write, should_stop, large_masks)
         in_stages &= start.segments
         few = FEW_FOR_FOLDS if in_stages else FEW_FOR_A_SPLIT
         labels, validation = used.split(chosen.validate, few)
@@ -291,12 +295,19 @@ class UsedLabels:
         Takes a note for each label that cannot be used.
     should_stop : callable
         Asked at each label.
+    large_masks : bool
+        Use large labels that nobody has confirmed.
     """
 
     def __init__(
-        self, project: Project, write: Write, should_stop: Callable[[], bool]
+        self,
+        project: Project,
+        write: Write,
+        should_stop: Callable[[], bool],
+        large_masks: bool = False,
     ) -> None:
         self._project, self._write, self._should_stop = project, write, should_stop
+        self._large_masks = large_masks
         self.records: list[dict[str, object]] = []
         self.refs: list[LabelRef] = []  # of the records, in the same order
         self.held_out: list[LabelRef] = []
@@ -358,6 +369,14 @@ class UsedLabels:
         for label in self._project.labels.read(refs, self._problem):
             if self._should_stop():
                 raise Cancelled("Stopped before the first checkpoint.")
+            if label.large and not self._large_masks:
+                self._problem(
+                    f"Label {label.name}: {100 * label.mask.mean():.0f} % of it is "
+                    "artery, more than a third of the frame; left out. Correct it, or "
+                    "accept it again if it is right. On the command line, "
+                    "--large-masks keep learns from it as it is."
+                )
+                continue
             self.records.append(label.to_json())
             self.refs.append(label.ref)
             yield as_label(label)

@@ -19,7 +19,8 @@ from napari_cmunet.errors import (
     ProjectError,
     ReadError,
 )
-from napari_cmunet.io.label_file import Label, read_label, write_label
+from napari_cmunet.io.label_file import LARGE_ON_PURPOSE, Label, read_label, write_label
+from napari_cmunet.io.masks import is_large
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.drafts import discard_draft
 from napari_cmunet.project.files import (
@@ -54,24 +55,13 @@ _MAX_BYTES = 2**28
 
 @dataclass(frozen=True)
 class AcceptedLabel:
-    """An accepted label; it is on the disk.
-
-    Parameters
-    ----------
-    image, frame : str, int
-    sha256 : str
-        Of the label's file.
-    replaced : str or None
-        Hash of the label it replaced, which is kept among the older ones.
-    notice : str
-        A notice for the user; empty if there is none.
-    """
+    """An accepted label; it is on the disk."""
 
     image: str
     frame: int
-    sha256: str
-    replaced: str | None = None
-    notice: str = ""
+    sha256: str  # of the label's file
+    replaced: str | None = None  # hash of the label it replaced, kept among the older
+    notice: str = ""  # for the user; empty if there is none
 
 
 @dataclass(frozen=True)
@@ -133,6 +123,7 @@ class ProjectLabels:
         image, frame : str, int
             Frames count from 0.
         mask : bool array (Y, X)
+            Of a large one (``masks.is_large``) the user was asked.
         reviewed : bool array (Y, X), optional
             The reviewed area; the whole frame by default. The rest is unknown.
         provenance : Provenance, optional
@@ -140,9 +131,9 @@ class ProjectLabels:
             Without the hash, the file is hashed now.
         pixel_size_mm : (y, x), optional
         pixel_size_source : str, optional
-            Its source, in words.
+            In words.
         pixels_changed, seconds : optional
-            Pixels changed and time taken, for the journal.
+            For the journal.
 
         Raises
         ------
@@ -161,6 +152,10 @@ class ProjectLabels:
         sha256 = provenance.source_sha256 or self._images.hash_of(image)
         if record.sha256 == sha256 and record.shape not in (None, mask.shape):
             raise ProjectError(f"The mask is not of the size of image {image}.")
+        note = {
+            "pixel_size_source": pixel_size_source,
+            LARGE_ON_PURPOSE: is_large(mask),
+        }
         label = Label(
             mask,
             reviewed,
@@ -176,7 +171,7 @@ class ProjectLabels:
                 inverted=provenance.inverted,
             ),
             pixel_size_mm,
-            {"pixel_size_source": pixel_size_source} if pixel_size_source else {},
+            {key: value for key, value in note.items() if value},
         )
         with self._context.writing():
             before = self._hashes.get((image, frame))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, FileError, ImageMissingError
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.label_file import LARGE_ON_PURPOSE
+from napari_cmunet.io.masks import is_large
 from napari_cmunet.io.polarity import invert_array
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class ProjectLabel:
         Of the label's file.
     burned_in : bool
         Whether there may be text in the image's pixels.
+    large : bool
+        Whether more of the frame is artery than can be right, and nobody confirmed it:
+        a label of an earlier version.
     """
 
     frame: np.ndarray
@@ -62,6 +67,7 @@ class ProjectLabel:
     ref: LabelRef
     sha256: str
     burned_in: bool = False
+    large: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the entry of a model's training record."""
@@ -130,6 +136,7 @@ def read_labels(
             ref,
             sha256,
             angiogram.burned_in,
+            is_large(label.mask) and not label.note.get(LARGE_ON_PURPOSE),
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.io.label_file import read_label
+from napari_cmunet.io.label_file import read_label, write_label
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.project import model_comparison
 from napari_cmunet.project.finetuning import finetune_project
@@ -98,6 +98,28 @@ def test_labels_that_cannot_be_used_are_told_without_names(project, capsys):
     assert project.models.names() == ["tuned-001"]
     assert any(e["event"] == "note" for e in events(out))
     assert "Roe" not in out
+
+
+def test_a_large_label_is_learned_from_only_if_somebody_was_asked(project, capsys):
+    old, confirmed = project.images.ids()[:2]
+    large = np.zeros((64, 64), bool)
+    large[:40] = True
+    for image in (old, confirmed):
+        project.labels.accept(image, 0, large)
+    path = project.labels.path(old, 0)  # as a version that did not ask wrote it
+    write_label(path, replace(read_label(path), note={}))
+    order = ["finetune", str(project.folder), *QUICK, "--steps", "1", *EVENTS]
+    assert main(order) == 1
+    told = events(capsys.readouterr().out)
+    notes = [e["text"] for e in told if e["event"] == "note"]
+    (note,) = [text for text in notes if "62 % of it is artery" in text]
+    assert note.startswith(f"Label {old}#0")
+    assert "--large-masks keep" in note
+    assert load_model(project.models.path("tuned-001")).card.labels == 14
+    assert main([*order, "--large-masks", "keep"]) == 0
+    assert load_model(project.models.path("tuned-002")).card.labels == 15
+    with pytest.raises(SystemExit, match="2"):
+        main([*order, "--large-masks", "invert"])
 
 
 def test_images_that_were_moved(project, tmp_path, capsys):
