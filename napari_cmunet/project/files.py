@@ -7,7 +7,6 @@ paths, links inside it are not followed, and no file is read beyond a limit.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import stat
