@@ -11,7 +11,12 @@ import numpy as np
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.images import find_images, read_angiogram
-from napari_cmunet.io.masks import LargeMaskError, LargeMasks, read_mask
+from napari_cmunet.io.masks import (
+    LargeMaskError,
+    LargeMasks,
+    read_mask,
+    read_provenance,
+)
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
 
@@ -131,6 +136,9 @@ def _read_one(
         raise ReadError(path, "all of it is artery: that is no label.")
     if large is not None:
         raise large
+    made = read_provenance(path)
+    if made is not None and made.inverted:
+        image = image.inverted()
     name = display_name(path.stem)
     # What a DICOM file says of its patient; only to be compared, and never written.
     patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem

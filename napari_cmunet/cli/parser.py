@@ -91,7 +91,7 @@ def _add_segment(commands: Any) -> None:
     )
     _add_flags(
         p,
-        ("--invert", "of images whose arteries are bright: invert the grey values"),
+        _INVERT,
         ("--probability", "also write NAME_probability.tif (uint8, 255 is certain)"),
         (
             "--probability-float32",
@@ -138,6 +138,7 @@ def _add_pretrain(commands: Any) -> None:
             "--resume",
             "go on where a run in DIR was interrupted; begin if there is none",
         ),
+        _INVERT,
     )
     for option, kind, text in (
         ("--width", _COUNT, "channels of the first level (default: 24)"),
@@ -340,6 +341,7 @@ def _number(kind: type, what: str, fits: Callable[[Any], bool]) -> Callable[[str
     return parse
 
 
+_INVERT = ("--invert", "of images whose arteries are bright: invert the grey values")
 _POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
 _PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
 _COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)

@@ -121,7 +121,13 @@ def _read_images(
 
     try:
         return read_unlabelled(
-            args.inputs, args.output, grid, group, progress, line.complain
+            args.inputs,
+            args.output,
+            grid,
+            group,
+            progress,
+            line.complain,
+            invert=args.invert,
         )
     finally:
         line.clear()

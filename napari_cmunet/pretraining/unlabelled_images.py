@@ -31,6 +31,8 @@ def read_unlabelled(
     group: ProcessGroup,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     note: Callable[[str], None] = lambda text: None,
+    *,
+    invert: bool = False,
 ) -> tuple[UnlabelledFrames, int]:
     """Read and prepare all images, each process its share of them.
 
@@ -47,6 +49,8 @@ def read_unlabelled(
         Takes the number of files done and of all, and the name of the next one.
     note : callable
         Takes a sentence for each file that cannot be used.
+    invert : bool
+        Invert the grey values: the arteries of these images are bright.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def read_unlabelled(
         path, shown = files[number].path, display_name(files[number].relative)
         progress(done, len(own), shown)
         try:
-            x, sha256 = _prepared(path, grid, side)
+            x, sha256 = _prepared(path, grid, side, invert)
         except CMUNetError as exc:
             failed += 1
             note(str(exc))
@@ -94,8 +98,13 @@ def read_unlabelled(
     return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in gathered)
 
 
-def _prepared(path: Path, grid: int, side: int) -> tuple[torch.Tensor, str]:
+def _prepared(
+    path: Path, grid: int, side: int, invert: bool
+) -> tuple[torch.Tensor, str]:
     image = read_angiogram(path)
+    name = image.sha256
+    if invert:
+        image, name = image.inverted(), f"{name} inverted"
     count = len(image.frames)
     chosen = np.unique(np.linspace(0, count - 1, min(count, FRAMES_OF_A_CINE)).round())
     ready = []
@@ -105,4 +114,4 @@ def _prepared(path: Path, grid: int, side: int) -> tuple[torch.Tensor, str]:
             pad = (0, side - x.shape[-1], 0, side - x.shape[-2])
             ready.append(F.pad(x, pad).half())
     empty = torch.empty(0, 1, side, side).half()
-    return torch.cat([empty, *ready]), image.sha256
+    return torch.cat([empty, *ready]), name

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_cmunet.cli.label_folders import read_label_folders
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks import read_mask, write_mask
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, read_card, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
@@ -308,6 +310,19 @@ def test_masks_drawn_black_on_white_are_turned_on_demand(folders, tmp_path, caps
     words = ["--no-validation", "--large-masks", "invert"]
     assert finetune(images, masks, out, *words) == 0
     assert load_model(out).card.labels == 3
+
+
+def test_a_mask_of_the_inverted_image_comes_with_inverted_pixels(folders):
+    images, masks = folders(2)
+    _, of_bright = sorted(masks.iterdir())
+    mask = read_mask(of_bright)
+    of_bright.unlink()
+    write_mask(masks / "case1.tif", mask, Provenance(inverted=True))
+    dark, bright = read_label_folders([images], [masks]).labels
+    for label, name, turned in ((dark, "case0", False), (bright, "case1", True)):
+        with Image.open(images / f"{name}.png") as picture:
+            stored = np.asarray(picture)
+        assert np.array_equal(label.frame, 255 - stored if turned else stored)
 
 
 def test_the_same_image_twice_counts_once(folders, tmp_path, capsys):

@@ -7,15 +7,19 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from napari_cmunet.cli import main as cli
 from napari_cmunet.cli import pretrain as command
 from napari_cmunet.model.registry import load_model, read_card
+from napari_cmunet.pretraining.distributed import process_group
+from napari_cmunet.pretraining.unlabelled_images import read_unlabelled
 from napari_cmunet.training.events import PretrainFinished, PretrainStarted, from_line
 
 if TYPE_CHECKING:
@@ -62,6 +66,23 @@ def test_a_folder_becomes_a_model(images, tmp_path, capsys):
     with Image.open(out / "reconstructions.png") as picture:
         assert picture.size[0] > 100
         assert len(np.unique(np.asarray(picture))) > 2
+
+
+def test_bright_arteries_are_inverted_on_demand(images, tmp_path):
+    turned = tmp_path / "inverted"
+    turned.mkdir()
+    for path in images.iterdir():
+        with Image.open(path) as picture:
+            Image.fromarray(255 - np.asarray(picture)).save(turned / path.name)
+    with process_group("cpu") as group:
+        read = partial(read_unlabelled, skip=tmp_path / "out", grid=32, group=group)
+        dark, _ = read([images])
+        bright, _ = read([turned])
+        inverted, _ = read([turned], invert=True)
+    assert len(dark.frames) == 8
+    assert not torch.equal(bright.frames, dark.frames)
+    assert torch.allclose(inverted.frames, dark.frames, atol=0.01)
+    assert inverted.digest != bright.digest  # a run does not go on with the other
 
 
 def test_torchrun_passes_every_option_on(capsys):

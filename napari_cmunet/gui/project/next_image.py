@@ -250,6 +250,11 @@ def score_images(
     labelled = {image for image, _ in project.labels.keys()}
     known = project.acquisition_scores()
     todo = [i for i in project.images.ids() if i not in labelled and i not in known]
+    inverted = {
+        image
+        for image, frame in project.drafts.keys()
+        if (draft := project.drafts.load(image, frame)) and draft.provenance.inverted
+    }
     model, engine = project.model_sha256(), None
     try:
         for number, image in enumerate(todo):
@@ -260,7 +265,10 @@ def score_images(
             engine = engine or factory(choice)
             # A file that cannot be read is reported when it is opened.
             with suppress(CMUNetError, OSError, ValueError):
-                frames = read_angiogram(project.images.found_path(image)).frames
+                angiogram = read_angiogram(project.images.found_path(image))
+                if image in inverted:
+                    angiogram = angiogram.inverted()
+                frames = angiogram.frames
                 frame = frames[(len(frames) - 1) // 2]
                 probability = engine.predict(frame)
                 mask = mask_at(probability, engine.threshold)

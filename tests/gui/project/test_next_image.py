@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from napari_cmunet.errors import ModelError
+from napari_cmunet.gui.prediction import ModelChoice
 from napari_cmunet.gui.project.image_list import OrderMenu
+from napari_cmunet.gui.project.next_image import score_images
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
+from napari_cmunet.project.project import Project
 from tests.gui.project.conftest import name
 
 
@@ -66,6 +72,33 @@ def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot
     model.open.set()
     scored(project)
     assert len(project.project.acquisition_scores()) == 5
+
+
+def test_an_image_with_an_inverted_draft_is_scored_inverted(tmp_path):
+    frame = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    for number in range(2):
+        np.save(tmp_path / f"{number}.npy", frame + number)
+    seen = []
+
+    def predict(pixels):
+        seen.append(int(pixels[0, 0]))
+        return np.zeros(pixels.shape, np.uint8)
+
+    with Project.create(tmp_path / "p") as project:
+        project.images.add([tmp_path / "0.npy", tmp_path / "1.npy"])
+        image = project.images.ids()[1]
+        project.drafts.save(image, 0, frame > 9, provenance=Provenance(inverted=True))
+        engine = SimpleNamespace(predict=predict, threshold=0.5)
+        score_images(
+            project,
+            lambda choice: engine,
+            ModelChoice("any", "cpu"),
+            busy=lambda: False,
+            report=lambda done, total: None,
+            should_stop=lambda: False,
+        )
+        assert set(project.acquisition_scores()) == set(project.images.ids())
+    assert seen == [0, 65534]
 
 
 def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
