@@ -82,9 +82,6 @@ class Walk:
     seed : int
     log : callable
         Given each act before it is done.
-    empty : bool
-        Whether the last layers may be deleted. With software OpenGL, napari 0.9.2 can
-        crash at the redraw after that; see docs/troubleshooting.md.
     """
 
     def __init__(
@@ -94,12 +91,10 @@ class Walk:
         folder: Path,
         seed: int,
         log: Callable[[str], None] = lambda line: None,
-        *,
-        empty: bool = False,
     ) -> None:
         self.viewer, self.panel, self.folder = viewer, panel, folder
         self.random = random.Random(seed)
-        self.log, self.empty = log, empty
+        self.log = log
         self.problems: list[str] = []
         self.counts: dict[str, int] = {}
 
@@ -250,12 +245,11 @@ class Walk:
 
     def _delete(self) -> None:
         layer = self._some_layer()
-        if layer is not None and (self.empty or len(self.viewer.layers) > 1):
+        if layer is not None:
             self.viewer.layers.remove(layer)
 
     def _delete_all(self) -> None:
-        if self.empty:
-            self.viewer.layers.clear()
+        self.viewer.layers.clear()
 
     def _hide(self) -> None:
         layer = self._some_layer()
@@ -454,7 +448,7 @@ def quiet_dialogs() -> None:
     QFileDialog.getExistingDirectory = staticmethod(lambda *a, **k: "")
 
 
-def walk_once(seed: int, acts: int, *, empty: bool = False) -> int:
+def walk_once(seed: int, acts: int) -> int:
     """Walk in this process; 0 if nothing went wrong."""
     problems: list[str] = []
 
@@ -486,7 +480,6 @@ def walk_once(seed: int, acts: int, *, empty: bool = False) -> int:
             folder,
             seed,
             lambda line: print(line, flush=True),
-            empty=empty,
         )
         problems += walk.run(acts)
         walk.panel.project.close()
@@ -507,16 +500,14 @@ def main() -> int:
     parser.add_argument("--walks", type=int, default=40)
     parser.add_argument("--acts", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the first walk")
-    parser.add_argument("--empty", action="store_true", help="delete the last layers")
     parser.add_argument("--one", action="store_true", help="walk in this process")
     args = parser.parse_args()
     if args.one:
-        return walk_once(args.seed, args.acts, empty=args.empty)
+        return walk_once(args.seed, args.acts)
     failed = 0
     for seed in range(args.seed, args.seed + args.walks):
         command = [sys.executable, "-X", "faulthandler", "-m", __spec__.name, "--one"]
         command += ["--seed", str(seed), "--acts", str(args.acts)]
-        command += ["--empty"] if args.empty else []
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         failed += done.returncode != 0
         print(f"walk {seed}: {'failed' if done.returncode else 'passed'}", flush=True)

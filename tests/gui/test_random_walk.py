@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.endurance.random_walks import Walk, make_files
 
 
-@pytest.mark.skipif(
-    "NAPARI_CMUNET_TEST_WALKS" not in os.environ,
-    reason="napari may crash with OpenGL in software; see docs/troubleshooting.md",
-)
 @pytest.mark.slow
 def test_a_short_random_walk(window, tmp_path, monkeypatch):
     viewer, panel, _ = window

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QOpenGLContext
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
 
@@ -210,3 +211,14 @@ def test_two_windows(window, make_napari_viewer_proxy, settled):
     np.testing.assert_array_equal(second.controller.active.mask.data, expected(b))
     second.shut_down()
     assert second.controller.queue.wait()
+
+
+def test_a_removed_layer_is_freed_in_the_context_of_the_canvas(window, qtbot):
+    viewer, panel, _ = window
+    layer = viewer.add_image(frame())
+    canvas = Reader(viewer, panel).canvas
+    qtbot.waitUntil(canvas.isValid)
+    canvas.doneCurrent()
+    viewer.layers.remove(layer)
+    assert QOpenGLContext.currentContext() is not None
+    assert canvas.context() is QOpenGLContext.currentContext()

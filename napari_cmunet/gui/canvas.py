@@ -1,10 +1,10 @@
-"""Keep the keyboard with the canvas, so that one-key shortcuts always work."""
+"""The window's canvas: the keyboard stays with it, and its OpenGL context is kept."""
 
 from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
@@ -18,7 +18,39 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
 _LOOK_AGAIN_MS = 50
+_guarded: weakref.WeakSet[ViewerModel] = weakref.WeakSet()
+
+
+def canvas_of(window: QWidget | None) -> QOpenGLWidget | None:
+    """The visible canvas of a window."""
+    found = window.findChildren(QOpenGLWidget) if window is not None else []
+    return next((widget for widget in found if widget.isVisible()), None)
+
+
+def guard_removal(viewer: ViewerModel, window: QWidget | None) -> None:
+    """Make the canvas's OpenGL context current whenever a layer is removed.
+
+    napari 0.9.2 frees the layer's shaders in whichever context is current. In that of
+    Qt, Mesa's software OpenGL loses the shaders of the canvas, and the next draw ends
+    in a segmentation fault. Kept for the life of the viewer.
+    """
+    canvas = canvas_of(window)
+    if canvas is None or viewer in _guarded:
+        return
+    _guarded.add(viewer)
+    ref = weakref.ref(canvas)
+
+    def on_removing(event: Any = None) -> None:
+        canvas = ref()
+        with suppress(RuntimeError):  # Qt has deleted it with its window
+            if canvas is not None and canvas.isValid():
+                canvas.makeCurrent()
+
+    viewer.layers.events.removing.connect(on_removing)
 
 
 class KeyFocus(QObject):
@@ -60,9 +92,7 @@ class KeyFocus(QObject):
 
     def canvas(self) -> QWidget | None:
         """The visible canvas of the window."""
-        window = self._window()
-        found = window.findChildren(QOpenGLWidget) if window is not None else []
-        return next((widget for widget in found if widget.isVisible()), None)
+        return canvas_of(self._window())
 
     def _on_focus(self, old: QWidget | None, new: QWidget | None) -> None:
         if isinstance(old, QAbstractSpinBox):
