@@ -73,11 +73,11 @@ def may_differ(path: Path) -> bool:
     """Whether napari's own reader may show a file otherwise than this program reads it.
 
     It shows where white is zero inverted, palettes as colour, grey with transparency
-    as another axis, and thumbnails. Looks at the header alone.
+    and separate channels as another axis, thumbnails, and formats that this program
+    refuses. Looks at the header alone.
     """
     import tifffile
 
-    from napari_cmunet.errors import ReadError
     from napari_cmunet.io.formats.raster import image_mode
     from napari_cmunet.io.sniffing import open_sniffed
 
@@ -93,12 +93,10 @@ def may_differ(path: Path) -> bool:
                 first = tif.pages.first
                 if first.photometric in (0, 3) or first.subfiletype:
                     return True
-                if first.samplesperpixel == 2:
+                if first.samplesperpixel == 2 or first.planarconfig == 2:
                     return True
                 second = tif.pages[1] if len(tif.pages) > 1 else first
                 return first.shape != second.shape
-    except ReadError:
-        return False
     except Exception:  # noqa: BLE001
         return True  # reading it says what is wrong
 

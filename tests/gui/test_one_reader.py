@@ -19,7 +19,7 @@ from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import read_mask
 from napari_cmunet.reader import read_layers
 from tests.gui.conftest import FakeModel, cine, frame
-from tests.io.dicom_making import write_dicom
+from tests.io.dicom_making import make_dataset, write_dicom
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +99,67 @@ def npy(name, array):
     return make
 
 
+def picture(name, make_image, **options):
+    def make(folder):
+        return save(
+            make_image(Image.fromarray(frame(1, SIZE))), folder / name, **options
+        )
+
+    make.__name__ = name.replace(".", "_") + "".join(sorted(options))
+    return make
+
+
+def rotated_jpeg(folder):
+    """Exif says that it is to be shown on its side; the stored rows count."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = Image.fromarray(frame(1, SIZE)[:48])
+    return save(wide, folder / "a.jpg", quality=95, exif=exif)
+
+
+def transparent_grey_png(folder):
+    return save(Image.fromarray(frame(1, SIZE)), folder / "a.png", transparency=3)
+
+
+def gamma_png(folder):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add(b"gAMA", (20000).to_bytes(4, "big"))
+    return save(Image.fromarray(frame(1, SIZE)), folder / "a.png", pnginfo=info)
+
+
+def pyramid(folder):
+    with tifffile.TiffWriter(folder / "a.tif") as tif:
+        tif.write(frame(1, 2 * SIZE), photometric="minisblack", subifds=1)
+        tif.write(frame(1, 2 * SIZE)[::2, ::2], photometric="minisblack", subfiletype=1)
+    return folder / "a.tif"
+
+
+def ome(folder):
+    options = {"metadata": {"axes": "TCZYX"}, "photometric": "minisblack"}
+    data = cine(3, SIZE)[:, None, None]
+    tifffile.imwrite(folder / "a.ome.tif", data, ome=True, **options)
+    return folder / "a.ome.tif"
+
+
+def odd_dicom(name, **elements):
+    def make(folder):
+        return write_dicom(folder / "a.v2", cine(3, SIZE), bits=8, **elements)
+
+    make.__name__ = name
+    return make
+
+
+def dicom_overlay_bits(folder):
+    """An overlay in the unused bits above the pixels, as DICOM once had it."""
+    stored = cine(3, SIZE).astype(np.uint16)
+    stored[:, 3:9, 3:9] |= 1 << 12
+    made = make_dataset(stored, bits=12)
+    made.save_as(folder / "a.dcm", enforce_file_format=True)
+    return folder / "a.dcm"
+
+
 def dicom(folder):
     return write_dicom(folder / "XA.1.IMA", cine(3, SIZE), bits=8)
 
@@ -125,6 +186,34 @@ KINDS = [
     npy("npy_cine_with_channel", cine(3, SIZE)[:, None]),
     npy("npy_grey_alpha", np.stack([frame(1, SIZE)] * 2, -1)),
     dicom,
+    rotated_jpeg,
+    transparent_grey_png,
+    gamma_png,
+    pyramid,
+    ome,
+    picture("a.png", lambda grey: grey.point(lambda v: 255 * (v > 90), "1")),
+    picture("a.bmp", lambda grey: grey.convert("P")),
+    picture("a.webp", lambda grey: grey.convert("RGB"), lossless=True),
+    picture("a.jpeg", lambda grey: grey.convert("CMYK"), quality=95),
+    picture("a.gif", lambda grey: grey),
+    picture("b.tif", lambda grey: grey.point(lambda v: 255 * (v > 90), "1")),
+    tiff("bilevel_white", frame(1, SIZE) > 90, photometric="miniswhite"),
+    tiff("signed", cine(3, SIZE).astype(np.int16) - 300, photometric="minisblack"),
+    tiff("big_endian", frame(1, SIZE).astype(">u2"), byteorder=">"),
+    tiff("white_16", 4095 - frame(1, SIZE).astype("u2"), photometric="miniswhite"),
+    tiff("float", frame(1, SIZE) / np.float32(255), photometric="minisblack"),
+    tiff("planar_grey", np.stack([frame(1, SIZE)] * 3), photometric="rgb"),
+    tiff("lzw", frame(1, SIZE), compression="lzw", predictor=True),
+    tiff(
+        "one_sample_alpha",
+        np.stack([frame(1, SIZE)] * 2, -1),
+        extrasamples=["unassalpha"],
+    ),
+    tiff("imagej_inverting", frame(1, SIZE), imagej=True, photometric="miniswhite"),
+    odd_dicom("dicom_monochrome1", PhotometricInterpretation="MONOCHROME1"),
+    odd_dicom("dicom_comma", FrameTime="66", RescaleSlope="1", RescaleIntercept="-5"),
+    odd_dicom("dicom_window", WindowCenter="100", WindowWidth="50"),
+    dicom_overlay_bits,
 ]
 
 
@@ -141,7 +230,7 @@ def test_window_and_command_line_agree(
         right = None
     # As File > Open does: napari's own reader has no rival for PNG and TIFF.
     plugin, read = "napari-cmunet", read_layers
-    if path.suffix in (".png", ".tif"):
+    if path.suffix not in (".npy", ".dcm", ".IMA", ".v2"):
         plugin, read = "napari", napari_get_reader(str(path))
     try:
         layers = read(str(path))

@@ -137,7 +137,7 @@ def test_pixels_of_other_kinds(tmp_path):
         ({"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}, "32 of 32 bits"),
         ({"PhotometricInterpretation": "HSV"}, "kind of colour"),
         ({"SamplesPerPixel": 4}, "kind of colour"),
-        ({"BitsStored": 0}, "0 of 16 bits"),
+        ({"BitsStored": 1, "HighBit": 0}, "1 of 16 bits"),
         ({"BitsAllocated": None, "BitsStored": None}, "how many bits"),
         ({"Rows": None}, "how many rows"),
     ):

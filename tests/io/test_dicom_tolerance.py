@@ -306,6 +306,23 @@ def test_a_high_bit_that_contradicts_the_bits(tmp_path, high):
     assert "HighBit" in image.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("elements", "noted"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME 2"}, False),
+        ({"PhotometricInterpretation": "RGB"}, True),
+        ({"BitsStored": 0}, True),
+        ({"BitsStored": 20, "HighBit": 19}, True),
+    ],
+    ids=str,
+)
+def test_colours_and_bits_that_contradict_the_pixels(tmp_path, elements, noted):
+    made = make_dataset(CINE, bits=12)
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    check(save(tmp_path, made), notes=noted)
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_pixels_above_the_lowest_bits(tmp_path, signed):
     frames = CINE.astype(np.int16) - 2048 if signed else CINE

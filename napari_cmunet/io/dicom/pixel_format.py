@@ -105,9 +105,13 @@ def pixel_format(file: SniffedFile, header: Header) -> PixelFormat:
         )
     samples = integer(dataset, "SamplesPerPixel") or 1
     default = Photometric.MONOCHROME2 if samples == 1 else Photometric.RGB
-    photometric = text(dataset, "PhotometricInterpretation") or str(default)
-    if photometric not in {1: _GREY, 3: _COLOUR}.get(samples, ()):
+    photometric = text(dataset, "PhotometricInterpretation")
+    photometric = photometric.replace("MONOCHROME ", "MONOCHROME") or str(default)
+    if samples not in (1, 3) or photometric not in _GREY + _COLOUR:
         raise file.error("its kind of colour is none that is read. Export it in grey.")
+    if photometric not in (_GREY if samples == 1 else _COLOUR):
+        photometric = str(default)
+        notes.append("its header contradicts itself on the colours of a pixel")
     frames = integer(dataset, "NumberOfFrames")
     full = 3 * rows * columns * max(frames or 1, 1)
     if photometric == Photometric.YBR_FULL_422 and full == header.data_bytes:
@@ -120,13 +124,16 @@ def pixel_format(file: SniffedFile, header: Header) -> PixelFormat:
         raise file.error(
             "its header does not say how many bits a pixel has. Export it again."
         )
-    stored = allocated if stored is None else stored
-    if allocated not in (8, 16) or not 2 <= stored <= allocated:
+    if allocated not in (8, 16) or stored == 1:
         raise file.error(
-            f"it stores {stored} of {allocated} bits for each pixel; an angiogram has "
-            f"8 to 16. Export it again."
+            f"it stores {stored or allocated} of {allocated} bits for each pixel; an "
+            f"angiogram has 8 to 16. Export it again."
         )
     high = integer(dataset, "HighBit")
+    if stored is not None and not 2 <= stored <= allocated:
+        notes.append("its header contradicts itself on the bits of a pixel")
+        stored = high = None
+    stored = allocated if stored is None else stored
     shift = 0 if high is None else high + 1 - stored
     if shift:
         notes.append("its header contradicts itself on the bits of a pixel (HighBit)")
