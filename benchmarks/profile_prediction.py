@@ -19,9 +19,10 @@ import torch
 
 from benchmarks.frames import PHANTOMS, list_frames, read_frame
 from napari_cmunet.model.device import choose_device, tune_malloc
+from napari_cmunet.model.inference import fuse_batchnorm
 from napari_cmunet.model.network import CMUNet, artery_logit, flop_count
 from napari_cmunet.model.postprocess import suppress_small_components
-from napari_cmunet.model.predictor import Predictor, fuse_batchnorm
+from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import prepare, restore
 from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.training.config import FinetuneConfig

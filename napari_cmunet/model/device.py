@@ -116,7 +116,7 @@ def describe_device(device: torch.device) -> str:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The precision in which the device runs convolutions fastest, safely.
 
-    bfloat16 on a GPU since Ampere or a CPU with matrix units (AMX), else float32
+    bfloat16 on a GPU since Ampere or a CPU with instructions for it, else float32
     (half precision on older CUDA cards, and on MPS).
     """
     torch = import_torch()
@@ -126,8 +126,25 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if real else torch.float16
     if device.type == "mps":
         return torch.float16
-    matrix_units = torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if matrix_units else torch.float32
+    has = torch.cpu.get_capabilities()
+    real = has.get("amx_bf16") or has.get("avx512_bf16")
+    return torch.bfloat16 if real else torch.float32
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """The precision for prediction: 8-bit integers on a CPU with VNNI.
+
+    Elsewhere :func:`fast_dtype`. Without VNNI sums of 8-bit products overflow.
+    """
+    torch = import_torch()
+    if (
+        device.type == "cpu"
+        and torch.cpu.get_capabilities().get("avx512_vnni")
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+    ):
+        return torch.int8
+    return fast_dtype(device)
 
 
 def training_dtype(device: torch.device) -> torch.dtype:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_cmunet.errors import DeviceError
-from napari_cmunet.model.device import describe_device, fast_dtype, is_out_of_memory
-from napari_cmunet.model.network import STRIDE, CMUNet, DoubleConv, artery_logit
+from napari_cmunet.model.device import (
+    describe_device,
+    inference_dtype,
+    is_out_of_memory,
+)
+from napari_cmunet.model.inference import inference_network
+from napari_cmunet.model.network import STRIDE
 from napari_cmunet.model.postprocess import (
     suppress_small_components,
     suppress_uncertain,
@@ -34,6 +37,14 @@ TILE, CONTEXT = 192, 112
 No output pixel sees farther than 107: 92 by its convolutions and 15 by the place that
 it happens to have in a block of 16.
 """
+
+
+_SHORT = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int8: "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -85,22 +96,17 @@ class Predictor:
         self.preprocessing = model.preprocessing
         self.postprocessing = model.postprocessing
         self.notices: list[str] = []
-        self._fused = fuse_batchnorm(model.network)
+        self._model = model.network
         self._reduced = reduced_precision
         self._tiled = False
         self._place(device)
 
     def _place(self, device: torch.device) -> None:
         self.device = device
-        self.dtype = fast_dtype(device) if self._reduced else torch.float32
+        wanted = inference_dtype(device) if self._reduced else torch.float32
         self.batch = 1 if device.type == "cpu" else 8
         try:
-            network: Any = copy.deepcopy(self._fused)
-            self._network: CMUNet = network.to(
-                device, self.dtype, memory_format=torch.channels_last
-            )
-            if device.type == "cpu" and self.dtype != torch.float16:
-                prepack_convolutions(self._network)
+            self._network, self.dtype = inference_network(self._model, device, wanted)
         except RuntimeError as exc:  # torch: memory or a lost device
             if device.type == "cpu":
                 raise DeviceError(
@@ -112,8 +118,7 @@ class Predictor:
     @property
     def description(self) -> str:
         """Device and number format, for people."""
-        short = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.dtype, "fp32")
-        return f"{describe_device(self.device)}, {short}"
+        return f"{describe_device(self.device)}, {_SHORT[self.dtype]}"
 
     def predict(self, frame: np.ndarray) -> np.ndarray:
         """Artery probability of one frame on its own grid.
@@ -191,11 +196,12 @@ class Predictor:
     @torch.inference_mode()
     def _run(self, frames: np.ndarray, exact: bool) -> tuple[np.ndarray, list[bool]]:
         x, geo = prepare(frames, self.preprocessing, self.device)
-        x = x.to(self.dtype, memory_format=torch.channels_last)
+        if self.dtype != torch.int8:
+            x = x.to(self.dtype, memory_format=torch.channels_last)
         if self._tiled:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
-            logit = artery_logit(self._network(x))
+            logit = self._network(x).float()
         logit = suppress_small_components(logit)
         contrast = [True] * len(frames)
         if self.postprocessing is not None:
@@ -247,66 +253,7 @@ def to_uint8(probability: np.ndarray) -> np.ndarray:
     return np.rint(probability * np.float32(255)).astype(np.uint8)
 
 
-def fuse_batchnorm(network: CMUNet) -> CMUNet:
-    """A copy for prediction with each BatchNorm folded into its convolution."""
-    fused = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
-    for module in fused.modules():
-        if isinstance(module, DoubleConv):
-            layers: list[Any] = list(module.double_conv)
-            for conv in (0, 3):
-                layers[conv] = fuse_conv_bn_eval(layers[conv], layers[conv + 1])
-            module.double_conv = torch.nn.Sequential(
-                layers[0], layers[2], layers[3], layers[5]
-            )
-    return fused
-
-
-class PrepackedConvReLU(torch.nn.Module):
-    """A 3x3 convolution and its ReLU as one oneDNN call, weights reordered once.
-
-    Bit-equal to the two modules one after the other. For inference alone.
-    """
-
-    def __init__(self, conv: torch.nn.Conv2d) -> None:
-        super().__init__()
-        self._geometry = conv.padding, conv.stride, conv.dilation, conv.groups
-        self._bias = conv.bias
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-            conv.weight, *self._geometry, None
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
-        made: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, *self._geometry, "relu", [], None
-        )
-        return made
-
-
-def prepack_convolutions(network: CMUNet) -> None:
-    """Replace the convolutions of a fused network on the CPU, where oneDNN is there.
-
-    Parameters
-    ----------
-    network : CMUNet
-        As :func:`fuse_batchnorm` gives it; changed in place.
-    """
-    if not (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    ):
-        return
-    for module in network.modules():
-        if isinstance(module, DoubleConv):
-            first, _, second, _ = module.double_conv
-            assert isinstance(first, torch.nn.Conv2d)
-            assert isinstance(second, torch.nn.Conv2d)
-            module.double_conv = torch.nn.Sequential(
-                PrepackedConvReLU(first), PrepackedConvReLU(second)
-            )
-
-
-def _forward_tiled(network: CMUNet, x: torch.Tensor) -> torch.Tensor:
+def _forward_tiled(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Artery logit of ``(1, 1, H, W)`` tile by tile, each with context around it."""
     out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     height, width = x.shape[-2:]
@@ -316,7 +263,7 @@ def _forward_tiled(network: CMUNet, x: torch.Tensor) -> torch.Tensor:
             # Multiples of 16 from the frame's origin, so that poolings agree.
             y0, x0 = max(0, top - CONTEXT), max(0, left - CONTEXT)
             y1, x1 = min(height, bottom + CONTEXT), min(width, right + CONTEXT)
-            part = artery_logit(network(x[..., y0:y1, x0:x1]))
+            part = network(x[..., y0:y1, x0:x1])
             out[..., top:bottom, left:right] = part[
                 ..., top - y0 : bottom - y0, left - x0 : right - x0
             ]

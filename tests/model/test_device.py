@@ -62,8 +62,7 @@ def test_description_is_for_people(monkeypatch):
     ("capabilities", "expected"),
     [
         ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
-        # It has the instructions, but no matrix units: slower than float32.
-        ({"avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
         ({"avx2": True, "avx512_bf16": False}, torch.float32),
         ({}, torch.float32),
     ],
@@ -71,6 +70,15 @@ def test_description_is_for_people(monkeypatch):
 def test_precision_of_processors(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert device.fast_dtype(torch.device("cpu")) == expected
+
+
+def test_8_bit_integers_need_vnni(monkeypatch):
+    for has, expected in ((True, torch.int8), (False, torch.float32)):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda has=has: {"avx512_vnni": has}
+        )
+        assert device.inference_dtype(torch.device("cpu")) == expected
+    assert device.inference_dtype(torch.device("mps")) == torch.float16
 
 
 @pytest.mark.parametrize(

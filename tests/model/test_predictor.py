@@ -14,7 +14,7 @@ from napari_cmunet.errors import DeviceError
 from napari_cmunet.model import predictor as predict_module
 from napari_cmunet.model.network import CMUNet, artery_logit
 from napari_cmunet.model.postprocess import suppress_small_components
-from napari_cmunet.model.predictor import Predictor, fuse_batchnorm
+from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import prepare, restore
 from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.model.threshold import mask_at
@@ -52,19 +52,6 @@ def truth(phantoms) -> np.ndarray:
     return np.stack([mask for _, mask in phantoms])
 
 
-def lively(width: int = 4) -> CMUNet:
-    """A network whose BatchNorms matter."""
-    torch.manual_seed(0)
-    network = CMUNet(width).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.3)
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.3)
-    return network
-
-
 # What is predicted
 
 
@@ -86,25 +73,11 @@ def test_prediction_is_network_specks_and_geometry_and_nothing_else(
     assert np.abs(found - expected).max() < 0.51
 
 
-@torch.inference_mode()
-def test_fused_batchnorm_is_the_same_network():
-    network = lively(16)
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    fused = fuse_batchnorm(network)
-    x = torch.randn(2, 1, 64, 48)
-    expected = network(x)
-    assert expected.std() > 0.05
-    torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reduced_precision_does_not_change_the_mask(
     model, predictor, frames, truth, monkeypatch, dtype
 ):
-    monkeypatch.setattr(predict_module, "fast_dtype", lambda _: dtype)
+    monkeypatch.setattr(predict_module, "inference_dtype", lambda _: dtype)
     reduced = Predictor(model, CPU)
     assert reduced.dtype == dtype
     assert predictor.dtype == torch.float32
@@ -390,7 +363,7 @@ def test_a_model_that_does_not_fit_goes_to_the_cpu(model, frames, monkeypatch):
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(CMUNet, "to", to)
-    monkeypatch.setattr(predict_module, "fast_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(predict_module, "inference_dtype", lambda _: torch.float32)
     short = Predictor(model, torch.device("cuda"))
     assert short.device.type == "cpu"
     assert short.notices == ["The model does not fit on cuda; using the CPU."]
