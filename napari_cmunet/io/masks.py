@@ -104,7 +104,7 @@ def read_mask(path: Path | str, *, large: LargeMasks = "refuse") -> np.ndarray:
 
     Zero is background and the one other value or colour, whichever it is, artery. The
     stored values count, whatever the file says about their display: ImageJ writes masks
-    with an inverting look-up table.
+    with an inverting look-up table. What is transparent is background.
 
     Parameters
     ----------
@@ -167,7 +167,12 @@ def _artery(path: Path, decoded: DecodedImage) -> np.ndarray:
 
 
 def _drawn_in_one_colour(array: np.ndarray) -> np.ndarray:
-    """Reduce (T, Y, X, S) of black and one colour to 0 and 1; leave anything else."""
+    """Reduce (T, Y, X, S) of black and one colour to 0 and 1; leave anything else.
+
+    What is wholly transparent is black.
+    """
+    if array.shape[-1] in (2, 4) and array[..., -1].any():
+        array = np.where(array[..., -1:] > 0, array, np.zeros((), array.dtype))
     if array.shape[-1] < 3:
         return array
     drawn = np.asarray(array[..., :3].any(axis=-1))

@@ -341,6 +341,16 @@ def test_a_mask_of_this_program_is_believed(tmp_path):
     assert np.array_equal(read_mask(path), ~mask)
 
 
+@pytest.mark.parametrize("colour", [(255,), (255, 0, 0)], ids=["LA", "RGBA"])
+def test_what_is_transparent_is_background(tmp_path, colour):
+    mask = np.zeros((64, 64), bool)
+    mask[20:30] = True
+    drawn = np.broadcast_to(np.uint8(colour), (*mask.shape, len(colour)))
+    alpha = np.uint8(255) * mask[..., None]
+    Image.fromarray(np.concatenate([drawn, alpha], -1)).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), mask)
+
+
 def test_values_side_by_side(tmp_path):
     mask = curve()
     for name, value in (("a", 1), ("b", 255)):
