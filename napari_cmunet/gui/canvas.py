@@ -1,12 +1,13 @@
-"""The window's canvas: the keyboard stays with it, and its OpenGL context is kept."""
+"""The window's canvas: keyboard focus, OpenGL context, and clicks that come late."""
 
 from __future__ import annotations
 
+import time
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QRect, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 _LOOK_AGAIN_MS = 50
+_TOO_LATE_S = 1.0  # as long as a hand needs to see that a message is gone
 _guarded: weakref.WeakSet[ViewerModel] = weakref.WeakSet()
 
 
@@ -31,26 +33,54 @@ def canvas_of(window: QWidget | None) -> QOpenGLWidget | None:
     return next((widget for widget in found if widget.isVisible()), None)
 
 
-def guard_removal(viewer: ViewerModel, window: QWidget | None) -> None:
-    """Make the canvas's OpenGL context current whenever a layer is removed.
-
-    napari 0.9.2 frees the layer's shaders in whichever context is current. In that of
-    Qt, Mesa's software OpenGL loses the shaders of the canvas, and the next draw ends
-    in a segmentation fault. Kept for the life of the viewer.
-    """
+def guard_canvas(viewer: ViewerModel, window: QWidget | None) -> None:
+    """Guard the canvas against clicks and removals that go wrong; once a viewer."""
     canvas = canvas_of(window)
     if canvas is None or viewer in _guarded:
         return
     _guarded.add(viewer)
-    ref = weakref.ref(canvas)
+    guard = CanvasGuard(canvas)
+    viewer.layers.events.removing.connect(guard.make_current)
 
-    def on_removing(event: Any = None) -> None:
-        canvas = ref()
+
+class CanvasGuard(QObject):
+    """Keeps OpenGL's context, and clicks meant for a message, off what is behind.
+
+    napari 0.9.2 frees a removed layer's shaders in whichever OpenGL context is current.
+    If that is Qt's, Mesa's software OpenGL loses shaders of the canvas, and the next
+    draw ends in a segmentation fault.
+
+    napari's messages vanish by themselves. A click that comes a moment late would
+    paint. It does nothing instead.
+    """
+
+    def __init__(self, canvas: QOpenGLWidget) -> None:
+        super().__init__(canvas)
+        self._canvas = canvas
+        self._vanished: list[tuple[float, QRect]] = []
+        canvas.installEventFilter(self)
+
+    def make_current(self, event: Any = None) -> None:
+        """Make the canvas's context current, before a layer is removed."""
         with suppress(RuntimeError):  # Qt has deleted it with its window
-            if canvas is not None and canvas.isValid():
-                canvas.makeCurrent()
+            if self._canvas.isValid():
+                self._canvas.makeCurrent()
 
-    viewer.layers.events.removing.connect(on_removing)
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Follow the messages over the canvas, and drop clicks that come too late."""
+        kind = event.type()
+        if watched is not self._canvas:
+            if kind == QEvent.Type.Hide:
+                self._vanished.append((time.monotonic(), watched.geometry()))
+        elif kind == QEvent.Type.ChildAdded:
+            if event.child().isWidgetType():
+                event.child().installEventFilter(self)
+        elif kind in (QEvent.Type.MouseButtonPress, QEvent.Type.MouseButtonDblClick):
+            late = time.monotonic() - _TOO_LATE_S
+            self._vanished = [v for v in self._vanished if v[0] > late]
+            place = event.position().toPoint()
+            return any(rect.contains(place) for _, rect in self._vanished)
+        return False
 
 
 class KeyFocus(QObject):

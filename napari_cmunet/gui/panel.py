@@ -10,7 +10,7 @@ import napari  # noqa: TC002 - napari resolves the annotations of what it calls
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_cmunet.gui.canvas import KeyFocus, guard_removal
+from napari_cmunet.gui.canvas import KeyFocus, guard_canvas
 from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
@@ -366,7 +366,7 @@ class CMUNetPanel(QWidget):
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
-        guard_removal(self._viewer, self.window())
+        guard_canvas(self._viewer, self.window())
         if not self._shown_once:
             self._shown_once = True
             window = self.window()

@@ -97,13 +97,15 @@ class Walk:
         self.log = log
         self.problems: list[str] = []
         self.counts: dict[str, int] = {}
+        self._seen: set[tuple[int, int]] = set()
 
     def run(self, acts: int) -> list[str]:
         """Do so many acts; return what went wrong."""
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
+        self.viewer.dims.events.current_step.connect(self._on_frame)
         for number in range(acts):
             name = self.random.choices(names, weights)[0]
-            before, shown = self._corrected(), self._shown()
+            before, self._seen = self._corrected(), self._shown()
             self.log(f"{number} {name}")
             self.counts[name] = self.counts.get(name, 0) + 1
             try:
@@ -112,7 +114,8 @@ class Walk:
             except Exception:  # noqa: BLE001 - whatever it is, it is a finding
                 self.problems.append(f"{number} {name}: {traceback.format_exc()}")
             if name not in EVERYWHERE:
-                self._compare(f"{number} {name}", before, shown | self._shown())
+                self._compare(f"{number} {name}", before, self._seen | self._shown())
+        self.viewer.dims.events.current_step.disconnect(self._on_frame)
         self._live(0.5)
         return self.problems
 
@@ -129,6 +132,10 @@ class Walk:
             for state in self._states
             if state.mask in present and (state.mask.visible or state.image.visible)
         }
+
+    def _on_frame(self, event: Any) -> None:
+        # A playing cine shows several frames during one act.
+        self._seen |= self._shown()
 
     def _corrected(self) -> dict[tuple[int, int], tuple[Any, bool, int]]:
         """Corrected frames of every mask, with their predictions and pixels."""

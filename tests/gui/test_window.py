@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image as PillowImage
+from napari._qt.dialogs.qt_notification import NapariQtNotification
+from napari.utils.notifications import Notification
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
@@ -222,3 +224,51 @@ def test_a_removed_layer_is_freed_in_the_context_of_the_canvas(window, qtbot):
     viewer.layers.remove(layer)
     assert QOpenGLContext.currentContext() is not None
     assert canvas.context() is QOpenGLContext.currentContext()
+
+
+def test_no_tool_acts_on_a_frame_that_a_cine_does_not_have(window, qtbot, settled):
+    viewer, panel, _ = window
+    viewer.add_image(cine(8, 64), name="long")
+    settled(panel.controller)
+    viewer.add_image(cine(4, 64), name="short")
+    settled(panel.controller)
+    mask = panel.controller.active.mask
+    viewer.dims.set_current_step(0, 6)
+    reader, before = Reader(viewer, panel), mask.data.copy()
+    for key in (Qt.Key.Key_P, Qt.Key.Key_E, Qt.Key.Key_F):
+        reader.key(key)
+        reader.stroke((20, 10), (20, 30), (20, 50))
+    for mode in ("paint", "erase", "fill", "polygon"):
+        mask.mode = mode
+        reader.stroke((20, 10), (20, 30), (20, 50))
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, before)
+    viewer.dims.set_current_step(0, 2)
+    reader.key(Qt.Key.Key_P)
+    reader.stroke((20, 10), (20, 30), (20, 50))
+    assert mask.data[2, 20, 20] == 1
+    np.testing.assert_array_equal(np.delete(mask.data, 2, 0), np.delete(before, 2, 0))
+
+
+def test_a_click_on_a_vanished_message_does_not_paint(window, qtbot, settled):
+    viewer, panel, _ = window
+    viewer.add_image(frame(size=64), name="angio")
+    settled(panel.controller)
+    mask, reader = panel.controller.active.mask, Reader(viewer, panel)
+    viewer.window._qt_window.activateWindow()
+    viewer.scene.camera.zoom *= 4  # the image lies behind the message
+    reader.key(Qt.Key.Key_P)
+    mask.brush_size = 3
+    NapariQtNotification.show_notification(Notification("Cancelled.", "info"))
+    qtbot.waitUntil(lambda: bool(reader.canvas.findChildren(NapariQtNotification)))
+    message = reader.canvas.findChildren(NapariQtNotification)[0]
+    qtbot.wait(400)  # it has slid in
+    place = message.geometry().center()
+    message.close_with_fade()
+    qtbot.waitUntil(lambda: not message.isVisible())
+    before = mask.data.copy()
+    reader.drag(reader.canvas, place, place + QPoint(9, 0))
+    np.testing.assert_array_equal(mask.data, before)
+    qtbot.wait(1100)
+    reader.drag(reader.canvas, place, place + QPoint(9, 0))
+    assert (mask.data != before).any()

@@ -79,6 +79,7 @@ class OpenImages:
         self.connected = True
         for emitter, slot in self._viewer_slots(viewer):
             emitter.connect(slot)
+        viewer.mouse_drag_callbacks.insert(0, self._on_press)
         self._view.connect(viewer)
         self._update_units()
         for image_state in _kept.pop(viewer, []):
@@ -105,6 +106,7 @@ class OpenImages:
         if (viewer := self._viewer()) is not None:
             for emitter, slot in self._viewer_slots(viewer):
                 emitter.disconnect(slot)
+            viewer.mouse_drag_callbacks.remove(self._on_press)
             self._view.disconnect(viewer)
             _kept[viewer] = self.images
         self.images = []
@@ -343,13 +345,15 @@ class OpenImages:
             shown = self.shown_frame(image_state)
             if image_state.usable_mask and image_state.history.bring_up_to_date(shown):
                 image_state.refresh_mask()
-        active = self.active
-        if active is not None and active.mask is not None:
-            if not self.has_shown_frame(active):
-                # A stroke would land in a frame that is not shown.
-                active.mask.mode = "pan_zoom"
         self.frame_changed.emit()
         self.changed.emit()
+
+    def _on_press(self, viewer: ViewerModel, event: Any) -> None:
+        """Put the tool down where the slider is at a frame that the cine lacks."""
+        image_state = self.of(viewer.layers.selection.active)
+        if image_state is not None and image_state.mask is not None:
+            if not self.has_shown_frame(image_state):
+                image_state.mask.mode = "pan_zoom"
 
     def _layer_slots(self) -> Iterator[tuple[str, Callable]]:
         for name in ("name", "visible", "mode", "contour"):
