@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image as PillowImage
 from napari._qt.dialogs.qt_notification import NapariQtNotification
 from napari.utils.notifications import Notification
+from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
