@@ -396,8 +396,5 @@ class OpenImages:
 
     def _on_editable(self, event: Any) -> None:
         """Keep the prediction read-only, whatever napari does when it slices."""
-        layer = event.source
-        image_state = self.of(layer)
-        if image_state is not None and image_state.prediction is not None:
-            if layer is image_state.prediction:
-                layer.editable = False
+        if any(event.source is state.prediction for state in self.images):
+            event.source.editable = False
