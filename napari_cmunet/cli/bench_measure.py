@@ -57,7 +57,6 @@ class Timing:
     ----------
     median, fastest, slowest : float
         Seconds.
-    repeats : int
     """
 
     median: float
@@ -80,8 +79,6 @@ def timed(
 
     Parameters
     ----------
-    act : callable
-    repeats : int
     at_least : float
         Seconds; quick things are repeated until so much has passed.
     synchronise : callable
@@ -277,10 +274,8 @@ def fine_tuning(
 
     Parameters
     ----------
-    labels : int
     start : str
         Name of the model to start from.
-    device_name : str
     minutes : float
         Time budget; the schedule is fitted to it.
     """

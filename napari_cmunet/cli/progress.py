@@ -79,16 +79,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def event_writer(where: str) -> Iterator[Callable[[events.Event], None]]:
-    """Write events as JSON lines, and in words to stderr.
+    """Write events as JSON lines, and in words to stderr; raises WriteError.
 
     Parameters
     ----------
     where : str
         A file for the JSON lines; ``-`` for stdout, without words; empty for none.
-
-    Raises
-    ------
-    WriteError
     """
     progress = Progress(0)
     with ExitStack() as stack:

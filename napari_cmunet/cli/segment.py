@@ -218,7 +218,6 @@ class Outputs:
 
     Parameters
     ----------
-    mask : Path
     extras : tuple of str
         Of ``EXTRAS``.
     """
@@ -275,12 +274,7 @@ def find_done(
 def write_outputs(
     path: Path, outputs: Outputs, predictor: Predictor, how: _How
 ) -> Segmented:
-    """Read an image, segment it and write all that is wanted of it.
-
-    Raises
-    ------
-    CMUNetError
-    """
+    """Segment an image and write all that is wanted of it; raises CMUNetError."""
     image = how.read(path)
     frames = cast("np.ndarray", image.frames)  # or lazy, which reads like an array
     exact = "probability_float32" in outputs.extras

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, validate
+from napari_cmunet.project.files import is_image_id, read_valid
 from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
@@ -94,10 +94,6 @@ class AcquisitionScores:
     """The acquisition scores of images by model, in ``acquisition_scores.json``.
 
     A damaged file counts as empty: the scores are computed anew.
-
-    Parameters
-    ----------
-    path : Path
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,9 +104,9 @@ class AcquisitionScores:
         """Return the scores by image of the model with these weights' hash."""
         if self._known is None:
             try:
-                models = validate(_FILE, read_json(self._path) or {}).models
+                models = read_valid(self._path, _FILE).models
                 self._known = {m: _valid(scores) for m, scores in models.items()}
-            except (ProjectDamagedError, ValueError):
+            except ProjectDamagedError:
                 self._known = {}
         return self._known.get(model, {})
 

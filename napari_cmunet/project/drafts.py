@@ -38,8 +38,6 @@ class ProjectDrafts:
 
     Parameters
     ----------
-    context : ProjectContext
-    images : ProjectImages
     label_hash : callable
         Gives the hash of the label of an image and frame, None if there is none.
     """

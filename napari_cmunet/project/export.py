@@ -9,28 +9,200 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import ProjectError, WriteError, display_name
+import numpy as np
+from PIL import Image
+
+from napari_cmunet.errors import (
+    CMUNetError,
+    ProjectError,
+    ReadError,
+    WriteError,
+    display_name,
+)
+from napari_cmunet.io.exports import CocoFile
+from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.project.export_tiff import (
+    ExportOptions,
     ExportTask,
     Written,
+    label_problem,
     target_names,
     write_tiff,
 )
-from napari_cmunet.project.export_writers import (
-    write_coco,
-    write_dicom_seg,
-    write_nnunet,
-)
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import (
+    atomic_write,
+    make_folder,
+    write_json,
+    write_reason,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterator
 
     from napari_cmunet.project.files import FrameKey
+    from napari_cmunet.project.patients import Side
     from napari_cmunet.project.project import Project
+    from napari_cmunet.project.training_labels import ProjectLabel
+
+COCO = "coco.json"
+NNUNET = "nnUNet_raw/Dataset001_CoronaryArteries"
+_BACKGROUND, _ARTERY, _IGNORE = 0, 1, 2
+
+
+def write_coco(task: ExportTask) -> Written:
+    """Write ``coco.json``, and its pictures in ``coco_images``; raises WriteError."""
+    pictures = make_folder(task.options.folder / "coco_images")
+    collected, count = CocoFile(), 0
+    problems: list[str] = []
+    for label in _with_pictures(task, problems):
+        name = f"{_case(label)}.png"
+        _write_png(pictures / name, _picture(label.frame))
+        collected.add(name, label.mask, patient=label.patient, side=label.ref.side)
+        count += 1
+    collected.write(task.options.folder / COCO)
+    return Written([COCO], problems, count, not task.should_stop())
+
+
+def write_nnunet(task: ExportTask) -> Written:
+    """Write an nnU-Net dataset with the project's own split by patients.
+
+    The split is in ``splits_final.json``. Raises WriteError.
+    """
+    raw = task.options.folder / NNUNET
+    images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
+    problems: list[str] = []
+    cases: list[tuple[str, Side]] = []
+    ignored = False
+    for label in _with_pictures(task, problems):
+        case = _case(label)
+        _write_png(images / f"{case}_0000.png", _picture(label.frame))
+        classes = _classes(label)
+        ignored |= bool((classes == _IGNORE).any())
+        _write_png(labels / f"{case}.png", classes)
+        cases.append((case, label.ref.side))
+    _write_nnunet(raw, cases, ignored)
+    files = [f"{NNUNET}/dataset.json"]
+    return Written(files, problems, len(cases), not task.should_stop())
+
+
+def write_dicom_seg(task: ExportTask) -> Written:
+    """Write a DICOM Segmentation for each label of a single DICOM frame.
+
+    Raises
+    ------
+    UsageError
+        If highdicom is not installed.
+    WriteError
+    """
+    # pydicom takes a moment to import.
+    from napari_cmunet.io.dicom.segmentation import (
+        require_highdicom,
+        why_no_segmentation,
+        write_segmentation,
+    )
+
+    require_highdicom()
+    project = task.project
+    files: list[str] = []
+    problems: list[str] = []
+    for number, ref in enumerate(task.refs):
+        if task.should_stop():
+            return Written(files, problems, len(files), complete=False)
+        task.progress(number, len(task.refs))
+        try:
+            label = project.labels.get(ref.image, ref.frame)
+            if label is None:
+                continue
+            path = project.images.found_path(ref.image)
+            size = label.pixel_size_mm or read_angiogram(path).pixel_size_mm
+            reason = why_no_segmentation(path, size)
+            if label.provenance.source_sha256 != project.images.hash_of(ref.image):
+                reason = "the image's file has changed since"
+            if reason:
+                raise ReadError(path, f"{reason}; no DICOM segmentation was written.")
+            name = f"{ref.image}_seg.dcm"
+            write_segmentation(
+                make_folder(task.options.folder) / name,
+                path,
+                label.mask,
+                label.provenance,
+                size,
+            )
+            files.append(name)
+        except CMUNetError as error:
+            problems.append(label_problem((ref.image, ref.frame), error))
+    task.progress(len(task.refs), len(task.refs))
+    return Written(files, problems, len(files))
+
+
+def _with_pictures(task: ExportTask, problems: list[str]) -> Iterator[ProjectLabel]:
+    """Read labels whose pictures may go out with them."""
+    total = len(task.refs)
+    for number, label in enumerate(
+        task.project.labels.read(task.refs, problems.append)
+    ):
+        if task.should_stop():
+            return
+        task.progress(number, total)
+        if label.burned_in:
+            problems.append(
+                f"Label {label.name}: left out for other programs, since its picture "
+                "may show text, such as a name. Its mask can be exported as TIFF."
+            )
+            continue
+        yield label
+    task.progress(total, total)
+
+
+def _case(label: ProjectLabel) -> str:
+    return f"{label.ref.image}_frame_{label.ref.frame:04d}"
+
+
+def _write_nnunet(raw: Path, cases: list[tuple[str, Side]], ignored: bool) -> None:
+    names = {"background": _BACKGROUND, "artery": _ARTERY}
+    if ignored:
+        names["ignore"] = _IGNORE
+    write_json(
+        raw / "dataset.json",
+        {
+            "channel_names": {"0": "XA"},
+            "labels": names,
+            "numTraining": len(cases),
+            "file_ending": ".png",
+            "overwrite_image_reader_writer": "NaturalImage2DIO",
+        },
+    )
+    # nnU-Net would split by frames, and frames of one patient would lie on both sides.
+    split = {
+        "train": [case for case, side in cases if side != "validation"],
+        "val": [case for case, side in cases if side == "validation"],
+    }
+    write_json(raw / "splits_final.json", [split])
+
+
+def _classes(label: ProjectLabel) -> np.ndarray:
+    classes = label.mask.astype(np.uint8) * np.uint8(_ARTERY)
+    if label.reviewed is not None:  # unknown is not background
+        classes[~label.reviewed] = _IGNORE
+    return classes
+
+
+def _picture(frame: np.ndarray) -> np.ndarray:
+    """Return the grey values in 8 or 16 bits; whole numbers are kept exactly."""
+    if frame.dtype in (np.uint8, np.uint16):
+        return frame
+    low, high = float(frame.min()), float(frame.max())
+    whole = frame.dtype.kind in "iu" and high - low < 2**16
+    scale = 1.0 if whole or high == low else 65535 / (high - low)
+    return np.rint((frame.astype(np.float64) - low) * scale).astype(np.uint16)
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    with atomic_write(path) as handle:
+        Image.fromarray(pixels).save(handle, "PNG")
 
 
 @dataclass(frozen=True)
@@ -45,8 +217,6 @@ class ExportFormat:
         In the window.
     write : callable
         Writes the labels of an :class:`ExportTask`.
-    needs_images : bool
-        Whether the files of the images are read.
     package : str
         An optional package that it needs; empty if none.
     """
@@ -54,19 +224,17 @@ class ExportFormat:
     name: str
     title: str
     write: Callable[[ExportTask], Written]
-    needs_images: bool = False
     package: str = ""
 
 
 FORMATS = (
     ExportFormat("tiff", "Masks as TIFF, with an index.csv", write_tiff),
-    ExportFormat("coco", "COCO: coco.json with its pictures", write_coco, True),
-    ExportFormat("nnunet", "nnU-Net: a dataset, split by patients", write_nnunet, True),
+    ExportFormat("coco", "COCO: coco.json with its pictures", write_coco),
+    ExportFormat("nnunet", "nnU-Net: a dataset, split by patients", write_nnunet),
     ExportFormat(
         "dicom-seg",
         "DICOM Segmentation, for single DICOM frames",
         write_dicom_seg,
-        True,
         "highdicom",
     ),
 )
@@ -78,7 +246,6 @@ class ExportConflictError(ProjectError):
 
     Parameters
     ----------
-    message : str
     replaced : tuple of str
         Names of files that the export would replace.
     may_overwrite : bool
@@ -102,7 +269,6 @@ class ExportResult:
 
     Parameters
     ----------
-    folder : Path
     files : tuple of str
         Files written, relative to the folder, with ``/``.
     problems : tuple of str
@@ -123,16 +289,11 @@ class ExportResult:
 def export_masks(
     project: Project,
     folder: Path,
-    which: Iterable[FrameKey] | None = None,
+    which: Collection[FrameKey] | None = None,
     *,
-    formats: Sequence[str] = ("tiff",),
-    original_names: bool = False,
-    overwrite: bool = False,
-    values: tuple[int, int] = (0, 255),
-    stacks: bool = False,
-    records: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    **options: Any,
 ) -> ExportResult:
     """Write accepted labels in one or several formats.
 
@@ -140,20 +301,10 @@ def export_masks(
     ----------
     project : Project
         May be read-only.
-    folder : Path
-        Created if it is missing.
-    which : iterable of (image, frame), optional
-        All labels by default.
-    formats : sequence of str
-        Names of :data:`FORMATS`.
-    original_names, values, stacks, records : optional
-        See :class:`ExportTask`.
-    overwrite : bool
-        Write into a folder that already holds files, replacing those of the same
-        name. Ask first.
+    folder, which, options
+        Fields of :class:`ExportOptions`.
     progress : callable
         Called with the number of labels done and of all labels.
-    should_stop : callable
 
     Raises
     ------
@@ -167,25 +318,16 @@ def export_masks(
         If the folder cannot be created, or an index not written.
     """
     folder = Path(folder).absolute()
-    chosen = None if which is None else set(which)
+    chosen = ExportOptions(folder, which, **options)
     refs = project.labels.refs()
-    refs = [r for r in refs if chosen is None or (r.image, r.frame) in chosen]
+    if which is not None:
+        refs = [r for r in refs if (r.image, r.frame) in which]
     if not refs:
         raise ProjectError("There is no accepted label to export yet.")
-    task = ExportTask(
-        project,
-        folder,
-        refs,
-        original_names,
-        values,
-        stacks,
-        records,
-        progress,
-        should_stop,
-    )
-    targets = target_names(task) if "tiff" in formats else []
-    _check_folder(project, folder, targets, overwrite)
-    done = [f.write(task) for f in FORMATS if f.name in formats]
+    task = ExportTask(project, refs, chosen, progress, should_stop)
+    targets = target_names(task) if "tiff" in chosen.formats else []
+    _check_folder(project, folder, targets, chosen.overwrite)
+    done = [f.write(task) for f in FORMATS if f.name in chosen.formats]
     labels = max((w.labels for w in done), default=0)
     project.note_export(labels)
     return ExportResult(

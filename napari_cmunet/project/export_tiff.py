@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cmunet.errors import CMUNetError, FileError, ProjectError, WriteError
+from napari_cmunet.errors import CMUNetError, FileError, ProjectError
 from napari_cmunet.io.discovery import InputFile, output_paths
 from napari_cmunet.io.exports import write_table
 from napari_cmunet.io.label_file import Label
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import make_folder
 from napari_cmunet.util.safe_files import is_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
@@ -51,34 +51,46 @@ _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 @dataclass(frozen=True)
-class ExportTask:
-    """What a format's function writes.
+class ExportOptions:
+    """What is to be exported, as window and command line ask for it.
 
     Parameters
     ----------
-    project : Project
     folder : Path
-    refs : list of LabelRef
-        The labels to write.
+        Created if it is missing.
+    which : collection of (image, frame), optional
+        All labels by default.
+    formats : sequence of str
+        Names of :data:`napari_cmunet.project.export.FORMATS`.
     original_names : bool
         Name files as the images are named. Such names may name patients.
+    overwrite : bool
+        Write into a folder that already holds files, replacing those of the same
+        name. Ask first.
     values : {(0, 255), (0, 1)}
     stacks : bool
         One file for each cine.
     records : bool
         Also write ``NAME.json`` beside each mask.
-    progress : callable
-        Called with the number of labels done and of all labels.
-    should_stop : callable
     """
 
-    project: Project
     folder: Path
+    which: Collection[FrameKey] | None = None
+    formats: Sequence[str] = ("tiff",)
+    original_names: bool = False
+    overwrite: bool = False
+    values: tuple[int, int] = (0, 255)
+    stacks: bool = False
+    records: bool = False
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """What a format's function writes, and whom it tells how far it is."""
+
+    project: Project
     refs: list[LabelRef]
-    original_names: bool
-    values: tuple[int, int]
-    stacks: bool
-    records: bool
+    options: ExportOptions
     progress: Callable[[int, int], None]
     should_stop: Callable[[], bool]
 
@@ -121,7 +133,7 @@ def write_tiff(task: ExportTask) -> Written:
     """
     groups, names = _files(task)
     patients = {r.image: r.patient for r in task.refs}
-    changed = _pixels_changed(task.project) if task.records else None
+    changed = _pixels_changed(task.project) if task.options.records else None
     rows: list[dict[str, object]] = []
     problems: list[str] = []
     complete, done = True, 0
@@ -136,10 +148,10 @@ def write_tiff(task: ExportTask) -> Written:
             continue
         patient = patients[keys[0][0]]
         try:
-            rows += _export(task.folder, name, labels, patient, task.values, changed)
+            rows += _export(task.options, name, labels, patient, changed)
         except CMUNetError as error:
             problems += [label_problem(key, error) for key in labels]
-    _write_index(task.folder, rows)
+    write_table(make_folder(task.options.folder) / INDEX, COLUMNS, rows)
     task.progress(len(task.refs), len(task.refs))
     files = list(dict.fromkeys(str(row["file"]) for row in rows))
     return Written(files, problems, len(rows), complete)
@@ -147,8 +159,8 @@ def write_tiff(task: ExportTask) -> Written:
 
 def _files(task: ExportTask) -> tuple[list[list[FrameKey]], list[PurePosixPath]]:
     keys = [(ref.image, ref.frame) for ref in task.refs]
-    groups = _groups(task.project, keys, task.stacks)
-    return groups, _names(task.project, groups, task.original_names)
+    groups = _groups(task.project, keys, task.options.stacks)
+    return groups, _names(task.project, groups, task.options.original_names)
 
 
 def _groups(
@@ -228,26 +240,22 @@ def _reviewed(name: PurePosixPath) -> PurePosixPath:
 
 
 def _export(
-    folder: Path,
+    options: ExportOptions,
     name: PurePosixPath,
     labels: dict[FrameKey, Label],
     patient: str,
-    values: tuple[int, int],
     changed: dict[FrameKey, int] | None,
 ) -> list[dict[str, object]]:
     """Write the labels of one file; ``changed`` is None if no record is wanted."""
-    path = folder / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(path.parent, write_reason(error)) from error
+    path = options.folder / name
+    make_folder(path.parent)
     whole = _stack_labels(labels)
     size = whole.pixel_size_mm
-    write_mask(path, whole.mask, whole.provenance, size, values)
+    write_mask(path, whole.mask, whole.provenance, size, options.values)
     beside = ""
     if whole.reviewed is not None:
-        second = folder / _reviewed(name)
-        write_mask(second, whole.reviewed, whole.provenance, size, values)
+        second = options.folder / _reviewed(name)
+        write_mask(second, whole.reviewed, whole.provenance, size, options.values)
         beside = str(_reviewed(name))
     if changed is not None:
         known = [changed.get(key) for key in labels]
@@ -286,14 +294,6 @@ def _export(
     return rows
 
 
-def _write_index(folder: Path, rows: list[dict[str, object]]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(folder, write_reason(error)) from error
-    write_table(folder / INDEX, COLUMNS, rows)
-
-
 def _stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
     """Stack the labels of one image, in their order; a single one stays as it is.
 
@@ -330,11 +330,16 @@ def _stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
         np.stack([part.mask for part in parts]),
         reviewed,
         Provenance(
-            model=_common(origin.model for origin in origins),
-            model_sha256=_common(origin.model_sha256 for origin in origins),
-            threshold=_common(origin.threshold for origin in origins),
-            device=_common(origin.device for origin in origins),
-            source_sha256=_common(origin.source_sha256 for origin in origins),
+            **{
+                name: _common(getattr(origin, name) for origin in origins)
+                for name in (
+                    "model",
+                    "model_sha256",
+                    "threshold",
+                    "device",
+                    "source_sha256",
+                )
+            },
             frames=tuple(frame for _, frame in labels),
             corrected=any(origin.corrected for origin in origins),
             created=max(origin.created for origin in origins),

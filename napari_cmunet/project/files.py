@@ -235,6 +235,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+def read_valid(path: Path, adapter: TypeAdapter[Any]) -> Any:
+    """Read and validate a JSON file of the project; a missing one is as an empty one.
+
+    Raises
+    ------
+    ProjectDamagedError, ProjectVersionError
+    """
+    try:
+        return validate(adapter, read_json(path) or {})
+    except ValueError as error:
+        raise ProjectDamagedError(
+            f"In the project, {path.name} is damaged ({error})."
+        ) from error
+
+
 def validate(adapter: TypeAdapter[Any], value: Any) -> Any:
     """Validate a value of a JSON file; raises ValueError with a one-line reason."""
     try:
@@ -269,7 +284,6 @@ def keep_older(
 
     Parameters
     ----------
-    path : Path
     next_older : callable
         Gives a free path for the kept file.
     limit : int

@@ -290,7 +290,6 @@ class UsedLabels:
 
     Parameters
     ----------
-    project : Project
     write : callable
         Takes a note for each label that cannot be used.
     should_stop : callable

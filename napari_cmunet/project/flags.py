@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, StrictBool, TypeAdapter
 
-from napari_cmunet.errors import ProjectDamagedError
-from napari_cmunet.project.files import is_image_id, read_json, validate
+from napari_cmunet.project.files import is_image_id, read_valid
 from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
@@ -93,12 +92,7 @@ class FlagTable:
 
     def load(self) -> None:
         """Read the file; raises ProjectDamagedError."""
-        try:
-            self._flags = validate(_FILE, read_json(self.path) or {}).images
-        except ValueError as error:
-            raise ProjectDamagedError(
-                f"In the project, {self.path.name} is damaged ({error})."
-            ) from error
+        self._flags = read_valid(self.path, _FILE).images
 
     def recall(self, flags: dict[str, ImageFlags]) -> None:
         """Take over flags from the journal, in memory."""

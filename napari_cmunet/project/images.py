@@ -26,15 +26,13 @@ from napari_cmunet.project.files import (
 from napari_cmunet.project.image_records import (
     PROJECT_ROOT,
     ImageRecord,
-    read_records,
-    write_records,
-)
-from napari_cmunet.project.image_roots import (
     ImageRoots,
     file_size,
     find_again,
     hash_file,
     is_file,
+    read_records,
+    write_records,
 )
 from napari_cmunet.project.patients import by_dicom, patient_hash
 
@@ -59,15 +57,12 @@ class AddedImages:
         Ids of the new ones.
     known : int
         Files that the project already has.
-    own_patient : int
-        New images whose patient is not known; each counts as another patient.
     problems : tuple of str
         One sentence for each file that could not be added.
     """
 
     images: tuple[str, ...]
     known: int
-    own_patient: int
     problems: tuple[str, ...]
 
 
@@ -199,13 +194,13 @@ class ProjectImages:
         lost = set(self.missing())
         missing = [r for r in self if r.id in lost]
         fixed = {r.root for r in self if r.id not in lost} | {PROJECT_ROOT}
-        found = find_again(folder, missing, fixed, should_stop)
+        roots, moved = find_again(folder, missing, fixed, should_stop)
         with self._context.reading():
-            self.roots.remember(found.roots)
-            if found.moved:
+            self.roots.remember(roots)
+            if moved:
                 root = self.roots.root_for(Path(folder).absolute(), self)
                 records = []
-                for image, path in found.moved.items():
+                for image, path in moved.items():
                     size = file_size(Path(folder, path))
                     records.append(
                         replace(self[image], root=root, path=path, size=size)
@@ -269,7 +264,7 @@ class ProjectImages:
             known = self.files()
             new: list[ImageRecord] = []
             ids = set(self._records)
-            n_known = own = 0
+            n_known = 0
             for path, file, size, patient in files:
                 if os.path.normcase(path) in known:
                     n_known += 1
@@ -284,13 +279,12 @@ class ProjectImages:
                     continue
                 image = _new_id(ids)
                 ids.add(image)
-                own += patient is None
                 hashed = self._patient(image if patient is None else None, patient)
                 new.append(ImageRecord(image, root, relative, hashed, size))
             if new:
                 self._write(new)
                 self._context.journal.append("images_added", count=len(new))
-        return AddedImages(tuple(r.id for r in new), n_known, own, tuple(problems))
+        return AddedImages(tuple(r.id for r in new), n_known, tuple(problems))
 
     def _patient(self, image: str | None, patient: str | None = None) -> str:
         key = f"name {patient}" if image is None else f"image {image}"

@@ -41,8 +41,6 @@ class Entry:
         As chosen by the user; may be empty.
     what : str
         ``accepted``, ``withdrawn``, ``skipped``, ``promoted`` and so on.
-    image : str or None
-    frame : int or None
     details : dict
         Further plain values.
     """
@@ -61,7 +59,6 @@ class Journal:
 
     Parameters
     ----------
-    path : Path
     user : str
         Written into each new line.
     """

@@ -113,7 +113,7 @@ class ProjectLabels:
         pixels_changed: int | None = None,
         seconds: float | None = None,
     ) -> AcceptedLabel:
-        """Save a mask as the label of a frame.
+        """Save a mask as the label of a frame; raises ProjectError, WriteError.
 
         When this returns, the label is on the disk; if it raises, the former label is
         still in place.

@@ -53,7 +53,6 @@ class Holder:
 
     Parameters
     ----------
-    host, pid : str, int
     since, beat : str
         UTC times of opening and of the last sign of life.
     token : str
@@ -103,7 +102,6 @@ class ProjectLockedError(ProjectError):
 
     Parameters
     ----------
-    message : str
     holder : Holder
         Who, where and since when, as far as known.
     """
@@ -288,9 +286,6 @@ class ProjectContext:
 
     Parameters
     ----------
-    folder : Path
-    identity : Identity
-    journal : Journal
     lock : Lock or None
         None: read-only.
     """

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError, ProjectError
-from napari_cmunet.model.registry import DEFAULT_MODEL
-from napari_cmunet.project.files import CURRENT, MODELS, check_relative, validate
+from napari_cmunet.model.registry import DEFAULT_MODEL, is_model_name
+from napari_cmunet.project.files import CURRENT, MODELS, validate
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_LENGTH = 10_000
 
 
 def check_model_name(name: str) -> str:
-    """Return a name that a model of a project may have; raises ProjectError."""
-    try:
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name[-1] == ".":
-            raise ValueError
-        return check_relative(name)
-    except ValueError:
+    """Return a name that a model may have; raises ProjectError."""
+    if not isinstance(name, str) or not is_model_name(name):
         raise ProjectError(
             "A model's name has letters, digits, dots and dashes alone, 64 at most."
-        ) from None
+        )
+    return name
 
 
-def _name(name: str) -> str:
-    try:
-        return check_model_name(name)
-    except ProjectError as error:
-        raise ValueError(str(error)) from error
+def _valid_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError("not a model name")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_valid_name)]
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,15 @@ class ModelVersion:
 
     Parameters
     ----------
-    name : str
     sha256 : str
         Of its weights; empty if not checked.
     installed : bool
         Whether it comes with the program or was imported, and is not in the project.
     """
 
-    name: str
-    sha256: str = ""
-    installed: bool = False
+    name: ModelName
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    installed: StrictBool = False
 
 
 @dataclass(frozen=True)
@@ -94,17 +90,10 @@ class ModelHistory:
 
 
 @dataclass
-class _Version:
-    """As :class:`ModelVersion`, but every value is required."""
-
-    name: Annotated[str, AfterValidator(_name)]
-    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-    installed: StrictBool
-
-
-@dataclass
 class _File:
-    history: Annotated[list[_Version], Field(min_length=1, max_length=_MAX_LENGTH)]
+    history: Annotated[
+        tuple[ModelVersion, ...], Field(min_length=1, max_length=_MAX_LENGTH)
+    ]
     position: Annotated[int, Field(strict=True, ge=0)]
 
 
@@ -123,5 +112,4 @@ def history_from(values: dict[str, Any] | None) -> ModelHistory:
         raise ProjectDamagedError(
             f"In the project, {MODELS}/{CURRENT} is damaged ({error})."
         ) from error
-    versions = [ModelVersion(v.name, v.sha256, v.installed) for v in file.history]
-    return ModelHistory(tuple(versions), file.position)
+    return ModelHistory(file.history, file.position)

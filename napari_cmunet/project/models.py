@@ -22,7 +22,14 @@ from napari_cmunet.errors import (
     ProjectVersionError,
     WriteError,
 )
-from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard, find_model, read_card
+from napari_cmunet.model.registry import (
+    CARD,
+    WEIGHTS,
+    ModelCard,
+    find_model,
+    is_model_name,
+    read_card,
+)
 from napari_cmunet.project.files import CURRENT, MODELS, TRAINING, inside, read_json
 from napari_cmunet.project.model_history import (
     ModelHistory,
@@ -76,7 +83,7 @@ class ProjectModels:
         return sorted(
             p.name
             for p in base.iterdir()
-            if _is_name(p.name) and not p.is_symlink() and (p / CARD).is_file()
+            if is_model_name(p.name) and not p.is_symlink() and (p / CARD).is_file()
         )
 
     def path(self, name: str) -> Path:
@@ -369,13 +376,6 @@ def _rename(source: Path, target: Path) -> None:
         except PermissionError:
             time.sleep(pause)
     source.rename(target)
-
-
-def _is_name(name: str) -> bool:
-    try:
-        return bool(check_model_name(name))
-    except ProjectError:
-        return False
 
 
 def _texts(listed: Any, name: str) -> set[str]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
-from napari_cmunet.errors import ProjectDamagedError, ReadError
-from napari_cmunet.project.files import read_json, validate
+from napari_cmunet.errors import ReadError
+from napari_cmunet.project.files import read_valid
 from napari_cmunet.util.atomic import write_json
 from napari_cmunet.util.safe_files import read_plain
 
@@ -148,7 +148,6 @@ class Split:
     ----------
     path : Path
         ``split.json``.
-    salt : bytes
     """
 
     def __init__(self, path: Path, salt: bytes) -> None:
@@ -158,12 +157,7 @@ class Split:
 
     def load(self) -> None:
         """Read the file; raises ProjectDamagedError."""
-        try:
-            self._sides = validate(_FILE, read_json(self.path) or {}).patients
-        except ValueError as error:
-            raise ProjectDamagedError(
-                f"In the project, {self.path.name} is damaged."
-            ) from error
+        self._sides = read_valid(self.path, _FILE).patients
 
     def side(self, patient: str) -> Side | None:
         """Return the side of a patient, None before the first label."""

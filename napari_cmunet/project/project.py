@@ -81,7 +81,6 @@ class Project:
 
         Parameters
         ----------
-        folder : Path
         user : str
             For the journal; may be empty.
         read_only : bool

@@ -82,7 +82,6 @@ def result_of(
     ----------
     last : mapping
         The last event of each class.
-    exit_code : int or None
     stderr : sequence of str
         The last lines that it wrote there.
     stopped, cancelled : bool

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from napari_cmunet.errors import (
     CMUNetError,
@@ -16,7 +16,6 @@ from napari_cmunet.errors import (
     ProjectError,
     ReadError,
 )
-from napari_cmunet.model.card import is_model_name
 from napari_cmunet.project.active_learning import LISTED, Order
 from napari_cmunet.project.files import (
     FORMAT,
@@ -32,6 +31,7 @@ from napari_cmunet.project.files import (
     user_folder,
     validate,
 )
+from napari_cmunet.project.model_history import ModelName  # noqa: TC001
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.util.atomic import make_folder, write_json
 
@@ -162,12 +162,6 @@ def salvage_identity(folder: Path) -> str:
 # -- settings ------------------------------------------------------------------
 
 
-def _model_name(name: str) -> str:
-    if not is_model_name(name):
-        raise ValueError("not a model name")
-    return name
-
-
 _Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 
 
@@ -193,7 +187,7 @@ class Settings:
 
     title: Annotated[str, Field(max_length=200)] = ""
     # A name alone: a project from elsewhere must not choose what is read here.
-    start: Annotated[str, AfterValidator(_model_name)] = FinetuneOptions.start
+    start: ModelName = FinetuneOptions.start
     finetune_every: _Count = 0
     minutes: (
         Annotated[float, Field(strict=True, gt=0, lt=10_000, allow_inf_nan=False)]

@@ -49,7 +49,6 @@ class ProjectLabel:
     reviewed : bool array (Y, X) or None
     patient, name : str
         Salted hash; image id and frame.
-    ref : LabelRef
     sha256 : str
         Of the label's file.
     burned_in : bool
@@ -94,7 +93,6 @@ def read_labels(
         Those of one image in a row.
     read : callable
         Reads the label of an image and frame, with the hash of its file.
-    images : ProjectImages
     problem : callable
         Called with a sentence for each unusable label.
     """

@@ -59,7 +59,6 @@ class TrainingOrder:
 
     Parameters
     ----------
-    project : Path
     options : dict
         Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
         chosen; the others are as the project's settings have them.

@@ -19,7 +19,6 @@ def test_dicom_files_group_by_patient(project, tmp_path):
     write_dicom(folder / "other.dcm", FRAME, PatientID="another")
     np.save(folder / "z.npy", FRAME)
     added = project.images.add([folder])
-    assert added.own_patient == 1
     patients = [project.images[image].patient for image in added.images]
     assert len(set(patients[:3])) == 1
     assert len(set(patients)) == 3

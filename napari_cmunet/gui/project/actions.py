@@ -31,7 +31,6 @@ class ProjectActions:
 
     Parameters
     ----------
-    session : ProjectSession
     parent : QWidget
         Of the dialogs.
     chosen : callable
@@ -168,7 +167,7 @@ class ProjectActions:
             self._parent,
         )
         if dialog.exec():
-            export_labels(session, dialog.wish(), self.export)
+            export_labels(session, dialog.options(), self.export)
 
     def close(self) -> None:
         """Close the project."""

@@ -36,8 +36,6 @@ class Alert:
 
     Parameters
     ----------
-    text : str
-    actions : tuple of Action
     about : str
         Subject, so that it can be dismissed: ``image``, ``draft``, …
     serious : bool
@@ -99,10 +97,8 @@ def project_not_opened(
 
     Parameters
     ----------
-    error : Exception
     open_with : callable
         Opens it again; called with ``read_only``, ``take_over`` or ``salvage``.
-    close : callable
     """
     actions: tuple[Action, ...] = ()
     if isinstance(error, ProjectLockedError):

@@ -33,13 +33,7 @@ key is released. On a slower disk the window goes on and shows that it is saving
 
 
 class Annotation:
-    """What the user decides about the open image of a project.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    navigator : Navigator
-    """
+    """What the user decides about the open image of a project."""
 
     #: A label is on the disk; with its (image id, frame).
     accepted = Signal(object)

@@ -24,9 +24,6 @@ class DraftSaver:
 
     Parameters
     ----------
-    project : Project
-    writer : ProjectWriter
-    opened : OpenImage
     area : ReviewedArea
         Its reviewed area is saved with the draft.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from napari_cmunet.project.export import (
     FORMATS,
     ExportConflictError,
     ExportFormat,
+    ExportOptions,
     ExportResult,
     export_masks,
 )
@@ -37,38 +38,8 @@ if TYPE_CHECKING:
     from napari_cmunet.project.files import FrameKey
 
 
-@dataclass(frozen=True)
-class ExportWish:
-    """What is to be exported.
-
-    Parameters
-    ----------
-    folder : Path
-    which : set of (image, frame), optional
-        All labels by default.
-    formats : tuple of str
-        Names of the export formats.
-    original_names : bool
-        Name files as the images are named.
-    overwrite : bool
-        Write into a folder that holds other files.
-    stacks : bool
-        One file for each cine.
-    records : bool
-        A JSON record beside each mask.
-    """
-
-    folder: Path
-    which: frozenset[FrameKey] | None = None
-    formats: tuple[str, ...] = ("tiff",)
-    original_names: bool = False
-    overwrite: bool = False
-    stacks: bool = False
-    records: bool = False
-
-
 def export_labels(
-    session: ProjectSession, wish: ExportWish, ask_again: Callable[[], None]
+    session: ProjectSession, options: ExportOptions, ask_again: Callable[[], None]
 ) -> None:
     """Export in a worker; ask before anything of others is overwritten."""
     project = session.project
@@ -77,22 +48,13 @@ def export_labels(
 
     def act(report: Report, should_stop: ShouldStop) -> ExportResult:
         return export_masks(
-            project,
-            wish.folder,
-            wish.which,
-            formats=wish.formats,
-            original_names=wish.original_names,
-            overwrite=wish.overwrite,
-            stacks=wish.stacks,
-            records=wish.records,
-            progress=report,
-            should_stop=should_stop,
+            project, **vars(options), progress=report, should_stop=should_stop
         )
 
     def ended(outcome: JobResult) -> None:
         if isinstance(outcome.error, ExportConflictError):
             session.messages.show_alert(
-                _conflict(session, wish, outcome.error, ask_again)
+                _conflict(session, options, outcome.error, ask_again)
             )
         elif outcome.error is not None:
             session.messages.show_alert(
@@ -101,8 +63,8 @@ def export_labels(
         elif outcome.result is not None:
             done = outcome.result
             session.messages.show(
-                _summary(done, wish, short(done.folder)),
-                _summary(done, wish, done.folder),
+                _summary(done, options, short(done.folder)),
+                _summary(done, options, done.folder),
             )
 
     session.messages.dismiss("export")
@@ -111,12 +73,12 @@ def export_labels(
 
 def _conflict(
     session: ProjectSession,
-    wish: ExportWish,
+    options: ExportOptions,
     error: ExportConflictError,
     ask_again: Callable[[], None],
 ) -> Alert:
     def overwrite() -> None:
-        export_labels(session, replace(wish, overwrite=True), ask_again)
+        export_labels(session, replace(options, overwrite=True), ask_again)
 
     actions: tuple[Action, ...] = (
         Action("Choose another folder…", "Leave this one as it is", ask_again),
@@ -132,13 +94,13 @@ def _conflict(
     return Alert(str(error), actions, about="export", serious=True)
 
 
-def _summary(exported: ExportResult, wish: ExportWish, folder: Path | str) -> str:
+def _summary(exported: ExportResult, options: ExportOptions, folder: Path | str) -> str:
     count = exported.labels
     masks = "1 mask" if count == 1 else f"{count} masks"
-    if wish.formats == ("tiff",):
+    if options.formats == ("tiff",):
         masks = f"{masks} and index.csv"
-    elif len(wish.formats) > 1:
-        masks = f"{count} files in {len(wish.formats)} formats"
+    elif len(options.formats) > 1:
+        masks = f"{count} files in {len(options.formats)} formats"
     text = f"Exported {masks} to {folder}."
     if not exported.complete:
         text = f"Cancelled. {masks} are in {folder}."
@@ -239,9 +201,9 @@ class ExportLabelsDialog(QDialog):
         if chosen:
             self.folder.setText(chosen)
 
-    def wish(self) -> ExportWish:
+    def options(self) -> ExportOptions:
         """What was asked for."""
-        return ExportWish(
+        return ExportOptions(
             Path(self.folder.text().strip()).absolute(),
             self._chosen if self.some.isChecked() else None,
             tuple(name for name, box in self.formats.items() if box.isChecked()),

@@ -106,13 +106,7 @@ _TEXTS = {
 
 
 class OrderMenu(QMenu):
-    """One of three orders is chosen; the list goes to any image all the same.
-
-    Parameters
-    ----------
-    image_order : ImageOrder
-    parent : QWidget
-    """
+    """One of three orders is chosen; the list goes to any image all the same."""
 
     def __init__(self, image_order: ImageOrder, parent: QWidget) -> None:
         super().__init__("Next image", parent)

@@ -45,12 +45,7 @@ class PreviewState:
 
 
 class ProjectTraining:
-    """Fine-tuning of the open project, and the alert when it has ended.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    """
+    """Fine-tuning of the open project, and the alert when it has ended."""
 
     #: The user wants to see how the training ended.
     result_wanted = Signal()
@@ -129,12 +124,6 @@ class ModelPreview:
 
     The comparison with a new model that is not in use yet ends when that is
     accepted or refused, another model is chosen or another training starts.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    navigator : Navigator
-    training : ProjectTraining
     """
 
     #: Something that a view shows has changed.

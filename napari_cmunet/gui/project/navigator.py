@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
 
 class Navigator:
-    """Opens the images of a project, one at a time.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    """
+    """Opens the images of a project, one at a time."""
 
     #: The open image is being replaced or its project closed.
     image_left = Signal()
@@ -144,7 +139,6 @@ class Navigator:
 
         Parameters
         ----------
-        image : str
         frame : int, optional
             The frame to show; one with a draft or a label, or the middle, by default.
         """

@@ -50,7 +50,6 @@ class PatientChoice:
         None: each image is another patient.
     result : str
         What it comes to with these images.
-    patients : int
     """
 
     text: str

@@ -31,7 +31,6 @@ class Prefetcher:
 
     Parameters
     ----------
-    workspace : Workspace
     make : callable
         Makes an OpenImage of a loaded one, on the GUI thread; returns None if it is
         open in the viewer already.
@@ -125,10 +124,6 @@ class ImageOrder:
     """The order of images, scored in the background if the order is by score.
 
     Scoring waits while anything is predicted, so that the open image comes first.
-
-    Parameters
-    ----------
-    workspace : Workspace
     """
 
     #: More images are scored.
@@ -229,13 +224,10 @@ def score_images(
 
     Parameters
     ----------
-    project : Project
     factory : callable
         Loads another copy of the model, since the window's own may be in use.
-    choice : ModelChoice
     busy : callable
         Scoring waits while this returns True.
-    report, should_stop : callable
 
     Raises
     ------

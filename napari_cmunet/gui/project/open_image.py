@@ -39,9 +39,6 @@ class LoadedImage:
 
     Parameters
     ----------
-    id : str
-    path : Path
-    angiogram : Angiogram
     name : str
         Of its layer; not the patient's, where the file says who that is.
     contrast : (float, float)
@@ -136,7 +133,6 @@ class OpenImage:
 
     Parameters
     ----------
-    loaded : LoadedImage
     image_state : ImageState, optional
         One that was opened before the project; a new one by default.
     """

@@ -48,8 +48,6 @@ class OpenedProject:
 
     Parameters
     ----------
-    project : Project
-    overview : Overview
     model : str
         Name of the model in use, or its folder; empty if it cannot be used.
     first : (str, int or None) or None

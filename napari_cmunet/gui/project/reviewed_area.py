@@ -32,7 +32,6 @@ class ReviewedArea:
     ----------
     controller : Controller
         Knows the viewer.
-    opened : OpenImage
     """
 
     #: The reviewed area has changed.
@@ -196,7 +195,6 @@ class ReviewedArea:
 
         Parameters
         ----------
-        frame : int
         mask : bool array (Y, X)
             The frame's mask, to tell what was painted.
         """

@@ -41,12 +41,7 @@ _WELCOME = (
 
 
 class ProjectSection(QWidget):
-    """Shows a session's project and does what is clicked.
-
-    Parameters
-    ----------
-    session : ProjectSession
-    """
+    """Shows a session's project and does what is clicked."""
 
     def __init__(self, session: ProjectSession) -> None:
         super().__init__()

@@ -49,12 +49,7 @@ _sessions: weakref.WeakKeyDictionary[ViewerModel, ProjectSession] = (
 
 
 class ProjectSession:
-    """Holds the open project of one viewer.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """Holds the open project of one viewer."""
 
     #: The folder of missing images, or of further ones, is to be asked for.
     images_wanted = Signal()
@@ -161,7 +156,6 @@ class ProjectSession:
 
         Parameters
         ----------
-        folder : Path
         how : bool
             ``read_only``, ``take_over``, ``salvage``; see ``open_project``.
         """

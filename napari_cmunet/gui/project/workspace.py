@@ -41,8 +41,6 @@ class Overview:
         The images in their order.
     names : dict of str to str
         What an image is called in the window.
-    statuses : dict of str to ImageStatus
-    progress : Progress
     annotation_time : AnnotationTime
         What the labels have cost so far.
     """
@@ -179,12 +177,7 @@ def _attempt(act: Callable[[], Any]) -> tuple[Any, str]:
 
 
 class Workspace:
-    """State of a project session. Its parts hold this, and not the session.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """State of a project session. Its parts hold this, and not the session."""
 
     #: Something that the window shows has changed.
     changed = Signal()

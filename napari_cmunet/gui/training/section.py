@@ -189,7 +189,6 @@ class FinetuneSection(QWidget):
 
         Parameters
         ----------
-        training : TrainingSession or None
         preview : ModelPreview, optional
             Compares a new model on the open image.
         """

@@ -155,7 +155,6 @@ class TrainingState:
 
     Parameters
     ----------
-    settings : Settings
     labels, patients : int
         That the project has now.
     new_labels : int

@@ -151,12 +151,12 @@ class WindowReader:
             self.tell({"kind": "done", **note})
 
     def _export(self) -> None:
-        from napari_cmunet.gui.project.export_labels import ExportWish, export_labels
+        from napari_cmunet.gui.project.export_labels import ExportOptions, export_labels
 
         folder = self.exports / "from-window"
         self.tell({"kind": "begin", "act": "export", "folder": str(folder)})
-        wish = ExportWish(folder, overwrite=True)
-        export_labels(self.hand.reader, wish, lambda: None)
+        options = ExportOptions(folder, overwrite=True)
+        export_labels(self.hand.reader, options, lambda: None)
         self.hand.live(self.hand.choose.uniform(0, 0.5))
 
     # -- models ---------------------------------------------------------------

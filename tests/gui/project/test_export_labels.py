@@ -10,7 +10,7 @@ import pytest
 from napari_cmunet.gui.project.actions import ProjectActions
 from napari_cmunet.gui.project.export_labels import (
     ExportLabelsDialog,
-    ExportWish,
+    ExportOptions,
     export_labels,
 )
 from napari_cmunet.io.masks import read_mask
@@ -29,7 +29,7 @@ def labelled(project, ready):
 
 def export(session, folder, **options):
     asked = []
-    export_labels(session, ExportWish(folder, **options), lambda: asked.append(True))
+    export_labels(session, ExportOptions(folder, **options), lambda: asked.append(True))
     return asked
 
 
@@ -130,10 +130,10 @@ def test_the_dialog_shows_every_format_of_the_table(qtbot, tmp_path):
     dialog = ExportLabelsDialog(2, frozenset(), tmp_path, None)
     qtbot.addWidget(dialog)
     assert [box.text() for box in dialog.formats.values()] == [f.title for f in FORMATS]
-    assert dialog.wish().formats == ("tiff",)
+    assert dialog.options().formats == ("tiff",)
     dialog.formats["coco"].click()
     dialog.formats["tiff"].click()
-    assert dialog.wish().formats == ("coco",)
+    assert dialog.options().formats == ("coco",)
     assert not dialog.stacks.isEnabled()
     dialog.formats["coco"].click()
     assert not dialog.ok.isEnabled()  # nothing to write
