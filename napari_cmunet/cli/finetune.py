@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from napari_cmunet.cli.label_folders import LabelFolders, read_label_folders
 from napari_cmunet.cli.progress import event_writer, stop_on_signals
-from napari_cmunet.errors import TrainingError
+from napari_cmunet.errors import CMUNetError, TrainingError
 from napari_cmunet.model.card import name_for
 from napari_cmunet.model.device import choose_device, tune_malloc
 from napari_cmunet.model.registry import save_model
-from napari_cmunet.project.finetuning import (
-    drain,
-    finetune_project,
-    register_models,
-)
+from napari_cmunet.project.finetuning import finetune_project
+from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
 from napari_cmunet.training.finetuning import (
     StartModel,
@@ -29,6 +27,8 @@ from napari_cmunet.training.options import FinetuneOptions
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+
+    from napari_cmunet.training.config import FinetuneResult
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             options = FinetuneOptions(**chosen)
             code, folder = _folders(args, options, write, should_stop), args.output
         else:
-            done = finetune_project(
+            folder, problems = finetune_project(
                 args.project,
                 chosen,
                 write=write,
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 large_masks=args.large_masks == "keep",
                 should_stop=should_stop,
             )
-            code, folder = (1 if done.problems else 0), done.folder
+            code = 1 if problems else 0
     if code is None or folder is None:
         print(
             "napari-cmunet: stopped before the first checkpoint; no model was saved.",
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         print(folder)
     if args.project is not None:
         # Where no window has the project open, its journal is brought up to date here.
-        register_models(args.project)
+        with suppress(CMUNetError), Project.open(args.project):
+            pass
     return code
 
 
@@ -115,7 +116,12 @@ def _folders(
         device=device,
         should_stop=should_stop,
     )
-    result = drain(training, write)
+    while True:
+        try:
+            write(next(training))
+        except StopIteration as end:
+            result: FinetuneResult | None = end.value
+            break
     if result is None:
         return None
     # Whatever the folder is called: nothing may fail after hours of training.

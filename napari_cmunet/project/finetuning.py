@@ -6,27 +6,25 @@ meanwhile. Labels that are accepted during the training are for the next one.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError
+from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.model_comparison import as_label, compare, left_out_scorer
+from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.patients import BLOCK, TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.training_plan import (
-    FEW_FOR_A_SPLIT,
-    load_start,
-    plan_training,
-)
 from napari_cmunet.training import events
+from napari_cmunet.training.comparison import ENOUGH_PATIENTS
 from napari_cmunet.training.config import FinetuneResult
-from napari_cmunet.training.finetuning import model_card, train
-from napari_cmunet.training.plan import seconds_per_view
+from napari_cmunet.training.cross_validation import leave_patients_out
+from napari_cmunet.training.finetuning import StartModel, model_card, train
+from napari_cmunet.training.options import CURRENT
+from napari_cmunet.training.plan import Plan, make_plan, seconds_per_view
 from napari_cmunet.training.staged_finetuning import train_in_stages
 
 if TYPE_CHECKING:
@@ -43,14 +41,14 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.project.model_comparison import Known
-    from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.training_labels import LabelRef
     from napari_cmunet.training.dataset import Label
-    from napari_cmunet.training.finetuning import StartModel
     from napari_cmunet.training.options import FinetuneOptions
 
     Write = Callable[[events.Event], None]
 
+FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
+"""With fewer patients, too few of them validate for a comparison of two models."""
 FEW_FOR_FOLDS = 20 * BLOCK
 """With fewer patients, the stages learn from all of them and leave each out once.
 
@@ -58,20 +56,57 @@ That tells more than the few of a split, at no further cost.
 """
 
 
-@dataclass(frozen=True)
-class ProjectRun:
-    """What a training of a project left.
+def load_start(
+    project: Project, options: FinetuneOptions
+) -> tuple[StartModel, ModelVersion | None]:
+    """The model to start from, and which of the project it is; None: none of them."""
+    parent: ModelVersion | None = None
+    if options.start == CURRENT:
+        parent = project.models.current
+    elif options.start in project.models.names():
+        parent = ModelVersion(options.start)
+    folder = project.models.folder(parent) if parent else None
+    return StartModel.load(options, folder), parent
 
-    Parameters
-    ----------
-    folder : Path or None
-        Of the new model; None if the training was stopped before there was one.
-    problems : int
-        Labels that could not be used.
+
+def plan_training(
+    project: Project, options: FinetuneOptions, start: StartModel, view_seconds: float
+) -> Plan:
+    """Plan a training; see :func:`napari_cmunet.training.plan.make_plan`."""
+    refs = project.labels.refs()
+    patients = {ref.patient for ref in refs}
+    trainings = 1
+    if not start.segments and options.validate and 1 < len(patients) < FEW_FOR_A_SPLIT:
+        trainings += len(leave_patients_out(sorted(patients)))
+    return make_plan(
+        len(refs),
+        view_seconds,
+        minutes=options.minutes,
+        steps=options.steps,
+        quick=start.segments,
+        trainings=trainings,
+    )
+
+
+def plan_project(
+    folder: Path, options: Mapping[str, Any]
+) -> tuple[events.Planned, float]:
+    """Plan a training of a project from a step that is timed now.
+
+    Returns
+    -------
+    plan : Planned
+    view_seconds : float
+        See :func:`napari_cmunet.training.plan.seconds_per_view`.
     """
-
-    folder: Path | None
-    problems: int
+    with Project.open(folder, read_only=True) as project:
+        chosen = project.settings.finetune_options(options)
+        start, _ = load_start(project, chosen)
+        device, _ = choose_device_or_fallback(chosen.device)
+        view_seconds = seconds_per_view(start, device)
+        plan = plan_training(project, chosen, start, view_seconds)
+    told = events.Planned(plan.labels, plan.possible, str(plan), plan.seconds)
+    return told, view_seconds
 
 
 def finetune_project(
@@ -88,13 +123,11 @@ def finetune_project(
     any_device: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     check: Callable[[], None] = lambda: None,
-) -> ProjectRun:
+) -> tuple[Path | None, int]:
     """Fine-tune, add the model to the project, and compare it with the one in use.
 
     Parameters
     ----------
-    folder : Path
-        Of the project.
     options : mapping
         Fields of :class:`~napari_cmunet.training.options.FinetuneOptions` that were
         chosen; the others are as the project's settings have them.
@@ -104,8 +137,6 @@ def finetune_project(
         Of the new model; empty for the next free one.
     images : sequence of Path
         Where the images lie now, if the project does not find them.
-    compare_models : bool
-        Compare the new model with the one in use.
     large_masks : bool
         Learn also from labels that are artery for more than a third of the frame,
         although nobody was asked about them.
@@ -119,6 +150,13 @@ def finetune_project(
         Whether to stop and keep the best; may raise Cancelled.
     check : callable
         Raises Cancelled to give up.
+
+    Returns
+    -------
+    folder : Path or None
+        Of the new model; None if the training was stopped before there was one.
+    problems : int
+        Labels that could not be used.
     """
     began = time.monotonic()
     with Project.open(folder, read_only=True) as project:
@@ -139,32 +177,17 @@ def finetune_project(
         labels, validation = used.split(chosen.validate, few)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
+        common: dict[str, Any] = {
+            "device": device,
+            "score": left_out_scorer(project, used.refs, start, device),
+            "should_stop": should_stop,
+        }
+        data = (start, chosen, labels, validation)
         stages: Iterator[events.Event | FinetuneResult]
-        score = left_out_scorer(project, used.refs, start, device)
         if in_stages:
-            stages = train_in_stages(
-                start,
-                chosen,
-                labels,
-                validation,
-                device=device,
-                view_seconds=view_seconds,
-                score=score,
-                should_stop=should_stop,
-            )
+            stages = train_in_stages(*data, view_seconds=view_seconds, **common)
         else:
-            stages = _one_stage(
-                train(
-                    start,
-                    chosen,
-                    labels,
-                    validation,
-                    device=device,
-                    few=FEW_FOR_A_SPLIT,
-                    score=score,
-                    should_stop=should_stop,
-                )
-            )
+            stages = _one_stage(train(*data, few=FEW_FOR_A_SPLIT, **common))
         saved: Path | None = None
         known: dict[str, Known] = {}
         for item in stages:
@@ -189,18 +212,7 @@ def finetune_project(
                     known=known,
                 )
                 write(verdict)
-    return ProjectRun(saved, used.problems)
-
-
-def drain(
-    training: Generator[events.Event, None, FinetuneResult | None], write: Write
-) -> FinetuneResult | None:
-    """Run a training, pass its events on, and return its result."""
-    while True:
-        try:
-            write(next(training))
-        except StopIteration as end:
-            return end.value
+    return saved, used.problems
 
 
 def _one_stage(
@@ -383,9 +395,3 @@ class UsedLabels:
     def _problem(self, text: str) -> None:
         self.problems += 1
         self._write(events.Note(text))
-
-
-def register_models(folder: Path) -> None:
-    """Bring the journal up to date, unless the project is open elsewhere."""
-    with contextlib.suppress(CMUNetError), Project.open(folder):
-        pass

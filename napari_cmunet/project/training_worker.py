@@ -157,8 +157,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, control.stop)
     from napari_cmunet.model.device import tune_malloc
-    from napari_cmunet.project.finetuning import finetune_project
-    from napari_cmunet.project.training_plan import plan_project
+    from napari_cmunet.project.finetuning import finetune_project, plan_project
     from napari_cmunet.training.finetuning import failure_events
 
     tune_malloc()
@@ -172,7 +171,7 @@ def main() -> int:
                 _write(plan)
         fresh = time.monotonic() - measured < _SECONDS_OF_MEASUREMENT
         with failure_events(_write):
-            run = finetune_project(
+            folder, problems = finetune_project(
                 order.project,
                 order.options,
                 write=_write,
@@ -185,7 +184,7 @@ def main() -> int:
     except CMUNetError as error:
         print(error, file=sys.stderr)
         return 1
-    return 1 if run.folder is None or run.problems else 0
+    return 1 if folder is None or problems else 0
 
 
 def _write(event: Event) -> None:

@@ -150,7 +150,7 @@ def test_the_list_goes_anywhere(qtbot, page, project, ready, panel):
     assert not page.list.hasFocus()
 
 
-def test_the_states_have_icons_that_differ():
+def test_the_states_have_icons_that_differ(qapp):
     pictures = {
         (state, flagged): draw_icon(state, flagged, QColor("white"))
         .pixmap(32, 16)
