@@ -5,9 +5,10 @@ A folder holds images/, masks/ and index.csv with the columns stem, split and pa
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks import read_mask
@@ -37,3 +38,21 @@ def read_frame(data: str | Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     image = read_angiogram(next((folder / "images").glob(f"{name}.*"))).frames[0]
     mask = read_mask(next((folder / "masks").glob(f"{name}.*")))
     return image, mask.reshape(mask.shape[-2:]) > 0
+
+
+def commands(doc: str | None, run: Any, table: Any) -> tuple[Any, Any, Any]:
+    """A parser with ``run DATA OUT`` and ``table OUT``; ``run``; where to add more."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    added = parser.add_subparsers(required=True)
+    runner = added.add_parser("run")
+    runner.add_argument("data")
+    runner.add_argument("out")
+    runner.add_argument("--model", default="cmunet-artery")
+    runner.add_argument("--device", default="auto")
+    runner.set_defaults(act=run)
+    printer = added.add_parser("table")
+    printer.add_argument("out")
+    printer.set_defaults(act=table)
+    return parser, runner, added

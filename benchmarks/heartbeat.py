@@ -223,7 +223,7 @@ def _napari_alone(viewer, size: int) -> Step:
 
 def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> Step:
     """The loop of a reader."""
-    from napari_cmunet.gui.project.opening import NewProject
+    from napari_cmunet.gui.project.workspace import NewProject
 
     _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
     reader = panel.project

@@ -14,7 +14,6 @@ means and spreads as Markdown, and how many random labels would do the same.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import time
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from benchmarks.frames import commands
 from benchmarks.plain_training import train_plainly
 from napari_cmunet.cli.label_folders import read_label_folders
 from napari_cmunet.model.device import choose_device
@@ -35,6 +35,8 @@ from napari_cmunet.training.metrics import score
 from napari_cmunet.vessels.uncertainty import expected_gain
 
 if TYPE_CHECKING:
+    import argparse
+
     from napari_cmunet.training.dataset import Label
 
 RULES = ("random", "uncertainty")
@@ -163,26 +165,14 @@ def table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("data")
-    runner.add_argument("out")
+    parser, runner, _ = commands(__doc__, run, table)
     runner.add_argument("--labels", type=int, nargs="+", default=[6, 12])
     runner.add_argument("--seeds", type=int, default=3)
     runner.add_argument("--pool", type=int, default=60)
     runner.add_argument("--every", type=int, default=4, help="frame of `val`")
     runner.add_argument("--steps", type=int, default=40)
-    runner.add_argument("--model", default="cmunet-artery")
     runner.add_argument("--start", default="cmunet-ssl")
-    runner.add_argument("--device", default="auto")
     runner.add_argument("--threads", type=int, default=1)
-    runner.set_defaults(act=run)
-    printer = commands.add_parser("table")
-    printer.add_argument("out")
-    printer.set_defaults(act=table)
     args = parser.parse_args()
     args.act(args)
 

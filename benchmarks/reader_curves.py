@@ -18,14 +18,14 @@ stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from benchmarks.frames import list_frames, read_frame
+from benchmarks.frames import commands, list_frames, read_frame
 from benchmarks.line_plot import Panel, draw_panels
 from benchmarks.plain_training import train_plainly
 from benchmarks.simulated_reader import Action, correct
@@ -36,6 +36,10 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.vessels.vesselness import compute_features
+
+if TYPE_CHECKING:
+    import argparse
+
 
 CURVES = {
     "empty, brush": "from an empty mask, with the brush",
@@ -184,27 +188,15 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("data")
-    runner.add_argument("out")
+    parser, runner, added = commands(__doc__, run, table)
     runner.add_argument("--orders", type=int, default=5)
     runner.add_argument("--first", type=int, default=0, help="of the orders")
     runner.add_argument("--after", type=int, nargs="+", default=[0, 5, 10, 18])
     runner.add_argument("--steps", type=int, default=0, help="0: as the window")
     runner.add_argument("--frames", type=int, default=1, help="corrected after each")
     runner.add_argument("--split", default="val")
-    runner.add_argument("--model", default="cmunet-artery")
-    runner.add_argument("--device", default="auto")
     runner.add_argument("--threads", type=int, default=1)
-    runner.set_defaults(act=run)
-    printer = commands.add_parser("table")
-    printer.add_argument("out")
-    printer.set_defaults(act=table)
-    drawer = commands.add_parser("plot")
+    drawer = added.add_parser("plot")
     drawer.add_argument("out")
     drawer.add_argument("picture")
     drawer.add_argument("--title", default="five orders")

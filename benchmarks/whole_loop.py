@@ -214,7 +214,7 @@ def main() -> int:
 
 def read(loop: Loop, truth: Truth, args: argparse.Namespace, report: dict) -> None:
     """Make a project, correct and accept."""
-    from napari_cmunet.gui.project.opening import NewProject
+    from napari_cmunet.gui.project.workspace import NewProject
     from napari_cmunet.project.patients import by_csv
 
     reader = loop.reader

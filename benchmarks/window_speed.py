@@ -135,7 +135,7 @@ def _read_all(
 ) -> dict[str, Any]:
     import napari
 
-    from napari_cmunet.gui.project.opening import NewProject
+    from napari_cmunet.gui.project.workspace import NewProject
 
     viewer = napari.Viewer(show=True)
     pulse = _Pulse()

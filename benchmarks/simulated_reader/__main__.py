@@ -12,14 +12,13 @@ each set of tools against an empty mask and the brush.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.frames import list_frames, read_frame
+from benchmarks.frames import commands, list_frames, read_frame
 from benchmarks.simulated_reader import Action, Hand, correct
 from benchmarks.simulated_reader.hand import FAST_BRUSH
 from napari_cmunet.model.device import choose_device
@@ -29,6 +28,7 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.vessels.vesselness import compute_features
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 _ORDER = (
@@ -134,23 +134,11 @@ def table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
-    runner.add_argument("data")
-    runner.add_argument("out")
+    parser, runner, _ = commands(__doc__, run, table)
     runner.add_argument("--frames", type=int, default=8)
-    runner.add_argument("--model", default="cmunet-artery")
-    runner.add_argument("--device", default="auto")
     runner.add_argument("--split", default="val")
     runner.add_argument("--sets", nargs="+", default=_DEFAULT, choices=SETS)
     runner.add_argument("--fast-brush", action="store_true")
-    runner.set_defaults(act=run)
-    printer = commands.add_parser("table")
-    printer.add_argument("out")
-    printer.set_defaults(act=table)
     args = parser.parse_args()
     args.act(args)
 

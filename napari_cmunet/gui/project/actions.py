@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,19 @@ from typing import TYPE_CHECKING
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
-from napari_cmunet.gui.export import source_file
+from napari_cmunet.gui.export import short, source_file
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.export_labels import ExportLabelsDialog, export_labels
-from napari_cmunet.gui.project.new_project_dialog import (
+from napari_cmunet.gui.project.dialogs import (
+    ExportLabelsDialog,
     NewProjectDialog,
     free_folder,
     suggested_folder,
+)
+from napari_cmunet.project.export import (
+    ExportConflictError,
+    ExportOptions,
+    ExportResult,
+    export_masks,
 )
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.settings import recent_projects
@@ -23,6 +30,7 @@ from napari_cmunet.project.settings import recent_projects
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
 
 
@@ -67,13 +75,11 @@ class ProjectActions:
         if is_project(folder):
             self._session.open(folder)
         elif is_project(suggested):
-            self._session.messages.show_alert(
-                alerts.project_beside(
-                    suggested.name,
-                    open_it=lambda: self._session.open(suggested),
-                    make=lambda: self._make([folder], free_folder(suggested)),
-                    close=self._session.messages.dismiss,
-                )
+            alerts.project_beside(
+                self._session.messages,
+                suggested.name,
+                open_it=lambda: self._session.open(suggested),
+                make=lambda: self._make([folder], free_folder(suggested)),
             )
         else:
             self._make([folder], suggested)
@@ -83,9 +89,7 @@ class ProjectActions:
         files = [source_file(r) for r in self._session.controller.image_states]
         inputs = [path for path in files if path is not None and path.exists()]
         if not inputs:
-            self._session.messages.show_alert(
-                alerts.no_files(self._session.messages.dismiss)
-            )
+            alerts.no_files(self._session.messages)
             return
         inputs = list(dict.fromkeys(inputs))
         self._make(inputs, suggested_folder(inputs, self._working_folder()))
@@ -185,3 +189,72 @@ class ProjectActions:
             return None
         self._last = str(Path(chosen).parent)
         return Path(chosen)
+
+
+def export_labels(
+    session: ProjectSession, options: ExportOptions, ask_again: Callable[[], None]
+) -> None:
+    """Export in a worker; ask before anything of others is overwritten."""
+    project = session.project
+    if project is None:
+        return
+
+    def act(report: Report, should_stop: ShouldStop) -> ExportResult:
+        return export_masks(
+            project, **vars(options), progress=report, should_stop=should_stop
+        )
+
+    def ended(outcome: JobResult) -> None:
+        if isinstance(outcome.error, ExportConflictError):
+            _show_conflict(session, options, outcome.error, ask_again)
+        elif outcome.error is not None:
+            session.messages.show_error(f"Not exported: {outcome.error}")
+        elif outcome.result is not None:
+            done = outcome.result
+            session.messages.show(
+                _summary(done, options, short(done.folder)),
+                _summary(done, options, done.folder),
+            )
+
+    session.messages.dismiss("export")
+    session.run("Exporting", act, ended)
+
+
+def _show_conflict(
+    session: ProjectSession,
+    options: ExportOptions,
+    error: ExportConflictError,
+    ask_again: Callable[[], None],
+) -> None:
+    overwrite: list[tuple[str, str, Callable[[], None]]] = []
+    # Over an image of the project nothing is ever written.
+    if error.may_overwrite:
+        count = len(error.replaced)
+        text = f"Overwrite {count} file(s)" if count else "Export there all the same"
+        names = ", ".join(error.replaced[:4])
+        tip = f"Replaces {names}" if names else "No file has the name of a mask"
+        again = replace(options, overwrite=True)
+        act = partial(export_labels, session, again, ask_again)
+        overwrite = [(text, tip, act)]
+    session.messages.ask(
+        str(error),
+        *overwrite,
+        ("Choose another folder…", "Leave this one as it is", ask_again),
+        ("Do not export", "Leave everything as it is", None),
+        about="export",
+    )
+
+
+def _summary(exported: ExportResult, options: ExportOptions, folder: Path | str) -> str:
+    count = exported.labels
+    masks = "1 mask" if count == 1 else f"{count} masks"
+    if options.formats == ("tiff",):
+        masks = f"{masks} and index.csv"
+    elif len(options.formats) > 1:
+        masks = f"{count} files in {len(options.formats)} formats"
+    text = f"Exported {masks} to {folder}."
+    if not exported.complete:
+        text = f"Cancelled. {masks} are in {folder}."
+    if exported.problems:
+        text += f" Not exported: {' '.join(exported.problems[:2])}"
+    return text

@@ -1,4 +1,7 @@
-"""The message and the alert of the project section, with the actions offered."""
+"""The message and the alert of the project section, with the actions offered.
+
+Each function below shows one alert. An action that only closes it does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,32 @@ class Messages:
         self.alert = alert
         self.changed.emit()
 
+    def ask(
+        self,
+        text: str,
+        *actions: tuple[str, str, Act | None],
+        about: str,
+        serious: bool = True,
+    ) -> None:
+        """Show an alert with actions: text, tooltip, and what to do but close it."""
+        self.show_alert(
+            Alert(
+                text,
+                tuple(Action(t, tip, act or self.dismiss) for t, tip, act in actions),
+                about,
+                serious,
+            )
+        )
+
+    def after_dismissing(self, act: Act) -> Act:
+        """An action that first hides the alert."""
+
+        def acted() -> None:
+            self.dismiss()
+            act()
+
+        return acted
+
     def show_error(self, error: object, about: str = "") -> None:
         """Show an error without actions."""
         self.show_alert(Alert(str(error), about=about, serious=True))
@@ -90,9 +119,12 @@ class Messages:
         self.alert, self.text = None, text
 
 
+_SHOW = ("Show the folder…", "Choose the folder of the images, or one above it")
+
+
 def project_not_opened(
-    error: Exception, open_with: Callable[..., None], close: Act
-) -> Alert:
+    messages: Messages, error: Exception, open_with: Callable[..., None]
+) -> None:
     """The project is in use, damaged, or no project.
 
     Parameters
@@ -100,197 +132,174 @@ def project_not_opened(
     open_with : callable
         Opens it again; called with ``read_only``, ``take_over`` or ``salvage``.
     """
-    actions: tuple[Action, ...] = ()
+    actions: list[tuple[str, str, Act | None]] = []
+    # A lock that cannot be written is on a disk that can only be read.
+    on_read_only_disk = isinstance(error, WriteError) and error.path.name == LOCK
+    if isinstance(error, ProjectLockedError) or on_read_only_disk:
+        tip = "Look at the project; nothing can be changed"
+        actions += [("Open for reading", tip, partial(open_with, read_only=True))]
     if isinstance(error, ProjectLockedError):
-        actions = (
-            Action(
-                "Open for reading",
-                "Look at the project; nothing can be changed",
-                partial(open_with, read_only=True),
-            ),
-            Action(
-                "Take over",
-                "Work on it here. The other window can then write nothing more; what "
-                "was accepted there is safe",
-                partial(open_with, take_over=True),
-            ),
+        tip = (
+            "Work on it here. The other window can then write nothing more; what was "
+            "accepted there is safe"
         )
-    elif isinstance(error, WriteError) and error.path.name == LOCK:
-        # It is there, on a disk that can only be read.
-        actions = (
-            Action(
-                "Open for reading",
-                "Look at the project; nothing can be changed",
-                partial(open_with, read_only=True),
-            ),
-        )
+        actions += [("Take over", tip, partial(open_with, take_over=True))]
     elif isinstance(error, ProjectDamagedError):
-        actions = (
-            Action(
-                "Save what can be saved",
-                "Keep the damaged file under another name and open the rest",
-                partial(open_with, salvage=True),
-            ),
-        )
-    actions = (*actions, Action("Close", "Do nothing", close))
-    return Alert(str(error), actions, about="opening", serious=True)
+        tip = "Keep the damaged file under another name and open the rest"
+        actions += [("Save what can be saved", tip, partial(open_with, salvage=True))]
+    actions += [("Close", "Do nothing", None)]
+    messages.ask(str(error), *actions, about="opening")
 
 
 def images_missing(
-    missing: int, count: int, found: int = 0, *, show: Act, later: Act
-) -> Alert:
+    messages: Messages, missing: int, count: int, found: int, show: Act
+) -> None:
     """Image files are missing."""
     begin = f"{found} images were found there. " if found else ""
     which = "An image is" if missing == 1 else f"{missing} of {count} images are"
-    return Alert(
+    messages.ask(
         f"{begin}{which} not where the project looks for them. Connect the disk or "
         "choose the folder that they are in now.",
-        (
-            _show(show),
-            Action("Later", "Go on with the images that are there", later),
-        ),
+        (*_SHOW, show),
+        ("Later", "Go on with the images that are there", None),
         about="missing",
-        serious=True,
     )
 
 
 def image_not_opened(
-    name: str, error: Exception, *, show: Act, go_on: Act, skip: Act, again: Act
-) -> Alert:
+    messages: Messages,
+    name: str,
+    error: Exception,
+    *,
+    show: Act,
+    go_on: Act,
+    skip: Act,
+    again: Act,
+) -> None:
     """One image cannot be opened."""
-    actions: tuple[Action, ...] = (
-        Action("Next image", "Open the next one without a label", go_on),
-        Action("Skip it", "Leave this image out of the project's work (W)", skip),
-        Action("Try again", "Open this one again", again),
-    )
     text = f"{name} cannot be opened. {error}"
+    first: tuple[tuple[str, str, Act], ...] = ()
     if isinstance(error, ImageMissingError):
         text = (
             f"{name} is not where the project looks for it. Connect its disk, or show "
             "the folder that it is in now."
         )
-        actions = (_show(show), *actions)
-    return Alert(text, actions, about="image", serious=True)
+        first = ((*_SHOW, show),)
+    messages.ask(
+        text,
+        *first,
+        (
+            "Next image",
+            "Open the next one without a label",
+            messages.after_dismissing(go_on),
+        ),
+        (
+            "Skip it",
+            "Leave this image out of the project's work (W)",
+            messages.after_dismissing(skip),
+        ),
+        ("Try again", "Open this one again", again),
+        about="image",
+    )
 
 
-def _show(act: Act) -> Action:
-    tip = "Choose the folder of the images, or one above it"
-    return Action("Show the folder…", tip, act)
-
-
-def not_saved(problem: str, *, again: Act, without: Act, stay: Act) -> Alert:
+def not_saved(messages: Messages, problem: str, again: Act, without: Act) -> None:
     """Corrections cannot be saved before the image is left."""
-    return Alert(
+    messages.ask(
         f"Your corrections to this image cannot be saved: {problem}",
+        ("Try again", "Save them, then go on", messages.after_dismissing(again)),
         (
-            Action("Try again", "Save them, then go on", again),
-            Action(
-                "Leave without them",
-                "Go on; the corrections since the last acceptance are lost",
-                without,
-            ),
-            Action("Stay", "Stay with this image", stay),
+            "Leave without them",
+            "Go on; the corrections since the last acceptance are lost",
+            messages.after_dismissing(without),
         ),
+        ("Stay", "Stay with this image", None),
         about="draft",
-        serious=True,
     )
 
 
-def mask_is_empty(accept: Act, go_on: Act) -> Alert:
+def mask_is_empty(messages: Messages, accept: Act) -> None:
     """An empty mask is to be accepted."""
-    return Alert(
+    messages.ask(
         "The mask is empty. Is there no artery in this frame?",
-        (
-            Action("No artery: accept", "The empty mask is the label", accept),
-            Action("Go on correcting", "Accept nothing yet", go_on),
-        ),
+        ("No artery: accept", "The empty mask is the label", accept),
+        ("Go on correcting", "Accept nothing yet", None),
         about="accept",
+        serious=False,
     )
 
 
-def mask_is_large(percent: int, accept: Act, go_on: Act) -> Alert:
+def mask_is_large(messages: Messages, percent: int, accept: Act) -> None:
     """More of a mask is artery than can be right."""
-    return Alert(
+    messages.ask(
         f"{percent} % of this frame is marked as artery, more than a third. A model "
         "would learn from that.",
-        (
-            Action("Go on correcting", "Correct the mask first", go_on),
-            Action("Accept it", "So much of this frame is artery", accept),
-        ),
+        ("Go on correcting", "Correct the mask first", None),
+        ("Accept it", "So much of this frame is artery", accept),
         about="accept",
+        serious=False,
     )
 
 
-def not_accepted(problem: str, again: Act, reopen: Act) -> Alert:
+def not_accepted(messages: Messages, problem: str, again: Act, reopen: Act) -> None:
     """A label could not be written."""
-    return Alert(
+    messages.ask(
         f"Not accepted: {problem} The mask is still in the window.",
-        (
-            Action("Try again", "Accept once more", again),
-            Action(
-                "Open the project again",
-                "Close it and open it anew, from the disk",
-                reopen,
-            ),
-        ),
+        ("Try again", "Accept once more", again),
+        ("Open the project again", "Close it and open it anew, from the disk", reopen),
         about="accept",
-        serious=True,
     )
 
 
-def project_beside(name: str, *, open_it: Act, make: Act, close: Act) -> Alert:
+def project_beside(messages: Messages, name: str, open_it: Act, make: Act) -> None:
     """A folder of angiograms has a project already."""
-    return Alert(
+    messages.ask(
         f"There is a project of this folder already: {name}.",
-        (
-            Action("Open it", "Go on where you left off", open_it),
-            Action("Make another one…", "Begin anew; that one stays", make),
-            Action("Close", "Do nothing", close),
-        ),
+        ("Open it", "Go on where you left off", open_it),
+        ("Make another one…", "Begin anew; that one stays", make),
+        ("Close", "Do nothing", None),
         about="opening",
+        serious=False,
     )
 
 
-def training_ended(result: TrainingResult, look: Act, close: Act) -> Alert | None:
-    """A training is over; None where what followed from it is seen anyway."""
-    name = result.model
+def training_ended(messages: Messages, result: TrainingResult, look: Act) -> None:
+    """A training is over; nothing is shown where what followed is seen anyway."""
     text = {
         UNDECIDED: "Fine-tuning has finished. There are not enough patients to compare "
-        f"{name}: look at what it would change, and decide.",
-        REFUSED: f"Fine-tuning has finished. {name} is not better, so it is not used.",
+        f"{result.model}: look at what it would change, and decide.",
+        REFUSED: f"Fine-tuning has finished. {result.model} is not better, so it is "
+        "not used.",
     }.get(result.decision)
     if result.failed:
         text = "Fine-tuning has failed. Your labels are safe."
-    if text is None:
-        return None
-    return Alert(
-        text,
-        (
-            Action("Show me", "Go to the section Fine-tune", look),
-            Action("Later", "Go on correcting", close),
-        ),
-        about="training",
-        serious=result.failed,
-    )
+    if text is not None and (messages.alert is None or not messages.alert.serious):
+        messages.ask(
+            text,
+            ("Show me", "Go to the section Fine-tune", look),
+            ("Later", "Go on correcting", None),
+            about="training",
+            serious=result.failed,
+        )
 
 
-def no_image(add: Act, close: Act) -> Alert:
+def no_image(messages: Messages, add: Act) -> None:
     """A project without images."""
-    return Alert(
+    messages.ask(
         "The project has no image yet.",
-        (
-            Action("Add a folder of images…", "Choose a folder of angiograms", add),
-            Action("Later", "Leave it empty for now", close),
-        ),
+        ("Add a folder of images…", "Choose a folder of angiograms", add),
+        ("Later", "Leave it empty for now", None),
         about="missing",
+        serious=False,
     )
 
 
-def no_files(close: Act) -> Alert:
+def no_files(messages: Messages) -> None:
     """The images that are open come from no file."""
-    return Alert(
+    messages.ask(
         "The open images come from no file, so a project cannot refer to them. Save "
         "them as TIFF and open that, or choose a folder.",
-        (Action("Close", "Do nothing", close),),
+        ("Close", "Do nothing", None),
         about="opening",
+        serious=False,
     )

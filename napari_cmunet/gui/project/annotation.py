@@ -113,17 +113,12 @@ class Annotation:
         mask = opened.mask(frame)
         assert mask is not None
         if not mask.any() and not empty:
-            accept = partial(self.accept, empty=True)
-            self._messages.show_alert(
-                alerts.mask_is_empty(accept, self._messages.dismiss)
-            )
+            alerts.mask_is_empty(self._messages, partial(self.accept, empty=True))
             return
         if is_large(mask) and not large:
             accept = partial(self.accept, large=True)
             share = round(100 * float(mask.mean()))
-            self._messages.show_alert(
-                alerts.mask_is_large(share, accept, self._messages.dismiss)
-            )
+            alerts.mask_is_large(self._messages, share, accept)
             return
         reviewed = area.reviewed(frame, mask)
         if reviewed is not None and not reviewed.any():
@@ -187,8 +182,8 @@ class Annotation:
         self.saving.discard(opened.key(frame))
         if navigator.current is opened and navigator.draft_saver is not None:
             navigator.draft_saver.note({frame})
-        self._messages.show_alert(
-            alerts.not_accepted(problem, self.accept, self.reopen_wanted.emit)
+        alerts.not_accepted(
+            self._messages, problem, self.accept, self.reopen_wanted.emit
         )
 
     def take_back(self) -> None:

@@ -99,7 +99,7 @@ class ProjectTraining:
             self._workspace.messages.dismiss("training")
 
     def _on_ended(self, result: TrainingResult) -> None:
-        workspace, messages = self._workspace, self._workspace.messages
+        workspace = self._workspace
         verdict = result.verdict
         if verdict is not None:
             time = workspace.overview.annotation_time
@@ -107,9 +107,7 @@ class ProjectTraining:
                 time.with_training(verdict.patients, verdict.gain_low)
             )
         self._shown = result
-        alert = alerts.training_ended(result, self._show_result, messages.dismiss)
-        if alert is not None and (messages.alert is None or not messages.alert.serious):
-            messages.show_alert(alert)
+        alerts.training_ended(workspace.messages, result, self._show_result)
 
     def _show_result(self) -> None:
         self._workspace.messages.dismiss("training")

@@ -179,20 +179,11 @@ class Navigator:
             return
         self.opening = None
 
-        def after(act: Callable[[], None]) -> Callable[[], None]:
-            def acted() -> None:
-                self._messages.dismiss()
-                act()
-
-            return acted
-
-        self._messages.show_alert(
-            alerts.not_saved(
-                next(iter(self.draft_saver.problems.values())),
-                again=after(partial(self.leave, then)),
-                without=after(then),
-                stay=self._messages.dismiss,
-            )
+        alerts.not_saved(
+            self._messages,
+            next(iter(self.draft_saver.problems.values())),
+            again=partial(self.leave, then),
+            without=then,
         )
 
     # -- opening --------------------------------------------------------------

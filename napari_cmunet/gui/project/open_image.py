@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.inversion import is_inverted
 from napari_cmunet.gui.images.layers import METADATA
-from napari_cmunet.gui.project.activity import AnnotationClock
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
@@ -126,6 +126,45 @@ def _contrast(frames: np.ndarray | LazyFrames) -> tuple[float, float]:
     some = frames[len(frames) // 2] if isinstance(frames, LazyFrames) else frames
     low, high = float(some.min()), float(some.max())
     return (low, high) if high > low else (low, low + 1)
+
+
+PAUSE_SECONDS = 15.0
+"""Somebody who looks and thinks moves the mouse or presses a key before long."""
+
+
+class AnnotationClock:
+    """Adds up the time between activities; a longer gap counts as a pause."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def restart(self) -> None:
+        """Restart from zero."""
+        self._seconds = 0.0
+        self._last = monotonic()
+
+    def go_on(self) -> None:
+        """Resume: the image is shown again."""
+        self._last = monotonic()
+
+    def stop(self) -> None:
+        """Pause: the image is no longer shown."""
+        self._seconds = self.seconds
+        self._last = None
+
+    def tick(self) -> None:
+        """Note an activity."""
+        if self._last is not None:
+            self._seconds = self.seconds
+            self._last = monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of activity up to now."""
+        if self._last is None:
+            return self._seconds
+        return self._seconds + min(monotonic() - self._last, PAUSE_SECONDS)
 
 
 class OpenImage:

@@ -17,19 +17,21 @@ from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.activity import ActivityTracker
 from napari_cmunet.gui.project.annotation import Annotation
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.navigator import Navigator
 from napari_cmunet.gui.project.next_image import ImageOrder
-from napari_cmunet.gui.project.opening import (
+from napari_cmunet.gui.project.workspace import (
+    ActivityTracker,
     NewProject,
     OpenedProject,
+    Overview,
+    Workspace,
     create_project,
+    look,
     model_in_use,
     open_project,
 )
-from napari_cmunet.gui.project.workspace import Overview, Workspace, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,9 +180,7 @@ class ProjectSession:
         messages = self.messages
         if outcome.error is not None:
             open_with = partial(self.open, folder)
-            messages.show_alert(
-                alerts.project_not_opened(outcome.error, open_with, messages.dismiss)
-            )
+            alerts.project_not_opened(messages, outcome.error, open_with)
         if outcome.cancelled:
             messages.show("Cancelled.")
         if outcome.result is None:
@@ -201,9 +201,7 @@ class ProjectSession:
         if found.first is not None:
             self.navigator.go(*found.first)
         elif not found.missing:
-            messages.show_alert(
-                alerts.no_image(self.more_wanted.emit, messages.dismiss)
-            )
+            alerts.no_image(messages, self.more_wanted.emit)
         self.workspace.changed.emit()
 
     def _reopen(self) -> None:
@@ -356,33 +354,23 @@ class ProjectSession:
     # -- alerts ---------------------------------------------------------------
 
     def _show_missing(self, found: int = 0) -> None:
-        self.messages.show_alert(
-            alerts.images_missing(
-                len(self.missing),
-                len(self.overview.ids),
-                found,
-                show=self.images_wanted.emit,
-                later=self.messages.dismiss,
-            )
+        alerts.images_missing(
+            self.messages,
+            len(self.missing),
+            len(self.overview.ids),
+            found,
+            self.images_wanted.emit,
         )
 
     def _on_open_failed(self, image: str, error: Exception) -> None:
-        def then(act: Callable[[], None]) -> Callable[[], None]:
-            def acted() -> None:
-                self.messages.dismiss()
-                act()
-
-            return acted
-
-        self.messages.show_alert(
-            alerts.image_not_opened(
-                self.overview.name(image),
-                error,
-                show=self.images_wanted.emit,
-                go_on=then(self.navigator.next),
-                skip=then(self.annotation.skip),
-                again=self.navigator.retry,
-            )
+        alerts.image_not_opened(
+            self.messages,
+            self.overview.name(image),
+            error,
+            show=self.images_wanted.emit,
+            go_on=self.navigator.next,
+            skip=self.annotation.skip,
+            again=self.navigator.retry,
         )
 
     # What only a window can ask. Set by the panel.

@@ -1,7 +1,11 @@
-"""What the parts of a project session share: the project, its overview, the writer."""
+"""What the parts of a project session share: the project, its overview, the writer.
+
+Projects are opened and made here, as work for a worker: no widget, no layer.
+"""
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,16 +19,22 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
-from napari_cmunet.errors import CMUNetError
+from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.project.alerts import Messages
+from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from napari_cmunet.project.flags import ImageStatus, Progress
+from napari_cmunet.project.project import Project
+from napari_cmunet.project.settings import note_recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from napari.components import ViewerModel
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.project.project import Project
+    from napari_cmunet.project.patients import PatientRule
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +73,6 @@ class Overview:
         """Position of an image in the project, from 1; 0 if it is not in it."""
         return self.ids.index(image) + 1 if image in self.ids else 0
 
-    def after(self, change: Change) -> Overview:
-        """Apply a change of one image."""
-        statuses = self.statuses | {change.image: change.status}
-        return replace(self, statuses=statuses, progress=change.progress)
-
 
 def look(project: Project) -> Overview:
     """Read the overview of a project. Runs in the writer thread."""
@@ -96,6 +101,142 @@ class Change:
 def look_at(project: Project, image: str) -> Change:
     """Read the state of one image. Runs in the writer thread."""
     return Change(image, project.status(image), project.progress())
+
+
+@dataclass(frozen=True)
+class NewProject:
+    """What a project is made from.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the project.
+    inputs : tuple of Path
+        Folders and files of angiograms.
+    patient_of : callable or None
+        Tells which images are of one patient.
+    model : str
+        Name of the installed model that pre-segments at first.
+    """
+
+    folder: Path
+    inputs: tuple[Path, ...]
+    patient_of: PatientRule | None = None
+    model: str = DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class OpenedProject:
+    """An open project, and what the window shows first.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model in use, or its folder; empty if it cannot be used.
+    first : (str, int or None) or None
+        Image and frame to begin with.
+    missing : tuple of str
+        Images that are not where the project looks for them.
+    notices : tuple of str
+        What the user should know.
+    """
+
+    project: Project
+    overview: Overview
+    model: str
+    first: tuple[str, int | None] | None
+    missing: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def reader_name() -> str:
+    """Who works, for the journal: the account's name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
+
+
+def create_project(new: NewProject, should_stop: Callable[[], bool]) -> OpenedProject:
+    """Make a project and add its images.
+
+    Raises
+    ------
+    Cancelled
+        The folder then holds a project without images.
+    ProjectError, WriteError
+    """
+    project = Project.create(new.folder, user=reader_name())
+    try:
+        # Nearer to the goal than cmunet-ssl, while labels and time are few.
+        project.change_settings(start=DEFAULT_MODEL)
+        added = project.images.add(new.inputs, new.patient_of, should_stop)
+        notices = list(added.problems[:3])
+        if len(added.problems) > 3:
+            notices.append(f"And {len(added.problems) - 3} more files were not added.")
+        if new.model != DEFAULT_MODEL:
+            try:
+                project.models.promote(new.model, installed=True, reason="chosen")
+            except CMUNetError as error:
+                notices.append(str(error))
+        return survey(project, tuple(notices))
+    except BaseException:
+        project.close()
+        raise
+
+
+def open_project(
+    folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    read_only: bool = False,
+    take_over: bool = False,
+    salvage: bool = False,
+) -> OpenedProject:
+    """Open a project; see :meth:`Project.open`."""
+    project = Project.open(
+        folder,
+        user=reader_name(),
+        read_only=read_only,
+        break_lock=take_over,
+        salvage=salvage,
+    )
+    try:
+        if should_stop():
+            raise Cancelled
+        return survey(project)
+    except BaseException:
+        project.close()
+        raise
+
+
+def survey(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
+    """Look at all that the window shows first."""
+    model, problem = model_in_use(project)
+    first: tuple[str, int | None] | None = project.position
+    if first is None:
+        unlabelled = project.next_image()
+        ids = project.images.ids()
+        first = (unlabelled, None) if unlabelled else (ids[0], None) if ids else None
+    note_recent(project.folder)
+    return OpenedProject(
+        project,
+        look(project),
+        model,
+        first,
+        tuple(project.images.missing()),
+        (*notices, *((problem,) if problem else ()), *project.take_notices()),
+    )
+
+
+def model_in_use(project: Project) -> tuple[str, str]:
+    """Name or folder of the model that a project uses, or what is wrong with it."""
+    version = project.models.current
+    try:
+        folder = project.models.folder(version)
+    except CMUNetError as error:
+        return "", str(error)
+    return (version.name if version.installed else str(folder)), ""
 
 
 class ProjectWriter(QObject):
@@ -202,15 +343,56 @@ class Workspace:
 
     def apply(self, change: Change) -> None:
         """Update the overview after a change of one image."""
-        self.overview = self.overview.after(change)
-        self.changed.emit()
+        statuses = self.overview.statuses | {change.image: change.status}
+        self.set_overview(
+            replace(self.overview, statuses=statuses, progress=change.progress)
+        )
 
     def set_overview(self, overview: Overview) -> None:
-        """Replace the overview, after images were added."""
+        """Replace the overview, and have it shown."""
         self.overview = overview
         self.changed.emit()
 
     def set_annotation_time(self, time: AnnotationTime) -> None:
         """Update the annotation time after a label or a training."""
-        self.overview = replace(self.overview, annotation_time=time)
-        self.changed.emit()
+        self.set_overview(replace(self.overview, annotation_time=time))
+
+
+class ActivityTracker:
+    """Calls back whenever the mouse is used in a viewer.
+
+    Parameters
+    ----------
+    on_activity : callable
+        Called often: it must be quick.
+    """
+
+    def __init__(self, on_activity: Callable[[], None]) -> None:
+        self._on_activity = on_activity
+        self._viewer: ViewerModel | None = None
+
+    def start(self, viewer: ViewerModel) -> None:
+        """Start following the mouse in a viewer."""
+        self.stop()
+        self._viewer = viewer
+        for callbacks in self._lists(viewer):
+            callbacks.append(self._on_mouse)
+
+    def stop(self) -> None:
+        """Stop following the mouse. Idempotent."""
+        viewer, self._viewer = self._viewer, None
+        if viewer is not None:
+            for callbacks in self._lists(viewer):
+                if self._on_mouse in callbacks:
+                    callbacks.remove(self._on_mouse)
+
+    @staticmethod
+    def _lists(viewer: ViewerModel) -> tuple[list, ...]:
+        return (
+            viewer.mouse_move_callbacks,
+            viewer.mouse_wheel_callbacks,
+            viewer.mouse_drag_callbacks,
+        )
+
+    def _on_mouse(self, viewer: ViewerModel, event) -> None:
+        self._on_activity()

@@ -151,7 +151,8 @@ class WindowReader:
             self.tell({"kind": "done", **note})
 
     def _export(self) -> None:
-        from napari_cmunet.gui.project.export_labels import ExportOptions, export_labels
+        from napari_cmunet.gui.project.actions import export_labels
+        from napari_cmunet.project.export import ExportOptions
 
         folder = self.exports / "from-window"
         self.tell({"kind": "begin", "act": "export", "folder": str(folder)})

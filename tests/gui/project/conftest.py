@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QCoreApplication
 
-from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.session import ProjectSession
+from napari_cmunet.gui.project.workspace import NewProject
 from tests.gui.conftest import cine, frame
 
 if TYPE_CHECKING:

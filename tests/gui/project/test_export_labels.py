@@ -7,14 +7,10 @@ import csv
 import numpy as np
 import pytest
 
-from napari_cmunet.gui.project.actions import ProjectActions
-from napari_cmunet.gui.project.export_labels import (
-    ExportLabelsDialog,
-    ExportOptions,
-    export_labels,
-)
+from napari_cmunet.gui.project.actions import ProjectActions, export_labels
+from napari_cmunet.gui.project.dialogs import ExportLabelsDialog
 from napari_cmunet.io.masks import read_mask
-from napari_cmunet.project.export import FORMATS
+from napari_cmunet.project.export import FORMATS, ExportOptions
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.section_state import describe_project
+from napari_cmunet.gui.project.workspace import NewProject
 from tests.gui.conftest import cine, expected, frame
 from tests.gui.project.conftest import name, stroke
 

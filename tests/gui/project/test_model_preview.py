@@ -10,7 +10,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_cmunet.gui.panel import CMUNetPanel
-from napari_cmunet.gui.project.opening import NewProject
+from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.promotion import (
     DONE,
     REFUSED,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_cmunet.gui.project.new_project_dialog import patient_choices
+from napari_cmunet.gui.project.dialogs import patient_choices
 from napari_cmunet.io.discovery import InputFile
 
 

@@ -9,13 +9,13 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractButton, QFileDialog, QLabel, QLineEdit, QScrollArea
 
 from napari_cmunet.gui.panel import CMUNetPanel
-from napari_cmunet.gui.project.image_list import ImageModel, draw_icon
-from napari_cmunet.gui.project.new_project_dialog import (
+from napari_cmunet.gui.project.dialogs import (
     NewProjectDialog,
     free_folder,
     suggested_folder,
 )
-from napari_cmunet.gui.project.opening import NewProject
+from napari_cmunet.gui.project.image_list import ImageModel, draw_icon
+from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import frame
 from tests.gui.project.conftest import name, stroke

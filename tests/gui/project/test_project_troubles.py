@@ -11,8 +11,8 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_cmunet.errors import WriteError
-from napari_cmunet.gui.project.opening import NewProject
 from napari_cmunet.gui.project.section_state import describe_project
+from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
 from tests.gui.project.conftest import name, stroke
 

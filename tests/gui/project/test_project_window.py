@@ -9,7 +9,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_cmunet.gui.project import annotation as annotation
-from napari_cmunet.gui.project.opening import NewProject
+from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import LEFT, SHIFT, Reader, frame
 from tests.gui.project.conftest import name

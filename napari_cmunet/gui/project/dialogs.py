@@ -1,27 +1,32 @@
-"""Asks what a new project is made from, who is who in it, and where it is kept."""
+"""The forms of a project: what a new one is made from, and which masks are exported."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QGridLayout,
     QLineEdit,
+    QRadioButton,
+    QVBoxLayout,
     QWidget,
 )
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.project.opening import NewProject
-from napari_cmunet.gui.widgets import button, combo, labelled, text_label
-from napari_cmunet.io.discovery import InputFile, find_images
+from napari_cmunet.gui.project.workspace import NewProject
+from napari_cmunet.gui.widgets import button, combo, labelled, row, text_label
+from napari_cmunet.io.discovery import find_images
+from napari_cmunet.project.export import FORMATS, ExportFormat, ExportOptions
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.patients import by_csv, by_folder, by_prefix
 
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.io.discovery import InputFile
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.patients import PatientRule
 
 
@@ -288,3 +294,107 @@ def _can_be_made(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+class ExportLabelsDialog(QDialog):
+    """Asks which accepted masks go where.
+
+    Parameters
+    ----------
+    labels : int
+        How many labels there are.
+    chosen : set of (image, frame)
+        Labels of the images that are chosen in the list.
+    folder : Path
+        Where the dialog begins.
+    """
+
+    def __init__(
+        self,
+        labels: int,
+        chosen: frozenset[FrameKey],
+        folder: Path,
+        parent: QWidget | None,
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export accepted masks")
+        self._chosen = chosen
+        self.all = QRadioButton(f"All accepted masks ({labels})")
+        self.all.setToolTip("Every label of the project")
+        self.some = QRadioButton(f"Those of the chosen images ({len(chosen)})")
+        self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
+        self.all.setChecked(True)
+        self.some.setEnabled(bool(chosen))
+        self.formats = {f.name: self._format_box(f) for f in FORMATS}
+        self.formats["tiff"].setChecked(True)
+        self.names = QCheckBox("Name the files as the images are named")
+        self.names.setToolTip("Otherwise files have random names that tell nothing")
+        self.caution = text_label(
+            "File names of images may name patients. Without this, index.csv tells the "
+            "images by the hash of their files."
+        )
+        self.stacks = QCheckBox("One file for each cine, a page for each frame")
+        self.stacks.setToolTip("Otherwise each frame has a file of its own")
+        self.records = QCheckBox("A JSON record beside each mask")
+        self.records.setToolTip(
+            "Where the mask comes from, which part was reviewed, how much was changed"
+        )
+        self.folder = QLineEdit(str(folder))
+        self.folder.setToolTip("The folder of the masks; made if it is not there")
+        self.browse = button("Choose…", "Choose the folder of the masks")
+        self.buttons = QDialogButtonBox()
+        ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
+        assert ok is not None
+        ok.setToolTip("Write the masks in the chosen formats")
+        self.ok = ok
+        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        assert cancel is not None
+        cancel.setToolTip("Export nothing")
+        layout = QVBoxLayout(self)
+        boxes = (self.stacks, self.records)
+        for widget in (self.all, self.some, *self.formats.values()):
+            layout.addWidget(widget)
+        for option in (*boxes, self.names, self.caution):
+            layout.addWidget(option)
+        layout.addLayout(row(self.folder, self.browse, stretch=0))
+        layout.addWidget(self.buttons)
+        self.resize(520, self.sizeHint().height())
+        self.browse.clicked.connect(self._on_browse)
+        for box in self.formats.values():
+            box.toggled.connect(self._on_format)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+
+    @staticmethod
+    def _format_box(export_format: ExportFormat) -> QCheckBox:
+        box = QCheckBox(export_format.title)
+        box.setToolTip(f"As {export_format.name} on the command line")
+        package = export_format.package
+        if package and find_spec(package) is None:
+            box.setEnabled(False)
+            box.setToolTip(f"Needs {package}: pip install {package}")
+        return box
+
+    def _on_format(self) -> None:
+        tiff = self.formats["tiff"].isChecked()
+        for box in (self.stacks, self.records, self.names):
+            box.setEnabled(tiff)
+        self.ok.setEnabled(any(box.isChecked() for box in self.formats.values()))
+
+    def _on_browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(
+            self, "Folder of the masks", self.folder.text()
+        )
+        if chosen:
+            self.folder.setText(chosen)
+
+    def options(self) -> ExportOptions:
+        """What was asked for."""
+        return ExportOptions(
+            Path(self.folder.text().strip()).absolute(),
+            self._chosen if self.some.isChecked() else None,
+            tuple(name for name, box in self.formats.items() if box.isChecked()),
+            self.names.isChecked(),
+            stacks=self.stacks.isChecked(),
+            records=self.records.isChecked(),
+        )
