@@ -69,6 +69,11 @@ class Overview:
         """State of an image."""
         return self.statuses.get(image, _UNKNOWN)
 
+    def after(self, change: Change) -> Overview:
+        """Apply a change of one image."""
+        statuses = self.statuses | {change.image: change.status}
+        return replace(self, statuses=statuses, progress=change.progress)
+
     def number(self, image: str) -> int:
         """Position of an image in the project, from 1; 0 if it is not in it."""
         return self.ids.index(image) + 1 if image in self.ids else 0
@@ -343,10 +348,7 @@ class Workspace:
 
     def apply(self, change: Change) -> None:
         """Update the overview after a change of one image."""
-        statuses = self.overview.statuses | {change.image: change.status}
-        self.set_overview(
-            replace(self.overview, statuses=statuses, progress=change.progress)
-        )
+        self.set_overview(self.overview.after(change))
 
     def set_overview(self, overview: Overview) -> None:
         """Replace the overview, and have it shown."""
