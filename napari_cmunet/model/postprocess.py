@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 from napari_cmunet.vessels.tree import build_tree
@@ -31,6 +32,8 @@ that fills is kept.
 
 KEPT_PROBABILITY = 0.25
 """Share of its probability that a suppressed pixel keeps."""
+
+_HALO = 16  # pixels
 
 
 def suppress_small_components(logit: torch.Tensor) -> torch.Tensor:
@@ -121,8 +124,9 @@ def find_uncertain(
     pieces, count = ndimage.label(mask, np.ones((3, 3)))
     if not count:
         return mask
-    highest = ndimage.maximum(logit, pieces, np.arange(count + 1))
-    kept = mask & (highest >= cut + how.core_margin)[pieces]
+    confident = np.zeros(count + 1, bool)
+    confident[pieces[logit >= cut + how.core_margin]] = True
+    kept = confident[pieces]
     tree = build_tree(kept)
     twigs = [
         branch.number
@@ -132,25 +136,36 @@ def find_uncertain(
         and logit[tuple(branch.points.T)].mean() < cut + how.twig_margin
     ]
     if twigs:
-        kept &= ~np.isin(tree.numbers, twigs) | _lumen_of_others(tree, set(twigs))
+        kept &= ~_lumen_of_twigs(tree, set(twigs))
     dropped = mask & ~kept
     if not dropped.any():
         return dropped
     # The halo below the threshold goes with the part that it surrounds.
-    nearest = ndimage.distance_transform_edt(
-        ~mask, return_distances=False, return_indices=True
+    rows, columns = (
+        slice(max(0, at.min() - _HALO), at.max() + _HALO + 1)
+        for at in np.nonzero(dropped)
     )
-    return dropped[tuple(nearest)] & (logit > _log_odds(JOIN_PROBABILITY))
+    near = np.s_[rows, columns]
+    nearest = ndimage.distance_transform_edt(
+        ~mask[near], return_distances=False, return_indices=True
+    )
+    dropped[near] = dropped[near][tuple(nearest)] & (
+        logit[near] > _log_odds(JOIN_PROBABILITY)
+    )
+    return dropped
 
 
-def _lumen_of_others(tree: VesselTree, twigs: set[int]) -> np.ndarray:
-    """Return the lumen of the branches that stay, so that no bifurcation is cut."""
-    radii = np.zeros(tree.mask.shape)
-    for branch in tree.branches:
-        if branch.number not in twigs:
-            radii[tuple(branch.points.T)] = branch.radii
-    distance, nearest = ndimage.distance_transform_edt(radii == 0, return_indices=True)
-    return distance <= radii[tuple(nearest)]
+def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:
+    """Return the lumen of twigs, less that of the others: no bifurcation is cut."""
+    lumen = np.isin(tree.numbers, list(twigs))
+    others = [branch for branch in tree.branches if branch.number not in twigs]
+    if others:
+        pixels = np.argwhere(lumen)
+        centreline = cKDTree(np.concatenate([branch.points for branch in others]))
+        radii = np.concatenate([branch.radii for branch in others])
+        distance, nearest = centreline.query(pixels)
+        lumen[tuple(pixels[distance <= radii[nearest]].T)] = False
+    return lumen
 
 
 def find_small_components(mask: np.ndarray) -> np.ndarray:

@@ -181,7 +181,9 @@ def exposed_field(x: torch.Tensor, border: float) -> torch.Tensor:
     rows = (lit.mean(-1, keepdim=True) > 0.2).to(x.dtype)
     cols = (lit.mean(-2, keepdim=True) > 0.2).to(x.dtype)
     inside = _between_first_and_last(rows, -2) * _between_first_and_last(cols, -1)
-    corner = F.avg_pool2d(F.pad(lit, (4, 4, 4, 4), mode="replicate"), 9, stride=1)
+    # 9 x 9, by rows and then by columns.
+    corner = F.pad(lit, (4, 4, 4, 4), mode="replicate")
+    corner = F.avg_pool2d(F.avg_pool2d(corner, (9, 1), stride=1), (1, 9), stride=1)
     field = inside * (corner > 0.2).to(x.dtype)
     # Nothing or nearly nothing left: a dark frame, not a collimated one.
     enough = field.mean((-2, -1), keepdim=True) > 0.1

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy.ndimage import convolve, distance_transform_edt, label
+from scipy.ndimage import distance_transform_edt, label
 
 from napari_cmunet.vessels.centreline import length
 
@@ -16,7 +16,6 @@ Joint = tuple[int, int, float]
 Piece = tuple[np.ndarray, tuple[int, int]]
 
 _EIGHT = np.ones((3, 3), int)
-_NEIGHBOURS = _EIGHT - np.diag([0, 1, 0])
 # A spur of the skeleton ends this close to the border of the lumen.
 _SPUR = 2.0
 
@@ -173,14 +172,15 @@ def build_tree(mask: np.ndarray) -> VesselTree:
     # Padded with background, so that a vessel ends at the border of the frame.
     width = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     skeleton = skeletonize(mask)
-    for _ in range(3):
-        pieces, joints = _split(skeleton, width)
+    for _ in range(2):
+        pieces, joints = _split(skeleton, width, short=True)
         spurs = [p for p, ends in pieces if _is_spur(p, ends, joints)]
         if not spurs:
             break
         for spur in spurs:
             skeleton[tuple(spur.T)] = False
         skeleton = skeletonize(skeleton)
+    pieces, joints = _split(skeleton, width)
     radii = np.maximum(width - 0.5, 0.5)
     branches = [
         Branch(number, points, radii[tuple(points.T)], ends)
@@ -196,9 +196,17 @@ def _is_spur(points: np.ndarray, ends: tuple[int, int], joints: list[Joint]) -> 
     return len(points) < joint[2] + _SPUR
 
 
-def _split(skeleton: np.ndarray, width: np.ndarray) -> tuple[list[Piece], list[Joint]]:
-    """Pieces of a skeleton (points, joints at both ends), and its joints."""
-    neighbours = convolve(skeleton.astype(np.uint8), _NEIGHBOURS, mode="constant")
+def _split(
+    skeleton: np.ndarray, width: np.ndarray, *, short: bool = False
+) -> tuple[list[Piece], list[Joint]]:
+    """Pieces of a skeleton (points, joints at both ends), and its joints.
+
+    Pieces that are too long for a spur are left out where ``short`` is set.
+    """
+    height, wide = skeleton.shape
+    padded = np.pad(skeleton, 1).astype(np.uint8)
+    around = [padded[r : r + height, c : c + wide] for r, c in np.ndindex(3, 3)]
+    neighbours = np.sum([*around[:4], *around[5:]], axis=0, dtype=np.uint8)
     crossing = skeleton & (neighbours > 2)
     knots, count = label(crossing, _EIGHT)
     joints: list[Joint] = []
@@ -216,7 +224,10 @@ def _split(skeleton: np.ndarray, width: np.ndarray) -> tuple[list[Piece], list[J
     points = np.stack([rows, columns], axis=1)[order]
     firsts = np.searchsorted(parts[rows, columns][order], np.arange(1, count + 2))
     pieces: list[Piece] = []
+    longest = max((j[2] for j in joints), default=0) + _SPUR if short else np.inf
     for first, last in pairwise(firsts):
+        if last - first >= longest:
+            continue
         ordered = _in_order(points[first:last])
         pieces.append((ordered, _ends(ordered, knots)))
     # A component of crossings only, such as a plus sign, is a branch as well.
@@ -232,21 +243,25 @@ def _in_order(points: np.ndarray) -> np.ndarray:
     """Order the pixels of a line without crossings from end to end."""
     if len(points) < 3:
         return points
-    left: dict[Pixel, None] = dict.fromkeys((r, c) for r, c in points.tolist())
-    start = next((p for p in left if len(_near(p, left)) < 2), next(iter(left)))
-    path = [start]
-    del left[start]
-    while left and (near := _near(path[-1], left)):
-        # Straight neighbours first: a diagonal step would skip a corner.
-        path.append(near[0])
-        del left[near[0]]
-    return np.array(path)
-
-
-def _near(point: Pixel, among: dict[Pixel, None]) -> list[Pixel]:
-    row, column = point
-    steps = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
-    return [p for p in ((row + y, column + x) for y, x in steps) if p in among]
+    # As flat indices, with a margin so that no step leads around the side.
+    width = int(points[:, 1].max()) + 3
+    # Straight neighbours first: a diagonal step would skip a corner.
+    steps = (1, width, -1, -width, width + 1, width - 1, 1 - width, -1 - width)
+    pixels = (points[:, 0] * width + points[:, 1] + 1).tolist()
+    left = set(pixels)
+    here = next(
+        (p for p in pixels if sum(p + step in left for step in steps) < 2), pixels[0]
+    )
+    path = [here]
+    left.remove(here)
+    while left:
+        following = next((here + s for s in steps if here + s in left), None)
+        if following is None:
+            break
+        path.append(here := following)
+        left.remove(here)
+    rows, columns = np.divmod(path, width)
+    return np.stack([rows, columns - 1], axis=1)
 
 
 def _ends(points: np.ndarray, knots: np.ndarray) -> tuple[int, int]:
@@ -254,7 +269,7 @@ def _ends(points: np.ndarray, knots: np.ndarray) -> tuple[int, int]:
     found = []
     for row, column in (points[0], points[-1]):
         window = knots[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-        found.append([int(n) - 1 for n in np.unique(window[window > 0])])
+        found.append([n - 1 for n in sorted(set(window.ravel().tolist()) - {0})])
     first, last = found
     if len(points) == 1 and len(first) > 1:
         return first[0], first[1]
