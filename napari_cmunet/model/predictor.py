@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,9 @@ No output pixel sees farther than 107: 92 by its convolutions and 15 by the plac
 it happens to have in a block of 16.
 """
 
+
+MAX_WORKERS = 8
+"""Frames of a cine that are predicted at once on the CPU."""
 
 _SHORT = {
     torch.float32: "fp32",
@@ -161,21 +166,76 @@ class Predictor:
         exact : bool
             float32, 0 to 1, instead of uint8; :func:`to_uint8` makes one the other.
         """
-        todo = list(range(len(frames)) if order is None else order)
-        total, done, began = len(todo), 0, time.monotonic()
+        todo = deque(range(len(frames)) if order is None else order)
+        total, began = len(todo), time.monotonic()
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if self.batch == 1 < cores:
+            predict = self._predict_in_threads
+        else:
+            predict = self._predict_in_batches
+        for done, (index, probability, contrast) in enumerate(
+            predict(frames, todo, should_stop, exact), 1
+        ):
+            left = (time.monotonic() - began) / done * (total - done)
+            yield FramePrediction(index, probability, contrast, done, total, left)
+
+    def _predict_in_batches(
+        self,
+        frames: np.ndarray,
+        todo: deque[int],
+        should_stop: Callable[[], bool],
+        exact: bool,
+    ) -> Iterator[tuple[int, np.ndarray, bool]]:
+        first = True
         while todo and not should_stop():
             # The first frame alone: somebody is looking at it.
-            taken = todo[: self.batch if done else 1]
-            todo = todo[len(taken) :]
+            count = 1 if first else min(self.batch, len(todo))
+            taken, first = [todo.popleft() for _ in range(count)], False
             batch = np.stack([np.asarray(frames[i]) for i in taken])
-            for index, probability, contrast in zip(
-                taken, *self._predict_batch(batch, exact), strict=True
-            ):
-                done += 1
-                each = (time.monotonic() - began) / done
-                yield FramePrediction(
-                    index, probability, contrast, done, total, each * (total - done)
-                )
+            yield from zip(taken, *self._predict_batch(batch, exact), strict=True)
+
+    def _predict_in_threads(
+        self,
+        frames: np.ndarray,
+        todo: deque[int],
+        should_stop: Callable[[], bool],
+        exact: bool,
+    ) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Predict the first frame with all cores, then a frame on each core.
+
+        Frames are read here, beside the prediction of those before them.
+        """
+        threads = torch.get_num_threads()
+        workers = min(threads, MAX_WORKERS)
+
+        def run(frame: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+            torch.set_num_threads(max(1, threads // workers))  # of this thread
+            return self._run(frame, exact)
+
+        running: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, list[bool]]]]]
+        running = deque()
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                first = True
+                while (todo or running) and not should_stop():
+                    while todo and not first and len(running) <= workers:
+                        index = todo.popleft()
+                        frame = np.array(frames[index])[None]
+                        running.append((index, frame, pool.submit(run, frame)))
+                    if first:
+                        index, first = todo.popleft(), False
+                        made = self._predict_batch(np.array(frames[index])[None], exact)
+                    else:
+                        index, frame, future = running.popleft()
+                        try:
+                            made = future.result()
+                        except RuntimeError:  # memory: alone, and in smaller parts
+                            made = self._predict_batch(frame, exact)
+                    yield index, made[0][0], made[1][0]
+                for *_, future in running:
+                    future.cancel()
+        finally:
+            torch.set_num_threads(threads)
 
     def _predict_batch(
         self, frames: np.ndarray, exact: bool = False

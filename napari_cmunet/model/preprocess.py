@@ -151,20 +151,26 @@ def flatten(x: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     float tensor (B, 1, h, w), 0 where nothing was exposed
     """
     field = exposed_field(x, preprocessing.border)
-    area = field.sum((-2, -1), keepdim=True).clamp_min(1)
+    area = _sum(field).clamp_min(1)
     # Centred and scaled first: 16-bit offsets would cost float32 its last digits.
-    mean = (x * field).sum((-2, -1), keepdim=True) / area
+    mean = _sum(x * field) / area
     x = (x - mean) * field
     largest = x.abs().amax((-2, -1), keepdim=True)
     x = x / torch.where(largest > 0, largest, torch.ones_like(largest))
     sigma = preprocessing.radius * max(x.shape[-2:])
     background = _wide_blur(x, sigma) / _wide_blur(field, sigma).clamp_min(1e-3)
     x = (x + preprocessing.amount * (x - background)) * field
-    mean = (x * field).sum((-2, -1), keepdim=True) / area
+    mean = _sum(x * field) / area
     x = (x - mean) * field
-    std = (x.square().sum((-2, -1), keepdim=True) / area).sqrt()
+    std = (_sum(x.square()) / area).sqrt()
     # A constant frame has no contrast to scale: it stays 0.
     return torch.where(std > 1e-6, x / std.clamp_min(1e-6), torch.zeros_like(x))
+
+
+def _sum(x: torch.Tensor) -> torch.Tensor:
+    # In float64 where there is such, so that it is the same with any number of threads.
+    exact = torch.float64 if x.device.type == "cpu" else x.dtype
+    return x.sum((-2, -1), keepdim=True, dtype=exact).to(x.dtype)
 
 
 def exposed_field(x: torch.Tensor, border: float) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +22,9 @@ from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.metrics import dice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CPU = torch.device("cpu")
 
@@ -126,9 +131,39 @@ def test_own_grid(predictor, shape):
 # Several frames
 
 
-def test_predict_and_predict_frames_agree_bit_for_bit(predictor, frames):
-    for one in predictor.predict_frames(frames):
+@pytest.fixture(params=[1, 2, 3])
+def threads(request) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    assert torch.get_num_threads() == request.param
+    torch.set_num_threads(before)
+
+
+def test_predict_and_predict_frames_agree_bit_for_bit(predictor, frames, threads):
+    found = list(predictor.predict_frames(frames, order=[1, 0, 4, 2]))
+    assert [one.index for one in found] == [1, 0, 4, 2]
+    for one in found:
         assert np.array_equal(one.probability, predictor.predict(frames[one.index]))
+
+
+def test_a_frame_that_fails_beside_others_is_predicted_alone(
+    model, predictor, frames, threads
+):
+    short = Predictor(model, CPU, reduced_precision=False)
+    real, beside = short._network.forward, []
+
+    def fails_beside(x):
+        if threading.current_thread() is not threading.main_thread():
+            beside.append(x)
+            raise RuntimeError("not enough memory")
+        return real(x)
+
+    short._network.forward = fails_beside
+    for one in short.predict_frames(frames):
+        assert np.array_equal(one.probability, predictor.predict(frames[one.index]))
+    assert bool(beside) == (threads > 1)
+    assert not short.notices
 
 
 def test_events_of_a_cine(predictor, frames):
