@@ -51,14 +51,9 @@ ENOUGH = 0.995
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of something done several times.
+    """Seconds of something done several times."""
 
-    Parameters
-    ----------
-    median, fastest, slowest : float
-        Seconds.
-    """
-
+    #: median, fastest, slowest: seconds.
     median: float
     fastest: float
     slowest: float

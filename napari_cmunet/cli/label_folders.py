@@ -27,21 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelFolders:
-    """What was read, and what was wrong.
+    """What was read, and what was wrong."""
 
-    Parameters
-    ----------
-    labels : list of Label
-        One for each frame; a cine with a mask stack gives several.
-    problems : list of str
-        One sentence for each file that could not be used.
-    notes : list of str
-        What was noticed and done about it.
-    """
-
-    labels: list[Label]
-    problems: list[str]
-    notes: list[str]
+    labels: list[Label]  # one for each frame; a cine with a mask stack gives several
+    problems: list[str]  # one sentence for each file that could not be used
+    notes: list[str]  # what was noticed and done about it
 
 
 def read_label_folders(

@@ -214,16 +214,10 @@ class _Taken:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files that belong to one image.
-
-    Parameters
-    ----------
-    extras : tuple of str
-        Of ``EXTRAS``.
-    """
+    """The files that belong to one image."""
 
     mask: Path
-    extras: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()  # of ``EXTRAS``
 
     def path(self, extra: str) -> Path:
         """Where an extra goes."""

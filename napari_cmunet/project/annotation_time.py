@@ -27,17 +27,11 @@ class AnnotationTime:
     """Seconds of each frame's first acceptance, and the gains of trainings.
 
     Only first acceptances measure how good the prediction was.
-
-    Parameters
-    ----------
-    labels : tuple of ((image, frame), seconds, pixels changed or None)
-        Oldest first.
-    gains : tuple of float
-        Lower bound of the interval of each training's gain on unseen patients,
-        oldest first.
     """
 
-    labels: tuple[tuple[FrameKey, float, int | None], ...] = ()
+    labels: tuple[tuple[FrameKey, float, int | None], ...] = ()  # oldest first
+    #: Lower bound of the interval of each training's gain on unseen patients,
+    #: oldest first.
     gains: tuple[float, ...] = ()
 
     def with_label(

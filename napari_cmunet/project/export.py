@@ -207,24 +207,13 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """An export format.
+    """An export format."""
 
-    Parameters
-    ----------
-    name : str
-        On the command line.
-    title : str
-        In the window.
-    write : callable
-        Writes the labels of an :class:`ExportTask`.
-    package : str
-        An optional package that it needs; empty if none.
-    """
-
-    name: str
-    title: str
+    name: str  # on the command line
+    title: str  # in the window
+    #: Writes the labels of an :class:`ExportTask`.
     write: Callable[[ExportTask], Written]
-    package: str = ""
+    package: str = ""  # an optional package that it needs; empty if none
 
 
 FORMATS = (
@@ -265,25 +254,13 @@ class ExportConflictError(ProjectError):
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The result of an export.
-
-    Parameters
-    ----------
-    files : tuple of str
-        Files written, relative to the folder, with ``/``.
-    problems : tuple of str
-        One sentence for each label that could not be exported.
-    complete : bool
-        False if it was stopped.
-    labels : int
-        Labels written; several in the file of a cine.
-    """
+    """The result of an export."""
 
     folder: Path
-    files: tuple[str, ...]
-    problems: tuple[str, ...]
-    complete: bool = True
-    labels: int = 0
+    files: tuple[str, ...]  # files written, relative to the folder, with ``/``
+    problems: tuple[str, ...]  # one sentence for each label that could not be exported
+    complete: bool = True  # False if it was stopped
+    labels: int = 0  # labels written; several in the file of a cine
 
 
 def export_masks(

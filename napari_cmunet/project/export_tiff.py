@@ -52,36 +52,20 @@ _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is to be exported, as window and command line ask for it.
+    """What is to be exported, as window and command line ask for it."""
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it is missing.
-    which : collection of (image, frame), optional
-        All labels by default.
-    formats : sequence of str
-        Names of :data:`napari_cmunet.project.export.FORMATS`.
-    original_names : bool
-        Name files as the images are named. Such names may name patients.
-    overwrite : bool
-        Write into a folder that already holds files, replacing those of the same
-        name. Ask first.
-    values : {(0, 255), (0, 1)}
-    stacks : bool
-        One file for each cine.
-    records : bool
-        Also write ``NAME.json`` beside each mask.
-    """
-
-    folder: Path
-    which: Collection[FrameKey] | None = None
+    folder: Path  # created if it is missing
+    which: Collection[FrameKey] | None = None  # all labels by default
+    #: Names of :data:`napari_cmunet.project.export.FORMATS`.
     formats: Sequence[str] = ("tiff",)
+    #: Name files as the images are named. Such names may name patients.
     original_names: bool = False
+    #: Write into a folder that already holds files, replacing those of the same
+    #: name. Ask first.
     overwrite: bool = False
-    values: tuple[int, int] = (0, 255)
-    stacks: bool = False
-    records: bool = False
+    values: tuple[int, int] = (0, 255)  # {(0, 255), (0, 1)}
+    stacks: bool = False  # one file for each cine
+    records: bool = False  # also write ``NAME.json`` beside each mask
 
 
 @dataclass(frozen=True)
@@ -97,24 +81,12 @@ class ExportTask:
 
 @dataclass(frozen=True)
 class Written:
-    """What a format's function wrote.
+    """What a format's function wrote."""
 
-    Parameters
-    ----------
-    files : list of str
-        Relative to the folder, with ``/``.
-    problems : list of str
-        One sentence for each label that was left out.
-    labels : int
-        Labels written.
-    complete : bool
-        False if it was stopped.
-    """
-
-    files: list[str]
-    problems: list[str]
-    labels: int
-    complete: bool = True
+    files: list[str]  # relative to the folder, with ``/``
+    problems: list[str]  # one sentence for each label that was left out
+    labels: int  # labels written
+    complete: bool = True  # False if it was stopped
 
 
 def target_names(task: ExportTask) -> list[str]:

@@ -63,35 +63,22 @@ def _check_path(text: object) -> object:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a project.
+    """One image of a project."""
 
-    Parameters
-    ----------
-    id : str
-        Twelve random hexadecimal digits.
-    root : str
-        The folder that ``path`` is below. Its location on this computer is not written
-        in the project. ``project`` is the project folder itself.
-    path : str
-        With ``/``. Empty if it is lost and only labels are left.
-    patient : str
-        Salted hash of whatever names the patient.
-    size : int or None
-        Bytes of the file, to find it again cheaply.
-    sha256 : str or None
-        Of the file; None until it was read for the first time.
-    shape : (int, int) or None
-        Rows and columns.
-    """
-
+    #: Twelve random hexadecimal digits.
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    #: The folder that ``path`` is below. Its location on this computer is not
+    #: written in the project. ``project`` is the project folder itself.
     root: Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$")]
     # Any: a name on the disk may not be Unicode.
+    #: With ``/``. Empty if it is lost and only labels are left.
     path: Annotated[Any, AfterValidator(_check_path)]
+    #: Salted hash of whatever names the patient.
     patient: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    size: _Size | None = None
+    size: _Size | None = None  # bytes of the file, to find it again cheaply
+    #: Of the file; None until it was read for the first time.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    shape: tuple[_Side, _Side] | None = None
+    shape: tuple[_Side, _Side] | None = None  # rows and columns
     frames: _Size | None = None
 
 

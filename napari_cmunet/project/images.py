@@ -49,21 +49,11 @@ _SAVE_EVERY = 500
 
 @dataclass(frozen=True)
 class AddedImages:
-    """The result of adding images.
+    """The result of adding images."""
 
-    Parameters
-    ----------
-    images : tuple of str
-        Ids of the new ones.
-    known : int
-        Files that the project already has.
-    problems : tuple of str
-        One sentence for each file that could not be added.
-    """
-
-    images: tuple[str, ...]
-    known: int
-    problems: tuple[str, ...]
+    images: tuple[str, ...]  # ids of the new ones
+    known: int  # files that the project already has
+    problems: tuple[str, ...]  # one sentence for each file that could not be added
 
 
 @dataclass(frozen=True)

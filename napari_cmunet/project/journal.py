@@ -29,29 +29,15 @@ _OWN_KEYS = ("n", "time", "user", "what", "image", "frame")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the journal.
+    """One line of the journal."""
 
-    Parameters
-    ----------
-    number : int
-        Counts up; gives the order, whatever the clock says.
-    time : str
-        UTC.
-    user : str
-        As chosen by the user; may be empty.
-    what : str
-        ``accepted``, ``withdrawn``, ``skipped``, ``promoted`` and so on.
-    details : dict
-        Further plain values.
-    """
-
-    number: int
-    time: str
-    user: str
-    what: str
+    number: int  # counts up; gives the order, whatever the clock says
+    time: str  # UTC
+    user: str  # as chosen by the user; may be empty
+    what: str  # ``accepted``, ``withdrawn``, ``skipped``, ``promoted`` and so on
     image: str | None = None
     frame: int | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)  # further plain values
 
 
 class Journal:

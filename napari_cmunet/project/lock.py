@@ -49,24 +49,15 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of a lock as its file says; empty where it does not say.
-
-    Parameters
-    ----------
-    since, beat : str
-        UTC times of opening and of the last sign of life.
-    token : str
-        Identifies this opening.
-    released : bool
-        Whether it was closed properly.
-    """
+    """The holder of a lock as its file says; empty where it does not say."""
 
     host: str = ""
     pid: int = 0
+    #: since, beat: UTC times of opening and of the last sign of life.
     since: str = ""
     beat: str = ""
-    token: str = ""
-    released: bool = False
+    token: str = ""  # identifies this opening
+    released: bool = False  # whether it was closed properly
 
     @property
     def here(self) -> bool:

@@ -34,18 +34,12 @@ ModelName = Annotated[str, AfterValidator(_valid_name)]
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A model that was or is in use.
-
-    Parameters
-    ----------
-    sha256 : str
-        Of its weights; empty if not checked.
-    installed : bool
-        Whether it comes with the program or was imported, and is not in the project.
-    """
+    """A model that was or is in use."""
 
     name: ModelName
+    #: Of its weights; empty if not checked.
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    #: Whether it comes with the program or was imported, and is not in the project.
     installed: StrictBool = False
 
 

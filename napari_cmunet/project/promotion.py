@@ -35,32 +35,18 @@ PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended, and what was done about its model.
+    """How a training ended, and what was done about its model."""
 
-    Parameters
-    ----------
-    kind : str
-        :data:`DONE`, :data:`STOPPED`, :data:`CANCELLED`, :data:`DIED` or one of
-        :data:`napari_cmunet.training.events.FAILURES`.
-    text : str
-        What happened and what to do, for people.
-    model : str
-        The model that was saved; empty if there is none.
-    verdict : Verdict or None
-        How the model compared with the one in use.
-    decision : str
-        :data:`PROMOTED`, :data:`REFUSED`, :data:`UNDECIDED` (the user decides), or
-        empty where there is no new model.
-    problem : str
-        What could not be written; empty if all was.
-    """
-
+    #: :data:`DONE`, :data:`STOPPED`, :data:`CANCELLED`, :data:`DIED` or one of
+    #: :data:`napari_cmunet.training.events.FAILURES`.
     kind: str
-    text: str
-    model: str = ""
-    verdict: Verdict | None = None
+    text: str  # what happened and what to do, for people
+    model: str = ""  # the model that was saved; empty if there is none
+    verdict: Verdict | None = None  # how the model compared with the one in use
+    #: :data:`PROMOTED`, :data:`REFUSED`, :data:`UNDECIDED` (the user decides), or
+    #: empty where there is no new model.
     decision: str = ""
-    problem: str = ""
+    problem: str = ""  # what could not be written; empty if all was
 
     @property
     def failed(self) -> bool:

@@ -49,21 +49,12 @@ _FORMER_RECENT = "recent-studies.json"  # version 0.1
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of a project; written once.
+    """The identity of a project; written once."""
 
-    Parameters
-    ----------
-    id : str
-        32 hexadecimal digits. A copy of the folder keeps it.
-    salt : bytes
-        For the hashes of patients; never leaves the project.
-    created : str
-        UTC.
-    """
-
+    #: 32 hexadecimal digits. A copy of the folder keeps it.
     id: str
-    salt: bytes
-    created: str
+    salt: bytes  # for the hashes of patients; never leaves the project
+    created: str  # UTC
 
 
 @dataclass
@@ -167,33 +158,22 @@ _Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a project.
+    """The settings of a project."""
 
-    Parameters
-    ----------
-    title : str
-        Shown in the window.
-    start : str
-        Model that fine-tuning starts from: a name, or ``current``.
-    finetune_every : int
-        Newly accepted labels after which fine-tuning starts by itself; 0: never.
-    minutes : float or None
-        Time budget of a training; None: no limit.
-    phantoms : int
-        Synthetic frames mixed into a training.
-    next_image : str
-        Order of images; see :mod:`napari_cmunet.project.active_learning`.
-    """
-
-    title: Annotated[str, Field(max_length=200)] = ""
+    title: Annotated[str, Field(max_length=200)] = ""  # shown in the window
     # A name alone: a project from elsewhere must not choose what is read here.
+    #: Model that fine-tuning starts from: a name, or ``current``.
     start: ModelName = FinetuneOptions.start
+    #: Newly accepted labels after which fine-tuning starts by itself; 0: never.
     finetune_every: _Count = 0
+    #: Time budget of a training; None: no limit.
     minutes: (
         Annotated[float, Field(strict=True, gt=0, lt=10_000, allow_inf_nan=False)]
         | None
     ) = 10.0
+    #: Synthetic frames mixed into a training.
     phantoms: _Count = FinetuneOptions.phantoms
+    #: Order of images; see :mod:`napari_cmunet.project.active_learning`.
     next_image: Order = LISTED
 
     def finetune_options(self, chosen: Mapping[str, Any]) -> FinetuneOptions:

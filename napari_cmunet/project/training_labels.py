@@ -40,32 +40,19 @@ class LabelRef:
 
 @dataclass(frozen=True)
 class ProjectLabel:
-    """A label with its frame; a training takes it as a ``Label``.
+    """A label with its frame; a training takes it as a ``Label``."""
 
-    Parameters
-    ----------
-    frame : array (Y, X)
-    mask : bool array (Y, X)
-    reviewed : bool array (Y, X) or None
-    patient, name : str
-        Salted hash; image id and frame.
-    sha256 : str
-        Of the label's file.
-    burned_in : bool
-        Whether there may be text in the image's pixels.
-    large : bool
-        Whether more of the frame is artery than can be right, and nobody confirmed it:
-        a label of an earlier version.
-    """
-
-    frame: np.ndarray
-    mask: np.ndarray
-    reviewed: np.ndarray | None
+    frame: np.ndarray  # array (Y, X)
+    mask: np.ndarray  # bool array (Y, X)
+    reviewed: np.ndarray | None  # bool array (Y, X) or None
+    #: patient, name: salted hash; image id and frame.
     patient: str
     name: str
     ref: LabelRef
-    sha256: str
-    burned_in: bool = False
+    sha256: str  # of the label's file
+    burned_in: bool = False  # whether there may be text in the image's pixels
+    #: Whether more of the frame is artery than can be right, and nobody confirmed
+    #: it: a label of an earlier version.
     large: bool = False
 
     def to_json(self) -> dict[str, object]:

@@ -55,23 +55,14 @@ _KILLED_FIRST = "500"
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """What to train.
-
-    Parameters
-    ----------
-    options : dict
-        Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
-        chosen; the others are as the project's settings have them.
-    in_stages : bool
-        Add a quick model first.
-    plan_only : bool
-        Only say what the training would do.
-    """
+    """What to train."""
 
     project: Path
+    #: Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
+    #: chosen; the others are as the project's settings have them.
     options: dict[str, Any] = field(default_factory=dict)
-    in_stages: bool = False
-    plan_only: bool = False
+    in_stages: bool = False  # add a quick model first
+    plan_only: bool = False  # only say what the training would do
 
     def to_line(self) -> bytes:
         """One line of JSON, with the line's end."""

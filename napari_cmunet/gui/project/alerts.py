@@ -35,20 +35,12 @@ class Action:
 
 @dataclass(frozen=True)
 class Alert:
-    """A text with buttons, shown until one is pressed or the cause has gone.
-
-    Parameters
-    ----------
-    about : str
-        Subject, so that it can be dismissed: ``image``, ``draft``, …
-    serious : bool
-        Whether something failed.
-    """
+    """A text with buttons, shown until one is pressed or the cause has gone."""
 
     text: str
     actions: tuple[Action, ...] = ()
-    about: str = ""
-    serious: bool = False
+    about: str = ""  # subject, so that it can be dismissed: ``image``, ``draft``, …
+    serious: bool = False  # whether something failed
 
 
 class Messages:

@@ -46,21 +46,11 @@ _MOST_IMAGES = 8
 
 @dataclass(frozen=True)
 class PatientChoice:
-    """One way.
+    """One way."""
 
-    Parameters
-    ----------
-    text : str
-        As offered to the session.
-    rule : callable or None
-        None: each image is another patient.
-    result : str
-        What it comes to with these images.
-    """
-
-    text: str
-    rule: PatientRule | None
-    result: str
+    text: str  # as offered to the session
+    rule: PatientRule | None  # None: each image is another patient
+    result: str  # what it comes to with these images
     patients: int = 0
 
 

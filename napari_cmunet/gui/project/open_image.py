@@ -35,29 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image, its labels and its drafts.
-
-    Parameters
-    ----------
-    name : str
-        Of its layer; not the patient's, where the file says who that is.
-    contrast : (float, float)
-        Darkest and brightest grey value.
-    labels : dict of int to Label
-        The accepted labels by frame.
-    drafts : dict of int to Label
-        Strokes since the last acceptance by frame.
-    problems : tuple of str
-        What could not be read, or does not fit, one sentence each.
-    """
+    """An image, its labels and its drafts."""
 
     id: str
     path: Path
     angiogram: Angiogram
-    name: str
-    contrast: tuple[float, float]
-    labels: dict[int, Label]
-    drafts: dict[int, Label]
+    name: str  # of its layer; not the patient's, where the file says who that is
+    contrast: tuple[float, float]  # darkest and brightest grey value
+    labels: dict[int, Label]  # the accepted labels by frame
+    drafts: dict[int, Label]  # strokes since the last acceptance by frame
+    #: What could not be read, or does not fit, one sentence each.
     problems: tuple[str, ...]
 
     @property

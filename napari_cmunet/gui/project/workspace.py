@@ -43,22 +43,14 @@ _UNKNOWN = ImageStatus("unseen", (), False, "")
 
 @dataclass(frozen=True)
 class Overview:
-    """Progress of a project, as one value that is shown without reading the disk.
+    """Progress of a project, as one value that is shown without reading the disk."""
 
-    Parameters
-    ----------
-    ids : tuple of str
-        The images in their order.
-    names : dict of str to str
-        What an image is called in the window.
-    annotation_time : AnnotationTime
-        What the labels have cost so far.
-    """
-
-    ids: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()  # the images in their order
+    #: What an image is called in the window.
     names: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, ImageStatus] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+    #: What the labels have cost so far.
     annotation_time: AnnotationTime = field(default_factory=AnnotationTime)
 
     def name(self, image: str) -> str:
@@ -110,48 +102,24 @@ def look_at(project: Project, image: str) -> Change:
 
 @dataclass(frozen=True)
 class NewProject:
-    """What a project is made from.
+    """What a project is made from."""
 
-    Parameters
-    ----------
-    folder : Path
-        Of the project.
-    inputs : tuple of Path
-        Folders and files of angiograms.
-    patient_of : callable or None
-        Tells which images are of one patient.
-    model : str
-        Name of the installed model that pre-segments at first.
-    """
-
-    folder: Path
-    inputs: tuple[Path, ...]
-    patient_of: PatientRule | None = None
-    model: str = DEFAULT_MODEL
+    folder: Path  # of the project
+    inputs: tuple[Path, ...]  # folders and files of angiograms
+    patient_of: PatientRule | None = None  # tells which images are of one patient
+    model: str = DEFAULT_MODEL  # name of the installed model that pre-segments at first
 
 
 @dataclass(frozen=True)
 class OpenedProject:
-    """An open project, and what the window shows first.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model in use, or its folder; empty if it cannot be used.
-    first : (str, int or None) or None
-        Image and frame to begin with.
-    missing : tuple of str
-        Images that are not where the project looks for them.
-    notices : tuple of str
-        What the user should know.
-    """
+    """An open project, and what the window shows first."""
 
     project: Project
     overview: Overview
-    model: str
-    first: tuple[str, int | None] | None
-    missing: tuple[str, ...]
-    notices: tuple[str, ...]
+    model: str  # name of the model in use, or its folder; empty if it cannot be used
+    first: tuple[str, int | None] | None  # image and frame to begin with
+    missing: tuple[str, ...]  # images that are not where the project looks for them
+    notices: tuple[str, ...]  # what the user should know
 
 
 def reader_name() -> str:

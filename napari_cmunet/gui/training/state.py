@@ -40,35 +40,29 @@ class Progress:
     """How far a training is.
 
     In a training of several stages, steps and losses are counted through all of them.
-
-    Parameters
-    ----------
-    labels, patients, validation_labels, validation_patients : int
-        In use: to learn from, and held out.
-    fold, folds : int
-        Which patient is left out, of how many; 0 where none is.
-    losses : tuple of (int, float)
-        Steps and their losses, of the fold or training at hand.
-    steps_before, seconds_after
-        See :class:`napari_cmunet.training.events.Stage`.
-    note : str
-        The last note of this fold or training, such as that memory was short.
     """
 
     phase: str = STARTING
+    #: labels, patients, validation_labels, validation_patients: in use: to learn
+    #: from, and held out.
     labels: int = 0
     patients: int = 0
     validation_labels: int = 0
     validation_patients: int = 0
+    #: fold, folds: which patient is left out, of how many; 0 where none is.
     fold: int = 0
     folds: int = 0
     step: int = 0
     steps: int = 0
     seconds_left: float | None = None
+    #: Steps and their losses, of the fold or training at hand.
     losses: tuple[tuple[int, float], ...] = ()
     validations: tuple[events.Validated, ...] = ()
+    #: The last note of this fold or training, such as that memory was short.
     note: str = ""
     stage: str = ""
+    #: steps_before, seconds_after: see
+    #: :class:`napari_cmunet.training.events.Stage`.
     steps_before: int = 0
     seconds_after: float = 0.0
 
@@ -151,50 +145,29 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a view shows of a project's fine-tuning.
-
-    Parameters
-    ----------
-    labels, patients : int
-        That the project has now.
-    new_labels : int
-        Accepted or changed since the training at work began; while none is, labels
-        that the newest model has not seen.
-    current : ModelVersion
-        The model in use.
-    progress : Progress or None
-        None while nothing is trained.
-    stopping, cancelling : bool
-        What the training was asked to do.
-    result : TrainingResult or None
-        How the last training of this window ended.
-    versions : tuple of ModelVersion
-        Those that can be chosen: of the history, and the project's others.
-    busy : bool
-        Another model is being put to use.
-    problem : str
-        Why something could not be done.
-    plan : Planned or None
-        What a training would do now, if that is known.
-    first : TrainingResult or None
-        Of the quick stage, while the deep one is at work.
-    """
+    """Everything that a view shows of a project's fine-tuning."""
 
     settings: Settings
+    #: labels, patients: that the project has now.
     labels: int
     patients: int
+    #: Accepted or changed since the training at work began; while none is, labels
+    #: that the newest model has not seen.
     new_labels: int
-    current: ModelVersion
-    progress: Progress | None = None
+    current: ModelVersion  # the model in use
+    progress: Progress | None = None  # None while nothing is trained
+    #: stopping, cancelling: what the training was asked to do.
     stopping: bool = False
     cancelling: bool = False
-    result: TrainingResult | None = None
+    result: TrainingResult | None = None  # how the last training of this window ended
     has_older: bool = False
     has_newer: bool = False
+    #: Those that can be chosen: of the history, and the project's others.
     versions: tuple[ModelVersion, ...] = ()
-    busy: bool = False
-    problem: str = ""
-    plan: events.Planned | None = None
+    busy: bool = False  # another model is being put to use
+    problem: str = ""  # why something could not be done
+    plan: events.Planned | None = None  # what a training would do now, if that is known
+    #: Of the quick stage, while the deep one is at work.
     first: TrainingResult | None = None
 
     # -- what can be done -----------------------------------------------------
