@@ -107,8 +107,12 @@ def _add_segment(commands: Any) -> None:
         ),
         (
             "--dicom-seg",
-            "also write NAME_seg.dcm, a DICOM segmentation, for single DICOM frames; "
-            "needs highdicom",
+            "of DICOM images, also write NAME_seg.dcm, a DICOM Segmentation",
+        ),
+        (
+            "--dicom-sc",
+            "of DICOM images, also write NAME_sc.dcm, a Secondary Capture with the "
+            "contours burnt in",
         ),
     )
     p.set_defaults(command="segment")

@@ -18,12 +18,10 @@ from napari_cmunet.errors import (
     WriteError,
     display_name,
 )
+from napari_cmunet.io.dicom.derived import why_not
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.dicom.segmentation import (
-    require_highdicom,
-    why_no_segmentation,
-    write_segmentation,
-)
+from napari_cmunet.io.dicom.secondary_capture import write_secondary_capture
+from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.discovery import is_folder
 from napari_cmunet.io.exports import write_overlay, write_table
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
@@ -69,7 +67,14 @@ COLUMNS = (
     "notes",
 )
 
-EXTRAS = ("probability", "probability_float32", "record", "overlay", "dicom_seg")
+EXTRAS = (
+    "probability",
+    "probability_float32",
+    "record",
+    "overlay",
+    "dicom_seg",
+    "dicom_sc",
+)
 """What can be had beside a mask, in the order in which it is written."""
 _NAMES = {
     "probability": "{}_probability.tif",
@@ -77,7 +82,9 @@ _NAMES = {
     "record": "{}.json",
     "overlay": "{}_overlay.png",
     "dicom_seg": "{}_seg.dcm",
+    "dicom_sc": "{}_sc.dcm",
 }
+_DICOM = {"dicom_seg": "DICOM segmentation", "dicom_sc": "Secondary Capture"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,8 +95,6 @@ def run(args: argparse.Namespace) -> int:
     a folder, ``summary.csv`` tells at the end what became of each file.
     """
     extras = tuple(extra for extra in EXTRAS if getattr(args, extra))
-    if "dicom_seg" in extras:
-        require_highdicom()
     model = load_model(args.model)
     if model.card.kind != "artery":
         raise UnknownModelError(
@@ -314,12 +319,20 @@ def write_outputs(
             write_overlay(
                 outputs.path("overlay"), image.frames[best], masks[best], image.window
             )
-    if "dicom_seg" in outputs.extras:
-        reason = why_no_segmentation(path, size)
+    for extra, what in _DICOM.items():
+        if extra not in outputs.extras:
+            continue
+        reason = why_not(path, len(image.frames) - 1)
+        if not reason and extra == "dicom_sc" and image.burned_in:
+            reason = "its picture may show text, such as a name"
         if reason:
-            notes.append(f"no DICOM segmentation was written: {reason}")
+            notes.append(f"no {what} was written: {reason}")
+        elif extra == "dicom_seg":
+            write_segmentation(outputs.path(extra), path, mask, provenance, size)
         else:
-            write_segmentation(outputs.path("dicom_seg"), path, mask, provenance, size)
+            write_secondary_capture(
+                outputs.path(extra), path, image, mask, provenance, size
+            )
     write_mask(outputs.mask, mask, provenance, size)
     return Segmented(_facts(mask, provenance, image), tuple(notes))
 

@@ -23,7 +23,7 @@ ARTERY = 1
 # spreadsheet makes by itself, since many take semicolons for separators.
 _FORMULA = re.compile(r"(^|[;|\t\r\n])(?=\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 # Orange that lets the vessel through and suits every kind of colour vision.
-_COLOUR, _OPACITY = (255, 140, 0), 0.45
+COLOUR, _OPACITY = (255, 140, 0), 0.45
 
 
 class CocoFile:
@@ -150,11 +150,23 @@ def write_overlay(
     ------
     WriteError
     """
-    low, high = window or np.percentile(frame, (0.5, 99.5))
-    scale = 255 / max(high - low, 1e-9)
-    grey = np.clip((frame.astype(np.float64) - low) * scale, 0, 255)
-    colour = np.repeat(grey[..., None], 3, axis=-1)
-    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(_COLOUR)
+    colour = np.repeat(grey_levels(frame, window)[..., None], 3, axis=-1)
+    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(COLOUR)
     colour[mask] = mixed[mask]
     with atomic_write(path) as handle:
         Image.fromarray(colour.round().astype(np.uint8)).save(handle, "PNG")
+
+
+def grey_levels(
+    frame: np.ndarray, window: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return a frame (Y, X) as it is shown, float64 from 0 to 255.
+
+    Parameters
+    ----------
+    window : (low, high), optional
+        Grey values to show as black and white; nearly all of the frame's by default.
+    """
+    low, high = window or np.percentile(frame, (0.5, 99.5))
+    scale = 255 / max(high - low, 1e-9)
+    return np.clip((frame.astype(np.float64) - low) * scale, 0, 255)

@@ -15,19 +15,16 @@ import numpy as np
 from PIL import Image
 
 from napari_cmunet.errors import (
-    CMUNetError,
     ProjectError,
-    ReadError,
     WriteError,
     display_name,
 )
 from napari_cmunet.io.exports import CocoFile
-from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.project.export_dicom import write_dicom_sc, write_dicom_seg
 from napari_cmunet.project.export_tiff import (
     ExportOptions,
     ExportTask,
     Written,
-    label_problem,
     target_names,
     write_tiff,
 )
@@ -86,56 +83,6 @@ def write_nnunet(task: ExportTask) -> Written:
     _write_nnunet(raw, cases, ignored)
     files = [f"{NNUNET}/dataset.json"]
     return Written(files, problems, len(cases), not task.should_stop())
-
-
-def write_dicom_seg(task: ExportTask) -> Written:
-    """Write a DICOM Segmentation for each label of a single DICOM frame.
-
-    Raises
-    ------
-    UsageError
-        If highdicom is not installed.
-    WriteError
-    """
-    # pydicom takes a moment to import.
-    from napari_cmunet.io.dicom.segmentation import (
-        require_highdicom,
-        why_no_segmentation,
-        write_segmentation,
-    )
-
-    require_highdicom()
-    project = task.project
-    files: list[str] = []
-    problems: list[str] = []
-    for number, ref in enumerate(task.refs):
-        if task.should_stop():
-            return Written(files, problems, len(files), complete=False)
-        task.progress(number, len(task.refs))
-        try:
-            label = project.labels.get(ref.image, ref.frame)
-            if label is None:
-                continue
-            path = project.images.found_path(ref.image)
-            size = label.pixel_size_mm or read_angiogram(path).pixel_size_mm
-            reason = why_no_segmentation(path, size)
-            if label.provenance.source_sha256 != project.images.hash_of(ref.image):
-                reason = "the image's file has changed since"
-            if reason:
-                raise ReadError(path, f"{reason}; no DICOM segmentation was written.")
-            name = f"{ref.image}_seg.dcm"
-            write_segmentation(
-                make_folder(task.options.folder) / name,
-                path,
-                label.mask,
-                label.provenance,
-                size,
-            )
-            files.append(name)
-        except CMUNetError as error:
-            problems.append(label_problem((ref.image, ref.frame), error))
-    task.progress(len(task.refs), len(task.refs))
-    return Written(files, problems, len(files))
 
 
 def _with_pictures(task: ExportTask, problems: list[str]) -> Iterator[ProjectLabel]:
@@ -213,7 +160,6 @@ class ExportFormat:
     title: str  # in the window
     #: Writes the labels of an :class:`ExportTask`.
     write: Callable[[ExportTask], Written]
-    package: str = ""  # an optional package that it needs; empty if none
 
 
 FORMATS = (
@@ -221,10 +167,12 @@ FORMATS = (
     ExportFormat("coco", "COCO: coco.json with its pictures", write_coco),
     ExportFormat("nnunet", "nnU-Net: a dataset, split by patients", write_nnunet),
     ExportFormat(
-        "dicom-seg",
-        "DICOM Segmentation, for single DICOM frames",
-        write_dicom_seg,
-        "highdicom",
+        "dicom-seg", "DICOM Segmentation, of DICOM frames and cines", write_dicom_seg
+    ),
+    ExportFormat(
+        "dicom-sc",
+        "DICOM Secondary Capture: frames with burnt-in contours",
+        write_dicom_sc,
     ),
 )
 """All formats, in the order shown."""
@@ -289,8 +237,6 @@ def export_masks(
         If the folder holds files and ``overwrite`` is False.
     ProjectError
         If there is nothing to export, or the folder cannot be one for exports.
-    UsageError
-        If a format needs a package that is not installed.
     WriteError
         If the folder cannot be created, or an index not written.
     """

@@ -115,7 +115,7 @@ def write_tiff(task: ExportTask) -> Written:
             break
         task.progress(done, len(task.refs))
         done += len(keys)
-        labels = _read(task.project, keys, problems)
+        labels = labels_of(task.project, keys, problems)
         if not labels:
             continue
         patient = patients[keys[0][0]]
@@ -146,9 +146,10 @@ def _groups(
     return [sorted(group) for group in groups.values()]
 
 
-def _read(
+def labels_of(
     project: Project, keys: list[FrameKey], problems: list[str]
 ) -> dict[FrameKey, Label]:
+    """Read these labels; those that cannot be read are told in ``problems``."""
     labels = {}
     for key in keys:
         try:
@@ -221,7 +222,7 @@ def _export(
     """Write the labels of one file; ``changed`` is None if no record is wanted."""
     path = options.folder / name
     make_folder(path.parent)
-    whole = _stack_labels(labels)
+    whole = stack_labels(labels)
     size = whole.pixel_size_mm
     write_mask(path, whole.mask, whole.provenance, size, options.values)
     beside = ""
@@ -266,7 +267,7 @@ def _export(
     return rows
 
 
-def _stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
+def stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
     """Stack the labels of one image, in their order; a single one stays as it is.
 
     A model, threshold or pixel size that differs between them is left out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from PIL import Image
@@ -168,14 +169,6 @@ def test_what_is_segmented_names_nobody(tmp_path, tiny_model, capsys):
     assert "4711" not in said
 
 
-def segment(tmp_path, tiny_model, capsys, **elements):
-    path = write_dicom(tmp_path / "a.dcm", elements.pop("frames"), bits=12, **elements)
-    out = tmp_path / "out"
-    command = ["segment", str(path), "-o", str(out), "--dicom-seg"]
-    code = main([*command, "--model", str(tiny_model)])
-    return code, out, capsys.readouterr().err
-
-
 def test_a_float_probability_is_what_the_mask_was_cut_from(
     tmp_path, tiny_model, capsys
 ):
@@ -193,47 +186,41 @@ def test_a_float_probability_is_what_the_mask_was_cut_from(
 
 
 @pytest.mark.slow
-def test_dicom_segmentation_is_read_by_highdicom(tmp_path, tiny_model, capsys):
+@pytest.mark.parametrize("frames", [1, 3])
+def test_dicom_segmentation_is_read_by_highdicom(tmp_path, tiny_model, capsys, frames):
     seg = pytest.importorskip("highdicom").seg
-    code, out, said = segment(
-        tmp_path,
-        tiny_model,
-        capsys,
-        frames=CINE.frames[2],
+    source = write_dicom(
+        tmp_path / "a.dcm",
+        CINE.frames[:frames].squeeze(),
+        bits=12,
         PixelSpacing=[0.2, 0.3],
         PixelSpacingCalibrationType="GEOMETRY",
     )
-    assert (code, said) == (0, "")
-    mask = read_mask(out / "a.tif")
+    out = tmp_path / "out"
+    command = ["segment", str(source), "-o", str(out), "--dicom-seg", "--dicom-sc"]
+    code = main([*command, "--model", str(tiny_model)])
+    assert (code, capsys.readouterr().err) == (0, "")
+    mask = read_mask(out / "a.tif").reshape(frames, 64, 64)
     assert mask.any()
     found = seg.segread(out / "a_seg.dcm")
-    assert np.array_equal(found.pixel_array.reshape(64, 64) != 0, mask)
-    assert found.get_segment_description(1).segment_label == "Coronary artery"
+    assert np.array_equal(found.pixel_array.reshape(mask.shape) != 0, mask)
     assert "CM-UNet" in found.SeriesDescription
-    measures = found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert [float(side) for side in measures.PixelSpacing] == [0.2, 0.3]
-    assert (str(found.PatientName), found.PatientID) == ("", "")
-    content = (out / "a_seg.dcm").read_bytes().lower()
-    for value in IDENTITY.values():
-        assert value.split("^")[0].lower().encode() not in content
+    assert [float(side) for side in found.PixelSpacing] == [0.2, 0.3]
+    assert pydicom.dcmread(out / "a_sc.dcm").get("NumberOfFrames", 1) == frames
+    assert_names_nobody(out)
 
 
-@pytest.mark.parametrize(
-    ("elements", "words"),
-    [
-        ({"frames": CINE.frames}, "its image is a cine without a place"),
-        ({"frames": CINE.frames[2]}, "its pixel size is not known"),
-    ],
-    ids=["cine", "size"],
-)
-def test_where_there_can_be_none_it_is_said(
-    tmp_path, tiny_model, capsys, elements, words
-):
-    pytest.importorskip("highdicom")
-    code, out, said = segment(tmp_path, tiny_model, capsys, **elements)
-    assert code == 0
-    assert f"a.dcm: note: no DICOM segmentation was written: {words}" in said
-    assert [path.name for path in out.iterdir()] == ["a.tif"]
+def test_where_there_can_be_none_it_is_said(tmp_path, tiny_model, capsys):
+    np.save(tmp_path / "a.npy", CINE.frames)
+    write_dicom(tmp_path / "b.dcm", CINE.frames[2], BurnedInAnnotation="YES")
+    out = tmp_path / "out"
+    command = ["segment", str(tmp_path), "-o", str(out), "--dicom-seg", "--dicom-sc"]
+    assert main([*command, "--model", str(tiny_model)]) == 0
+    said = capsys.readouterr().err
+    for what in ("DICOM segmentation", "Secondary Capture"):
+        assert f"a.npy: note: no {what} was written: its image is no DICOM" in said
+    assert "b.dcm: note: no Secondary Capture was written: its picture may" in said
+    assert [path.name for path in out.glob("*.dcm")] == ["b_seg.dcm"]
 
 
 def test_simpleitk_reads_a_cines_masks_as_one_stack(tmp_path, tiny_model, capsys):
@@ -254,35 +241,31 @@ def test_simpleitk_reads_a_cines_masks_as_one_stack(tmp_path, tiny_model, capsys
 
 
 def test_every_format_of_the_table(tmp_path, monkeypatch, capsys):
-    pydicom = pytest.importorskip("pydicom")
-    pytest.importorskip("highdicom")
     monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
-    write_dicom(
-        tmp_path / "a.dcm",
-        CINE.frames[0],
-        bits=12,
-        ImagerPixelSpacing=["0.3", "0.3"],
-        EstimatedRadiographicMagnificationFactor="1.5",
-    )
+    write_dicom(tmp_path / "a.dcm", CINE.frames, bits=12)
     np.save(tmp_path / "b.npy", CINE.frames[1])
     with Project.create(tmp_path / "project") as project:
         project.images.add([tmp_path / "a.dcm", tmp_path / "b.npy"])
         dicom, other = project.images.ids()
-        project.labels.accept(dicom, 0, CINE.masks[0])
+        for frame in (2, 0):
+            project.labels.accept(dicom, frame, CINE.masks[frame])
         project.labels.accept(other, 0, CINE.masks[1])
-    assert [f.name for f in FORMATS] == ["tiff", "coco", "nnunet", "dicom-seg"]
+    names = ["tiff", "coco", "nnunet", "dicom-seg", "dicom-sc"]
+    assert [f.name for f in FORMATS] == names
     for form in FORMATS:
         out = tmp_path / form.name
         words = [str(project.folder), "-o", str(out), "--format", form.name]
         code = main(["export", *words])
         error = capsys.readouterr().err
-        if form.name == "dicom-seg":
+        if form.name.startswith("dicom"):
             assert code == 1
             assert f"Label {other}#0: its image is no DICOM file" in error
             assert error.count("Label") == 1, error
             (file,) = out.iterdir()
-            pixels = pydicom.dcmread(file).pixel_array
-            assert np.array_equal(pixels.reshape(64, 64) != 0, CINE.masks[0])
+            found = pydicom.dcmread(file)
+            assert found.NumberOfFrames == 2
+            if form.name == "dicom-seg":
+                assert np.array_equal(found.pixel_array != 0, CINE.masks[[0, 2]])
         else:
             assert (code, error) == (0, "")
         assert (out / "index.csv").exists() == (form.name == "tiff")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -359,10 +358,6 @@ class ExportLabelsDialog(QDialog):
     def _format_box(export_format: ExportFormat) -> QCheckBox:
         box = QCheckBox(export_format.title)
         box.setToolTip(f"As {export_format.name} on the command line")
-        package = export_format.package
-        if package and find_spec(package) is None:
-            box.setEnabled(False)
-            box.setToolTip(f"Needs {package}: pip install {package}")
         return box
 
     def _on_format(self) -> None:

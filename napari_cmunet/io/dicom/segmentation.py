@@ -1,7 +1,11 @@
-"""Write masks as DICOM Segmentation objects with highdicom, an optional extra.
+"""Write masks as DICOM Segmentation objects, of single frames and of cines.
 
-They refer to their source by unique identifiers alone; the patient's name and other
-identifying elements stay empty.
+X-ray projections have no Frame of Reference. Then each pixel of a segmentation
+belongs to a pixel of a referenced image (PS3.3 A.51.5.1): every frame names the frame
+that it was derived from, and there is no plane geometry. Pixel Measures are tied to a
+Frame of Reference too (table A.51-2), so that a known pixel size is stored as Pixel
+Spacing of the whole object: an addition of the kind that PS3.2 allows to a Standard
+Extended SOP Class.
 """
 
 from __future__ import annotations
@@ -11,68 +15,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pydicom
 from pydicom import Dataset, uid
+from pydicom.pixels import pack_bits
 
-from napari_cmunet.errors import ReadError, UsageError, WriteError
-from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.sniffing import open_sniffed
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.errors import WriteError
+from napari_cmunet.io.dicom.derived import (
+    coded,
+    make_derived,
+    read_source,
+    save_derived,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from pydicom import FileDataset
+
+    from napari_cmunet.io.dicom.derived import DicomSource
     from napari_cmunet.io.provenance import Provenance
 
-_UNIQUE = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
+ARTERY, REVIEWED = 1, 2
+"""Segment numbers; there is a second segment where only a part was reviewed."""
+# Functional group, attribute, label of each dimension.
+_DIMENSIONS = (
+    ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment"),
+    ("FrameContentSequence", "TemporalPositionIndex", "Time"),
 )
-_GRID = ("Rows", "Columns", "NumberOfFrames")
-# Type 2: required, may be empty.
-_EMPTY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-
-
-def require_highdicom() -> None:
-    """Raise UsageError with instructions if highdicom is not installed."""
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            "DICOM segmentations need highdicom. Install it with: "
-            'pip install "napari-cmunet[dicom-seg]"'
-        ) from error
-
-
-def why_no_segmentation(path: Path, pixel_size_mm: tuple[float, float] | None) -> str:
-    """Return why a file can have no DICOM segmentation; empty if it can."""
-    try:
-        with open_sniffed(path) as source:
-            if source.kind != "DICOM":
-                return "its image is no DICOM file"
-            dataset = read_elements(source, _UNIQUE + _GRID)
-    except ReadError as error:
-        return error.reason
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        return (
-            "its image is a cine without a place in space (Frame of Reference), for "
-            "which highdicom makes none"
-        )
-    if any(not dataset.get(keyword) for keyword in _UNIQUE):
-        return "its image lacks unique identifiers to refer to"
-    if pixel_size_mm is None and _is_multiframe_kind(dataset):
-        return "its pixel size is not known"
-    return ""
 
 
 def write_segmentation(
@@ -80,100 +48,140 @@ def write_segmentation(
     source_path: Path,
     mask: np.ndarray,
     provenance: Provenance,
-    pixel_size_mm: tuple[float, float] | None,
+    pixel_size_mm: tuple[float, float] | None = None,
+    reviewed: np.ndarray | None = None,
 ) -> None:
-    """Write a mask (Y, X) as a DICOM Segmentation, and verify it by reading back.
+    """Write masks as a DICOM Segmentation, and verify it by reading back.
 
     Parameters
     ----------
     source_path : Path
-        The DICOM file of the image; see :func:`why_no_segmentation`.
+        The DICOM file of the image.
+    mask : bool array (Y, X) or (T, Y, X)
+        Pages belong to the frames of ``provenance.frames``; to all by default.
+    pixel_size_mm : (y, x), optional
+        In the patient.
+    reviewed : bool array, optional
+        The part that was reviewed, of the mask's shape. What lies outside is unknown.
 
     Raises
     ------
+    ReadError
+        If nothing can refer to the source.
     WriteError
     """
-    import highdicom
-    from highdicom.seg import Segmentation, SegmentationTypeValues
-
-    made = Segmentation(
-        source_images=[_anonymous_source(source_path, pixel_size_mm)],
-        pixel_array=mask[np.newaxis],
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(provenance)],
-        series_instance_uid=highdicom.UID(),
-        series_number=1,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer=provenance.program,
-        manufacturer_model_name=provenance.program,
-        software_versions=provenance.version,
-        device_serial_number="none",
-        series_description="Research only: arteries found by CM-UNet",
+    pages = mask if mask.ndim == 3 else mask[np.newaxis]
+    frames = provenance.frames or tuple(range(len(pages)))
+    source = read_source(source_path, max(frames))
+    segments = {ARTERY: pages}
+    if reviewed is not None:
+        segments[REVIEWED] = reviewed.reshape(pages.shape)
+    made = make_derived(
+        source,
+        provenance,
+        uid.SegmentationStorage,
+        "SEG",
+        "arteries found by CM-UNet",
+        pixel_size_mm,
     )
+    _set_image(made, pages.shape)
+    made.SegmentSequence = [_segment(number, provenance) for number in segments]
+    _set_dimensions(made)
+    made.SharedFunctionalGroupsSequence = [Dataset()]
+    made.PerFrameFunctionalGroupsSequence = [
+        _groups_of_frame(source, number, frame, position)
+        for number in segments
+        for position, frame in enumerate(frames, 1)
+    ]
+    stack = np.concatenate(list(segments.values()))
+    made.NumberOfFrames = len(stack)
+    made.PixelData = pack_bits(stack.astype(np.uint8), pad=True)
+    made["PixelData"].VR = "OB"
 
     def verify(temporary: Path) -> None:
         found = pydicom.dcmread(temporary).pixel_array
-        if not np.array_equal(found.reshape(mask.shape) != 0, mask):
+        if not np.array_equal(found.reshape(stack.shape) != 0, stack):
             raise WriteError(path, "what was read back is not what was written.")
 
-    with atomic_write(path, verify=verify) as handle:
-        made.save_as(handle)
+    save_derived(path, made, verify)
 
 
-def _anonymous_source(path: Path, size: tuple[float, float] | None) -> Dataset:
-    """Return only the elements of the source that a reference needs."""
-    with open_sniffed(path) as source:
-        read = read_elements(source, _UNIQUE + _GRID)
+def _set_image(made: FileDataset, shape: Sequence[int]) -> None:
+    made.ContentLabel = "ARTERIES"
+    made.ContentDescription = "Coronary arteries in an angiogram"
+    made.ContentCreatorName = ""
+    made.SamplesPerPixel = 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.Rows, made.Columns = shape[1:]
+    made.BitsAllocated = made.BitsStored = 1
+    made.HighBit = made.PixelRepresentation = 0
+    made.LossyImageCompression = "00"
+    made.SegmentationType = "BINARY"
+    made.SegmentsOverlap = "YES"
+
+
+def _segment(number: int, provenance: Provenance) -> Dataset:
     made = Dataset()
-    for keyword in (*_UNIQUE, "Rows", "Columns"):
-        setattr(made, keyword, read[keyword].value)
-    for keyword in _EMPTY:
-        setattr(made, keyword, "")
-    made.Modality = "XA"
-    if size is not None:
-        made.PixelSpacing = [float(f"{side:.10g}") for side in size]
-    if _is_multiframe_kind(read):
-        made.NumberOfFrames = 1
-        measures, shared = Dataset(), Dataset()
-        measures.PixelSpacing = made.PixelSpacing
-        measures.SliceThickness = (
-            None  # a projection has none; highdicom requires the element
-        )
-        shared.PixelMeasuresSequence = [measures]
-        made.SharedFunctionalGroupsSequence = [shared]
-        made.PerFrameFunctionalGroupsSequence = [Dataset()]
-    made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    made.SegmentNumber = number
+    if number == REVIEWED:
+        made.SegmentLabel = "Reviewed area"
+        made.SegmentedPropertyCategoryCodeSequence = [
+            coded("309825002", "SCT", "Spatial and Relational Concept")
+        ]
+        made.SegmentedPropertyTypeCodeSequence = [
+            coded("111030", "DCM", "Image Region")
+        ]
+        made.SegmentAlgorithmType = "MANUAL"
+        return made
+    made.SegmentLabel = "Coronary artery"
+    made.SegmentedPropertyCategoryCodeSequence = [
+        coded("91723000", "SCT", "Anatomical Structure")
+    ]
+    made.SegmentedPropertyTypeCodeSequence = [
+        coded("41801008", "SCT", "Coronary artery")
+    ]
+    by_reader = provenance.corrected or not provenance.model
+    made.SegmentAlgorithmType = "SEMIAUTOMATIC" if by_reader else "AUTOMATIC"
+    made.SegmentAlgorithmName = provenance.model or provenance.program
+    algorithm = Dataset()
+    algorithm.AlgorithmFamilyCodeSequence = [
+        coded("123110", "DCM", "Artificial Intelligence")
+    ]
+    algorithm.AlgorithmName = made.SegmentAlgorithmName
+    algorithm.AlgorithmVersion = provenance.version
+    made.SegmentationAlgorithmIdentificationSequence = [algorithm]
     return made
 
 
-def _is_multiframe_kind(dataset: Dataset) -> bool:
-    """Whether objects of this class may hold several frames, such as XA."""
-    return dataset.SOPClassUID != uid.SecondaryCaptureImageStorage
+def _set_dimensions(made: FileDataset) -> None:
+    organization = Dataset()
+    organization.DimensionOrganizationUID = uid.generate_uid(None)
+    made.DimensionOrganizationSequence = [organization]
+    indices = []
+    for group, attribute, label in _DIMENSIONS:
+        index = Dataset()
+        index.DimensionIndexPointer = pydicom.tag.Tag(attribute)
+        index.FunctionalGroupPointer = pydicom.tag.Tag(group)
+        index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+        index.DimensionDescriptionLabel = label
+        indices.append(index)
+    made.DimensionIndexSequence = indices
 
 
-def _description(provenance: Provenance):
-    from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
-    from highdicom.sr import CodedConcept
-    from pydicom.sr.codedict import codes
-
-    corrected = provenance.corrected or not provenance.model
-    automatic = SegmentAlgorithmTypeValues.AUTOMATIC
-    return SegmentDescription(
-        segment_number=1,
-        segment_label="Coronary artery",
-        segmented_property_category=CodedConcept(
-            "91723000", "SCT", "Anatomical structure"
-        ),
-        segmented_property_type=CodedConcept("41801008", "SCT", "Coronary artery"),
-        algorithm_type=(
-            SegmentAlgorithmTypeValues.SEMIAUTOMATIC if corrected else automatic
-        ),
-        algorithm_identification=AlgorithmIdentificationSequence(
-            provenance.model or provenance.program,
-            codes.DCM.ArtificialIntelligence,
-            provenance.version,
-        ),
-    )
+def _groups_of_frame(
+    source: DicomSource, number: int, frame: int, position: int
+) -> Dataset:
+    """Return the functional groups of a frame: its segment, and where it is from."""
+    content = Dataset()
+    content.TemporalPositionIndex = position
+    content.DimensionIndexValues = [number, position]
+    segment = Dataset()
+    segment.ReferencedSegmentNumber = number
+    derivation = Dataset()
+    derivation.DerivationCodeSequence = [coded("113076", "DCM", "Segmentation")]
+    derivation.SourceImageSequence = [source.image_reference(frame)]
+    made = Dataset()
+    made.FrameContentSequence = [content]
+    made.SegmentIdentificationSequence = [segment]
+    made.DerivationImageSequence = [derivation]
+    return made
