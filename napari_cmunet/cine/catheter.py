@@ -31,19 +31,11 @@ class CatheterNotFoundError(ValueError):
 
 @dataclass(frozen=True)
 class CatheterWidth:
-    """The outer diameter of a catheter.
-
-    Parameters
-    ----------
-    pixels : float
-    spread : float
-        Standard error in pixels, over pieces of the shaft.
-    edges : array (2, n, 2)
-        Both outer edges along the shaft, as (row, column).
-    """
+    """The outer diameter of a catheter."""
 
     pixels: float
-    spread: float
+    spread: float  # standard error in pixels, over pieces of the shaft
+    #: array (2, n, 2); both outer edges along the shaft, as (row, column).
     edges: np.ndarray
 
     def pixel_size_mm(self, french: float) -> float:

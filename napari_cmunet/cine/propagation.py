@@ -69,18 +69,13 @@ def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a user changed in the mask of a frame.
+    """What a user changed in the mask of a frame."""
 
-    Parameters
-    ----------
-    added, removed : bool array (Y, X)
-    confidence : float
-        How well the frame matches the one that was corrected, around the changes: the
-        correlation of both, 1 for the corrected frame itself.
-    """
-
+    #: added, removed: bool array (Y, X)
     added: np.ndarray
     removed: np.ndarray
+    #: How well the frame matches the one that was corrected, around the changes:
+    #: the correlation of both, 1 for the corrected frame itself.
     confidence: float = 1.0
 
     def apply(self, mask: np.ndarray) -> np.ndarray:

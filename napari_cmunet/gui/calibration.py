@@ -68,12 +68,7 @@ class _Request:
 
 
 class CatheterCalibration:
-    """Measures a catheter in the active image.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """Measures a catheter in the active image."""
 
     #: The line, the width or the message has changed.
     changed = Signal()

@@ -54,12 +54,7 @@ _FRENCH = (4, 5, 6, 7, 8)  # sizes of coronary catheters
 
 
 class PixelSizeRow(QWidget):
-    """The pixel size of the image, and its measurement on a catheter.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """The pixel size of the image, and its measurement on a catheter."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -149,7 +144,6 @@ class CineSection(QWidget):
 
     Parameters
     ----------
-    controller : Controller
     parent : QWidget, optional
     """
 

@@ -42,7 +42,6 @@ class Controller:
 
     Parameters
     ----------
-    viewer : ViewerModel
     predictor_factory : callable, optional
         Loads a model; called in a worker's thread. An installed model by default.
     preferences : Preferences, optional

@@ -240,7 +240,6 @@ def summary(
 
     Parameters
     ----------
-    results : list of Written
     name : callable
         Returns how a folder is shown.
     """

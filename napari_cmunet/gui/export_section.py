@@ -142,12 +142,7 @@ def _ask(parent: QWidget, title: str, text: str, yes: str) -> bool:
 
 
 class ExportSection(QWidget):
-    """Asks where masks go, and writes them in a worker.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """Asks where masks go, and writes them in a worker."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()

@@ -50,12 +50,7 @@ def ask_what(parent: QWidget, folder: str) -> list[Path]:
 
 
 class OpenRow(QWidget):
-    """The buttons Open… and Close image.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """The buttons Open… and Close image."""
 
     #: A folder was chosen, to make or open a project.
     folder_chosen = Signal(object)

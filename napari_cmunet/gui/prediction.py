@@ -38,35 +38,21 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded model, kept warm between requests.
+    """A loaded model, kept warm between requests."""
 
-    Parameters
-    ----------
-    choice : ModelChoice
-        What was chosen.
-    predict : callable
-        Artery probability (uint8) of a frame (Y, X).
-    name, sha256 : str
-        The model that was loaded and the hash of its weights.
-    threshold : float
-        The threshold that the model's card recommends.
-    devices : tuple of str
-        All devices of this machine.
-    device, device_text : callable
-        The device in use, as a name and for people. It may change after a failure.
-    notices : callable
-        What had to be changed, oldest first.
-    """
-
-    choice: ModelChoice
+    choice: ModelChoice  # what was chosen
+    #: Artery probability (uint8) of a frame (Y, X).
     predict: Callable[[np.ndarray], np.ndarray]
+    #: name, sha256: the model that was loaded and the hash of its weights.
     name: str
     sha256: str
-    threshold: float
-    devices: tuple[str, ...]
+    threshold: float  # the threshold that the model's card recommends
+    devices: tuple[str, ...]  # all devices of this machine
+    #: device, device_text: the device in use, as a name and for people. It may
+    #: change after a failure.
     device: Callable[[], str]
     device_text: Callable[[], str]
-    notices: Callable[[], list[str]]
+    notices: Callable[[], list[str]]  # what had to be changed, oldest first
 
 
 @dataclass(frozen=True)

@@ -33,23 +33,12 @@ MAX_FRAMES = 30
 
 @dataclass(frozen=True)
 class PropagatedChanges:
-    """Changes proposed for other frames of a cine.
-
-    Parameters
-    ----------
-    image_state : ImageState
-    source : int
-        The corrected frame.
-    changes : dict of int to Changes
-        By frame.
-    ready : bool
-        Whether they are computed.
-    """
+    """Changes proposed for other frames of a cine."""
 
     image_state: ImageState
-    source: int
-    changes: dict[int, Changes]
-    ready: bool = False
+    source: int  # the corrected frame
+    changes: dict[int, Changes]  # by frame
+    ready: bool = False  # whether they are computed
 
 
 @dataclass(frozen=True)
@@ -85,12 +74,7 @@ class _Request:
 
 
 class MaskPropagation:
-    """Proposes the changes of a corrected frame for its neighbours.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """Proposes the changes of a corrected frame for its neighbours."""
 
     #: The proposal or the message has changed.
     changed = Signal()
@@ -310,12 +294,7 @@ _ACCEPT = f"Apply the changes to these frames ({PROPAGATE}). Undo with Ctrl+Z."
 
 
 class PropagationRow(QWidget):
-    """Buttons to propose, accept and dismiss, and a line of text.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """Buttons to propose, accept and dismiss, and a line of text."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()

@@ -92,9 +92,6 @@ class Shortcuts:
 
     Parameters
     ----------
-    viewer : ViewerModel
-    controller : Controller
-    project : ProjectSession
     step_threshold : callable
         Moves the threshold by hundredths.
     propagate : callable

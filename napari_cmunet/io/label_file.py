@@ -27,24 +27,15 @@ _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
 
 @dataclass(frozen=True)
 class Label:
-    """The content of a label file.
+    """The content of a label file."""
 
-    Parameters
-    ----------
-    mask : bool array (Y, X)
-        True for artery, also outside the reviewed part.
-    reviewed : bool array (Y, X) or None
-        None if the whole frame was reviewed.
-    provenance : Provenance
-    pixel_size_mm : (y, x) or None
-    note : dict
-        Further JSON values of the writer.
-    """
-
+    #: bool array (Y, X); true for artery, also outside the reviewed part.
     mask: np.ndarray
+    #: bool array (Y, X) or None; None if the whole frame was reviewed.
     reviewed: np.ndarray | None
     provenance: Provenance
     pixel_size_mm: tuple[float, float] | None = None
+    #: Further JSON values of the writer.
     note: dict[str, Any] = field(default_factory=dict)
 
 

@@ -84,7 +84,6 @@ class LazyFrames:
     Parameters
     ----------
     shape : (T, Y, X)
-    dtype : dtype
     decode : callable
         Decodes the frame at an index, ``(Y, X)``; raises CMUNetError.
     cache : FrameCache, optional

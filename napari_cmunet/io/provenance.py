@@ -129,13 +129,11 @@ def write_record(
     reviewed: float | None = None,
     pixels_changed: int | None = None,
 ) -> None:
-    """Write the record of a mask, atomically.
+    """Write the record of a mask, atomically; raises WriteError.
 
     Parameters
     ----------
-    path : Path
     mask : bool array (Y, X) or (T, Y, X)
-    provenance : Provenance
     pixel_size_mm : (y, x), optional
     pixel_size_source : str, optional
         Origin of the pixel size.
@@ -143,10 +141,6 @@ def write_record(
         Share of the pixels that was reviewed; None if unknown.
     pixels_changed : int, optional
         Pixels where the reader's mask differs from the prediction; None if unknown.
-
-    Raises
-    ------
-    WriteError
     """
     record: dict[str, Any] = {
         "content": "artery mask",

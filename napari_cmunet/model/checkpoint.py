@@ -39,20 +39,13 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """What a checkpoint holds."""
 
-    Parameters
-    ----------
-    content : object
-        Plain containers and tensors. An object of a class that is not torch's own is
-        an ``OrderedDict`` of its items, with its state as attributes. Tensors may
-        share the file's memory map.
-    sha256 : str
-        Of the file.
-    """
-
+    #: Plain containers and tensors. An object of a class that is not torch's own is
+    #: an ``OrderedDict`` of its items, with its state as attributes. Tensors may
+    #: share the file's memory map.
     content: Any
-    sha256: str
+    sha256: str  # of the file
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -48,37 +48,19 @@ _COUNTERS = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What was taken from a checkpoint, what is new and what was left out.
-
-    Parameters
-    ----------
-    loaded : LoadReport
-    layout : str
-        How the file was laid out.
-    kind : str
-        ``artery`` if its last convolution segments and came with it, else ``ssl``.
-    width : int
-    new : tuple of str
-        Parts of the network that were not in the file and got random values.
-    left_out : tuple of str
-        Tensors of the file that CM-UNet has no use for.
-    notes : tuple of str
-        Sentences on anything else.
-    sha256 : str
-        Of the file.
-    published : PublishedFile or None
-        The authors' file that it is, if it is one.
-    """
+    """What was taken from a checkpoint, what is new and what was left out."""
 
     loaded: LoadReport
-    layout: str
+    layout: str  # how the file was laid out
+    #: ``artery`` if its last convolution segments and came with it, else ``ssl``.
     kind: str
     width: int
+    #: Parts of the network that were not in the file and got random values.
     new: tuple[str, ...]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    sha256: str
-    published: PublishedFile | None
+    left_out: tuple[str, ...]  # tensors of the file that CM-UNet has no use for
+    notes: tuple[str, ...]  # sentences on anything else
+    sha256: str  # of the file
+    published: PublishedFile | None  # the authors' file that it is, if it is one
 
     def __str__(self) -> str:
         lines = [f"{self.loaded}.", f"Layout: {self.layout}; width {self.width}."]

@@ -34,7 +34,6 @@ def inference_network(
     ----------
     network : CMUNet
         On the CPU, in float32; left as it is.
-    device : torch.device
     dtype : torch.dtype
         Of weights and activations; ``torch.int8`` on the CPU alone. Where 8 bits do
         not do for this network, the next best type is taken.

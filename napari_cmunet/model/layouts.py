@@ -24,23 +24,14 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 @dataclass(frozen=True)
 class Found:
-    """What a checkpoint holds for CM-UNet.
+    """What a checkpoint holds for CM-UNet."""
 
-    Parameters
-    ----------
-    layout : str
-        In words.
-    tensors : dict of str to torch.Tensor
-        By CM-UNet's parameter names, as far as the layout tells; others too.
-    beside : tuple of str
-        Tensors that belong to other parts of the training, by their own names.
-    head_segments : bool
-        Whether a last convolution, if there is one, can be one that segments.
-    """
-
-    layout: str
+    layout: str  # in words
+    #: By CM-UNet's parameter names, as far as the layout tells; others too.
     tensors: dict[str, torch.Tensor]
+    #: Tensors that belong to other parts of the training, by their own names.
     beside: tuple[str, ...] = ()
+    #: Whether a last convolution, if there is one, can be one that segments.
     head_segments: bool = False
 
 

@@ -69,7 +69,6 @@ def suppress_uncertain(
         Artery against background; changed in place.
     threshold : float
         Probability from which the model calls a pixel artery.
-    how : Postprocessing
 
     Returns
     -------
@@ -95,8 +94,6 @@ def has_contrast(logit: np.ndarray, threshold: float, how: Postprocessing) -> bo
     Parameters
     ----------
     logit : float array (Y, X)
-    threshold : float
-    how : Postprocessing
     """
     cut = _log_odds(threshold)
     centreline = skeletonize(logit >= cut)
@@ -112,8 +109,6 @@ def find_uncertain(
     Parameters
     ----------
     logit : float array (Y, X)
-    threshold : float
-    how : Postprocessing
 
     Returns
     -------

@@ -41,15 +41,9 @@ _LABELS = {"ratio_50-30": 530, "ratio_79-1": 18}
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One published checkpoint: a network fine-tuned by its authors.
+    """One published checkpoint: a network fine-tuned by its authors."""
 
-    Parameters
-    ----------
-    folder, file : str
-        Where it lies in their repository.
-    sha256 : str
-    """
-
+    #: folder, file: where it lies in their repository.
     folder: str
     file: str
     sha256: str
@@ -161,7 +155,6 @@ def download(
         https, or http on this machine.
     target : Path
         The file to write. If it exists with this hash, nothing is downloaded.
-    sha256 : str
     limit : int
         Largest size in bytes.
     progress : callable

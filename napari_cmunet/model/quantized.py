@@ -135,8 +135,6 @@ class QuantizedConv(nn.Module):
     weight : float tensor (C_out, C_in, k, k)
         From activations of 0 to 1 to such.
     bias : float tensor (C_out,)
-    padding : int
-    logits : bool
     """
 
     def __init__(

@@ -40,7 +40,6 @@ def threshold_change(
     ----------
     mask : integer or bool array
         The mask as it is; above 0 is artery.
-    probability : uint8 array of the same shape
     old, new : float
         Thresholds, 0 to 1.
 

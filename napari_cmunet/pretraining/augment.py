@@ -29,20 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of some views, one row each.
-
-    Parameters
-    ----------
-    uniform, normal : float64 arrays (B, 7) and (B, 2)
-    patches : float32 array (B, patches)
-        Uniform, for the choice of hidden patches.
-    noise_seeds : int64 array (B,)
-    """
+    """Random numbers of some views, one row each."""
 
     uniform: np.ndarray
     normal: np.ndarray
+    #: float32 array (B, patches); uniform, for the choice of hidden patches.
     patches: np.ndarray
-    noise_seeds: np.ndarray
+    noise_seeds: np.ndarray  # int64 array (B,)
 
 
 def draw(keys: Iterable[tuple[int, ...]], patches: int = 0) -> Draws:

@@ -35,93 +35,54 @@ _RANGES = (
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Options of one pre-training.
+    """Options of one pre-training."""
 
-    Parameters
-    ----------
-    width : int
-        Of the CM-UNet.
-    grid : int
-        Pixels of a frame's longer side, as it is prepared.
-    epochs : int
-        Passes over the frames.
-    minutes : float, optional
-        Time budget; the schedules follow the time where it is ahead of the steps.
-    batch : int
-        Views in a step, over all processes. Contrast needs at least two frames.
-    crop : int, optional
-        Side of the views in pixels of that grid; the whole of it by default.
-    mask_ratio, patch : float, int
-        Share of the patches that is masked, and a patch's side in pixels.
-    guidance : float
-        Share of the masked patches that is drawn by vesselness.
-    temperature : float
-        Of the contrastive loss.
-    contrast_weight : float
-        The loss is reconstruction + weight * 2 * temperature * contrast.
-    momentum : float
-        Of the target at the start, rising to 1 by half a cosine; less in a run of
-        fewer than 500 steps. The target's weights are the result.
-    learning_rate : float
-        Peak for batches of 16, scaled by the square root of the batch, up to 3 times.
-    warmup : float
-        Share of the run, before the cosine decay of the learning rate.
-    weight_decay : float
-        AdamW's, on kernels alone.
-    clip : float
-        Largest norm of the gradient.
-    shift, noise : float
-        Of the target's view: pixels either way, and standard deviation.
-    phantoms : int
-        Synthetic frames with known masks to learn from as well.
-    phantom_share : float
-        Share of the batch that is drawn from them.
-    segmentation_weight : float
-        Weight of their loss.
-    consistency_weight : float
-        With phantoms: weight of masked image consistency (Hoyer et al. 2023, arXiv
-        2212.01322), with confident pseudo-labels of the momentum target.
-    copy_paste : float
-        With consistency: share of the phantoms' views whose tree is pasted into a
-        real frame.
-    start : str
-        Name of the model whose weights the run begins with; empty: random ones.
-    held_out : float
-        Share of the images that is held out.
-    precision : str
-        ``auto`` or ``float32``.
-    save_seconds : float
-        Least age of the last checkpoint for another at the end of an epoch; within
-        epochs there is one every ``save_minutes``.
-    seed : int
-    """
-
-    width: int = 24
-    grid: int = 256
-    epochs: int = 300
+    width: int = 24  # of the CM-UNet
+    grid: int = 256  # pixels of a frame's longer side, as it is prepared
+    epochs: int = 300  # passes over the frames
+    #: Time budget; the schedules follow the time where it is ahead of the steps.
     minutes: float | None = None
+    #: Views in a step, over all processes. Contrast needs at least two frames.
     batch: int = 16
+    #: Side of the views in pixels of that grid; the whole of it by default.
     crop: int | None = None
+    #: mask_ratio, patch: share of the patches that is masked, and a patch's side in
+    #: pixels.
     mask_ratio: float = 0.65
     patch: int = 16
-    guidance: float = 0.5
-    temperature: float = 0.07
+    guidance: float = 0.5  # share of the masked patches that is drawn by vesselness
+    temperature: float = 0.07  # of the contrastive loss
+    #: The loss is reconstruction + weight * 2 * temperature * contrast.
     contrast_weight: float = 1.0
+    #: Of the target at the start, rising to 1 by half a cosine; less in a run of
+    #: fewer than 500 steps. The target's weights are the result.
     momentum: float = 0.996
+    #: Peak for batches of 16, scaled by the square root of the batch, up to 3
+    #: times.
     learning_rate: float = 1e-3
+    #: Share of the run, before the cosine decay of the learning rate.
     warmup: float = 0.1
-    weight_decay: float = 0.05
-    clip: float = 1.0
+    weight_decay: float = 0.05  # AdamW's, on kernels alone
+    clip: float = 1.0  # largest norm of the gradient
+    #: shift, noise: of the target's view: pixels either way, and standard
+    #: deviation.
     shift: float = 31.0
     noise: float = 0.5
-    phantoms: int = 0
-    phantom_share: float = 0.5
-    segmentation_weight: float = 1.0
+    phantoms: int = 0  # synthetic frames with known masks to learn from as well
+    phantom_share: float = 0.5  # share of the batch that is drawn from them
+    segmentation_weight: float = 1.0  # weight of their loss
+    #: With phantoms: weight of masked image consistency (Hoyer et al. 2023, arXiv
+    #: 2212.01322), with confident pseudo-labels of the momentum target.
     consistency_weight: float = 0.0
+    #: With consistency: share of the phantoms' views whose tree is pasted into a
+    #: real frame.
     copy_paste: float = 0.0
+    #: Name of the model whose weights the run begins with; empty: random ones.
     start: str = ""
-    held_out: float = 0.03
-    precision: str = "auto"
+    held_out: float = 0.03  # share of the images that is held out
+    precision: str = "auto"  # ``auto`` or ``float32``
+    #: Least age of the last checkpoint for another at the end of an epoch; within
+    #: epochs there is one every ``save_minutes``.
     save_seconds: float = 20.0
     save_minutes: float = 5.0
     seed: int = 0
@@ -186,12 +147,7 @@ def check_choices(
     phantoms: LabelledFrames | None,
     group: ProcessGroup,
 ) -> None:
-    """Check that options, frames and processes fit together.
-
-    Raises
-    ------
-    TrainingError
-    """
+    """Check that options, frames and processes fit together; raises TrainingError."""
     check_values(config)
     side = config.crop or frames.side
     if side % 16 or side % config.patch or side < 2 * config.patch or config.patch % 2:
@@ -215,21 +171,12 @@ MOST_HELD_OUT = 64
 
 @dataclass(frozen=True)
 class UnlabelledFrames:
-    """Prepared frames on a common square grid.
+    """Prepared frames on a common square grid."""
 
-    Parameters
-    ----------
-    frames : float16 tensor (N, 1, G, G)
-        Zero where the square reaches beyond the frame.
-    groups : int64 tensor (N,)
-        Frames of one image file share a number.
-    digest : str
-        Of the files that they came from, to check when resuming.
-    """
-
+    #: float16 tensor (N, 1, G, G); zero where the square reaches beyond the frame.
     frames: torch.Tensor
-    groups: torch.Tensor
-    digest: str = ""
+    groups: torch.Tensor  # int64 tensor (N,); frames of one image file share a number
+    digest: str = ""  # of the files that they came from, to check when resuming
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -164,7 +164,6 @@ def info_nce(
         Index of the target of each prediction.
     groups : int tensor (B,)
         Frames of one cine share a number and are not negatives of each other.
-    temperature : float
 
     Returns
     -------

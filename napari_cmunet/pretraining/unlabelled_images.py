@@ -44,7 +44,6 @@ def read_unlabelled(
         Folder that is left out.
     grid : int
         Longer side of the prepared frames.
-    group : ProcessGroup
     progress : callable
         Takes the number of files done and of all, and the name of the next one.
     note : callable

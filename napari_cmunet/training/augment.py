@@ -16,36 +16,22 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random transforms.
+    """Ranges of the random transforms."""
 
-    Parameters
-    ----------
-    rotation : float
-        Degrees, either way.
-    mirror : bool
-        Also flip horizontally and vertically. No angiogram is flipped: the catheter
-        comes from above and the spine lies level, which tells them from arteries.
-    zoom : (float, float)
-        Smallest and largest magnification.
-    shift : float
-        Share of the frame's side, either way.
-    elastic : float
-        Standard deviation of a smooth random displacement, as a share of the
-        side.
-    contrast, brightness : float
-        Standard deviations of a random gain (log) and offset; the frames have
-        unit variance.
-    noise, blur : float
-        Largest standard deviations of added noise, and of a blur in pixels.
-    """
-
-    rotation: float = 30.0
+    rotation: float = 30.0  # degrees, either way
+    #: Also flip horizontally and vertically. No angiogram is flipped: the catheter
+    #: comes from above and the spine lies level, which tells them from arteries.
     mirror: bool = False
-    zoom: tuple[float, float] = (0.75, 1.4)
-    shift: float = 0.1
+    zoom: tuple[float, float] = (0.75, 1.4)  # smallest and largest magnification
+    shift: float = 0.1  # share of the frame's side, either way
+    #: Standard deviation of a smooth random displacement, as a share of the side.
     elastic: float = 0.006
+    #: contrast, brightness: standard deviations of a random gain (log) and offset;
+    #: the frames have unit variance.
     contrast: float = 0.25
     brightness: float = 0.25
+    #: noise, blur: largest standard deviations of added noise, and of a blur in
+    #: pixels.
     noise: float = 0.25
     blur: float = 0.8
 
@@ -69,7 +55,6 @@ def augment(
     maps : float tensor (B, C, H, W)
         Label, reviewed part and the like, 0 to 1; outside the frame they are 0,
         that is: not reviewed.
-    how : Augmentation
     generator : torch.Generator, optional
         Of the frames' device.
     crop : int, optional

@@ -34,46 +34,27 @@ WHOLE = 255
 
 @dataclass(frozen=True)
 class Label:
-    """One frame with its mask.
+    """One frame with its mask."""
 
-    Parameters
-    ----------
-    frame : array (Y, X)
-        Grey values, arteries dark.
-    mask : bool array (Y, X)
-        True where artery.
-    reviewed : bool array (Y, X), optional
-        Where the mask was reviewed; everywhere by default. The rest is unknown, not
-        background.
-    patient : str
-        Frames of one patient never sit on both sides of a split.
-    name : str
-        For messages.
-    """
-
-    frame: np.ndarray
-    mask: np.ndarray
+    frame: np.ndarray  # array (Y, X); grey values, arteries dark
+    mask: np.ndarray  # bool array (Y, X); true where artery
+    #: bool array (Y, X), optional; where the mask was reviewed; everywhere by
+    #: default. The rest is unknown, not background.
     reviewed: np.ndarray | None = None
-    patient: str = ""
-    name: str = ""
+    patient: str = ""  # frames of one patient never sit on both sides of a split
+    name: str = ""  # for messages
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Prepared frames on a common square grid.
+    """Prepared frames on a common square grid."""
 
-    Parameters
-    ----------
-    frames : float16 tensor (N, 1, G, G)
-        Zero where the square reaches beyond the frame.
-    maps : uint8 tensor (N, 3, G, G)
-        Target, reviewed part and centreline of the target, in parts of
-        :data:`WHOLE`. The target is the share of each pixel that is artery: a binary
-        target would cost 0.05 Dice on a grid of half the frame's size.
-    patients, names : tuple of str
-    """
-
+    #: float16 tensor (N, 1, G, G); zero where the square reaches beyond the frame.
     frames: torch.Tensor
+    #: uint8 tensor (N, 3, G, G); target, reviewed part and centreline of the
+    #: target, in parts of :data:`WHOLE`. The target is the share of each pixel that
+    #: is artery: a binary target would cost 0.05 Dice on a grid of half the frame's
+    #: size.
     maps: torch.Tensor
     patients: tuple[str, ...]
     names: tuple[str, ...]
@@ -150,11 +131,8 @@ class LabelBatches:
 
     Parameters
     ----------
-    train : LabelledFrames
     auxiliary : LabelledFrames or None
         Mixed into each batch.
-    config : FinetuneConfig
-    device : torch.device
     """
 
     def __init__(
@@ -218,7 +196,6 @@ def phantom_labels(
 
     Parameters
     ----------
-    count : int
     seed : int
         Same seed, same frames, whatever the number of workers.
     workers : int, optional

@@ -89,21 +89,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a training begins.
+    """A stage of a training begins."""
 
-    Parameters
-    ----------
-    name : str
-        :data:`QUICK_STAGE` or :data:`DEEP_STAGE`.
-    steps_before, steps_total : int
-        Of earlier stages, and of the whole training.
-    seconds_after : float
-        That everything after the steps of this stage is expected to take.
-    """
-
-    name: str
+    name: str  # :data:`QUICK_STAGE` or :data:`DEEP_STAGE`
+    #: steps_before, steps_total: of earlier stages, and of the whole training.
     steps_before: int
     steps_total: int
+    #: That everything after the steps of this stage is expected to take.
     seconds_after: float
 
 
@@ -120,40 +112,28 @@ class Comparing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of the comparison of a new model with the one in use.
+    """Result of the comparison of a new model with the one in use."""
 
-    Parameters
-    ----------
-    model, against, against_sha256 : str
-        The new model; the one that was in use, and the hash of its weights.
-    outcome : str
-        :data:`BETTER`, :data:`NOT_BETTER` or :data:`CANNOT_TELL`.
-    text : str
-        Outcome and figures in plain words.
-    patients : int
-        On whom the two were compared.
-    dice, dice_before, cldice, cldice_before : float or None
-        Means by patient of the new model and of the one in use.
-    gain, gain_low, gain_high : float or None
-        Mean difference of Dice and clDice together, paired by patient, and its 90 %
-        interval.
-    sentinels, sentinels_before : float or None
-        Dice on synthetic angiograms.
-    """
-
+    #: model, against, against_sha256: the new model; the one that was in use, and
+    #: the hash of its weights.
     model: str
     against: str
     against_sha256: str
-    outcome: str
-    text: str
-    patients: int = 0
+    outcome: str  # :data:`BETTER`, :data:`NOT_BETTER` or :data:`CANNOT_TELL`
+    text: str  # outcome and figures in plain words
+    patients: int = 0  # on whom the two were compared
+    #: dice, dice_before, cldice, cldice_before: means by patient of the new model
+    #: and of the one in use.
     dice: float | None = None
     dice_before: float | None = None
     cldice: float | None = None
     cldice_before: float | None = None
+    #: gain, gain_low, gain_high: mean difference of Dice and clDice together,
+    #: paired by patient, and its 90 % interval.
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    #: sentinels, sentinels_before: Dice on synthetic angiograms.
     sentinels: float | None = None
     sentinels_before: float | None = None
 

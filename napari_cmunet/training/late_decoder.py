@@ -40,7 +40,6 @@ class LateDecoder(nn.Module):
 
     Parameters
     ----------
-    network : CMUNet
     blocks : int
         1 or 2.
     """
@@ -73,26 +72,16 @@ def early_features(
 
 @dataclass(frozen=True)
 class FeatureViews:
-    """Features of augmented views of labels.
+    """Features of augmented views of labels."""
 
-    Parameters
-    ----------
-    levels : tuple of float16 tensors (V, C, h, w)
-        Coarsest first; each level has twice the size of the one before.
-    maps : uint8 tensor (V, 3, G, G)
-        As in :class:`napari_cmunet.training.dataset.LabelledFrames`.
-    rows : int64 tensor (N,)
-        Which of these views belong to the labels.
-    labels : int64 tensor (N,)
-        Which label each of them shows.
-    patients, names : tuple of str
-        Of the labels.
-    """
-
+    #: Coarsest first; each level has twice the size of the one before.
     levels: tuple[torch.Tensor, ...]
+    #: uint8 tensor (V, 3, G, G); as in
+    #: :class:`napari_cmunet.training.dataset.LabelledFrames`.
     maps: torch.Tensor
-    rows: torch.Tensor
-    labels: torch.Tensor
+    rows: torch.Tensor  # int64 tensor (N,); which of these views belong to the labels
+    labels: torch.Tensor  # int64 tensor (N,); which label each of them shows
+    #: patients, names: of the labels.
     patients: tuple[str, ...]
     names: tuple[str, ...]
 
@@ -164,10 +153,8 @@ class FeatureBatches:
 
     Parameters
     ----------
-    views : FeatureViews
     config : FinetuneConfig
         ``crop`` is the side of the crops; the whole view by default.
-    device : torch.device
     """
 
     def __init__(

@@ -42,7 +42,6 @@ class WarmupCosineLR(LRScheduler):
 
     Parameters
     ----------
-    optimizer : torch optimiser
     total_steps : int
         May be changed while training.
     warmup : float

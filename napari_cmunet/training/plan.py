@@ -37,33 +37,21 @@ _OVERHEAD = 1.15  # reading, augmenting, saving
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training of a project will do.
-
-    Parameters
-    ----------
-    labels : int
-    quick, deep : int
-        Steps of the two stages; 0: the stage is left out.
-    batch : int
-        Views in a step of the deep stage.
-    quick_seconds, seconds : float
-        Until the quick model can be used, and until all is done.
-    advice : str
-        What was left out for want of time and what would help; empty if nothing.
-    trainings : int
-        Of the deep stage, where patients are left out in turn.
-    no_folds : bool
-        There is no time for that: patients are not left out, nothing is compared.
-    """
+    """What a training of a project will do."""
 
     labels: int
+    #: quick, deep: steps of the two stages; 0: the stage is left out.
     quick: int
     deep: int
-    batch: int
+    batch: int  # views in a step of the deep stage
+    #: quick_seconds, seconds: until the quick model can be used, and until all is
+    #: done.
     quick_seconds: float
     seconds: float
+    #: What was left out for want of time and what would help; empty if nothing.
     advice: str = ""
-    trainings: int = 1
+    trainings: int = 1  # of the deep stage, where patients are left out in turn
+    #: There is no time for that: patients are not left out, nothing is compared.
     no_folds: bool = False
 
     @property
@@ -100,7 +88,6 @@ def make_plan(
 
     Parameters
     ----------
-    labels : int
     seconds_per_view : float
         See :func:`seconds_per_view`.
     minutes : float, optional

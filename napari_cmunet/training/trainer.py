@@ -49,8 +49,6 @@ class Trainer:
         With features, the late decoder alone is trained.
     auxiliary : LabelledFrames or None
         Mixed into each batch; not with features.
-    config : FinetuneConfig
-    device : torch.device
     steps : int
         Of the whole training, for the schedule.
 

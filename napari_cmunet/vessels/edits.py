@@ -19,18 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edit:
-    """Pixels of a frame to set.
-
-    Parameters
-    ----------
-    rows, columns : int arrays
-    values : uint8 array
-        1 artery, 0 background, one for each pixel.
-    """
+    """Pixels of a frame to set."""
 
     rows: np.ndarray
     columns: np.ndarray
-    values: np.ndarray
+    values: np.ndarray  # uint8 array; 1 artery, 0 background, one for each pixel
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +62,6 @@ def draw_vessel(
 
     Parameters
     ----------
-    features : FrameFeatures
     mask : array (Y, X)
         Above 0 is artery.
     path : float array (N, 2)
@@ -97,7 +89,6 @@ def remove_branches(tree: VesselTree, branches: Iterable[Branch]) -> Edit:
     ----------
     tree : VesselTree
         Of the mask.
-    branches : iterable of Branch
     """
     numbers = {branch.number for branch in branches}
     gone = np.isin(tree.numbers, list(numbers))

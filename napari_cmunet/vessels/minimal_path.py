@@ -36,7 +36,6 @@ class Tracer:
 
     Parameters
     ----------
-    features : FrameFeatures
     start : tuple of float
         Row and column in pixels of the frame.
     mask : array (Y, X), optional
@@ -99,7 +98,6 @@ def short_path(
 
     Parameters
     ----------
-    features : FrameFeatures
     start, end : tuple of float
         Row and column in pixels of the frame.
 
@@ -164,7 +162,6 @@ def snap(
     ----------
     point : tuple of float
         Row and column in pixels of the frame.
-    features : FrameFeatures
     tree : VesselTree or None
         Of the current mask.
 

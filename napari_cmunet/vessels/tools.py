@@ -46,19 +46,11 @@ _MAX_LINK = 14.0
 
 @dataclass(frozen=True)
 class EditContext:
-    """A frame and its mask, with all that the tools need.
-
-    Parameters
-    ----------
-    features : FrameFeatures
-    tree : VesselTree
-        Of the mask.
-    background : bool array (Y, X), optional
-        Marked as not artery by the user.
-    """
+    """A frame and its mask, with all that the tools need."""
 
     features: FrameFeatures
-    tree: VesselTree
+    tree: VesselTree  # of the mask
+    #: bool array (Y, X), optional; marked as not artery by the user.
     background: np.ndarray | None = None
 
     @property
@@ -94,7 +86,6 @@ def prepare_context(
 
     Parameters
     ----------
-    features : FrameFeatures
     mask : array (Y, X)
         Copied; above 0 is artery.
     background : bool array (Y, X), optional
@@ -110,18 +101,10 @@ def prepare_context(
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a click would do.
+    """What a click would do."""
 
-    Parameters
-    ----------
-    edit : Edit
-        Empty where a click would change nothing.
-    hint : str
-        One line that describes it.
-    """
-
-    edit: Edit
-    hint: str
+    edit: Edit  # empty where a click would change nothing
+    hint: str  # one line that describes it
 
 
 class VesselTool(ABC):

@@ -22,24 +22,12 @@ _SPUR = 2.0
 
 @dataclass(frozen=True)
 class Branch:
-    """A stretch of vessel between two bifurcations or free ends.
+    """A stretch of vessel between two bifurcations or free ends."""
 
-    Parameters
-    ----------
-    number : int
-        Index in the tree.
-    points : int array (N, 2)
-        Centreline pixels in order.
-    radii : float array (N,)
-        Half the width of the mask at each, in pixels.
-    joints : tuple of two int
-        Index of the bifurcation at either end, -1 for a free end.
-    """
-
-    number: int
-    points: np.ndarray
-    radii: np.ndarray
-    joints: tuple[int, int]
+    number: int  # index in the tree
+    points: np.ndarray  # int array (N, 2); centreline pixels in order
+    radii: np.ndarray  # float array (N,); half the width of the mask at each, in pixels
+    joints: tuple[int, int]  # index of the bifurcation at either end, -1 for a free end
 
     @property
     def length(self) -> float:
@@ -54,18 +42,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class VesselTree:
-    """All branches of a mask; see :func:`build_tree`.
+    """All branches of a mask; see :func:`build_tree`."""
 
-    Parameters
-    ----------
-    mask : bool array (Y, X)
-    branches : list of Branch
-    joints : list of tuple
-        Row, column and half width of each bifurcation.
-    """
-
-    mask: np.ndarray
+    mask: np.ndarray  # bool array (Y, X)
     branches: list[Branch]
+    #: Row, column and half width of each bifurcation.
     joints: list[Joint] = field(default_factory=list)
 
     @cached_property
@@ -287,14 +268,9 @@ _MIN_COSINE = 0.35
 
 @dataclass(frozen=True)
 class Gap:
-    """A place where a vessel seems to be interrupted.
+    """A place where a vessel seems to be interrupted."""
 
-    Parameters
-    ----------
-    start, end : tuple of float
-        Row and column of its two sides.
-    """
-
+    #: start, end: row and column of its two sides.
     start: tuple[float, float]
     end: tuple[float, float]
 

@@ -60,23 +60,12 @@ CALIBRATION_MISSING = (-2.0, 0.6)
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of vessel, in the mask or missing from it.
+    """A stretch of vessel, in the mask or missing from it."""
 
-    Parameters
-    ----------
-    points : int array (N, 2)
-        Centreline in pixels of the frame.
-    in_mask : bool
-    values : float array
-        One for each of ``FEATURE_NAMES``.
-    branch : int
-        Number of the branch in the mask's tree, -1 for a missing one.
-    """
-
-    points: np.ndarray
+    points: np.ndarray  # int array (N, 2); centreline in pixels of the frame
     in_mask: bool
-    values: np.ndarray
-    branch: int = -1
+    values: np.ndarray  # float array; one for each of ``FEATURE_NAMES``
+    branch: int = -1  # number of the branch in the mask's tree, -1 for a missing one
 
     @property
     def length(self) -> float:
@@ -145,7 +134,6 @@ def missing_segments(
 
     Parameters
     ----------
-    features : FrameFeatures
     mask : bool array (Y, X)
     background : bool array (Y, X), optional
         Marked as not artery by the user; nothing is found there.

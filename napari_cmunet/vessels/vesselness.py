@@ -22,29 +22,20 @@ _FLOOR = 0.4
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What the vessel tools compute from a frame, whatever its mask.
+    """What the vessel tools compute from a frame, whatever its mask."""
 
-    Parameters
-    ----------
-    grey : float32 array (Y, X)
-        On the frame's own grid, 0 to 1 between its 1st and 99th percentile.
-    probability : uint8 array (Y, X)
-        Of the network, on the frame's own grid; zeros where nothing was predicted.
-    step : int
-        Pixels of the frame per pixel of the working grid.
-    vesselness : float32 array
-        On the working grid, 0 to 1.
-    vessel_map : float32 array
-        Vesselness and probability combined, on the working grid, 0 to 1.
-    cost : float64 array
-        Cost of each pixel of the working grid for a path, 1 or more.
-    """
-
+    #: float32 array (Y, X); on the frame's own grid, 0 to 1 between its 1st and
+    #: 99th percentile.
     grey: np.ndarray
+    #: uint8 array (Y, X); of the network, on the frame's own grid; zeros where
+    #: nothing was predicted.
     probability: np.ndarray
-    step: int
-    vesselness: np.ndarray
+    step: int  # pixels of the frame per pixel of the working grid
+    vesselness: np.ndarray  # float32 array; on the working grid, 0 to 1
+    #: float32 array; vesselness and probability combined, on the working grid, 0 to
+    #: 1.
     vessel_map: np.ndarray
+    #: float64 array; cost of each pixel of the working grid for a path, 1 or more.
     cost: np.ndarray
 
     @property

@@ -33,7 +33,6 @@ class FileCheck:
 
     Parameters
     ----------
-    viewer : weak reference to ViewerModel
     on_checked : callable
         Called when a layer that was pending is checked.
     """

@@ -74,12 +74,7 @@ class _Step:
 
 
 class MaskHistory:
-    """Moves the threshold of a mask, and follows napari's undo and redo.
-
-    Parameters
-    ----------
-    mask : EditedMask
-    """
+    """Moves the threshold of a mask, and follows napari's undo and redo."""
 
     def __init__(self, mask: EditedMask) -> None:
         self._edited = mask

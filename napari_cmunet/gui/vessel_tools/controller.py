@@ -33,12 +33,7 @@ _MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
 
 
 class VesselTools:
-    """The vessel tools of one panel, of which one may be active.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """The vessel tools of one panel, of which one may be active."""
 
     #: The tool or the hint has changed.
     changed = Signal()

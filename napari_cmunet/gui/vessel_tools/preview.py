@@ -44,7 +44,6 @@ class Preview:
 
     Parameters
     ----------
-    viewer : ViewerModel
     name : str
         Of the layer.
     """

@@ -35,12 +35,7 @@ def vessel_shortcuts() -> list[tuple[str, str]]:
 
 
 class VesselSection(QWidget):
-    """The vessel tools in the panel.
-
-    Parameters
-    ----------
-    controller : Controller
-    """
+    """The vessel tools in the panel."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()

@@ -47,20 +47,11 @@ _CONTRADICTION = "its header contradicts the way its pixels are stored"
 
 @dataclass(frozen=True)
 class FrameLocations:
-    """Where the frames are and how they are compressed.
-
-    Parameters
-    ----------
-    count : int
-    syntax : UID
-        The transfer syntax of the pixel data.
-    fragments : list of list of Span
-        Per frame; empty if the pixel data is not encapsulated.
-    notes : tuple of str
-    """
+    """Where the frames are and how they are compressed."""
 
     count: int
-    syntax: uid.UID
+    syntax: uid.UID  # the transfer syntax of the pixel data
+    #: Per frame; empty if the pixel data is not encapsulated.
     fragments: list[list[Span]]
     notes: tuple[str, ...] = ()
 

@@ -22,17 +22,10 @@ class LookupTableError(ValueError):
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A table of grey values.
+    """A table of grey values."""
 
-    Parameters
-    ----------
-    first : int
-        The input value of the first entry.
-    entries : int array
-    """
-
-    first: int
-    entries: np.ndarray
+    first: int  # the input value of the first entry
+    entries: np.ndarray  # int array
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Map input values; values beyond the table get its first or last entry."""

@@ -29,36 +29,20 @@ _COLOUR = (
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Size and type of stored pixels.
-
-    Parameters
-    ----------
-    rows, columns, samples : int
-    allocated, stored : int
-        Bits of a sample.
-    shift : int
-        Bits below the stored ones, according to HighBit.
-    signed : bool
-    photometric : str
-    planar : int
-    frames : int or None
-        The declared number; None if there is none.
-    vr : str
-        OB or OW.
-    notes : tuple of str
-    """
+    """Size and type of stored pixels."""
 
     rows: int
     columns: int
     samples: int
+    #: allocated, stored: bits of a sample.
     allocated: int
     stored: int
-    shift: int
+    shift: int  # bits below the stored ones, according to HighBit
     signed: bool
     photometric: str
     planar: int
-    frames: int | None
-    vr: str
+    frames: int | None  # the declared number; None if there is none
+    vr: str  # OB or OW
     notes: tuple[str, ...] = ()
 
     @property

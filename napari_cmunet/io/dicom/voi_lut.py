@@ -38,28 +38,16 @@ _FEW_VALUES = 2
 
 @dataclass(frozen=True)
 class GreyscaleTransform:
-    """Mapping of stored values to grey values.
+    """Mapping of stored values to grey values."""
 
-    Parameters
-    ----------
-    table : array or None
-        Grey value of each stored value from ``lowest`` on; None for identity.
-    lowest : int
-        The smallest value that can be stored.
-    dtype : dtype
-        Of the grey values.
-    window : (low, high) or None
-        Range of grey values to display.
-    notes : tuple of str
-    plain : GreyscaleTransform or None
-        The transform without its LUTs, for images that lose their contrast in them.
-    """
-
+    #: array or None; grey value of each stored value from ``lowest`` on; None for
+    #: identity.
     table: np.ndarray | None
-    lowest: int
-    dtype: np.dtype
-    window: tuple[float, float] | None = None
+    lowest: int  # the smallest value that can be stored
+    dtype: np.dtype  # of the grey values
+    window: tuple[float, float] | None = None  # range of grey values to display
     notes: tuple[str, ...] = ()
+    #: The transform without its LUTs, for images that lose their contrast in them.
     plain: GreyscaleTransform | None = None
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
