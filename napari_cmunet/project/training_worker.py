@@ -377,7 +377,9 @@ class TrainingProcess:
 def _detached() -> dict[str, Any]:
     """No Ctrl-C in napari's terminal is to reach it."""
     if sys.platform != "win32":
-        return {"start_new_session": True}
+        # A process group and no session: Linux shares the processor out among
+        # sessions first, and niceness counts within one alone (man 7 sched).
+        return {"process_group": 0}
     return {
         "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP
         | subprocess.CREATE_NO_WINDOW

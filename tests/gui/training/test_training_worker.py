@@ -240,6 +240,16 @@ def test_a_prepared_process_is_taken(make_project, make_training, phantoms):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_training_process_gives_way_to_the_window(make_project, make_training):
+    pid = prepared(make_training(make_project(1))).process_id
+    assert os.getpgid(pid) == pid  # Ctrl-C in the terminal does not reach it
+    # In a session of its own its niceness would not count: see "man 7 sched".
+    assert os.getsid(pid) == os.getsid(0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert wait_until(lambda: os.getpriority(os.PRIO_PROCESS, pid) > own)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_prepared_process_that_died_is_replaced(make_project, make_training, clock):
     project = make_project(15)
     training = make_training(project, **SHORT)
