@@ -1,11 +1,10 @@
-"""The panel's choice of model and device."""
+"""The panel's choice of model and device. In a project, *Fine-tune* has the model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 from superqt.utils import signals_blocked
 
@@ -28,9 +27,6 @@ DEVICE_TEXT = {
 class ModelSection(QWidget):
     """Combo boxes for model and device, with a line about each."""
 
-    #: A model was chosen; its name or folder.
-    chosen = Signal(str)
-
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self._controller = controller
@@ -44,7 +40,8 @@ class ModelSection(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
         layout.setColumnStretch(1, 1)
-        layout.addWidget(labelled("M&odel", self.model), 0, 0)
+        self.model_label = labelled("M&odel", self.model)
+        layout.addWidget(self.model_label, 0, 0)
         layout.addWidget(self.model, 0, 1)
         layout.addWidget(self.about, 1, 0, 1, 2)
         layout.addWidget(labelled("&Device", self.device), 2, 0)
@@ -77,8 +74,11 @@ class ModelSection(QWidget):
             self.model.setCurrentIndex(self.model.findData(chosen))
         self._show_about()
 
-    def show_choice(self) -> None:
-        """Show the model in use, which a project may have chosen."""
+    def show_choice(self, *, in_project: bool) -> None:
+        """Show the model in use; a project shows its own in *Fine-tune*."""
+        for widget in (self.model, self.model_label):
+            widget.setVisible(not in_project)
+        self._show_about()
         chosen = self._controller.choice.model
         if self.model.currentData() == chosen:
             return
@@ -93,12 +93,11 @@ class ModelSection(QWidget):
         self._controller.set_choice(model=model)
         save_preference("model", model)
         self._show_about()
-        self.chosen.emit(model)
 
     def _show_about(self) -> None:
         card = self._cards.get(self.model.currentData())
         self.about.setText(card.description if card else "")
-        self.about.setVisible(bool(self.about.text()))
+        self.about.setVisible(bool(self.about.text()) and not self.model.isHidden())
 
     # -- devices --------------------------------------------------------------
 

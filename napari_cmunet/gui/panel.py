@@ -196,7 +196,7 @@ class CMUNetPanel(QWidget):
             self.finetune_fold,
             heading("Export"),
             self.exporting,
-            Fold("Model", self.model),
+            Fold("Model and device", self.model),
             Fold("Keys", self.keys, is_open=False),
         )
         content.setContentsMargins(8, 4, 8, 4)
@@ -227,7 +227,6 @@ class CMUNetPanel(QWidget):
         self.outline.clicked.connect(controller.editor.set_outline)
         self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
         self.exporting.labels.triggered.connect(self.project_section.commands.export)
-        self.model.chosen.connect(self.project.choose_model)
         self.vessels.review.changed.connect(self.project.navigator.tick)
         # Both show what they would do in the same colours: one at a time.
         propagation, tools = self.cine.propagation.propagation, self.vessels.tools
@@ -313,7 +312,7 @@ class CMUNetPanel(QWidget):
         self.exporting.refresh(state, is_project=self.project.project is not None)
         self.cine.show_image_state(self.controller.active)
         refresh_switch(self.invert, self.controller.active)
-        self.model.show_choice()
+        self.model.show_choice(in_project=self.project.project is not None)
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
 

@@ -151,7 +151,7 @@ def _device(controller: Controller) -> str:
     if controller.queue.loading:
         return "Loading the model…"
     engine = controller.queue.engine
-    return "" if engine is None else f"In use: {engine.device_text()}"
+    return "" if engine is None else f"Runs on {engine.device_text()}"
 
 
 def _work(controller: Controller) -> dict:

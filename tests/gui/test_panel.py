@@ -276,7 +276,7 @@ def test_devices_are_those_of_the_machine(
     names = [panel.model.device.itemData(i) for i in range(panel.model.device.count())]
     assert names == ["auto", "cuda", "cpu"]
     panel.refresh()
-    assert panel.model.in_use.text() == "In use: CPU (2 threads)"
+    assert panel.model.in_use.text() == "Runs on CPU (2 threads)"
 
 
 def test_own_keys_are_bound_and_given_back(viewer, make_controller, qtbot):

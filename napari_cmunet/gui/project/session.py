@@ -341,16 +341,6 @@ class ProjectSession:
             self.workspace.changed.emit()
             self.image_order.score()
 
-    def choose_model(self, name: str) -> None:
-        """Use an installed model in the project."""
-        project = self.workspace.writable
-        if project is not None:
-            self.workspace.writer.submit(
-                lambda: project.models.promote(name, installed=True, reason="chosen"),
-                lambda _: self.use_current_model(),
-                self.messages.show_error,
-            )
-
     # -- alerts ---------------------------------------------------------------
 
     def _show_missing(self, found: int = 0) -> None:

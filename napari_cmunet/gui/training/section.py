@@ -251,7 +251,26 @@ class FinetuneSection(QWidget):
         self.refresh()
 
     def _on_version(self, index: int) -> None:
-        self._session.choose(self._session.state().versions[index])
+        version = self._session.state().versions[index]
+        if self._session.was_used(version) or self._may_use(version.name):
+            self._session.choose(version)
+        else:
+            self.refresh()
+
+    def _may_use(self, name: str) -> bool:
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setText(f"Use {name} all the same?")
+        box.setInformativeText(
+            "No comparison has shown that it is better than the model in use. If you "
+            "use it, it segments every image from now on; “Back” undoes that."
+        )
+        use = box.addButton(f"Use {name}", QMessageBox.ButtonRole.AcceptRole)
+        box.setDefaultButton(
+            box.addButton("Keep the present one", QMessageBox.ButtonRole.RejectRole)
+        )
+        box.exec()
+        return box.clickedButton() is use
 
     def _on_option(self, name: str, value: object) -> None:
         self._session.change_settings(**{name: value})

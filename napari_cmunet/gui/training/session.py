@@ -364,14 +364,24 @@ class TrainingSession:
 
     def _read_models(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
         """Labels that the newest model learned from, and models never in use."""
+        from napari_cmunet.model.registry import list_models
+
         models = self.project.models
         names = models.names()
         learned = models.learned_labels(names[-1]) if names else set()
-        used = {v.name for v in models.history.versions if not v.installed}
-        unused = [
-            ModelVersion(n, models.card(n).sha256) for n in names if n not in used
+        own = [ModelVersion(n, models.card(n).sha256) for n in names]
+        installed = [
+            ModelVersion(folder.name, card.sha256, True)
+            for card, folder in list_models()
+            if card.kind == "artery"
         ]
+        used = {(v.name, v.installed) for v in models.history.versions}
+        unused = [v for v in (*installed, *own) if (v.name, v.installed) not in used]
         return learned, tuple(unused)
+
+    def was_used(self, version: ModelVersion) -> bool:
+        """Whether a version comes with the program or was in use in the project."""
+        return version.installed or version not in self._unused
 
     def _on_models_read(self, found: tuple[set[str], tuple[ModelVersion, ...]]) -> None:
         self._learned, self._unused = found

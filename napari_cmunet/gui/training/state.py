@@ -319,9 +319,9 @@ class TrainingState:
         """The verdict in one line."""
         name, verdict = result.model, _split(result.text)[0]
         if result.decision == PROMOTED and self.current.name != name:
-            return f"{self.current.name} is in use again, not {name} ({verdict})."
+            return f"{verdict}: {name} was used, and set aside again."
         what = {
-            PROMOTED: "now in use",
+            PROMOTED: "used from now on",
             REFUSED: "not used; it stays in the list",
         }.get(result.decision, "ready")
         return f"{verdict}: {name} is {what}."

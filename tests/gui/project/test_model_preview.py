@@ -210,7 +210,8 @@ def test_whatever_is_done_meanwhile(
         project.disconnect_panel()
         controller.disconnect()
     elif act == "another model":
-        project.choose_model("cmunet-ssl")
+        project.project.models.promote("cmunet-ssl", installed=True)
+        project.use_current_model()
     elif act == "begin a training":
         project.training.session._run = object()
         project.preview.update()

@@ -362,19 +362,15 @@ def test_further_images(qtbot, panel, project, ready, monkeypatch, tmp_path):
     assert project.messages.text == "1 image was added."
 
 
-def test_choosing_a_model_puts_it_to_use(
-    qtbot, panel, project, ready, monkeypatch, controller
-):
-    seen = []
-    monkeypatch.setattr(
-        project.project.models,
-        "promote",
-        lambda chosen, **how: seen.append((chosen, how)),
-    )
-    panel.model.chosen.emit("cmunet-artery")
+def test_what_is_in_use_is_said_in_one_place(panel, project, ready):
     ready(project)
-    assert seen == [("cmunet-artery", {"installed": True, "reason": "chosen"})]
-    assert project.preview.change is not None
+    panel.refresh()
+    assert panel.model.model.isHidden()
+    assert panel.finetune.version.currentText() == "cmunet-artery"
+    project.close()
+    ready(project)
+    panel.refresh()
+    assert not panel.model.model.isHidden()
 
 
 # -- the form of a new project --------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QCloseEvent
@@ -73,6 +75,44 @@ def test_options_are_kept_with_the_project(section, make_project, make_training)
     section.refresh()
     assert section.options.boxes["minutes"].value == 7.0
     assert section.options.boxes["start"].value == "tuned-007"
+
+
+def test_a_model_that_is_not_better_is_used_after_a_question_only(
+    section, make_project, make_training, tiny_model, monkeypatch
+):
+    project = make_project(2)
+    with project.models.new_folder() as new:
+        shutil.copytree(tiny_model, new.folder, dirs_exist_ok=True)
+        new.note_training({"version": 1, "labels": [], "learned_patients": []})
+        new.finish("weak")
+    project.models.refuse("weak", "not better")
+    training = make_training(project)
+    section.set_training(training)
+    settled(training)
+    refreshed(section)
+    index = section.version.findText("weak")
+    asked: list[str] = []
+
+    def answer(which: int):
+        def exec_(box) -> int:
+            asked.append(box.text())
+            box.buttons()[which].click()
+            return 0
+
+        return exec_
+
+    for which, used in ((1, "cmunet-artery"), (0, "weak")):
+        monkeypatch.setattr(QMessageBox, "exec", answer(which))
+        section.version.chosen.emit(index)
+        settled(training)
+        refreshed(section)
+        assert project.models.current.name == used
+        assert section.version.currentText() == used
+    assert asked == ["Use weak all the same?"] * 2
+    section.version.chosen.emit(section.version.findText("cmunet-artery"))
+    settled(training)
+    assert project.models.current.name == "cmunet-artery"
+    assert len(asked) == 2  # one that was in use needs no question
 
 
 def test_versions_by_the_buttons(section, make_project, make_training, add_model):

@@ -103,13 +103,13 @@ def test_stopping_and_cancelling():
     [
         (
             replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
-            "Better: tuned-001 is now in use. Next: open an unlabelled image and see "
+            "Better: tuned-001 is used from now on. Next: open an unlabelled image and see "
             "what it has learned.",
             False,
         ),
         (
             ended(PROMOTED),  # and then gone back from
-            "cmunet-artery is in use again, not tuned-001 (Better).",
+            "Better: tuned-001 was used, and set aside again.",
             False,
         ),
         (
@@ -207,7 +207,8 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
     state = replace(IDLE, progress=progress, first=first, current=used)
     shown = state
     assert shown.status == (
-        "Training all layers on 12 labels. 2 min left. Better: tuned-001 is now in use."
+        "Training all layers on 12 labels. 2 min left. Better: tuned-001 is "
+        "used from now on."
     )
     assert shown.can_stop
 
