@@ -103,7 +103,8 @@ def test_stopping_and_cancelling():
     [
         (
             replace(ended(PROMOTED), current=ModelVersion("tuned-001")),
-            "Better: tuned-001 is used from now on. Next: open an unlabelled image and see "
+            "Better: tuned-001 is used from now on. "
+            "Next: open an unlabelled image and see "
             "what it has learned.",
             False,
         ),
