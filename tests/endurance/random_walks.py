@@ -362,6 +362,8 @@ class Walk:
         from qtpy.QtWidgets import QApplication
 
         canvas, none = self._canvas, Qt.MouseButton.NoButton
+        if canvas.size().isEmpty():
+            return  # no hand can reach it
         left = Qt.MouseButton.LeftButton
         place = [self.random.randrange(max(1, canvas.width())), 0]
         place[1] = self.random.randrange(max(1, canvas.height()))
@@ -388,6 +390,8 @@ class Walk:
         from qtpy.QtTest import QTest
 
         canvas = self._canvas
+        if canvas.size().isEmpty():
+            return
         spot = QPoint(
             self.random.randrange(max(1, canvas.width())),
             self.random.randrange(max(1, canvas.height())),

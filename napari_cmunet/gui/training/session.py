@@ -369,15 +369,11 @@ class TrainingSession:
         models = self.project.models
         names = models.names()
         learned = models.learned_labels(names[-1]) if names else set()
-        own = [ModelVersion(n, models.card(n).sha256) for n in names]
-        installed = [
-            ModelVersion(folder.name, card.sha256, True)
-            for card, folder in list_models()
-            if card.kind == "artery"
-        ]
+        installed = [(c, f.name) for c, f in list_models() if c.kind == "artery"]
+        every = [ModelVersion(name, card.sha256, True) for card, name in installed]
+        every += [ModelVersion(n, models.card(n).sha256) for n in names]
         used = {(v.name, v.installed) for v in models.history.versions}
-        unused = [v for v in (*installed, *own) if (v.name, v.installed) not in used]
-        return learned, tuple(unused)
+        return learned, tuple(v for v in every if (v.name, v.installed) not in used)
 
     def was_used(self, version: ModelVersion) -> bool:
         """Whether a version comes with the program or was in use in the project."""
