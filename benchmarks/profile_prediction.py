@@ -3,8 +3,8 @@
     python -m benchmarks.profile_prediction [--model NAME] [--repeats 20] [--training 3]
 
 Prints the median milliseconds of each part, its share, and GFLOP/s where it is the
-network. The network as eager modules and as the predictor runs it alternate, so that
-their ratio holds on a busy machine; "the machine" is a large matrix product.
+network; "the machine" is a large matrix product. :mod:`benchmarks.compare_speed`
+measures two versions of the program against each other.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.frames import PHANTOMS, list_frames, read_frame
+from napari_cmunet.model import predictor as prediction
 from napari_cmunet.model.device import choose_device, tune_malloc
-from napari_cmunet.model.inference import fuse_batchnorm
-from napari_cmunet.model.network import CMUNet, artery_logit, flop_count
-from napari_cmunet.model.postprocess import suppress_small_components
+from napari_cmunet.model.network import CMUNet, flop_count
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.preprocess import prepare, restore
+from napari_cmunet.model.preprocess import prepare
 from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.training.config import FinetuneConfig
 from napari_cmunet.training.dataset import Label, prepare_labels
@@ -36,6 +35,7 @@ BLOCKS = (
     "down_conv1 down_conv2 down_conv3 down_conv4 double_conv "
     "up_conv4 up_conv3 up_conv2 up_conv1 conv_last"
 ).split()
+PARTS = ("prepare", "suppress_small_components", "suppress_uncertain", "restore")
 Times = dict[str, list[float]]
 
 
@@ -48,45 +48,39 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model)
     product = _gigaflops_of_the_machine()
-    print(f"the machine: {product:.0f} GFLOP/s, {torch.get_num_threads()} threads\n")
-    _print(*profile_frame(model, args.repeats))
+    print(f"the machine: {product:.0f} GFLOP/s, {torch.get_num_threads()} threads")
+    for reduced in (False, True):
+        predictor = Predictor(model, choose_device("cpu"), reduced_precision=reduced)
+        print(f"\n{predictor.description}")
+        _print(*profile_frame(predictor, args.repeats))
     if args.training:
         tune_malloc()
         print()
         _print(profile_training(model, args.training))
 
 
-@torch.inference_mode()
-def profile_frame(
-    model: LoadedModel, repeats: int
-) -> tuple[Times, dict[str, float], float, float]:
-    """Times of the parts of a 512 x 512 frame, and GFLOP of the networks."""
+def profile_frame(predictor: Predictor, repeats: int) -> tuple[Times, float]:
+    """Times of the parts of a 512 x 512 frame, and GFLOP of the network."""
     image, _ = read_frame(PHANTOMS, list_frames(PHANTOMS, "", 1)[0][0])
-    predictor = Predictor(model, choose_device("cpu"))
-    eager: Any = fuse_batchnorm(model.network)
-    eager = eager.to(memory_format=torch.channels_last)
+    predictor.predict(image)
     times: Times = defaultdict(list)
     timed = _Timer(times)
     network = predictor._network
+    network.forward = timed("network", network.forward)
     for name in BLOCKS:
-        block = getattr(network, name)
-        block.forward = timed(f"  {name}", block.forward)
-    for _ in range(repeats):
-        x, geo = timed("prepare", prepare)(image, model.preprocessing)
-        x = x.to(predictor.dtype, memory_format=torch.channels_last)
-        timed("network, eager float32", eager)(x.float())
-        logits = timed("network", network)(x)
-        logit = artery_logit(logits)
-        timed("small components", suppress_small_components)(logit)
-        timed("restore", restore)(logit, geo)
-    flop = flop_count(model.card.width, *geo.padded) / 1e9
-    whole = sum(
-        median(times[part])
-        for part in ("prepare", "network", "small components", "restore")
-    )
-    flops = {"network": flop, "network, eager float32": flop}
-    ratio = median(times["network, eager float32"]) / median(times["network"])
-    return times, flops, whole, ratio
+        if block := getattr(network, name, None):  # not in 8-bit integers
+            block.forward = timed(f"  {name}", block.forward)
+    originals = {name: getattr(prediction, name) for name in PARTS}
+    for name, function in originals.items():
+        setattr(prediction, name, timed(name, function))
+    try:
+        for _ in range(repeats):
+            timed("whole frame", predictor.predict)(image)
+    finally:
+        for name, function in originals.items():
+            setattr(prediction, name, function)
+    _, geo = prepare(image, predictor.preprocessing)
+    return times, flop_count(predictor.card.width, *geo.padded) / 1e9
 
 
 def profile_training(model: LoadedModel, steps: int) -> Times:
@@ -143,21 +137,14 @@ def _gigaflops_of_the_machine(side: int = 2048) -> float:
     return 2e-9 * side**3 / min(times["product"])
 
 
-def _print(
-    times: Times,
-    flops: dict[str, float] | None = None,
-    whole: float | None = None,
-    ratio: float | None = None,
-) -> None:
-    whole = whole or median(times["whole step"])
+def _print(times: Times, network_gflop: float = 0.0) -> None:
+    whole = max(median(seconds) for seconds in times.values())
     for name, seconds in times.items():
         middle = median(seconds)
         line = f"{name:26}{middle * 1e3:9.1f} ms {middle / whole:7.1%}"
-        if flops and name in flops:
-            line += f" {flops[name] / middle:7.0f} GFLOP/s"
+        if name == "network":
+            line += f" {network_gflop / middle:7.0f} GFLOP/s"
         print(line)
-    if ratio:
-        print(f"the network is {ratio:.2f} times as fast as its eager modules")
 
 
 if __name__ == "__main__":

@@ -152,14 +152,22 @@ def find_uncertain(
 
 def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:
     """Return the lumen of twigs, less that of the others: no bifurcation is cut."""
-    lumen = np.isin(tree.numbers, list(twigs))
+    lumen = np.zeros(tree.mask.shape, bool)
     others = [branch for branch in tree.branches if branch.number not in twigs]
-    if others:
-        pixels = np.argwhere(lumen)
-        centreline = cKDTree(np.concatenate([branch.points for branch in others]))
-        radii = np.concatenate([branch.radii for branch in others])
+    joints = np.array(tree.joints, float).reshape(-1, 3)
+    centreline = cKDTree(np.concatenate([*(b.points for b in others), joints[:, :2]]))
+    radii = np.concatenate([*(b.radii for b in others), joints[:, 2]])
+    for number in twigs:
+        twig = tree.branches[number]
+        margin = int(twig.radii.max()) + 2
+        corner = np.maximum(twig.points.min(0) - margin, 0)
+        bottom, right = twig.points.max(0) + margin + 1
+        box = tree.mask[corner[0] : bottom, corner[1] : right]
+        pixels = np.argwhere(box) + corner
+        away, _ = cKDTree(twig.points).query(pixels)
         distance, nearest = centreline.query(pixels)
-        lumen[tuple(pixels[distance <= radii[nearest]].T)] = False
+        own = (away <= distance) & (distance > radii[nearest])
+        lumen[tuple(pixels[own].T)] = True
     return lumen
 
 

@@ -35,10 +35,10 @@ UP = ("up_conv4", "up_conv3", "up_conv2", "up_conv1")
 
 
 class PackedByShape:
-    """Weights as oneDNN lays them out for one shape of input.
+    """Weights as oneDNN lays them out for one shape of input and number of threads.
 
-    For another shape it would lay them out anew in each call, at several times the
-    cost of the convolution.
+    For another one it would lay them out anew in each call, at several times the cost
+    of the convolution.
 
     Parameters
     ----------
@@ -48,16 +48,17 @@ class PackedByShape:
 
     def __init__(self, pack: Callable[[list[int]], torch.Tensor]) -> None:
         self._pack = pack
-        self._packed: dict[torch.Size, torch.Tensor] = {}
+        self._packed: dict[tuple[torch.Size, int], torch.Tensor] = {}
 
     def __getitem__(self, x: torch.Tensor) -> torch.Tensor:
-        packed = self._packed.get(x.shape)
+        key = x.shape, torch.get_num_threads()
+        packed = self._packed.get(key)
         if packed is None:
             packed = self._pack(list(x.shape))
             # Few at a time: a cine has one shape, tiles have up to nine.
             if len(self._packed) > 9:
                 self._packed.clear()
-            self._packed[x.shape] = packed
+            self._packed[key] = packed
         return packed
 
 

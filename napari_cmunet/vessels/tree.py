@@ -186,8 +186,9 @@ def _split(
     """
     height, wide = skeleton.shape
     padded = np.pad(skeleton, 1).astype(np.uint8)
-    around = [padded[r : r + height, c : c + wide] for r, c in np.ndindex(3, 3)]
-    neighbours = np.sum([*around[:4], *around[5:]], axis=0, dtype=np.uint8)
+    neighbours = -padded[1:-1, 1:-1]
+    for row, column in np.ndindex(3, 3):
+        neighbours += padded[row : row + height, column : column + wide]
     crossing = skeleton & (neighbours > 2)
     knots, count = label(crossing, _EIGHT)
     joints: list[Joint] = []
@@ -212,10 +213,11 @@ def _split(
         ordered = _in_order(points[first:last])
         pieces.append((ordered, _ends(ordered, knots)))
     # A component of crossings only, such as a plus sign, is a branch as well.
+    met = {number for _, ends in pieces for number in ends}
     alone: list[Piece] = [
         (np.array([[row, column]]), (-1, -1))
         for number, (row, column, _) in enumerate(joints)
-        if not any(number in ends for _, ends in pieces)
+        if number not in met
     ]
     return pieces + alone, joints
 
