@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QListView,
     QOpenGLWidget,
     QWidget,
 )
@@ -125,15 +126,18 @@ class KeyFocus(QObject):
         return canvas_of(self._window())
 
     def _on_focus(self, old: QWidget | None, new: QWidget | None) -> None:
-        if isinstance(old, QAbstractSpinBox):
+        if isinstance(old, (QAbstractSpinBox, QListView)):
             old.removeEventFilter(self)
         with suppress(RuntimeError):  # Qt has deleted the panel
             self._follow(new)
 
     def _follow(self, new: QWidget | None) -> None:
-        if new is None or new.window() is not self._window():
+        panel = self._panel()
+        if new is None or panel is None or new.window() is not panel.window():
             return
-        if isinstance(new, QAbstractSpinBox):
+        if isinstance(new, QAbstractSpinBox) or (
+            isinstance(new, QListView) and panel.isAncestorOf(new)
+        ):
             new.installEventFilter(self)
         elif _gives_back(new) and QApplication.mouseButtons():
             self._timer.start(0)

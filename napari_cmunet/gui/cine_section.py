@@ -62,7 +62,7 @@ class PixelSizeRow(QWidget):
         self.calibration = CatheterCalibration(controller)
         self.text = text_label()
         self.start = button(
-            "Measure a catheter…",
+            "Calibrate…",
             "Find the pixel size from a catheter of known width in this frame",
         )
         self.reset = button(
@@ -82,7 +82,7 @@ class PixelSizeRow(QWidget):
         inside.setContentsMargins(0, 0, 0, 0)
         self.measuring.setLayout(inside)
         layout = column(
-            self.text, row(self.start, self.reset, stretch=0), self.measuring
+            row(self.text, self.start, self.reset, stretch=0), self.measuring
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)

@@ -276,9 +276,7 @@ class CMUNetPanel(QWidget):
         self.segment.setText(state.segment_text)
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
-        # In a project images are opened and segmented automatically.
-        again = state.in_project and state.segment_text.endswith("again")
-        self.segment.setVisible(state.show_segment and not again)
+        self.segment.setVisible(state.show_segment)
         self.on_opening.setVisible(
             not (state.in_project and self.controller.pre_segment)
         )

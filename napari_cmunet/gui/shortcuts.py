@@ -30,8 +30,19 @@ MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, PROPAGATE = (
 )
 # Keep, Next, Without, Unsure; on this Image: free in every layer type. R draws boxes in
 # Shapes layers, too.
-PROJECT_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE = (
+PROJECT_KEYS = (
+    ACCEPT,
+    ACCEPT_NEXT,
+    TAKE_BACK,
+    NEXT,
+    PREVIOUS,
+    SKIP,
+    FLAG,
+    BOX_KEY,
+    COMPARE,
+) = (
     "K",
+    "D",  # done
     "Shift+K",
     "N",
     "Shift+N",
@@ -45,6 +56,7 @@ PROJECT_KEYS = ACCEPT, TAKE_BACK, NEXT, PREVIOUS, SKIP, FLAG, BOX_KEY, COMPARE =
 # in Preferences, and our keys.
 _LISTED = (
     ((ACCEPT,), "accept: keep the mask as label"),
+    ((ACCEPT_NEXT,), "done: accept, and open the next"),
     ((NEXT, PREVIOUS), "next without label / previous"),
     ((SKIP,), "go on without this image"),
     ((FLAG,), "unsure: flag the image"),
@@ -175,6 +187,9 @@ def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
     def accept(_viewer) -> None:
         annotation.accept()
 
+    def accept_and_go_on(_viewer) -> None:
+        project.accept_and_go_on()
+
     def take_back(_viewer) -> None:
         annotation.take_back()
 
@@ -198,6 +213,7 @@ def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
 
     return [
         (ACCEPT, accept),
+        (ACCEPT_NEXT, accept_and_go_on),
         (TAKE_BACK, take_back),
         (NEXT, go_on),
         (PREVIOUS, go_back),

@@ -13,6 +13,7 @@ from qtpy.QtCore import (
     QRectF,
     QSize,
     Qt,
+    QTimer,
     Signal,
 )
 from qtpy.QtGui import (
@@ -35,15 +36,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.project.workspace import Overview
-from napari_cmunet.gui.widgets import TAB_ONLY
 from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qtpy.QtGui import QShowEvent
+    from qtpy.QtGui import QKeyEvent, QShowEvent
 
     from napari_cmunet.gui.project.next_image import ImageOrder
+    from napari_cmunet.project.flags import ImageStatus
 
 
 class CommentLine(QLineEdit):
@@ -141,7 +142,8 @@ class OrderMenu(QMenu):
 
 
 _SIDE = 16
-_ROWS = 4
+_WALK_MS = 200
+_ROWS = 12
 _WORDS = {"labelled": "Has a label", "skipped": "Skipped", "unseen": "No label yet"}
 
 
@@ -198,6 +200,10 @@ class ImageModel(QAbstractListModel):
                 index = self.index(row)
                 self.dataChanged.emit(index, index)
 
+    def status(self, row: int) -> ImageStatus:
+        """How far the image of a row is."""
+        return self._overview.status(self._overview.ids[row])
+
     def recolour(self, colour: QColor) -> None:
         """Draw the icons in another colour: the theme has changed."""
         if colour != self._colour:
@@ -216,16 +222,35 @@ class ImageModel(QAbstractListModel):
         return self._icons[state, flagged]
 
 
+ALL, UNLABELLED, FLAGGED, SKIPPED = "all", "without label", "flagged", "skipped"
+
+
+def is_listed(status: ImageStatus, which: str) -> bool:
+    """Whether an image belongs to those that a filter leaves."""
+    return {
+        ALL: True,
+        UNLABELLED: status.state == "unseen",
+        FLAGGED: status.flagged,
+        SKIPPED: status.state == "skipped",
+    }[which]
+
+
 class ImageList(QListView):
-    """Goes to any image with a click or Return."""
+    """Goes to any image with a click, the arrow keys or Return."""
 
     chosen = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._ids: Sequence[str] = ()
-        self.setToolTip("Every image of the project; a click opens it")
-        self.setFocusPolicy(TAB_ONLY)
+        self._which = ALL
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_WALK_MS)
+        self._soon.timeout.connect(lambda: self._on_chosen(self.currentIndex()))
+        self.setToolTip("Images of the project; a click opens one, arrow keys go on")
+        # After a click the arrow keys are the list's; letters go to the canvas.
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setUniformItemSizes(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -239,10 +264,31 @@ class ImageList(QListView):
         height = max(_SIDE + 4, self.fontMetrics().height() + 4)
         self.setFixedHeight(_ROWS * height + 4)
 
+    def show_only(self, which: str) -> None:
+        """Show the images of one kind: ALL, UNLABELLED, FLAGGED or SKIPPED."""
+        self._which = which
+        self._filter()
+
+    def _filter(self) -> None:
+        for row in range(self._images.rowCount()):
+            hidden = not is_listed(self._images.status(row), self._which)
+            if hidden != self.isRowHidden(row):
+                self.setRowHidden(row, hidden)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Open the image that an arrow key goes to, once the keys rest."""
+        before = self.currentIndex().row()
+        super().keyPressEvent(event)
+        if self.currentIndex().row() != before and len(self.selectedIndexes()) == 1:
+            self._soon.start()
+
     def show_images(self, overview: Overview, current: str) -> None:
         """Show a project, one image of it chosen."""
         self._ids = overview.ids
         self._images.show(overview)
+        self._filter()
+        if self._soon.isActive():
+            return  # the arrow keys are ahead
         row = overview.number(current) - 1
         if row >= 0 and self.currentIndex().row() != row:
             self.setCurrentIndex(self._images.index(row))

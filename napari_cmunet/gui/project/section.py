@@ -16,7 +16,15 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 from napari_cmunet.gui.project.actions import ProjectActions
-from napari_cmunet.gui.project.image_list import CommentLine, ImageList, OrderMenu
+from napari_cmunet.gui.project.image_list import (
+    ALL,
+    FLAGGED,
+    SKIPPED,
+    UNLABELLED,
+    CommentLine,
+    ImageList,
+    OrderMenu,
+)
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import SectionState, describe_project
 from napari_cmunet.gui.widgets import (
@@ -25,6 +33,8 @@ from napari_cmunet.gui.widgets import (
     WorkBar,
     button,
     column,
+    combo,
+    labelled,
     plain_tip,
     row,
     text_label,
@@ -160,6 +170,10 @@ class ProjectPage(QWidget):
         font = self.accept.font()
         font.setBold(True)
         self.accept.setFont(font)
+        self.accept_next = button(
+            "and next [D]", "Save this mask as a label and open the next image (D)"
+        )
+        self.accept_next.setMinimumHeight(34)
         self.label = text_label()
         self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.previous = button("Pre&vious", "The image before this one (Shift+N)")
@@ -200,7 +214,17 @@ class ProjectPage(QWidget):
         )
         self.comment = CommentLine()
         self.list = ImageList()
-        self.images = Fold("Images of the project", column(self.list, self.comment))
+        self.filter = combo("Which images of the project the list shows")
+        for which in (ALL, UNLABELLED, FLAGGED, SKIPPED):
+            self.filter.addItem(which, which)
+        self.images = Fold(
+            "Images of the project",
+            column(
+                row(labelled("Show", self.filter), self.filter, stretch=1),
+                self.list,
+                self.comment,
+            ),
+        )
         self.changes = QWidget()
         inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
         inner.setContentsMargins(0, 0, 0, 0)
@@ -211,7 +235,7 @@ class ProjectPage(QWidget):
             self.progress,
             self.effort,
             self.name,
-            self.accept,
+            row(self.accept, self.accept_next, stretch=0),
             self.label,
             row(self.previous, self.next, stretch=1),
             row(self.skip, self.flag, self.back, stretch=2),
@@ -226,6 +250,10 @@ class ProjectPage(QWidget):
     def _connect(self) -> None:
         session = self._session
         self.accept.clicked.connect(self._on_accept)
+        self.accept_next.clicked.connect(session.accept_and_go_on)
+        self.filter.activated.connect(
+            lambda: self.list.show_only(self.filter.currentData())
+        )
         self.next.clicked.connect(session.navigator.next)
         self.previous.clicked.connect(session.navigator.previous)
         self.skip.clicked.connect(session.annotation.skip)
@@ -269,6 +297,7 @@ class ProjectPage(QWidget):
         self.name.setToolTip(plain_tip(state.name))
         self.accept.setText(f"{state.accept_text}   [K]")
         self.accept.setEnabled(state.can_accept)
+        self.accept_next.setEnabled(state.can_accept)
         self.label.setText(state.label)
         font = self.label.font()
         font.setBold(True)

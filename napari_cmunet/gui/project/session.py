@@ -341,6 +341,12 @@ class ProjectSession:
             self.workspace.changed.emit()
             self.image_order.score()
 
+    def accept_and_go_on(self) -> None:
+        """Accept the shown mask and open the next image; stay where it asks."""
+        self.annotation.accept()
+        if self.annotation.saving:
+            self.navigator.next()
+
     # -- alerts ---------------------------------------------------------------
 
     def _show_missing(self, found: int = 0) -> None:

@@ -305,7 +305,28 @@ def test_in_a_project_the_panel_speaks_of_accepting(panel, page, project):
     assert panel.exporting.saved.isHidden()
     assert panel.image.isHidden()
     assert panel.on_opening.isHidden()
-    assert panel.segment.isHidden()
+
+
+def test_the_list_shows_one_kind(page, project, ready):
+    project.annotation.accept()
+    ready(project)
+    project.navigator.next()
+    ready(project)
+    project.annotation.flag()
+    ready(project)
+
+    def listed(which: str) -> list[int]:
+        index = page.filter.findData(which)
+        page.filter.setCurrentIndex(index)
+        page.filter.activated.emit(index)
+        rows = range(len(project.overview.ids))
+        return [row for row in rows if not page.list.isRowHidden(row)]
+
+    assert listed("flagged") == [1]
+    assert listed("without label") == list(range(1, len(project.overview.ids)))
+    assert listed("skipped") == []
+    assert listed("all") == list(range(len(project.overview.ids)))
+    assert page.list.height() >= 12 * page.list.sizeHintForRow(0)
 
 
 @pytest.mark.parametrize("width", [300, 320])

@@ -152,3 +152,34 @@ def test_closing_the_window_saves_and_lets_go(
     # Another window may open it at once, and finds the strokes.
     with Project.open(tmp_path / "project") as again:
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
+
+
+def test_one_key_accepts_and_goes_on_and_arrow_keys_walk_the_list(loop, ready, qtbot):
+    viewer, panel, session, hand = loop
+    hand.key(Qt.Key.Key_D)
+    ready(session)
+    assert session.overview.progress.labelled == 1
+    assert name(session) == "q1"
+    # An empty mask asks first, and stays.
+    mask = session.navigator.current.image_state.mask
+    mask.data_setitem(np.nonzero(mask.data), 0)
+    hand.key(Qt.Key.Key_D)
+    ready(session)
+    assert name(session) == "q1"
+    assert "no artery" in session.messages.alert.text
+    session.messages.dismiss("accept")
+
+    viewer.window._qt_window.activateWindow()
+    images = panel.project_section.page.list
+    place = images.visualRect(images.model().index(2, 0)).center()
+    QTest.mouseClick(images.viewport(), LEFT, pos=place)
+    ready(session)
+    assert name(session) == "q2"
+    qtbot.waitUntil(images.hasFocus)
+    QTest.keyClick(images, Qt.Key.Key_Down)
+    qtbot.waitUntil(lambda: name(session) == "q3")
+    ready(session)
+    # Letters are the canvas's all the same.
+    QTest.keyClick(images, Qt.Key.Key_P)
+    mask = session.navigator.current.image_state.mask
+    qtbot.waitUntil(lambda: mask.mode == "paint")
