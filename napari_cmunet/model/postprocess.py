@@ -80,49 +80,38 @@ def suppress_uncertain(
     contrast = []
     for one in logit[:, 0]:
         values = one.float().cpu().numpy()
-        contrast.append(has_contrast(values, threshold, how))
-        if contrast[-1]:
-            _suppress(one, find_uncertain(values, threshold, how))
-        else:
-            _suppress(one, np.ones(values.shape, bool))
+        uncertain, length = find_uncertain(values, threshold, how)
+        contrast.append(length >= how.contrast_length * max(values.shape))
+        _suppress(one, uncertain if contrast[-1] else np.ones(values.shape, bool))
     return logit, contrast
-
-
-def has_contrast(logit: np.ndarray, threshold: float, how: Postprocessing) -> bool:
-    """Whether enough of the centreline is confidently artery.
-
-    Parameters
-    ----------
-    logit : float array (Y, X)
-    """
-    cut = _log_odds(threshold)
-    centreline = skeletonize(logit >= cut)
-    confident = centreline & (logit >= cut + how.core_margin)
-    return bool(confident.sum() >= how.contrast_length * max(logit.shape))
 
 
 def find_uncertain(
     logit: np.ndarray, threshold: float, how: Postprocessing
-) -> np.ndarray:
-    """Return where components and free-ending twigs are too uncertain to be kept.
+) -> tuple[np.ndarray, int]:
+    """Find components and free-ending twigs that are too uncertain to be kept.
 
     Parameters
     ----------
     logit : float array (Y, X)
+    threshold : float
+    how : Postprocessing
 
     Returns
     -------
-    bool array (Y, X)
+    uncertain : bool array (Y, X)
+    length : int
+        Pixels of the centreline that are confidently artery.
     """
     cut = _log_odds(threshold)
-    mask = logit >= cut
+    mask, core = logit >= cut, logit >= cut + how.core_margin
     pieces, count = ndimage.label(mask, np.ones((3, 3)))
-    if not count:
-        return mask
     confident = np.zeros(count + 1, bool)
-    confident[pieces[logit >= cut + how.core_margin]] = True
+    confident[pieces[core]] = True
     kept = confident[pieces]
-    tree = build_tree(kept)
+    skeleton = skeletonize(kept)
+    length = int((skeleton & core).sum())
+    tree = build_tree(kept, skeleton)
     twigs = [
         branch.number
         for branch in tree.branches
@@ -134,7 +123,7 @@ def find_uncertain(
         kept &= ~_lumen_of_twigs(tree, set(twigs))
     dropped = mask & ~kept
     if not dropped.any():
-        return dropped
+        return dropped, length
     # The halo below the threshold goes with the part that it surrounds.
     rows, columns = (
         slice(max(0, at.min() - _HALO), at.max() + _HALO + 1)
@@ -147,7 +136,7 @@ def find_uncertain(
     dropped[near] = dropped[near][tuple(nearest)] & (
         logit[near] > _log_odds(JOIN_PROBABILITY)
     )
-    return dropped
+    return dropped, length
 
 
 def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:
@@ -156,7 +145,8 @@ def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:
     others = [branch for branch in tree.branches if branch.number not in twigs]
     joints = np.array(tree.joints, float).reshape(-1, 3)
     centreline = cKDTree(np.concatenate([*(b.points for b in others), joints[:, :2]]))
-    radii = np.concatenate([*(b.radii for b in others), joints[:, 2]])
+    # The last is for pixels that have no nearest, where there are only twigs.
+    radii = np.concatenate([*(b.radii for b in others), joints[:, 2], [0.0]])
     for number in twigs:
         twig = tree.branches[number]
         margin = int(twig.radii.max()) + 2

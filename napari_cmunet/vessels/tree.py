@@ -133,13 +133,15 @@ class VesselTree:
         return ends
 
 
-def build_tree(mask: np.ndarray) -> VesselTree:
+def build_tree(mask: np.ndarray, skeleton: np.ndarray | None = None) -> VesselTree:
     """Split a mask into branches.
 
     Parameters
     ----------
     mask : array (Y, X)
         Above 0 is artery.
+    skeleton : bool array (Y, X), optional
+        Of the mask, where it is known; left as it is.
 
     Returns
     -------
@@ -152,7 +154,7 @@ def build_tree(mask: np.ndarray) -> VesselTree:
     mask = np.asarray(mask) > 0
     # Padded with background, so that a vessel ends at the border of the frame.
     width = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    skeleton = skeletonize(mask)
+    skeleton = skeletonize(mask) if skeleton is None else skeleton.copy()
     for _ in range(2):
         pieces, joints = _split(skeleton, width, short=True)
         spurs = [p for p, ends in pieces if _is_spur(p, ends, joints)]

@@ -69,7 +69,7 @@ def test_an_uncertain_twig_goes_and_the_vessel_stays():
     logit[62:66, 4:124] = 6.0  # a vessel across the frame
     logit[40:62, 70:73] = 1.0  # a faint twig on it
     logit[66:90, 30:33] = 6.0  # a clear one
-    found = find_uncertain(logit, 0.7, HOW)
+    found, _ = find_uncertain(logit, 0.7, HOW)
     assert found[42:58, 70:73].all()
     assert found[62:66].sum() <= 12  # but for pixels at the bifurcation
     assert not found[66:90].any()
@@ -79,16 +79,26 @@ def test_a_component_without_a_confident_pixel_goes():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 4:124] = 6.0
     logit[20:23, 4:124] = 2.0
-    found = find_uncertain(logit, 0.7, HOW)
+    found, _ = find_uncertain(logit, 0.7, HOW)
     assert found[20:23, 4:124].all()
     assert not found[62:66].any()
+
+
+def test_where_there_are_only_twigs_all_goes():
+    logit = np.full((128, 128), -8.0, np.float32)
+    logit[62:66, 50:60] = 1.0
+    logit[63, 55] = 6.0
+    found, length = find_uncertain(logit, 0.7, HOW)
+    assert found[62:66, 50:60].all()
+    assert length <= 1
+    assert not find_uncertain(np.full((64, 64), -8.0, np.float32), 0.7, HOW)[0].any()
 
 
 def test_margins_follow_the_threshold():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 4:124] = 2.9
-    assert not find_uncertain(logit, 0.5, HOW).any()
-    assert find_uncertain(logit, 0.7, HOW)[62:66, 4:124].all()
+    assert not find_uncertain(logit, 0.5, HOW)[0].any()
+    assert find_uncertain(logit, 0.7, HOW)[0][62:66, 4:124].all()
 
 
 def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
