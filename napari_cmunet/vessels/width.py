@@ -90,9 +90,9 @@ def measure_lumen(features: FrameFeatures, path: np.ndarray) -> Lumen:
         around.append(cost)
     costs = np.stack(around)
     away = _OFF_PATH * np.abs(shifts)
-    centre = _smoothest(costs.min(axis=2).T + away)
+    centre = smoothest_path(costs.min(axis=2).T + away)
     cost = costs[centre, np.arange(len(path))]
-    half = gaussian_filter1d(radii[_smoothest(cost)], 2.0 * step, mode="nearest")
+    half = gaussian_filter1d(radii[smoothest_path(cost)], 2.0 * step, mode="nearest")
     moved = gaussian_filter1d(shifts[centre] * step, 3.0 * step, mode="nearest")
     return Lumen(path + moved[:, None] * across, np.maximum(half, MIN_RADIUS * step))
 
@@ -144,21 +144,25 @@ def _scaled(slope: np.ndarray, least: float) -> np.ndarray:
     return slope / np.maximum(np.abs(slope).max(axis=1, keepdims=True), least)
 
 
-def _smoothest(cost: np.ndarray) -> np.ndarray:
-    """Column per row of the path with the least cost and little change."""
+def smoothest_path(
+    cost: np.ndarray, bend: float = _BEND, steepest: int = 1
+) -> np.ndarray:
+    """Column per row of the path of least cost.
+
+    Each column aside costs ``bend``; up to ``steepest`` are allowed from row to row.
+    """
     rows, columns = cost.shape
     back = np.zeros((rows, columns), np.int8)
     total = cost[0].copy()
-    options = np.empty((3, columns))
+    steps = np.arange(-steepest, steepest + 1)
+    options = np.full((len(steps), columns), np.inf)
     for row in range(1, rows):
-        options[1] = total
-        options[0, 1:] = total[:-1] + _BEND
-        options[0, 0] = np.inf
-        options[2, :-1] = total[1:] + _BEND
-        options[2, -1] = np.inf
+        for option, step in zip(options, steps, strict=True):
+            low, high = max(0, -step), columns - max(0, step)
+            option[low:high] = total[low + step : high + step] + bend * abs(step)
         choice = options.argmin(axis=0)
         total = options[choice, np.arange(columns)] + cost[row]
-        back[row] = choice - 1
+        back[row] = choice - steepest
     chosen = np.empty(rows, int)
     chosen[-1] = total.argmin()
     for row in range(rows - 1, 0, -1):

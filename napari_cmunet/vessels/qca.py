@@ -1,0 +1,291 @@
+"""Quantitative coronary analysis of a stretch of vessel.
+
+Lengths are in pixels; :class:`Calibration` turns them into millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.vessels.borders import Borders, find_borders
+from napari_cmunet.vessels.centreline import resample, smooth
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST_STENOSIS = 0.25
+"""Narrowing of the diameter from which it is a lesion."""
+
+_END_OF_LESION = 0.05  # narrowing at which a lesion begins and ends
+_HEALTHY = 0.08  # below the fit by this much is no healthy part
+_ROUNDS = 12
+_ENOUGH = 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Size of a pixel.
+
+    Parameters
+    ----------
+    mm : float or None
+        None if it is not known.
+    error : float or None
+        Standard error as a share of the size; None if it is not known.
+    source : str
+        Where it is from.
+    """
+
+    mm: float | None = None
+    error: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A narrowing, in pixels along the centreline.
+
+    Parameters
+    ----------
+    start, at, end : int
+        Where it begins, is narrowest, and ends: points of the centreline.
+    mld : float
+        Minimum lumen diameter.
+    reference : float
+        Reference diameter where it is narrowest.
+    proximal, distal : float
+        Reference diameter where it begins and ends.
+    mean_diameter : float
+        Of the lumen within the lesion.
+    is_resolved : bool
+        False if the vessel is too thin there for its width to be told.
+    """
+
+    start: int
+    at: int
+    end: int
+    mld: float
+    reference: float
+    proximal: float
+    distal: float
+    mean_diameter: float
+    is_resolved: bool
+
+    @property
+    def length(self) -> int:
+        """Along the centreline."""
+        return self.end - self.start
+
+    @property
+    def percent_diameter(self) -> float:
+        """Diameter stenosis, per cent."""
+        return 100 * (1 - self.mld / self.reference)
+
+    @property
+    def percent_area(self) -> float:
+        """Area stenosis, per cent, of a circular lumen."""
+        return 100 * (1 - (self.mld / self.reference) ** 2)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The diameter function of a stretch, its reference and its lesions.
+
+    Parameters
+    ----------
+    borders : Borders
+    reference : float array (N,)
+        Iterative regression through the healthy parts.
+    straight : float array (N,)
+        Straight line between the healthy parts on both sides of the worst lesion.
+    usable : bool array (N,)
+        False near an ostium or a bifurcation, which is kept out.
+    lesions : list of Lesion
+        The tightest first.
+    narrowest : Lesion
+        The tightest place, whether it is a lesion or not.
+    """
+
+    borders: Borders
+    reference: np.ndarray
+    straight: np.ndarray
+    usable: np.ndarray
+    lesions: list[Lesion]
+    narrowest: Lesion
+
+    @property
+    def mean_diameter(self) -> float:
+        """Of the whole stretch without what is kept out."""
+        return float(self.borders.diameter[self.usable].mean())
+
+    @property
+    def length(self) -> int:
+        """Along the centreline."""
+        return len(self.usable) - 1
+
+
+def analyse(
+    frame: np.ndarray,
+    mask: np.ndarray,
+    path: np.ndarray,
+    *,
+    joints: Sequence[tuple[float, float, float]] = (),
+    drawn: np.ndarray | None = None,
+    limits: tuple[int, int] | None = None,
+    least: float = LEAST_STENOSIS,
+) -> Analysis:
+    """Measure a stretch of vessel.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+        Grey values; the vessel is dark.
+    mask : bool array (Y, X)
+        Guides the borders.
+    path : float array (N, 2)
+        Pixels of the centreline in order, from proximal to distal.
+    joints : sequence of (row, column, radius)
+        Bifurcations; the lumen within their radius is kept out.
+    drawn : bool array (Y, X), optional
+        What a reader has painted or erased, see :func:`find_borders`.
+    limits : (int, int), optional
+        First and last point of the lesion, where a reader has moved them.
+    least : float
+        Narrowing from which a place is a lesion, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If the stretch is too short.
+    """
+    centre = resample(smooth(resample(path), 2.0))
+    if len(centre) < _ENOUGH:
+        raise ValueError(f"a stretch of {len(centre)} pixels is too short")
+    borders = find_borders(frame, mask, centre, drawn)
+    usable = np.ones(len(centre), bool)
+    for row, column, radius in joints:
+        usable &= np.hypot(*(centre - (row, column)).T) > 1.2 * radius + 1
+    if usable.sum() < _ENOUGH:
+        usable[:] = True
+    reference = reference_diameter(borders.diameter, usable, limits)
+    lesions = _lesions(borders, reference, usable, limits, least)
+    share = np.where(usable, borders.diameter / reference, np.inf)
+    narrowest = lesions[0] if lesions else _lesion(borders, reference, int(share.argmin()))
+    return Analysis(
+        borders,
+        reference,
+        _straight(borders.diameter, reference, usable, narrowest),
+        usable,
+        lesions,
+        narrowest,
+    )
+
+
+def reference_diameter(
+    diameter: np.ndarray,
+    usable: np.ndarray,
+    limits: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Interpolate the diameter of the healthy vessel, (N,), by iterative regression.
+
+    A straight line is fitted to the diameters; points well below it are left out, and
+    it is fitted again, until nothing changes. A lumen does not widen downstream for
+    long: what is far above the line, an aneurysm or a missed branch, is left out too.
+
+    Parameters
+    ----------
+    diameter : float array (N,)
+    usable : bool array (N,)
+    limits : (int, int), optional
+        Where a reader says that the lesion is: never healthy.
+    """
+    at = np.arange(len(diameter))
+    candidates = usable.copy()
+    if limits is not None:
+        candidates[limits[0] : limits[1] + 1] = False
+    if candidates.sum() < _ENOUGH:
+        candidates = usable.copy()
+    level = np.quantile(diameter[candidates], 0.75)
+    healthy = candidates & (diameter > (1 - 3 * _HEALTHY) * level)
+    line = np.full(len(diameter), level)
+    for _ in range(_ROUNDS):
+        if healthy.sum() < _ENOUGH:
+            break
+        line = np.polynomial.Polynomial.fit(at[healthy], diameter[healthy], 1)(at)
+        line = np.maximum(line, 0.25 * level)
+        away = diameter / line - 1
+        spread = max(_HEALTHY, 2 * float(np.std(away[healthy])))
+        chosen = candidates & (away > -min(spread, 2 * _HEALTHY)) & (away < 2 * spread)
+        if np.array_equal(chosen, healthy):
+            break
+        healthy = chosen
+    return line
+
+
+def _lesions(
+    borders: Borders,
+    reference: np.ndarray,
+    usable: np.ndarray,
+    limits: tuple[int, int] | None,
+    least: float,
+) -> list[Lesion]:
+    if limits is not None:
+        start, end = sorted(int(np.clip(x, 0, len(reference) - 1)) for x in limits)
+        share = borders.diameter[start : end + 1] / reference[start : end + 1]
+        at = start + int(share.argmin())
+        return [_lesion(borders, reference, at, (start, end))]
+    narrowing = np.where(usable, 1 - borders.diameter / reference, 0)
+    found = []
+    while narrowing.max() >= least:
+        lesion = _lesion(borders, reference, int(narrowing.argmax()))
+        found.append(lesion)
+        narrowing[lesion.start : lesion.end + 1] = 0
+    return found
+
+
+def _lesion(
+    borders: Borders,
+    reference: np.ndarray,
+    at: int,
+    limits: tuple[int, int] | None = None,
+) -> Lesion:
+    diameter = borders.diameter
+    if limits is None:
+        healthy = diameter >= (1 - _END_OF_LESION) * reference
+        before, after = np.flatnonzero(healthy[:at]), np.flatnonzero(healthy[at:])
+        start = int(before[-1]) if len(before) else 0
+        end = at + int(after[0]) if len(after) else len(diameter) - 1
+    else:
+        start, end = limits
+    mld = float(diameter[at])
+    return Lesion(
+        start,
+        at,
+        end,
+        mld,
+        float(reference[at]),
+        float(reference[start]),
+        float(reference[end]),
+        float(diameter[start : end + 1].mean()),
+        mld >= borders.resolution,
+    )
+
+
+def _straight(
+    diameter: np.ndarray, reference: np.ndarray, usable: np.ndarray, lesion: Lesion
+) -> np.ndarray:
+    """Straight line through the mean diameters before and after a lesion."""
+    at = np.arange(len(diameter))
+    near = max(_ENOUGH, round(2 * lesion.reference))
+    points = []
+    for part in (at[: lesion.start][-near:], at[lesion.end + 1 :][:near]):
+        part = part[usable[part]]
+        if len(part):
+            points.append((part.mean(), diameter[part].mean()))
+    if len(points) < 2:
+        return reference
+    (x0, y0), (x1, y1) = points
+    return y0 + (at - x0) * (y1 - y0) / (x1 - x0)
