@@ -13,7 +13,7 @@ from napari_cmunet.vessels.width import smoothest_path
 
 _SPACING = 0.25  # of the samples across the vessel, in pixels
 _SCALE = 0.8  # of the derivatives across
-_ALONG = (0.3, 2.0, 3.0)  # smoothing along: share of the diameter, least and most
+_ALONG = (0.15, 1.5, 2.5)  # smoothing along: share of the diameter, least and most
 _REACH = (1.5, 0.25)  # of the search around the mask's border: pixels, share of radius
 _GUIDE = 2.0  # smoothing of the mask's border along the vessel
 _BEND = 0.08
@@ -73,9 +73,10 @@ def find_borders(
 
     The edge is where the weighted sum of first and second derivative of the grey values
     is greatest (Reiber et al. 1984: the first alone lies inside the border, the second
-    outside); a minimum-cost path along the vessel keeps it smooth. It is looked for near
-    the border of the mask. What the blur of the image then adds to the diameter is taken
-    off: the same detector's answer to a blurred cylinder is known for every diameter.
+    outside); a minimum-cost path along the vessel keeps it smooth. It is looked for
+    near the border of the mask. What the blur of the image then adds to the diameter is
+    taken off: the same detector's answer to a blurred cylinder is known for every
+    diameter.
 
     Parameters
     ----------
@@ -105,7 +106,9 @@ def find_borders(
     left = _edge(profiles[:, middle::-1], inner_guide, reach)
     blur = _blur(profiles, middle, left, right)
     found = left + right
-    excess = (found - _diameter(found, _contrast(profiles, middle, left, right), blur)) / 2
+    excess = (
+        found - _diameter(found, _contrast(profiles, middle, left, right), blur)
+    ) / 2
     left, right = left - excess, right - excess
     if drawn is not None:
         left = np.where(_touches(drawn, centre, -across, inner), inner, left)
@@ -118,7 +121,9 @@ def _sample(frame: np.ndarray, where: np.ndarray) -> np.ndarray:
     low = np.maximum(np.floor(where.min(axis=(0, 1))).astype(int) - 8, 0)
     high = np.ceil(where.max(axis=(0, 1))).astype(int) + 9
     part = frame[low[0] : high[0], low[1] : high[1]].astype(np.float32)
-    return map_coordinates(part, np.moveaxis(where - low, -1, 0), order=3, mode="nearest")
+    return map_coordinates(
+        part, np.moveaxis(where - low, -1, 0), order=3, mode="nearest"
+    )
 
 
 def _mask_borders(
@@ -133,8 +138,11 @@ def _mask_borders(
         inside = map_coordinates(
             mask.astype(np.float32), np.moveaxis(where, -1, 0), order=1, mode="constant"
         )
-        ends = (inside < 0.5).argmax(axis=1)
-        sides.append(np.where(inside[:, 0] < 0.5, 0.0, steps[ends]))
+        ends = np.maximum((inside < 0.5).argmax(axis=1), 1)
+        rows = np.arange(len(centre))
+        before, after = inside[rows, ends - 1], inside[rows, ends]
+        part = (before - 0.5) / np.maximum(before - after, 1e-6)
+        sides.append(np.maximum(steps[ends - 1] + part * _SPACING, 0))
     # A branch is no part of the lumen: nowhere much wider than it is mostly.
     widest = 1.6 * np.median((sides[0] + sides[1]) / 2) + 1
     return np.minimum(sides[0], widest), np.minimum(sides[1], widest)
@@ -208,7 +216,9 @@ def _response() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         second = gaussian_filter1d(thick, 1 / step, order=2)
         first, second = (p[x > 0] / p[x > 0].max() for p in (first, second))
         outwards = x[x > 0]
-        found[number] = 2 * outwards[((1 - _SECOND) * first + _SECOND * second).argmax()]
+        found[number] = (
+            2 * outwards[((1 - _SECOND) * first + _SECOND * second).argmax()]
+        )
         gaps[number] = outwards[second.argmax()] - outwards[first.argmax()]
     return true, np.maximum.accumulate(found), gaps
 
@@ -217,8 +227,8 @@ def _diameter(found: np.ndarray, contrast: np.ndarray, blur: float) -> np.ndarra
     """True diameters (N,) of a vessel found that wide, with that contrast in all.
 
     From the edges, what the blur adds is taken off. Where the vessel is hardly wider
-    than the blur, its edges tell little, but its contrast tells how thick it is, compared
-    with the rest of the stretch; both are weighted by their errors.
+    than the blur, its edges tell little, but its contrast tells how thick it is beside
+    the rest of the stretch, if it is round; both are weighted by their errors.
     """
     true, answer, _ = _response()
     rising = answer + np.arange(len(answer)) * 1e-9
@@ -246,7 +256,9 @@ def _contrast(
         ground = (away > _GROUND[0]) & (away < _GROUND[1])
         beyond[side] = (profiles * ground).sum(axis=1) / ground.sum(axis=1)
     share = (at[None] + left[:, None]) / (left + right)[:, None]
-    ground = beyond[-1][:, None] + np.clip(share, 0, 1) * (beyond[1] - beyond[-1])[:, None]
+    ground = (
+        beyond[-1][:, None] + np.clip(share, 0, 1) * (beyond[1] - beyond[-1])[:, None]
+    )
     inside = (at[None] > -left[:, None] - _GROUND[0]) & (
         at[None] < right[:, None] + _GROUND[0]
     )
@@ -272,7 +284,7 @@ def _blur(
         gaps.append(_peak(second[near]) - _peak(first[near]))
     gap = np.mean(gaps) * _SPACING
     diameter = np.median(left + right)
-    true, answer, distance = _response()
+    _, answer, distance = _response()
     totals = np.sqrt(least**2 + _BLURS**2)
     expected = [
         total * np.interp(diameter / total, answer, distance) for total in totals

@@ -20,8 +20,9 @@ LEAST_STENOSIS = 0.25
 """Narrowing of the diameter from which it is a lesion."""
 
 _END_OF_LESION = 0.05  # narrowing at which a lesion begins and ends
-_HEALTHY = 0.08  # below the fit by this much is no healthy part
+_HEALTHY = (0.05, 0.15)  # share of the reference; farther below it is no healthy part
 _ROUNDS = 12
+_FOR_MEDIANS = 120  # points for the first line
 _ENOUGH = 8
 
 
@@ -173,7 +174,9 @@ def analyse(
     reference = reference_diameter(borders.diameter, usable, limits)
     lesions = _lesions(borders, reference, usable, limits, least)
     share = np.where(usable, borders.diameter / reference, np.inf)
-    narrowest = lesions[0] if lesions else _lesion(borders, reference, int(share.argmin()))
+    narrowest = (
+        lesions[0] if lesions else _lesion(borders, reference, int(share.argmin()))
+    )
     return Analysis(
         borders,
         reference,
@@ -191,9 +194,9 @@ def reference_diameter(
 ) -> np.ndarray:
     """Interpolate the diameter of the healthy vessel, (N,), by iterative regression.
 
-    A straight line is fitted to the diameters; points well below it are left out, and
-    it is fitted again, until nothing changes. A lumen does not widen downstream for
-    long: what is far above the line, an aneurysm or a missed branch, is left out too.
+    A straight line of median slope (Theil and Sen) is the beginning; points well below
+    or above it (lesions, aneurysms) are left out and a line is fitted to the others,
+    until nothing changes.
 
     Parameters
     ----------
@@ -208,20 +211,24 @@ def reference_diameter(
         candidates[limits[0] : limits[1] + 1] = False
     if candidates.sum() < _ENOUGH:
         candidates = usable.copy()
-    level = np.quantile(diameter[candidates], 0.75)
-    healthy = candidates & (diameter > (1 - 3 * _HEALTHY) * level)
-    line = np.full(len(diameter), level)
+    level = float(np.quantile(diameter[candidates], 0.75))
+    some = np.flatnonzero(candidates & (diameter > 0.75 * level))
+    some = some[:: 1 + len(some) // _FOR_MEDIANS]
+    first, second = np.triu_indices(len(some), 1)
+    slope = np.median(
+        (diameter[some[second]] - diameter[some[first]]) / (some[second] - some[first])
+    )
+    line = np.median(diameter[some] - slope * some) + slope * at
+    healthy = candidates
     for _ in range(_ROUNDS):
-        if healthy.sum() < _ENOUGH:
-            break
-        line = np.polynomial.Polynomial.fit(at[healthy], diameter[healthy], 1)(at)
         line = np.maximum(line, 0.25 * level)
         away = diameter / line - 1
-        spread = max(_HEALTHY, 2 * float(np.std(away[healthy])))
-        chosen = candidates & (away > -min(spread, 2 * _HEALTHY)) & (away < 2 * spread)
-        if np.array_equal(chosen, healthy):
+        spread = np.clip(4 * np.median(np.abs(away[healthy])), *_HEALTHY)
+        chosen = candidates & (away > -spread) & (away < 1.5 * spread)
+        if chosen.sum() < _ENOUGH or np.array_equal(chosen, healthy):
             break
         healthy = chosen
+        line = np.polynomial.Polynomial.fit(at[healthy], diameter[healthy], 1)(at)
     return line
 
 
