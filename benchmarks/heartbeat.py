@@ -248,7 +248,7 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
         reader.annotation.accept()
         yield from _until(now("accepting"), lambda: reader.workspace.writer.idle)
         yield from _pause(now("accepting"), 0.2)
-        if reader.project.next_unlabelled() is None:
+        if reader.project.next_image() is None:
             break
         before = reader.navigator.current
         reader.navigator.next()

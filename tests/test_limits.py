@@ -188,7 +188,7 @@ def test_a_clock_that_was_set_back(tmp_path, monkeypatch):
     with Project.open(tmp_path / "project") as project:
         assert project.take_notices() == []
         assert project.labels.get(image, 0).mask[:, 0].sum() == 7
-        assert not project.flags_of(image).flagged
+        assert not project.status(image).flagged
         numbers = [entry.number for entry in project.journal()]
         assert numbers == sorted(numbers)
 

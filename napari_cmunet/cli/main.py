@@ -2,21 +2,29 @@
 
 Exit 0: all done. 1: some input failed, every other was done, each failure named on
 stderr. 2: bad usage, an unknown model among it. Nothing but results goes to stdout.
+Modules of commands that load torch or napari are imported when they run.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.cli.parser import build_parser
+from napari_cmunet import __version__
+from napari_cmunet.cli import export, models
 from napari_cmunet.errors import CMUNetError, UnknownModelError, UsageError
+from napari_cmunet.model.device import DEVICES
+from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,3 +75,322 @@ def _take_any_file_name() -> None:
         sys.stdout.reconfigure(
             errors="backslashreplace" if sys.platform == "win32" else "surrogateescape"
         )
+
+
+# -- commands and their options ----------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; ``args.command`` is the name of the module that runs it."""
+    parser = argparse.ArgumentParser(
+        prog="napari-cmunet",
+        description="Coronary artery segmentation with CM-UNet. Research use only: "
+        "not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (
+        _add_demo,
+        _add_segment,
+        _add_pretrain,
+        _add_finetune,
+        _add_evaluate,
+        export.add_parser,
+        models.add_parser,
+        _add_bench,
+    ):
+        add(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    p = commands.add_parser(
+        "demo", help="open napari on a synthetic cine, pre-segmented"
+    )
+    text = "save the window's picture (PNG) and exit"
+    p.add_argument("--screenshot", type=Path, metavar="FILE", help=text)
+    p.set_defaults(command="demo")
+
+
+def _add_segment(commands: Any) -> None:
+    p = commands.add_parser(
+        "segment",
+        help="write an artery mask (TIFF) for each image",
+        description="Write one mask TIFF for each image: uint8, 0 background, 255 "
+        "artery, on the image's own grid. Folders are walked, and the masks lie in "
+        "folders of the same names; where an input is a folder, summary.csv tells what "
+        "became of each file. A run that was stopped goes on where it was.",
+    )
+    p.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="image files (DICOM, TIFF, PNG, WebP, JPEG, BMP, NPY), DICOMDIR, and "
+        "folders of them",
+    )
+    _add_output(
+        p,
+        "folder for the masks; what an earlier run has made of the same image in the "
+        "same way is kept, other masks are replaced",
+    )
+    _add_model_options(p)
+    p.add_argument(
+        "--threshold",
+        type=_PROBABILITY,
+        metavar="T",
+        help="artery from this probability on (default: the model's own)",
+    )
+    _add_flags(
+        p,
+        _INVERT,
+        ("--probability", "also write NAME_probability.tif (uint8, 255 is certain)"),
+        (
+            "--probability-float32",
+            "also write NAME_probability_float32.tif (0 to 1, not rounded)",
+        ),
+        (
+            "--record",
+            "also write NAME.json: where the mask comes from, and what it holds",
+        ),
+        (
+            "--overlay",
+            "also write NAME_overlay.png: the mask over the frame best filled",
+        ),
+        (
+            "--dicom-seg",
+            "of DICOM images, also write NAME_seg.dcm, a DICOM Segmentation",
+        ),
+        (
+            "--dicom-sc",
+            "of DICOM images, also write NAME_sc.dcm, a Secondary Capture with the "
+            "contours burnt in",
+        ),
+    )
+    p.set_defaults(command="segment")
+
+
+def _add_pretrain(commands: Any) -> None:
+    p = commands.add_parser(
+        "pretrain",
+        help="self-supervised pre-training on images without labels",
+        description="Masked reconstruction and momentum contrast after CM-UNet. "
+        "Several GPUs: torchrun --nproc-per-node N -m -- napari_cmunet pretrain ..., "
+        "several machines too if DIR is one folder for all. With --resume, options "
+        "left out are those of the run.",
+    )
+    p.add_argument("inputs", nargs="+", type=Path, metavar="IMAGES")
+    _add_output(p, "the new model's folder; DIR/run holds the checkpoint")
+    text = "go on where a run in DIR was interrupted; begin if there is none"
+    _add_flags(p, ("--resume", text), _INVERT)
+    for option, kind, text in (
+        ("--width", _COUNT, "channels of the first level (default: 24)"),
+        ("--epochs", _COUNT, "passes over the images (default: 300)"),
+        ("--minutes", _AMOUNT, "end after this much training, schedules fitted to it"),
+        ("--batch", _COUNT, "views in a step, all processes together (default: 16)"),
+        ("--grid", _COUNT, "longer side of the prepared frames (default: 256)"),
+        ("--crop", _COUNT, "side of the views (default: the whole grid)"),
+        ("--phantoms", _COUNT, "synthetic frames with known masks to learn from too"),
+        ("--learning-rate", _AMOUNT, "peak for batches of 16 (default: 0.001)"),
+        (
+            "--consistency-weight",
+            _AMOUNT,
+            "with phantoms: of segmenting masked frames as whole ones (default: 0)",
+        ),
+        (
+            "--copy-paste",
+            _AMOUNT,
+            "share of the phantoms that is drawn into real frames (default: 0)",
+        ),
+        ("--seed", _COUNT, "default: 0"),
+    ):
+        p.add_argument(option, type=kind, metavar="N", help=text)
+    p.add_argument(
+        "--start",
+        metavar="NAME|DIR",
+        help="go on from this model's weights instead of random ones",
+    )
+    _add_device_option(p)
+    p.add_argument(
+        "--workers", type=int, metavar="N", help="processes that make phantoms"
+    )
+    p.add_argument("--data", default="", help="what the images are, for the card")
+    p.add_argument("--licence", default="", help="of the weights, for the card")
+    _add_events(p)
+    p.set_defaults(command="pretrain")
+
+
+def _add_finetune(commands: Any) -> None:
+    p = commands.add_parser(
+        "finetune",
+        help="learn from labelled frames",
+        description="Few-shot fine-tuning from the accepted labels of a project, or "
+        "from folders of images and masks, paired by stem. Ctrl-C stops and keeps the "
+        "best model so far.",
+    )
+    p.add_argument(
+        "project",
+        nargs="?",
+        type=Path,
+        metavar="PROJECT",
+        help="the project's folder; the model is added to it",
+    )
+    p.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="without PROJECT: frames to learn from; with it: where its images lie now",
+    )
+    p.add_argument(
+        "--masks",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="without PROJECT: their masks, by the same names",
+    )
+    p.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="new model, without PROJECT"
+    )
+    p.add_argument(
+        "--name", default="", metavar="NAME", help="of the new model, with PROJECT"
+    )
+    p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
+    p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
+    _add_mask_options(p)
+    _add_finetune_options(p)
+    _add_events(p)
+    p.add_argument(
+        "--no-comparison",
+        dest="compare",
+        action="store_false",
+        help="with PROJECT: do not measure the new model beside the one in use",
+    )
+    p.set_defaults(command="finetune", usage_error=p.error)
+
+
+def _add_finetune_options(p: argparse.ArgumentParser) -> None:
+    """One option for each field of FinetuneOptions; what is not given is left out."""
+    for field in fields(FinetuneOptions):
+        name = "--" + field.name.replace("_", "-")
+        more: dict[str, Any] = {"help": field.metadata["help"]}
+        if field.name == "device":
+            more["choices"] = DEVICES
+        elif field.default is True:
+            name, more["dest"] = "--no-validation", field.name
+            more["action"] = "store_false"
+        elif field.default is False:
+            more["action"] = "store_true"
+        else:
+            more["metavar"] = field.metadata["metavar"]
+            more["type"] = _TYPES[str(field.type).removesuffix(" | None")]
+        p.add_argument(name, default=argparse.SUPPRESS, **more)
+
+
+def _add_evaluate(commands: Any) -> None:
+    p = commands.add_parser(
+        "evaluate",
+        help="Dice, clDice, HD95, precision, recall of a model",
+        description="Compare a model's masks with the truth, each on the image's own "
+        "grid; means with 95 % intervals, by patient where --patients is given.",
+    )
+    p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
+    p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
+    _add_model_options(p)
+    p.add_argument("--threshold", type=_PROBABILITY, metavar="T")
+    _add_mask_options(p)
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
+    p.set_defaults(command="evaluate")
+
+
+def _add_bench(commands: Any) -> None:
+    p = commands.add_parser(
+        "bench",
+        help="this machine's speed, beside the paper's way",
+        description="Measure how fast this machine segments frames and cines and "
+        "learns from labels, beside the published network run as its authors do. On "
+        "synthetic angiograms; takes about a quarter of an hour on a small CPU.",
+    )
+    _add_model_options(p)
+    p.add_argument(
+        "--minutes",
+        type=_POSITIVE,
+        default=3.0,
+        metavar="M",
+        help="budget of each of the four trainings (default: 3)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.set_defaults(command="bench")
+
+
+def _add_output(p: argparse.ArgumentParser, text: str) -> None:
+    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=text)
+
+
+def _add_flags(p: argparse.ArgumentParser, *flags: tuple[str, str]) -> None:
+    for name, text in flags:
+        p.add_argument(name, action="store_true", help=text)
+
+
+def _add_mask_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--large-masks",
+        choices=("refuse", "keep", "invert"),
+        default="refuse",
+        help="masks that are artery for more than a third of a frame: leave them out, "
+        "take them as they are, or exchange artery and background",
+    )
+    p.add_argument(
+        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
+    )
+
+
+def _add_events(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
+    )
+
+
+def _add_model_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|DIR",
+        help=f"default: {DEFAULT_MODEL}",
+    )
+    _add_device_option(p)
+
+
+def _add_device_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="default: auto, the fastest there is",
+    )
+
+
+def _number(kind: type, what: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """An option's number of this type, for which ``fits`` is true."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+_INVERT = ("--invert", "of images whose arteries are bright: invert the grey values")
+_POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
+_PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
+_COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)
+_AMOUNT = _number(float, "a number from 0", lambda x: x >= 0)
+_TYPES = {"str": str, "int": _COUNT, "float": _POSITIVE}

@@ -148,12 +148,12 @@ class ProjectModels:
             )
         return ModelVersion(name, card.sha256, installed)
 
-    def free_name(self, stem: str = "tuned") -> str:
+    def free_name(self) -> str:
         """Return a name that no model of the project has: ``tuned-001`` and so on."""
         base = inside(self._context.folder, MODELS)
         taken = {p.name.casefold() for p in base.iterdir()} if base.is_dir() else set()
         number = 1
-        while (name := f"{stem}-{number:03d}").casefold() in taken:
+        while (name := f"tuned-{number:03d}").casefold() in taken:
             number += 1
         return name
 

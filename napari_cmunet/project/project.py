@@ -27,11 +27,10 @@ from napari_cmunet.project.settings import new_identity, save_settings
 from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari_cmunet.project.files import FrameKey
-    from napari_cmunet.project.flags import ImageFlags
     from napari_cmunet.project.journal import Entry
     from napari_cmunet.project.recovery import OpenedProject
     from napari_cmunet.project.settings import Settings
@@ -140,10 +139,6 @@ class Project:
 
     # -- flags and the order of work ---------------------------------------------------
 
-    def flags_of(self, image: str) -> ImageFlags:
-        """Return what is noted about an image."""
-        return self._flags[image]
-
     def skip(self, image: str, skipped: bool = True) -> None:
         """Skip an image, or undo that; raises WriteError."""
         self._change(image, "skipped" if skipped else "unskipped", skipped=skipped)
@@ -187,53 +182,30 @@ class Project:
                 patients=len({self.images[i].patient for i in labelled}),
             )
 
-    def next_unlabelled(
-        self, after: str | None = None, order: Sequence[str] | None = None
-    ) -> str | None:
-        """Return the next image that has no label and is not skipped, cyclically.
-
-        Parameters
-        ----------
-        after : str, optional
-            Where to start; it comes last itself.
-        order : sequence of str, optional
-            Another order than the project's own.
-
-        Returns
-        -------
-        str or None
-            None if none is left.
-        """
-        labelled = {image for image, _ in self.labels.keys()}
-        ids = list(order) if order is not None else self.images.ids()
-        start = ids.index(after) + 1 if after in ids else 0
-        for image in ids[start:] + ids[:start]:
-            if image not in labelled and not self._flags[image].skipped:
-                return image
-        return None
-
     def next_image(self, after: str | None = None) -> str | None:
         """Return the next image to label in the order of the settings, None if none.
+
+        An image that has a label or is skipped is none.
 
         Parameters
         ----------
         after : str, optional
             The image that is open; it is chosen only if no other is left.
         """
-        order = self._settings.next_image
+        order, ids = self._settings.next_image, self.images.ids()
         labelled = {image for image, _ in self.labels.keys()}
+        start = ids.index(after) + 1 if after in ids else 0
         left = [
             image
-            for image in self.images.ids()
-            if image not in labelled
-            and image != after
-            and not self._flags[image].skipped
+            for image in ids[start:] + ids[:start]
+            if image not in labelled and not self._flags[image].skipped
         ]
-        if order == LISTED or not left:
-            return self.next_unlabelled(after)
+        if order == LISTED or left in ([], [after]):
+            return left[0] if left else None
+        others = set(left) - {after}
         return choose_next(
             order,
-            left,
+            [image for image in ids if image in others],
             project=self.id,
             after=after,
             patients={record.id: record.patient for record in self.images},

@@ -224,7 +224,7 @@ def check(project):
     assert next(r.side for r in project.labels.refs()) == "train"
     assert project.labels.sides()[PATIENTS[INSIDE]] == "validation"
     assert project.status(SKIPPED).state == "skipped"
-    assert project.flags_of(DRAFTED).comment == "hello"
+    assert project.status(DRAFTED).comment == "hello"
     assert project.status(DRAFTED).flagged
     assert project.position == (DRAFTED, 0)
     settings = project.settings
@@ -263,8 +263,8 @@ def test_a_former_project_goes_on(study, tmp_path, home):
         assert project.images.missing() == []
         np.testing.assert_array_equal(project.labels.get(DRAFTED, 0).mask, mask_of(6))
         np.testing.assert_array_equal(project.labels.get(BESIDE, 0).mask, mask_of(4))
-        assert project.flags_of(BESIDE).flagged
-        assert project.flags_of(DRAFTED).comment == "hello"
+        assert project.status(BESIDE).flagged
+        assert project.status(DRAFTED).comment == "hello"
         exported = export_masks(project, tmp_path / "out")
         assert (exported.labels, exported.problems) == (3, ())
         masks = read_mask(tmp_path / "out" / f"{DRAFTED}.tif")

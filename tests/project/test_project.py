@@ -70,20 +70,19 @@ def test_a_closed_project_says_so(project):
 
 def test_next_goes_round_and_passes_over_what_is_done(project):
     ids = project.images.ids()
-    assert project.next_unlabelled() == ids[0]
+    assert project.next_image() == ids[0]
     project.labels.accept(ids[0], 0, mask_of(1))
     project.skip(ids[1])
-    assert project.next_unlabelled(ids[0]) == ids[2]
-    assert project.next_unlabelled(ids[5]) == ids[2]
-    assert project.next_unlabelled(ids[2]) == ids[3]
+    assert project.next_image(ids[0]) == ids[2]
+    assert project.next_image(ids[5]) == ids[2]
+    assert project.next_image(ids[2]) == ids[3]
     for image in ids[2:5]:
         project.labels.accept(image, 0, mask_of(1))
-    assert project.next_unlabelled(ids[5]) == ids[5]
+    assert project.next_image(ids[5]) == ids[5]
     project.labels.accept(ids[5], 0, mask_of(1))
-    assert project.next_unlabelled(ids[5]) is None
+    assert project.next_image(ids[5]) is None
     project.skip(ids[1], False)
-    assert project.next_unlabelled(ids[5]) == ids[1]
-    assert project.next_unlabelled(ids[5], order=ids[2:]) is None
+    assert project.next_image(ids[5]) == ids[1]
     assert project.neighbour(ids[3]) == ids[2]
     assert project.neighbour(ids[3], 1) == ids[4]
     assert project.neighbour(ids[0]) is None
@@ -350,7 +349,7 @@ def test_hostile_files_open_or_are_refused_in_words(project, name, data):
             with Project.open(project.folder, **options) as opened:
                 opened.progress()
                 opened.labels.refs()
-                opened.next_unlabelled()
+                opened.next_image()
                 opened.take_notices()
         except CMUNetError as error:
             assert str(error)

@@ -239,7 +239,8 @@ def value_of(project: Project, name: str) -> Any:
         return project.models.current.name
     if what == "title":
         return project.settings.title
-    return getattr(project.flags_of(image), what)
+    status = project.status(image)
+    return status.state == "skipped" if what == "skipped" else getattr(status, what)
 
 
 def _shown(project: Project, key: tuple[str, int]) -> str:
