@@ -173,13 +173,14 @@ class CMUNetPanel(QWidget):
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
+        segment = QWidget()
+        segment.setLayout(one_place(self.segment, self.work))
         inside = QWidget()
         content = column(
             self.opening,
             row(self.image_label, self.image, stretch=1),
-            one_place(self.segment, self.work),
+            row(segment, self.invert, stretch=0),
             self.on_opening,
-            self.invert,
             self.status,
             self.cine,
             heading("Project"),
@@ -193,6 +194,7 @@ class CMUNetPanel(QWidget):
             self.threshold_note,
             row(self.mask_shown, self.outline, self.prediction_shown),
             self.legend,
+            self.project_section.page.images,
             self.finetune_fold,
             heading("Export"),
             self.exporting,
@@ -269,7 +271,8 @@ class CMUNetPanel(QWidget):
         self.project.preview.update()
         in_project = self.project_section.refresh()
         self.finetune.set_training(self.project.training.session, self.project.preview)
-        self.finetune_fold.setVisible(self.project.project is not None)
+        for part in (self.project_section.page.images, self.finetune_fold):
+            part.setVisible(self.project.project is not None)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.opening.refresh()

@@ -381,6 +381,7 @@ def one_place(*items: QWidget) -> QGridLayout:
     The place is as high as the highest, so that nothing below it moves.
     """
     layout = QGridLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
     for item in items:
         policy = item.sizePolicy()
         policy.setRetainSizeWhenHidden(True)

@@ -46,7 +46,7 @@ def invert_image(image_state: ImageState) -> None:
 def invert_switch(controller: Controller) -> QCheckBox:
     """Make the panel's switch; call its ``refresh`` when the state has changed."""
     switch = check(
-        "Invert image",
+        "Invert",
         "The model expects dark arteries. Invert the grey values of an image whose "
         "arteries are bright; masks stay.",
     )
@@ -70,9 +70,7 @@ def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
     inverted = image_state is not None and is_inverted(image_state)
     bright = image_state is not None and image_state.bright_vessels
     switch.setChecked(inverted)
-    switch.setText(
-        "Invert image: its arteries seem bright" if bright else "Invert image"
-    )
+    switch.setText("Invert: seems bright" if bright else "Invert")
     font = switch.font()
     font.setBold(bright)
     switch.setFont(font)

@@ -222,7 +222,7 @@ class ImageModel(QAbstractListModel):
         return self._icons[state, flagged]
 
 
-ALL, UNLABELLED, FLAGGED, SKIPPED = "all", "without label", "flagged", "skipped"
+ALL, UNLABELLED, FLAGGED, SKIPPED = "all images", "no label", "flagged", "skipped"
 
 
 def is_listed(status: ImageStatus, which: str) -> bool:
@@ -261,8 +261,11 @@ class ImageList(QListView):
         self.setIconSize(QSize(2 * _SIDE, _SIDE))
         self.clicked.connect(self._on_chosen)
         self.activated.connect(self._on_chosen)
-        height = max(_SIDE + 4, self.fontMetrics().height() + 4)
-        self.setFixedHeight(_ROWS * height + 4)
+
+    def _keep_height(self) -> None:
+        """Show so many rows, of the theme's font."""
+        row = max(_SIDE, self.sizeHintForRow(0))
+        self.setFixedHeight(_ROWS * row + 2 * self.frameWidth())
 
     def show_only(self, which: str) -> None:
         """Show the images of one kind: ALL, UNLABELLED, FLAGGED or SKIPPED."""
@@ -286,6 +289,7 @@ class ImageList(QListView):
         """Show a project, one image of it chosen."""
         self._ids = overview.ids
         self._images.show(overview)
+        self._keep_height()
         self._filter()
         if self._soon.isActive():
             return  # the arrow keys are ahead

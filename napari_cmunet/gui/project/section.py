@@ -34,7 +34,6 @@ from napari_cmunet.gui.widgets import (
     button,
     column,
     combo,
-    labelled,
     plain_tip,
     row,
     text_label,
@@ -219,11 +218,7 @@ class ProjectPage(QWidget):
             self.filter.addItem(which, which)
         self.images = Fold(
             "Images of the project",
-            column(
-                row(labelled("Show", self.filter), self.filter, stretch=1),
-                self.list,
-                self.comment,
-            ),
+            column(self.list, row(self.filter, self.comment, stretch=1)),
         )
         self.changes = QWidget()
         inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
@@ -241,7 +236,6 @@ class ProjectPage(QWidget):
             row(self.skip, self.flag, self.back, stretch=2),
             row(QLabel("Reviewed"), *self._areas, stretch=0),
             self.changes,
-            self.images,
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)

@@ -42,11 +42,11 @@ def test_bright_arteries_are_offered_to_be_inverted(panel, viewer, controller, s
     settled(controller)
     panel.refresh()
     assert "arteries seem to be bright" in controller.message
-    assert "seem bright" in panel.invert.text()
+    assert "seems bright" in panel.invert.text()
     panel.invert.click()
     settled(controller)
     panel.refresh()
-    assert "seem bright" not in panel.invert.text()
+    assert "seems bright" not in panel.invert.text()
     assert layer.metadata["napari_cmunet"]["is_inverted"]
 
 

@@ -323,9 +323,9 @@ def test_the_list_shows_one_kind(page, project, ready):
         return [row for row in rows if not page.list.isRowHidden(row)]
 
     assert listed("flagged") == [1]
-    assert listed("without label") == list(range(1, len(project.overview.ids)))
+    assert listed("no label") == list(range(1, len(project.overview.ids)))
     assert listed("skipped") == []
-    assert listed("all") == list(range(len(project.overview.ids)))
+    assert listed("all images") == list(range(len(project.overview.ids)))
     assert page.list.height() >= 12 * page.list.sizeHintForRow(0)
 
 
