@@ -97,6 +97,14 @@ class DownloadError(CMUNetError):
     """A download that was refused, broke off, or brought another file."""
 
 
+class PacsError(CMUNetError):
+    """A PACS that does not answer, refuses, or sends what is not whole."""
+
+
+class PacsGoneError(PacsError):
+    """A PACS that does not answer: there is no use in asking for more."""
+
+
 class Cancelled(CMUNetError):
     """The user stopped the job; nothing is wrong."""
 
