@@ -90,6 +90,12 @@ def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     assert told[-1] == events.Saved(str(out))
 
 
+def test_events_that_cannot_be_written_are_an_error(folders, tmp_path, capsys):
+    log = tmp_path / "missing" / "events.jsonl"
+    assert finetune(*folders(2), tmp_path / "out", "--events", log) == 1
+    assert "events.jsonl: its folder does not exist" in capsys.readouterr().err
+
+
 def test_masks_that_leave_arteries_out_are_completed_by_the_start(
     folders, tmp_path, tiny_model, capsys
 ):

@@ -45,7 +45,7 @@ _MOST_IMAGES = 8
 
 @dataclass(frozen=True)
 class PatientChoice:
-    """One way."""
+    """A way to tell which images are of one patient."""
 
     text: str  # as offered to the session
     rule: PatientRule | None  # None: each image is another patient
@@ -54,7 +54,7 @@ class PatientChoice:
 
 
 def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
-    """Ways that make sense for these files, the likeliest first.
+    """Return the ways that make sense for these files, the likeliest first.
 
     A rule makes sense if it puts some images together and not all of them. Of several,
     the one that puts most together comes first, since two patients taken for one do no
