@@ -18,7 +18,9 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, StrictBool, StrictInt, TypeAdapter
 
 from napari_cmunet.errors import (
     LockLostError,
@@ -27,7 +29,7 @@ from napari_cmunet.errors import (
     ProjectReadOnlyError,
     WriteError,
 )
-from napari_cmunet.project.files import read_bytes
+from napari_cmunet.project.files import read_bytes, validate
 from napari_cmunet.util.atomic import write_reason
 from napari_cmunet.util.text import parse_json
 
@@ -47,17 +49,23 @@ _BYTE = 2**30  # far behind the text, which must stay readable on Windows
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+def _shown(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:80]
+
+
+_Text = Annotated[str, AfterValidator(_shown)]
+
+
 @dataclass(frozen=True)
 class Holder:
     """The holder of a lock as its file says; empty where it does not say."""
 
-    host: str = ""
-    pid: int = 0
-    #: since, beat: UTC times of opening and of the last sign of life.
-    since: str = ""
-    beat: str = ""
-    token: str = ""  # identifies this opening
-    released: bool = False  # whether it was closed properly
+    host: _Text = ""
+    pid: StrictInt = 0
+    since: _Text = ""  # UTC time of opening
+    beat: _Text = ""  # and of the last sign of life
+    token: _Text = ""  # identifies this opening
+    released: StrictBool = False  # whether it was closed properly
 
     @property
     def here(self) -> bool:
@@ -72,19 +80,14 @@ class Holder:
         return f"a program on {where} (process {self.pid}, since {self.since}{alive})"
 
 
+_HOLDER = TypeAdapter(Holder)
+
+
 def read_holder(path: Path) -> Holder:
     """Return who holds, or last held, a lock; never raises."""
-    with contextlib.suppress(ProjectDamagedError, ValueError, TypeError):
+    with contextlib.suppress(ProjectDamagedError, ValueError):
         values = parse_json(read_bytes(path, _MAX_BYTES) or b"{}")
-        known = {k: values[k] for k in Holder.__dataclass_fields__ if k in values}
-        defaults = Holder()
-        if all(type(v) is type(getattr(defaults, k)) for k, v in known.items()):
-            shown = {
-                k: "".join(c for c in v if c.isprintable())[:80]
-                for k, v in known.items()
-                if isinstance(v, str)
-            }
-            return Holder(**known | shown)
+        return validate(_HOLDER, values)
     return Holder()
 
 
