@@ -286,9 +286,9 @@ def _blur(
     diameter = np.median(left + right)
     _, answer, distance = _response()
     totals = np.sqrt(least**2 + _BLURS**2)
-    expected = [
-        total * np.interp(diameter / total, answer, distance) for total in totals
-    ]
+    expected = np.array(
+        [total * np.interp(diameter / total, answer, distance) for total in totals]
+    )
     unlikely = (np.log(_BLURS / _USUAL[0]) / _USUAL[1]) ** 2
     return float(totals[(((expected - gap) / _GAP_ERROR) ** 2 + unlikely).argmin()])
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
+from skimage.graph import MCP_Geometric
 
 from napari_cmunet.vessels.borders import Borders, find_borders
 from napari_cmunet.vessels.centreline import resample, smooth
+from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_cmunet.vessels.tree import VesselTree
 
 LEAST_STENOSIS = 0.25
 """Narrowing of the diameter from which it is a lesion."""
@@ -24,11 +29,13 @@ _HEALTHY = (0.05, 0.15)  # share of the reference; farther below it is no health
 _ROUNDS = 12
 _FOR_MEDIANS = 120  # points for the first line
 _ENOUGH = 8
+_SHORTEST = 20.0  # pixels of a segment of the tree
+_SNAP = 8  # a click is this far from the mask at most
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Size of a pixel.
+    """Size of a pixel, which is square.
 
     Parameters
     ----------
@@ -185,6 +192,73 @@ def analyse(
         lesions,
         narrowest,
     )
+
+
+def analyse_tree(
+    frame: np.ndarray,
+    mask: np.ndarray,
+    *,
+    drawn: np.ndarray | None = None,
+    least: float = LEAST_STENOSIS,
+) -> dict[int, Analysis]:
+    """Measure every segment of a tree, from bifurcation to bifurcation.
+
+    A segment begins at its wider end. Those hardly longer than wide are left out.
+
+    Returns
+    -------
+    dict of int to Analysis
+        By the number of the branch, see :func:`build_tree`.
+    """
+    tree = build_tree(mask)
+    found = {}
+    for branch in tree.branches:
+        if branch.length < max(_SHORTEST, 4 * branch.radius):
+            continue
+        points, radii = branch.points, branch.radii
+        third = len(radii) // 3
+        if radii[:third].mean() < radii[-third:].mean():
+            points = points[::-1]
+        ends = [tree.joints[joint] for joint in branch.joints if joint >= 0]
+        found[branch.number] = analyse(
+            frame, mask, points, joints=ends, drawn=drawn, least=least
+        )
+    return found
+
+
+def path_between(
+    mask: np.ndarray, start: tuple[float, float], end: tuple[float, float]
+) -> np.ndarray | None:
+    """Pixels (N, 2) of the centreline of a mask from one point of it to another.
+
+    None if the points do not lie in one component, or beside the mask.
+    """
+    inside = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    ends = []
+    for point in (start, end):
+        at = np.clip(np.round(point), 0, np.array(mask.shape) - 1).astype(int)
+        low = np.maximum(at - _SNAP, 0)
+        window = inside[low[0] : at[0] + _SNAP + 1, low[1] : at[1] + _SNAP + 1]
+        if not window.any():
+            return None
+        rows, columns = np.nonzero(window)
+        nearest = np.hypot(rows + low[0] - at[0], columns + low[1] - at[1]).argmin()
+        ends.append((rows[nearest] + low[0], columns[nearest] + low[1]))
+    cost = np.where(mask, 1 / np.maximum(inside, 0.5) ** 2, -1)  # -1: impassable
+    search = MCP_Geometric(cost)
+    total, _ = search.find_costs([ends[0]], [ends[1]])
+    if not np.isfinite(total[ends[1]]):
+        return None
+    return np.array(search.traceback(ends[1]))
+
+
+def joints_on(path: np.ndarray, tree: VesselTree) -> list[tuple[float, float, float]]:
+    """Bifurcations of a tree that a path passes."""
+    return [
+        joint
+        for joint in tree.joints
+        if np.hypot(*(path - joint[:2]).T).min() <= joint[2] + 1
+    ]
 
 
 def reference_diameter(

@@ -157,7 +157,7 @@ def smoothest_path(
     steps = np.arange(-steepest, steepest + 1)
     options = np.full((len(steps), columns), np.inf)
     for row in range(1, rows):
-        for option, step in zip(options, steps, strict=True):
+        for option, step in zip(options, steps.tolist(), strict=True):
             low, high = max(0, -step), columns - max(0, step)
             option[low:high] = total[low + step : high + step] + bend * abs(step)
         choice = options.argmin(axis=0)

@@ -1,0 +1,214 @@
+"""``measure``: diameters and stenoses of the arteries in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from napari_cmunet.cli.progress import Progress
+from napari_cmunet.errors import CMUNetError, ReadError, UsageError, display_name
+from napari_cmunet.io.dicom.identity import without_identity
+from napari_cmunet.io.discovery import stem_of
+from napari_cmunet.io.exports import write_table
+from napari_cmunet.io.images import find_images, output_paths, read_angiogram
+from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.measurements import (
+    COLUMNS,
+    SEGMENT_COLUMNS,
+    as_json,
+    tables,
+    write_picture,
+)
+from napari_cmunet.model.device import DEVICES
+from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.util.atomic import make_folder, write_json
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from napari_cmunet.io.images import Angiogram
+    from napari_cmunet.vessels.qca import Analysis, Calibration
+
+    MaskOf = Callable[[Path, Angiogram], tuple[int, np.ndarray, bool]]
+
+_WHERE = ("number", "input", "frame")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's options."""
+    p = commands.add_parser(
+        "measure",
+        help="diameters and stenoses: tables, JSON, pictures",
+        description="Quantitative coronary analysis of whole trees. Of each image: its "
+        "segments from bifurcation to bifurcation (segments.csv), their lesions, the "
+        "tightest first (lesions.csv), and all diameters (NAME.json). In millimetres "
+        "where the size of a pixel is known, otherwise in pixels. Research use only.",
+    )
+    p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
+    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    text = "masks by the images' names; without them, the model's are measured"
+    p.add_argument(
+        "--masks", nargs="+", default=[], type=Path, metavar="DIR", help=text
+    )
+    text = "what to do with masks that are artery for more than a third of a frame"
+    p.add_argument(
+        "--large-masks",
+        choices=("refuse", "keep", "invert"),
+        default="refuse",
+        help=text,
+    )
+    text = "of cines, from 0 on (default: the one best filled)"
+    p.add_argument("--frame", type=int, metavar="N", help=text)
+    text = "diameter stenosis from which it is a lesion (default: 25)"
+    p.add_argument("--least", type=float, default=25.0, metavar="PERCENT", help=text)
+    text = "instead of the size that the file has"
+    p.add_argument("--pixel-size", type=float, metavar="MM", help=text)
+    text = "standard error of the size of a pixel, carried into the results"
+    p.add_argument("--pixel-error", type=float, metavar="PERCENT", help=text)
+    text = "also write NAME.png: borders and lesions"
+    p.add_argument("--pictures", action="store_true", help=text)
+    p.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR")
+    p.add_argument("--device", choices=DEVICES, default="auto")
+    p.set_defaults(command="measure", usage_error=p.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure every input that can be read; returns the exit code.
+
+    Writes ``segments.csv`` and ``lesions.csv`` for all images, and JSON for each.
+    """
+    # Slow to import.
+    from napari_cmunet.vessels.qca import analyse_tree
+
+    if not 0 < args.least < 100:
+        args.usage_error("--least is between 0 and 100")
+    if (args.pixel_size or 1) <= 0 or (args.pixel_error or 0) < 0:
+        args.usage_error("--pixel-size is above 0, --pixel-error at least 0")
+    found = find_images(args.inputs, skip=[args.output, *args.masks])
+    files = without_identity(found)
+    mask_of = _given_masks(args) if args.masks else _predicted_masks(args)
+    make_folder(args.output)
+    progress = Progress(len(files))
+    segments: list[dict[str, object]] = []
+    lesions: list[dict[str, object]] = []
+    names = output_paths(files, ".json")
+    for number, (file, name) in enumerate(zip(files, names, strict=True), 1):
+        shown = display_name(file.relative)
+        progress.show(shown)
+        try:
+            image = read_angiogram(file.path)
+            frame, mask, inverted = mask_of(file.path, image)
+            image = image.inverted() if inverted else image
+            pixels = np.asarray(image.frames[frame])
+            tree = analyse_tree(pixels, mask, least=args.least / 100)
+            calibration = _calibration(image, args)
+            where = {"number": number, "input": str(file.relative), "frame": frame}
+            found_segments, found_lesions = tables(tree, calibration)
+            segments += [where | row for row in found_segments]
+            lesions += [where | row for row in found_lesions]
+            path = args.output / name
+            make_folder(path.parent)
+            write_json(path, as_json(tree, calibration) | {"frame": frame})
+            if args.pictures:
+                _draw(path.with_suffix(".png"), image, frame, tree, progress, shown)
+        except CMUNetError as error:
+            reason = error.reason if isinstance(error, ReadError) else str(error)
+            progress.complain(f"{shown}: {reason}")
+            progress.failed += 1
+        else:
+            progress.clear()
+            print(path, flush=True)
+        progress.advance()
+    progress.clear()
+    write_table(args.output / "segments.csv", (*_WHERE, *SEGMENT_COLUMNS), segments)
+    write_table(args.output / "lesions.csv", (*_WHERE, *COLUMNS), lesions)
+    return 1 if progress.failed else 0
+
+
+def _draw(
+    path: Path,
+    image: Angiogram,
+    frame: int,
+    tree: dict[int, Analysis],
+    progress: Progress,
+    shown: str,
+) -> None:
+    if image.burned_in:  # a picture would show a name that may be there
+        progress.complain(f"{shown}: note: text may be in it; no picture was written")
+        return
+    write_picture(path, np.asarray(image.frames[frame]), tree, image.window)
+
+
+def _calibration(image: Angiogram, args: argparse.Namespace) -> Calibration:
+    from napari_cmunet.vessels.qca import Calibration
+
+    error = None if args.pixel_error is None else args.pixel_error / 100
+    if args.pixel_size is not None:
+        return Calibration(args.pixel_size, error, "given on the command line")
+    if image.pixel_size_mm is None:
+        return Calibration(source=image.pixel_size_source)
+    height, width = image.pixel_size_mm
+    if abs(height / width - 1) > 0.01:
+        return Calibration(source="unknown: its pixels are not square")
+    return Calibration(float(np.sqrt(height * width)), error, image.pixel_size_source)
+
+
+def _given_masks(args: argparse.Namespace) -> MaskOf:
+    """Masks from files of the images' stems."""
+    files: dict[str, list[Path]] = {}
+    for file in find_images(args.masks):
+        files.setdefault(stem_of(file.path), []).append(file.path)
+
+    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, bool]:
+        candidates = files.get(stem_of(path), [])
+        if len(candidates) != 1:
+            raise ReadError(path, f"{len(candidates)} masks have its stem; give one.")
+        mask = read_mask(candidates[0], large=args.large_masks)
+        made = read_provenance(candidates[0])
+        if mask.shape != image.shape:
+            raise ReadError(path, "the mask is not on the image's own grid.")
+        masks = mask.reshape(image.frames.shape)
+        filled = np.array([artery.any() for artery in masks])
+        frame = _frame(path, image, args, filled)
+        return frame, masks[frame], made is not None and made.inverted
+
+    return mask_of
+
+
+def _predicted_masks(args: argparse.Namespace) -> MaskOf:
+    from napari_cmunet.model.device import choose_device
+    from napari_cmunet.model.predictor import Predictor
+    from napari_cmunet.model.registry import load_model
+    from napari_cmunet.model.threshold import mask_at
+
+    model = load_model(args.model)
+    if model.card.kind != "artery":
+        raise UsageError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
+    predictor = Predictor(model, choose_device(args.device))
+
+    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, bool]:
+        frame = _frame(path, image, args, np.ones(len(image.frames), bool))
+        probability = predictor.predict(np.asarray(image.frames[frame]))
+        return frame, mask_at(probability, model.card.threshold), False
+
+    return mask_of
+
+
+def _frame(
+    path: Path, image: Angiogram, args: argparse.Namespace, usable: np.ndarray
+) -> int:
+    """The frame to measure: the one asked for, or the best filled of a cine."""
+    from napari_cmunet.cine.best_frame import find_best_frame
+
+    if args.frame is not None:
+        if not 0 <= args.frame < len(image.frames):
+            raise ReadError(path, f"it has {len(image.frames)} frames, from 0 on.")
+        return int(args.frame)
+    numbers = np.flatnonzero(usable)
+    if len(numbers) < 2:
+        return int(numbers[0]) if len(numbers) else 0
+    frames: Any = image.frames if usable.all() else np.asarray(image.frames)[numbers]
+    return int(numbers[find_best_frame(cast("np.ndarray", frames)) or 0])

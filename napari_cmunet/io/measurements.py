@@ -1,0 +1,204 @@
+"""Coronary measurements as rows of a table, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from napari_cmunet.io.exports import grey_levels
+from napari_cmunet.util.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
+
+_BORDER, _LESION = (86, 180, 233), (230, 159, 0)  # for every kind of colour vision
+
+LENGTHS = (
+    "minimum_diameter",
+    "reference_diameter",
+    "proximal_reference_diameter",
+    "distal_reference_diameter",
+    "mean_diameter",
+    "lesion_length",
+)
+"""What a lesion has in pixels, and in millimetres with an error."""
+
+COLUMNS = (
+    "rank",
+    "segment",
+    "row",
+    "column",
+    "diameter_stenosis_percent",
+    "area_stenosis_percent",
+    "resolved",
+    *(f"{name}_{unit}" for name in LENGTHS for unit in ("px", "mm", "mm_error")),
+)
+"""Of the table of lesions."""
+
+SEGMENT_COLUMNS = (
+    "segment",
+    "lesions",
+    "worst_diameter_stenosis_percent",
+    *(
+        f"{name}_{unit}"
+        for name in ("length", "mean_diameter", "minimum_diameter")
+        for unit in ("px", "mm", "mm_error")
+    ),
+)
+"""Of the table of segments."""
+
+
+def lengths(values: dict[str, float], calibration: Calibration) -> dict[str, object]:
+    """Lengths in pixels and in millimetres, where a pixel's size is known.
+
+    The error is the calibration's own: all lengths of an image share it.
+    """
+    found: dict[str, object] = {}
+    for name, pixels in values.items():
+        found[f"{name}_px"] = round(float(pixels), 2)
+        if calibration.mm is not None:
+            mm = float(pixels) * calibration.mm
+            found[f"{name}_mm"] = round(mm, 3)
+            if calibration.error is not None:
+                found[f"{name}_mm_error"] = round(mm * calibration.error, 3)
+    return found
+
+
+def lesion_row(
+    lesion: Lesion, analysis: Analysis, calibration: Calibration
+) -> dict[str, object]:
+    """One row of the table of lesions, without rank and segment."""
+    row, column = analysis.borders.centre[lesion.at]
+    return {
+        "row": round(float(row), 1),
+        "column": round(float(column), 1),
+        "diameter_stenosis_percent": round(lesion.percent_diameter, 1),
+        "area_stenosis_percent": round(lesion.percent_area, 1),
+        "resolved": "yes" if lesion.is_resolved else "no: thinner than the blur",
+        **lengths(
+            {
+                "minimum_diameter": lesion.mld,
+                "reference_diameter": lesion.reference,
+                "proximal_reference_diameter": lesion.proximal,
+                "distal_reference_diameter": lesion.distal,
+                "mean_diameter": lesion.mean_diameter,
+                "lesion_length": lesion.length,
+            },
+            calibration,
+        ),
+    }
+
+
+def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, object]:
+    """One row of the table of segments, without its number."""
+    lesions = analysis.lesions
+    return {
+        "lesions": len(lesions),
+        "worst_diameter_stenosis_percent": round(
+            max(0.0, analysis.narrowest.percent_diameter), 1
+        ),
+        **lengths(
+            {
+                "length": analysis.length,
+                "mean_diameter": analysis.mean_diameter,
+                "minimum_diameter": analysis.narrowest.mld,
+            },
+            calibration,
+        ),
+    }
+
+
+def ranked(segments: dict[int, Analysis]) -> list[tuple[int, Lesion]]:
+    """Segment and lesion, the tightest lesion first."""
+    found = [
+        (number, lesion)
+        for number, analysis in segments.items()
+        for lesion in analysis.lesions
+    ]
+    return sorted(found, key=lambda item: -item[1].percent_diameter)
+
+
+def tables(
+    segments: dict[int, Analysis], calibration: Calibration
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Rows of the table of segments, and of the table of lesions by rank."""
+    rows = [
+        {"segment": number} | segment_row(analysis, calibration)
+        for number, analysis in segments.items()
+    ]
+    lesions = [
+        {"rank": rank, "segment": number}
+        | lesion_row(lesion, segments[number], calibration)
+        for rank, (number, lesion) in enumerate(ranked(segments), 1)
+    ]
+    return rows, lesions
+
+
+def as_json(segments: dict[int, Analysis], calibration: Calibration) -> dict[str, Any]:
+    """All measurements with centrelines and diameter functions, as plain JSON types."""
+    rows, lesions = tables(segments, calibration)
+    for row in rows:
+        analysis = segments[int(str(row["segment"]))]
+        row |= {
+            "centreline": _rounded(analysis.borders.centre),
+            "diameter_px": _rounded(analysis.borders.diameter),
+            "reference_px": _rounded(analysis.reference),
+            "used": analysis.usable.tolist(),
+        }
+    return {
+        "content": "coronary measurements",
+        "pixel_size_mm": calibration.mm,
+        "pixel_size_relative_error": calibration.error,
+        "pixel_size_source": calibration.source,
+        "segments": rows,
+        "lesions": lesions,
+    }
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    return np.round(values, 2).tolist()
+
+
+def write_picture(
+    path: Path,
+    frame: np.ndarray,
+    segments: dict[int, Analysis],
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Write a PNG of the frame, twice as large, with borders and ranked lesions.
+
+    Raises
+    ------
+    WriteError
+    """
+    grey = Image.fromarray(grey_levels(frame, window).astype(np.uint8))
+    picture = grey.convert("RGB").resize((2 * grey.width, 2 * grey.height))
+    draw = ImageDraw.Draw(picture)
+    for analysis in segments.values():
+        for curve in analysis.borders.curves():
+            draw.line(_points(curve), fill=_BORDER)
+    for rank, (number, lesion) in enumerate(ranked(segments), 1):
+        borders = segments[number].borders
+        for curve in borders.curves():
+            part = curve[lesion.start : lesion.end + 1]
+            draw.line(_points(part), fill=_LESION, width=3)
+        row, column = borders.centre[lesion.at]
+        place = (2 * column + 14, 2 * row - 12)
+        draw.text(
+            place,
+            f"{rank}: {lesion.percent_diameter:.0f} %",
+            fill=_LESION,
+            font_size=20,
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
+    with atomic_write(path) as handle:
+        picture.save(handle, "PNG")
+
+
+def _points(curve: np.ndarray) -> list[tuple[float, float]]:
+    return [(2 * column + 0.5, 2 * row + 0.5) for row, column in curve]

@@ -1,0 +1,108 @@
+"""The command ``measure``: tables, JSON and pictures of images and masks."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_cmunet.cli.main import main
+from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.provenance import Provenance
+from tests.vessels.test_qca import stenosed, vessel
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A frame with a stenosis of half its diameter, 12 pixels, and its mask."""
+    frame, mask, _ = vessel(stenosed(), noise=1.0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    pixels = np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "images" / "a.tif",
+        pixels,
+        resolution=(50, 50),  # 0.2 mm
+        resolutionunit="CENTIMETER",
+        photometric="minisblack",
+    )
+    write_mask(tmp_path / "masks" / "a.tif", mask, Provenance())
+    return tmp_path
+
+
+def measure(folder, *more):
+    out = folder / "out"
+    words = ["measure", folder / "images", "-o", out, "--masks", folder / "masks"]
+    return main([*map(str, [*words, *more])]), out
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_json_and_picture(folders, capsys):
+    code, out = measure(folders, "--pictures", "--pixel-error", "3")
+    assert code == 0
+    assert capsys.readouterr().out.splitlines() == [str(out / "a.json")]
+    (segment,) = rows(out / "segments.csv")
+    (lesion,) = rows(out / "lesions.csv")
+    assert segment["lesions"] == lesion["rank"] == "1"
+    assert lesion["resolved"] == "yes"
+    assert float(lesion["diameter_stenosis_percent"]) == pytest.approx(50, abs=5)
+    assert float(lesion["area_stenosis_percent"]) == pytest.approx(75, abs=5)
+    assert float(lesion["minimum_diameter_px"]) == pytest.approx(6, abs=0.6)
+    mm = float(lesion["minimum_diameter_mm"])
+    assert mm == pytest.approx(0.2 * float(lesion["minimum_diameter_px"]), abs=0.01)
+    error = float(lesion["minimum_diameter_mm_error"])
+    assert error == pytest.approx(0.03 * mm, abs=0.001)
+    assert float(lesion["reference_diameter_mm"]) == pytest.approx(2.4, abs=0.15)
+    assert float(lesion["column"]) == pytest.approx(80, abs=3)
+    record = json.loads((out / "a.json").read_text())
+    assert record["pixel_size_mm"] == pytest.approx(0.2)
+    (found,) = record["segments"]
+    assert len(found["centreline"]) == len(found["diameter_px"]) > 100
+    with Image.open(out / "a.png") as picture:
+        assert picture.size == (320, 320)
+        colours = np.asarray(picture).reshape(-1, 3)
+    assert (colours == (230, 159, 0)).all(axis=1).sum() > 50
+
+
+def test_without_a_pixel_size_there_are_pixels_alone(folders):
+    path = folders / "images" / "a.tif"
+    tifffile.imwrite(path, tifffile.imread(path), photometric="minisblack")
+    _, out = measure(folders)
+    (lesion,) = rows(out / "lesions.csv")
+    assert lesion["minimum_diameter_px"]
+    assert lesion["minimum_diameter_mm"] == lesion["minimum_diameter_mm_error"] == ""
+    _, out = measure(folders, "--pixel-size", "0.3")
+    (lesion,) = rows(out / "lesions.csv")
+    assert float(lesion["minimum_diameter_mm"]) == pytest.approx(1.8, abs=0.2)
+
+
+def test_a_higher_limit_leaves_lesions_out(folders):
+    _, out = measure(folders, "--least", "70")
+    assert rows(out / "lesions.csv") == []
+    assert rows(out / "segments.csv")[0]["lesions"] == "0"
+
+
+def test_a_missing_mask_is_named_and_the_others_are_measured(folders, capsys):
+    image = folders / "images" / "a.tif"
+    (folders / "images" / "b.tif").write_bytes(image.read_bytes())
+    code, out = measure(folders)
+    assert code == 1
+    assert "b.tif: 0 masks have its stem" in capsys.readouterr().err
+    assert (out / "a.json").exists()
+    assert not (out / "b.json").exists()
+
+
+def test_without_masks_the_model_s_are_measured(folders):
+    out = folders / "out"
+    assert main(["measure", str(folders / "images"), "-o", str(out)]) == 0
+    assert json.loads((out / "a.json").read_text())["frame"] == 0
