@@ -113,13 +113,17 @@ def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, objec
 
 
 def ranked(segments: dict[int, Analysis]) -> list[tuple[int, Lesion]]:
-    """Segment and lesion, the tightest lesion first."""
+    """Segment and lesion, the tightest first; last, those too thin to be told."""
     found = [
         (number, lesion)
         for number, analysis in segments.items()
         for lesion in analysis.lesions
     ]
-    return sorted(found, key=lambda item: -item[1].percent_diameter)
+    return sorted(found, key=_rank)
+
+
+def _rank(item: tuple[int, Lesion]) -> tuple[bool, float]:
+    return not item[1].is_resolved, -item[1].percent_diameter
 
 
 def tables(

@@ -156,7 +156,7 @@ def analyse(
     path : float array (N, 2)
         Pixels of the centreline in order, from proximal to distal.
     joints : sequence of (row, column, radius)
-        Bifurcations; the lumen within their radius is kept out.
+        Bifurcations and ends; the lumen around them is kept out.
     drawn : bool array (Y, X), optional
         What a reader has painted or erased, see :func:`find_borders`.
     limits : (int, int), optional
@@ -175,20 +175,19 @@ def analyse(
     borders = find_borders(frame, mask, centre, drawn)
     usable = np.ones(len(centre), bool)
     for row, column, radius in joints:
-        usable &= np.hypot(*(centre - (row, column)).T) > 1.2 * radius + 1
-    if usable.sum() < _ENOUGH:
-        usable[:] = True
-    reference = reference_diameter(borders.diameter, usable, limits)
+        usable &= np.hypot(*(centre - (row, column)).T) > 1.5 * radius + 2
+    kept = usable if usable.sum() >= _ENOUGH else np.ones(len(centre), bool)
+    reference = reference_diameter(borders.diameter, kept, limits)
     lesions = _lesions(borders, reference, usable, limits, least)
-    share = np.where(usable, borders.diameter / reference, np.inf)
+    share = np.where(kept, borders.diameter / reference, np.inf)
     narrowest = (
         lesions[0] if lesions else _lesion(borders, reference, int(share.argmin()))
     )
     return Analysis(
         borders,
         reference,
-        _straight(borders.diameter, reference, usable, narrowest),
-        usable,
+        _straight(borders.diameter, reference, kept, narrowest),
+        kept,
         lesions,
         narrowest,
     )
@@ -219,7 +218,11 @@ def analyse_tree(
         third = len(radii) // 3
         if radii[:third].mean() < radii[-third:].mean():
             points = points[::-1]
-        ends = [tree.joints[joint] for joint in branch.joints if joint >= 0]
+        # Bifurcations are kept out, and free ends, where the mask tapers.
+        ends = [
+            tree.joints[joint] if joint >= 0 else (*map(float, end), branch.radius)
+            for joint, end in zip(branch.joints, branch.points[[0, -1]], strict=True)
+        ]
         found[branch.number] = analyse(
             frame, mask, points, joints=ends, drawn=drawn, least=least
         )
@@ -318,6 +321,8 @@ def _lesions(
         share = borders.diameter[start : end + 1] / reference[start : end + 1]
         at = start + int(share.argmin())
         return [_lesion(borders, reference, at, (start, end))]
+    # Of a vessel that is thinner than the blur all along, nothing can be told.
+    usable = usable & (reference >= borders.resolution)
     narrowing = np.where(usable, 1 - borders.diameter / reference, 0)
     found = []
     while narrowing.max() >= least:
