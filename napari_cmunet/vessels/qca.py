@@ -220,7 +220,9 @@ def analyse_tree(
             points = points[::-1]
         # Bifurcations are kept out, and free ends, where the mask tapers.
         ends = [
-            tree.joints[joint] if joint >= 0 else (*map(float, end), branch.radius)
+            tree.joints[joint]
+            if joint >= 0
+            else (float(end[0]), float(end[1]), branch.radius)
             for joint, end in zip(branch.joints, branch.points[[0, -1]], strict=True)
         ]
         found[branch.number] = analyse(
