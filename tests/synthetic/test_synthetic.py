@@ -115,7 +115,8 @@ def test_the_catheter_is_not_in_the_mask(monkeypatch):
 
     class Absent(module.Catheter):
         def thickness(self, view, shift, filled):
-            return np.zeros((view.size, view.size), dtype=np.float32)
+            nothing = np.zeros((view.size, view.size), dtype=np.float32)
+            return nothing, nothing > 0
 
     def absent(rng, trunk, calibre):
         made = make_catheter(rng, trunk, calibre)
