@@ -9,8 +9,8 @@ DATA holds a folder with images/ and masks/ for each hospital; ica_nj also index
 (stem, split, patient) and fewshot18.json. At the others, 18 frames of a seeded draw
 are learned from, and patients of the rest are measured. Each model is one line in
 RESULTS.jsonl: the start, the quick model, the deep one; with Dice, clDice and wrong
-places a frame on these patients, and the same figures of the patients left out in turn,
-which a verdict rests on.
+places a frame on these patients, at the threshold that the labels chose and at the
+start's, and the verdict from the patients left out in turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import argparse
 import csv
 import json
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,12 @@ from PIL import Image
 
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard
+from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.comparison import Pair, judge
-from napari_cmunet.training.config import FinetuneResult, wise_ft_alpha
+from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.finetuning import StartModel
+from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.metrics import cldice, dice, wrong_places
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.staged_finetuning import train_in_stages
@@ -42,7 +42,6 @@ from napari_cmunet.training.staged_finetuning import train_in_stages
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cmunet.model.network import CMUNet
 
 LABELS = 18
 CPU = torch.device("cpu")
@@ -113,52 +112,31 @@ def run(
     """One fine-tuning: rows for the start, the quick and the deep model."""
     options = FinetuneOptions(start=name, seed=seed)
     start = StartModel.load(options)
-
-    def measured(
-        network: CMUNet, threshold: float, labels: Sequence[Label]
-    ) -> list[tuple[float, float, int]]:
-        card = ModelCard("bench", "artery", start.width, asdict(start.preprocessing))
-        model = LoadedModel(network.eval(), card, LoadReport("bench", 0, 0, True))
-        predictor = Predictor(model, CPU)
-        found = []
-        for label in labels:
-            mask = mask_at(predictor.predict(label.frame), threshold)
-            truth = label.mask
-            found.append(
-                (dice(mask, truth), cldice(mask, truth), wrong_places(mask, truth))
-            )
-        return found
-
-    left_out: dict[int, tuple[float, float, int]] = {}
-
-    def score(network: CMUNet, at: Sequence[int]) -> dict[str, tuple[float, float]]:
-        threshold = start.threshold(
-            wise_ft_alpha(start.wise_ft_prior, len(train) - len(at))
-        )
-        scores = measured(network, threshold, [train[i] for i in at])
-        left_out.update(zip(at, scores, strict=True))
-        return {train[i].patient: s[:2] for i, s in zip(at, scores, strict=True)}
-
-    own = start.threshold(1.0)
-    rows = [
-        row("start", measured(start.network(), own, rest), (0.0, 0.0)),
-    ]
-    before = measured(start.network(), own, train)
-    rows[0]["left_out"] = means(before)
+    assert start.model is not None
+    rows = [row("start", measured(start.model, rest), (0.0, 0.0))]
+    before = {
+        label.patient: scores[:2]
+        for label, scores in zip(train, measured(start.model, train), strict=True)
+    }
     began, cpu = time.monotonic(), time.process_time()
-    for item in train_in_stages(start, options, train, [], device=CPU, score=score):
+    for item in train_in_stages(
+        start, options, train, [], read=lambda at: [train[i] for i in at], device=CPU
+    ):
         if not isinstance(item, FinetuneResult):
             continue
         seconds = (time.monotonic() - began, time.process_time() - cpu)
         network = start.network()
         network.load_state_dict(item.weights)
-        threshold = start.threshold(item.wise_ft_alpha)
         stage = "quick" if len(rows) == 1 else "deep"
-        rows.append(row(stage, measured(network, threshold, rest), seconds))
-        rows[-1]["left_out"] = means([left_out[i] for i in sorted(left_out)])
-        pairs = {
-            str(i): Pair(s[:2], before[i][:2]) for i, s in sorted(left_out.items())
-        }
+        card = model_card(stage, start, options, len(train), item)
+        own = replace(card, threshold=start.threshold(item.wise_ft_alpha))
+        report = LoadReport(stage, 0, 0, True)
+        model = LoadedModel(network.eval(), card, report)
+        rows.append(row(stage, measured(model, rest), seconds))
+        rows[-1]["threshold"] = card.threshold
+        model = LoadedModel(network, own, report)
+        rows[-1]["at_start_threshold"] = means(measured(model, rest))
+        pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
         verdict = judge("new", "start", "", pairs, left_out=True)
         rows[-1]["verdict"] = verdict.outcome
         rows[-1]["gain"] = [
@@ -170,6 +148,21 @@ def run(
             break
         began, cpu = time.monotonic() - seconds[0], time.process_time() - seconds[1]
     return rows
+
+
+def measured(
+    model: LoadedModel, labels: Sequence[Label]
+) -> list[tuple[float, float, int]]:
+    """Dice, clDice and wrong places of each frame, cleaned up as users see it."""
+    predictor = Predictor(model, CPU)
+    found = []
+    for label in labels:
+        mask = mask_at(predictor.predict(label.frame), model.card.threshold)
+        truth = label.mask
+        found.append(
+            (dice(mask, truth), cldice(mask, truth), wrong_places(mask, truth))
+        )
+    return found
 
 
 def row(

@@ -16,19 +16,19 @@ from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
+from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.finetuning import (
     StartModel,
     failure_events,
     model_card,
-    train,
 )
 from napari_cmunet.training.options import FinetuneOptions
+from napari_cmunet.training.staged_finetuning import train_in_stages
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from napari_cmunet.training.config import FinetuneResult
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,31 +108,34 @@ def _folders(
         raise TrainingError(
             "No label could be read: --masks needs files with the stems of --images."
         )
-    training = train(
+    stages = train_in_stages(
         start,
         options,
         found.labels,
         validation,
+        read=lambda at: [found.labels[i] for i in at],
         device=device,
         should_stop=should_stop,
     )
-    while True:
-        try:
-            write(next(training))
-        except StopIteration as end:
-            result: FinetuneResult | None = end.value
-            break
-    if result is None:
-        return None
     # Whatever the folder is called: nothing may fail after hours of training.
     name = name_for(args.output, "finetuned")
-    card = model_card(name, start, options, len(found.labels), result)
-    save_model(args.output, result.weights, card)
-    write(events.Saved(str(args.output)))
-    if result.dice is not None:
+    best: FinetuneResult | None = None
+    for item in stages:
+        if not isinstance(item, FinetuneResult):
+            write(item)
+        elif best is None or best.dice is None or (item.dice or 0.0) >= best.dice:
+            best = item
+            card = model_card(name, start, options, len(found.labels), best)
+            save_model(args.output, best.weights, card)
+            write(events.Saved(str(args.output)))
+        else:
+            write(events.Note("All layers were not better; the quick model stays."))
+    if best is None:
+        return None
+    if best.dice is not None:
         print(
-            f"{name}: validation Dice {result.dice:.3f}, clDice {result.cldice:.3f} "
-            f"at step {result.best_step}",
+            f"{name}: Dice {best.dice:.3f}, clDice {best.cldice:.3f} on patients that "
+            "were left out",
             file=sys.stderr,
         )
     return 1 if found.problems else 0

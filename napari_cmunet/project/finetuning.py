@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
 from napari_cmunet.model.registry import save_model
-from napari_cmunet.project.model_comparison import as_label, compare, left_out_scorer
+from napari_cmunet.project.model_comparison import as_label, compare
 from napari_cmunet.project.model_history import ModelVersion
-from napari_cmunet.project.patients import BLOCK, TRAIN, VALIDATION
+from napari_cmunet.project.patients import TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
-from napari_cmunet.training.comparison import ENOUGH_PATIENTS
 from napari_cmunet.training.config import FinetuneResult
-from napari_cmunet.training.cross_validation import leave_patients_out
-from napari_cmunet.training.finetuning import StartModel, model_card, train
+from napari_cmunet.training.cross_validation import MANY_PATIENTS
+from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import CURRENT
-from napari_cmunet.training.plan import Plan, make_plan, seconds_per_view
-from napari_cmunet.training.staged_finetuning import train_in_stages
+from napari_cmunet.training.plan import seconds_per_view
+from napari_cmunet.training.staged_finetuning import plan_stages, train_in_stages
 
 if TYPE_CHECKING:
     from collections.abc import (
         Callable,
-        Generator,
         Iterable,
         Iterator,
         Mapping,
@@ -47,14 +44,6 @@ if TYPE_CHECKING:
 
     Write = Callable[[events.Event], None]
 
-FEW_FOR_A_SPLIT = ENOUGH_PATIENTS * BLOCK
-"""With fewer patients, too few of them validate for a comparison of two models."""
-FEW_FOR_FOLDS = 20 * BLOCK
-"""With fewer patients, the stages learn from all of them and leave each out once.
-
-That tells more than the few of a split, at no further cost.
-"""
-
 
 def load_start(
     project: Project, options: FinetuneOptions
@@ -67,25 +56,6 @@ def load_start(
         parent = ModelVersion(options.start)
     folder = project.models.folder(parent) if parent else None
     return StartModel.load(options, folder), parent
-
-
-def plan_training(
-    project: Project, options: FinetuneOptions, start: StartModel, view_seconds: float
-) -> Plan:
-    """Plan a training; see :func:`napari_cmunet.training.plan.make_plan`."""
-    refs = project.labels.refs()
-    patients = {ref.patient for ref in refs}
-    trainings = 1
-    if not start.segments and options.validate and 1 < len(patients) < FEW_FOR_A_SPLIT:
-        trainings += len(leave_patients_out(sorted(patients)))
-    return make_plan(
-        len(refs),
-        view_seconds,
-        minutes=options.minutes,
-        steps=options.steps,
-        quick=start.segments,
-        trainings=trainings,
-    )
 
 
 def plan_project(
@@ -104,7 +74,9 @@ def plan_project(
         start, _ = load_start(project, chosen)
         device, _ = choose_device_or_fallback(chosen.device)
         view_seconds = seconds_per_view(start, device)
-        plan = plan_training(project, chosen, start, view_seconds)
+        refs = project.labels.refs()
+        patients = len({ref.patient for ref in refs})
+        plan = plan_stages(start, chosen, len(refs), patients, view_seconds)
     told = events.Planned(plan.labels, plan.possible, str(plan), plan.seconds)
     return told, view_seconds
 
@@ -118,7 +90,6 @@ def finetune_project(
     images: Sequence[Path] = (),
     compare_models: bool = True,
     large_masks: bool = False,
-    in_stages: bool = False,
     view_seconds: float | None = None,
     any_device: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
@@ -140,8 +111,6 @@ def finetune_project(
     large_masks : bool
         Learn also from labels that are artery for more than a third of the frame,
         although nobody was asked about them.
-    in_stages : bool
-        Add a quick model first, where the start segments arteries already.
     view_seconds : float, optional
         See :func:`napari_cmunet.training.plan.seconds_per_view`.
     any_device : bool
@@ -169,25 +138,24 @@ def finetune_project(
             project.models.path(name)  # raises if it is no name
         start, parent = load_start(project, chosen)
         device = _device(chosen.device, write, any_device)
-        if in_stages and not start.segments:
-            chosen = _planned(project, chosen, start, view_seconds, device, write)
         used = UsedLabels(project, write, should_stop, large_masks)
-        in_stages &= start.segments
-        few = FEW_FOR_FOLDS if in_stages else FEW_FOR_A_SPLIT
-        labels, validation = used.split(chosen.validate, few)
+        labels, validation = used.split(chosen.validate)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
-        common: dict[str, Any] = {
-            "device": device,
-            "score": left_out_scorer(project, used.refs, start, device),
-            "should_stop": should_stop,
-        }
-        data = (start, chosen, labels, validation)
-        stages: Iterator[events.Event | FinetuneResult]
-        if in_stages:
-            stages = train_in_stages(*data, view_seconds=view_seconds, **common)
-        else:
-            stages = _one_stage(train(*data, few=FEW_FOR_A_SPLIT, **common))
+
+        def read(at: Sequence[int]) -> Iterator[Label]:
+            return map(as_label, project.labels.read([used.refs[i] for i in at]))
+
+        stages = train_in_stages(
+            start,
+            chosen,
+            labels,
+            validation,
+            read=read,
+            device=device,
+            view_seconds=view_seconds,
+            should_stop=should_stop,
+        )
         saved: Path | None = None
         known: dict[str, Known] = {}
         for item in stages:
@@ -213,31 +181,6 @@ def finetune_project(
                 )
                 write(verdict)
     return saved, used.problems
-
-
-def _one_stage(
-    training: Generator[events.Event, None, FinetuneResult | None],
-) -> Iterator[events.Event | FinetuneResult]:
-    result = yield from training
-    if result is not None:
-        yield result
-
-
-def _planned(
-    project: Project,
-    chosen: FinetuneOptions,
-    start: StartModel,
-    view_seconds: float | None,
-    device: torch.device,
-    write: Write,
-) -> FinetuneOptions:
-    """Plan a training of one stage; the folds are left out before steps are."""
-    seconds = view_seconds or seconds_per_view(start, device)
-    plan = plan_training(project, chosen, start, seconds)
-    if not plan.possible:
-        raise TrainingError(plan.advice)
-    write(events.Planned(plan.labels, True, str(plan), plan.seconds))
-    return replace(chosen, validate=False) if plan.no_folds else chosen
 
 
 def _device(name: str, write: Write, any_device: bool) -> torch.device:
@@ -341,19 +284,17 @@ class UsedLabels:
             found.setdefault(ref.patient, set()).add(str(label["sha256"]))
         return found
 
-    def split(
-        self, validate: bool, few: int = FEW_FOR_A_SPLIT
-    ) -> tuple[Iterator[Label], Iterable[Label]]:
+    def split(self, validate: bool) -> tuple[Iterator[Label], Iterable[Label]]:
         """Labels to learn from, and of other patients to validate on.
 
-        The latter are empty with fewer than ``few`` patients.
+        The latter are empty unless there are many patients.
         """
         refs = self._project.labels.refs()
         if not refs:
             raise TrainingError(
                 "The project has no accepted label yet. Accept some masks first."
             )
-        if not validate or len({r.patient for r in refs}) < few:
+        if not validate or len({r.patient for r in refs}) < MANY_PATIENTS:
             return self._learned(refs), []
         held_out = self._held_out([r for r in refs if r.side == VALIDATION])
         first = next(held_out, None)

@@ -6,13 +6,12 @@ Both are measured on the labels of patients from whom the new model did not lear
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard, load_model
+from napari_cmunet.model.registry import load_model
 from napari_cmunet.training import events
 from napari_cmunet.training.comparison import (
     Pair,
@@ -21,7 +20,6 @@ from napari_cmunet.training.comparison import (
     score_frames,
     score_regression_set,
 )
-from napari_cmunet.training.config import wise_ft_alpha
 from napari_cmunet.training.dataset import Label
 
 if TYPE_CHECKING:
@@ -29,56 +27,12 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_cmunet.model.network import CMUNet
     from napari_cmunet.project.model_history import ModelVersion
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training_labels import LabelRef, ProjectLabel
-    from napari_cmunet.training.finetuning import StartModel
 
     Scores = dict[str, tuple[float, float]]
     Known = tuple[Scores, float]
-
-
-def left_out_scorer(
-    project: Project, refs: Sequence[LabelRef], start: StartModel, device: torch.device
-) -> Callable[[CMUNet, Sequence[int]], Scores]:
-    """Measures a fold's network on the patients that it was trained without.
-
-    Parameters
-    ----------
-    refs : sequence of LabelRef
-        The labels in the order of the frames that are trained on.
-
-    Returns
-    -------
-    callable
-        Of a network and the indices of the left-out frames; gives Dice and clDice of
-        each patient on the images' own grid.
-    """
-    card = ModelCard(
-        "fold",
-        "artery",
-        start.width,
-        preprocessing=asdict(start.preprocessing),
-        postprocessing=start.model.card.postprocessing if start.model else {},
-    )
-    held: dict[tuple[int, ...], list[Label]] = {}
-
-    def score(network: CMUNet, indices: Sequence[int]) -> Scores:
-        key = tuple(indices)
-        if key not in held:  # one fold after the other
-            held.clear()
-            labels = project.labels.read([refs[i] for i in key])
-            held[key] = [as_label(label) for label in labels]
-        threshold = start.threshold(
-            wise_ft_alpha(start.wise_ft_prior, len(refs) - len(key))
-        )
-        own = replace(card, threshold=threshold)
-        model = LoadedModel(network, own, LoadReport("fold", 0, 0, True))
-        predictor = Predictor(model, device)
-        return score_frames(predictor.predict, threshold, held[key])
-
-    return score
 
 
 def as_label(label: ProjectLabel) -> Label:
@@ -110,8 +64,7 @@ def compare(
     label_hashes : mapping
         By patient, the hashes of the labels that the training used.
     left_out : dict
-        With few patients instead of ``held_out``: what :func:`left_out_scorer` gave
-        for each.
+        With few patients instead of ``held_out``: Dice and clDice of each.
     parent : ModelVersion or None
         Where the training started, if that was a model of the project.
     check : callable

@@ -61,7 +61,6 @@ class TrainingOrder:
     #: Fields of :class:`napari_cmunet.training.options.FinetuneOptions` that were
     #: chosen; the others are as the project's settings have them.
     options: dict[str, Any] = field(default_factory=dict)
-    in_stages: bool = False  # add a quick model first
     plan_only: bool = False  # only say what the training would do
 
     def to_line(self) -> bytes:
@@ -166,7 +165,6 @@ def main() -> int:
                 order.project,
                 order.options,
                 write=_write,
-                in_stages=order.in_stages,
                 view_seconds=view_seconds if fresh else None,
                 any_device=True,
                 should_stop=control.should_stop,

@@ -18,11 +18,12 @@ from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER, Verdi
 from napari_cmunet.training.metrics import cldice, dice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_cmunet.training.dataset import Label
 
     Predict = Callable[[np.ndarray], np.ndarray]
+    Scores = dict[str, tuple[float, float]]
 
 ENOUGH_PATIENTS = 3
 """Least number of patients for a comparison."""
@@ -67,9 +68,7 @@ class Pair:
         return float(np.mean(np.subtract(self.new, self.old)))
 
 
-def score_frames(
-    predict: Predict, threshold: float, labels: Iterable[Label]
-) -> dict[str, tuple[float, float]]:
+def score_frames(predict: Predict, threshold: float, labels: Iterable[Label]) -> Scores:
     """Dice and clDice of each patient, on the images' own grid.
 
     Parameters
@@ -85,15 +84,23 @@ def score_frames(
     dict
         Means over the frames of each patient.
     """
+
+    def masks() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for label in labels:
+            mask = mask_at(predict(label.frame), threshold)
+            truth = label.mask.astype(bool)
+            if label.reviewed is not None:
+                mask, truth = mask & label.reviewed, truth & label.reviewed
+            yield label.patient, mask, truth
+
+    return score_masks(masks())
+
+
+def score_masks(masks: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Scores:
+    """Mean Dice and clDice of each patient; a patient, a mask and its truth each."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for label in labels:
-        mask = mask_at(predict(label.frame), threshold)
-        truth = label.mask.astype(bool)
-        if label.reviewed is not None:
-            mask, truth = mask & label.reviewed, truth & label.reviewed
-        found.setdefault(label.patient, []).append(
-            (dice(mask, truth), cldice(mask, truth))
-        )
+    for patient, mask, truth in masks:
+        found.setdefault(patient, []).append((dice(mask, truth), cldice(mask, truth)))
     return {
         patient: (float(np.mean([d for d, _ in s])), float(np.mean([c for _, c in s])))
         for patient, s in found.items()

@@ -122,6 +122,8 @@ class FinetuneResult:
     left_out : dict of str to (float, float)
         With few patients: Dice and clDice of each, by a network that was trained
         without that patient, on the image's own grid.
+    threshold : float or None
+        That suits the left-out patients; None where nobody was left out.
     """
 
     weights: dict[str, torch.Tensor]
@@ -132,6 +134,7 @@ class FinetuneResult:
     reason: str
     wise_ft_alpha: float = 0.0
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
+    threshold: float | None = None
 
 
 def default_steps(labels: int) -> int:

@@ -36,13 +36,7 @@ from napari_cmunet.training.config import (
     FinetuneConfig,
     FinetuneResult,
 )
-from napari_cmunet.training.cross_validation import (
-    FEW_PATIENTS,
-    cross_validated,
-    split_by_patient,
-)
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
-from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.options import RANDOM
 from napari_cmunet.training.pseudo_labels import completed
 
@@ -50,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
-    from napari_cmunet.training.cross_validation import Score
     from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.options import FinetuneOptions
 
@@ -114,6 +107,11 @@ class StartModel:
         """Number of labels that the start counts for in the new model."""
         return WISE_FT_PRIOR if self.segments else 0.0
 
+    @property
+    def postprocessing(self) -> dict[str, float]:
+        """How its predictions are cleaned up, as a card has it."""
+        return self.model.card.postprocessing if self.model else {}
+
     def threshold(self, alpha: float) -> float:
         """Threshold of a new model that holds a share ``alpha`` of the start."""
         own = ModelCard.threshold
@@ -129,84 +127,6 @@ class StartModel:
         if self.model is not None:
             network.load_state_dict(self.model.network.state_dict())
         return network
-
-
-def train(
-    start: StartModel,
-    options: FinetuneOptions,
-    labels: Iterable[Label],
-    validation_labels: Iterable[Label],
-    *,
-    device: torch.device,
-    few: int = FEW_PATIENTS,
-    score: Score | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[events.Event, None, FinetuneResult | None]:
-    """Train from labels that are read one by one.
-
-    Parameters
-    ----------
-    start : StartModel
-    options : FinetuneOptions
-        ``start``, ``width``, ``grid`` and ``device`` are those of ``start``.
-    labels, validation_labels : iterables of Label
-        With an empty list of the latter some patients are held out, or all of them in
-        turn where they are fewer than ``few``.
-    score : callable, optional
-        See :func:`napari_cmunet.training.cross_validation.cross_validated`.
-    should_stop : callable
-        Asked before each step.
-
-    Yields
-    ------
-    Event
-
-    Returns
-    -------
-    FinetuneResult or None
-        None if stopped before there was a model.
-    """
-    frames, auxiliary = yield from prepare(start, options, labels, device)
-    config = config_for(start, options)
-    validation = None
-    learned = frames
-    if validation_labels:
-        validation = prepare_labels(validation_labels, start.preprocessing)
-    elif options.validate:
-        n_patients = len(set(frames.patients))
-        at, held_out = split_by_patient(frames.patients)
-        if n_patients < 2:
-            yield events.Note(
-                "All labels are of one patient: how well the model does on others "
-                "cannot be known. It is trained without validation."
-            )
-        elif n_patients < few or not held_out or not at:
-            return (
-                yield from cross_validated(
-                    start.network,
-                    frames,
-                    config,
-                    auxiliary=auxiliary,
-                    device=device,
-                    receipt=start.receipt,
-                    score=score,
-                    should_stop=should_stop,
-                )
-            )
-        else:
-            learned, validation = frames.subset(at), frames.subset(held_out)
-    return (
-        yield from finetune(
-            start.network(),
-            learned,
-            config,
-            validation=validation,
-            auxiliary=auxiliary,
-            device=device,
-            receipt=start.receipt,
-            should_stop=should_stop,
-        )
-    )
 
 
 def prepare(
@@ -262,8 +182,11 @@ def model_card(
         metrics["validation"] = {
             "dice": round(result.dice, 4),
             "cldice": round(result.cldice or 0.0, 4),
-            "protocol": "patients held out of this training, on the network's grid; "
-            "used to choose the step",
+            "protocol": "patients left out in turn, each by a network trained without "
+            "it"
+            if result.left_out
+            else "patients held out of this training, on the network's grid; used to "
+            "choose the step",
         }
     parent = start.model.card if start.model else None
     description = f"Fine-tuned on {labels} labels."
@@ -276,9 +199,9 @@ def model_card(
         kind="artery",
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
-        threshold=start.threshold(result.wise_ft_alpha),
+        threshold=result.threshold or start.threshold(result.wise_ft_alpha),
         preprocessing=asdict(start.preprocessing),
-        postprocessing=parent.postprocessing if parent else {},
+        postprocessing=start.postprocessing,
         description=options.description or description,
         parent=parent.name if parent else None,
         parent_sha256=parent.sha256 if parent else None,

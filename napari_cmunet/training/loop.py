@@ -47,7 +47,6 @@ def finetune(
     auxiliary: LabelledFrames | None = None,
     device: torch.device | str = "cpu",
     receipt: str = "",
-    on_validation: Callable[[int, CMUNet], None] = lambda step, network: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, FinetuneResult]:
     """Train a network on labelled frames.
@@ -68,8 +67,6 @@ def finetune(
     device : torch device
     receipt : str
         Which weights were loaded, for the first event.
-    on_validation : callable
-        Called with the step and the averaged network after each validation.
     should_stop : callable
         Asked before each step; training then ends with the best model so far.
 
@@ -104,7 +101,7 @@ def finetune(
             device=str(device),
             receipt=receipt,
         )
-        return (yield from _train(trainer, validation, on_validation, should_stop))
+        return (yield from _train(trainer, validation, should_stop))
     except (RuntimeError, MemoryError) as exc:  # torch: memory, lost devices
         kind = OutOfMemoryError if is_out_of_memory(exc) else TrainingError
         raise kind(_explain(exc, device)) from exc
@@ -113,7 +110,6 @@ def finetune(
 def _train(
     trainer: Trainer,
     validation: LabelledFrames | None,
-    on_validation: Callable[[int, CMUNet], None],
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, FinetuneResult]:
     config = trainer.config
@@ -146,7 +142,6 @@ def _train(
             losses.check(step)
             model = trainer.model()
             measured = measure(model, validation, trainer.device)
-            on_validation(step, model)
             better = best.update(step, measured.dice, measured.cldice, model)
             yield Validated(
                 step, measured.dice, *measured.interval, measured.cldice, better

@@ -1,13 +1,16 @@
 """Fine-tuning in two stages: the late decoder in seconds, then all layers.
 
-With few patients each stage trains one network for each of a few folds of patients, and
-the mean of their weights is the model. Each fold's network is measured on the patients
-that it never saw, so a verdict costs no further training. A fold of the deep stage goes
-on from the same fold of the quick one.
+Unless there are many patients, each stage trains one network for each of a few folds of
+patients, and measures it on the patients that it never saw, so that a verdict costs no
+further training. The mean of the folds' weights is the model, and a fold of the deep
+stage goes on from the same fold of the quick one. A start that does not segment
+arteries yet has no quick stage, and its folds no common mean: all labels train one more
+network.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,15 @@ import torch
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
-from napari_cmunet.training.dataset import REVIEWED, TARGET, prepare_labels
+from napari_cmunet.training.cross_validation import (
+    FOLDS,
+    MANY_PATIENTS,
+    THRESHOLD_PRIOR,
+    LeftOutPredictions,
+    folds_of,
+    split_by_patient,
+)
+from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.events import (
     DEEP_STAGE,
     QUICK_STAGE,
@@ -32,22 +43,18 @@ from napari_cmunet.training.events import (
 from napari_cmunet.training.finetuning import config_for, prepare
 from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
-from napari_cmunet.training.plan import make_plan, seconds_per_view
+from napari_cmunet.training.plan import Plan, make_plan, seconds_per_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.training.cross_validation import Score
+    from napari_cmunet.training.cross_validation import ReadLabels
     from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.finetuning import StartModel
     from napari_cmunet.training.late_decoder import FeatureViews
     from napari_cmunet.training.options import FinetuneOptions
 
     Weights = dict[str, torch.Tensor]
-
-FOLDS = 3
-"""Networks of a stage where few patients are left out in turn."""
 
 _SHARE_OF_STEPS = 0.8
 """Of the time of the quick stage; the rest is the comparison."""
@@ -63,31 +70,60 @@ QUICK = FinetuneConfig(
 """The quick stage, but for its steps."""
 
 
+def plan_stages(
+    start: StartModel,
+    options: FinetuneOptions,
+    labels: int,
+    patients: int,
+    view_seconds: float,
+) -> Plan:
+    """Plan a training; see :func:`napari_cmunet.training.plan.make_plan`."""
+    trainings = 1
+    if not start.segments and options.validate and 1 < patients < MANY_PATIENTS:
+        trainings += min(FOLDS, patients)
+    return make_plan(
+        labels,
+        view_seconds,
+        minutes=options.minutes,
+        steps=options.steps,
+        quick=start.segments,
+        trainings=trainings,
+    )
+
+
 def train_in_stages(
     start: StartModel,
     options: FinetuneOptions,
     labels: Iterable[Label],
     validation_labels: Iterable[Label],
     *,
+    read: ReadLabels,
     device: torch.device,
     view_seconds: float | None = None,
-    score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event | FinetuneResult, None, None]:
     """Train the late decoder in seconds, then all layers.
 
     Parameters
     ----------
-    start, options, labels, validation_labels, device, score, should_stop
-        See :func:`train`. The start must segment arteries.
+    start : StartModel
+    options : FinetuneOptions
+        ``start``, ``width``, ``grid`` and ``device`` are those of ``start``.
+    labels, validation_labels : iterables of Label
+        Read one by one. Where there are none of the latter, patients are left out in
+        turn, or some held out where they are many.
+    read : callable
+        The labels at indices once more, to measure on.
+    device : torch.device
     view_seconds : float, optional
         See :func:`napari_cmunet.training.plan.seconds_per_view`; measured if None.
+    should_stop : callable
+        Asked before each step.
 
     Yields
     ------
     Event or FinetuneResult
-        The result of each stage, with the scores of left-out patients where no
-        validation labels are given.
+        The result of each stage; of none, if stopped before there was one.
 
     Raises
     ------
@@ -98,54 +134,61 @@ def train_in_stages(
     validation = None
     if validation_labels:
         validation = prepare_labels(validation_labels, start.preprocessing)
+    elif options.validate and len(set(frames.patients)) >= MANY_PATIENTS:
+        at, held_out = split_by_patient(frames.patients)
+        frames, validation = frames.subset(at), frames.subset(held_out)
     if view_seconds is None:
         view_seconds = seconds_per_view(start, device)
     began = time.monotonic()
-    plan = make_plan(
-        len(frames), view_seconds, minutes=options.minutes, steps=options.steps
-    )
+    alone = replace(options, validate=options.validate and validation is None)
+    patients = len(set(frames.patients))
+    plan = plan_stages(start, alone, len(frames), patients, view_seconds)
     if not plan.possible:
         raise TrainingError(plan.advice)
     yield Planned(len(frames), True, str(plan), plan.seconds)
-    nobody: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
-    folds = folds_of(frames) if options.validate and validation is None else nobody
+    folds: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
+    if alone.validate and not plan.no_folds:
+        folds = folds_of(frames)
+        if len(folds) == 1:
+            yield Note(
+                "All labels are of one patient, or all but one without an artery: how "
+                "well the model does on others cannot be known."
+            )
+    final = not start.segments and len(folds) > 1
     common: dict[str, Any] = {
+        "start": start,
         "folds": folds,
+        "read": read,
+        "threshold_prior": math.inf if options.partial_labels else THRESHOLD_PRIOR,
         "device": device,
-        "receipt": start.receipt,
-        "score": score,
         "should_stop": should_stop,
     }
-    total = plan.quick + plan.deep
-    after = plan.seconds - _SHARE_OF_STEPS * plan.quick_seconds
-    yield Stage(QUICK_STAGE, 0, total, after)
-    quick = yield from train_stage(
-        start.network,
-        frames,
-        replace(
-            QUICK,
-            steps=plan.quick,
-            seed=options.seed,
-            wise_ft_prior=start.wise_ft_prior,
-        ),
-        **common,
-    )
-    if quick is None:
-        return
-    yield quick.result
-    if not plan.deep or should_stop() or quick.result.reason == "stopped":
-        return
-    config = replace(config_for(start, options), steps=plan.deep)
+    deep_steps = plan.deep * (len(folds) + 1 if final else 1)
+    total = plan.quick + deep_steps
+    starts: list[Weights] = []
+    comparing = (1 - _SHARE_OF_STEPS) * plan.quick_seconds
+    if plan.quick:
+        after = plan.seconds - _SHARE_OF_STEPS * plan.quick_seconds
+        yield Stage(QUICK_STAGE, 0, total, after)
+        config = replace(QUICK, steps=plan.quick, seed=options.seed)
+        config = replace(config, wise_ft_prior=start.wise_ft_prior)
+        quick = yield from train_stage(frames, config, **common)
+        if quick is None:
+            return
+        yield quick.result
+        if not plan.deep or should_stop() or quick.result.reason == "stopped":
+            return
+        starts = [quick.result.weights] if validation is not None else quick.folds
+    config = replace(config_for(start, options), steps=deep_steps)
     config = replace(config, batch=options.batch or plan.batch)
     if options.minutes:
-        left = options.minutes - (time.monotonic() - began) / 60
-        comparing = (1 - _SHARE_OF_STEPS) * plan.quick_seconds / 60
-        config = replace(config, minutes=max(left - comparing, 0.05))
-    after = (1 - _SHARE_OF_STEPS) * plan.quick_seconds
-    yield Stage(DEEP_STAGE, plan.quick, total, after)
+        left = options.minutes - (time.monotonic() - began + comparing) / 60
+        config = replace(config, minutes=max(left, 0.05))
+    yield Stage(DEEP_STAGE, plan.quick, total, comparing)
     if validation is not None:
         network = start.network()
-        network.load_state_dict(quick.result.weights)
+        if starts:
+            network.load_state_dict(starts[0])
         yield (
             yield from finetune(
                 network,
@@ -160,12 +203,7 @@ def train_in_stages(
         )
         return
     deep = yield from train_stage(
-        start.network,
-        frames,
-        config,
-        starts=quick.folds,
-        auxiliary=auxiliary,
-        **common,
+        frames, config, starts=starts, final=final, auxiliary=auxiliary, **common
     )
     if deep is not None:
         yield deep.result
@@ -178,7 +216,6 @@ class StageResult:
     Parameters
     ----------
     result : FinetuneResult
-        Of the mean of the folds' networks.
     folds : list of dict
         The weights of each fold.
     """
@@ -187,98 +224,78 @@ class StageResult:
     folds: list[Weights]
 
 
-def folds_of(
-    frames: LabelledFrames, most: int = FOLDS
-) -> list[tuple[list[int], list[int]]]:
-    """Indices to learn from and indices left out, for each fold of patients.
-
-    One fold that leaves nobody out where there is one patient, or where a fold's rest
-    would hold no artery.
-    """
-    known = sorted(set(frames.patients))
-    parts = min(most, len(known))
-    part = {patient: number % parts for number, patient in enumerate(known)}
-    folds = [
-        (
-            [i for i, p in enumerate(frames.patients) if part[p] != number],
-            [i for i, p in enumerate(frames.patients) if part[p] == number],
-        )
-        for number in range(parts)
-    ]
-    seen = frames.maps[:, TARGET].bool() & frames.maps[:, REVIEWED].bool()
-    arteries = seen.flatten(1).any(1)
-    if parts < 2 or not all(arteries[train].any() for train, _ in folds):
-        return [(list(range(len(frames))), [])]
-    return folds
-
-
 def train_stage(
-    network: Callable[[], CMUNet],
     frames: LabelledFrames,
     config: FinetuneConfig,
     *,
+    start: StartModel,
     folds: Sequence[tuple[list[int], list[int]]],
+    read: ReadLabels,
+    threshold_prior: float = THRESHOLD_PRIOR,
     starts: Sequence[Weights] = (),
+    final: bool = False,
     auxiliary: LabelledFrames | None = None,
     device: torch.device,
-    receipt: str = "",
-    score: Score | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, StageResult | None]:
-    """Train a network for each fold and average their weights.
+    """Train a network for each fold.
 
     Parameters
     ----------
-    network : callable
-        Returns a new network with the weights to start from.
     frames : LabelledFrames
     config : FinetuneConfig
-        ``steps`` and ``minutes`` are those of all folds together.
+        ``steps`` and ``minutes`` are those of all trainings together.
+    start : StartModel
     folds : sequence of (list of int, list of int)
-        See :func:`folds_of`.
+        See :func:`napari_cmunet.training.cross_validation.folds_of`.
+    read, threshold_prior
+        See :class:`napari_cmunet.training.cross_validation.LeftOutPredictions`.
     starts : sequence of dict, optional
         Weights that each fold goes on from.
-    score : callable, optional
-        Dice and clDice by patient, of a network and the indices of left-out frames.
+    final : bool
+        Whether all labels train one more network, which is the result; else it is the
+        mean of the folds' weights.
 
     Yields
     ------
     Event
-        Steps are counted through all folds.
+        Steps are counted through all trainings.
 
     Returns
     -------
     StageResult or None
         None if stopped before the first step.
     """
-    began, count = time.monotonic(), len(folds)
+    began = time.monotonic()
+    everything: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
+    trainings = [*folds, *everything] if final else [*folds]
+    count = len(trainings)
     each = max(1, config.steps // count)
-    yield Started(
-        each * count, len(frames), len(set(frames.patients)), 0, 0, str(device), receipt
-    )
+    known = len(set(frames.patients))
+    yield Started(each * count, len(frames), known, 0, 0, str(device), start.receipt)
     views: FeatureViews | None = None
     if config.trained_blocks:
-        views = feature_views(network(), frames, config, device, should_stop)
+        views = feature_views(start.network(), frames, config, device, should_stop)
         if views is None:
             return None
     weights: list[Weights] = []
-    left_out: dict[str, tuple[float, float]] = {}
+    left_out = LeftOutPredictions(start, read, device, threshold_prior)
     made, reason = 0, "done"
-    for number, (train, held_out) in enumerate(folds):
+    for number, (train, held_out) in enumerate(trainings):
         if should_stop():
             reason = "stopped"
             break
         if count > 1:
             yield Fold(number + 1, count)
-        own = network()
+        network = start.network()
         if starts:
-            own.load_state_dict(starts[number % len(starts)])
+            network.load_state_dict(starts[number % len(starts)])
         minutes = None
         if config.minutes:
             left = config.minutes - (time.monotonic() - began) / 60
             minutes = max(0.01, left / (count - number))
         training = finetune(
-            own,
+            network,
             views.subset(train) if views is not None else frames.subset(train),
             replace(config, steps=each, minutes=minutes, seed=config.seed + number),
             auxiliary=auxiliary,
@@ -294,25 +311,33 @@ def train_stage(
         if result.reason == "stopped":
             reason = "stopped"
             break
-        if score is not None and held_out:
-            own = network()
-            own.load_state_dict(result.weights)
-            left_out |= score(own.eval(), held_out)
+        if held_out:
+            network = start.network()
+            network.load_state_dict(result.weights)
+            left_out.predict(network, held_out, result.wise_ft_alpha)
     if not weights:
         return None
-    if len(left_out) < len(set(frames.patients)) and reason == "stopped":
-        left_out = {}  # its folds were not trained alike
     yield Finished(reason, made, time.monotonic() - began, made, None)
     alpha = wise_ft_alpha(config.wise_ft_prior, len(frames))
-    dice = cldice = None
-    if left_out:
-        dice, cldice = (
-            sum(s[i] for s in left_out.values()) / len(left_out) for i in (0, 1)
-        )
-    mean = FinetuneResult(
-        average_weights(weights), made, made, dice, cldice, reason, alpha, left_out
+    found = FinetuneResult(
+        weights[-1] if final else average_weights(weights),
+        made,
+        made,
+        None,
+        None,
+        reason,
+        alpha,
     )
-    return StageResult(mean, weights)
+    if len(folds) > 1 and len(weights) >= len(folds):  # else not trained alike
+        scores = left_out.scores(alpha)
+        dice, cldice = (
+            sum(s[i] for s in scores.values()) / len(scores) for i in (0, 1)
+        )
+        threshold = left_out.threshold(alpha)
+        found = replace(
+            found, dice=dice, cldice=cldice, left_out=scores, threshold=threshold
+        )
+    return StageResult(found, weights)
 
 
 def _counted(

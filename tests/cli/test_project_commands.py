@@ -11,8 +11,7 @@ import pytest
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.io.label_file import read_label, write_label
-from napari_cmunet.model.registry import load_model, save_model
-from napari_cmunet.project import model_comparison
+from napari_cmunet.model.registry import load_model
 from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events as training_events
@@ -55,10 +54,9 @@ def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
     code = main(["finetune", str(project.folder), *TINY, "--steps", "2", *EVENTS])
     told = events(capsys.readouterr().out)
     assert code == 0
-    started = told[0]
-    held_out = [s for s in project.labels.sides().values() if s == "validation"]
-    assert started["validation_patients"] == len(held_out) == 3
-    assert started["patients"] == 12
+    assert told[0]["event"] == "planned"
+    started = next(e for e in told if e["event"] == "started")
+    assert (started["labels"], started["patients"]) == (15, 15)
     assert [e["event"] for e in told[-3:]] == ["saved", "comparing", "verdict"]
     assert project.models.names() == ["tuned-001"]
     folder = project.models.path("tuned-001")
@@ -87,7 +85,9 @@ def test_few_patients_are_left_out_in_turn(project, capsys):
     code = main(["finetune", str(project.folder), *QUICK, "--steps", "1", *EVENTS])
     told = events(capsys.readouterr().out)
     assert code == 0
-    assert any("Only 3 patients" in e.get("text", "") for e in told)
+    assert [e["folds"] for e in told if e["event"] == "fold"] == [4] * 4
+    left_out = project.models.training("tuned-001")["left_out"]
+    assert set(left_out) == {ref.patient for ref in project.labels.refs()}
 
 
 def test_labels_that_cannot_be_used_are_told_without_names(project, capsys):
@@ -184,30 +184,7 @@ def test_exported_masks_are_the_labels(project, tmp_path):
         assert np.array_equal(exported, read_label(path).mask)
 
 
-def test_left_out_patients_are_cut_as_the_new_model_will_be(
-    project, tmp_path, monkeypatch
-):
-    for image in project.images.ids()[3:]:
-        project.labels.withdraw(image, 0)
-    words = ["finetune", str(project.folder), *QUICK, "--steps", "1"]
-    assert main([*words, "--name", "a"]) == 0
-    model = load_model(project.models.path("a"))
-    card = replace(model.card, threshold=0.8)
-    save_model(tmp_path / "start", model.network.state_dict(), card)
-    score_frames, cuts = model_comparison.score_frames, []
-
-    def spy(predict, threshold, labels):
-        cuts.append(threshold)
-        return score_frames(predict, threshold, labels)
-
-    monkeypatch.setattr(model_comparison, "score_frames", spy)
-    words[words.index("random")] = str(tmp_path / "start")
-    assert main([*words, "--name", "b"]) == 0
-    assert set(cuts) == {0.65}  # of two labels and a start that counts for two
-    assert load_model(project.models.path("b")).card.threshold == 0.62
-
-
-def test_a_window_leaves_folds_out_before_steps(project):
+def test_folds_are_left_out_before_steps(project):
     for image in project.images.ids()[4:]:
         project.labels.withdraw(image, 0)
     options = {"start": "random", "width": 4, "grid": 64, "steps": 30, "batch": 2}
@@ -217,7 +194,6 @@ def test_a_window_leaves_folds_out_before_steps(project):
         project.folder,
         options | {"minutes": 3 / 60},
         write=told.append,
-        in_stages=True,
         view_seconds=0.01,
     )
     assert folder is not None
@@ -229,6 +205,5 @@ def test_a_window_leaves_folds_out_before_steps(project):
             project.folder,
             options | {"minutes": 0.5 / 60},
             write=told.append,
-            in_stages=True,
             view_seconds=0.01,
         )

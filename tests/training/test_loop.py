@@ -14,7 +14,6 @@ from napari_cmunet.model import device as device_module
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.training import cross_validation as crossvalidate_module
 from napari_cmunet.training import dataset as dataset_module
 from napari_cmunet.training import loop as finetune_module
 from napari_cmunet.training.augment import Augmentation
@@ -29,7 +28,7 @@ from napari_cmunet.training.dataset import (
     prepare_labels,
 )
 from napari_cmunet.training.evaluate import Measured, measure
-from napari_cmunet.training.events import Finished, Fold, Note, Started, Step, Validated
+from napari_cmunet.training.events import Finished, Note, Started, Step, Validated
 from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.optim import WarmupCosineLR
 from napari_cmunet.training.trainer import LEAST_WARMUP, Trainer
@@ -410,25 +409,6 @@ def test_the_learning_rate_comes_down_though_the_machine_slows(labels, clock):
 
     assert clock.now <= 304
     assert clock.rate < 0.05
-
-
-@pytest.mark.slow
-def test_the_folds_are_trained_like_the_final_model(labels, clock, monkeypatch):
-    monkeypatch.setattr(crossvalidate_module, "time", clock)
-    config = replace(QUICK, steps=100_000, validate_every=5, minutes=2, batch=1)
-
-    events, result = run(crossvalidate_module.cross_validated(network, labels, config))
-
-    lengths, lasting = [], 0
-    for event in events:
-        if isinstance(event, Step):
-            lasting = event.step
-        elif isinstance(event, Fold):
-            lengths.append(lasting)
-    lengths = [*lengths[1:], lasting]
-    assert len(lengths) == 4
-    assert min(lengths) > 0.8 * result.steps
-    assert 100 < clock.now <= 125
 
 
 def test_patients_on_both_sides_are_refused(labels):

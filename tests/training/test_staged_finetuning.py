@@ -11,13 +11,13 @@ import torch
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training import events, staged_finetuning
 from napari_cmunet.training.config import FinetuneResult
+from napari_cmunet.training.cross_validation import folds_of
 from napari_cmunet.training.dataset import Label, prepare_labels
 from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.plan import LEAST_STEPS, QUICK_STEPS, make_plan
 from napari_cmunet.training.staged_finetuning import (
     average_weights,
-    folds_of,
     train_in_stages,
 )
 
@@ -49,15 +49,15 @@ def short(monkeypatch):
     )
 
 
-def run(start, labels, validation=(), score=None, **options):
+def run(start, labels, validation=(), **options):
     found = list(
         train_in_stages(
             start,
             FinetuneOptions(**options),
             labels,
             list(validation),
+            read=lambda at: [labels[i] for i in at],
             device=CPU,
-            score=score,
         )
     )
     return found, [x for x in found if isinstance(x, FinetuneResult)]
@@ -93,18 +93,14 @@ def test_the_mean_of_weights():
 
 def test_a_quick_model_comes_first_and_everybody_is_left_out_once(start, short):
     labels = [draw(i, f"p{i}") for i in range(4)]
-    scored: list[list[int]] = []
-
-    def score(network, indices):
-        scored.append(list(indices))
-        return {labels[i].patient: (0.5 + i / 10, 0.5) for i in indices}
-
-    found, results = run(start, labels, score=score, steps=6, batch=2)
+    found, results = run(start, labels, steps=6, batch=2)
     assert len(results) == 2
     for result in results:
         assert set(result.left_out) == {"p0", "p1", "p2", "p3"}
-        assert result.dice == pytest.approx(0.65)
-    assert sorted(i for indices in scored[:3] for i in indices) == [0, 1, 2, 3]
+        assert result.dice == pytest.approx(
+            np.mean([dice for dice, _ in result.left_out.values()])
+        )
+        assert 0 < result.threshold < 1
     own = start.network().state_dict()
     quick, deep = (r.weights for r in results)
     assert torch.equal(quick["down_conv1.double_conv.double_conv.0.weight"],
@@ -127,6 +123,16 @@ def test_with_held_out_patients_all_others_are_learned(start, short):
     assert quick.left_out == {}
     assert deep.dice is not None
     assert not any(isinstance(x, events.Fold) for x in found)
+
+
+def test_a_start_that_knows_no_arteries_trains_on_all_labels_at_the_end(short):
+    start = StartModel.load(FinetuneOptions(start="random", width=2, grid=64))
+    labels = [draw(i, f"p{i}") for i in range(4)]
+    found, (result,) = run(start, labels, steps=4, batch=2)
+    assert set(result.left_out) == {"p0", "p1", "p2", "p3"}
+    folds = [x for x in found if isinstance(x, events.Fold)]
+    assert [(f.number, f.folds) for f in folds] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert max(x.steps for x in found if isinstance(x, events.Step)) == 16
 
 
 def test_too_short_a_time_is_said_before_it_begins(start, monkeypatch):

@@ -64,8 +64,6 @@ class TrainingSession:
     options : dict, optional
         Further fields of :class:`napari_cmunet.training.options.FinetuneOptions` than
         the project's settings choose.
-    in_stages : bool
-        Train a quick model first.
     """
 
     #: Something that a view shows has changed.
@@ -81,11 +79,9 @@ class TrainingSession:
         *,
         device: Callable[[], str] = lambda: "auto",
         options: dict[str, Any] | None = None,
-        in_stages: bool = True,
     ) -> None:
         self.project = project
         self.options = options or {}
-        self.in_stages = in_stages
         self._device = device
         self._run: _Run | None = None
         self._prepared: TrainingProcess | None = None
@@ -210,7 +206,7 @@ class TrainingSession:
 
     def _order(self) -> TrainingOrder:
         options = {"device": self._device(), **self.options}
-        return TrainingOrder(self.project.folder, options, self.in_stages)
+        return TrainingOrder(self.project.folder, options)
 
     def _process(self) -> TrainingProcess:
         """The one that was prepared, if it is there; else another one."""

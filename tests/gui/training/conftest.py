@@ -104,11 +104,10 @@ def make_training(qtbot, tiny_model):
     """
     made: list[TrainingSession] = []
 
-    def make(project: Project, *, in_stages=False, **options) -> TrainingSession:
+    def make(project: Project, **options) -> TrainingSession:
         training = TrainingSession(
             project,
             options={"start": str(tiny_model), "batch": 4, **options},
-            in_stages=in_stages,
         )
         made.append(training)
         settled(training)

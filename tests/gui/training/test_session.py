@@ -266,7 +266,7 @@ def test_a_first_model_takes_over_while_the_training_goes_on(
 ):
     project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, in_stages=True, steps=6)
+    training = make_training(project, steps=6)
     training.prepare()
     assert wait_until(lambda: training.state().plan is not None)
     plan = training.state().plan
@@ -297,7 +297,7 @@ def test_a_first_model_takes_over_while_the_training_goes_on(
 
 def test_a_time_too_short_is_said_and_nothing_begins(make_project, make_training):
     project = make_project(3)
-    training = make_training(project, in_stages=True, minutes=1e-5)
+    training = make_training(project, minutes=1e-5)
     training.start()
     result = settled(training)
     assert result.failed
@@ -310,7 +310,7 @@ def test_cancelled_after_the_first_model_that_stays(
 ):
     project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, in_stages=True, **LONG)
+    training = make_training(project, **LONG)
     training.start()
     assert wait_until(lambda: training.state().first is not None, 120)
     with clock(2):

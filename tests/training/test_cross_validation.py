@@ -1,0 +1,90 @@
+"""Folds by patient, and the threshold that left-out patients choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.training.cross_validation import (
+    LeftOutPredictions,
+    split_by_patient,
+    validates,
+)
+from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.finetuning import StartModel
+from napari_cmunet.training.options import FinetuneOptions
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def start(tiny_model):
+    return StartModel.load(FinetuneOptions(), tiny_model)
+
+
+@pytest.fixture
+def faint(monkeypatch):
+    """Every network calls a vessel 0.45 and its surroundings 0.1."""
+
+    def predict(self, frame):
+        return np.where(frame < 100, 115, 26).astype(np.uint8)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+
+
+def faint_labels(count: int) -> list[Label]:
+    mask = np.zeros((32, 32), bool)
+    mask[14:18] = True
+    frame = np.where(mask, 50, 200).astype(np.uint8)
+    return [Label(frame, mask, None, f"p{i}", f"{i}") for i in range(count)]
+
+
+def left_out(start, labels, **more):
+    found = LeftOutPredictions(start, lambda at: [labels[i] for i in at], CPU, **more)
+    half = len(labels) // 2
+    found.predict(start.network(), range(half), 0.0)
+    found.predict(start.network(), range(half, len(labels)), 0.0)
+    return found
+
+
+def test_labels_draw_the_threshold_to_where_they_want_it(start, faint):
+    own = start.threshold(0.0)
+    few, many = left_out(start, faint_labels(2)), left_out(start, faint_labels(60))
+    assert own == 0.5
+    assert 0.45 < few.threshold(0.0) < own
+    assert many.threshold(0.0) == 0.45
+    assert left_out(start, faint_labels(60), prior=np.inf).threshold(0.0) == own
+
+
+def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
+    labels = faint_labels(60)
+    for i in range(30, 60):  # in the other fold there is nothing to find
+        labels[i] = replace(labels[i], mask=np.zeros((32, 32), bool))
+    found = left_out(start, labels)
+    scores = found.scores(0.0)
+    assert found.threshold(0.0, but=1) <= 0.46
+    assert found.threshold(0.0, but=0) == 0.5  # nothing helps
+    assert scores["p0"] == (0.0, 0.0)  # missed, at what the others chose
+
+
+def test_what_was_not_reviewed_does_not_count(start, faint):
+    labels = faint_labels(4)
+    seen = np.zeros((32, 32), bool)
+    seen[:, :10] = True
+    wrong = np.zeros((32, 32), bool)
+    wrong[14:18, :10] = True
+    labels = [replace(x, mask=wrong, reviewed=seen) for x in labels]
+    assert left_out(start, labels * 20).scores(0.0)["p0"] == (1.0, 1.0)
+
+
+def test_a_patient_is_never_on_both_sides():
+    patients = [f"p{i // 3}" for i in range(90)]
+    train, held_out = split_by_patient(patients)
+    assert sorted(train + held_out) == list(range(90))
+    assert held_out
+    assert all(validates(patients[i]) for i in held_out)
+    assert not {patients[i] for i in train} & {patients[i] for i in held_out}
