@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-
 def run(args: argparse.Namespace) -> int:
     """Fine-tune on folders or on a project; returns the exit code."""
     if args.project is not None and (args.masks or args.output or args.val_masks):

@@ -31,8 +31,7 @@ class FinetuneConfig:
     steps : int
         Optimiser steps; 0 chooses by the number of labels (:func:`default_steps`).
     batch : int
-        Views in a step; 0: :data:`BATCH`, or :data:`SMALL_BATCH` where ``minutes``
-        does not suffice for all steps.
+        Views in a step.
     learning_rate : float
         Peak, reached after ``warmup`` of the steps, then down to 0 by cosine. The
         default suits a pre-trained start, :data:`RANDOM_RATE` a random one.
@@ -75,7 +74,7 @@ class FinetuneConfig:
     """
 
     steps: int = 0
-    batch: int = 0
+    batch: int = BATCH
     learning_rate: float = 5e-4
     warmup: float = 0.05
     constant_rate: bool = False
@@ -95,10 +94,10 @@ class FinetuneConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.batch < 0 or self.validate_every < 1 or self.steps < 0:
+        if self.batch < 1 or self.validate_every < 1 or self.steps < 0:
             raise TrainingError(
-                "The validation interval must be at least 1, batch and steps at least "
-                "0."
+                "The validation interval and the batch must be at least 1, steps at "
+                "least 0."
             )
         if self.crop is not None and (self.crop < STRIDE or self.crop % STRIDE):
             raise TrainingError(f"The crop must be a multiple of {STRIDE}.")

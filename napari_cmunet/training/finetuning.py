@@ -31,6 +31,7 @@ from napari_cmunet.model.registry import (
 )
 from napari_cmunet.training import events
 from napari_cmunet.training.config import (
+    BATCH,
     RANDOM_RATE,
     WISE_FT_PRIOR,
     FinetuneConfig,
@@ -161,7 +162,7 @@ def config_for(start: StartModel, options: FinetuneOptions) -> FinetuneConfig:
     rate = FinetuneConfig.learning_rate if start.model else RANDOM_RATE
     return FinetuneConfig(
         steps=options.steps,
-        batch=options.batch,
+        batch=options.batch or BATCH,
         learning_rate=options.learning_rate or rate,
         minutes=options.minutes,
         seed=options.seed,

@@ -218,10 +218,6 @@ class TimedSchedule:
         # always comes down before the time is up.
         if self.budget < math.inf and (step in (5, 12) or step % 25 == 0):
             affordable = self._affordable_steps()
-            batch = trainer.batch
-            if step + affordable < self.most_steps and trainer.use_small_batches():
-                affordable = affordable * batch // trainer.batch
-                self._timed_from, self._timed_step = now, step
             trainer.steps = max(step + 1, min(self.most_steps, step + affordable))
 
     def _affordable_steps(self) -> int:

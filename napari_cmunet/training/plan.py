@@ -168,7 +168,8 @@ def _with_folds(
             )
     advice = (
         "The new model is not compared: to leave patients out in turn would take "
-        f"{duration(seconds)}. Allow more time, or label 15 patients. {alone.advice}"
+        f"{duration(seconds)}. Allow more time, or start from a model that segments "
+        f"arteries. {alone.advice}"
     )
     return replace(alone, advice=advice.rstrip(), no_folds=alone.possible)
 

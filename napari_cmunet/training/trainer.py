@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_cmunet.model.device import is_out_of_memory, training_autocast
-from napari_cmunet.training.config import BATCH, SMALL_BATCH, wise_ft_alpha
+from napari_cmunet.training.config import wise_ft_alpha
 from napari_cmunet.training.dataset import LabelBatches
 from napari_cmunet.training.late_decoder import (
     FeatureBatches,
@@ -86,7 +86,7 @@ class Trainer:
         self._start = (
             copy.deepcopy(self.network.state_dict()) if self.wise_ft_alpha else {}
         )
-        self.step, self.batch, self.parts = 0, config.batch or BATCH, 1
+        self.step, self.batch, self.parts = 0, config.batch, 1
         self.optimiser = adamw(
             self.network.parameters(), config.learning_rate, config.weight_decay
         )
@@ -136,14 +136,6 @@ class Trainer:
         network = copy.deepcopy(self._whole).eval().requires_grad_(False)
         network.load_state_dict(weights, strict=self.network is self._whole)
         return network
-
-    def use_small_batches(self) -> bool:
-        """Use smaller batches from now on, if the configuration leaves it open."""
-        if self.config.batch or self.batch <= SMALL_BATCH:
-            return False
-        self.batch = SMALL_BATCH
-        self.parts = min(self.parts, self.batch)
-        return True
 
     def _take_step(self) -> torch.Tensor:
         self.network.train()

@@ -56,7 +56,7 @@ def test_a_better_model_takes_over_and_goes_back_to_the_bit(
 
     assert result.kind == DONE
     assert result.verdict.outcome == BETTER, result.text
-    assert result.verdict.patients == 3
+    assert result.verdict.patients == 15
     assert (ends, result.decision) == ([result], PROMOTED)
     assert LEARNING in phases
     assert LEAVING_OUT not in phases
