@@ -5,6 +5,13 @@ from napari_cmunet.synthetic.cine import (
     PhantomConfig,
     make_cine,
     make_frame,
+    make_frame_with_devices,
 )
 
-__all__ = ["PhantomCine", "PhantomConfig", "make_cine", "make_frame"]
+__all__ = [
+    "PhantomCine",
+    "PhantomConfig",
+    "make_cine",
+    "make_frame",
+    "make_frame_with_devices",
+]
