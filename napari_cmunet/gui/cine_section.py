@@ -161,6 +161,7 @@ class CineSection(QWidget):
         )
         self._shown: weakref.ref[ImageState] | None = None
         self._jobs = JobRunner("Searching the best frame")
+        self.destroyed.connect(self._jobs.cancel)
         self.best.clicked.connect(self._on_clicked)
         self.show_image_state(None)
 

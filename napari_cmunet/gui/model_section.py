@@ -31,6 +31,7 @@ class ModelSection(QWidget):
         super().__init__()
         self._controller = controller
         self._finder = JobRunner("Listing the models")
+        self.destroyed.connect(self._finder.cancel)
         self._cards: dict[str, ModelCard] = {}
         self.model = combo("The model that segments from now on")
         self.about = text_label()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_cmunet.errors import CMUNetError
@@ -61,6 +62,7 @@ class OpenRow(QWidget):
         self._folder = ""
         self._job = JobRunner("Opening files", failure="The files cannot be opened")
         self._job.changed.connect(controller.changed.emit)
+        self.destroyed.connect(self._job.cancel)
         self.open = button(
             "Open…",
             "Open angiograms: DICOM, PNG, TIFF, JPEG, NPY, or a folder of them",
@@ -141,22 +143,59 @@ class OpenRow(QWidget):
         if image_state is None:
             return
         lost = self._controller.unsaved(image_state)
-        if lost and not self._may_lose(lost):
+        if lost and not may_lose(lost, "image", self):
             return
         self._controller.close_active()
 
-    def _may_lose(self, lost: str) -> bool:
-        box = QMessageBox(
-            QMessageBox.Icon.Question,
-            "Close the image?",
-            f"{lost} They would be lost.",
-            QMessageBox.StandardButton.Cancel,
-            self,
-        )
-        close = box.addButton("Close without them", QMessageBox.ButtonRole.AcceptRole)
-        box.setDefaultButton(QMessageBox.StandardButton.Cancel)
-        box.exec()
-        return box.clickedButton() is close
+
+def may_lose(lost: str, what: str, parent: QWidget) -> bool:
+    """Ask whether ``what`` may be closed although ``lost`` would be gone."""
+    box = QMessageBox(
+        QMessageBox.Icon.Question,
+        f"Close the {what}?",
+        f"{lost} They would be lost.",
+        QMessageBox.StandardButton.Cancel,
+        parent,
+    )
+    close = box.addButton("Close without them", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+    box.exec()
+    return box.clickedButton() is close
+
+
+class CloseQuestion(QObject):
+    """Asks before the window is closed where corrections would be lost.
+
+    napari asks as well, and names a training that runs. Closing by the program itself
+    asks nothing.
+
+    Parameters
+    ----------
+    window : QWidget
+    controller : Controller
+    """
+
+    def __init__(self, window: QWidget, controller: Controller) -> None:
+        super().__init__(window)
+        self._controller = weakref.ref(controller)
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Let the window close, or not."""
+        controller = self._controller()
+        if event.type() != QEvent.Type.Close or not event.spontaneous():
+            return False
+        if controller is None or not controller.connected:
+            return False
+        lost = [
+            f"{state.image.name}: {text}"
+            for state in controller.image_states
+            if (text := controller.unsaved(state))
+        ]
+        if not lost or may_lose("\n".join(lost), "window", watched):
+            return False
+        event.ignore()
+        return True
 
 
 def _read(

@@ -25,7 +25,7 @@ from napari_cmunet.gui.lifecycle import (
     on_window_destroyed,
 )
 from napari_cmunet.gui.model_section import ModelSection
-from napari_cmunet.gui.open_files import OpenRow
+from napari_cmunet.gui.open_files import CloseQuestion, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
@@ -371,6 +371,7 @@ class CMUNetPanel(QWidget):
             self._shown_once = True
             window = self.window()
             assert window is not None
+            CloseQuestion(window, self.controller)
             window.destroyed.connect(
                 partial(on_window_destroyed, weakref.ref(self.project))
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -272,3 +274,66 @@ def test_a_click_on_a_vanished_message_does_not_paint(window, qtbot, settled):
     qtbot.wait(1100)
     reader.drag(reader.canvas, place, place + QPoint(9, 0))
     assert (mask.data != before).any()
+
+
+class _ClientMessage(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("send_event", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message_type", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("_rest", ctypes.c_long * 12),  # XEvent is a union of larger ones
+    ]
+
+
+def click_on_the_cross(window) -> None:
+    """Close a window as a window manager does."""
+    x11 = ctypes.CDLL("libX11.so.6")
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XInternAtom.restype = ctypes.c_ulong
+    display = ctypes.c_void_p(x11.XOpenDisplay(None))
+    protocols = x11.XInternAtom(display, b"WM_PROTOCOLS", 0)
+    delete = x11.XInternAtom(display, b"WM_DELETE_WINDOW", 0)
+    number = int(window.winId())
+    data = (ctypes.c_long * 5)(delete, 0)
+    event = _ClientMessage(33, 0, 1, None, number, protocols, 32, data)
+    x11.XSendEvent(display, ctypes.c_ulong(number), 0, 0, ctypes.byref(event))
+    x11.XCloseDisplay(display)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks by the X protocol")
+def test_closing_the_window_asks_where_corrections_would_be_lost(
+    window, qtbot, settled, monkeypatch
+):
+    viewer, panel, _ = window
+    viewer.add_image(frame(size=64), name="angio")
+    settled(panel.controller)
+    main = viewer.window._qt_window
+    asked: list[str] = []
+
+    def cancel(box) -> int:
+        asked.append(box.text())
+        box.button(QMessageBox.StandardButton.Cancel).click()
+        return 0
+
+    monkeypatch.setattr(QMessageBox, "exec", cancel)
+    reader = Reader(viewer, panel)
+    reader.key(Qt.Key.Key_P)
+    reader.stroke((20, 10), (20, 30), (20, 50))
+    click_on_the_cross(main)
+    qtbot.waitUntil(lambda: bool(asked))
+    assert main.isVisible()
+    (text,) = asked
+    assert text.startswith("angio: Your corrections of this mask are not exported.")
+    reader.key(Qt.Key.Key_Z, CTRL)
+    closed: list[object] = []
+    monkeypatch.setattr(
+        type(main), "closeEvent", lambda _, event: (closed.append(1), event.ignore())
+    )
+    click_on_the_cross(main)
+    qtbot.waitUntil(lambda: bool(closed))
+    assert len(asked) == 1
