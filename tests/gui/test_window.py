@@ -332,7 +332,7 @@ def test_closing_the_window_asks_where_corrections_would_be_lost(
     reader.key(Qt.Key.Key_Z, CTRL)
     closed: list[object] = []
     monkeypatch.setattr(
-        type(main), "closeEvent", lambda _, event: (closed.append(1), event.ignore())
+        type(getattr(main, "__wrapped__", main)), "closeEvent", lambda _, event: (closed.append(1), event.ignore())
     )
     click_on_the_cross(main)
     qtbot.waitUntil(lambda: bool(closed))
