@@ -267,7 +267,9 @@ def test_a_click_on_a_vanished_message_does_not_paint(window, qtbot, settled):
     qtbot.wait(400)  # it has slid in
     place = message.geometry().center()
     message.close_with_fade()
-    qtbot.waitUntil(lambda: not message.isVisible())
+    gone: list[bool] = []
+    message.destroyed.connect(lambda: gone.append(True))
+    qtbot.waitUntil(lambda: bool(gone) or not message.isVisible())
     before = mask.data.copy()
     reader.drag(reader.canvas, place, place + QPoint(9, 0))
     np.testing.assert_array_equal(mask.data, before)

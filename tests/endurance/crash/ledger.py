@@ -239,8 +239,9 @@ def value_of(project: Project, name: str) -> Any:
         return project.models.current.name
     if what == "title":
         return project.settings.title
-    status = project.status(image)
-    return status.state == "skipped" if what == "skipped" else getattr(status, what)
+    if what == "skipped":  # the state of a labelled image does not tell
+        return project._flags[image].skipped
+    return getattr(project.status(image), what)
 
 
 def _shown(project: Project, key: tuple[str, int]) -> str:
