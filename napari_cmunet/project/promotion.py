@@ -112,7 +112,7 @@ def _why_died(code: int | None) -> str:
 def promote_each(
     project: Project, run: Generator[events.Event | None, None, TrainingResult]
 ) -> Generator[events.Event | TrainingResult | None, None, TrainingResult]:
-    """Follow a training; promote its models, one or one a stage, that are better.
+    """Follow a training; promote its models, one or one per stage, that are better.
 
     Yields
     ------
@@ -139,7 +139,10 @@ def promote_each(
     if first is None:
         return promote_if_better(project, result)
     if result.model not in ("", first.model):
-        return promote_if_better(project, _after(first, result))
+        second = promote_if_better(project, _after(first, result))
+        if second.verdict is not None:
+            return second
+        first = replace(first, problem=first.problem or second.problem)
     if result.failed:
         text = f"{first.text} {result.text} The first model stays."
         return replace(first, kind=result.kind, text=text)
@@ -149,7 +152,7 @@ def promote_each(
 
 
 def _after(first: TrainingResult, result: TrainingResult) -> TrainingResult:
-    """Let the mean gain decide between the two stages' models, if chance may have.
+    """Let the mean gain decide between the two stages' models if the verdict cannot.
 
     The first one is in use already, and both have learned from the same labels.
     """

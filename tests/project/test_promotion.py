@@ -32,6 +32,9 @@ class Models:
     def register(self, name):
         self.done.append(("register", name))
 
+    def discard(self, name):
+        self.done.append(("discard", name))
+
     def refuse(self, name, reason, **figures):
         self.done.append(("refuse", name))
 
@@ -86,6 +89,20 @@ def test_the_first_model_is_used_at_once_and_the_second_replaces_it():
         ("register", "b"),
         ("promote", "b"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "done"),
+    [
+        (CANCELLED, "Better. Figures. The second stage was cancelled.", "discard"),
+        (DIED, "Better. Figures. It ended. The first model stays.", "register"),
+    ],
+)
+def test_a_second_model_without_a_verdict_leaves_the_first_in_use(kind, text, done):
+    end = TrainingResult(kind, "It ended.", "b")
+    models, _, result = follow(*QUICK, *DEEP, end=end)
+    assert (result.model, result.decision, result.text) == ("a", PROMOTED, text)
+    assert models.done == [("register", "a"), ("promote", "a"), (done, "b")]
 
 
 @pytest.mark.parametrize(
