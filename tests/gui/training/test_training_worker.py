@@ -16,7 +16,7 @@ import pytest
 
 from napari_cmunet.project import training_worker
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.promotion import DIED
+from napari_cmunet.project.promotion import DIED, PROMOTED
 from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training import events
 from tests.gui.training.conftest import accept, settled, wait_until
@@ -82,14 +82,19 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
             with contextlib.suppress(ProcessLookupError):  # ended this very moment
                 os.kill(pid, signal.SIGKILL)
             result = settled(training)
-        if result.verdict is not None:
+        assert labels_of(project) == labels
+        if result.kind != DIED:
             continue  # it had said all
         died += 1
-        assert result.kind == DIED
         assert "SIGKILL" in result.text
-        assert labels_of(project) == labels
+        # The quick stage's model stays in use if it was better.
+        if result.decision == PROMOTED:
+            in_use = result.model
         assert project.models.current.name == in_use
-        assert len(project.models.names()) - len(models) == bool(result.model)
+        saved = [n for n in project.models.names() if n not in models]
+        named = [n for n in saved if n == result.model or f"'{n}'" in result.text]
+        assert saved == named
+        assert bool(saved) == bool(result.model)
     assert died or not KILLS
     training.options |= SHORT
     training.start()
