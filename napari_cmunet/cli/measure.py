@@ -9,9 +9,9 @@ import numpy as np
 
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, ReadError, UsageError, display_name
+from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.discovery import stem_of
-from napari_cmunet.io.exports import write_table
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import read_mask, read_provenance
 from napari_cmunet.io.measurements import (

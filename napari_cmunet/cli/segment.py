@@ -18,12 +18,12 @@ from napari_cmunet.errors import (
     WriteError,
     display_name,
 )
+from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.derived import why_not
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.dicom.secondary_capture import write_secondary_capture
 from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.discovery import is_folder
-from napari_cmunet.io.exports import write_overlay, write_table
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import (
     read_mask,
@@ -31,6 +31,7 @@ from napari_cmunet.io.masks import (
     write_mask,
     write_probability,
 )
+from napari_cmunet.io.overlay import write_overlay
 from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.model.device import choose_device

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napari_cmunet.io.exports import grey_levels
+from napari_cmunet.io.overlay import grey_levels
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:

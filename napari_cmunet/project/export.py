@@ -19,7 +19,7 @@ from napari_cmunet.errors import (
     WriteError,
     display_name,
 )
-from napari_cmunet.io.exports import CocoFile
+from napari_cmunet.io.coco import CocoFile
 from napari_cmunet.project.export_dicom import write_dicom_sc, write_dicom_seg
 from napari_cmunet.project.export_tiff import (
     ExportOptions,

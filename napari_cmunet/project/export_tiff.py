@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError, FileError, ProjectError
+from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.discovery import InputFile, output_paths
-from napari_cmunet.io.exports import write_table
 from napari_cmunet.io.label_file import Label
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError, ProjectError, WriteError
 from napari_cmunet.model.card import read_card
-from napari_cmunet.project.active_learning import (
+from napari_cmunet.project.drafts import ProjectDrafts
+from napari_cmunet.project.files import POSITION, SCORES, SETTINGS, inside, project_file
+from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
+from napari_cmunet.project.next_image import (
     LISTED,
     UNSURE,
     AcquisitionScores,
     choose_next,
 )
-from napari_cmunet.project.drafts import ProjectDrafts
-from napari_cmunet.project.files import POSITION, SCORES, SETTINGS, inside, project_file
-from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
 from napari_cmunet.project.recovery import open_project
 from napari_cmunet.project.settings import new_identity, save_settings
 from napari_cmunet.util.atomic import write_json

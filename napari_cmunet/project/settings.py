@@ -16,7 +16,6 @@ from napari_cmunet.errors import (
     ProjectError,
     ReadError,
 )
-from napari_cmunet.project.active_learning import LISTED, Order
 from napari_cmunet.project.files import (
     FORMAT,
     IMAGES,
@@ -32,6 +31,7 @@ from napari_cmunet.project.files import (
     validate,
 )
 from napari_cmunet.project.model_history import ModelName  # noqa: TC001
+from napari_cmunet.project.next_image import LISTED, Order
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.util.atomic import make_folder, write_json
 
@@ -173,7 +173,7 @@ class Settings:
     ) = 10.0
     #: Synthetic frames mixed into a training.
     phantoms: _Count = FinetuneOptions.phantoms
-    #: Order of images; see :mod:`napari_cmunet.project.active_learning`.
+    #: Order of images; see :mod:`napari_cmunet.project.next_image`.
     next_image: Order = LISTED
 
     def finetune_options(self, chosen: Mapping[str, Any]) -> FinetuneOptions:

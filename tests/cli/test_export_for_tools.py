@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.exports import run_lengths
+from napari_cmunet.io.coco import run_lengths
 from napari_cmunet.io.masks import read_mask
 from napari_cmunet.project.export import FORMATS
 from napari_cmunet.project.project import Project

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from napari_cmunet.errors import ProjectError
-from napari_cmunet.project.active_learning import (
+from napari_cmunet.project.next_image import (
     RANDOM,
     RANDOM_SHARE,
     UNSURE,

@@ -36,14 +36,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.project.workspace import Overview
-from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
+from napari_cmunet.project.next_image import LISTED, RANDOM, UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtpy.QtGui import QKeyEvent, QShowEvent
 
-    from napari_cmunet.gui.project.next_image import ImageOrder
+    from napari_cmunet.gui.project.image_scoring import ImageOrder
     from napari_cmunet.project.flags import ImageStatus
 
 

@@ -12,7 +12,6 @@ from qtpy.QtCore import QTimer
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.draft_saver import DraftSaver
-from napari_cmunet.gui.project.next_image import Prefetcher
 from napari_cmunet.gui.project.open_image import (
     ImageMemory,
     LoadedImage,
@@ -20,6 +19,7 @@ from napari_cmunet.gui.project.open_image import (
     find_open,
     load_image,
 )
+from napari_cmunet.gui.project.prefetch import Prefetcher
 from napari_cmunet.gui.project.reviewed_area import ReviewedArea
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from qtpy.QtCore import QCoreApplication
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.annotation import Annotation
+from napari_cmunet.gui.project.image_scoring import ImageOrder
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.navigator import Navigator
-from napari_cmunet.gui.project.next_image import ImageOrder
 from napari_cmunet.gui.project.workspace import (
     ActivityTracker,
     NewProject,

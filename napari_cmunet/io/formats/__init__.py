@@ -1,1 +1,4 @@
-"""Decoders of the image formats other than DICOM."""
+"""Decoders of image formats: add one here and in ``io.images._DECODERS``, which calls it.
+
+All have the signature of ``decode_npy``; ``io.sniffing`` tells the format of a file.
+"""

@@ -11,9 +11,9 @@ import pytest
 from napari_cmunet.errors import ModelError
 from napari_cmunet.gui.prediction import ModelChoice
 from napari_cmunet.gui.project.image_list import OrderMenu
-from napari_cmunet.gui.project.next_image import score_images
+from napari_cmunet.gui.project.image_scoring import score_images
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.active_learning import LISTED, RANDOM, UNSURE
+from napari_cmunet.project.next_image import LISTED, RANDOM, UNSURE
 from napari_cmunet.project.project import Project
 from tests.gui.project.conftest import name
 

@@ -1,29 +1,20 @@
-"""Files for other programs: COCO annotations, CSV tables, PNG overlays."""
+"""COCO annotations: masks as run lengths in one JSON file."""
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from napari_cmunet.io.provenance import NOTICE, program_version
 from napari_cmunet.util.atomic import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 ARTERY = 1
 """Id of the only COCO category."""
-# Start of a formula, in full width too, at the start of a cell; also of one that a
-# spreadsheet makes by itself, since many take semicolons for separators.
-_FORMULA = re.compile(r"(^|[;|\t\r\n])(?=\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
-# Orange that lets the vessel through and suits every kind of colour vision.
-COLOUR, _OPACITY = (255, 140, 0), 0.45
 
 
 class CocoFile:
@@ -106,67 +97,3 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     lengths = np.diff(ends).tolist()
     # The last run of False is left out where there is none.
     return lengths[:-1] if lengths[-1] == 0 else lengths
-
-
-def write_table(
-    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]
-) -> None:
-    """Write rows as CSV, atomically, with no cell that a spreadsheet runs as formula.
-
-    A column that a row lacks stays empty.
-
-    Raises
-    ------
-    WriteError
-    """
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_cell(row.get(column, "")) for column in columns])
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = value.encode("utf-8", "replace").decode()  # names of files may be no text
-    return _FORMULA.sub(r"\1'", text)
-
-
-def write_overlay(
-    path: Path,
-    frame: np.ndarray,
-    mask: np.ndarray,
-    window: tuple[float, float] | None = None,
-) -> None:
-    """Write a PNG of a frame (Y, X) with its mask (Y, X, bool) in orange.
-
-    Parameters
-    ----------
-    window : (low, high), optional
-        Grey values to show as black and white; nearly all of the frame's by default.
-
-    Raises
-    ------
-    WriteError
-    """
-    colour = np.repeat(grey_levels(frame, window)[..., None], 3, axis=-1)
-    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(COLOUR)
-    colour[mask] = mixed[mask]
-    with atomic_write(path) as handle:
-        Image.fromarray(colour.round().astype(np.uint8)).save(handle, "PNG")
-
-
-def grey_levels(
-    frame: np.ndarray, window: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Return a frame (Y, X) as it is shown, float64 from 0 to 255.
-
-    Parameters
-    ----------
-    window : (low, high), optional
-        Grey values to show as black and white; nearly all of the frame's by default.
-    """
-    low, high = window or np.percentile(frame, (0.5, 99.5))
-    scale = 255 / max(high - low, 1e-9)
-    return np.clip((frame.astype(np.float64) - low) * scale, 0, 255)

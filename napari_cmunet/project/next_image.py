@@ -1,4 +1,4 @@
-"""Which image to label next, and the acquisition scores of a model."""
+"""Choose the image to label next (active learning), and store acquisition scores."""
 
 from __future__ import annotations
 
