@@ -18,6 +18,7 @@ from napari_cmunet.gui.project.dialogs import (
     free_folder,
     suggested_folder,
 )
+from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
 from napari_cmunet.project.export import (
     ExportConflictError,
     ExportOptions,
@@ -172,6 +173,14 @@ class ProjectActions:
         )
         if dialog.exec():
             export_labels(session, dialog.options(), self.export)
+
+    def show_versions(self) -> None:
+        """Show the versions of the label of the shown frame."""
+        session = self._session
+        if session.navigator.shown is None:
+            session.messages.show("No image of the project is open yet.")
+            return
+        LabelVersionsDialog(session, self._parent).show()
 
     def close(self) -> None:
         """Close the project."""

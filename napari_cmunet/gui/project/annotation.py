@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.reviewed_area import ReviewedArea
     from napari_cmunet.gui.project.workspace import Workspace
     from napari_cmunet.project.files import FrameKey
-    from napari_cmunet.project.labels import AcceptedLabel
+    from napari_cmunet.project.labels import AcceptedLabel, OlderLabel
 
 WAIT_SECONDS = 0.04
 """How long accepting may block the window, so that the label is on the disk before the
@@ -228,6 +228,36 @@ class Annotation:
         self._messages.show(text)
         self._workspace.apply(change)
         self.withdrawn.emit(opened.key(frame))
+
+    def restore(self, older: OlderLabel) -> None:
+        """Make an older version of the label of the open image the label again."""
+        opened, project = self._navigator.current, self._workspace.project
+        if opened is None or project is None or opened.id != older.image:
+            return
+
+        def act() -> tuple[AcceptedLabel, Label | None, Any]:
+            accepted = project.labels.restore(older)
+            label = project.labels.get(older.image, older.frame)
+            return accepted, label, look_at(project, older.image)
+
+        self._workspace.writer.submit(
+            act, partial(self._on_restored, opened), self._on_problem
+        )
+
+    def _on_restored(self, opened: OpenImage, result: Any) -> None:
+        accepted, label, change = result
+        frame, key = accepted.frame, opened.key(accepted.frame)
+        self._accepted[key] = accepted
+        self.times[key] = time.strftime("%H:%M")
+        opened.labels[frame] = label
+        if self._navigator.current is opened:
+            opened.show_label(frame, label)
+            _, area, draft_saver = self._navigator.parts()
+            area.restored(frame, label.reviewed)
+            draft_saver.discard(frame)
+        self._messages.show(f"The version is the label again. {accepted.notice}")
+        self._workspace.apply(change)
+        self.accepted.emit(key)
 
     # -- marks ----------------------------------------------------------------
 

@@ -45,10 +45,18 @@ class DifferenceLayer:
         Knows the viewer.
     image_state : ImageState
         Of the image that the layer covers.
+    name : str
+        Of the layer.
     """
 
-    def __init__(self, controller: Controller, image_state: ImageState) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        image_state: ImageState,
+        name: str = "found now, gone now",
+    ) -> None:
         self._controller, self._image_state = controller, image_state
+        self._name = name
         self.layer: Labels | None = None
 
     @property
@@ -79,7 +87,7 @@ class DifferenceLayer:
             blank = np.zeros(image_state.shape, np.uint8)
             self.layer = Labels(
                 blank if image_state.is_cine else blank[0],
-                name="found now, gone now",
+                name=self._name,
                 colormap=CyclicLabelColormap(
                     colors=[(0, 0, 0, 0), FOUND_COLOUR, GONE_COLOUR]
                 ),

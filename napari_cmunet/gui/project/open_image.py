@@ -195,6 +195,14 @@ class OpenImage:
             image_state.mask_frame(frame)[...] = label.mask
             image_state.refresh_mask()
 
+    def show_label(self, frame: int, label: Label) -> None:
+        """Let a frame's mask be this label, in one undo step."""
+        image_state = self.image_state
+        image_state.own_masks[frame] = label.mask.copy()
+        self.origins[frame] = label.provenance
+        if image_state.usable_mask:
+            image_state.replace(frame, label.mask)
+
     def key(self, frame: int) -> FrameKey:
         """Image id and frame."""
         return self.id, frame

@@ -146,6 +146,13 @@ class ReviewedArea:
         """A label was accepted with the present area."""
         self._changed.discard(frame)
 
+    def restored(self, frame: int, reviewed: np.ndarray | None) -> None:
+        """Another version of the label is in use; take over its area."""
+        self.clear(frame)
+        if reviewed is not None:
+            self._before[frame] = reviewed
+        self._changed.discard(frame)
+
     def withdrawn(self, frame: int) -> None:
         """The label was withdrawn; the area is kept with the draft."""
         self._changed.add(frame)

@@ -83,6 +83,7 @@ class ProjectSection(QWidget):
             lambda: commands.fill_recent(self.start.recent)
         )
         for text, act in (
+            ("Versions of this label…", commands.show_versions),
             ("Add a folder of images…", commands.add_images),
             ("Export accepted masks…", commands.export),
             ("Show where the images are…", commands.show_images_folder),
