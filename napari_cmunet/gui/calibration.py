@@ -81,7 +81,7 @@ class CatheterCalibration:
         self.french = USUAL_FRENCH
         self.message = ""
         self._hidden: list[Layer] = []
-        self._jobs = JobRunner(
+        self.jobs = JobRunner(
             "Measuring the catheter", failure="The catheter cannot be measured"
         )
 
@@ -164,7 +164,7 @@ class CatheterCalibration:
     def cancel(self) -> None:
         """Remove the line and keep the pixel size."""
         layer, self.layer = self.layer, None
-        self._jobs.cancel()
+        self.jobs.cancel()
         image_state, self.image_state, self.width = self.image_state, None, None
         if layer is not None and image_state is not None:
             layer.events.data.disconnect(self._on_data)
@@ -204,7 +204,7 @@ class CatheterCalibration:
             line[:, -2:],
         )
         self._say("Measuring…")
-        self._jobs.start(request.run, on_result=self._on_measured, on_error=self._say)
+        self.jobs.start(request.run, on_result=self._on_measured, on_error=self._say)
 
     def _on_measured(self, found: CatheterWidth | str) -> None:
         if self.layer is None:

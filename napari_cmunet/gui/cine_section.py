@@ -60,6 +60,7 @@ class PixelSizeRow(QWidget):
         super().__init__()
         self._controller = controller
         self.calibration = CatheterCalibration(controller)
+        self.destroyed.connect(self.calibration.jobs.cancel)
         self.text = text_label()
         self.start = button(
             "Calibrate…",

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import button, row
 from napari_cmunet.project.files import is_project
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.jobs import Report, ShouldStop
+    from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.reader import LayerData
 
 MOST_OPEN = 30  # images of a folder that are opened without a project
@@ -164,28 +166,32 @@ def may_lose(lost: str, what: str, parent: QWidget) -> bool:
 
 
 class CloseQuestion(QObject):
-    """Asks before the window is closed where corrections would be lost.
+    """Asks before the window is closed where corrections or a training would be lost.
 
-    napari asks as well, and names a training that runs. Closing by the program itself
-    asks nothing.
+    napari asks as well, but names a training only if the window system closes the
+    window. Closing by a script asks nothing.
 
     Parameters
     ----------
     window : QWidget
     controller : Controller
+    project : ProjectSession
     """
 
-    def __init__(self, window: QWidget, controller: Controller) -> None:
+    def __init__(
+        self, window: QWidget, controller: Controller, project: ProjectSession
+    ) -> None:
         super().__init__(window)
         self._controller = weakref.ref(controller)
+        self._project = weakref.ref(project)
         window.installEventFilter(self)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Let the window close, or not."""
-        controller = self._controller()
-        if event.type() != QEvent.Type.Close or not event.spontaneous():
-            return False
-        if controller is None or not controller.connected:
+        if event.type() != QEvent.Type.Close or canvas_of(watched) is None:
+            return False  # a script closes the canvas before the window
+        controller, project = self._controller(), self._project()
+        if controller is None or project is None or not controller.connected:
             return False
         lost = [
             f"{state.image.name}: {text}"
@@ -193,7 +199,8 @@ class CloseQuestion(QObject):
             if (text := controller.unsaved(state))
         ]
         if not lost or may_lose("\n".join(lost), "window", watched):
-            return False
+            if event.spontaneous() or project.may_close():
+                return False
         event.ignore()
         return True
 

@@ -371,7 +371,7 @@ class CMUNetPanel(QWidget):
             self._shown_once = True
             window = self.window()
             assert window is not None
-            CloseQuestion(window, self.controller)
+            CloseQuestion(window, self.controller, self.project)
             window.destroyed.connect(
                 partial(on_window_destroyed, weakref.ref(self.project))
             )

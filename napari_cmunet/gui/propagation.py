@@ -84,7 +84,7 @@ class MaskPropagation:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._preview = Preview(controller.viewer, name="propagated changes")
-        self._jobs = JobRunner(
+        self.jobs = JobRunner(
             "Propagating changes", failure="The changes cannot be propagated"
         )
         self._bound: Labels | None = None
@@ -137,9 +137,7 @@ class MaskPropagation:
         self.proposal = PropagatedChanges(image_state, source, {})
         self._bind_escape(image_state.mask)
         self._say(f"Propagating the changes of frame {source}…")
-        self._jobs.start(
-            request.run, on_result=self._on_result, on_error=self._on_error
-        )
+        self.jobs.start(request.run, on_result=self._on_result, on_error=self._on_error)
 
     def accept(self) -> None:
         """Apply the changes, as one undo step for each frame."""
@@ -167,7 +165,7 @@ class MaskPropagation:
 
     def dismiss(self) -> None:
         """Drop the proposal."""
-        self._jobs.cancel()
+        self.jobs.cancel()
         self.proposal, self._drawn = None, None
         self._preview.hide()
         self._bind_escape(None)
@@ -300,6 +298,7 @@ class PropagationRow(QWidget):
         super().__init__()
         self._controller = controller
         self.propagation = MaskPropagation(controller)
+        self.destroyed.connect(self.propagation.jobs.cancel)
         self.propose = button("Propagate changes", _PROPOSE)
         self.dismiss = button("Dismiss", "Leave the masks as they are (Esc)")
         self.message = text_label(lines=2)

@@ -203,22 +203,18 @@ class Reader:
         QTest.mouseMove(widget, points[0])
         QTest.mousePress(widget, LEFT, NONE, points[0])
         for point in points[1:]:
-            # The canvas drops moves that come within 10 ms, and QTest moves the
-            # pointer without a button held.
-            QTest.qWait(20)
-            QApplication.sendEvent(
-                widget,
-                QMouseEvent(
-                    QMouseEvent.Type.MouseMove,
-                    QPointF(point),
-                    QPointF(widget.mapToGlobal(point)),
-                    LEFT,
-                    LEFT,
-                    NONE,
-                ),
-            )
-            QApplication.processEvents()
+            self.move(widget, point)
         QTest.mouseRelease(widget, LEFT, NONE, points[-1])
+        QApplication.processEvents()
+
+    def move(self, widget, point: QPoint) -> None:
+        """Move the pointer with the button held."""
+        # The canvas drops moves that come within 10 ms, and QTest moves the pointer
+        # without a button held.
+        QTest.qWait(20)
+        place = QPointF(point), QPointF(widget.mapToGlobal(point))
+        move = QMouseEvent(QMouseEvent.Type.MouseMove, *place, LEFT, LEFT, NONE)
+        QApplication.sendEvent(widget, move)
         QApplication.processEvents()
 
     def stroke(self, *pixels: tuple[float, float]) -> None:

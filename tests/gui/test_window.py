@@ -10,16 +10,29 @@ import numpy as np
 import pytest
 import tifffile
 from napari._qt.dialogs.qt_notification import NapariQtNotification
+from napari.settings import get_settings
 from napari.utils.notifications import Notification
 from PIL import Image as PillowImage
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QOpenGLContext
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
 
 from napari_cmunet.gui import controller as controller_module
+from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.lifecycle import segment_arteries
-from tests.gui.conftest import CTRL, SHIFT, FakeModel, Reader, cine, expected, frame
+from tests.gui.conftest import (
+    CTRL,
+    LEFT,
+    NONE,
+    SHIFT,
+    FakeModel,
+    Reader,
+    cine,
+    expected,
+    frame,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -307,9 +320,17 @@ def click_on_the_cross(window) -> None:
     x11.XCloseDisplay(display)
 
 
+def press_ctrl_w(window) -> None:
+    """Close a window by the key of File > Close Window."""
+    window.activateWindow()
+    QTest.qWaitForWindowActive(window)
+    QTest.keyClick(canvas_of(window), Qt.Key.Key_W, CTRL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks by the X protocol")
+@pytest.mark.parametrize("close", [click_on_the_cross, press_ctrl_w])
 def test_closing_the_window_asks_where_corrections_would_be_lost(
-    window, qtbot, settled, monkeypatch
+    window, qtbot, settled, monkeypatch, close
 ):
     viewer, panel, _ = window
     viewer.add_image(frame(size=64), name="angio")
@@ -323,11 +344,35 @@ def test_closing_the_window_asks_where_corrections_would_be_lost(
         return 0
 
     monkeypatch.setattr(QMessageBox, "exec", cancel)
+    monkeypatch.setattr(get_settings().application, "confirm_close_window", False)
     reader = Reader(viewer, panel)
     reader.key(Qt.Key.Key_P)
     reader.stroke((20, 10), (20, 30), (20, 50))
-    click_on_the_cross(main)
+    close(main)
     qtbot.waitUntil(lambda: bool(asked))
     assert main.isVisible()
     (text,) = asked
     assert text.startswith("angio: Your corrections of this mask are not exported.")
+
+
+def test_a_stroke_stays_in_its_frame_while_the_cine_plays(window, qtbot, settled):
+    viewer, panel, _ = window
+    viewer.add_image(cine(6, 64), name="cine")
+    settled(panel.controller)
+    mask, reader = panel.controller.active.mask, Reader(viewer, panel)
+    viewer.dims.set_current_step(0, 2)
+    reader.key(Qt.Key.Key_P)
+    before = mask.data.copy()
+    step = viewer.dims.set_current_step
+    QTest.mousePress(reader.canvas, LEFT, NONE, reader.at(20, 10))
+    for number, column in enumerate((20, 30, 40, 50)):
+        step(0, number)  # as a cine that plays, or a hand on the slider
+        reader.move(reader.canvas, reader.at(20, column))
+    QTest.mouseRelease(reader.canvas, LEFT, NONE, reader.at(20, 50))
+    assert mask.data[2, 20, 48] == 1
+    np.testing.assert_array_equal(np.delete(mask.data, 2, 0), np.delete(before, 2, 0))
+    step(0, 4)  # the slider is free again
+    assert viewer.dims.current_step[0] == 4
+    reader.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, before)
+    assert viewer.dims.current_step[0] == 2

@@ -16,7 +16,7 @@ from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.file_check import FileCheck
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
-from napari_cmunet.gui.images.view import UnitKeeper, ViewFitter, show_alone
+from napari_cmunet.gui.images.view import StrokeHold, UnitKeeper, ViewFitter, show_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +58,7 @@ class OpenImages:
         self.images: list[ImageState] = []
         self.active: ImageState | None = None
         self.connected = False
+        self._stroke = StrokeHold()
         self._view = ViewFitter(self._image_to_fit)
         self._units = UnitKeeper()
         self.new: list[Image] = []
@@ -84,12 +85,8 @@ class OpenImages:
         self._update_units()
         for image_state in _kept.pop(viewer, []):
             self._take_over(image_state)
-        known = [image_state.image for image_state in self.images]
-        self.new = [
-            layer
-            for layer in viewer.layers
-            if layers.is_image(layer) and layer not in known
-        ]
+        images = filter(layers.is_image, viewer.layers)
+        self.new = [image for image in images if self.of(image) is None]
         if self.images:
             self.active = self.images[-1]
             self._on_selected()
@@ -129,8 +126,6 @@ class OpenImages:
 
     def of(self, layer: Layer | None) -> ImageState | None:
         """The image that a layer belongs to."""
-        if layer is None:
-            return None
         return next((r for r in self.images if layer in r.layers()), None)
 
     def shown_frame(self, image_state: ImageState) -> int:
@@ -142,9 +137,8 @@ class OpenImages:
         return layers.has_shown_frame(image_state.image, self.viewer, image_state.count)
 
     def _image_to_fit(self) -> Layer | None:
-        if self.active is None or self.active.image not in self.viewer.layers:
-            return None
-        return self.active.image
+        image = None if self.active is None else self.active.image
+        return image if image in self.viewer.layers else None
 
     def set_active(self, image_state: ImageState) -> None:
         """Work on another image; what is visible stays as it is."""
@@ -276,7 +270,7 @@ class OpenImages:
             return
         added = []
         for image in images:
-            image_state = next((r for r in self.images if r.image is image), None)
+            image_state = self.of(image)
             if image_state is None:
                 image_state = ImageState(image, problem=self._check.problem(image))
                 self.images.append(image_state)
@@ -284,7 +278,7 @@ class OpenImages:
             self.active = image_state
             added.append(image_state)
         self.active = self.of(viewer.layers.selection.active) or self.active
-        if added and self.active is not None:
+        if self.active is not None:
             self.show(self.active)
         self.added.emit(added)
 
@@ -341,6 +335,8 @@ class OpenImages:
 
     def on_frame(self, event: Any = None) -> None:
         """Bring the masks of the shown frames up to date."""
+        if self._stroke.restore(self.viewer):
+            return
         for image_state in self.images:
             shown = self.shown_frame(image_state)
             if image_state.usable_mask and image_state.history.bring_up_to_date(shown):
@@ -348,12 +344,15 @@ class OpenImages:
         self.frame_changed.emit()
         self.changed.emit()
 
-    def _on_press(self, viewer: ViewerModel, event: Any) -> None:
-        """Put the tool down where the slider is at a frame that the cine lacks."""
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        """Hold the frame during a stroke; put the tool down at a frame that is none."""
         image_state = self.of(viewer.layers.selection.active)
-        if image_state is not None and image_state.mask is not None:
-            if not self.has_shown_frame(image_state):
-                image_state.mask.mode = "pan_zoom"
+        if image_state is None or image_state.mask is None:
+            return
+        if not self.has_shown_frame(image_state):
+            image_state.mask.mode = "pan_zoom"
+        if image_state.mask.mode != "pan_zoom":
+            yield from self._stroke.hold(viewer, event)
 
     def _layer_slots(self) -> Iterator[tuple[str, Callable]]:
         for name in ("name", "visible", "mode", "contour"):

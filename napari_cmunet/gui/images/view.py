@@ -1,4 +1,4 @@
-"""Keep the view on the active image, and the units of all layers consistent."""
+"""Keep the view on the active image, the frame of a stroke, and the layers' units."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.layers import METADATA, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -21,6 +21,35 @@ if TYPE_CHECKING:
 
 
 _MARGIN = 0.05  # of the canvas, as napari's own
+
+
+class StrokeHold:
+    """Keeps a stroke in the frame it began in, even if the cine plays.
+
+    One undo step would otherwise change several frames, all but one out of sight.
+    """
+
+    def __init__(self) -> None:
+        self._point: tuple[float, ...] | None = None
+
+    def hold(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        """Hold the slider until the mouse button is released. A drag callback."""
+        self._point = viewer.dims.point
+        try:
+            yield
+            while event.type == "mouse_move":
+                yield
+        finally:
+            self._point = None
+
+    def restore(self, viewer: ViewerModel) -> bool:
+        """Move the slider back during a stroke; return whether there is one."""
+        if self._point is None:
+            return False
+        dims = viewer.dims
+        if dims.point != self._point and len(dims.point) == len(self._point):
+            dims.point = self._point
+        return True
 
 
 class ViewFitter:

@@ -55,6 +55,7 @@ class VesselSection(QWidget):
         self.row.picked.connect(self._on_picked)
         self.next.clicked.connect(self.review.confirm)
         self.skip.clicked.connect(self.review.skip)
+        self.destroyed.connect(self.tools.cache.clear)
         self.connect_keys()
         self.refresh()
 
