@@ -1,4 +1,4 @@
-"""Decoders of image formats: add one here and in ``io.images._DECODERS``, which calls it.
+"""Decoders of image formats: add one here and in ``io.images._DECODERS``.
 
 All have the signature of ``decode_npy``; ``io.sniffing`` tells the format of a file.
 """
