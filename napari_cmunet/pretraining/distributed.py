@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch import nn
 
 from napari_cmunet.errors import TrainingError
@@ -126,6 +127,8 @@ def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl"
+    # torch.distributed.nn must be imported by now: its default arguments would keep
+    # the group, and gloo's threads could abort the process at its end.
     dist.init_process_group(backend)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen)
