@@ -148,12 +148,7 @@ def _calibration(image: Angiogram, args: argparse.Namespace) -> Calibration:
     error = None if args.pixel_error is None else args.pixel_error / 100
     if args.pixel_size is not None:
         return Calibration(args.pixel_size, error, "given on the command line")
-    if image.pixel_size_mm is None:
-        return Calibration(source=image.pixel_size_source)
-    height, width = image.pixel_size_mm
-    if abs(height / width - 1) > 0.01:
-        return Calibration(source="unknown: its pixels are not square")
-    return Calibration(float(np.sqrt(height * width)), error, image.pixel_size_source)
+    return Calibration.of(image.pixel_size_mm, error, image.pixel_size_source)
 
 
 def _given_masks(args: argparse.Namespace) -> MaskOf:

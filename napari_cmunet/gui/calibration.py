@@ -139,6 +139,7 @@ class CatheterCalibration:
         before = record.pop(BEFORE, None) or {
             "pixel_size_mm": record.get("pixel_size_mm"),
             "pixel_size_source": record.get("pixel_size_source"),
+            "pixel_size_error": record.get("pixel_size_error"),
             "scale": tuple(float(value) for value in image.scale[-2:]),
             "unit": str(image.units[-1]),
         }
@@ -147,6 +148,7 @@ class CatheterCalibration:
             "pixel_size_source": (
                 f"from a {self.french} F catheter, measured {width.pixels:.1f} px"
             ),
+            "pixel_size_error": width.spread / width.pixels,
             BEFORE: before,
         }
         self._set(image_state, record, (side, side), "mm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from contextlib import suppress
@@ -21,9 +22,12 @@ from qtpy.QtWidgets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari.components import ViewerModel
 
 _LOOK_AGAIN_MS = 50
+_MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
 _TOO_LATE_S = 1.0  # as long as a hand needs to see that a message is gone
 _guarded: weakref.WeakSet[ViewerModel] = weakref.WeakSet()
 
@@ -42,6 +46,22 @@ def guard_canvas(viewer: ViewerModel, window: QWidget | None) -> None:
     _guarded.add(viewer)
     guard = CanvasGuard(canvas)
     viewer.layers.events.removing.connect(guard.make_current)
+
+
+def is_click(event: Any) -> Generator[None, None, bool]:
+    """Wait for a pressed mouse button to be let go; whether it was a click, no drag.
+
+    For the callbacks that napari calls with a press, to be used with ``yield from``.
+    """
+    if event.button != 1 or set(event.modifiers) - {"Shift"}:
+        return False
+    column, row = event.pos
+    yield
+    while event.type == "mouse_move":
+        if math.hypot(event.pos[0] - column, event.pos[1] - row) > _MAX_CLICK_MOVE:
+            return False
+        yield
+    return True
 
 
 class CanvasGuard(QObject):

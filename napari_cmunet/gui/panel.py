@@ -15,15 +15,12 @@ from napari_cmunet.gui.cine_section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
-from napari_cmunet.gui.images.layers import (
-    MASK_COLOUR,
-    PREDICTION_COLOUR,
-)
 from napari_cmunet.gui.lifecycle import (
     may_close,
     on_panel_destroyed,
     on_window_destroyed,
 )
+from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.open_files import CloseQuestion, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
@@ -33,11 +30,7 @@ from napari_cmunet.gui.project.session import ProjectSession
 from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
-from napari_cmunet.gui.vessel_tools.preview import (
-    ADDED_COLOUR,
-    REMOVED_COLOUR,
-    UNCERTAIN_COLOUR,
-)
+from napari_cmunet.gui.vessel_tools.preview import LEGEND
 from napari_cmunet.gui.vessel_tools.section import VesselSection, vessel_shortcuts
 from napari_cmunet.gui.widgets import (
     Column,
@@ -59,13 +52,6 @@ from napari_cmunet.gui.widgets import (
     text_label,
 )
 
-_LEGEND = (
-    ("mask", MASK_COLOUR),
-    ("prediction", PREDICTION_COLOUR),
-    ("to be added", ADDED_COLOUR),
-    ("to be removed", REMOVED_COLOUR),
-    ("uncertain", UNCERTAIN_COLOUR),
-)
 _COLOUR_OF_KIND = {
     FOUND: "#2e9e4f",
     EMPTY: "#d08a00",
@@ -163,13 +149,14 @@ class CMUNetPanel(QWidget):
         self.prediction_shown = check(
             "Prediction", "Show the prediction of the model as a thin line (G)"
         )
-        self.legend = Legend(_LEGEND)
+        self.legend = Legend(LEGEND)
+        self.measuring = MeasureSection(self.controller)
         self.exporting = ExportSection(self.controller)
         self.project_section = ProjectSection(self.project)
         self.finetune = FinetuneSection()
         self.finetune_fold = Fold("Fine-tune", self.finetune)
         self.model = ModelSection(self.controller)
-        self.keys = KeyList([*vessel_shortcuts(), *listed_keys()])
+        self.keys = KeyList([*vessel_shortcuts(), *MEASURE_KEYS, *listed_keys()])
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
@@ -194,6 +181,7 @@ class CMUNetPanel(QWidget):
             self.threshold_note,
             row(self.mask_shown, self.outline, self.prediction_shown),
             self.legend,
+            Fold("Measure", self.measuring),
             self.project_section.page.images,
             self.finetune_fold,
             heading("Export"),
@@ -235,6 +223,8 @@ class CMUNetPanel(QWidget):
         propagation.started.connect(tools.deactivate)
         propagation.started.connect(self.vessels.review.stop)
         tools.activated.connect(propagation.dismiss)
+        tools.activated.connect(self.measuring.measurement.stop_picking)
+        self.measuring.measurement.started.connect(tools.deactivate)
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.image_states):
@@ -300,6 +290,7 @@ class CMUNetPanel(QWidget):
         self.redo.setEnabled(state.can_redo)
         self.tools.show_mode("" if self.vessels.active else state.mode)
         self.vessels.refresh()
+        self.measuring.refresh()
         self.reset.setEnabled(state.can_reset)
         self.reset.setText(state.reset_text)
         self.mask_shown.setChecked(state.mask_visible)
@@ -324,6 +315,7 @@ class CMUNetPanel(QWidget):
         self._shortcuts.unbind(self._viewer)
         self._key_focus.stop()
         self.vessels.close_tools()
+        self.measuring.shut_down()
         if self.controller.connected:
             self.project.workspace.changed.disconnect(self._on_changed)
             self.project.annotation.accepted.disconnect(self._on_accepted)
@@ -343,6 +335,7 @@ class CMUNetPanel(QWidget):
         self.project.connect_panel(self.controller)
         self._bind_keys()
         self.vessels.connect_keys()
+        self.measuring.connect_keys()
         self.refresh()
 
     def _bind_keys(self) -> None:

@@ -222,3 +222,33 @@ def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
         (BOX_KEY, box),
         (COMPARE, compare),
     ]
+
+
+class KeyBindings:
+    """Keys bound to a viewer, except those that are taken."""
+
+    def __init__(
+        self, viewer: ViewerModel, actions: dict[str, Callable[[], None]]
+    ) -> None:
+        self._viewer = viewer
+        self._bound: dict[str, Callable[[ViewerModel], None]] = {}
+        for key, action in actions.items():
+            self._bind(key, action)
+
+    def _bind(self, key: str, action: Callable[[], None]) -> None:
+        def pressed(_viewer: ViewerModel) -> None:
+            action()
+
+        try:
+            self._viewer.bind_key(key, pressed)
+        except ValueError:  # taken by another plugin or by the user
+            return
+        self._bound[key] = pressed
+
+    def unbind(self) -> None:
+        """Unbind the keys that have not been bound anew since."""
+        for key, pressed in self._bound.items():
+            bound = self._viewer.bind_key(key, None)
+            if bound is not None and bound is not pressed:
+                self._viewer.bind_key(key, bound)
+        self._bound.clear()

@@ -15,6 +15,7 @@ _SPACING = 0.25  # of the samples across the vessel, in pixels
 _SCALE = 0.8  # of the derivatives across
 _ALONG = (0.15, 1.5, 2.5)  # smoothing along: share of the diameter, least and most
 _REACH = (1.5, 0.25)  # of the search around the mask's border: pixels, share of radius
+_FIRST_REACH = 16.0  # of the search for the mask's border, pixels
 _GUIDE = 2.0  # smoothing of the mask's border along the vessel
 _BEND = 0.08
 _STEEPEST = 4  # samples aside from one point of the centreline to the next
@@ -130,22 +131,36 @@ def _mask_borders(
     mask: np.ndarray, centre: np.ndarray, across: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance of the mask's border from the centre on both sides, (N,) each."""
-    longest = 2 * np.sqrt(mask.sum() / max(1.0, len(centre))) + 40
-    steps = np.arange(0, longest, _SPACING)
-    sides = []
-    for side in (-across, across):
-        where = centre[:, None] + steps[None, :, None] * side[:, None]
-        inside = map_coordinates(
-            mask.astype(np.float32), np.moveaxis(where, -1, 0), order=1, mode="constant"
-        )
-        ends = np.maximum((inside < 0.5).argmax(axis=1), 1)
-        rows = np.arange(len(centre))
-        before, after = inside[rows, ends - 1], inside[rows, ends]
-        part = (before - 0.5) / np.maximum(before - after, 1e-6)
-        sides.append(np.maximum(steps[ends - 1] + part * _SPACING, 0))
+    reach, middle = _FIRST_REACH / 2, np.inf
+    while reach < max(2 * middle, 1.6 * middle + 1) and reach < max(mask.shape):
+        reach *= 2
+        steps = np.arange(0, reach, _SPACING)
+        sides = [_way_out(mask, centre, side, steps) for side in (-across, across)]
+        middle = np.median((sides[0] + sides[1]) / 2)
     # A branch is no part of the lumen: nowhere much wider than it is mostly.
-    widest = 1.6 * np.median((sides[0] + sides[1]) / 2) + 1
+    widest = 1.6 * middle + 1
     return np.minimum(sides[0], widest), np.minimum(sides[1], widest)
+
+
+def _way_out(
+    mask: np.ndarray, centre: np.ndarray, side: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
+    """Distance from the centre to where the mask ends, (N,); the last step at most."""
+    where = centre[:, None] + steps[None, :, None] * side[:, None]
+    inside = map_coordinates(
+        mask.astype(np.uint8),
+        np.moveaxis(where, -1, 0),
+        np.float32,
+        order=1,
+        mode="constant",
+    )
+    outside = inside < 0.5
+    ends = np.maximum(outside.argmax(axis=1), 1)
+    rows = np.arange(len(centre))
+    before, after = inside[rows, ends - 1], inside[rows, ends]
+    part = (before - 0.5) / np.maximum(before - after, 1e-6)
+    found = np.maximum(steps[ends - 1] + part * _SPACING, 0)
+    return np.where(outside.any(axis=1), found, steps[-1])
 
 
 def _strength(profiles: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+
+_SNAP = 8  # a point is this far from the mask at most
 
 
 def length(points: np.ndarray) -> float:
@@ -40,6 +42,34 @@ def normals(points: np.ndarray) -> np.ndarray:
     along = np.gradient(np.asarray(points, float), axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
     return np.stack([-along[:, 1], along[:, 0]], axis=1)
+
+
+def path_between(
+    mask: np.ndarray, start: tuple[float, float], end: tuple[float, float]
+) -> np.ndarray | None:
+    """Pixels (N, 2) of the centreline of a mask from one point of it to another.
+
+    None if the points do not lie in one component, or beside the mask.
+    """
+    from skimage.graph import MCP_Geometric  # slow to import
+
+    inside = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    ends = []
+    for point in (start, end):
+        at = np.clip(np.round(point), 0, np.array(mask.shape) - 1).astype(int)
+        low = np.maximum(at - _SNAP, 0)
+        window = inside[low[0] : at[0] + _SNAP + 1, low[1] : at[1] + _SNAP + 1]
+        if not window.any():
+            return None
+        rows, columns = np.nonzero(window)
+        nearest = np.hypot(rows + low[0] - at[0], columns + low[1] - at[1]).argmin()
+        ends.append((rows[nearest] + low[0], columns[nearest] + low[1]))
+    cost = np.where(mask, 1 / np.maximum(inside, 0.5) ** 2, -1)  # -1: impassable
+    search = MCP_Geometric(cost)
+    total, _ = search.find_costs([ends[0]], [ends[1]])
+    if not np.isfinite(total[ends[1]]):
+        return None
+    return np.array(search.traceback(ends[1]))
 
 
 def tube(

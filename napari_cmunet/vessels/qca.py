@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from skimage.graph import MCP_Geometric
 
 from napari_cmunet.vessels.borders import Borders, find_borders
 from napari_cmunet.vessels.centreline import resample, smooth
@@ -18,8 +16,6 @@ from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from napari_cmunet.vessels.tree import VesselTree
 
 LEAST_STENOSIS = 0.25
 """Narrowing of the diameter from which it is a lesion."""
@@ -30,7 +26,7 @@ _ROUNDS = 12
 _FOR_MEDIANS = 120  # points for the first line
 _ENOUGH = 8
 _SHORTEST = 20.0  # pixels of a segment of the tree
-_SNAP = 8  # a click is this far from the mask at most
+_AROUND = 3  # points to both sides, of the diameter where the vessel is healthy
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,45 @@ class Calibration:
     mm: float | None = None
     error: float | None = None
     source: str = ""
+
+    @classmethod
+    def of(
+        cls, size: tuple[float, float] | None, error: float | None, source: str
+    ) -> Calibration:
+        """Of a pixel of a height and width in millimetres, which may be unknown."""
+        if size is None:
+            return cls(source=source)
+        height, width = size
+        if abs(height / width - 1) > 0.01:
+            return cls(source="unknown: its pixels are not square")
+        return cls(float(np.sqrt(height * width)), error, source)
+
+
+@dataclass(frozen=True)
+class Markers:
+    """What a reader has set, as points of the centreline; None where it is found.
+
+    Parameters
+    ----------
+    start, end : int, optional
+        Of the lesion; both or neither.
+    at : int, optional
+        Where it is narrowest.
+    reference : int, optional
+        Where the vessel is healthy: its diameter there is the reference.
+    """
+
+    start: int | None = None
+    end: int | None = None
+    at: int | None = None
+    reference: int | None = None
+
+    @property
+    def limits(self) -> tuple[int, int] | None:
+        """First and last point of the lesion, in order."""
+        if self.start is None or self.end is None:
+            return None
+        return min(self.start, self.end), max(self.start, self.end)
 
 
 @dataclass(frozen=True)
@@ -127,7 +162,7 @@ class Analysis:
     @property
     def mean_diameter(self) -> float:
         """Of the whole stretch without what is kept out."""
-        return float(self.borders.diameter[self.usable].mean())
+        return float(self.borders.diameter[_kept(self.usable)].mean())
 
     @property
     def length(self) -> int:
@@ -142,7 +177,7 @@ def analyse(
     *,
     joints: Sequence[tuple[float, float, float]] = (),
     drawn: np.ndarray | None = None,
-    limits: tuple[int, int] | None = None,
+    markers: Markers | None = None,
     least: float = LEAST_STENOSIS,
 ) -> Analysis:
     """Measure a stretch of vessel.
@@ -159,8 +194,8 @@ def analyse(
         Bifurcations and ends; the lumen around them is kept out.
     drawn : bool array (Y, X), optional
         What a reader has painted or erased, see :func:`find_borders`.
-    limits : (int, int), optional
-        First and last point of the lesion, where a reader has moved them.
+    markers : Markers, optional
+        Those that a reader has moved.
     least : float
         Narrowing from which a place is a lesion, 0 to 1.
 
@@ -176,9 +211,31 @@ def analyse(
     usable = np.ones(len(centre), bool)
     for row, column, radius in joints:
         usable &= np.hypot(*(centre - (row, column)).T) > 1.5 * radius + 2
-    kept = usable if usable.sum() >= _ENOUGH else np.ones(len(centre), bool)
-    reference = reference_diameter(borders.diameter, kept, limits)
-    lesions = _lesions(borders, reference, usable, limits, least)
+    return evaluate(borders, usable, markers or Markers(), least)
+
+
+def evaluate(
+    borders: Borders,
+    usable: np.ndarray,
+    markers: Markers,
+    least: float = LEAST_STENOSIS,
+) -> Analysis:
+    """Find reference and lesions of a stretch whose borders are known.
+
+    Parameters
+    ----------
+    borders : Borders
+    usable : bool array (N,)
+        False near an ostium or a bifurcation.
+    markers : Markers
+    least : float
+    """
+    kept = _kept(usable)
+    reference = reference_diameter(borders.diameter, kept, markers.limits)
+    if markers.reference is not None:
+        near = slice(max(0, markers.reference - _AROUND), markers.reference + _AROUND)
+        reference = np.full(len(usable), borders.diameter[near].mean())
+    lesions = _lesions(borders, reference, usable, markers, least)
     share = np.where(kept, borders.diameter / reference, np.inf)
     narrowest = (
         lesions[0] if lesions else _lesion(borders, reference, int(share.argmin()))
@@ -187,7 +244,7 @@ def analyse(
         borders,
         reference,
         _straight(borders.diameter, reference, kept, narrowest),
-        kept,
+        usable,
         lesions,
         narrowest,
     )
@@ -214,56 +271,11 @@ def analyse_tree(
     for branch in tree.branches:
         if branch.length < max(_SHORTEST, 4 * branch.radius):
             continue
-        points, radii = branch.points, branch.radii
-        third = len(radii) // 3
-        if radii[:third].mean() < radii[-third:].mean():
-            points = points[::-1]
-        # Bifurcations are kept out, and free ends, where the mask tapers.
-        ends = [
-            tree.joints[joint]
-            if joint >= 0
-            else (float(end[0]), float(end[1]), branch.radius)
-            for joint, end in zip(branch.joints, branch.points[[0, -1]], strict=True)
-        ]
+        points, ends = tree.downstream(branch)
         found[branch.number] = analyse(
             frame, mask, points, joints=ends, drawn=drawn, least=least
         )
     return found
-
-
-def path_between(
-    mask: np.ndarray, start: tuple[float, float], end: tuple[float, float]
-) -> np.ndarray | None:
-    """Pixels (N, 2) of the centreline of a mask from one point of it to another.
-
-    None if the points do not lie in one component, or beside the mask.
-    """
-    inside = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    ends = []
-    for point in (start, end):
-        at = np.clip(np.round(point), 0, np.array(mask.shape) - 1).astype(int)
-        low = np.maximum(at - _SNAP, 0)
-        window = inside[low[0] : at[0] + _SNAP + 1, low[1] : at[1] + _SNAP + 1]
-        if not window.any():
-            return None
-        rows, columns = np.nonzero(window)
-        nearest = np.hypot(rows + low[0] - at[0], columns + low[1] - at[1]).argmin()
-        ends.append((rows[nearest] + low[0], columns[nearest] + low[1]))
-    cost = np.where(mask, 1 / np.maximum(inside, 0.5) ** 2, -1)  # -1: impassable
-    search = MCP_Geometric(cost)
-    total, _ = search.find_costs([ends[0]], [ends[1]])
-    if not np.isfinite(total[ends[1]]):
-        return None
-    return np.array(search.traceback(ends[1]))
-
-
-def joints_on(path: np.ndarray, tree: VesselTree) -> list[tuple[float, float, float]]:
-    """Bifurcations of a tree that a path passes."""
-    return [
-        joint
-        for joint in tree.joints
-        if np.hypot(*(path - joint[:2]).T).min() <= joint[2] + 1
-    ]
 
 
 def reference_diameter(
@@ -311,18 +323,24 @@ def reference_diameter(
     return line
 
 
+def _kept(usable: np.ndarray) -> np.ndarray:
+    """All of a stretch of which hardly anything is usable."""
+    return usable if usable.sum() >= _ENOUGH else np.ones(len(usable), bool)
+
+
 def _lesions(
     borders: Borders,
     reference: np.ndarray,
     usable: np.ndarray,
-    limits: tuple[int, int] | None,
+    markers: Markers,
     least: float,
 ) -> list[Lesion]:
-    if limits is not None:
-        start, end = sorted(int(np.clip(x, 0, len(reference) - 1)) for x in limits)
-        share = borders.diameter[start : end + 1] / reference[start : end + 1]
-        at = start + int(share.argmin())
-        return [_lesion(borders, reference, at, (start, end))]
+    limits, at = markers.limits, markers.at
+    if at is None and limits is not None:
+        part = slice(limits[0], limits[1] + 1)
+        at = limits[0] + int((borders.diameter[part] / reference[part]).argmin())
+    if at is not None:
+        return [_lesion(borders, reference, at, limits)]
     # Of a vessel that is thinner than the blur all along, nothing can be told.
     usable = usable & (reference >= borders.resolution)
     narrowing = np.where(usable, 1 - borders.diameter / reference, 0)

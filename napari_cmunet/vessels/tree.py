@@ -119,6 +119,30 @@ class VesselTree:
             if other.number != branch.number and joint in other.joints
         ]
 
+    def downstream(self, branch: Branch) -> tuple[np.ndarray, list[Joint]]:
+        """Points of a branch from its wider end on, and what is at both ends.
+
+        Bifurcations, and free ends, where the mask tapers.
+        """
+        ends = [
+            self.joints[joint]
+            if joint >= 0
+            else (int(end[0]), int(end[1]), branch.radius)
+            for joint, end in zip(branch.joints, branch.points[[0, -1]], strict=True)
+        ]
+        third = max(1, len(branch.radii) // 3)
+        if branch.radii[:third].mean() < branch.radii[-third:].mean():
+            return branch.points[::-1], ends
+        return branch.points, ends
+
+    def joints_on(self, path: np.ndarray) -> list[Joint]:
+        """Bifurcations that a path of pixels (N, 2) passes."""
+        return [
+            joint
+            for joint in self.joints
+            if np.hypot(*(path - joint[:2]).T).min() <= joint[2] + 1
+        ]
+
     def free_ends(self) -> list[tuple[Branch, np.ndarray, np.ndarray]]:
         """Branch, point (2,) and outward direction (2,) of every free end."""
         ends = []

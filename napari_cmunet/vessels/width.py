@@ -153,16 +153,18 @@ def smoothest_path(
     """
     rows, columns = cost.shape
     back = np.zeros((rows, columns), np.int8)
-    total = cost[0].copy()
     steps = np.arange(-steepest, steepest + 1)
-    options = np.full((len(steps), columns), np.inf)
+    price, every = bend * np.abs(steps), np.arange(columns)
+    total = np.full(columns + 2 * steepest, np.inf)
+    inner = total[steepest : columns + steepest]
+    inner[:] = cost[0]
+    near = np.lib.stride_tricks.sliding_window_view(total, len(steps))
     for row in range(1, rows):
-        for option, step in zip(options, steps.tolist(), strict=True):
-            low, high = max(0, -step), columns - max(0, step)
-            option[low:high] = total[low + step : high + step] + bend * abs(step)
-        choice = options.argmin(axis=0)
-        total = options[choice, np.arange(columns)] + cost[row]
+        options = near + price
+        choice = options.argmin(axis=1)
+        inner[:] = options[every, choice] + cost[row]
         back[row] = choice - steepest
+    total = inner
     chosen = np.empty(rows, int)
     chosen[-1] = total.argmin()
     for row in range(rows - 1, 0, -1):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_cmunet.vessels.qca import analyse, reference_diameter
+from napari_cmunet.vessels.qca import Markers, analyse, reference_diameter
 
 SIZE, FINE, ROW = 160, 4, 80.0
 
@@ -94,9 +94,18 @@ def test_a_border_painted_in_changes_the_numbers_as_geometry_says():
 
 def test_limits_that_a_reader_has_moved_hold():
     frame, mask, path = vessel(stenosed())
-    lesion = analyse(frame, mask, path, limits=(40, 50)).narrowest
+    lesion = analyse(frame, mask, path, markers=Markers(start=40, end=50)).narrowest
     assert (lesion.start, lesion.end) == (40, 50)
     assert 40 <= lesion.at <= 50
+
+
+def test_a_reader_says_where_it_is_narrowest_and_where_healthy():
+    frame, mask, path = vessel(np.linspace(14, 10, SIZE))
+    markers = Markers(at=60, reference=20)
+    lesion = analyse(frame, mask, path, markers=markers).narrowest
+    assert lesion.at == 60
+    assert lesion.mld == pytest.approx(14 - 4 * 80 / SIZE, abs=0.2)
+    assert lesion.reference == pytest.approx(14 - 4 * 40 / SIZE, abs=0.2)
 
 
 def test_bifurcations_are_kept_out():

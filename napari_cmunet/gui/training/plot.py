@@ -1,8 +1,4 @@
-"""The live plot of a training: validation Dice above, loss below, steps to the right.
-
-Drawn by hand: a plotting library would weigh more than the rest of the program's
-window together, and two lines need none.
-"""
+"""The live plot of a training: validation Dice above, loss below, by step."""
 
 from __future__ import annotations
 
@@ -12,16 +8,15 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_cmunet.gui.plot import LEFT, Scale, colours_on, draw_axes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_cmunet.gui.training.state import Progress
 
 _REDRAW_MS = 250
-_LEFT, _POINTS = 34, 300
-# Apart for every kind of colour vision, and by shape: dots and a plain line.
-_ON_DARK = {"dice": QColor(86, 180, 233), "loss": QColor(230, 159, 0)}
-_ON_LIGHT = {"dice": QColor(0, 114, 178), "loss": QColor(170, 90, 0)}
+_POINTS = 300
 
 
 class TrainingPlot(QWidget):
@@ -62,21 +57,21 @@ class TrainingPlot(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         ink = self.palette().windowText().color()
-        colours = _ON_DARK if ink.lightness() > 127 else _ON_LIGHT
+        blue, orange = colours_on(ink)
         line = painter.fontMetrics().lineSpacing()
-        top, width = line / 2, self.width() - _LEFT - 6.0
+        top, width = line / 2, self.width() - LEFT - 6.0
         height = (self.height() - 2.2 * line - top) / 2
         steps = max(1, progress.steps, *(v.step for v in progress.validations or ()))
         if not progress.validations and not progress.fold:
             height = self.height() - line - top
         else:
-            upper = QRectF(_LEFT, top, width, height)
-            self._draw_dice(painter, upper, progress, steps, colours["dice"], ink)
+            upper = QRectF(LEFT, top, width, height)
+            self._draw_dice(painter, upper, progress, steps, blue, ink)
             top += height + 1.2 * line
-        lower = QRectF(_LEFT, top, width, height)
-        self._draw_loss(painter, lower, progress, steps, colours["loss"], ink)
+        lower = QRectF(LEFT, top, width, height)
+        self._draw_loss(painter, lower, progress, steps, orange, ink)
         painter.setPen(ink)
-        bottom = QRectF(_LEFT, self.height() - line, width, line)
+        bottom = QRectF(LEFT, self.height() - line, width, line)
         painter.drawText(bottom, Qt.AlignmentFlag.AlignLeft, "step 0")
         painter.drawText(bottom, Qt.AlignmentFlag.AlignRight, str(steps))
 
@@ -84,8 +79,8 @@ class TrainingPlot(QWidget):
         validations = progress.validations
         low = min((x.dice_low for x in validations), default=0.0)
         high = max((x.dice_high for x in validations), default=1.0)
-        scale = _Scale(box, steps, low, high)
-        _frame(painter, scale, "Dice", colour, ink)
+        scale = Scale(box, steps, low, high)
+        draw_axes(painter, scale, "Dice", colour, ink)
         if not validations:
             painter.setPen(ink)
             text = "known when all were left out once"
@@ -113,52 +108,14 @@ class TrainingPlot(QWidget):
     def _draw_loss(self, painter, box, progress, steps, colour, ink) -> None:
         losses = _thinned(progress.losses)
         values = [loss for _, loss in losses]
-        scale = _Scale(box, steps, min(values, default=0.0), max(values, default=1.0))
-        _frame(painter, scale, "loss", colour, ink, numbers=bool(losses))
+        scale = Scale(box, steps, min(values, default=0.0), max(values, default=1.0))
+        draw_axes(painter, scale, "loss", colour, ink, numbers=bool(losses))
         painter.setPen(QPen(colour, 1.5))
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawPolyline(QPolygonF([scale.at(*point) for point in losses]))
 
 
-class _Scale:
-    """From steps and values to pixels."""
-
-    def __init__(self, box: QRectF, steps: int, low: float, high: float) -> None:
-        if high - low < 1e-3:
-            low, high = low - 0.01, high + 0.01
-        self.box, self.steps, self.low, self.high = box, steps, low, high
-
-    def at(self, step: float, value: float) -> QPointF:
-        """Where a value lies."""
-        share = (value - self.low) / (self.high - self.low)
-        return QPointF(
-            self.box.left() + self.box.width() * step / self.steps,
-            self.box.bottom() - self.box.height() * min(1.0, max(0.0, share)),
-        )
-
-
-def _frame(painter, scale: _Scale, name, colour, ink, numbers=True) -> None:
-    """The two axes, the ends of the upright one, and what it shows."""
-    box = scale.box
-    faint = QColor(ink)
-    faint.setAlpha(90)
-    painter.setPen(QPen(faint, 1))
-    painter.drawLine(box.topLeft(), box.bottomLeft())
-    painter.drawLine(box.bottomLeft(), box.bottomRight())
-    line = painter.fontMetrics().lineSpacing()
-    right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-    painter.setPen(ink)
-    for y, value in ((box.top(), scale.high), (box.bottom(), scale.low)):
-        if numbers:
-            place = QRectF(0, y - line / 2, _LEFT - 4, line)
-            painter.drawText(place, right, f"{value:.2f}")
-    painter.setPen(colour)
-    painter.drawText(
-        QRectF(0, box.center().y() - line / 2, _LEFT - 4, line), right, name
-    )
-
-
-def _mark_best(painter, scale: _Scale, point: QPointF, value: float, ink) -> None:
+def _mark_best(painter, scale: Scale, point: QPointF, value: float, ink) -> None:
     """A diamond, and the figure beside it where there is room."""
     painter.setPen(QPen(ink, 1.5))
     painter.setBrush(Qt.BrushStyle.NoBrush)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Shapes
 from psygnal import Signal
 
+from napari_cmunet.gui.canvas import is_click
 from napari_cmunet.gui.vessel_tools.frame_state import ContextCache, review_record
 from napari_cmunet.gui.vessel_tools.preview import Preview, uncertain_marks
 from napari_cmunet.vessels.tools import NARROWER, WIDER, propose_path
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from napari_cmunet.vessels.tools import EditContext, Point, Proposal, VesselTool
 
 _WIDENING = 1.1  # per press of a key
-_MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
 
 
 class VesselTools:
@@ -198,16 +197,9 @@ class VesselTools:
         self._shift = "Shift" in event.modifiers
 
     def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
-        if event.button != 1 or set(event.modifiers) - {"Shift"}:
-            return
-        pressed = np.array(event.pos, float)
         self._point_at(event)
-        yield
-        while event.type == "mouse_move":
-            if np.hypot(*(np.array(event.pos, float) - pressed)) > _MAX_CLICK_MOVE:
-                return
-            yield
-        self.click()
+        if (yield from is_click(event)):
+            self.click()
 
     # -- what is under the cursor ---------------------------------------------------
 

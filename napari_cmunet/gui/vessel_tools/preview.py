@@ -8,7 +8,12 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.images.layers import METADATA, insert_above
+from napari_cmunet.gui.images.layers import (
+    MASK_COLOUR,
+    METADATA,
+    PREDICTION_COLOUR,
+    insert_above,
+)
 from napari_cmunet.vessels.centreline import tube
 
 if TYPE_CHECKING:
@@ -28,6 +33,13 @@ ADDED, REMOVED, UNCERTAIN, PLACE = 1, 2, 3, 4
 ADDED_COLOUR = (1.0, 1.0, 1.0, 1.0)
 REMOVED_COLOUR = (0.75, 0.0, 0.85, 1.0)
 UNCERTAIN_COLOUR = (1.0, 0.95, 0.2, 1.0)
+LEGEND = (
+    ("mask", MASK_COLOUR),
+    ("prediction", PREDICTION_COLOUR),
+    ("to be added", ADDED_COLOUR),
+    ("to be removed", REMOVED_COLOUR),
+    ("uncertain", UNCERTAIN_COLOUR),
+)
 _COLOURS = CyclicLabelColormap(
     colors=[
         (0, 0, 0, 0),

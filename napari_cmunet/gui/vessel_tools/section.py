@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
+from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.vessel_tools.controller import VesselTools
 from napari_cmunet.gui.vessel_tools.guided_review import GuidedReview
 from napari_cmunet.gui.widgets import button, column, row, text_label
@@ -16,7 +17,6 @@ from napari_cmunet.vessels.tools import TOOLS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari.components import ViewerModel
     from qtpy.QtWidgets import QPushButton
 
     from napari_cmunet.gui.controller import Controller
@@ -42,7 +42,7 @@ class VesselSection(QWidget):
         self._controller = controller
         self.tools = VesselTools(controller)
         self.review = GuidedReview(self.tools)
-        self._keys: _KeyBindings | None = None
+        self._keys: KeyBindings | None = None
         self.row = ToolRow()
         self.next = button("Next uncertain place", "")
         self.skip = button("Skip", f"Go on without reviewing this place ({SKIP_PLACE})")
@@ -71,7 +71,7 @@ class VesselSection(QWidget):
                 tool.key: partial(self.tools.toggle, tool) for tool in TOOLS
             }
             actions |= {NEXT_PLACE: self.review.confirm, SKIP_PLACE: self.review.skip}
-            self._keys = _KeyBindings(self.tools.viewer, actions)
+            self._keys = KeyBindings(self.tools.viewer, actions)
             self.tools.changed.connect(self._on_changed)
             self.review.changed.connect(self.refresh)
 
@@ -146,33 +146,3 @@ class ToolRow(QWidget):
 
     def _on_clicked(self, tool: VesselTool) -> None:
         self.picked.emit(tool)
-
-
-class _KeyBindings:
-    """Keys bound to a viewer, except those that are taken."""
-
-    def __init__(
-        self, viewer: ViewerModel, actions: dict[str, Callable[[], None]]
-    ) -> None:
-        self._viewer = viewer
-        self._bound: dict[str, Callable[[ViewerModel], None]] = {}
-        for key, action in actions.items():
-            self._bind(key, action)
-
-    def _bind(self, key: str, action: Callable[[], None]) -> None:
-        def pressed(_viewer: ViewerModel) -> None:
-            action()
-
-        try:
-            self._viewer.bind_key(key, pressed)
-        except ValueError:  # taken by another plugin or by the user
-            return
-        self._bound[key] = pressed
-
-    def unbind(self) -> None:
-        """Unbind the keys that have not been bound anew since."""
-        for key, pressed in self._bound.items():
-            bound = self._viewer.bind_key(key, None)
-            if bound is not None and bound is not pressed:
-                self._viewer.bind_key(key, bound)
-        self._bound.clear()

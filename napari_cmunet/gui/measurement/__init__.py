@@ -1,0 +1,1 @@
+"""Quantitative coronary analysis in the window."""

@@ -1,0 +1,316 @@
+"""The stretch of vessel that is measured: chosen by clicks, followed through edits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_cmunet.gui.canvas import is_click
+from napari_cmunet.gui.export import pixel_size_mm
+from napari_cmunet.gui.images.corrections import fingerprint
+from napari_cmunet.gui.images.layers import record_of, source_array
+from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
+from napari_cmunet.gui.measurement.request import Request
+from napari_cmunet.vessels.qca import Calibration, Markers, evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.measurement.request import Measured, Point
+    from napari_cmunet.vessels.qca import Analysis
+
+POINTS, BRANCH = "points", "branch"
+"""Ways to choose a stretch: between two points, or the branch at one."""
+
+_HINTS = {
+    POINTS: "Click on the vessel where the measurement begins. Esc: stop.",
+    BRANCH: "Click on a branch. Esc: stop.",
+}
+_SECOND = "Now click where it ends, on the same vessel. Esc: stop."
+_SETTLED_MS = 300  # after the last change, bifurcations are looked for again
+
+
+class Measurement:
+    """The measured stretch of the active image, and the clicks that choose it."""
+
+    #: What is measured, the way of choosing or the message has changed.
+    changed = Signal()
+    #: Clicks are about to choose a stretch.
+    started = Signal()
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._viewer = controller.viewer
+        self.overlay = MeasurementOverlay(controller.viewer)
+        self.analysis: Analysis | None = None
+        #: Of the model's own mask; None where that has no such vessel.
+        self.model: Analysis | None = None
+        self.markers: Markers | None = None
+        #: How a click chooses a stretch, None while none does.
+        self.picking: str | None = None
+        self.message = ""
+        self._points: tuple[Point, ...] = ()
+        self._of: tuple[ImageState, int] | None = None
+        self._known: Measured | None = None
+        self._key: tuple[int, ...] = ()
+        self._mask: Labels | None = None
+        self._picked_on: Labels | None = None
+        self._jobs = JobRunner("Measuring", failure="The vessel cannot be measured")
+        self._settled = QTimer()
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED_MS)
+        self._settled.timeout.connect(lambda: self._start(live=False))
+
+    @property
+    def running(self) -> bool:
+        """Whether a result is awaited."""
+        return self._jobs.running or self._settled.isActive()
+
+    @property
+    def frame(self) -> int | None:
+        """Index of the measured frame."""
+        return None if self._of is None else self._of[1]
+
+    @property
+    def calibration(self) -> Calibration:
+        """The pixel size of the measured image, None where it is not known."""
+        assert self._of is not None
+        image_state = self._of[0]
+        record = record_of(image_state.image)
+        return Calibration.of(
+            pixel_size_mm(image_state),
+            record.get("pixel_size_error"),
+            str(record.get("pixel_size_source") or "the scale of the layer"),
+        )
+
+    # -- choosing ----------------------------------------------------------------
+
+    def pick(self, way: str) -> None:
+        """Choose by clicks from now on, or stop choosing."""
+        if self.picking == way:
+            self.stop_picking()
+            return
+        self.stop_picking()
+        mask = self._controller.editor.select_mask()
+        if mask is None:
+            return
+        self.started.emit()
+        self.picking, self._points = way, ()
+        mask.mode = "pan_zoom"
+        mask.cursor = "crosshair"
+        mask.events.mode.connect(self._on_mode)
+        mask.bind_key("Escape", lambda _layer: self.stop_picking(), overwrite=True)
+        self._picked_on = mask
+        self._viewer.mouse_drag_callbacks.append(self._on_press)
+        self._say(_HINTS[way])
+
+    def stop_picking(self) -> None:
+        """Stop choosing; what is measured stays. Idempotent."""
+        mask, self._picked_on = self._picked_on, None
+        if mask is None:
+            return
+        self.picking = None
+        mask.events.mode.disconnect(self._on_mode)
+        mask.bind_key("Escape", None)
+        if str(mask.mode) == "pan_zoom":
+            mask.cursor = "standard"
+        self._viewer.mouse_drag_callbacks.remove(self._on_press)
+        self._say("")
+
+    def take(self, way: str) -> None:
+        """Take the point under the cursor, as a click does."""
+        if self.picking != way:
+            self.pick(way)
+        if self.picking is not None:
+            self._take(self._viewer.cursor.position)
+
+    def _on_mode(self, event: Any) -> None:
+        if str(event.source.mode) != "pan_zoom":
+            self.stop_picking()
+
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        position = tuple(event.position)
+        if (yield from is_click(event)):
+            self._take(position)
+
+    def _take(self, position: tuple[float, ...]) -> None:
+        here = self._here()
+        if here is None:
+            return
+        image_state, _ = here
+        assert image_state.mask is not None
+        row, column = image_state.mask.world_to_data(position)[-2:]
+        rows, columns = image_state.shape[1:]
+        if not (-0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5):
+            return
+        points = (*self._points, (float(row), float(column)))
+        if self.picking == POINTS and len(points) < 2:
+            self._points = points
+            self._say(_SECOND)
+            return
+        self.stop_picking()
+        self.measure(image_state, here[1], points)
+
+    def _here(self) -> tuple[ImageState, int] | None:
+        image_state = self._controller.active
+        if image_state is None or not self._controller.can_edit(image_state):
+            return None
+        return image_state, self._controller.shown(image_state)
+
+    # -- measuring ---------------------------------------------------------------
+
+    def measure(
+        self, image_state: ImageState, frame: int, points: tuple[Point, ...]
+    ) -> None:
+        """Measure between two points, or the branch at one, in place of the former."""
+        self.close()
+        self._of, self._points, self.markers = (image_state, frame), points, Markers()
+        self._connect(image_state.mask)
+        self._start(live=False)
+
+    def move_marker(self, name: str, at: int) -> None:
+        """Set a marker (start, at, end, reference) at a point of the centreline."""
+        found, markers = self.analysis, self.markers
+        if found is None or markers is None:
+            return
+        lesion, last = found.narrowest, found.length
+        at = int(np.clip(at, 0, last))
+        if name == "start":
+            new = {"start": min(at, lesion.at), "end": lesion.end}
+        elif name == "end":
+            new = {"start": lesion.start, "end": max(at, lesion.at)}
+        elif name == "at" and markers.limits is not None:
+            new = {"at": int(np.clip(at, lesion.start, lesion.end))}
+        else:
+            new = {name: at}
+        self.markers = replace(markers, **new)
+        self.analysis = evaluate(found.borders, found.usable, self.markers)
+        self._show()
+        self._settled.start()
+
+    def reset_markers(self) -> None:
+        """Find lesion and reference again."""
+        if self.markers is not None and self.analysis is not None:
+            self.markers = Markers()
+            self._start(live=True)
+
+    def close(self) -> None:
+        """Remove the measurement and its layer. Idempotent."""
+        self._jobs.cancel()
+        self._settled.stop()
+        self._connect(None)
+        self.overlay.hide()
+        self.analysis = self.model = self.markers = self._of = self._known = None
+        self._key = ()
+        self._say("")
+
+    def follow(self) -> None:
+        """Measure again after an edit; close with the image."""
+        if self.picking is not None and self._here() is None:
+            self.stop_picking()
+        if self._of is None:
+            return
+        image_state, frame = self._of
+        layers, layer = self._viewer.layers, self.overlay.layer
+        if (
+            image_state is not self._controller.active
+            or image_state.image not in layers
+            or not image_state.usable_mask
+            or frame >= image_state.count
+            or (layer is not None and layer not in layers)
+        ):
+            self.close()
+            return
+        self._connect(image_state.mask)
+        if self._now() != self._key and not self._jobs.running:
+            self._start(live=True)
+
+    def _connect(self, mask: Labels | None) -> None:
+        """Follow the strokes on a mask while they are drawn."""
+        if mask is self._mask:
+            return
+        if self._mask is not None:
+            self._mask.events.labels_update.disconnect(self._on_drawn)
+        if mask is not None:
+            mask.events.labels_update.connect(self._on_drawn)
+        self._mask = mask
+
+    def _on_drawn(self, event: Any) -> None:
+        self.follow()
+
+    def _now(self) -> tuple[int, ...]:
+        """Tells one state of mask, prediction and pixels from another."""
+        assert self._of is not None
+        image_state, frame = self._of
+        return (
+            fingerprint(image_state.mask_frame(frame)),
+            id(image_state.sources.get(frame)),
+            hash(float(image_state.thresholds[frame])),
+            id(source_array(image_state.image)),
+        )
+
+    def _start(self, *, live: bool) -> None:
+        if self._of is None or self.markers is None:
+            return
+        image_state, frame = self._of
+        image, former = image_state.image, self._key
+        self._key = self._now()
+        known = self._known if former[3:] == self._key[3:] else None
+        request = Request(
+            frames=source_array(image),
+            frame=frame,
+            cine=image_state.is_cine,
+            rgb=bool(image.rgb),
+            mask=image_state.mask_frame(frame) != 0,
+            found=image_state.thresholded(frame).astype(bool)
+            if image_state.has_prediction(frame)
+            else None,
+            points=self._points,
+            markers=self.markers,
+            known=known,
+            live=live and former[1:] == self._key[1:],
+        )
+        self._jobs.start(
+            request.run, on_result=self._on_measured, on_error=self._on_error
+        )
+        if live:
+            self._settled.start()
+        else:
+            self._settled.stop()
+        self.changed.emit()
+
+    def _on_measured(self, found: Measured) -> None:
+        former, self._known = self._known, found
+        self.analysis, self.model = found.analysis, found.model
+        if former is None or former.path is not found.path:
+            self.markers = found.markers
+        elif self.markers is not None and self.markers != found.markers:
+            part = found.analysis
+            self.analysis = evaluate(part.borders, part.usable, self.markers)
+        self.message = ""
+        self._show()
+        self.follow()  # it may have been edited meanwhile
+
+    def _on_error(self, message: str) -> None:
+        self.analysis = self.model = self._known = None
+        self.overlay.hide()
+        self._say(message)
+
+    def _show(self) -> None:
+        assert self._of is not None and self.analysis is not None
+        self.overlay.show(*self._of, self.analysis)
+        self.changed.emit()
+
+    def _say(self, message: str) -> None:
+        self.message = message
+        self.changed.emit()

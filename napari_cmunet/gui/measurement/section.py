@@ -1,0 +1,192 @@
+"""The panel's measurement: choose a stretch, its diameters as a plot, its numbers."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+
+from napari_cmunet.gui.measurement.measurement import BRANCH, POINTS, Measurement
+from napari_cmunet.gui.measurement.profile import ProfilePlot
+from napari_cmunet.gui.shortcuts import KeyBindings
+from napari_cmunet.gui.widgets import (
+    button,
+    column,
+    lay_out_again,
+    row,
+    text_label,
+)
+from napari_cmunet.vessels.qca import Markers
+
+if TYPE_CHECKING:
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
+
+POINT_KEY, BRANCH_KEY = "Y", "Shift+Y"
+MEASURE_KEYS = (
+    (POINT_KEY, "measure from here; again: to here"),
+    (BRANCH_KEY, "measure the branch under the cursor"),
+)
+
+
+class MeasureSection(QWidget):
+    """Diameters and stenosis of one stretch of the active image."""
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._controller = controller
+        self.measurement = Measurement(controller)
+        self._keys: KeyBindings | None = None
+        self.points = button(
+            "Two &points",
+            "Measure a vessel between two clicks, from proximal to distal "
+            f"({POINT_KEY})",
+        )
+        self.branch = button(
+            "&Branch",
+            "Measure a branch from bifurcation to bifurcation, with one click "
+            f"({BRANCH_KEY})",
+        )
+        self.clear = button("Clear", "Remove the measurement from the image")
+        for way in (self.points, self.branch):
+            way.setCheckable(True)
+        self.message = text_label(lines=2)
+        self.plot = ProfilePlot()
+        self.numbers = QLabel()
+        self.numbers.setTextFormat(Qt.TextFormat.RichText)
+        self.numbers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.numbers.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        self.numbers.setToolTip(
+            "MLD: minimum lumen diameter. %DS, %AS: diameter and area stenosis. Where "
+            "you have changed the mask: the model's number, and yours"
+        )
+        self.source = text_label()
+        self.reset = button(
+            "Find markers again", "Let the program find lesion and reference again"
+        )
+        self.found = QWidget()
+        inside = column(self.plot, self.numbers, self.source, row(self.reset))
+        inside.setContentsMargins(0, 0, 0, 0)
+        self.found.setLayout(inside)
+        layout = column(
+            row(self.points, self.branch, self.clear), self.message, self.found
+        )
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+        measurement = self.measurement
+        self.points.clicked.connect(lambda: measurement.pick(POINTS))
+        self.branch.clicked.connect(lambda: measurement.pick(BRANCH))
+        self.clear.clicked.connect(measurement.close)
+        self.reset.clicked.connect(measurement.reset_markers)
+        self.plot.moved.connect(measurement.move_marker)
+        measurement.changed.connect(self._show)
+        self.connect_keys()
+        self.refresh()
+
+    def connect_keys(self) -> None:
+        """Bind the keys. Idempotent."""
+        if self._keys is None:
+            take = self.measurement.take
+            self._keys = KeyBindings(
+                self._controller.viewer,
+                {POINT_KEY: lambda: take(POINTS), BRANCH_KEY: lambda: take(BRANCH)},
+            )
+
+    def shut_down(self) -> None:
+        """Remove the measurement and unbind the keys. Idempotent."""
+        if self._keys is not None:
+            self._keys.unbind()
+            self._keys = None
+        self.measurement.stop_picking()
+        self.measurement.close()
+
+    def refresh(self) -> None:
+        """Follow the active image and its mask."""
+        self.measurement.follow()
+        self._show()
+
+    def _show(self) -> None:
+        measurement, active = self.measurement, self._controller.active
+        usable = active is not None and self._controller.can_edit(active)
+        for way, made in ((POINTS, self.points), (BRANCH, self.branch)):
+            made.setEnabled(usable)
+            made.setChecked(measurement.picking == way)
+        self.clear.setEnabled(measurement.frame is not None)
+        analysis = measurement.analysis
+        before = self.message.text(), self.found.isHidden(), self.source.text()
+        text = measurement.message
+        if not text and measurement.running and analysis is None:
+            text = "Measuring…"
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+        self.found.setVisible(analysis is not None)
+        if analysis is not None and measurement.markers is not None:
+            markers, calibration = measurement.markers, measurement.calibration
+            self.plot.show_analysis(analysis, measurement.model, markers, calibration)
+            self.numbers.setText(_table(analysis, measurement.model, calibration))
+            self.source.setText(_notes(analysis, calibration))
+            self.reset.setEnabled(markers != Markers())
+        if before != (self.message.text(), self.found.isHidden(), self.source.text()):
+            lay_out_again(self.found)
+
+
+def _table(analysis: Analysis, model: Analysis | None, calibration: Calibration) -> str:
+    """Return the numbers as a table, each with the model's where that is another."""
+    now = numbers(analysis, calibration)
+    before = now if model is None else numbers(model, calibration)
+    rows = []
+    for (name, text), (_, former) in zip(now, before, strict=True):
+        shown = text if former == text else f"{former} → <b>{text}</b>"
+        title = f"<td style='padding-right:8px'>{escape(name)}</td>"
+        rows.append(f"<tr>{title}<td>{shown}</td></tr>")
+    return f"<table cellspacing='0'>{''.join(rows)}</table>"
+
+
+def numbers(analysis: Analysis, calibration: Calibration) -> list[tuple[str, str]]:
+    """Name and value of what is measured, lengths in one unit."""
+    lesion = analysis.narrowest
+    return [
+        ("%DS", _share(lesion.percent_diameter, lesion)),
+        ("%AS", _share(lesion.percent_area, lesion)),
+        ("MLD", _length(lesion.mld, calibration)),
+        ("Reference", _length(lesion.reference, calibration)),
+        (
+            "proximal, distal",
+            f"{_length(lesion.proximal, calibration)}, "
+            f"{_length(lesion.distal, calibration)}",
+        ),
+        ("Lesion length", _length(lesion.length, calibration)),
+        ("Mean diameter", _length(analysis.mean_diameter, calibration)),
+    ]
+
+
+def _share(percent: float, lesion: Lesion) -> str:
+    return f"{percent:.0f} %" + ("" if lesion.is_resolved else " ?")
+
+
+def _length(pixels: float, calibration: Calibration) -> str:
+    if calibration.mm is None:
+        return f"{pixels:.1f} px"
+    text = f"{pixels * calibration.mm:.2f}"
+    if calibration.error is not None:
+        text += f" ± {pixels * calibration.mm * calibration.error:.2f}"
+    return f"{text} mm"
+
+
+def _notes(analysis: Analysis, calibration: Calibration) -> str:
+    if calibration.mm is None:
+        notes = ["Lengths in pixels: the pixel's size is unknown. Calibrate it above."]
+    else:
+        notes = [f"A pixel is {calibration.mm:.3g} mm, {calibration.source}."]
+        if calibration.error is not None:
+            notes.append("±: the calibration's standard error.")
+    if not analysis.narrowest.is_resolved:
+        notes.append(
+            "The vessel is thinner there than the blur of the image: its diameter "
+            "cannot be told."
+        )
+    return " ".join(notes)
