@@ -40,12 +40,12 @@ class MeasureSection(QWidget):
         self.measurement = Measurement(controller)
         self._keys: KeyBindings | None = None
         self.points = button(
-            "Two &points",
+            "Two points",
             "Measure a vessel between two clicks, from proximal to distal "
             f"({POINT_KEY})",
         )
         self.branch = button(
-            "&Branch",
+            "Branch",
             "Measure a branch from bifurcation to bifurcation, with one click "
             f"({BRANCH_KEY})",
         )
