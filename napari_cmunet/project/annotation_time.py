@@ -87,11 +87,13 @@ class AnnotationTime:
         return float(median(s for _, s, _ in self.labels[end - WINDOW : end]))
 
 
-def annotation_time_of(entries: Iterable[Entry]) -> AnnotationTime:
-    """Compute the annotation time from the entries of a journal."""
+def annotation_time_of(entries: Iterable[Entry], reader: str = "") -> AnnotationTime:
+    """Compute the annotation time of a reader from the entries of a journal."""
     time = AnnotationTime()
     for entry in entries:
         if entry.what == "accepted" and entry.image is not None:
+            if entry.reader != reader:
+                continue
             key = (entry.image, entry.frame or 0)
             pixels = _number(entry, "pixels_changed")
             time = time.with_label(

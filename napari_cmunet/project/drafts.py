@@ -40,6 +40,8 @@ class ProjectDrafts:
     ----------
     label_hash : callable
         Gives the hash of the label of an image and frame, None if there is none.
+    root : Path, optional
+        The reader's folder; the project's by default.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class ProjectDrafts:
         context: ProjectContext,
         images: ProjectImages,
         label_hash: Callable[[str, int], str | None],
+        root: Path | None = None,
     ) -> None:
         self._context, self._images = context, images
+        self._root = root or context.folder
         self._label_hash = label_hash
 
     def save(
@@ -68,7 +72,7 @@ class ProjectDrafts:
         self._images[image]
         with self._context.writing():
             if self._label_hash(image, frame) == base:  # not accepted meanwhile
-                path = _path(self._context.folder, image, frame)
+                path = _path(self._root, image, frame)
                 make_folder(path.parent)
                 write_label(path, draft)
 
@@ -77,7 +81,7 @@ class ProjectDrafts:
 
         A damaged draft, or one whose label was replaced, counts as none.
         """
-        path = _path(self._context.folder, image, frame)
+        path = _path(self._root, image, frame)
         try:
             draft = read_label(path) if path.exists() else None
         except ReadError as error:
@@ -89,12 +93,12 @@ class ProjectDrafts:
     def discard(self, image: str, frame: int) -> None:
         """Delete the draft of a frame; raises WriteError."""
         with self._context.writing():
-            discard_draft(self._context.folder, image, frame)
+            discard_draft(self._root, image, frame)
 
     def keys(self) -> list[FrameKey]:
         """Return the frames that have a draft, of images of this project."""
         keys = []
-        for name in sorted(plain_files(inside(self._context.folder, DRAFTS))):
+        for name in sorted(plain_files(inside(self._root, DRAFTS))):
             match = _NAME.fullmatch(name)
             frame = frame_of(match[2]) if match else None
             if match and frame is not None and match[1] in self._images:

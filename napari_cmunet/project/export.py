@@ -89,7 +89,7 @@ def _with_pictures(task: ExportTask, problems: list[str]) -> Iterator[ProjectLab
     """Read labels whose pictures may go out with them."""
     total = len(task.refs)
     for number, label in enumerate(
-        task.project.labels.read(task.refs, problems.append)
+        task.project.reference.read(task.refs, problems.append)
     ):
         if task.should_stop():
             return
@@ -242,7 +242,7 @@ def export_masks(
     """
     folder = Path(folder).absolute()
     chosen = ExportOptions(folder, which, **options)
-    refs = project.labels.refs()
+    refs = project.reference.refs()
     if which is not None:
         refs = [r for r in refs if (r.image, r.frame) in which]
     if not refs:

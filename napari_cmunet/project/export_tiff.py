@@ -153,7 +153,7 @@ def labels_of(
     labels = {}
     for key in keys:
         try:
-            label = project.labels.get(*key)
+            label = project.reference.get(*key)
         except CMUNetError as error:
             problems.append(label_problem(key, error))
             continue
@@ -334,9 +334,12 @@ def _pixels_changed(project: Project) -> dict[FrameKey, int]:
             continue
         key = (entry.image, entry.frame)
         count = entry.details.get("pixels_changed")
+        source = project.reference.source(*key)
+        if source is None or source.reader != entry.reader:
+            continue
         # The latest counts, also where it says nothing.
         changed.pop(key, None)
-        same = entry.details.get("sha256") == project.labels.hash(*key)
+        same = entry.details.get("sha256") == source.hash(*key)
         if same and type(count) is int:
             changed[key] = count
     return changed

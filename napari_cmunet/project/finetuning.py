@@ -74,7 +74,7 @@ def plan_project(
         start, _ = load_start(project, chosen)
         device, _ = choose_device_or_fallback(chosen.device)
         view_seconds = seconds_per_view(start, device)
-        refs = project.labels.refs()
+        refs = project.reference.refs()
         patients = len({ref.patient for ref in refs})
         plan = plan_stages(start, chosen, len(refs), patients, view_seconds)
     told = events.Planned(plan.labels, plan.possible, str(plan), plan.seconds)
@@ -144,7 +144,7 @@ def finetune_project(
             pass  # raises now, not after the training, where nothing can be written
 
         def read(at: Sequence[int]) -> Iterator[Label]:
-            return map(as_label, project.labels.read([used.refs[i] for i in at]))
+            return map(as_label, project.reference.read([used.refs[i] for i in at]))
 
         stages = train_in_stages(
             start,
@@ -289,7 +289,7 @@ class UsedLabels:
 
         The latter are empty unless there are many patients.
         """
-        refs = self._project.labels.refs()
+        refs = self._project.reference.refs()
         if not refs:
             raise TrainingError(
                 "The project has no accepted label yet. Accept some masks first."
@@ -318,7 +318,7 @@ class UsedLabels:
             )
 
     def _read(self, refs: list[LabelRef]) -> Iterator[Label]:
-        for label in self._project.labels.read(refs, self._problem):
+        for label in self._project.reference.read(refs, self._problem):
             if self._should_stop():
                 raise Cancelled("Stopped before the first checkpoint.")
             if label.large and not self._large_masks:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ProjectDamagedError, WriteError
 from napari_cmunet.project.files import is_image_id
+from napari_cmunet.project.readers import is_reader
 from napari_cmunet.util.atomic import sync_folder, write_reason
 from napari_cmunet.util.safe_files import without_waiting
 from napari_cmunet.util.text import parse_json
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _MAX_LINE = 2**16
 _OWN_KEYS = ("n", "time", "user", "what", "image", "frame")
+_READER = "reading_"
+"""Before the act of a further reader: programs that know of one only skip it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Entry:
     image: str | None = None
     frame: int | None = None
     details: dict[str, Any] = field(default_factory=dict)  # further plain values
+    reader: str = ""  # code of the reader; empty for the first one
 
 
 class Journal:
@@ -111,6 +115,8 @@ class Journal:
         what: str,
         image: str | None = None,
         frame: int | None = None,
+        *,
+        reader: str = "",
         **details: Any,
     ) -> bool:
         """Append a line and flush it to the disk.
@@ -124,8 +130,10 @@ class Journal:
             "n": self._next,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "user": self.user,
-            "what": what,
+            "what": f"{_READER}{what}" if reader else what,
         }
+        if reader:
+            line["reader"] = reader
         if image is not None:
             line["image"] = image
         if frame is not None:
@@ -204,7 +212,13 @@ def _parse(line: bytes) -> Entry | None:
     ):
         return None
     details = {k: v for k, v in values.items() if k not in _OWN_KEYS}
-    return Entry(number, image=image, frame=frame, details=details, **texts)
+    reader = ""
+    if texts["what"].startswith(_READER) and is_reader(details.get("reader")):
+        texts["what"] = texts["what"].removeprefix(_READER)
+        reader = details.pop("reader")
+    return Entry(
+        number, image=image, frame=frame, details=details, reader=reader, **texts
+    )
 
 
 def _end_of_last_line(file: Any, size: int) -> int:

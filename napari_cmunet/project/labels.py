@@ -34,21 +34,22 @@ from napari_cmunet.project.files import (
     read_bytes,
     remove_file,
 )
-from napari_cmunet.project.training_labels import LabelRef, read_labels
+from napari_cmunet.project.readers import FIRST_READER, reader_root
+from napari_cmunet.project.training_labels import LabelCollection
 from napari_cmunet.util.atomic import atomic_write, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import Any
 
     import numpy as np
 
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.images import ProjectImages
     from napari_cmunet.project.lock import ProjectContext
-    from napari_cmunet.project.patients import Side, Split
-    from napari_cmunet.project.training_labels import ProjectLabel
+    from napari_cmunet.project.patients import Split
 
 _MAX_BYTES = 2**28
 
@@ -78,19 +79,31 @@ class OlderLabel:
         return _hash(self.path)
 
 
-class ProjectLabels:
-    """The labels of a project; :meth:`load` before anything else."""
+class ProjectLabels(LabelCollection):
+    """The labels of one reader of a project; :meth:`load` before anything else.
+
+    Parameters
+    ----------
+    reader : str
+        Code of the reader; empty for the first one.
+    """
 
     def __init__(
-        self, context: ProjectContext, images: ProjectImages, split: Split
+        self,
+        context: ProjectContext,
+        images: ProjectImages,
+        split: Split,
+        reader: str = FIRST_READER,
     ) -> None:
-        self._context, self._images, self._split = context, images, split
+        super().__init__(context, images, split)
+        self.reader = reader
+        self.root = reader_root(context.folder, reader)
         self._hashes: dict[FrameKey, str] = {}
         self._frames: dict[str, set[int]] = {}
 
     def load(self) -> None:
         """Find the labels on the disk; raises ProjectError."""
-        for image, frame in labelled_frames(self._context.folder):
+        for image, frame in labelled_frames(self.root):
             with contextlib.suppress(ProjectDamagedError):
                 sha256 = _hash(self.path(image, frame))
                 if sha256:  # another program may be withdrawing it
@@ -98,7 +111,7 @@ class ProjectLabels:
 
     def path(self, image: str, frame: int) -> Path:
         """Return the path of the label of a frame, whether it exists or not."""
-        return inside(self._context.folder, LABELS, image, frame_file(frame))
+        return inside(self.root, LABELS, image, frame_file(frame))
 
     def accept(
         self,
@@ -155,6 +168,7 @@ class ProjectLabels:
         note = {
             "pixel_size_source": pixel_size_source,
             LARGE_ON_PURPOSE: is_large(mask),
+            "reader": self.reader,
         }
         label = Label(
             mask,
@@ -182,7 +196,7 @@ class ProjectLabels:
                     write_label(path, label)
                     made = _hash(path) or ""
             self._note(image, frame, made)
-            self._context.journal.append(
+            self.journal(
                 "accepted",
                 image,
                 frame,
@@ -201,12 +215,17 @@ class ProjectLabels:
             notice = self._waiting_notice()
         return AcceptedLabel(image, frame, made, before, notice)
 
+    def journal(self, what: str, image: str, frame: int, **details: Any) -> None:
+        """Note in the journal what became of a label of this reader."""
+        journal = self._context.journal
+        journal.append(what, image, frame, reader=self.reader, **details)
+
     def _keep_older(self, image: str, frame: int) -> AbstractContextManager[None]:
         path = self.path(image, frame)
         return keep_older(path, lambda: self._next_older(image, frame), _MAX_BYTES)
 
     def _next_older(self, image: str, frame: int) -> Path:
-        folder = make_folder(inside(self._context.folder, LABELS, image, OLDER))
+        folder = make_folder(inside(self.root, LABELS, image, OLDER))
         number = max((o.number for o in self.older(image, frame)), default=0) + 1
         return folder / f"{frame_file(frame)[:-4]}-{number:03d}.tif"
 
@@ -234,7 +253,7 @@ class ProjectLabels:
 
     def _after_labelling(self, image: str, frame: int) -> None:
         with contextlib.suppress(CMUNetError):  # the label is what matters
-            discard_draft(self._context.folder, image, frame)
+            discard_draft(self.root, image, frame)
         patient = self._images[image].patient
         if self._split.side(patient) is None:
             with contextlib.suppress(CMUNetError):  # repaired at the next opening
@@ -261,7 +280,7 @@ class ProjectLabels:
                 with self._keep_older(image, frame):
                     remove_file(path)
             sha256 = self._forget(image, frame)
-            self._context.journal.append("withdrawn", image, frame, sha256=sha256)
+            self.journal("withdrawn", image, frame, sha256=sha256)
         return True
 
     def undo_accept(self, accepted: AcceptedLabel) -> bool:
@@ -281,12 +300,12 @@ class ProjectLabels:
     def older(self, image: str, frame: int) -> list[OlderLabel]:
         """Return the replaced and withdrawn labels of a frame, the oldest first."""
         pattern = re.compile(re.escape(frame_file(frame)[:-4]) + r"-(\d{1,9})\.tif")
-        folder = inside(self._context.folder, LABELS, image, OLDER)
+        folder = inside(self.root, LABELS, image, OLDER)
         found = []
         for name in plain_files(folder):
             match = pattern.fullmatch(name)
             if match:
-                path = inside(self._context.folder, LABELS, image, OLDER, name)
+                path = inside(self.root, LABELS, image, OLDER, name)
                 found.append(OlderLabel(image, frame, int(match[1]), path))
         return sorted(found, key=lambda older: older.number)
 
@@ -306,9 +325,7 @@ class ProjectLabels:
                     file.write(data)
                 made = hashlib.sha256(data).hexdigest()
             self._note(image, frame, made)
-            self._context.journal.append(
-                "restored", image, frame, sha256=made, replaced=before
-            )
+            self.journal("restored", image, frame, sha256=made, replaced=before)
             self._after_labelling(image, frame)
             return AcceptedLabel(image, frame, made, before, self._waiting_notice())
 
@@ -336,42 +353,7 @@ class ProjectLabels:
         with self._context.reading():
             return tuple(sorted(self._frames.get(image, ())))
 
-    def sides(self) -> dict[str, Side]:
-        """Return which patients train and which validate."""
-        return self._split.sides()
-
-    def refs(self, side: Side | None = None) -> list[LabelRef]:
-        """Return references to all labels, in the order of the images."""
-        with self._context.reading():
-            order = {r.id: (n, r.patient) for n, r in enumerate(self._images)}
-            keys = [key for key in self._hashes if key[0] in order]
-            keys.sort(key=lambda key: (order[key[0]][0], key[1]))
-            sides = self._split.preview(order[image][1] for image, _ in keys)
-        refs = [LabelRef(i, f, order[i][1], sides[order[i][1]]) for i, f in keys]
-        return [ref for ref in refs if side in (None, ref.side)]
-
-    def read(
-        self,
-        refs: Sequence[LabelRef] | None = None,
-        problem: Callable[[str], None] | None = None,
-    ) -> Iterator[ProjectLabel]:
-        """Read labels with their frames, one by one; slow.
-
-        Parameters
-        ----------
-        refs : sequence of LabelRef, optional
-            From :meth:`refs`; all by default.
-        problem : callable, optional
-            Called with a sentence, without file names, for each unusable label.
-        """
-        return read_labels(
-            self.refs() if refs is None else refs,
-            self._read_with_hash,
-            self._images,
-            problem or (lambda text: None),
-        )
-
-    def _read_with_hash(self, image: str, frame: int) -> tuple[Label, str] | None:
+    def read_file(self, image: str, frame: int) -> tuple[Label, str] | None:
         """Read a label and the hash of the same file, None if it was withdrawn."""
         path = self.path(image, frame)
         before = _hash(path)

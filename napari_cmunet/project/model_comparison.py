@@ -119,7 +119,7 @@ def _compare(
 ) -> events.Verdict:
     new = Predictor(load_model(project.models.path(name)), device)
     old = Predictor(load_model(project.models.folder(current)), device)
-    refs = held_out or [r for r in project.labels.refs() if r.patient in left_out]
+    refs = held_out or [r for r in project.reference.refs() if r.patient in left_out]
     # The new model has seen what its start has learned from.
     refs = [r for r in refs if r.patient not in parent_learned]
     new_scores = left_out or _scores(project, new, refs, check)
@@ -168,7 +168,9 @@ def _scores(
     refs: Sequence[LabelRef],
     check: Callable[[], None],
 ) -> Scores:
-    labels = (as_label(label) for label in _checked(project.labels.read(refs), check))
+    labels = (
+        as_label(label) for label in _checked(project.reference.read(refs), check)
+    )
     return score_frames(predictor.predict, predictor.card.threshold, labels)
 
 

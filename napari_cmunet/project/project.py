@@ -22,9 +22,11 @@ from napari_cmunet.project.next_image import (
     AcquisitionScores,
     choose_next,
 )
+from napari_cmunet.project.readers import FIRST_READER
 from napari_cmunet.project.recovery import open_project
+from napari_cmunet.project.reference import ReferenceLabels
 from napari_cmunet.project.settings import new_identity, save_settings
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +47,19 @@ class Project:
         self._settings, self._settings_file = opened.settings
         self._position = opened.position
         self.images = opened.images
-        self.labels = opened.labels
         self.models = opened.models
-        self.drafts = ProjectDrafts(self._context, self.images, self.labels.hash)
+        #: Code of the reader whose labels, drafts and flags are shown and changed.
+        self.reader = opened.reader
+        #: The labels of each reader by code; of this one.
+        self.readers = opened.labels
+        self.labels = opened.labels[opened.reader]
+        self.reviews = opened.reviews
+        self.reference = ReferenceLabels(
+            self._context, self.images, opened.split, self.readers, self.reviews
+        )
+        self.drafts = ProjectDrafts(
+            self._context, self.images, self.labels.hash, self.labels.root
+        )
         self._scores = AcquisitionScores(project_file(self.folder, SCORES))
         self._bundled: dict[str, str] = {}
 
@@ -72,6 +84,7 @@ class Project:
         folder: Path,
         *,
         user: str = "",
+        reader: str = FIRST_READER,
         read_only: bool = False,
         break_lock: bool = False,
         salvage: bool = False,
@@ -82,6 +95,8 @@ class Project:
         ----------
         user : str
             For the journal; may be empty.
+        reader : str
+            Code of the reader; empty for the first one.
         read_only : bool
             Write nothing; possible while another program has the project open.
         break_lock : bool
@@ -100,6 +115,7 @@ class Project:
             open_project(
                 folder,
                 user=user,
+                reader=reader,
                 read_only=read_only,
                 break_lock=break_lock,
                 salvage=salvage,
@@ -156,8 +172,9 @@ class Project:
         with self._context.writing():
             before = self._flags[image]
             if replace(before, **changes) != before:
+                make_folder(self.labels.root)
                 self._flags.change(image, **changes)
-                self._context.journal.append(what, image)
+                self._context.journal.append(what, image, reader=self.reader)
 
     def status(self, image: str) -> ImageStatus:
         """Return the state of an image. A label outweighs a skip."""
@@ -253,7 +270,7 @@ class Project:
         with contextlib.suppress(ProjectError, WriteError), self._context.writing():
             values = {"version": 1, "image": image, "frame": frame}
             self._position = (image, frame)
-            write_json(inside(self.folder, POSITION), values)
+            write_json(inside(make_folder(self.labels.root), POSITION), values)
 
     # -- settings and the journal ---------------------------------------------
 

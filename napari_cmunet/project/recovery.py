@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from napari_cmunet.project.files import (
     MODELS,
     OLDER,
     POSITION,
+    REVIEWS,
     SETTINGS,
     SPLIT,
     inside,
@@ -41,15 +41,18 @@ from napari_cmunet.project.files import (
     read_json,
     set_aside,
 )
-from napari_cmunet.project.flags import FlagTable, ImageFlags
+from napari_cmunet.project.flags import FlagTable
 from napari_cmunet.project.image_records import read_records
 from napari_cmunet.project.images import ProjectImages
 from napari_cmunet.project.journal import Journal
+from napari_cmunet.project.journal_state import JournalState, replay
 from napari_cmunet.project.labels import ProjectLabels
 from napari_cmunet.project.lock import Lock, ProjectContext
-from napari_cmunet.project.model_history import ModelHistory, history_from
+from napari_cmunet.project.model_history import ModelHistory
 from napari_cmunet.project.models import ProjectModels
-from napari_cmunet.project.patients import TRAIN, VALIDATION, Split
+from napari_cmunet.project.patients import Split
+from napari_cmunet.project.readers import FIRST_READER, reader_root, readers_on_disk
+from napari_cmunet.project.reviews import ReviewTable
 from napari_cmunet.project.settings import (
     Settings,
     load_settings,
@@ -62,8 +65,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_cmunet.project.files import FrameKey
-    from napari_cmunet.project.journal import Entry
-    from napari_cmunet.project.patients import Side
 
 
 @dataclass
@@ -72,7 +73,10 @@ class OpenedProject:
 
     context: ProjectContext
     images: ProjectImages
-    labels: ProjectLabels
+    split: Split
+    reader: str
+    labels: dict[str, ProjectLabels]  # by the code of the reader
+    reviews: ReviewTable
     models: ProjectModels
     flags: FlagTable
     settings: tuple[Settings, dict[str, Any]]
@@ -80,7 +84,13 @@ class OpenedProject:
 
 
 def open_project(
-    folder: Path, *, user: str, read_only: bool, break_lock: bool, salvage: bool
+    folder: Path,
+    *,
+    user: str,
+    reader: str,
+    read_only: bool,
+    break_lock: bool,
+    salvage: bool,
 ) -> OpenedProject:
     """See :meth:`napari_cmunet.project.project.Project.open`."""
     folder = Path(folder).absolute()
@@ -106,33 +116,37 @@ def open_project(
         journal = Journal(inside(folder, JOURNAL), user)
         context = ProjectContext(folder, identity, journal, lock)
         context.notices += notices
-        return _read(context, salvage)
+        return _read(context, reader, salvage)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
 
 
-def _read(context: ProjectContext, salvage: bool) -> OpenedProject:
+def _read(context: ProjectContext, reader: str, salvage: bool) -> OpenedProject:
     folder, journal = context.folder, context.journal
     writable = not context.read_only
     repaired = writable and journal.repair()
     state = replay(journal.entries())
     images = ProjectImages(context)
     bad = images.load(salvage=salvage)
-    flags = FlagTable(project_file(folder, FLAGS))
+    root = reader_root(folder, reader)
+    flags = FlagTable(project_file(root, FLAGS))
     split = Split(inside(folder, SPLIT), context.identity.salt)
     models = ProjectModels(context)
-    labels = ProjectLabels(context, images, split)
+    reviews = ReviewTable(inside(folder, REVIEWS))
+    codes = dict.fromkeys((FIRST_READER, *readers_on_disk(folder), reader))
+    labels = {code: ProjectLabels(context, images, split, code) for code in codes}
     if writable:
-        _clean(folder)
+        for one in labels.values():
+            _clean(one.root)
         models.clean()
         if not state.lines:
             journal.append("created")
         if repaired:
             journal.append("journal_repaired")
     if _is_damaged(context, flags.path, flags.load):
-        flags.recall(state.flags)
+        flags.recall(state.flags[reader])
         if writable:
             _try(context, flags.save)
     path = inside(folder, SETTINGS)
@@ -140,9 +154,16 @@ def _read(context: ProjectContext, salvage: bool) -> OpenedProject:
     with contextlib.suppress(ProjectDamagedError):
         settings = load_settings(path)
     _is_damaged(context, path, lambda: load_settings(path))
-    labels.load()
+    if _is_damaged(context, reviews.path, reviews.load):
+        reviews.recall(state.rejected)
+        if writable:
+            _try(context, reviews.save)
+    for one in labels.values():
+        one.load()
     if writable:
-        _recover_labels(context, labels, state.labels, images)
+        for code in dict.fromkeys((*labels, *state.labels)):
+            one = labels.get(code) or ProjectLabels(context, images, split, code)
+            _recover_labels(context, one, state.labels[code], images)
         _try(context, lambda: _recover_models(context, models, state))
     else:
         try:
@@ -150,15 +171,24 @@ def _read(context: ProjectContext, salvage: bool) -> OpenedProject:
         except ProjectDamagedError:
             models.history = state.history
     if salvage:
-        _salvage_images(context, images, labels, bad)
+        _salvage_images(context, images, labels.values(), bad)
     if _is_damaged(context, split.path, split.load):
         split.recall(state.sides)
         if writable:
             _try(context, split.save)
     if writable:
-        _try(context, lambda: _assign(context, split, images, labels))
+        _try(context, lambda: _assign(context, split, images, labels.values()))
     return OpenedProject(
-        context, images, labels, models, flags, settings, _position(folder)
+        context,
+        images,
+        split,
+        reader,
+        labels,
+        reviews,
+        models,
+        flags,
+        settings,
+        _position(root),
     )
 
 
@@ -187,10 +217,13 @@ def _try(context: ProjectContext, repair: Callable[[], object]) -> None:
 
 
 def _assign(
-    context: ProjectContext, split: Split, images: ProjectImages, labels: ProjectLabels
+    context: ProjectContext,
+    split: Split,
+    images: ProjectImages,
+    labels: Iterable[ProjectLabels],
 ) -> None:
     """Assign a side to every labelled patient, in the order of the images."""
-    labelled = {image for image, _ in labels.keys()}
+    labelled = {image for one in labels for image, _ in one.keys()}
     patients = [r.patient for r in images if r.id in labelled]
     for patient, side in split.assign(patients).items():
         context.journal.append("patient_assigned", patient=patient, side=side)
@@ -204,83 +237,6 @@ def _position(folder: Path) -> FrameKey:
             if type(frame) is int and frame >= 0:
                 return image, frame
     return "", 0
-
-
-# -- the journal -------------------------------------------------------------------
-
-_PATIENT = re.compile(r"[0-9a-f]{16}")
-_LABELLED = ("accepted", "restored", "label_recovered")
-_UNLABELLED = ("withdrawn", "label_missing")
-
-
-@dataclass
-class JournalState:
-    """The state of a project according to its journal."""
-
-    lines: int = 0
-    labels: dict[FrameKey, str] = field(default_factory=dict)
-    sides: dict[str, Side] = field(default_factory=dict)
-    flags: dict[str, ImageFlags] = field(default_factory=dict)
-    trained: set[str] = field(default_factory=set)
-    history: ModelHistory = field(default_factory=ModelHistory)
-
-
-def replay(entries: Iterable[Entry]) -> JournalState:
-    """Replay a journal from its beginning; ignore entries that make no sense."""
-    state = JournalState()
-    for entry in entries:
-        state.lines += 1
-        _apply(state, entry)
-    return state
-
-
-def _apply(state: JournalState, entry: Entry) -> None:
-    details = entry.details
-    if entry.image is not None and entry.frame is not None:
-        key = (entry.image, entry.frame)
-        if entry.what in _LABELLED:
-            state.labels[key] = str(details.get("sha256"))
-        elif entry.what in _UNLABELLED:
-            state.labels.pop(key, None)
-    elif entry.image is not None:
-        change = _FLAG_CHANGES.get(entry.what)
-        if change:
-            flags = state.flags.get(entry.image, ImageFlags())
-            state.flags[entry.image] = replace(flags, **change)
-    elif entry.what == "patient_assigned":
-        patient, side = details.get("patient"), details.get("side")
-        if isinstance(patient, str) and _PATIENT.fullmatch(patient):
-            if side in (TRAIN, VALIDATION):
-                state.sides.setdefault(patient, side)
-    elif entry.what == "trained":
-        state.trained.add(str(details.get("model")))
-    elif entry.what == "discarded":
-        state.trained.discard(str(details.get("model")))
-    else:
-        with contextlib.suppress(ProjectError):
-            _apply_to_history(state, entry.what, details)
-
-
-_FLAG_CHANGES: dict[str, dict[str, Any]] = {
-    "skipped": {"skipped": True},
-    "unskipped": {"skipped": False},
-    "flagged": {"flagged": True},
-    "unflagged": {"flagged": False},
-}
-
-
-def _apply_to_history(state: JournalState, what: str, details: dict[str, Any]) -> None:
-    if what == "promoted":
-        values = {k: details.get(k) for k in ("sha256", "installed")}
-        values["name"] = details.get("model")
-        (version,) = history_from({"history": [values], "position": 0}).versions
-        state.history = state.history.with_next(version)
-    elif what == "rolled_back":
-        state.history = state.history.moved(-1)
-    elif what == "rolled_forward":
-        state.history = state.history.moved(1)
-    elif what == "models_recovered":
-        state.history = history_from(details)
 
 
 # -- repairs -----------------------------------------------------------------------
@@ -298,16 +254,16 @@ def _recover_labels(
     for image, frame in sorted(keys):
         sha256 = labels.hash(image, frame)
         if said.get((image, frame)) != sha256:
-            context.journal.append("label_recovered", image, frame, sha256=sha256)
+            labels.journal("label_recovered", image, frame, sha256=sha256)
     missing = 0
     for (image, frame), sha256 in said.items():
         if (image, frame) in keys:
             continue
         if any(older.sha256() == sha256 for older in labels.older(image, frame)):
             details = {"sha256": sha256, "recovered": True}
-            context.journal.append("withdrawn", image, frame, **details)
+            labels.journal("withdrawn", image, frame, **details)
         else:
-            context.journal.append("label_missing", image, frame)
+            labels.journal("label_missing", image, frame)
             missing += 1
     if missing:
         context.note(
@@ -339,15 +295,18 @@ def _recover_models(
 
 
 def _salvage_images(
-    context: ProjectContext, images: ProjectImages, labels: ProjectLabels, bad: int
+    context: ProjectContext,
+    images: ProjectImages,
+    labels: Iterable[ProjectLabels],
+    bad: int,
 ) -> None:
     """List again the images of which only labels are left."""
     lost: dict[str, str | None] = {}
-    for image, frame in sorted(labels.keys()):
+    for one, (image, frame) in ((x, key) for x in labels for key in sorted(x.keys())):
         if image not in images:
             lost.setdefault(image, None)
             with contextlib.suppress(ReadError, ProjectError):
-                label = labels.get(image, frame)
+                label = one.get(image, frame)
                 if label is not None:
                     lost[image] = label.provenance.source_sha256 or lost[image]
     if bad:

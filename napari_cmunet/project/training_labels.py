@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.label_file import Label
+    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.images import ProjectImages
-    from napari_cmunet.project.patients import Side
+    from napari_cmunet.project.lock import ProjectContext
+    from napari_cmunet.project.patients import Side, Split
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,58 @@ class ProjectLabel:
             "patient": self.patient,
             "side": self.ref.side,
         }
+
+
+class LabelCollection:
+    """Labels, one at most for each frame, that are read with their frames."""
+
+    def __init__(
+        self, context: ProjectContext, images: ProjectImages, split: Split
+    ) -> None:
+        self._context, self._images, self._split = context, images, split
+
+    @abstractmethod
+    def keys(self) -> set[FrameKey]:
+        """Return all labelled frames."""
+
+    @abstractmethod
+    def read_file(self, image: str, frame: int) -> tuple[Label, str] | None:
+        """Read a label and the hash of the same file, None if it was withdrawn."""
+
+    def sides(self) -> dict[str, Side]:
+        """Return which patients train and which validate."""
+        return self._split.sides()
+
+    def refs(self, side: Side | None = None) -> list[LabelRef]:
+        """Return references to all labels, in the order of the images."""
+        with self._context.reading():
+            order = {r.id: (n, r.patient) for n, r in enumerate(self._images)}
+            keys = [key for key in self.keys() if key[0] in order]
+            keys.sort(key=lambda key: (order[key[0]][0], key[1]))
+            sides = self._split.preview(order[image][1] for image, _ in keys)
+        refs = [LabelRef(i, f, order[i][1], sides[order[i][1]]) for i, f in keys]
+        return [ref for ref in refs if side in (None, ref.side)]
+
+    def read(
+        self,
+        refs: Sequence[LabelRef] | None = None,
+        problem: Callable[[str], None] | None = None,
+    ) -> Iterator[ProjectLabel]:
+        """Read labels with their frames, one by one; slow.
+
+        Parameters
+        ----------
+        refs : sequence of LabelRef, optional
+            From :meth:`refs`; all by default.
+        problem : callable, optional
+            Called with a sentence, without file names, for each unusable label.
+        """
+        return read_labels(
+            self.refs() if refs is None else refs,
+            self.read_file,
+            self._images,
+            problem or (lambda text: None),
+        )
 
 
 def read_labels(

@@ -82,7 +82,7 @@ def look(project: Project) -> Overview:
         for image, path in paths.items()
     }
     statuses = {image: project.status(image) for image in ids}
-    annotation_time = annotation_time_of(project.journal())
+    annotation_time = annotation_time_of(project.journal(), project.reader)
     return Overview(ids, names, statuses, project.progress(), annotation_time)
 
 

@@ -127,12 +127,11 @@ class TrainingSession:
     def state(self) -> TrainingState:
         """How it stands now. Quick: nothing is read from the disk."""
         project, run = self.project, self._run
-        keys = project.labels.keys()
         history = project.models.history
         return TrainingState(
             settings=project.settings,
-            labels=len(keys),
-            patients=project.progress().patients,
+            labels=len(project.reference.keys()),
+            patients=len(project.reference.patients()),
             new_labels=len(self._hashes() - (self._begun if run else self._learned)),
             progress=run.progress if run else None,
             stopping=bool(run and run.process.stopping),
@@ -149,8 +148,7 @@ class TrainingSession:
         )
 
     def _hashes(self) -> set[str]:
-        labels = self.project.labels
-        return {h for key in labels.keys() if (h := labels.hash(*key))}
+        return self.project.reference.hashes()
 
     # -- training -------------------------------------------------------------
 
@@ -202,7 +200,7 @@ class TrainingSession:
 
     def _plan_key(self) -> object:
         """What a plan depends on."""
-        return len(self.project.labels.keys()), self.project.settings, self._device()
+        return len(self.project.reference.keys()), self.project.settings, self._device()
 
     def _order(self) -> TrainingOrder:
         options = {"device": self._device(), **self.options}
