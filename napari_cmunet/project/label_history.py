@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cmunet.io.label_file import read_label
+from napari_cmunet.project.readers import known_readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from napari_cmunet.io.label_file import Label
@@ -60,6 +61,7 @@ class Event:
 
     time: str  # UTC
     user: str
+    reader: str  # code; empty for the first one
     frame: int | None  # None: of the whole image
     text: str
 
@@ -70,8 +72,15 @@ class Event:
         return f"{date} {clock[:5]}{who}: {what}{self.text}"
 
 
+_Versions = dict[tuple[str, int], dict[str, int]]
+"""Number of each version by its hash, by reader and frame."""
+
+
 def image_history(
-    project: Project, image: str, frame: int | None = None
+    project: Project,
+    image: str,
+    frame: int | None = None,
+    readers: Collection[str] | None = None,
 ) -> Iterator[Event]:
     """Tell what was done to an image and its labels, in words; slow.
 
@@ -79,25 +88,38 @@ def image_history(
     ----------
     frame : int, optional
         Leave out what concerns other frames alone.
+    readers : collection of str, optional
+        Codes of the readers whose labels are told of; all by default.
     """
-    labels = project.labels
-    frames = {f for f in (frame, *labels.frames(image)) if f is not None}
-    frames |= {e.frame for e in project.journal() if e.image == image and e.frame}
-    versions = {
-        f: {v.sha256: v.number for v in label_versions(labels, image, f)}
-        for f in frames | {0}
-        if frame in (None, f)
-    }
-    for entry in project.journal():
+    names = known_readers(project.id)
+    entries = [
+        entry
+        for entry in project.journal()
+        if (entry.what == "trained" or entry.image == image)
+        and (readers is None or entry.reader in readers)
+        and (frame is None or entry.frame in (None, frame))
+    ]
+    versions: _Versions = {}
+    for reader, labels in project.readers.items():
+        if readers is None or reader in readers:
+            of_reader = {e.frame for e in entries if e.reader == reader}
+            for f in (of_reader | set(labels.frames(image))) - {None}:
+                found = label_versions(labels, image, f) if frame in (None, f) else []
+                versions[reader, f] = {v.sha256: v.number for v in found}
+    for entry in entries:
+        user = entry.user
+        if entry.reader:
+            user = f"{names.name(entry.reader)}{', ' + user if user else ''}"
         if entry.what == "trained":
             yield from _learned(entry, project, versions)
-        elif entry.image == image and entry.frame is None:
-            text = _IMAGE_WORDS.get(entry.what)
-            if text:
-                yield Event(entry.time, entry.user, None, text)
-        elif entry.image == image and entry.frame in versions:
-            text = _in_words(entry, versions[entry.frame])
-            yield Event(entry.time, entry.user, entry.frame, text)
+            continue
+        if entry.frame is None:
+            text = _IMAGE_WORDS.get(entry.what, "")
+        else:
+            numbers = versions.get((entry.reader, entry.frame), {})
+            text = _in_words(entry, numbers, project)
+        if text:
+            yield Event(entry.time, user, entry.reader, entry.frame, text)
 
 
 _IMAGE_WORDS = {
@@ -113,16 +135,22 @@ _FRAME_WORDS = {
     "restored": "restored",
     "label_recovered": "found on the disk, not in the journal",
     "label_missing": "missing on the disk",
+    "rejected": "rejected by the reviewer",
+    "admitted": "rejection undone by the reviewer",
 }
 
 
-def _in_words(entry: Entry, versions: Mapping[str, int]) -> str:
+def _in_words(entry: Entry, versions: Mapping[str, int], project: Project) -> str:
     """Tell one entry on a frame."""
     details = entry.details
     text = _FRAME_WORDS.get(entry.what, entry.what.replace("_", " "))
     number = versions.get(str(details.get("sha256")))
     if number is not None:
         text += f" (version {number})"
+    if entry.what == "rejected":
+        # The journal does not hold the reason, which may name people.
+        rejection = project.reviews.rejection(str(details.get("sha256")))
+        return f"{text}: {rejection.reason}" if rejection else text
     parts = []
     replaced = versions.get(str(details.get("replaced")))
     if replaced is not None:
@@ -142,16 +170,14 @@ def _in_words(entry: Entry, versions: Mapping[str, int]) -> str:
     return ", ".join([text, *parts])
 
 
-def _learned(
-    entry: Entry, project: Project, versions: Mapping[int, Mapping[str, int]]
-) -> Iterator[Event]:
+def _learned(entry: Entry, project: Project, versions: _Versions) -> Iterator[Event]:
     """Tell which versions a model has learned from."""
     model = str(entry.details.get("model"))
     if model not in project.models.names():
         return
     learned = project.models.learned_labels(model)
-    for frame, numbers in versions.items():
+    for (reader, frame), numbers in versions.items():
         for sha256, number in numbers.items():
             if sha256 in learned:
                 text = f"learned by {model} (version {number})"
-                yield Event(entry.time, entry.user, frame, text)
+                yield Event(entry.time, entry.user, reader, frame, text)

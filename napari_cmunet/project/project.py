@@ -22,7 +22,7 @@ from napari_cmunet.project.next_image import (
     AcquisitionScores,
     choose_next,
 )
-from napari_cmunet.project.readers import FIRST_READER
+from napari_cmunet.project.readers import FIRST_READER, REVIEWER
 from napari_cmunet.project.recovery import open_project
 from napari_cmunet.project.reference import ReferenceLabels
 from napari_cmunet.project.settings import new_identity, save_settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.journal import Entry
     from napari_cmunet.project.recovery import OpenedProject
+    from napari_cmunet.project.reviews import Rejection
     from napari_cmunet.project.settings import Settings
 
 
@@ -62,6 +63,8 @@ class Project:
         )
         self._scores = AcquisitionScores(project_file(self.folder, SCORES))
         self._bundled: dict[str, str] = {}
+        #: How much readers differ in a frame, as far as compared; see ``agreement``.
+        self.disagreement: dict[FrameKey, float] = {}
 
     @classmethod
     def create(cls, folder: Path, *, user: str = "") -> Project:
@@ -167,6 +170,43 @@ class Project:
         """Set the comment of an image; it stays in the project. Raises WriteError."""
         self._change(image, "commented", comment=text[:MAX_COMMENT])
 
+    def reject(self, reader: str, image: str, frame: int, reason: str) -> None:
+        """Keep a reader's label from being learned or exported.
+
+        The reason is shown to the reader; the label itself stays.
+
+        Raises
+        ------
+        ProjectError
+            If there is no such label, or no reason.
+        WriteError
+        """
+        if not reason.strip():
+            raise ProjectError("Give a reason, so that the reader knows what to mend.")
+        self._review("rejected", reader, image, frame, reason)
+
+    def admit(self, reader: str, image: str, frame: int) -> None:
+        """Undo a rejection; raises ProjectError, WriteError."""
+        self._review("admitted", reader, image, frame)
+
+    def _review(
+        self, what: str, reader: str, image: str, frame: int, reason: str = ""
+    ) -> None:
+        with self._context.writing():
+            labels = self.readers.get(reader)
+            sha256 = labels.hash(image, frame) if labels else None
+            if labels is None or sha256 is None:
+                raise ProjectError("That reader has no label of this frame.")
+            if what == "rejected":
+                self.reviews.reject(sha256, reason)
+            else:
+                self.reviews.admit(sha256)
+            labels.journal(what, image, frame, sha256=sha256)
+
+    def rejection(self, image: str, frame: int) -> Rejection | None:
+        """Return why this reader's label of a frame was rejected, None if not."""
+        return self.reviews.rejection(self.labels.hash(image, frame))
+
     def _change(self, image: str, what: str, **changes: Any) -> None:
         self.images[image]
         with self._context.writing():
@@ -211,6 +251,11 @@ class Project:
         """
         order, ids = self._settings.next_image, self.images.ids()
         labelled = {image for image, _ in self.labels.keys()}
+        if self.reader == REVIEWER:
+            return self._next_to_review(after)
+        labelled -= {
+            image for image, frame in self.labels.keys() if self.rejection(image, frame)
+        }
         start = ids.index(after) + 1 if after in ids else 0
         left = [
             image
@@ -229,6 +274,24 @@ class Project:
             labelled=labelled,
             scores=self.acquisition_scores() if order == UNSURE else {},
         )
+
+    def _next_to_review(self, after: str | None) -> str | None:
+        """Return the image to decide next: where readers differ most, then the rest."""
+        several, decided = self.reference.waiting(), self.reference.decided()
+        left = {
+            key
+            for key in self.reference.readings().keys() - decided
+            if key[0] in self.images and not self._flags[key[0]].skipped
+        }
+        ids = self.images.ids()
+        start = ids.index(after) + 1 if after in ids else 0
+        order = {image: n for n, image in enumerate(ids[start:] + ids[:start])}
+
+        def rank(key: FrameKey) -> tuple[bool, bool, float, int]:
+            differs = self.disagreement.get(key, 0.0)
+            return key[0] == after, key not in several, -differs, order[key[0]]
+
+        return min(left, key=rank)[0] if left else None
 
     def acquisition_scores(self) -> dict[str, float]:
         """Return the known acquisition scores of the model in use, by image."""

@@ -51,7 +51,12 @@ from napari_cmunet.project.lock import Lock, ProjectContext
 from napari_cmunet.project.model_history import ModelHistory
 from napari_cmunet.project.models import ProjectModels
 from napari_cmunet.project.patients import Split
-from napari_cmunet.project.readers import FIRST_READER, reader_root, readers_on_disk
+from napari_cmunet.project.readers import (
+    FIRST_READER,
+    REVIEWER,
+    reader_root,
+    readers_on_disk,
+)
 from napari_cmunet.project.reviews import ReviewTable
 from napari_cmunet.project.settings import (
     Settings,
@@ -113,7 +118,9 @@ def open_project(
             except ProjectDamagedError:
                 notices.append(salvage_identity(folder))
                 identity = read_identity(folder)
-        journal = Journal(inside(folder, JOURNAL), user)
+        # A further reader is known by the code alone.
+        known = user if reader in (FIRST_READER, REVIEWER) else ""
+        journal = Journal(inside(folder, JOURNAL), known)
         context = ProjectContext(folder, identity, journal, lock)
         context.notices += notices
         return _read(context, reader, salvage)
@@ -164,6 +171,10 @@ def _read(context: ProjectContext, reader: str, salvage: bool) -> OpenedProject:
         for code in dict.fromkeys((*labels, *state.labels)):
             one = labels.get(code) or ProjectLabels(context, images, split, code)
             _recover_labels(context, one, state.labels[code], images)
+            for key in sorted(one.keys()):
+                sha256 = one.hash(*key)
+                if reviews.rejection(sha256) and sha256 not in state.rejected:
+                    one.journal("rejected", *key, sha256=sha256)
         _try(context, lambda: _recover_models(context, models, state))
     else:
         try:

@@ -61,11 +61,18 @@ def hd95(predicted: np.ndarray, truth: np.ndarray) -> float:
         return 0.0
     if not predicted.any() or not truth.any():
         return float("inf")
-    a, b = (mask & ~binary_erosion(mask) for mask in (predicted, truth))
-    distances = np.concatenate(
-        [distance_transform_edt(~b)[a], distance_transform_edt(~a)[b]]
-    )
-    return float(np.percentile(distances, 95))
+    return float(np.percentile(_border_distances(predicted, truth), 95))
+
+
+def nsd(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 2.0) -> float:
+    """Normalised surface distance (Nikolov et al. 2021, arXiv 1809.04430).
+
+    Share of both borders that lies within ``tolerance`` pixels of the other border;
+    1 if both masks are empty, 0 if just one is.
+    """
+    if not predicted.any() or not truth.any():
+        return float(predicted.any() == truth.any())
+    return float((_border_distances(predicted, truth) <= tolerance).mean())
 
 
 def wrong_places(
@@ -142,6 +149,14 @@ def bootstrap_interval(
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _border_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distances of each border pixel of two masks to the other mask's border."""
+    a, b = (mask & ~binary_erosion(mask) for mask in (a, b))
+    return np.concatenate(
+        [distance_transform_edt(~b)[a], distance_transform_edt(~a)[b]]
+    )
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:

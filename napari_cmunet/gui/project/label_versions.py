@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QDialog, QListWidget, QPlainTextEdit, QWidget
 from napari_cmunet.gui.project.difference_layer import DifferenceLayer
 from napari_cmunet.gui.widgets import button, column, labelled, row, text_label
 from napari_cmunet.project.label_history import image_history, label_versions
+from napari_cmunet.project.readers import REVIEWER
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
@@ -163,7 +164,10 @@ def _read(
 ) -> tuple[list[LabelVersion], list[str], str]:
     """Read the versions, the newest first, and the history. Runs in the writer."""
     versions = label_versions(project.labels, image, frame)[::-1]
-    history = "\n".join(str(event) for event in image_history(project, image, frame))
+    # A reader does not see what the others did; the reviewer does.
+    readers = None if project.reader == REVIEWER else (project.reader,)
+    events = image_history(project, image, frame, readers)
+    history = "\n".join(str(event) for event in events)
     return versions, [_title(version) for version in versions], history
 
 

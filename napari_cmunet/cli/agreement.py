@@ -1,0 +1,118 @@
+"""``agreement``: how well the readers of a project agree."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import ProjectError
+from napari_cmunet.project.agreement import (
+    MEASURES,
+    TOLERANCE,
+    compare_readers,
+    limits_of,
+    reader_pairs,
+)
+from napari_cmunet.project.project import Project
+from napari_cmunet.project.readers import known_readers
+from napari_cmunet.util.atomic import write_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_cmunet.project.agreement import FrameAgreement
+
+_NAMES = {
+    "dice": "Dice",
+    "cldice": "clDice",
+    "nsd": f"NSD {TOLERANCE:g} px",
+    "wrong_places": "wrong places",
+    "area_difference": "area diff. %",
+}
+
+
+def add_parser(commands: Any) -> None:
+    p = commands.add_parser(
+        "agreement",
+        help="two readers' labels compared",
+        description="Compare the labels of each two readers on the frames that both "
+        "have labelled, where both reviewed them: Dice, clDice, normalised surface "
+        "distance, wrong places, and the second's area less the first's; by frame, and "
+        "mean, standard deviation, the limits between which 95 %% of frames lie, and "
+        "the 95 %% interval of the mean by patient.",
+    )
+    p.add_argument("project", type=Path, metavar="PROJECT")
+    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    p.set_defaults(command="agreement")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the agreement; returns the exit code."""
+    problems: list[str] = []
+    report = []
+    with Project.open(args.project, read_only=True) as project:
+        names = known_readers(project.id)
+        pairs = reader_pairs(project)
+        if not pairs:
+            raise ProjectError(
+                "No two readers have labelled the same frame yet. In the window, More "
+                "> Reader begins a second reading."
+            )
+        for first, second in pairs:
+            frames = list(
+                compare_readers(project, first, second, problem=problems.append)
+            )
+            _print(names.name(first), names.name(second), frames)
+            report.append(_as_json(first, second, frames))
+        waiting = len(project.reference.waiting())
+    if waiting:
+        print(
+            f"note: {waiting} frame(s) wait for the reviewer's decision; until then "
+            "nothing is learned from them.",
+            file=sys.stderr,
+        )
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if args.json:
+        write_json(args.json, {"version": 1, "pairs": report})
+    return 1 if problems else 0
+
+
+def _print(first: str, second: str, frames: list[FrameAgreement]) -> None:
+    patients = len({f.patient for f in frames})
+    print(f"{first} and {second}: {len(frames)} frames of {patients} patients")
+    print(f"{'image':>12} {'frame':>6}", *(f"{_NAMES[m]:>12}" for m in MEASURES))
+    for f in frames:
+        cells = (_cell(m, getattr(f, m)) for m in MEASURES)
+        print(f"{f.image:>12} {f.frame:>6}", *cells, "" if not f.decided else "decided")
+    if frames:
+        all_limits = {m: limits_of(frames, m) for m in MEASURES}
+        rows = {
+            "mean": [x.mean for x in all_limits.values()],
+            "SD": [x.sd for x in all_limits.values()],
+            "95 % of frames from": [x.low for x in all_limits.values()],
+            "to": [x.high for x in all_limits.values()],
+            "mean, 95 % from": [x.interval[0] for x in all_limits.values()],
+            "to ": [x.interval[1] for x in all_limits.values()],
+        }
+        for name, values in rows.items():
+            cells = (f"{value:>12.4g}" for value in values)
+            print(f"{name.strip():>19}", *cells)
+
+
+def _cell(measure: str, value: float) -> str:
+    return f"{value:>12}" if measure == "wrong_places" else f"{value:>12.4g}"
+
+
+def _as_json(
+    first: str, second: str, frames: list[FrameAgreement]
+) -> dict[str, object]:
+    # Readers by their codes: names stay at home.
+    return {
+        "readers": [first or "first", second],
+        "nsd_tolerance_px": TOLERANCE,
+        "frames": [asdict(f) for f in frames],
+        "limits": {m: asdict(limits_of(frames, m)) for m in MEASURES if frames},
+    }

@@ -1,0 +1,154 @@
+"""How well readers agree, by frame and over a project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.project.readers import REVIEWER
+from napari_cmunet.training.metrics import (
+    bootstrap_interval,
+    cldice,
+    dice,
+    nsd,
+    wrong_places,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_cmunet.io.label_file import Label
+    from napari_cmunet.project.project import Project
+
+TOLERANCE = 2.0
+"""Of the normalised surface distance, in pixels."""
+
+MEASURES = ("dice", "cldice", "nsd", "wrong_places", "area_difference")
+
+
+@dataclass(frozen=True)
+class FrameAgreement:
+    """Agreement of two readers on one frame, where both reviewed it."""
+
+    image: str
+    frame: int
+    patient: str
+    dice: float
+    cldice: float
+    nsd: float
+    wrong_places: int  # false and missed branches of one beside the other
+    #: Artery pixels of the second reader less those of the first, in per cent of
+    #: their mean; for limits of agreement (Bland and Altman).
+    area_difference: float
+    decided: bool  # whether the reviewer has a label of this frame
+
+    @property
+    def disagreement(self) -> float:
+        """Grows with the wrong places first, then with what else differs."""
+        return self.wrong_places + 1 - self.dice
+
+
+@dataclass(frozen=True)
+class Limits:
+    """One measure over frames."""
+
+    mean: float
+    sd: float
+    low: float  # limits between which 95 % of frames lie: mean ± 1.96 SD
+    high: float
+    interval: tuple[float, float]  # 95 % interval of the mean, by patient
+
+
+def reader_pairs(project: Project) -> list[tuple[str, str]]:
+    """Return the pairs of readers that have labels of the same frames."""
+    return [
+        (a, b)
+        for a, b in combinations([r for r in project.readers if r != REVIEWER], 2)
+        if project.readers[a].keys() & project.readers[b].keys()
+    ]
+
+
+def compare_readers(
+    project: Project,
+    first: str,
+    second: str,
+    *,
+    problem: Callable[[str], None] = lambda text: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[FrameAgreement]:
+    """Compare two readers on each frame that both have labelled; slow.
+
+    Parameters
+    ----------
+    first, second : str
+        Codes of the readers.
+    problem : callable
+        Called with a sentence for each frame that cannot be compared.
+
+    Raises
+    ------
+    Cancelled
+    """
+    a, b = project.readers[first], project.readers[second]
+    order = {record.id: n for n, record in enumerate(project.images)}
+    keys = [key for key in a.keys() & b.keys() if key[0] in order]
+    decided = project.reference.decided()
+    for image, frame in sorted(keys, key=lambda key: (order[key[0]], key[1])):
+        if should_stop():
+            raise Cancelled
+        try:
+            one, other = a.get(image, frame), b.get(image, frame)
+        except CMUNetError as error:
+            problem(f"Frame {image}#{frame}: {error}")
+            continue
+        if one is None or other is None:
+            continue  # withdrawn meanwhile
+        if one.provenance.source_sha256 != other.provenance.source_sha256:
+            problem(f"Frame {image}#{frame}: the image changed between the readings.")
+            continue
+        patient = project.images[image].patient
+        done = (image, frame) in decided
+        yield FrameAgreement(image, frame, patient, *agreement(one, other), done)
+
+
+def agreement(first: Label, second: Label) -> tuple[float, float, float, int, float]:
+    """Return Dice, clDice, NSD, wrong places and area difference of two labels."""
+    one, other = first.mask, second.mask
+    for reviewed in (first.reviewed, second.reviewed):
+        if reviewed is not None:
+            one, other = one & reviewed, other & reviewed
+    sizes = int(one.sum()), int(other.sum())
+    mean = sum(sizes) / 2
+    return (
+        dice(one, other),
+        cldice(one, other),
+        nsd(one, other, TOLERANCE),
+        wrong_places(one, other),
+        100 * (sizes[1] - sizes[0]) / mean if mean else 0.0,
+    )
+
+
+def limits_of(frames: Sequence[FrameAgreement], measure: str) -> Limits:
+    """Summarise one of ``MEASURES`` over frames, at least one."""
+    values = np.array([getattr(f, measure) for f in frames], float)
+    mean = float(values.mean())
+    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    interval = bootstrap_interval(values.tolist(), [f.patient for f in frames])
+    return Limits(mean, sd, mean - 1.96 * sd, mean + 1.96 * sd, interval)
+
+
+def find_disagreement(
+    project: Project, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Compare all readers where they wait for a decision, to order the images; slow."""
+    waiting = project.reference.waiting()
+    for first, second in reader_pairs(project):
+        for found in compare_readers(project, first, second, should_stop=should_stop):
+            key = (found.image, found.frame)
+            if key in waiting:
+                before = project.disagreement.get(key, 0.0)
+                project.disagreement[key] = max(before, found.disagreement)
