@@ -46,7 +46,7 @@ _FILE = TypeAdapter(_File)
 
 @dataclass(frozen=True)
 class ImageStatus:
-    """The state of an image: ``labelled``, ``skipped`` or ``unseen``."""
+    """The state of an image: ``labelled``, ``rejected``, ``skipped`` or ``unseen``."""
 
     state: str
     frames: tuple[int, ...]  # those with a label

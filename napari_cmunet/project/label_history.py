@@ -102,8 +102,9 @@ def image_history(
     versions: _Versions = {}
     for reader, labels in project.readers.items():
         if readers is None or reader in readers:
-            of_reader = {e.frame for e in entries if e.reader == reader}
-            for f in (of_reader | set(labels.frames(image))) - {None}:
+            mine = [e.frame for e in entries if e.reader == reader]
+            frames = {f for f in (*mine, *labels.frames(image)) if f is not None}
+            for f in frames:
                 found = label_versions(labels, image, f) if frame in (None, f) else []
                 versions[reader, f] = {v.sha256: v.number for v in found}
     for entry in entries:

@@ -22,7 +22,7 @@ from napari_cmunet.project.next_image import (
     AcquisitionScores,
     choose_next,
 )
-from napari_cmunet.project.readers import FIRST_READER, REVIEWER
+from napari_cmunet.project.readers import FIRST_READER, REVIEWER, reader_code
 from napari_cmunet.project.recovery import open_project
 from napari_cmunet.project.reference import ReferenceLabels
 from napari_cmunet.project.settings import new_identity, save_settings
@@ -203,6 +203,10 @@ class Project:
                 self.reviews.admit(sha256)
             labels.journal(what, image, frame, sha256=sha256)
 
+    def reader_code(self, name: str) -> str:
+        """Return the code of a reader of this name."""
+        return reader_code(self._context.identity.salt, name)
+
     def rejection(self, image: str, frame: int) -> Rejection | None:
         """Return why this reader's label of a frame was rejected, None if not."""
         return self.reviews.rejection(self.labels.hash(image, frame))
@@ -221,6 +225,8 @@ class Project:
         frames = self.labels.frames(image)
         mark = self._flags[image]
         state = "labelled" if frames else "skipped" if mark.skipped else "unseen"
+        if any(self.rejection(image, frame) for frame in frames):
+            state = "rejected"
         return ImageStatus(state, frames, mark.flagged, mark.comment)
 
     def progress(self) -> Progress:
@@ -228,6 +234,7 @@ class Project:
         with self._context.reading():
             keys = {key for key in self.labels.keys() if key[0] in self.images}
             labelled = {image for image, _ in keys}
+            labelled -= {key[0] for key in keys if self.rejection(*key)}
             ids = self.images.ids()
             marks = {i: self._flags[i] for i in ids}
             return Progress(

@@ -144,7 +144,12 @@ class OrderMenu(QMenu):
 _SIDE = 16
 _WALK_MS = 200
 _ROWS = 12
-_WORDS = {"labelled": "Has a label", "skipped": "Skipped", "unseen": "No label yet"}
+_WORDS = {
+    "labelled": "Has a label",
+    "skipped": "Skipped",
+    "unseen": "No label yet",
+    "rejected": "Rejected by the reviewer",
+}
 
 
 class ImageModel(QAbstractListModel):
@@ -229,7 +234,7 @@ def is_listed(status: ImageStatus, which: str) -> bool:
     """Whether an image belongs to those that a filter leaves."""
     return {
         ALL: True,
-        UNLABELLED: status.state == "unseen",
+        UNLABELLED: status.state in ("unseen", "rejected"),
         FLAGGED: status.flagged,
         SKIPPED: status.state == "skipped",
     }[which]
@@ -327,8 +332,8 @@ class ImageList(QListView):
 def draw_icon(state: str, flagged: bool, colour: QColor) -> QIcon:
     """Draw a state: told by its shape, whatever colours one sees.
 
-    Labelled: a disc with a tick; skipped: a ring with a bar; unseen: a ring. A flag at
-    the right if flagged.
+    Labelled: a disc with a tick; rejected: a ring with a cross; skipped: a ring with a
+    bar; unseen: a ring. A flag at the right if flagged.
     """
     width = _SIDE * 2
     pixmap = QPixmap(width * 2, _SIDE * 2)
@@ -352,6 +357,9 @@ def draw_icon(state: str, flagged: bool, colour: QColor) -> QIcon:
         painter.drawEllipse(disc)
         if state == "skipped":
             painter.drawLine(QPointF(5, 8), QPointF(11, 8))
+        if state == "rejected":
+            painter.drawLine(QPointF(5.5, 5.5), QPointF(10.5, 10.5))
+            painter.drawLine(QPointF(5.5, 10.5), QPointF(10.5, 5.5))
     if flagged:
         painter.setPen(QPen(colour, 1.4))
         painter.drawLine(QPointF(20, 2), QPointF(20, 14))

@@ -315,6 +315,11 @@ class Navigator:
             mask = left.image_state.mask
             self._left = left, None if mask is None else mask.data.copy()
 
+    def forget_after_closing(self) -> None:
+        """Let the image that closing will leave open go when another one opens."""
+        if self.current is not None:
+            self.current.own_layers = True
+
     def _untouched(self) -> OpenImage | None:
         """The image that a closed project has left, if nothing was painted since."""
         if self._left is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.inversion import is_inverted
 from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.gui.project.readings import Readings, read_readings
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
@@ -46,6 +48,8 @@ class LoadedImage:
     drafts: dict[int, Label]  # strokes since the last acceptance by frame
     #: What could not be read, or does not fit, one sentence each.
     problems: tuple[str, ...]
+    #: By frame; only for the reviewer.
+    readings: dict[int, Readings] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -96,6 +100,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
         labels,
         drafts,
         tuple(problems),
+        read_readings(project, image, partial(_fits, angiogram=angiogram), problems),
     )
 
 
@@ -176,9 +181,11 @@ class OpenImage:
         self.image_state.in_project = True
         self.labels: dict[int, Label] = dict(loaded.labels)
         self.drafts: dict[int, Label] = dict(loaded.drafts)
+        self.readings: dict[int, Readings] = dict(loaded.readings)
         self.origins: dict[int, Provenance] = {}
         self.clock = AnnotationClock()
-        for frame, label in (loaded.labels | loaded.drafts).items():
+        first = {f: next(iter(r.labels.values())) for f, r in self.readings.items()}
+        for frame, label in (first | loaded.labels | loaded.drafts).items():
             self._restore(frame, label)
 
     def _restore(self, frame: int, label: Label) -> None:
@@ -220,7 +227,8 @@ class OpenImage:
         count = self.image_state.count
         if wanted is not None and 0 <= wanted < count:
             return wanted
-        for known in (self.drafts, self.labels):
+        undecided = {f: r for f, r in self.readings.items() if f not in self.labels}
+        for known in (self.drafts, undecided, self.labels):
             if known:
                 return max(known)
         return (count - 1) // 2
@@ -323,6 +331,7 @@ def _image_layer(loaded: LoadedImage) -> Image:
 def _is_labelled_inverted(loaded: LoadedImage) -> bool:
     """Whether the latest label or draft is of the inverted image."""
     known = [*loaded.labels.values(), *loaded.drafts.values()]
+    known += [x for r in loaded.readings.values() for x in r.labels.values()]
     if not known:
         return False
     return max((k.provenance for k in known), key=lambda p: p.created).inverted
@@ -333,9 +342,10 @@ def _as_labelled(loaded: LoadedImage) -> Angiogram:
 
     That is the file's own, unless it was measured on a catheter.
     """
+    readings = [x for r in loaded.readings.values() for x in r.labels.values()]
     known = [
         label
-        for label in loaded.labels.values()
+        for label in (*loaded.labels.values(), *readings)
         if label.pixel_size_mm and label.note.get("pixel_size_source")
     ]
     if not known:

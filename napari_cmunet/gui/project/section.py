@@ -25,6 +25,8 @@ from napari_cmunet.gui.project.image_list import (
     ImageList,
     OrderMenu,
 )
+from napari_cmunet.gui.project.reader_menu import ReaderMenu
+from napari_cmunet.gui.project.review import ReviewBox
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import SectionState, describe_project
 from napari_cmunet.gui.widgets import (
@@ -95,6 +97,8 @@ class ProjectSection(QWidget):
             action.triggered.connect(act)
         self.order = OrderMenu(self._session.image_order, self)
         menu.insertMenu(menu.actions()[0], self.order)
+        self.readers = ReaderMenu(self._session, self)
+        menu.insertMenu(menu.actions()[2], self.readers)
 
     def _on_cancel(self) -> None:
         if self._session.job is not None:
@@ -102,6 +106,7 @@ class ProjectSection(QWidget):
 
     def refresh(self) -> SectionState:
         """Show the session's state as it is now, and return it."""
+        self._session.review.update()
         state = describe_project(self._session)
         self.alert.show_alert(state.alert)
         self.work.show_work(bool(state.busy), state.done, state.total)
@@ -221,6 +226,7 @@ class ProjectPage(QWidget):
             "Images of the project",
             column(self.list, row(self.filter, self.comment, stretch=1)),
         )
+        self.review = ReviewBox(session.review)
         self.changes = QWidget()
         inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
         inner.setContentsMargins(0, 0, 0, 0)
@@ -233,6 +239,7 @@ class ProjectPage(QWidget):
             self.name,
             row(self.accept, self.accept_next, stretch=0),
             self.label,
+            self.review,
             row(self.previous, self.next, stretch=1),
             row(self.skip, self.flag, self.back, stretch=2),
             row(QLabel("Reviewed"), *self._areas, stretch=0),
@@ -321,6 +328,7 @@ class ProjectPage(QWidget):
         self.take_over.setVisible(state.has_changed)
         if other or not self.comment.isModified():
             self.comment.show_comment(state.comment)
+        self.review.show_readings()
         self.list.show_images(self._session.overview, state.image)
 
 

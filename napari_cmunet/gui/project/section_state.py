@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.project.readers import FIRST_READER, REVIEWER
+
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.alerts import Alert
     from napari_cmunet.gui.project.difference_layer import ModelChange
@@ -76,7 +78,7 @@ def describe_project(session: ProjectSession) -> SectionState:
     writable = not session.project.read_only
     return SectionState(
         is_open=True,
-        title=session.project.folder.name,
+        title=_title(session),
         images=len(overview.ids),
         labelled=overview.progress.labelled,
         all_done=not overview.progress.left,
@@ -96,9 +98,21 @@ def describe_project(session: ProjectSession) -> SectionState:
     )
 
 
+def _title(session: ProjectSession) -> str:
+    """The project's name, and who reads if that is not the first reader."""
+    project = session.project
+    assert project is not None
+    name = project.folder.name
+    if project.reader == FIRST_READER:
+        return name
+    return f"{name} · {session.overview.readers.name(project.reader)}"
+
+
 def _progress(session: ProjectSession) -> str:
     first, _, rest = str(session.overview.progress).partition(",")
-    text = f"{first} labelled{',' + rest if rest else ''}"
+    project = session.project
+    done = "decided" if project and project.reader == REVIEWER else "labelled"
+    text = f"{first} {done}{',' + rest if rest else ''}"
     return text if session.workspace.writable else f"{text} (read only)"
 
 
@@ -161,6 +175,11 @@ def _label(session: ProjectSession) -> dict[str, Any]:
         if not annotation.is_unchanged(opened, frame):
             text = f"{which} has changed since it was accepted. Accept it again."
             return {**known, "label": text}
+        rejection = session.project and session.project.rejection(*key)
+        if rejection:
+            reason = f": {rejection.reason}" if rejection.reason else ""
+            text = f"Rejected by the reviewer{reason}. Mend it and accept it again."
+            return {**known, "label": text}
         at = annotation.times.get(key)
         when = f" at {at}" if at else ""
         share = _share(opened.labels[frame].reviewed)
@@ -178,6 +197,8 @@ def _label(session: ProjectSession) -> dict[str, Any]:
         else ""
     )
     draft = _draft(session, frame)
+    if session.project and session.project.reader == REVIEWER:
+        return {**known, "label": f"{which} is not decided yet.{draft}"}
     return {**known, "label": f"{which} has no label yet.{more}{draft}"}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 from qtpy.QtCore import QCoreApplication
@@ -21,6 +21,7 @@ from napari_cmunet.gui.project.annotation import Annotation
 from napari_cmunet.gui.project.image_scoring import ImageOrder
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.navigator import Navigator
+from napari_cmunet.gui.project.review import Review
 from napari_cmunet.gui.project.workspace import (
     ActivityTracker,
     NewProject,
@@ -65,6 +66,7 @@ class ProjectSession:
         self._model = self._model_before = ""
         self.navigator = Navigator(self.workspace)
         self.annotation = Annotation(self.workspace, self.navigator)
+        self.review = Review(self.workspace, self.navigator)
         self.image_order = ImageOrder(self.workspace)
         self.training = ProjectTraining(self.workspace)
         self.preview = ModelPreview(self.workspace, self.navigator, self.training)
@@ -153,13 +155,13 @@ class ProjectSession:
             new.folder,
         )
 
-    def open(self, folder: Path, **how: bool) -> None:
+    def open(self, folder: Path, **how: Any) -> None:
         """Open a project; if it cannot be opened, show what can be done.
 
         Parameters
         ----------
-        how : bool
-            ``read_only``, ``take_over``, ``salvage``; see ``open_project``.
+        how : Any
+            ``reader``, ``read_only`` and so on; see ``open_project``.
         """
         self._open_by(
             "Opening the project",

@@ -22,10 +22,17 @@ from qtpy.QtCore import Signal as QtSignal
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.project.alerts import Messages
 from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.project.agreement import find_disagreement
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from napari_cmunet.project.flags import ImageStatus, Progress
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.settings import note_recent
+from napari_cmunet.project.readers import (
+    FIRST_READER,
+    REVIEWER,
+    KnownReaders,
+    known_readers,
+)
+from napari_cmunet.project.settings import note_recent, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +57,7 @@ class Overview:
     names: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, ImageStatus] = field(default_factory=dict)
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+    readers: KnownReaders = field(default_factory=KnownReaders)
     #: What the labels have cost so far.
     annotation_time: AnnotationTime = field(default_factory=AnnotationTime)
 
@@ -83,7 +91,8 @@ def look(project: Project) -> Overview:
     }
     statuses = {image: project.status(image) for image in ids}
     annotation_time = annotation_time_of(project.journal(), project.reader)
-    return Overview(ids, names, statuses, project.progress(), annotation_time)
+    readers = known_readers(project.id)
+    return Overview(ids, names, statuses, project.progress(), readers, annotation_time)
 
 
 @dataclass(frozen=True)
@@ -162,14 +171,19 @@ def open_project(
     folder: Path,
     should_stop: Callable[[], bool] = lambda: False,
     *,
+    reader: str | None = None,
     read_only: bool = False,
     take_over: bool = False,
     salvage: bool = False,
 ) -> OpenedProject:
-    """Open a project; see :meth:`Project.open`."""
+    """Open a project, for who read it last by default; see :meth:`Project.open`."""
+    if reader is None:
+        with suppress(CMUNetError):
+            reader = known_readers(read_identity(folder).id).current
     project = Project.open(
         folder,
         user=reader_name(),
+        reader=reader or FIRST_READER,
         read_only=read_only,
         break_lock=take_over,
         salvage=salvage,
@@ -177,6 +191,8 @@ def open_project(
     try:
         if should_stop():
             raise Cancelled
+        if project.reader == REVIEWER:
+            find_disagreement(project, should_stop)
         return survey(project)
     except BaseException:
         project.close()
