@@ -1,9 +1,11 @@
-"""napari reader for angiograms: DICOM, and NPY arrays."""
+"""napari reader for angiograms: DICOM, NPY arrays, and folders of angiograms."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_cmunet.errors import CMUNetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -12,14 +14,17 @@ if TYPE_CHECKING:
 
 LayerData = tuple[Any, dict[str, Any], str]
 
+MOST_OPEN = 30  # images of a folder that are opened without a project
+
 
 def get_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return a reader for NPY and DICOM files, None for anything else.
+    """Return a reader for NPY and DICOM files and folders, None for anything else.
 
     A file with their suffix is not opened yet; reading it reports what is wrong. A file
-    with an unknown suffix is inspected.
+    with an unknown suffix is inspected. The images of a folder are looked for when it
+    is read; ``*.zarr`` is one image in a folder, and not ours.
     """
     paths = [Path(p) for p in _as_list(path)]
     if not paths or not all(map(_is_ours, paths)):
@@ -31,21 +36,27 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """Read files as image layers.
 
     Several single frames of one size and type, opened as a stack, become one layer
-    ``(T, Y, X)``; otherwise every file becomes a layer of its own. For a DICOMDIR, so
-    does every image that it lists.
+    ``(T, Y, X)``; otherwise every file becomes a layer of its own. For a DICOMDIR and a
+    folder, so does every image in it.
 
     Raises
     ------
     ReadError
         Naming the first file that cannot be read.
+    CMUNetError
+        If a folder has more images than are opened at once.
     """
     import numpy as np
 
+    from napari_cmunet.io.discovery import is_folder
     from napari_cmunet.io.images import find_images, read_angiogram
     from napari_cmunet.io.sniffing import is_dicom
 
     given = [Path(p) for p in _as_list(path)]
+    folders = any(map(is_folder, given))
     paths = [file.path for file in find_images(given)]
+    if folders:
+        check_count(len(paths))
     # A long cine is hashed when its mask is written, not while the user waits. What a
     # DICOMDIR lists cannot be found again by the path that napari keeps.
     images = [
@@ -54,7 +65,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     names = [layer_name(p) for p in paths]
     _show_notes(paths, images)
     kinds = {(i.shape, i.frames.dtype, i.is_cine) for i in images}
-    if len(images) > 1 and len(kinds) == 1 and not images[0].is_cine:
+    if len(images) > 1 and len(kinds) == 1 and not (folders or images[0].is_cine):
         stack = np.concatenate([np.asarray(image.frames) for image in images])
         options = layer_options(names[0], images[0], is_cine=True)
         options["metadata"]["napari_cmunet"].pop("source_sha256", None)
@@ -67,6 +78,15 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
         )
         for name, image in zip(names, images, strict=True)
     ]
+
+
+def check_count(images: int) -> None:
+    """Raise if so many images are too many to open at once."""
+    if images > MOST_OPEN:
+        raise CMUNetError(
+            f"{images} images are too many to open at once (at most {MOST_OPEN}). "
+            "Make a project of the folder instead."
+        )
 
 
 def may_differ(path: Path) -> bool:
@@ -107,10 +127,12 @@ def read_again(path: Path) -> LayerData:
 
 
 def _is_ours(path: Path) -> bool:
-    from napari_cmunet.io.discovery import DICOMDIR
+    from napari_cmunet.io.discovery import DICOMDIR, is_folder
     from napari_cmunet.io.sniffing import KIND_OF_SUFFIX, is_dicom
 
     kind = KIND_OF_SUFFIX.get(path.suffix.lower())
+    if is_folder(path):
+        return path.suffix.lower() != ".zarr"
     if kind in ("DICOM", "NPY") or path.name.upper() == DICOMDIR:
         return True
     return kind is None and is_dicom(path)

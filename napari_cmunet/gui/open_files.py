@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from qtpy.QtCore import QEvent, QObject, Signal
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QOpenGLWidget, QWidget
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import button, row
 from napari_cmunet.project.files import is_project
+from napari_cmunet.reader import check_count, get_reader, read_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.reader import LayerData
 
-MOST_OPEN = 30  # images of a folder that are opened without a project
+_NAPARIS_OWN = Qt.KeyboardModifier.ShiftModifier | Qt.KeyboardModifier.AltModifier
 
 
 class OpenDialog(QFileDialog):
@@ -86,11 +87,13 @@ class OpenRow(QWidget):
     def ask(self) -> None:
         """Ask for files or a folder and open them."""
         chosen = ask_what(self, self._folder or self._controller.working_folder)
-        if not chosen:
-            return
-        self._folder = str(chosen[0].parent)
-        folders = [path for path in chosen if path.is_dir()]
-        if len(chosen) == 1 and folders:
+        if chosen:
+            self._folder = str(chosen[0].parent)
+            self.open_chosen(chosen)
+
+    def open_chosen(self, chosen: Sequence[Path]) -> None:
+        """Open files; ask what to do with a folder."""
+        if len(chosen) == 1 and chosen[0].is_dir():
             self._open_folder(chosen[0])
         else:
             self.open_paths(chosen)
@@ -165,6 +168,46 @@ def may_lose(lost: str, what: str, parent: QWidget) -> bool:
     return box.clickedButton() is close
 
 
+class DropTarget(QObject):
+    """Opens angiograms and folders that are dropped on the window, as *Open…* does.
+
+    napari would hand folders and most DICOM files to its own reader, which cannot read
+    them, or ask which reader to take. Other files are left to napari, and so are drops
+    with Shift or Alt, for which it stacks files or asks for a reader.
+
+    Parameters
+    ----------
+    row : OpenRow
+        Of a panel that is shown.
+    """
+
+    def __init__(self, row: OpenRow) -> None:
+        super().__init__(row)
+        self._row = row
+        window = row.window()
+        assert window is not None
+        for canvas in window.findChildren(QOpenGLWidget):  # one, perhaps not yet shown
+            target: QWidget | None = canvas
+            while target is not None and not target.acceptDrops():
+                target = target.parentWidget()
+            if target is not None:
+                target.installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Take a drop whose files this plugin's reader reads."""
+        if event.type() != QEvent.Type.Drop or event.modifiers() & _NAPARIS_OWN:
+            return False
+        urls = event.mimeData().urls()
+        paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
+        ours = len(paths) == len(urls) and get_reader([str(path) for path in paths])
+        if not ours or not self._row.isVisible():
+            return False
+        event.acceptProposedAction()
+        # The program that the files come from waits until this returns.
+        QTimer.singleShot(0, partial(self._row.open_chosen, paths))
+        return True
+
+
 class CloseQuestion(QObject):
     """Asks before the window is closed where corrections or a training would be lost.
 
@@ -210,14 +253,9 @@ def _read(
 ) -> tuple[list[tuple[Path, LayerData]], list[str]]:
     """Read files and folders as image layers. Runs in a worker."""
     from napari_cmunet.io.images import find_images
-    from napari_cmunet.reader import read_layers
 
     files = [file.path for file in find_images(list(paths))]
-    if len(files) > MOST_OPEN:
-        raise CMUNetError(
-            f"{len(files)} images are too many to open at once (at most {MOST_OPEN}). "
-            "Make a project of the folder instead."
-        )
+    check_count(len(files))
     found: list[tuple[Path, Any]] = []
     problems: list[str] = []
     for index, path in enumerate(files):

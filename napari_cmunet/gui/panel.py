@@ -22,7 +22,7 @@ from napari_cmunet.gui.lifecycle import (
 )
 from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.model_section import ModelSection
-from napari_cmunet.gui.open_files import CloseQuestion, OpenRow
+from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
@@ -364,6 +364,7 @@ class CMUNetPanel(QWidget):
             self._shown_once = True
             window = self.window()
             assert window is not None
+            DropTarget(self.opening)
             CloseQuestion(window, self.controller, self.project)
             window.destroyed.connect(
                 partial(on_window_destroyed, weakref.ref(self.project))

@@ -13,8 +13,8 @@ from napari._qt.dialogs.qt_notification import NapariQtNotification
 from napari.settings import get_settings
 from napari.utils.notifications import Notification
 from PIL import Image as PillowImage
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QOpenGLContext
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent, QOpenGLContext
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
@@ -33,6 +33,7 @@ from tests.gui.conftest import (
     expected,
     frame,
 )
+from tests.io.dicom_making import write_dicom
 
 pytestmark = pytest.mark.slow
 
@@ -289,6 +290,42 @@ def test_a_click_on_a_vanished_message_does_not_paint(window, qtbot, settled):
     qtbot.wait(1100)
     reader.drag(reader.canvas, place, place + QPoint(9, 0))
     assert (mask.data != before).any()
+
+
+def drop(widget, *paths) -> None:
+    """Drop files on what takes drops at a widget."""
+    while not widget.acceptDrops():
+        widget = widget.parentWidget()
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    copy = Qt.DropAction.CopyAction
+    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), copy, mime, LEFT, NONE))
+
+
+def test_dropped_dicom_files_and_folders_are_opened_by_our_reader(
+    window, qtbot, settled, monkeypatch, tmp_path
+):
+    _, panel, _ = window
+    images, folder = panel.controller.image_states, tmp_path / "folder"
+    folder.mkdir()
+    for path in (tmp_path / "IM000001", tmp_path / "a.dcm", folder / "b.IMA"):
+        write_dicom(path, cine(3, 64))
+    canvas = canvas_of(panel.window())
+    drop(canvas, tmp_path / "IM000001", tmp_path / "a.dcm")
+    qtbot.waitUntil(lambda: len(images) == 2)
+    asked: list[str] = []
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()) or 0)
+    monkeypatch.setattr(
+        QMessageBox,
+        "clickedButton",
+        lambda box: next(b for b in box.buttons() if b.text() == "Only open"),
+    )
+    drop(canvas, folder)
+    qtbot.waitUntil(lambda: len(images) == 3)
+    assert asked[0].startswith("folder is a folder.")
+    assert [state.image.name for state in images] == ["IM000001", "a", "b"]
+    settled(panel.controller)
+    assert all(state.count == 3 for state in images)
 
 
 class _ClientMessage(ctypes.Structure):

@@ -58,10 +58,12 @@ def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
 
     A rule makes sense if it puts some images together and not all of them. Of several,
     the one that puts most together comes first, since two patients taken for one do no
-    harm; but hardly any patient has more than some images.
+    harm; but hardly any patient has more than some images. A rule by which most images
+    are of one patient comes last, after that by which each is another patient.
     """
     paths = [PurePosixPath(file.relative.as_posix()) for file in files]
     offered: list[PatientChoice] = []
+    unlikely: list[PatientChoice] = []
     actions = [("One folder for each patient", by_folder(1))]
     actions += [
         (f"File names up to the {_ORDINAL[n]} “{sep}”", by_prefix(sep, n))
@@ -76,13 +78,16 @@ def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
         if patients in seen or not 1 < together < len(paths):
             continue
         seen.add(patients)
-        offered.append(PatientChoice(text, rule, result_of(rule, paths), together))
+        largest = max(groups.values())
+        most = largest > _MOST_IMAGES and 2 * largest >= len(paths)
+        choice = PatientChoice(text, rule, result_of(rule, paths), together)
+        (unlikely if most else offered).append(choice)
     few = len(paths) / _MOST_IMAGES
     offered.sort(key=lambda choice: (choice.patients < few, choice.patients))
     alone = PatientChoice(
         "Each image is another patient", None, result_of(None, paths), len(paths)
     )
-    return [*offered, alone]
+    return [*offered, alone, *unlikely]
 
 
 _ORDINAL = {1: "first", 2: "second", 3: "third"}

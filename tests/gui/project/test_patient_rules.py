@@ -46,6 +46,26 @@ def files(*names: str) -> list[InputFile]:
             40,
             id="hospitals",
         ),
+        pytest.param(
+            # A series with a constant beginning is not one patient.
+            [*(f"IM_{n:04d}.dcm" for n in range(60)), "extra_1.dcm"],
+            "Each image is another patient",
+            61,
+            id="series",
+        ),
+        pytest.param(
+            [f"{part}/{n}.png" for part in ("train", "test") for n in range(20)],
+            "Each image is another patient",
+            40,
+            id="halves",
+        ),
+        pytest.param(
+            # Many frames of each cine, but several patients.
+            [f"p{p}/{n:02d}.png" for p in range(4) for n in range(30)],
+            "One folder for each patient",
+            4,
+            id="frames",
+        ),
     ],
 )
 def test_the_likeliest_comes_first(names, text, patients):
