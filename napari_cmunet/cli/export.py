@@ -1,4 +1,4 @@
-"""``export``: the accepted masks of a project as TIFF."""
+"""``export``: the accepted masks of a project, in one or several formats."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 def add_parser(commands: Any) -> None:
     p = commands.add_parser(
         "export",
-        help="write the accepted masks of a project (TIFF)",
-        description="Write one mask TIFF for each accepted label, named by the image's "
-        "id, and index.csv, which tells each image by the hash of its file.",
+        help="write the accepted masks of a project",
+        description="Write the accepted masks of a project as TIFF, COCO, nnU-Net "
+        "dataset, DICOM Segmentation or DICOM Secondary Capture. As TIFF: one file for "
+        "each label, named by the image's id, and index.csv, which identifies each "
+        "image by the hash of its file.",
     )
     p.add_argument("project", type=Path, metavar="PROJECT")
     p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -28,8 +30,7 @@ def add_parser(commands: Any) -> None:
         "--images",
         type=Path,
         metavar="DIR",
-        help="look here for images that are not where the project has them; --coco and "
-        "--nnunet need them",
+        help="look here for images that were moved; all formats but TIFF need them",
     )
     p.add_argument(
         "--format",
@@ -45,15 +46,12 @@ def add_parser(commands: Any) -> None:
         ("--ones", "0 and 1 in the masks, not 0 and 255"),
         (
             "--record",
-            "also write NAME.json beside each mask: where it comes from, which part "
-            "was reviewed, how much the user changed",
+            "also write NAME.json beside each mask: its provenance, the reviewed "
+            "share, how many pixels were changed",
         ),
         ("--stack", "one file for each cine, a page for each accepted frame"),
-        ("--coco", "also write coco.json and its pictures: frames with their arteries"),
-        (
-            "--nnunet",
-            "also write a dataset for nnU-Net, split by patients as the project is",
-        ),
+        ("--coco", "the same as --format tiff --format coco"),
+        ("--nnunet", "the same as --format tiff --format nnunet"),
     ):
         p.add_argument(name, action="store_true", help=text)
     p.set_defaults(command="export")
@@ -82,14 +80,16 @@ def run(args: argparse.Namespace) -> int:
         except ExportConflictError as error:
             if not error.may_overwrite:
                 raise
-            raise ProjectError(f"{error} The option --overwrite says so.") from error
-        files, problems = list(exported.files), list(exported.problems)
+            raise ProjectError(f"{error} Use --overwrite.") from error
         progress.clear()
-    for name in files:
+        missing = exported.problems and project.images.missing()
+    for name in exported.files:
         print(exported.folder / name)
-    for problem in problems:
+    for problem in exported.problems:
         print(problem, file=sys.stderr)
-    return 1 if problems else 0
+    if missing:
+        print("note: --images DIR finds images that were moved.", file=sys.stderr)
+    return 1 if exported.problems else 0
 
 
 def _formats(args: argparse.Namespace) -> list[str]:

@@ -123,8 +123,12 @@ def run(args: argparse.Namespace) -> int:
             print(path, flush=True)
         progress.advance()
     progress.clear()
-    write_table(args.output / "segments.csv", (*_WHERE, *SEGMENT_COLUMNS), segments)
-    write_table(args.output / "lesions.csv", (*_WHERE, *COLUMNS), lesions)
+    for table, columns, rows in (
+        ("segments.csv", SEGMENT_COLUMNS, segments),
+        ("lesions.csv", COLUMNS, lesions),
+    ):
+        write_table(args.output / table, (*_WHERE, *columns), rows)
+        print(args.output / table)
     return 1 if progress.failed else 0
 
 
@@ -160,11 +164,12 @@ def _given_masks(args: argparse.Namespace) -> MaskOf:
     def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, bool]:
         candidates = files.get(stem_of(path), [])
         if len(candidates) != 1:
-            raise ReadError(path, f"{len(candidates)} masks have its stem; give one.")
+            reason = "no mask has" if not candidates else "several masks have"
+            raise ReadError(path, f"{reason} this file name (without its suffix).")
         mask = read_mask(candidates[0], large=args.large_masks)
         made = read_provenance(candidates[0])
         if mask.shape != image.shape:
-            raise ReadError(path, "the mask is not on the image's own grid.")
+            raise ReadError(path, "its mask has another size.")
         masks = mask.reshape(image.frames.shape)
         filled = np.array([artery.any() for artery in masks])
         frame = _frame(path, image, args, filled)
@@ -200,7 +205,8 @@ def _frame(
 
     if args.frame is not None:
         if not 0 <= args.frame < len(image.frames):
-            raise ReadError(path, f"it has {len(image.frames)} frames, from 0 on.")
+            last = len(image.frames) - 1
+            raise ReadError(path, f"it has no frame {args.frame}; its last is {last}.")
         return int(args.frame)
     numbers = np.flatnonzero(usable)
     if len(numbers) < 2:

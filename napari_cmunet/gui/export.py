@@ -14,6 +14,7 @@ from napari_cmunet.gui.images.corrections import fingerprints
 from napari_cmunet.gui.images.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
+from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -250,9 +251,7 @@ def summary(
             path = done[0].job.path
             return f"Exported {path.name} to {name(path.parent)}.", True
         return f"Exported {len(done)} masks to {name(done[0].job.path.parent)}.", True
-    text = " ".join(problems[:3])
-    if len(problems) > 3:
-        text += f" And {len(problems) - 3} more."
+    text = some_of(problems)
     if done:
         text = f"{len(done)} of {len(results)} masks were exported. {text}"
     return text, False

@@ -162,7 +162,9 @@ class ExportSection(QWidget):
         self.one = self._action("The mask of this image…")
         self.all = self._action("All masks to a folder…")
         self.saved = text_label()
-        layout = column(self.button, self.record, self.saved)
+        self.result = text_label()
+        self.result.hide()
+        layout = column(self.button, self.record, self.saved, self.result)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
         self.button.clicked.connect(self.export_mask)
@@ -189,11 +191,21 @@ class ExportSection(QWidget):
         self.button.setMenu(self.menu if state.masks > 1 or is_project else None)
         self.record.setVisible(state.can_export)
         self.labels.setVisible(is_project)
+        if not is_project:
+            self.result.hide()
         self.all.setVisible(state.masks > 1)
         self.one.setEnabled(state.can_correct)
         self.all.setText(f"All {state.masks} masks to a folder…")
         if self._controller.active is not None:
             export.note_origin(self._controller.active)
+
+    def show_result(self, text: str, tip: str) -> None:
+        """Show what was exported of the project's labels."""
+        self.result.setText(text)
+        self.result.setToolTip(tip)
+        self.result.setVisible(bool(text))
+        if text:
+            show_info(tip)
 
     def export_mask(self) -> None:
         """Ask where the mask of the active image goes and write it."""

@@ -17,6 +17,7 @@ from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import button, row
 from napari_cmunet.project.files import is_project
 from napari_cmunet.reader import check_count, get_reader, read_layers
+from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,9 +137,8 @@ class OpenRow(QWidget):
         images = [(path, Layer.create(*layer_data)) for path, layer_data in found]
         self._controller.add_images(images)
         if problems:
-            more = f" And {len(problems) - 2} more." if len(problems) > 2 else ""
-            text = " ".join(problems[:2]) + more
-            self._controller.show_message(text, failed=True, tip="\n".join(problems))
+            text, tip = some_of(problems, 2), "\n".join(problems)
+            self._controller.show_message(text, failed=True, tip=tip)
 
     # -- close ----------------------------------------------------------------
 

@@ -216,7 +216,9 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
         self.outline.clicked.connect(controller.editor.set_outline)
         self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
-        self.exporting.labels.triggered.connect(self.project_section.commands.export)
+        commands = self.project_section.commands
+        self.exporting.labels.triggered.connect(commands.export)
+        commands.exported.connect(self.exporting.show_result)
         self.vessels.review.changed.connect(self.project.navigator.tick)
         # Both show what they would do in the same colours: one at a time.
         propagation, tools = self.cine.propagation.propagation, self.vessels.tools

@@ -20,14 +20,21 @@ ARTERY = 1
 class CocoFile:
     """COCO annotations of many frames: one JSON file with masks as run lengths.
 
-    Each frame with arteries has one annotation, which holds all of them.
+    Each frame with arteries has one annotation, which holds all of them. What was not
+    reviewed is a crowd region (``iscrowd`` 1), which evaluation ignores.
     """
 
     def __init__(self) -> None:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, name: str, mask: np.ndarray, **facts: Any) -> None:
+    def add(
+        self,
+        name: str,
+        mask: np.ndarray,
+        reviewed: np.ndarray | None = None,
+        **facts: Any,
+    ) -> None:
         """Add a frame.
 
         Parameters
@@ -35,6 +42,8 @@ class CocoFile:
         name : str
             Name of its image file, ``file_name``.
         mask : bool array (Y, X)
+        reviewed : bool array (Y, X), optional
+            Where the mask is known; everywhere by default.
         **facts
             Further JSON values for the image.
         """
@@ -49,6 +58,12 @@ class CocoFile:
                 **facts,
             }
         )
+        if reviewed is not None:
+            self._annotate(number, ~reviewed, crowd=True)
+            mask = mask & reviewed
+        self._annotate(number, mask)
+
+    def _annotate(self, image: int, mask: np.ndarray, *, crowd: bool = False) -> None:
         if not mask.any():
             return
         rows, columns = np.nonzero(mask)
@@ -56,9 +71,12 @@ class CocoFile:
         self._annotations.append(
             {
                 "id": len(self._annotations) + 1,
-                "image_id": number,
+                "image_id": image,
                 "category_id": ARTERY,
-                "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
+                "segmentation": {
+                    "size": list(mask.shape),
+                    "counts": run_lengths(mask),
+                },
                 "area": int(mask.sum()),
                 "bbox": [
                     left,
@@ -66,7 +84,7 @@ class CocoFile:
                     int(columns.max()) - left + 1,
                     int(rows.max()) - top + 1,
                 ],
-                "iscrowd": 0,
+                "iscrowd": int(crowd),
             }
         )
 

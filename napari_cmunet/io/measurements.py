@@ -78,7 +78,7 @@ def lesion_row(
         "column": round(float(column), 1),
         "diameter_stenosis_percent": round(lesion.percent_diameter, 1),
         "area_stenosis_percent": round(lesion.percent_area, 1),
-        "resolved": "yes" if lesion.is_resolved else "no: thinner than the blur",
+        "resolved": "yes" if lesion.is_resolved else "no",
         **lengths(
             {
                 "minimum_diameter": lesion.mld,

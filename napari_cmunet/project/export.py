@@ -6,6 +6,7 @@ To add a format, write a function that takes an :class:`ExportTask` and add it t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +52,23 @@ _BACKGROUND, _ARTERY, _IGNORE = 0, 1, 2
 
 def write_coco(task: ExportTask) -> Written:
     """Write ``coco.json``, and its pictures in ``coco_images``; raises WriteError."""
-    pictures = make_folder(task.options.folder / "coco_images")
+    pictures = task.options.folder / "coco_images"
     collected, count = CocoFile(), 0
     problems: list[str] = []
     for label in _with_pictures(task, problems):
         name = f"{_case(label)}.png"
-        _write_png(pictures / name, _picture(label.frame))
-        collected.add(name, label.mask, patient=label.patient, side=label.ref.side)
+        _write_png(make_folder(pictures) / name, _picture(label.frame))
+        collected.add(
+            name,
+            label.mask,
+            label.reviewed,
+            patient=label.patient,
+            side=label.ref.side,
+        )
         count += 1
-    collected.write(task.options.folder / COCO)
-    return Written([COCO], problems, count, not task.should_stop())
+    if count:
+        collected.write(task.options.folder / COCO)
+    return Written([COCO] if count else [], problems, count, not task.should_stop())
 
 
 def write_nnunet(task: ExportTask) -> Written:
@@ -69,19 +77,20 @@ def write_nnunet(task: ExportTask) -> Written:
     The split is in ``splits_final.json``. Raises WriteError.
     """
     raw = task.options.folder / NNUNET
-    images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
     problems: list[str] = []
     cases: list[tuple[str, Side]] = []
     ignored = False
     for label in _with_pictures(task, problems):
         case = _case(label)
+        images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
         _write_png(images / f"{case}_0000.png", _picture(label.frame))
         classes = _classes(label)
         ignored |= bool((classes == _IGNORE).any())
         _write_png(labels / f"{case}.png", classes)
         cases.append((case, label.ref.side))
-    _write_nnunet(raw, cases, ignored)
-    files = [f"{NNUNET}/dataset.json"]
+    if cases:
+        _write_nnunet(raw, cases, ignored)
+    files = [f"{NNUNET}/dataset.json"] if cases else []
     return Written(files, problems, len(cases), not task.should_stop())
 
 
@@ -209,6 +218,7 @@ class ExportResult:
     problems: tuple[str, ...]  # one sentence for each label that could not be exported
     complete: bool = True  # False if it was stopped
     labels: int = 0  # labels written; several in the file of a cine
+    formats: tuple[str, ...] = ()  # names of the formats that any was written in
 
 
 def export_masks(
@@ -250,15 +260,28 @@ def export_masks(
     task = ExportTask(project, refs, chosen, progress, should_stop)
     targets = target_names(task) if "tiff" in chosen.formats else []
     _check_folder(project, folder, targets, chosen.overwrite)
-    done = [f.write(task) for f in FORMATS if f.name in chosen.formats]
-    labels = max((w.labels for w in done), default=0)
-    project.note_export(labels)
+    is_new = not folder.exists()
+    make_folder(folder)
+    done = {f.name: f.write(task) for f in FORMATS if f.name in chosen.formats}
+    labels = max((w.labels for w in done.values()), default=0)
+    if labels:
+        project.note_export(labels)
+    elif is_new:
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+    problems = [problem for w in done.values() for problem in w.problems]
+    problems += [
+        f"Nothing was written as {name}: it can hold none of these labels."
+        for name, w in done.items()
+        if w.complete and not w.labels
+    ]
     return ExportResult(
         folder,
-        tuple(file for w in done for file in w.files),
-        tuple(dict.fromkeys(problem for w in done for problem in w.problems)),
-        all(w.complete for w in done),
+        tuple(file for w in done.values() for file in w.files),
+        tuple(dict.fromkeys(problems)),
+        all(w.complete for w in done.values()),
         labels,
+        tuple(name for name, w in done.items() if w.labels),
     )
 
 

@@ -13,7 +13,6 @@ from napari_cmunet.project.export_tiff import (
     labels_of,
     stack_labels,
 )
-from napari_cmunet.util.atomic import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +81,7 @@ def _write_dicom(
             whole = replace(whole, provenance=replace(whole.provenance, frames=frames))
             name = f"{image}_{ending}.dcm"
             source = read_angiogram(path, hashed=False)
-            write(make_folder(task.options.folder) / name, path, source, whole)
+            write(task.options.folder / name, path, source, whole)
         except CMUNetError as error:
             problems += [label_problem(key, error) for key in labels]
         else:

@@ -123,7 +123,8 @@ def write_tiff(task: ExportTask) -> Written:
             rows += _export(task.options, name, labels, patient, changed)
         except CMUNetError as error:
             problems += [label_problem(key, error) for key in labels]
-    write_table(make_folder(task.options.folder) / INDEX, COLUMNS, rows)
+    if rows:
+        write_table(task.options.folder / INDEX, COLUMNS, rows)
     task.progress(len(task.refs), len(task.refs))
     files = list(dict.fromkeys(str(row["file"]) for row in rows))
     return Written(files, problems, len(rows), complete)
@@ -315,6 +316,7 @@ def stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
             },
             frames=tuple(frame for _, frame in labels),
             corrected=any(origin.corrected for origin in origins),
+            inverted=any(origin.inverted for origin in origins),
             created=max(origin.created for origin in origins),
         ),
         _common(part.pixel_size_mm for part in parts),

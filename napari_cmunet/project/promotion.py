@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DONE, STOPPED, CANCELLED, DIED = "done", "stopped", "cancelled", "died"
 """How a training can end, beside the :data:`napari_cmunet.training.events.FAILURES`."""
 
-SAFE = "Your labels and the model in use are as they were."
+SAFE = "No label is lost, and the model in use stays in use."
 
 _NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
 

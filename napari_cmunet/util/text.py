@@ -1,9 +1,12 @@
-"""Durations as text, and strict JSON."""
+"""Durations, lists and counts as text, and strict JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_DEPTH = 100
 
@@ -16,6 +19,19 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a count: ``1 label``, ``2 labels``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def some_of(sentences: Sequence[str], most: int = 3) -> str:
+    """Join the first sentences, each with its full stop, and count the rest."""
+    shown = [text.removesuffix(".") + "." for text in sentences[:most]]
+    if len(sentences) > most:
+        shown.append(f"And {len(sentences) - most} more.")
+    return " ".join(shown)
 
 
 def parse_json(data: bytes | str) -> Any:

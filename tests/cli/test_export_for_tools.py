@@ -58,6 +58,41 @@ def test_coco_is_read_by_pycocotools(exported, capsys):
         assert np.array_equal(np.asarray(picture), CINE.frames[1])
 
 
+def test_coco_leaves_what_was_not_reviewed_to_a_crowd_region(exported):
+    tools = pytest.importorskip("pycocotools.coco")
+    evaluation = pytest.importorskip("pycocotools.cocoeval").COCOeval
+    out, first, second, _ = exported
+    coco = tools.COCO(out / "coco.json")
+    images = {i["file_name"]: i["id"] for i in coco.dataset["images"]}
+    partly, whole = images[f"{first}_frame_0002.png"], images[f"{first}_frame_0001.png"]
+    reviewed = np.tri(64, dtype=bool)
+    crowd, artery = sorted(
+        coco.loadAnns(coco.getAnnIds(partly)), key=lambda a: -a["iscrowd"]
+    )
+    assert (crowd["iscrowd"], artery["iscrowd"]) == (1, 0)
+    assert np.array_equal(coco.annToMask(crowd) != 0, ~reviewed)
+    assert np.array_equal(coco.annToMask(artery) != 0, CINE.masks[2] & reviewed)
+    assert not coco.getAnnIds(whole, iscrowd=True)
+    assert not coco.getAnnIds(images[f"{second}_frame_0000.png"])
+    # An artery found where nobody looked is no false positive.
+    mask = np.asfortranarray(np.triu(np.ones((64, 64), np.uint8), 2))
+    encoded = pytest.importorskip("pycocotools.mask").encode(mask)
+    found = [
+        {"image_id": i, "category_id": 1, "segmentation": encoded, "score": 0.9}
+        for i in (partly, whole)
+    ]
+    judged = evaluation(coco, coco.loadRes(found), "segm")
+    judged.evaluate()
+    sizes = judged.params.areaRng[0]  # all
+    ignored = {
+        e["image_id"]: e["dtIgnore"][0, 0]
+        for e in judged.evalImgs
+        if e and e["aRng"] == sizes
+    }
+    assert ignored[partly]
+    assert not ignored[whole]
+
+
 def test_run_lengths_are_those_of_pycocotools():
     tools = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
@@ -123,7 +158,11 @@ def test_images_that_were_moved_are_shown_to_the_export(exported, capsys):
     (out.parent / "Mustermann").rename(out.parent / "elsewhere")
     command = ["export", str(project), "-o", str(again), "--coco"]
     assert main(command) == 1
-    assert "is not where it was" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not where it was" in said
+    assert "Nothing was written as coco" in said
+    assert "--images DIR" in said
+    assert not (again / "coco.json").exists()
     assert main([*command, "--overwrite", "--images", str(out.parent / "no")]) == 2
     assert "is not a folder" in capsys.readouterr().err
     elsewhere = str(out.parent / "elsewhere")
@@ -148,8 +187,7 @@ def test_a_picture_with_text_in_it_stays_at_home(tmp_path, monkeypatch, capsys):
     code = main(["export", str(project.folder), "-o", str(out), "--coco", "--nnunet"])
     assert code == 1
     assert "its picture may show text" in capsys.readouterr().err
-    assert not list(out.rglob("*.png"))
-    assert len(list(out.glob("*.tif"))) == 1
+    assert [path.suffix for path in out.rglob("*")] == [".tif", ".csv"]
 
 
 def test_what_is_segmented_names_nobody(tmp_path, tiny_model, capsys):

@@ -50,7 +50,8 @@ def rows(path):
 def test_tables_json_and_picture(folders, capsys):
     code, out = measure(folders, "--pictures", "--pixel-error", "3")
     assert code == 0
-    assert capsys.readouterr().out.splitlines() == [str(out / "a.json")]
+    names = ("a.json", "segments.csv", "lesions.csv")
+    assert capsys.readouterr().out.splitlines() == [str(out / name) for name in names]
     (segment,) = rows(out / "segments.csv")
     (lesion,) = rows(out / "lesions.csv")
     assert segment["lesions"] == lesion["rank"] == "1"
@@ -97,7 +98,7 @@ def test_a_missing_mask_is_named_and_the_others_are_measured(folders, capsys):
     (folders / "images" / "b.tif").write_bytes(image.read_bytes())
     code, out = measure(folders)
     assert code == 1
-    assert "b.tif: 0 masks have its stem" in capsys.readouterr().err
+    assert "b.tif: no mask has this file name" in capsys.readouterr().err
     assert (out / "a.json").exists()
     assert not (out / "b.json").exists()
 
@@ -106,3 +107,14 @@ def test_without_masks_the_model_s_are_measured(folders):
     out = folders / "out"
     assert main(["measure", str(folders / "images"), "-o", str(out)]) == 0
     assert json.loads((out / "a.json").read_text())["frame"] == 0
+
+
+def test_whether_a_lesion_is_resolved_is_yes_or_no(folders):
+    # So tight that the blur hides how tight.
+    frame, mask, _ = vessel(stenosed(healthy=6, share=0.8), blur=1.4)
+    pixels = np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+    tifffile.imwrite(folders / "images" / "a.tif", pixels, photometric="minisblack")
+    write_mask(folders / "masks" / "a.tif", mask, Provenance())
+    _, out = measure(folders)
+    found = {lesion["resolved"] for lesion in rows(out / "lesions.csv")}
+    assert found == {"no"}

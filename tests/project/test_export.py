@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +241,27 @@ def test_records_beside_the_masks(cine, tmp_path):
     assert (made["shape"], made["frames"]) == ([2, *SHAPE], [1, 3])
     assert made["pixels_changed_by_reader"] == 12
     assert made["reviewed"] == pytest.approx(0.75)
+
+
+def test_a_stack_of_inverted_frames_says_that_they_are(project, tmp_path):
+    np.save(tmp_path / "c.npy", np.ones((3, *SHAPE), np.uint8))
+    (image,) = project.images.add([tmp_path / "c.npy"]).images
+    for frame in (1, 2):
+        origin = Provenance(inverted=True)
+        project.labels.accept(image, frame, mask_of(frame), provenance=origin)
+    exported = export_masks(project, tmp_path / "o", stacks=True)
+    (name,) = exported.files
+    assert read_provenance(exported.folder / name).inverted
+
+
+def test_nothing_is_written_where_no_label_can_be(labelled, tmp_path):
+    formats = ("coco", "nnunet")
+    for path in labelled.images.files():
+        Path(path).unlink()
+    before = events(labelled)
+    exported = export_masks(labelled, tmp_path / "o", formats=formats)
+    assert (exported.files, exported.labels, exported.formats) == ((), 0, ())
+    for name in formats:
+        assert any(f"Nothing was written as {name}" in p for p in exported.problems)
+    assert not (tmp_path / "o").exists()
+    assert events(labelled) == before

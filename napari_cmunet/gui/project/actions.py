@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
+from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import short, source_file
@@ -27,12 +28,15 @@ from napari_cmunet.project.export import (
 )
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.settings import recent_projects
+from napari_cmunet.util.text import counted, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
+
+    ShowResult = Callable[[str, str], None]
 
 
 class ProjectActions:
@@ -45,6 +49,9 @@ class ProjectActions:
     chosen : callable
         Ids of the images that are chosen in the list.
     """
+
+    #: What an export has written: a text and its tooltip.
+    exported = Signal(str, str)
 
     def __init__(
         self, session: ProjectSession, parent: QWidget, chosen: Callable[[], list[str]]
@@ -172,7 +179,9 @@ class ProjectActions:
             self._parent,
         )
         if dialog.exec():
-            export_labels(session, dialog.options(), self.export)
+            self.exported.emit("", "")
+            show = self.exported.emit
+            export_labels(session, dialog.options(), self.export, show)
 
     def show_versions(self) -> None:
         """Show the versions of the label of the shown frame."""
@@ -201,7 +210,10 @@ class ProjectActions:
 
 
 def export_labels(
-    session: ProjectSession, options: ExportOptions, ask_again: Callable[[], None]
+    session: ProjectSession,
+    options: ExportOptions,
+    ask_again: Callable[[], None],
+    show: ShowResult,
 ) -> None:
     """Export in a worker; ask before anything of others is overwritten."""
     project = session.project
@@ -215,15 +227,12 @@ def export_labels(
 
     def ended(outcome: JobResult) -> None:
         if isinstance(outcome.error, ExportConflictError):
-            _show_conflict(session, options, outcome.error, ask_again)
+            _show_conflict(session, options, outcome.error, ask_again, show)
         elif outcome.error is not None:
             session.messages.show_error(f"Not exported: {outcome.error}")
         elif outcome.result is not None:
             done = outcome.result
-            session.messages.show(
-                _summary(done, options, short(done.folder)),
-                _summary(done, options, done.folder),
-            )
+            show(_summary(done, short(done.folder)), _summary(done, done.folder))
 
     session.messages.dismiss("export")
     session.run("Exporting", act, ended)
@@ -234,16 +243,17 @@ def _show_conflict(
     options: ExportOptions,
     error: ExportConflictError,
     ask_again: Callable[[], None],
+    show: ShowResult,
 ) -> None:
     overwrite: list[tuple[str, str, Callable[[], None]]] = []
     # Over an image of the project nothing is ever written.
     if error.may_overwrite:
         count = len(error.replaced)
-        text = f"Overwrite {count} file(s)" if count else "Export there all the same"
+        text = f"Overwrite {counted(count, 'file')}" if count else "Export there"
         names = ", ".join(error.replaced[:4])
         tip = f"Replaces {names}" if names else "No file has the name of a mask"
         again = replace(options, overwrite=True)
-        act = partial(export_labels, session, again, ask_again)
+        act = partial(export_labels, session, again, ask_again, show)
         overwrite = [(text, tip, act)]
     session.messages.ask(
         str(error),
@@ -254,16 +264,17 @@ def _show_conflict(
     )
 
 
-def _summary(exported: ExportResult, options: ExportOptions, folder: Path | str) -> str:
-    count = exported.labels
-    masks = "1 mask" if count == 1 else f"{count} masks"
-    if options.formats == ("tiff",):
-        masks = f"{masks} and index.csv"
-    elif len(options.formats) > 1:
-        masks = f"{count} files in {len(options.formats)} formats"
+def _summary(exported: ExportResult, folder: Path | str) -> str:
+    masks = counted(exported.labels, "mask")
+    if exported.formats == ("tiff",):
+        masks += " and index.csv"
+    elif len(exported.formats) > 1:
+        masks += f" in {len(exported.formats)} formats"
     text = f"Exported {masks} to {folder}."
     if not exported.complete:
-        text = f"Cancelled. {masks} are in {folder}."
+        text = f"Cancelled; {masks} in {folder}."
+    elif not exported.labels:
+        text = "Nothing was exported."
     if exported.problems:
-        text += f" Not exported: {' '.join(exported.problems[:2])}"
+        text += f" Left out: {some_of(exported.problems, 2)}"
     return text

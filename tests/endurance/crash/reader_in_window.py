@@ -157,7 +157,7 @@ class WindowReader:
         folder = self.exports / "from-window"
         self.tell({"kind": "begin", "act": "export", "folder": str(folder)})
         options = ExportOptions(folder, overwrite=True)
-        export_labels(self.hand.reader, options, lambda: None)
+        export_labels(self.hand.reader, options, lambda: None, lambda *_: None)
         self.hand.live(self.hand.choose.uniform(0, 0.5))
 
     # -- models ---------------------------------------------------------------

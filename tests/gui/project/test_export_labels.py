@@ -24,14 +24,20 @@ def labelled(project, ready):
 
 
 def export(session, folder, **options):
-    asked = []
-    export_labels(session, ExportOptions(folder, **options), lambda: asked.append(True))
-    return asked
+    """Export; returns the lists that further questions and the results go to."""
+    asked, shown = [], []
+    export_labels(
+        session,
+        ExportOptions(folder, **options),
+        lambda: asked.append(True),
+        lambda text, tip: shown.append((text, tip)),
+    )
+    return asked, shown
 
 
 def test_all(labelled, ready, tmp_path):
     folder = tmp_path / "masks"
-    export(labelled, folder)
+    _, shown = export(labelled, folder)
     ready(labelled)
     rows = list(csv.DictReader((folder / "index.csv").open()))
     assert len(rows) == 2
@@ -39,9 +45,9 @@ def test_all(labelled, ready, tmp_path):
         label = labelled.project.labels.get(row["image"], 0)
         np.testing.assert_array_equal(read_mask(folder / row["file"]), label.mask)
     begin = "Exported 2 masks and index.csv to "
-    assert labelled.messages.text == f"{begin}…/{tmp_path.name}/masks."
-    assert labelled.messages.tip == f"{begin}{folder}."
-    labelled.messages.show("Something else.")
+    assert shown == [(f"{begin}…/{tmp_path.name}/masks.", f"{begin}{folder}.")]
+    labelled.messages.show("Something else.", "a tip")
+    labelled.messages.show("Another line.")
     assert labelled.messages.tip == ""
     assert "exported" in [entry.what for entry in labelled.project.journal()]
 
@@ -57,19 +63,19 @@ def test_other_files_are_asked_about(labelled, ready, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "index.csv").write_text("precious")
-    asked = export(labelled, folder)
+    asked, _ = export(labelled, folder)
     ready(labelled)
     assert (folder / "index.csv").read_text() == "precious"
     assert len(list(folder.iterdir())) == 1
     actions = {way.text: way for way in labelled.messages.alert.actions}
     assert list(actions) == [
-        "Overwrite 1 file(s)",
+        "Overwrite 1 file",
         "Choose another folder…",
         "Do not export",
     ]
     actions["Choose another folder…"].act()
     assert asked
-    actions["Overwrite 1 file(s)"].act()
+    actions["Overwrite 1 file"].act()
     ready(labelled)
     assert (folder / "index.csv").read_text() != "precious"
     assert labelled.messages.alert is None
@@ -137,8 +143,28 @@ def test_the_dialog_shows_every_format_of_the_table(qtbot, tmp_path):
 
 def test_in_two_formats(labelled, ready, tmp_path):
     folder = tmp_path / "masks"
-    export(labelled, folder, formats=("tiff", "coco"))
+    _, shown = export(labelled, folder, formats=("tiff", "coco"))
     ready(labelled)
     assert (folder / "coco.json").is_file()
     assert (folder / "index.csv").is_file()
-    assert "in 2 formats" in labelled.messages.text
+    assert "Exported 2 masks in 2 formats to" in shown[0][0]
+
+
+def test_a_format_that_wrote_nothing_is_not_counted(labelled, ready, tmp_path):
+    folder = tmp_path / "masks"
+    _, shown = export(labelled, folder, formats=("tiff", "dicom-seg"))
+    ready(labelled)
+    text, _ = shown[0]
+    assert text.startswith("Exported 2 masks and index.csv to")
+    assert "formats" not in text
+    assert "Left out: " in text
+    assert text.endswith("And 1 more.")
+    assert ". Label" in text  # each problem ends with a full stop
+
+
+def test_nothing_that_can_be_exported(labelled, ready, tmp_path):
+    folder = tmp_path / "masks"
+    _, shown = export(labelled, folder, formats=("dicom-seg",))
+    ready(labelled)
+    assert shown[0][0].startswith("Nothing was exported. Left out: ")
+    assert not folder.exists()
