@@ -204,6 +204,7 @@ class CMUNetPanel(QWidget):
         self.on_opening.toggled.connect(self._on_opening_toggled)
         self.opening.folder_chosen.connect(self.project_section.commands.begin)
         self.segment.clicked.connect(controller.segment)
+        self.invert.clicked.connect(self.project.navigator.note_inversion)
         self.work.cancel.clicked.connect(controller.cancel)
         self.tools.picked.connect(self._on_tool)
         self.undo.clicked.connect(controller.editor.undo)

@@ -1,4 +1,4 @@
-"""What the user noted about images: skipped, flagged, a comment."""
+"""What the user noted about images: skipped, flagged, inverted, a comment."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class ImageFlags:
 
     skipped: StrictBool = False
     flagged: StrictBool = False
+    inverted: StrictBool | None = None  # grey values; None: as its labels say
     comment: Annotated[str, AfterValidator(lambda text: text[:MAX_COMMENT])] = ""
 
 

@@ -89,6 +89,8 @@ _FLAG_CHANGES: dict[str, dict[str, Any]] = {
     "unskipped": {"skipped": False},
     "flagged": {"flagged": True},
     "unflagged": {"flagged": False},
+    "inverted": {"inverted": True},
+    "uninverted": {"inverted": False},
 }
 
 

@@ -166,6 +166,15 @@ class Project:
         """Flag an image for a second look, or undo that; raises WriteError."""
         self._change(image, "flagged" if flagged else "unflagged", flagged=flagged)
 
+    def invert(self, image: str, inverted: bool = True) -> None:
+        """Show an image with inverted grey values, or not; raises WriteError."""
+        what = "inverted" if inverted else "uninverted"
+        self._change(image, what, inverted=inverted)
+
+    def is_inverted(self, image: str) -> bool | None:
+        """Whether an image is to be inverted; None if its labels and drafts say."""
+        return self._flags[image].inverted
+
     def comment(self, image: str, text: str) -> None:
         """Set the comment of an image; it stays in the project. Raises WriteError."""
         self._change(image, "commented", comment=text[:MAX_COMMENT])

@@ -101,13 +101,13 @@ _TEXTS = {
     UNSURE: (
         "Where the model is least sure",
         "Images with most in doubt first, patients in turn, and one in four at random. "
-        "They are looked through in the background, while nothing else is predicted.",
+        "They are scored in the background, while nothing else is predicted.",
     ),
 }
 
 
 class OrderMenu(QMenu):
-    """One of three orders is chosen; the list goes to any image all the same."""
+    """Chooses one of three orders."""
 
     def __init__(self, image_order: ImageOrder, parent: QWidget) -> None:
         super().__init__("Next image", parent)
@@ -136,7 +136,7 @@ class OrderMenu(QMenu):
         if image_order.order in self.orders:
             self.orders[image_order.order].setChecked(True)
         done, total = image_order.scored
-        text = image_order.problem or f"{done} of {total} images looked through"
+        text = image_order.problem or f"{done} of {total} images scored"
         self.how_far.setText(text)
         self.how_far.setVisible(image_order.order == UNSURE)
 

@@ -52,13 +52,13 @@ class ImageOrder:
 
     @property
     def scored(self) -> tuple[int, int]:
-        """Number of images scored with the model in use, and of all images."""
+        """Number of images scored with the model in use, and of all to be scored."""
         project = self._workspace.project
-        return (
-            (0, 0)
-            if project is None
-            else (len(project.acquisition_scores()), len(project.images))
-        )
+        if project is None:
+            return 0, 0
+        scores = project.acquisition_scores()
+        labelled = {image for image, _ in project.labels.keys()}
+        return len(scores), len((set(project.images.ids()) - labelled) | set(scores))
 
     @property
     def working(self) -> bool:
@@ -165,7 +165,8 @@ def score_images(
             # A file that cannot be read is reported when it is opened.
             with suppress(CMUNetError, OSError, ValueError):
                 angiogram = read_angiogram(project.images.found_path(image))
-                if image in inverted:
+                chosen = project.is_inverted(image)
+                if image in inverted if chosen is None else chosen:
                     angiogram = angiogram.inverted()
                 frames = angiogram.frames
                 frame = frames[(len(frames) - 1) // 2]

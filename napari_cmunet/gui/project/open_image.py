@@ -50,6 +50,7 @@ class LoadedImage:
     problems: tuple[str, ...]
     #: By frame; only for the reviewer.
     readings: dict[int, Readings] = field(default_factory=dict)
+    inverted: bool | None = None  # as the user chose; None: as the labels say
 
     @property
     def count(self) -> int:
@@ -101,6 +102,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
         drafts,
         tuple(problems),
         read_readings(project, image, partial(_fits, angiogram=angiogram), problems),
+        project.is_inverted(image),
     )
 
 
@@ -310,7 +312,7 @@ class ImageMemory:
 def _image_layer(loaded: LoadedImage) -> Image:
     own, angiogram = loaded.angiogram, _as_labelled(loaded)
     contrast = loaded.contrast
-    if _is_labelled_inverted(loaded):
+    if _is_to_be_inverted(loaded):
         contrast = contrast and invert_window(contrast, angiogram.frames.dtype)
         angiogram = angiogram.inverted()
     options = layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine)
@@ -328,8 +330,10 @@ def _image_layer(loaded: LoadedImage) -> Image:
     )
 
 
-def _is_labelled_inverted(loaded: LoadedImage) -> bool:
-    """Whether the latest label or draft is of the inverted image."""
+def _is_to_be_inverted(loaded: LoadedImage) -> bool:
+    """Whether the user has inverted the image, or its latest label or draft is so."""
+    if loaded.inverted is not None:
+        return loaded.inverted
     known = [*loaded.labels.values(), *loaded.drafts.values()]
     known += [x for r in loaded.readings.values() for x in r.labels.values()]
     if not known:

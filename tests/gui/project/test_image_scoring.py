@@ -146,3 +146,20 @@ def test_closing_the_project_ends_the_scoring(project, scored, model, ready, qtb
     model.open.set()
     ready(project)
     assert project.project is None
+
+
+def test_the_scored_images_reach_their_total(project, scored, ready, qtbot):
+    for _ in range(2):
+        project.annotation.accept()
+        project.navigator.next()
+        ready(project)
+    project.image_order.choose(UNSURE)
+    scored(project)
+    assert project.image_order.scored == (3, 3)  # of five, two have a label
+    menu = OrderMenu(project.image_order, None)
+    qtbot.addWidget(menu)
+    menu.refresh()
+    assert menu.how_far.text() == "3 of 3 images scored"
+    project.annotation.accept()
+    ready(project)
+    assert project.image_order.scored == (3, 3)

@@ -8,6 +8,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractButton, QFileDialog, QLabel, QLineEdit, QScrollArea
 
+from napari_cmunet.gui.images.inversion import is_inverted
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.project.dialogs import (
     NewProjectDialog,
@@ -488,3 +489,22 @@ def test_the_review_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     project.navigator.next()
     ready(project)
     assert camera.zoom == pytest.approx(whole)
+
+
+def test_an_inversion_is_kept_without_label_or_draft(panel, project, ready):
+    panel.refresh()
+    image = project.navigator.current.id
+    panel.invert.click()
+    ready(project)
+    assert project.project.is_inverted(image)
+    assert not project.project.drafts.keys()
+    project.navigator.next()
+    ready(project)
+    assert not is_inverted(project.navigator.current.image_state)
+    project.navigator.go(image)
+    ready(project)
+    assert is_inverted(project.navigator.current.image_state)
+    panel.refresh()
+    panel.invert.click()
+    ready(project)
+    assert project.project.is_inverted(image) is False
