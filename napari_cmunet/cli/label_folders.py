@@ -14,6 +14,7 @@ from napari_cmunet.io.images import find_images, read_angiogram
 from napari_cmunet.io.masks import (
     LargeMaskError,
     LargeMasks,
+    is_beside_mask,
     read_mask,
     read_provenance,
 )
@@ -43,7 +44,8 @@ def read_label_folders(
     """Read every mask that has an image of the same stem.
 
     An image without a mask is passed over: it is simply not labelled. A mask
-    without an image, or of another size, is a problem.
+    without an image, or of another size, is a problem. What ``segment`` and ``export``
+    write beside a mask is passed over.
 
     Parameters
     ----------
@@ -67,6 +69,8 @@ def read_label_folders(
     found = LabelFolders([], [], [])
     seen: dict[str, str] = {}
     for file in find_images(masks):
+        if file.path.stem not in by_stem and is_beside_mask(file.path):
+            continue
         try:
             found.labels.extend(
                 _read_one(

@@ -26,6 +26,7 @@ from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.discovery import is_folder
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks import (
+    BESIDE_MASK,
     read_mask,
     read_provenance,
     write_mask,
@@ -77,14 +78,6 @@ EXTRAS = (
     "dicom_sc",
 )
 """What can be had beside a mask, in the order in which it is written."""
-_NAMES = {
-    "probability": "{}_probability.tif",
-    "probability_float32": "{}_probability_float32.tif",
-    "record": "{}.json",
-    "overlay": "{}_overlay.png",
-    "dicom_seg": "{}_seg.dcm",
-    "dicom_sc": "{}_sc.dcm",
-}
 _DICOM = {"dicom_seg": "DICOM segmentation", "dicom_sc": "Secondary Capture"}
 
 
@@ -227,7 +220,7 @@ class Outputs:
 
     def path(self, extra: str) -> Path:
         """Where an extra goes."""
-        return self.mask.with_name(_NAMES[extra].format(self.mask.stem))
+        return self.mask.with_name(BESIDE_MASK[extra].format(self.mask.stem))
 
     def all(self) -> list[Path]:
         """Every file; the mask last, since it shows that the others are written."""

@@ -157,9 +157,6 @@ class CineSection(QWidget):
         layout = column(self.best, self.propagation, self.pixel_size)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
-        self._found: weakref.WeakKeyDictionary[ImageState, int | None] = (
-            weakref.WeakKeyDictionary()
-        )
         self._shown: weakref.ref[ImageState] | None = None
         self._jobs = JobRunner("Searching the best frame")
         self.destroyed.connect(self._jobs.cancel)
@@ -172,7 +169,7 @@ class CineSection(QWidget):
         self._shown = None if image_state is None else weakref.ref(image_state)
         self.propagation.refresh()
         self.pixel_size.refresh()
-        frame = self._found.get(image_state) if image_state is not None else None
+        frame = image_state.best_frame if image_state is not None else None
         self.best.setVisible(frame is not None)
         if frame is not None:
             self.best.setText(f"Best frame: {frame}")
@@ -181,7 +178,7 @@ class CineSection(QWidget):
         if image_state is not before:
             play_at(record_of(image_state.image).get("frames_per_second"))
         if (
-            image_state not in self._found
+            not image_state.best_frame_searched
             and not self._jobs.running
             and image_state.sources
         ):
@@ -198,24 +195,24 @@ class CineSection(QWidget):
 
     def _search(self, image_state: ImageState) -> None:
         image = image_state.image
-        self._found[image_state] = None  # not again, should it fail
+        image_state.best_frame_searched = True  # not again, should it fail
         if image_state.count < _MIN_FRAMES or image.rgb:
             return
 
         def on_result(frame: int | None) -> None:
-            self._found[image_state] = frame
-            self.show_image_state(self._shown_state())
+            image_state.best_frame = frame
+            self._controller.changed.emit()
 
         self._jobs.start(
             partial(_find, source_array(image)),
             on_result=on_result,
-            on_error=lambda _: self.show_image_state(self._shown_state()),
+            on_error=lambda _: self._controller.changed.emit(),
         )
 
     def _on_clicked(self) -> None:
         image_state = self._shown_state()
-        frame = self._found.get(image_state) if image_state is not None else None
-        if image_state is not None and frame is not None:
+        if image_state is not None and image_state.best_frame is not None:
+            frame = image_state.best_frame
             show_frame(image_state.image, self._controller.viewer, frame)
 
 

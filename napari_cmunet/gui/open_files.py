@@ -15,6 +15,7 @@ from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import button, row
+from napari_cmunet.io.sniffing import KIND_OF_SUFFIX
 from napari_cmunet.project.files import is_project
 from napari_cmunet.reader import check_count, get_reader, read_layers
 from napari_cmunet.util.text import some_of
@@ -38,6 +39,7 @@ class OpenDialog(QFileDialog):
         self.setOption(QFileDialog.Option.DontUseNativeDialog)
         self.setFileMode(QFileDialog.FileMode.ExistingFiles)
         self.setAcceptMode(QFileDialog.AcceptMode.AcceptOpen)
+        self.setNameFilters(name_filters())
 
     def accept(self) -> None:
         """Take a chosen folder instead of entering it. A double click enters it."""
@@ -46,6 +48,15 @@ class OpenDialog(QFileDialog):
             self.done(int(QFileDialog.DialogCode.Accepted))
         else:
             super().accept()
+
+
+def name_filters() -> list[str]:
+    """Filters of a file dialog; all files first: DICOM files may have no suffix."""
+    patterns: dict[str, list[str]] = {}
+    for suffix, kind in KIND_OF_SUFFIX.items():
+        patterns.setdefault(kind, []).append(f"*{suffix}")
+    by_kind = [f"{kind} ({' '.join(found)})" for kind, found in patterns.items()]
+    return ["All files (*)", *sorted(by_kind)]
 
 
 def ask_what(parent: QWidget, folder: str) -> list[Path]:

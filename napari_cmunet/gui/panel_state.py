@@ -12,6 +12,7 @@ from napari.layers import Shapes
 
 from napari_cmunet.gui.images.layers import frame_position
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -246,6 +247,9 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
     if not image_state.mask.visible:
         return "", "The mask is hidden."
     then = "accept" if image_state.in_project else "export"
+    best = image_state.best_frame
+    if not drawn and best not in (None, frame):
+        return EMPTY, f"No artery in this frame. Go to the best frame ({best})."
     if not drawn:
         return EMPTY, (
             f"No artery found in {where}. Lower the threshold, or draw with Paint or "
@@ -263,7 +267,7 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
 def _saved(image_state: ImageState, unsaved: list[int]) -> str:
     exported = image_state.corrections.exported_at
     if unsaved and image_state.is_cine:
-        frames = f"{len(unsaved)} frame" + ("s" if len(unsaved) > 1 else "")
+        frames = counted(len(unsaved), "frame")
         return f"Corrections in {frames} are not exported."
     if unsaved:
         return "Your corrections are not exported."
@@ -271,4 +275,4 @@ def _saved(image_state: ImageState, unsaved: list[int]) -> str:
         return "Not exported yet."
     if exported != image_state.threshold:
         return "The threshold has changed since the export."
-    return "Exported as it is."
+    return "Exported; unchanged since."

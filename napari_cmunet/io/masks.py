@@ -28,10 +28,31 @@ MAX_ARTERY_SHARE = 1 / 3
 LargeMasks = Literal["refuse", "keep", "invert"]
 """What to do with a mask in which more than this is artery."""
 
+BESIDE_MASK = {
+    "probability": "{}_probability.tif",
+    "probability_float32": "{}_probability_float32.tif",
+    "record": "{}.json",
+    "overlay": "{}_overlay.png",
+    "dicom_seg": "{}_seg.dcm",
+    "dicom_sc": "{}_sc.dcm",
+    "reviewed": "{}_reviewed.tif",
+}
+"""Names of the files that are written beside a mask, by its stem."""
+
 # Masks may be of any size.
 _LIMITS = ReadLimits(min_side=1)
 # Above this, the 32-bit offsets of classic TIFF may overflow.
 _BIG_TIFF_BYTES = 2**32 - 2**26
+
+
+def is_beside_mask(path: Path) -> bool:
+    """Whether a file was written beside a mask, by its name and the mask's."""
+    endings = [name.removeprefix("{}") for name in BESIDE_MASK.values()]
+    return any(
+        path.name.endswith(ending)
+        and path.with_name(path.name.removesuffix(ending) + ".tif").is_file()
+        for ending in endings
+    )
 
 
 def write_mask(

@@ -18,7 +18,7 @@ from napari_cmunet.errors import CMUNetError, FileError, ProjectError
 from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.discovery import InputFile, output_paths
 from napari_cmunet.io.label_file import Label
-from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.masks import BESIDE_MASK, write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 from napari_cmunet.util.atomic import make_folder
 from napari_cmunet.util.safe_files import is_device
@@ -210,7 +210,7 @@ def _safe(part: str) -> str:
 
 
 def _reviewed(name: PurePosixPath) -> PurePosixPath:
-    return name.with_name(f"{name.stem}_reviewed.tif")
+    return name.with_name(BESIDE_MASK["reviewed"].format(name.stem))
 
 
 def _export(

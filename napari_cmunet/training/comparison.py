@@ -16,6 +16,7 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER, Verdict
 from napari_cmunet.training.metrics import cldice, dice
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,8 +43,6 @@ COLLAPSE = 0.25
 Fine-tuning costs some of it: 20 steps on 14 real labels kept 59 %, a training that
 destroyed its start 5 %.
 """
-
-_NEARLY_ITS_OWN = 0.98  # Dice and clDice that leave nothing to gain
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
     if v.outcome == NOT_BETTER and reason:
         parts.append(reason)
     if v.dice is not None and v.dice_before is not None:
-        who = f"{v.patients} patient" + ("s" if v.patients != 1 else "")
+        who = counted(v.patients, "patient")
         never = "whom neither model learned from"
         if learned:
             never = f"of whom the model in use had seen {learned}"
@@ -257,8 +256,7 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
             f"On {who} {never}: Dice {v.dice:.3f}, before {v.dice_before:.3f}; "
             f"clDice {v.cldice:.3f}, before {v.cldice_before:.3f}."
         )
-        before = min(v.dice_before, v.cldice_before or 0.0)
-        if v.outcome == NOT_BETTER and not reason and before >= _NEARLY_ITS_OWN:
+        if v.outcome == NOT_BETTER and not reason and v.near_own:
             parts.append(
                 "These labels are nearly what the model in use found, so no other can "
                 "do better on them."

@@ -137,6 +137,11 @@ class Verdict:
     sentinels: float | None = None
     sentinels_before: float | None = None
 
+    @property
+    def near_own(self) -> bool:
+        """Whether the labels are nearly what the model in use found by itself."""
+        return min(self.dice_before or 0.0, self.cldice_before or 0.0) >= 0.98
+
 
 BETTER, NOT_BETTER, CANNOT_TELL = "better", "not better", "cannot tell"
 

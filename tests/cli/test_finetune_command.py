@@ -385,3 +385,22 @@ def test_evaluate_agrees_with_the_masks_that_segment_writes(
     mean, low, high = result["mean"]["dice"]
     assert low <= mean <= high
     assert Image.open(worst).size == (768, 4 * 384)
+
+
+def test_what_segment_writes_beside_masks_is_no_mask(
+    folders, tmp_path, tiny_model, capsys
+):
+    images, _ = folders(2)
+    out, model = str(tmp_path / "o"), ["--model", str(tiny_model)]
+    extras = ["--overlay", "--probability", "--probability-float32", "--record"]
+    assert main(["segment", str(images), "-o", out, *extras, *model]) == 0
+    assert len(list((tmp_path / "o").glob("*_overlay.png"))) == 2
+    words = ["evaluate", "--images", str(images), "--masks", out, *model]
+    assert main([*words, "--large-masks", "keep"]) == 0
+    said = capsys.readouterr()
+    assert "2 frames of 2 patients" in said.out
+    assert "no image has this stem" not in said.err
+    # A mask without an image is a problem as before, whatever it is called.
+    (tmp_path / "o" / "case0_overlay.png").rename(tmp_path / "o" / "b_overlay.png")
+    assert main([*words, "--large-masks", "keep"]) == 1
+    assert "b_overlay.png" in capsys.readouterr().err

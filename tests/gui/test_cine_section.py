@@ -55,6 +55,12 @@ def test_the_best_filled_frame_is_proposed(dicom_cine, panel, viewer, qtbot):
     qtbot.waitUntil(lambda: not panel.cine.best.isHidden())
     area = CINE.masks.sum(axis=(1, 2))
     frame = int(panel.cine.best.text().split(": ")[1])
+    empty = next(i for i in range(8) if i != frame)
+    panel.controller.active.mask_frame(empty)[...] = 0
+    viewer.dims.set_point(0, empty)
+    panel.refresh()
+    best = f"Go to the best frame ({frame})."
+    assert panel.status.text() == f"No artery in this frame. {best}"
     assert area[frame] > 0.7 * area.max()
     viewer.dims.set_point(0, 0)
     panel.cine.best.click()

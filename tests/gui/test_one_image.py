@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QComboBox, QMessageBox, QSlider
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.open_files import OpenDialog
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
+from napari_cmunet.io.sniffing import SUFFIXES
 from tests.gui.conftest import Reader, cine, expected, frame
 
 pytestmark = pytest.mark.slow
@@ -280,3 +281,10 @@ def test_four_states_are_told_apart(viewer, make_controller, settled, model):
 def test_the_colours_have_a_legend(panel):
     for text in ("mask", "prediction", "to&nbsp;be&nbsp;removed", "uncertain"):
         assert text in panel.legend.text()
+
+
+def test_the_dialog_offers_the_formats_that_are_read(panel, tmp_path):
+    filters = OpenDialog(panel, str(tmp_path)).nameFilters()
+    assert filters[0] == "All files (*)"  # DICOM files may lack a suffix
+    for suffix in SUFFIXES:
+        assert sum(f"*{suffix} " in f or f"*{suffix})" in f for f in filters) == 1

@@ -409,7 +409,7 @@ def test_export_writes_what_is_seen(qtbot, panel, controller, opened, answer, tm
     assert provenance.model == "cmunet-artery"
     assert provenance.threshold == 0.5
     assert provenance.corrected
-    assert panel.exporting.saved.text() == "Exported as it is."
+    assert panel.exporting.saved.text() == "Exported; unchanged since."
     mask.undo()
     qtbot.waitUntil(
         lambda: panel.exporting.saved.text() == "Your corrections are not exported."

@@ -70,6 +70,9 @@ class ImageState:
         self.file: Path | None = None
         #: Whether it is an image of the open project.
         self.in_project = False
+        #: Whether the best frame was searched for, and which it is, if any.
+        self.best_frame_searched = False
+        self.best_frame: int | None = None
         #: Whether the pixels of the image layer were replaced.
         self.image_replaced = False
         self.shape = frame_shape(image) if self.unsupported is None else (0, 0, 0)

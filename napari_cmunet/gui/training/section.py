@@ -125,6 +125,9 @@ class FinetuneSection(QWidget):
         self._prepare_soon = QTimer(self)
         self._prepare_soon.setSingleShot(True)
         self._prepare_soon.timeout.connect(self._prepare)
+        self._clock = QTimer(self)  # the time left falls between events, too
+        self._clock.setInterval(1000)
+        self._clock.timeout.connect(self._on_changed)
         self.set_training(training)
 
     def _build(self) -> None:
@@ -285,6 +288,10 @@ class FinetuneSection(QWidget):
     def refresh(self) -> None:
         """Show the training's state as it is now."""
         self.setEnabled(self._training is not None)
+        if self._training is None or not self._training.running:
+            self._clock.stop()
+        elif not self._clock.isActive():
+            self._clock.start()
         if self._training is None:
             self.labels.setText("Open or make a project first.")
             self._show_rows(running=False, undecided=False, plot=False)

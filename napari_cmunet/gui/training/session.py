@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +48,15 @@ class _Run:
     """One training at work."""
 
     process: TrainingProcess
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress  # as of the last event
+    told_at: float = field(default_factory=time.monotonic)  # time of the last event
     first: TrainingResult | None = None  # of the quick stage
     result: TrainingResult | None = None
     worker: Any = None
+
+    def progress_now(self) -> Progress:
+        """The progress, with the time since the last event."""
+        return self.progress.later(time.monotonic() - self.told_at)
 
 
 class TrainingSession:
@@ -133,7 +140,7 @@ class TrainingSession:
             labels=len(project.reference.keys()),
             patients=len(project.reference.patients()),
             new_labels=len(self._hashes() - (self._begun if run else self._learned)),
-            progress=run.progress if run else None,
+            progress=run.progress_now() if run else None,
             stopping=bool(run and run.process.stopping),
             cancelling=bool(run and run.process.cancelled),
             result=self._result,
@@ -156,7 +163,9 @@ class TrainingSession:
         """Train, as the project's settings say; False if a training runs already."""
         if self._run is not None or self._closed or self.project.read_only:
             return False
-        run = self._run = _Run(self._process())
+        minutes = {"minutes": self.project.settings.minutes, **self.options}["minutes"]
+        progress = Progress(limit=60 * minutes if minutes else math.inf)
+        run = self._run = _Run(self._process(), progress)
         self._result, self._problem = None, ""
         self._begun |= self._hashes()
         order = self._order()
@@ -252,7 +261,8 @@ class TrainingSession:
             if event.decision == PROMOTED:
                 self.model_changed.emit(self.project.models.current)
         else:
-            self._run.progress = progress_after(self._run.progress, event)
+            self._run.progress = progress_after(self._run.progress_now(), event)
+            self._run.told_at = time.monotonic()
         self.changed.emit()
 
     def _on_returned(self, result: TrainingResult) -> None:

@@ -5,6 +5,7 @@ Knows no widget: every text and every disabled button can be tested without one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from napari_cmunet.project.promotion import (
     UNDECIDED,
 )
 from napari_cmunet.training import events
-from napari_cmunet.util.text import duration
+from napari_cmunet.util.text import counted, duration
 
 if TYPE_CHECKING:
     from napari_cmunet.project.model_history import ModelVersion
@@ -65,6 +66,10 @@ class Progress:
     #: :class:`napari_cmunet.training.events.Stage`.
     steps_before: int = 0
     seconds_after: float = 0.0
+    limit: float = math.inf  # seconds that the training may take
+    #: Seconds by which ``seconds_left`` falls each second: fewer than one where it
+    #: was found to be too low.
+    pace: float = 1.0
 
     @property
     def has_model(self) -> bool:
@@ -78,13 +83,20 @@ class Progress:
         """The best validation so far."""
         return max(self.validations, key=lambda v: v.dice, default=None)
 
+    def later(self, seconds: float) -> Progress:
+        """The progress after some seconds without an event."""
+        if self.seconds_left is None:
+            return self
+        left = max(0.0, self.seconds_left - self.pace * seconds)
+        return replace(self, seconds_left=left)
+
 
 def progress_after(progress: Progress, event: events.Event) -> Progress:
     """The progress after an event."""
     staged = bool(progress.stage)
     match event:
         case events.Planned():
-            return replace(progress, seconds_left=event.seconds)
+            return replace(progress, seconds_left=min(event.seconds, progress.limit))
         case events.Stage():
             return replace(
                 progress,
@@ -116,15 +128,17 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
                 return told
             return replace(told, fold=0, step=0, steps=event.steps, losses=(), note="")
         case events.Step():
-            left = event.seconds_left + progress.seconds_after
-            if staged and progress.seconds_left is not None:  # it only falls
-                left = min(left, progress.seconds_left)
+            left = min(event.seconds_left + progress.seconds_after, progress.limit)
+            before, pace = progress.seconds_left, 1.0
+            if staged and before is not None and before < left:  # it only falls
+                left, pace = before, before / left
             step = progress.steps_before + event.step
             return replace(
                 progress,
                 step=step,
                 steps=progress.steps if staged else event.steps,
                 seconds_left=left,
+                pace=pace,
                 losses=(*progress.losses, (step, event.loss)),
             )
         case events.Validated():
@@ -227,7 +241,7 @@ class TrainingState:
         """How many labels there are, and what they are for."""
         if not self.labels:
             return "No label yet. Accept a corrected mask: it counts as a label."
-        text = f"{_count(self.labels, 'label')} of {_count(self.patients, 'patient')}"
+        text = f"{counted(self.labels, 'label')} of {counted(self.patients, 'patient')}"
         new = self.new_labels
         if self.running and new:
             text += f". {new} accepted since the training began: for the next one"
@@ -257,7 +271,8 @@ class TrainingState:
         if self.problem:
             return self.problem
         if self.result is not None:
-            return self._ended(self.result)
+            plan = f"\nNext training: {self.plan.text}" if self.plan else ""
+            return self._ended(self.result) + plan
         if self.plan is not None and self.labels:
             return self.plan.text
         if self.labels and self.patients < _ENOUGH_PATIENTS:
@@ -270,7 +285,7 @@ class TrainingState:
     def _working(self, progress: Progress) -> str:
         if self.stopping and progress.phase != COMPARING:
             return "Stopping; the best model so far is kept."
-        labels = _count(progress.labels, "label")
+        labels = counted(progress.labels, "label")
         if progress.phase == COMPARING:
             text = f"Comparing with {self.current.name}…"
         elif progress.stage == events.QUICK_STAGE:
@@ -285,11 +300,11 @@ class TrainingState:
                 f"({progress.fold} of {progress.folds})."
             )
         else:
-            text = f"Learning from {labels} of {_count(progress.patients, 'patient')}"
+            text = f"Learning from {labels} of {counted(progress.patients, 'patient')}"
             if progress.validation_patients:
                 text += (
-                    f", measured on {_count(progress.validation_labels, 'label')} of "
-                    f"{_count(progress.validation_patients, 'other patient')}"
+                    f", measured on {counted(progress.validation_labels, 'label')} of "
+                    f"{counted(progress.validation_patients, 'other patient')}"
                 )
             text += "."
         if progress.seconds_left is not None:
@@ -309,6 +324,11 @@ class TrainingState:
         text = f"{stopped}{self._decision(result)}"
         if result.decision == PROMOTED and self.current.name == result.model:
             text += " Next: open an unlabelled image and see what it has learned."
+        elif result.decision == REFUSED and result.verdict and result.verdict.near_own:
+            text += (
+                " These labels hardly differ from what the model in use finds. Next: "
+                "accept masks that you had to correct."
+            )
         elif result.decision == REFUSED:
             text += " Next: label images of other patients, then fine-tune again."
         elif result.decision == UNDECIDED:
@@ -331,7 +351,3 @@ def _split(text: str) -> tuple[str, str]:
     """The verdict and its figures."""
     verdict, _, figures = text.partition(". ")
     return verdict.removesuffix("."), figures
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -217,3 +217,35 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
 def test_the_plan_is_told_before_the_start():
     plan = events.Planned(12, True, "About 3 min: 84 steps.", 180.0)
     assert replace(IDLE, plan=plan).status == plan.text
+    after = replace(ended(UNDECIDED), plan=plan).status
+    assert after.splitlines()[-1] == f"Next training: {plan.text}"
+
+
+def test_the_time_left_stays_within_the_limit_and_falls_between_events():
+    progress = Progress(limit=120.0)
+    for event in (*STAGES[:5], events.Step(20, 60, 0.8, 30.0, 500.0)):
+        progress = progress_after(progress, event)
+        assert (progress.seconds_left or 0.0) <= 120
+    left = progress.seconds_left
+    assert 0 < progress.later(20.0).seconds_left < left
+    # The longer the estimate, the slower: it ends with the training, not before.
+    slow = progress_after(Progress(), events.Planned(12, True, "", 100.0))
+    slow = progress_after(slow, events.Stage(events.DEEP_STAGE, 0, 80, 0.0))
+    slow = progress_after(slow, events.Step(5, 80, 0.9, 5.0, 200.0))
+    assert slow.seconds_left == 100
+    assert slow.later(100.0).seconds_left == pytest.approx(50)
+    fast = progress_after(slow.later(100.0), events.Step(60, 80, 0.9, 105.0, 20.0))
+    assert fast.later(5.0).seconds_left == pytest.approx(15)
+
+
+def test_labels_that_are_the_models_own_masks_are_told_in_the_headline():
+    verdict = events.Verdict(
+        "tuned-001", "cmunet-artery", "", events.NOT_BETTER, "Not better.", 4,
+        0.985, 0.999, 0.98, 0.998,
+    )  # fmt: skip
+    result = TrainingResult(DONE, verdict.text, "tuned-001", verdict, REFUSED)
+    status = replace(IDLE, result=result).status
+    assert "hardly differ from what the model in use finds" in status
+    assert "other patients" not in status
+    result = replace(result, verdict=replace(verdict, dice_before=0.9))
+    assert "label images of other patients" in replace(IDLE, result=result).status
