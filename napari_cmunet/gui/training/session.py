@@ -103,8 +103,6 @@ class TrainingSession:
         self._closed = False
         self._change(self._read_models, self._on_models_read)
 
-    # -- state ----------------------------------------------------------------
-
     @property
     def running(self) -> bool:
         """Whether a training runs."""
@@ -123,8 +121,8 @@ class TrainingSession:
             return ""
         if result.decision not in (UNDECIDED, REFUSED):
             return ""
-        name = result.model
-        return "" if name == self.project.models.current.name else name
+        in_use = result.model == self.project.models.current.name
+        return "" if in_use else result.model
 
     @property
     def process_id(self) -> int | None:
@@ -163,14 +161,13 @@ class TrainingSession:
         """Train, as the project's settings say; False if a training runs already."""
         if self._run is not None or self._closed or self.project.read_only:
             return False
-        minutes = {"minutes": self.project.settings.minutes, **self.options}["minutes"]
-        progress = Progress(limit=60 * minutes if minutes else math.inf)
+        minutes = self.options.get("minutes", self.project.settings.minutes)
+        progress = Progress(limit=60 * (minutes or math.inf))
         run = self._run = _Run(self._process(), progress)
         self._result, self._problem = None, ""
         self._begun |= self._hashes()
-        order = self._order()
         run.worker = create_worker(
-            _Task(train, run.process, order, self.project),
+            _Task(train, run.process, self._order(), self.project),
             _progress={"desc": "CM-UNet fine-tuning"},
         )
         run.worker.yielded.connect(self._on_event)
@@ -196,7 +193,7 @@ class TrainingSession:
         def plan() -> Planned | None:
             with spare_thread(), contextlib.suppress(OSError):
                 return process.plan(order)
-            return None  # why is shown when a training is wanted
+            return None  # the reason is shown when a training is wanted
 
         worker = create_worker(plan)
         worker.returned.connect(self._on_planned)
@@ -212,7 +209,7 @@ class TrainingSession:
         return len(self.project.reference.keys()), self.project.settings, self._device()
 
     def _order(self) -> TrainingOrder:
-        options = {"device": self._device(), **self.options}
+        options = {"device": self._device()} | self.options
         return TrainingOrder(self.project.folder, options)
 
     def _process(self) -> TrainingProcess:
@@ -298,8 +295,7 @@ class TrainingSession:
         if not name or result is None:
             return
         verdict = result.verdict
-        details = figures(verdict) if verdict else {}
-        models = self.project.models
+        details, models = figures(verdict) if verdict else {}, self.project.models
         if use:
             reason = f"The user chose it. {result.text}"
             self._use(functools.partial(models.promote, name, reason=reason, **details))
