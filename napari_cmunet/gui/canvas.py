@@ -1,4 +1,4 @@
-"""The window's canvas: keyboard focus, OpenGL context, and clicks that come late."""
+"""The window's canvas: keyboard focus, OpenGL context, clicks too late or in a cine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from napari.qt import QtViewer
 from qtpy.QtCore import QEvent, QObject, QRect, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
@@ -44,7 +45,7 @@ def guard_canvas(viewer: ViewerModel, window: QWidget | None) -> None:
     if canvas is None or viewer in _guarded:
         return
     _guarded.add(viewer)
-    guard = CanvasGuard(canvas)
+    guard = CanvasGuard(canvas, viewer)
     viewer.layers.events.removing.connect(guard.make_current)
 
 
@@ -73,11 +74,14 @@ class CanvasGuard(QObject):
 
     napari's messages vanish by themselves. A click that comes a moment late would
     paint. It does nothing instead.
+
+    A cine that plays stops as soon as a tool is put on it.
     """
 
-    def __init__(self, canvas: QOpenGLWidget) -> None:
+    def __init__(self, canvas: QOpenGLWidget, viewer: ViewerModel) -> None:
         super().__init__(canvas)
         self._canvas = canvas
+        self._viewer = weakref.ref(viewer)
         self._vanished: list[tuple[float, QRect]] = []
         canvas.installEventFilter(self)
 
@@ -100,8 +104,21 @@ class CanvasGuard(QObject):
             late = time.monotonic() - _TOO_LATE_S
             self._vanished = [v for v in self._vanished if v[0] > late]
             place = event.position().toPoint()
-            return any(rect.contains(place) for _, rect in self._vanished)
+            if any(rect.contains(place) for _, rect in self._vanished):
+                return True
+            self._stop_playing()
         return False
+
+    def _stop_playing(self) -> None:
+        viewer = self._viewer()
+        layer = viewer.layers.selection.active if viewer is not None else None
+        if getattr(layer, "mode", "pan_zoom") == "pan_zoom":
+            return
+        widget: QWidget | None = self._canvas
+        while widget is not None and not isinstance(widget, QtViewer):
+            widget = widget.parentWidget()
+        if widget is not None and widget.dims.is_playing:
+            widget.dims.stop()
 
 
 class KeyFocus(QObject):

@@ -24,7 +24,7 @@ _MARGIN = 0.05  # of the canvas, as napari's own
 
 
 class StrokeHold:
-    """Keeps a stroke in the frame it began in, even if the cine plays.
+    """Keeps a stroke in the frame it began in, whatever moves the slider.
 
     One undo step would otherwise change several frames, all but one out of sight.
     """
