@@ -1,0 +1,55 @@
+"""Measuring in a real window, with mouse and keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from tests.gui.conftest import LEFT, NONE, Reader
+from tests.gui.measurement.test_measurement import ROW, Measuring, angiogram, stenosed
+
+pytestmark = pytest.mark.slow
+
+
+def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled):
+    viewer, panel, _ = window
+    viewer.add_image(np.stack([angiogram(stenosed())] * 2), name="cine")
+    settled(panel.controller)
+    model = panel.controller.viewer
+    model.dims.set_point(0, 1)
+    hand, measuring = Reader(viewer, panel), Measuring(qtbot, model, panel)
+    panel.measuring.points.click()
+    for column in (20, 140):
+        place = hand.at(ROW, column)
+        QTest.mouseMove(hand.canvas, place)
+        QTest.mouseClick(hand.canvas, LEFT, NONE, place)
+    measuring.settle()
+    found = measuring.measurement
+    assert found.frame == 1
+    assert found.analysis.narrowest.percent_diameter == pytest.approx(50, abs=6)
+    before = found.analysis.narrowest
+    # Erase a little of one border in the narrowest place, without letting go.
+    hand.key(Qt.Key.Key_E)
+    mask = panel.controller.active.mask
+    mask.brush_size = 2
+    top = int(mask.data[1][:, 80].argmax())
+    hand.stroke((top + 0.5, 74), (top + 0.5, 80), (top + 0.5, 86))
+    measuring.settle()
+    after = found.analysis.narrowest
+    assert after.percent_diameter > before.percent_diameter + 5
+    assert "→" in measuring.number("%DS")
+    # Over the image again, with the keyboard alone.
+    for column in (30, 130):
+        QTest.mouseMove(hand.canvas, hand.at(ROW, column))
+        qtbot.waitUntil(lambda c=column: abs(model.cursor.position[-1] - c) < 2)
+        hand.key(Qt.Key.Key_Y)
+    measuring.settle()
+    assert found.analysis.length == pytest.approx(100, abs=3)
+    plot, start = panel.measuring.plot, found.analysis.narrowest.start
+    qtbot.waitUntil(plot.isVisible)
+    handle = plot.place("start").toPoint()
+    hand.drag(plot, handle, handle + QPoint(-12, 0), handle + QPoint(-25, 0))
+    assert found.analysis.narrowest.start < start - 3
+    assert panel.measuring.reset.isEnabled()
