@@ -23,6 +23,12 @@ from napari_cmunet.io.measurements import (
 )
 from napari_cmunet.model.device import DEVICES
 from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.project.files import is_project
+from napari_cmunet.project.measured_changes import (
+    CHANGE_COLUMNS,
+    agreements,
+    read_changes,
+)
 from napari_cmunet.util.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -45,7 +51,9 @@ def add_parser(commands: Any) -> None:
         description="Quantitative coronary analysis of whole trees. Of each image: its "
         "segments from bifurcation to bifurcation (segments.csv), their lesions, the "
         "tightest first (lesions.csv), and all diameters (NAME.json). In millimetres "
-        "where the size of a pixel is known, otherwise in pixels. Research use only.",
+        "where the size of a pixel is known, otherwise in pixels. Of a project: how "
+        "far its readers moved the model's numbers (changes.csv; bias and 95 % limits "
+        "of agreement are printed). Research use only.",
     )
     p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
     p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -83,6 +91,11 @@ def run(args: argparse.Namespace) -> int:
     # Slow to import.
     from napari_cmunet.vessels.qca import analyse_tree
 
+    projects = [path for path in args.inputs if is_project(path)]
+    if projects:
+        if len(args.inputs) > 1:
+            args.usage_error("a project is measured alone")
+        return _report_changes(projects[0], args.output)
     if not 0 < args.least < 100:
         args.usage_error("--least is between 0 and 100")
     if (args.pixel_size or 1) <= 0 or (args.pixel_error or 0) < 0:
@@ -130,6 +143,18 @@ def run(args: argparse.Namespace) -> int:
         write_table(args.output / table, (*_WHERE, *columns), rows)
         print(args.output / table)
     return 1 if progress.failed else 0
+
+
+def _report_changes(folder: Path, output: Path) -> int:
+    """Write and print how far the readers of a project moved the model's numbers."""
+    rows = read_changes(folder)
+    make_folder(output)
+    write_table(output / "changes.csv", CHANGE_COLUMNS, rows)
+    print("number,labels,bias,lower_limit,upper_limit")
+    for name, found in agreements(rows).items():
+        limits = f"{found.bias:.2f},{found.low:.2f},{found.high:.2f}"
+        print(f"{name},{found.count},{limits}")
+    return 0
 
 
 def _draw(

@@ -22,6 +22,9 @@ from napari_cmunet.io.provenance import Provenance
 LARGE_ON_PURPOSE = "large_on_purpose"
 """Key of a note: the user confirmed that so much of the frame is artery."""
 
+MEASUREMENT = "measurement"
+"""Key of a note: the stenosis as the model's mask has it, and the corrected one."""
+
 _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
 
 

@@ -93,6 +93,21 @@ def lesion_row(
     }
 
 
+def change_record(
+    model: Analysis | None, corrected: Analysis, calibration: Calibration
+) -> dict[str, Any]:
+    """What a label keeps: the tightest place in the model's mask and in the reader's.
+
+    None for the model if its mask has no such vessel.
+    """
+    return {
+        whose: None
+        if analysis is None
+        else lesion_row(analysis.narrowest, analysis, calibration)
+        for whose, analysis in (("model", model), ("corrected", corrected))
+    }
+
+
 def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, object]:
     """One row of the table of segments, without its number."""
     lesions = analysis.lesions

@@ -19,7 +19,13 @@ from napari_cmunet.errors import (
     ProjectError,
     ReadError,
 )
-from napari_cmunet.io.label_file import LARGE_ON_PURPOSE, Label, read_label, write_label
+from napari_cmunet.io.label_file import (
+    LARGE_ON_PURPOSE,
+    MEASUREMENT,
+    Label,
+    read_label,
+    write_label,
+)
 from napari_cmunet.io.masks import is_large
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.drafts import discard_draft
@@ -125,6 +131,7 @@ class ProjectLabels(LabelCollection):
         pixel_size_source: str | None = None,
         pixels_changed: int | None = None,
         seconds: float | None = None,
+        measurement: dict[str, object] | None = None,
     ) -> AcceptedLabel:
         """Save a mask as the label of a frame; raises ProjectError, WriteError.
 
@@ -147,6 +154,8 @@ class ProjectLabels(LabelCollection):
             In words.
         pixels_changed, seconds : optional
             For the journal.
+        measurement : dict, optional
+            JSON values: the model's numbers and those of this mask.
 
         Raises
         ------
@@ -168,6 +177,7 @@ class ProjectLabels(LabelCollection):
         note = {
             "pixel_size_source": pixel_size_source,
             LARGE_ON_PURPOSE: is_large(mask),
+            MEASUREMENT: measurement,
             "reader": self.reader,
         }
         label = Label(

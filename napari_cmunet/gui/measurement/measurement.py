@@ -16,6 +16,7 @@ from napari_cmunet.gui.images.layers import record_of, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
+from napari_cmunet.io.measurements import change_record
 from napari_cmunet.vessels.qca import Calibration, Markers, evaluate
 
 if TYPE_CHECKING:
@@ -308,6 +309,9 @@ class Measurement:
 
     def _show(self) -> None:
         assert self._of is not None and self.analysis is not None
+        image_state, frame = self._of
+        record = change_record(self.model, self.analysis, self.calibration)
+        image_state.measured[frame] = (self._key[0], record)
         self.overlay.show(*self._of, self.analysis)
         self.changed.emit()
 

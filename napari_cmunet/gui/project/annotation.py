@@ -143,6 +143,7 @@ class Annotation:
             ),
             seconds=cost[0],
             pixels_changed=cost[1],
+            measurement=opened.image_state.measurement(frame),
         )
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)

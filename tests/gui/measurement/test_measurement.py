@@ -173,7 +173,11 @@ def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
     model, now = before.narrowest.percent_diameter, after.narrowest.percent_diameter
     assert now > model + 5
     assert measuring.number("%DS") == f"{model:.0f} % → <b>{now:.0f} %</b>"
+    record = state.measurement(0)
+    assert record["model"]["diameter_stenosis_percent"] == round(model, 1)
+    assert record["corrected"]["diameter_stenosis_percent"] == round(now, 1)
     state.undo()
+    assert state.measurement(0) is None
     measuring.settle()
     assert "→" not in measuring.section.numbers.text()
 
