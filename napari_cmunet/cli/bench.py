@@ -1,4 +1,4 @@
-"""``bench``: this machine's speed, beside the paper's way of doing the same."""
+"""``bench``: speed of this machine, compared with the published code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bench(
         File for all figures.
     """
     print(
-        "This takes minutes. Other programs that are at work spoil the figures.",
+        "This takes some minutes. Close other programs: they would slow it down.",
         file=sys.stderr,
     )
     parts: list[tuple[str, Callable[..., Any], tuple]] = [
@@ -119,7 +119,7 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
             f"{machine['limit_gflops']:.0f} GFLOP/s at most"
         )
     yield ""
-    heads = ("", "first", "median", "paper's way", "times faster", "memory")
+    heads = ("", "first", "median", "published", "times faster", "memory")
     yield _row(*heads)
     for name, f in figures.items():
         if name == "machine":
@@ -130,9 +130,9 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
         yield _row(name, *_cells(f), f"{f['times_faster']:.1f}", _memory(f))
     yield ""
     yield (
-        "labels: time until 99.5 % of the best validation Dice. The paper's way: "
-        "width 64, eager float32; its cines and trainings are extrapolated from "
-        "measured frames and steps."
+        "labels: time until 99.5 % of the best validation Dice. Published: width 64 in "
+        "eager float32, as the published code runs it; its cines and trainings are "
+        "extrapolated from measured frames and steps."
     )
 
 

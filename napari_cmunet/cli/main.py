@@ -313,7 +313,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     p = commands.add_parser(
         "bench",
-        help="this machine's speed, beside the paper's way",
+        help="speed of this machine, compared with the published code",
         description="Measure how fast this machine segments frames and cines and "
         "learns from labels, beside the published network run as its authors do. On "
         "synthetic angiograms; takes about a quarter of an hour on a small CPU.",
@@ -392,7 +392,7 @@ def _number(kind: type, what: str, fits: Callable[[Any], bool]) -> Callable[[str
     return parse
 
 
-_INVERT = ("--invert", "of images whose arteries are bright: invert the grey values")
+_INVERT = ("--invert", "invert the grey values, for images with bright arteries")
 _POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
 _PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
 _COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)

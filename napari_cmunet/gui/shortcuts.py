@@ -26,9 +26,9 @@ MASK_KEYS = PEEK, OUTLINE, PREDICTION, LOWER, HIGHER, PROPAGATE = (
     "G",
     ",",
     ".",
-    "J",  # beside K, which accepts: through a cine with one hand
+    "J",  # next to K, which accepts
 )
-# Keep, Next, Without, Unsure; on this Image: free in every layer type. R draws boxes in
+# Free in every layer type: Keep, Next, Without, Unsure, this Image. R draws boxes in
 # Shapes layers, too.
 PROJECT_KEYS = (
     ACCEPT,
@@ -74,7 +74,7 @@ _LISTED = (
     (("Ctrl+Z",), "undo"),
     (("Ctrl+Shift+Z",), "redo"),
     ((LOWER, HIGHER), "lower / higher threshold"),
-    ((PROPAGATE,), "propagate changes to the frames around; again: accept"),
+    ((PROPAGATE,), "cine: propagate changes to other frames; again: accept"),
     ((PEEK,), "hold: hide all overlays"),
     ((OUTLINE,), "mask as outline"),
     ((PREDICTION,), "show the prediction"),

@@ -92,7 +92,7 @@ class LoadReport:
     head_loaded: bool
 
     def __str__(self) -> str:
-        head = "conv_last too" if self.head_loaded else "conv_last new"
+        head = "with conv_last" if self.head_loaded else "conv_last new"
         return (
             f"{self.loaded} of {self.total} encoder and decoder tensors from "
             f"{self.source}, {head}"

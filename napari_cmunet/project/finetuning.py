@@ -324,9 +324,9 @@ class UsedLabels:
             if label.large and not self._large_masks:
                 self._problem(
                     f"Label {label.name}: {100 * label.mask.mean():.0f} % of it is "
-                    "artery, more than a third of the frame; left out. Correct it, or "
-                    "accept it again if it is right. On the command line, "
-                    "--large-masks keep learns from it as it is."
+                    "artery, more than a third of the frame; it is left out. Correct "
+                    "it, or accept it again to confirm it (on the command line: "
+                    "--large-masks keep)."
                 )
                 continue
             self.records.append(label.to_json())

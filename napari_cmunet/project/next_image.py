@@ -24,8 +24,8 @@ RANDOM: Order = "random"
 UNSURE: Order = "unsure"
 
 RANDOM_SHARE = 4
-"""One in so many is drawn at random: metrics over images chosen for their
-difficulty alone would describe difficult images."""
+"""One image in this many is chosen at random, so that labels are not all of difficult
+images."""
 
 
 def choose_next(

@@ -122,7 +122,7 @@ class FinetuneResult:
         With few patients: Dice and clDice of each, by a network that was trained
         without that patient, on the image's own grid.
     threshold : float or None
-        That suits the left-out patients; None where nobody was left out.
+        That suits the left-out patients; None where no patient was.
     """
 
     weights: dict[str, torch.Tensor]

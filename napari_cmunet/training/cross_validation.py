@@ -75,8 +75,8 @@ def split_by_patient(patients: Sequence[str], share: float = 0.2) -> Fold:
 def folds_of(frames: LabelledFrames, most: int = FOLDS) -> list[Fold]:
     """Indices to learn from and indices left out, for each fold of patients.
 
-    One fold that leaves nobody out where there is one patient, or where a fold's rest
-    would hold no artery.
+    One fold that leaves no patient out where there is only one, or where the rest of a
+    fold would hold no artery.
     """
     known = sorted(set(frames.patients))
     parts = min(most, len(known))

@@ -61,7 +61,7 @@ def test_plain_state_dict(tmp_path: Path, archive: bool) -> None:
     report = assert_loaded(path, source, "encoder decoder head")
     assert report.layout == "a plain state dict"
     assert str(report).startswith(
-        "134 of 134 encoder and decoder tensors from plain.pth, conv_last too.\n"
+        "134 of 134 encoder and decoder tensors from plain.pth, with conv_last.\n"
     )
     assert report.new == report.left_out == report.notes == ()
 

@@ -108,7 +108,7 @@ def test_saving_gives_the_card_with_the_hash_of_what_was_written(folder):
 
 
 def test_receipt_says_what_was_loaded(folder):
-    text = "134 of 134 encoder and decoder tensors from a-model, conv_last too"
+    text = "134 of 134 encoder and decoder tensors from a-model, with conv_last"
     assert str(load_model(folder).report) == text
     assert verify_model(folder) == load_model(folder).report
 

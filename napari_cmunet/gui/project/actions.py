@@ -13,13 +13,13 @@ from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import short, source_file
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.dialogs import (
-    ExportLabelsDialog,
+from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
+from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
+from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,
     free_folder,
     suggested_folder,
 )
-from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
 from napari_cmunet.project.export import (
     ExportConflictError,
     ExportOptions,

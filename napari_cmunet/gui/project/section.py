@@ -127,7 +127,7 @@ class ProjectSection(QWidget):
 
 
 class StartPage(QWidget):
-    """No project is open: the actions to one."""
+    """Shown while no project is open: create or open one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class StartPage(QWidget):
 
 
 class ProjectPage(QWidget):
-    """A project is open: its image, the decision, the way on."""
+    """Shown while a project is open: its images, Accept, and the review."""
 
     def __init__(self, session: ProjectSession) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ class AlertBox(QFrame):
         self.hide()
 
     def show_alert(self, alert: Alert | None) -> None:
-        """Show a alert, or nothing."""
+        """Show an alert, or nothing."""
         if alert is self._shown:
             return
         self._shown = alert
@@ -360,10 +360,10 @@ class AlertBox(QFrame):
         self.text.setFont(font)
         buttons = QWidget()
         made = []
-        for way in alert.actions:
-            one = button(way.text, way.tip)
+        for action in alert.actions:
+            one = button(action.text, action.tip)
             one.setFocusPolicy(TAB_ONLY)
-            one.clicked.connect(lambda _=False, act=way.act: act())
+            one.clicked.connect(lambda _=False, act=action.act: act())
             made.append(one)
         inner = column(*made)
         inner.setContentsMargins(0, 0, 0, 0)

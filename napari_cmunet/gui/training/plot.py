@@ -31,7 +31,7 @@ class TrainingPlot(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Above: Dice on patients that are not learned from, with its 95 % "
-            "interval; the best is marked. Below: the loss, which is to fall."
+            "interval; the best is marked. Below: the loss, which should fall."
         )
 
     def sizeHint(self) -> QSize:
@@ -83,7 +83,7 @@ class TrainingPlot(QWidget):
         draw_axes(painter, scale, "Dice", colour, ink)
         if not validations:
             painter.setPen(ink)
-            text = "known when all were left out once"
+            text = "shown once every patient was left out"
             painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
             return
         band = [scale.at(x.step, x.dice_high) for x in validations]

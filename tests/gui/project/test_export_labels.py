@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.gui.project.actions import ProjectActions, export_labels
-from napari_cmunet.gui.project.dialogs import ExportLabelsDialog
+from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
 from napari_cmunet.io.masks import read_mask
 from napari_cmunet.project.export import FORMATS, ExportOptions
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from napari_cmunet.gui.project.dialogs import patient_choices
+from napari_cmunet.gui.project.new_project_dialog import patient_choices
 from napari_cmunet.io.discovery import InputFile
 
 
@@ -84,3 +84,19 @@ def test_each_alone_is_always_offered():
 def test_no_files():
     (only,) = patient_choices([])
     assert only.rule is None
+
+
+def test_the_dicom_header_comes_first_where_it_tells_patients():
+    found = files(*(f"{n}/{view}.dcm" for n in range(4) for view in range(3)), "a.png")
+    paths = [PurePosixPath(file.relative.as_posix()) for file in found]
+    headers = {p: f"dicom id {p.parts[0]}" for p in paths if p.suffix == ".dcm"}
+    first, *others = patient_choices(found, headers)
+    assert (first.text, first.rule, first.patients) == ("By the DICOM header", None, 5)
+    assert first.result == "5 patients in 13 files; 1 file of a patient each."
+    assert "One folder for each patient" in [choice.text for choice in others]
+    # All of one patient: that may be an anonymiser's.
+    same = dict.fromkeys(headers, "dicom id ANON")
+    first, *others = patient_choices(found, same)
+    assert first.text == "One folder for each patient"
+    assert "By the DICOM header" in [choice.text for choice in others]
+    assert not any(choice.text.startswith("Each image") for choice in others)

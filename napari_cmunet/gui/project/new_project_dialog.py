@@ -1,4 +1,4 @@
-"""The forms of a project: what a new one is made from, and which masks are exported."""
+"""The form of a new project: its images, their patients, its folder."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
-    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QGridLayout,
     QLineEdit,
-    QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_cmunet.errors import ReadError
+from napari_cmunet.errors import Cancelled, ReadError
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.workspace import NewProject
-from napari_cmunet.gui.widgets import button, combo, labelled, row, text_label
+from napari_cmunet.gui.widgets import button, combo, labelled, text_label
 from napari_cmunet.io.discovery import find_images
-from napari_cmunet.project.export import FORMATS, ExportFormat, ExportOptions
 from napari_cmunet.project.files import is_project
-from napari_cmunet.project.patients import by_csv, by_folder, by_prefix
+from napari_cmunet.project.patients import by_csv, by_dicom, by_folder, by_prefix
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.io.discovery import InputFile
-    from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.patients import PatientRule
 
 
@@ -45,71 +41,96 @@ _MOST_IMAGES = 8
 
 @dataclass(frozen=True)
 class PatientChoice:
-    """A way to tell which images are of one patient."""
+    """A rule by which images are assigned to patients."""
 
-    text: str  # as offered to the session
-    rule: PatientRule | None  # None: each image is another patient
-    result: str  # what it comes to with these images
+    text: str  # as shown in the form
+    rule: PatientRule | None  # None: by the DICOM header, else each image by itself
+    result: str  # the numbers of patients and files
     patients: int = 0
 
 
-def patient_choices(files: Iterable[InputFile]) -> list[PatientChoice]:
-    """Return the ways that make sense for these files, the likeliest first.
+def patient_choices(
+    files: Iterable[InputFile], headers: Mapping[PurePosixPath, str] | None = None
+) -> list[PatientChoice]:
+    """Return the rules that make sense for these files, the likeliest first.
 
     A rule makes sense if it puts some images together and not all of them. Of several,
     the one that puts most together comes first, since two patients taken for one do no
     harm; but hardly any patient has more than some images. A rule by which most images
-    are of one patient comes last, after that by which each is another patient.
+    are of one patient comes last, after that by which each is another patient. DICOM
+    headers outweigh names.
+
+    Parameters
+    ----------
+    headers : mapping, optional
+        The patient of each DICOM file, by its path below the folder.
     """
+    headers = headers or {}
     paths = [PurePosixPath(file.relative.as_posix()) for file in files]
     offered: list[PatientChoice] = []
     unlikely: list[PatientChoice] = []
-    actions = [("One folder for each patient", by_folder(1))]
-    actions += [
+    rules = [("One folder for each patient", by_folder(1))]
+    rules += [
         (f"File names up to the {_ORDINAL[n]} “{sep}”", by_prefix(sep, n))
         for n in (1, 2, 3)
         for sep in _SEPARATORS
     ]
     seen: set[tuple[str | None, ...]] = set()
-    for text, rule in actions:
+    for text, rule in rules:
         patients = tuple(rule(path) for path in paths)
         groups = Counter(p for p in patients if p is not None)
         together = len(groups) + patients.count(None)
         if patients in seen or not 1 < together < len(paths):
             continue
         seen.add(patients)
-        largest = max(groups.values())
-        most = largest > _MOST_IMAGES and 2 * largest >= len(paths)
         choice = PatientChoice(text, rule, result_of(rule, paths), together)
-        (unlikely if most else offered).append(choice)
+        (unlikely if _is_most(groups, paths) else offered).append(choice)
     few = len(paths) / _MOST_IMAGES
     offered.sort(key=lambda choice: (choice.patients < few, choice.patients))
+    groups = Counter(headers.values())
     alone = PatientChoice(
-        "Each image is another patient", None, result_of(None, paths), len(paths)
+        "By the DICOM header" if headers else "Each image is another patient",
+        None,
+        result_of(headers.get, paths, named=False),
+        len(groups) + len(paths) - len(headers),
     )
+    if len(groups) > 1 and not _is_most(groups, paths):
+        return [alone, *offered, *unlikely]
     return [*offered, alone, *unlikely]
+
+
+def _is_most(groups: Counter[str], paths: list[PurePosixPath]) -> bool:
+    """Whether the largest group is too large for one patient."""
+    largest = max(groups.values())
+    return largest > _MOST_IMAGES and 2 * largest >= len(paths)
 
 
 _ORDINAL = {1: "first", 2: "second", 3: "third"}
 
 
-def result_of(rule: PatientRule | None, paths: list[PurePosixPath]) -> str:
-    """What a rule comes to, in words."""
-    patients = [rule(path) if rule is not None else None for path in paths]
+def result_of(
+    rule: PatientRule, paths: list[PurePosixPath], *, named: bool = True
+) -> str:
+    """The numbers of patients and files by a rule.
+
+    Parameters
+    ----------
+    named : bool
+        Whether to name a patient as an example.
+    """
+    patients = [rule(path) for path in paths]
     groups = Counter(p for p in patients if p is not None)
     alone = patients.count(None)
-    text = f"{len(groups) + alone} patients in {len(paths)} files"
-    if groups:
+    text = f"{counted(len(groups) + alone, 'patient')} in {counted(len(paths), 'file')}"
+    if groups and named:
         name, count = groups.most_common(1)[0]
         text += f"; for instance “{name}” has {count}"
     if groups and alone:
-        text += f"; {alone} files are patients of their own"
+        text += f"; {counted(alone, 'file')} of a patient each"
     return f"{text}."
 
 
-_WHY = (
-    "Images of one patient are never used both to learn and to check what was learned."
-)
+_WHY = "No patient's images are used both for training and for validation."
 _LIST = "A list (CSV with the columns stem, patient)…"
 
 
@@ -135,7 +156,7 @@ class NewProjectDialog(QDialog):
         self._files: list[InputFile] = []
         self._choices: list[PatientChoice] = []
         self.images = text_label("Looking for angiograms…")
-        self.patients = combo("How the images of one patient are recognised")
+        self.patients = combo("How images are assigned to patients")
         self.summary = text_label()
         self.why = text_label(_WHY)
         self.folder = QLineEdit(str(folder))
@@ -190,13 +211,21 @@ class NewProjectDialog(QDialog):
 
     # -- the images -----------------------------------------------------------
 
-    def _find(self, _: Report, __: ShouldStop) -> list[InputFile]:
-        return find_images(self._inputs)
+    def _find(
+        self, _: Report, should_stop: ShouldStop
+    ) -> tuple[list[InputFile], dict[PurePosixPath, str]]:
+        files, headers = find_images(self._inputs), {}
+        for file in files:
+            if should_stop():
+                raise Cancelled
+            if patient := by_dicom(file.path):
+                headers[PurePosixPath(file.relative.as_posix())] = patient
+        return files, headers
 
     def _on_found(self, outcome: JobResult) -> None:
-        self._files = [f for f in outcome.result or [] if f.path not in self._inputs]
-        if not any(path.is_dir() for path in self._inputs):
-            self._files = outcome.result or []
+        self._files, headers = outcome.result or ([], {})
+        if any(path.is_dir() for path in self._inputs):
+            self._files = [f for f in self._files if f.path not in self._inputs]
         count = len(self._files)
         where = self._inputs[0].name if len(self._inputs) == 1 else "what is open"
         if outcome.error is not None:
@@ -205,7 +234,7 @@ class NewProjectDialog(QDialog):
             self.images.setText(f"No angiogram was found in {where}.")
         else:
             self.images.setText(f"{count} in {where}")
-            self._choices = patient_choices(self._files)
+            self._choices = patient_choices(self._files, headers)
             self.patients.clear()
             self.patients.addItems([choice.text for choice in self._choices])
             self.patients.addItem(_LIST)
@@ -288,103 +317,3 @@ def _can_be_made(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
-
-
-class ExportLabelsDialog(QDialog):
-    """Asks which accepted masks go where.
-
-    Parameters
-    ----------
-    labels : int
-        How many labels there are.
-    chosen : set of (image, frame)
-        Labels of the images that are chosen in the list.
-    folder : Path
-        Where the dialog begins.
-    """
-
-    def __init__(
-        self,
-        labels: int,
-        chosen: frozenset[FrameKey],
-        folder: Path,
-        parent: QWidget | None,
-    ) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Export accepted masks")
-        self._chosen = chosen
-        self.all = QRadioButton(f"All accepted masks ({labels})")
-        self.all.setToolTip("Every label of the project")
-        self.some = QRadioButton(f"Those of the chosen images ({len(chosen)})")
-        self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
-        self.all.setChecked(True)
-        self.some.setEnabled(bool(chosen))
-        self.formats = {f.name: self._format_box(f) for f in FORMATS}
-        self.formats["tiff"].setChecked(True)
-        self.names = QCheckBox("Name the files as the images are named")
-        self.names.setToolTip("Otherwise files have random names that tell nothing")
-        self.caution = text_label(
-            "File names of images may name patients. Without this, index.csv tells the "
-            "images by the hash of their files."
-        )
-        self.stacks = QCheckBox("One file for each cine, a page for each frame")
-        self.stacks.setToolTip("Otherwise each frame has a file of its own")
-        self.records = QCheckBox("A JSON record beside each mask")
-        self.records.setToolTip(
-            "Where the mask comes from, which part was reviewed, how much was changed"
-        )
-        self.folder = QLineEdit(str(folder))
-        self.folder.setToolTip("The folder of the masks; made if it is not there")
-        self.browse = button("Choose…", "Choose the folder of the masks")
-        self.buttons = QDialogButtonBox()
-        ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
-        assert ok is not None
-        ok.setToolTip("Write the masks in the chosen formats")
-        self.ok = ok
-        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        assert cancel is not None
-        cancel.setToolTip("Export nothing")
-        layout = QVBoxLayout(self)
-        boxes = (self.stacks, self.records)
-        for widget in (self.all, self.some, *self.formats.values()):
-            layout.addWidget(widget)
-        for option in (*boxes, self.names, self.caution):
-            layout.addWidget(option)
-        layout.addLayout(row(self.folder, self.browse, stretch=0))
-        layout.addWidget(self.buttons)
-        self.resize(520, self.sizeHint().height())
-        self.browse.clicked.connect(self._on_browse)
-        for box in self.formats.values():
-            box.toggled.connect(self._on_format)
-        self.buttons.accepted.connect(self.accept)
-        self.buttons.rejected.connect(self.reject)
-
-    @staticmethod
-    def _format_box(export_format: ExportFormat) -> QCheckBox:
-        box = QCheckBox(export_format.title)
-        box.setToolTip(f"As {export_format.name} on the command line")
-        return box
-
-    def _on_format(self) -> None:
-        tiff = self.formats["tiff"].isChecked()
-        for box in (self.stacks, self.records, self.names):
-            box.setEnabled(tiff)
-        self.ok.setEnabled(any(box.isChecked() for box in self.formats.values()))
-
-    def _on_browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(
-            self, "Folder of the masks", self.folder.text()
-        )
-        if chosen:
-            self.folder.setText(chosen)
-
-    def options(self) -> ExportOptions:
-        """What was asked for."""
-        return ExportOptions(
-            Path(self.folder.text().strip()).absolute(),
-            self._chosen if self.some.isChecked() else None,
-            tuple(name for name, box in self.formats.items() if box.isChecked()),
-            self.names.isChecked(),
-            stacks=self.stacks.isChecked(),
-            records=self.records.isChecked(),
-        )

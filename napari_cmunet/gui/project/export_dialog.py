@@ -1,0 +1,123 @@
+"""The form of an export: which accepted masks, in which formats, to which folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QLineEdit,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cmunet.gui.widgets import button, row, text_label
+from napari_cmunet.project.export import FORMATS, ExportFormat, ExportOptions
+
+if TYPE_CHECKING:
+    from napari_cmunet.project.files import FrameKey
+
+
+class ExportLabelsDialog(QDialog):
+    """Asks which accepted masks go where.
+
+    Parameters
+    ----------
+    labels : int
+        How many labels there are.
+    chosen : set of (image, frame)
+        Labels of the images that are chosen in the list.
+    folder : Path
+        Where the dialog begins.
+    """
+
+    def __init__(
+        self,
+        labels: int,
+        chosen: frozenset[FrameKey],
+        folder: Path,
+        parent: QWidget | None,
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export accepted masks")
+        self._chosen = chosen
+        self.all = QRadioButton(f"All accepted masks ({labels})")
+        self.all.setToolTip("Every label of the project")
+        self.some = QRadioButton(f"Those of the chosen images ({len(chosen)})")
+        self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
+        self.all.setChecked(True)
+        self.some.setEnabled(bool(chosen))
+        self.formats = {f.name: self._format_box(f) for f in FORMATS}
+        self.formats["tiff"].setChecked(True)
+        self.names = QCheckBox("Name the files as the images are named")
+        self.names.setToolTip("Otherwise files are named by the image's random id")
+        self.caution = text_label(
+            "File names of images may name patients. In any case, index.csv identifies "
+            "images by the hash of their files."
+        )
+        self.stacks = QCheckBox("One file for each cine, a page for each frame")
+        self.stacks.setToolTip("Otherwise each frame has a file of its own")
+        self.records = QCheckBox("A JSON record beside each mask")
+        self.records.setToolTip(
+            "Where the mask comes from, which part was reviewed, how much was changed"
+        )
+        self.folder = QLineEdit(str(folder))
+        self.folder.setToolTip("The folder of the masks; made if it is not there")
+        self.browse = button("Choose…", "Choose the folder of the masks")
+        self.buttons = QDialogButtonBox()
+        ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
+        assert ok is not None
+        ok.setToolTip("Write the masks in the chosen formats")
+        self.ok = ok
+        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        assert cancel is not None
+        cancel.setToolTip("Export nothing")
+        layout = QVBoxLayout(self)
+        boxes = (self.stacks, self.records)
+        for widget in (self.all, self.some, *self.formats.values()):
+            layout.addWidget(widget)
+        for option in (*boxes, self.names, self.caution):
+            layout.addWidget(option)
+        layout.addLayout(row(self.folder, self.browse, stretch=0))
+        layout.addWidget(self.buttons)
+        self.resize(520, self.sizeHint().height())
+        self.browse.clicked.connect(self._on_browse)
+        for box in self.formats.values():
+            box.toggled.connect(self._on_format)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+
+    @staticmethod
+    def _format_box(export_format: ExportFormat) -> QCheckBox:
+        box = QCheckBox(export_format.title)
+        box.setToolTip(f"As {export_format.name} on the command line")
+        return box
+
+    def _on_format(self) -> None:
+        tiff = self.formats["tiff"].isChecked()
+        for box in (self.stacks, self.records, self.names):
+            box.setEnabled(tiff)
+        self.ok.setEnabled(any(box.isChecked() for box in self.formats.values()))
+
+    def _on_browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(
+            self, "Folder of the masks", self.folder.text()
+        )
+        if chosen:
+            self.folder.setText(chosen)
+
+    def options(self) -> ExportOptions:
+        """What was asked for."""
+        return ExportOptions(
+            Path(self.folder.text().strip()).absolute(),
+            self._chosen if self.some.isChecked() else None,
+            tuple(name for name, box in self.formats.items() if box.isChecked()),
+            self.names.isChecked(),
+            stacks=self.stacks.isChecked(),
+            records=self.records.isChecked(),
+        )
