@@ -121,7 +121,7 @@ def _measure(
             if isinstance(event, Step) and event.step == event.steps:
                 print(f"# {row} loss {event.loss:.3f}", flush=True)
     seconds = time.monotonic() - began
-    card = ModelCard("table", "artery", network.width, preprocessing.to_json())
+    card = ModelCard("table", "artery", network.width, preprocessing)
     model = LoadedModel(network.cpu().eval(), card, LoadReport("table", 134, 134, True))
     predictor = Predictor(model, device)
     scores = [score(mask_at(predictor.predict(x.frame), 0.5), x.mask) for x in val]

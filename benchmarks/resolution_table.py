@@ -46,7 +46,7 @@ def main() -> None:
     for grid in args.grids:
         model = load_model(args.model)
         fed = replace(model.preprocessing, grid=grid)
-        model = replace(model, card=replace(model.card, preprocessing=fed.to_json()))
+        model = replace(model, card=replace(model.card, preprocessing=fed))
         predictor = Predictor(model, choose_device(args.device))
         predictor.predict(frames[0].frame)
         scores, taken = [], []

@@ -49,7 +49,6 @@ def _is_local(host: str) -> bool:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder ``tiny`` of width 4 that finds something in phantom frames."""
-    from dataclasses import asdict
 
     import torch
 
@@ -86,7 +85,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             break
     folder = tmp_path_factory.mktemp("models") / "tiny"
     card = ModelCard(
-        name="tiny", kind="artery", width=4, preprocessing=asdict(how), threshold=0.5
+        name="tiny", kind="artery", width=4, preprocessing=how, threshold=0.5
     )
     save_model(folder, weights, card)
     return folder

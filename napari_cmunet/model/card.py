@@ -5,14 +5,50 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+)
 
 from napari_cmunet import __version__
 from napari_cmunet.errors import ModelError, display_name, printable
 from napari_cmunet.util.safe_files import is_device, read_plain
+from napari_cmunet.util.text import validate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+CARD = "card.json"
+CARD_VERSION = 1
+MAX_CARD_BYTES = 2**20
+MAX_WIDTH = 128
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so: a folder name that every system takes."""
+    return (
+        bool(_NAME.fullmatch(name)) and not name.endswith(".") and not is_device(name)
+    )
+
+
+def _check_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError("letters, digits, dots and dashes, at most 64")
+    return name
+
+
+_CLOSED = ConfigDict(extra="forbid")
+_Margin = Annotated[StrictFloat, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -34,34 +70,12 @@ class Preprocessing:
         statistics and become 0, the mean.
     """
 
-    grid: int = 384
-    radius: float = 60 / 475
-    amount: float = 3.0
-    border: float = 0.04
+    __pydantic_config__: ClassVar = _CLOSED
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for the card."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Preprocessing:
-        """Read from a card.
-
-        Raises
-        ------
-        ValueError
-            If a value is unknown or out of range.
-        """
-        _check_fields(cls, values, whole=("grid",))
-        made = cls(**values)
-        if not (
-            16 <= made.grid <= 4096
-            and 0 < made.radius <= 1
-            and 0 <= made.amount <= 100
-            and 0 <= made.border < 1
-        ):
-            raise ValueError(f"preprocessing out of range: {values!r:.120}")
-        return made
+    grid: Annotated[StrictInt, Field(ge=16, le=4096)] = 384
+    radius: Annotated[StrictFloat, Field(gt=0, le=1)] = 60 / 475
+    amount: Annotated[StrictFloat, Field(ge=0, le=100)] = 3.0
+    border: Annotated[StrictFloat, Field(ge=0, lt=1)] = 0.04
 
 
 @dataclass(frozen=True)
@@ -85,46 +99,12 @@ class Postprocessing:
         frame with less shows no contrast.
     """
 
-    twig_margin: float = 1.35
-    twig_length: float = 0.18
-    core_margin: float = 2.63
-    contrast_length: float = 0.52
+    __pydantic_config__: ClassVar = _CLOSED
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Postprocessing:
-        """Read from a card.
-
-        Raises
-        ------
-        ValueError
-            If a value is unknown or out of range.
-        """
-        _check_fields(cls, values)
-        made = cls(**values)
-        if not all(0 <= value <= 100 for value in values.values()):
-            raise ValueError(f"postprocessing out of range: {values!r:.120}")
-        return made
-
-
-def _check_fields(
-    kind: type[Preprocessing | Postprocessing],
-    values: dict[str, Any],
-    whole: tuple[str, ...] = (),
-) -> None:
-    what = kind.__name__.lower()
-    if unknown := set(values) - set(kind.__dataclass_fields__):
-        raise ValueError(f"unknown {what} {min(unknown)!r:.40}")
-    for name, value in values.items():
-        # A bool is an int in Python, and a whole number may stand for a float.
-        if type(value) not in ((int,) if name in whole else (int, float)):
-            raise ValueError(f"{what}: {name} is {value!r:.40}")
-
-
-CARD = "card.json"
-CARD_VERSION = 1
-MAX_CARD_BYTES = 2**20
-MAX_WIDTH = 128
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    twig_margin: _Margin = 1.35
+    twig_length: _Margin = 0.18
+    core_margin: _Margin = 2.63
+    contrast_length: _Margin = 0.52
 
 
 @dataclass(frozen=True)
@@ -139,12 +119,10 @@ class ModelCard:
         ``ssl`` (self-supervised, where fine-tuning starts) or ``artery``.
     width : int
         Channels of the network's first level.
-    preprocessing : dict
-        See :class:`napari_cmunet.model.card.Preprocessing`.
+    preprocessing : Preprocessing
     threshold : float
         Probability from which a pixel is artery.
-    postprocessing : dict
-        See :class:`napari_cmunet.model.card.Postprocessing`; empty for none.
+    postprocessing : Postprocessing or None
     parameters : int
         Trainable parameters of the network.
     description : str
@@ -164,31 +142,26 @@ class ModelCard:
     card_version : int
     """
 
-    name: str
-    kind: str
-    width: int
-    preprocessing: dict[str, Any]
-    threshold: float = 0.5
-    postprocessing: dict[str, Any] = field(default_factory=dict)
-    parameters: int = 0
-    description: str = ""
-    parent: str | None = None
-    parent_sha256: str | None = None
-    data: str = ""
-    licence: str = ""
-    labels: int = 0
+    name: Annotated[StrictStr, AfterValidator(_check_name)]
+    kind: Literal["ssl", "artery"]
+    width: Annotated[StrictInt, Field(ge=1, le=MAX_WIDTH)]
+    preprocessing: Preprocessing
+    threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] = 0.5
+    postprocessing: Annotated[
+        Postprocessing | None, BeforeValidator(lambda values: values or None)
+    ] = None
+    parameters: StrictInt = 0
+    description: StrictStr = ""
+    parent: StrictStr | None = None
+    parent_sha256: StrictStr | None = None
+    data: StrictStr = ""
+    licence: StrictStr = ""
+    labels: StrictInt = 0
     metrics: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""
-    program: str = __version__
-    created: str = ""
-    card_version: int = CARD_VERSION
-
-
-def is_model_name(name: str) -> bool:
-    """Whether a model may be called so: a folder name that every system takes."""
-    return (
-        bool(_NAME.fullmatch(name)) and not name.endswith(".") and not is_device(name)
-    )
+    sha256: StrictStr = ""
+    program: StrictStr = __version__
+    created: StrictStr = ""
+    card_version: StrictInt = CARD_VERSION
 
 
 def name_for(folder: Path, otherwise: str) -> str:
@@ -225,54 +198,22 @@ def read_card(folder: Path) -> ModelCard:
             f"{str(version)[:9]}, this program reads up to {CARD_VERSION}). Update "
             "napari-cmunet."
         )
-    known = ModelCard.__dataclass_fields__
     try:
-        card = ModelCard(**{k: v for k, v in values.items() if k in known})
-        check_card(card)
-    except (TypeError, ValueError) as exc:
+        return card_from_json(values)
+    except ValueError as exc:
         why = printable(str(exc)[:200])
         raise ModelError(f"{where}: {CARD} is damaged ({why}).") from exc
-    return card
 
 
-def check_card(card: ModelCard) -> None:
-    """Raise ValueError, saying what is wrong, where a card holds impossible values."""
-    for name, kinds in _TYPES.items():
-        value = getattr(card, name)
-        # A bool is an int in Python, but no number of anything here.
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"bad {name} {value!r:.40}")
-    if not is_model_name(card.name):
-        raise ValueError(
-            f"bad name {card.name!r:.80}: letters, digits, dots and dashes, at most 64"
-        )
-    if card.kind not in ("ssl", "artery"):
-        raise ValueError(f"unknown kind {card.kind!r:.40}")
-    if not 1 <= card.width <= MAX_WIDTH:
-        raise ValueError(f"bad width {str(card.width)[:9]}")
-    if not 0 < card.threshold < 1:
-        raise ValueError(f"bad threshold {card.threshold}")
-    Preprocessing.from_json(card.preprocessing)
-    Postprocessing.from_json(card.postprocessing)
+def card_from_json(values: dict[str, Any]) -> ModelCard:
+    """Check the values of a card; raises ValueError with a one-line reason."""
+    return validate(_MODEL_CARD, values)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "kind": (str,),
-    "width": (int,),
-    "preprocessing": (dict,),
-    "postprocessing": (dict,),
-    "threshold": (int, float),
-    "parameters": (int,),
-    "description": (str,),
-    "parent": (str, type(None)),
-    "parent_sha256": (str, type(None)),
-    "data": (str,),
-    "licence": (str,),
-    "labels": (int,),
-    "metrics": (dict,),
-    "sha256": (str,),
-    "program": (str,),
-    "created": (str,),
-    "card_version": (int,),
-}
+def card_to_json(card: ModelCard) -> dict[str, Any]:
+    """Plain values of a card."""
+    values = asdict(card)
+    return values | {"postprocessing": values["postprocessing"] or {}}
+
+
+_MODEL_CARD = TypeAdapter(ModelCard)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -53,7 +53,7 @@ class ImportReport:
     loaded: LoadReport
     layout: str  # how the file was laid out
     #: ``artery`` if its last convolution segments and came with it, else ``ssl``.
-    kind: str
+    kind: Literal["ssl", "artery"]
     width: int
     #: Parts of the network that were not in the file and got random values.
     new: tuple[str, ...]
@@ -273,7 +273,7 @@ def _card(name: str, read: ReadCheckpoint) -> ModelCard:
         name=name,
         kind=report.kind,
         width=report.width,
-        preprocessing=Preprocessing(grid=PUBLISHED_GRID).to_json(),
+        preprocessing=Preprocessing(grid=PUBLISHED_GRID),
         parameters=parameter_count(read.network),
         description=description,
         data=f"{data}; file SHA-256 {report.sha256}",

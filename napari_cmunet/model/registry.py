@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,8 @@ from napari_cmunet.model.card import (
     ModelCard,
     Postprocessing,
     Preprocessing,
-    check_card,
+    card_from_json,
+    card_to_json,
     is_model_name,
     read_card,
 )
@@ -110,13 +111,12 @@ class LoadedModel:
     @property
     def preprocessing(self) -> Preprocessing:
         """How frames are made ready for it."""
-        return Preprocessing.from_json(self.card.preprocessing)
+        return self.card.preprocessing
 
     @property
     def postprocessing(self) -> Postprocessing | None:
         """How its predictions are cleaned up; None if they are not."""
-        values = self.card.postprocessing
-        return Postprocessing.from_json(values) if values else None
+        return self.card.postprocessing
 
 
 def bundled_models_folder() -> Path:
@@ -343,13 +343,13 @@ def save_model(
         if not torch.isfinite(value).all():
             raise ModelError(f"{name} does not fit half precision; model not saved.")
     data = save(half)
-    made = ModelCard(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest()}))
+    values = card_to_json(card) | {"sha256": hashlib.sha256(data).hexdigest()}
     # Whatever may fail comes before the first byte is written.
     try:
-        check_card(made)
+        made = card_from_json(values)
     except ValueError as exc:
         raise ModelError(f"The model cannot be saved: {exc}.") from exc
-    text = json.dumps(asdict(made), indent=1) + "\n"
+    text = json.dumps(values, indent=1) + "\n"
     make_folder(folder)
     with atomic_write(folder / WEIGHTS) as file:
         file.write(data)

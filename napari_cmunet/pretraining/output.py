@@ -73,7 +73,7 @@ def write_model(
         name=name_for(folder, "pretrained"),
         kind="ssl",
         width=config.width,
-        preprocessing=Preprocessing(grid=config.grid).to_json(),
+        preprocessing=Preprocessing(grid=config.grid),
         parameters=parameter_count(CMUNet(config.width)),
         description="Self-supervised CM-UNet: where fine-tuning starts.",
         parent=parent.name if parent else None,

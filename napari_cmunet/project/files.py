@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_data_path
-from pydantic import TypeAdapter, ValidationError
 
 from napari_cmunet.errors import (
     NotFlushedError,
@@ -25,10 +24,12 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.util.atomic import atomic_write, sync_folder, write_reason
 from napari_cmunet.util.safe_files import is_device, read_plain
-from napari_cmunet.util.text import parse_json
+from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pydantic import TypeAdapter
 
 FORMAT = "napari-cmunet project"
 VERSION = 1
@@ -248,18 +249,6 @@ def read_valid(path: Path, adapter: TypeAdapter[Any]) -> Any:
     except ValueError as error:
         raise ProjectDamagedError(
             f"In the project, {path.name} is damaged ({error})."
-        ) from error
-
-
-def validate(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """Validate a value of a JSON file; raises ValueError with a one-line reason."""
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part)[:40] for part in first["loc"])
-        raise ValueError(
-            f"{where}: {first['msg']}" if where else first["msg"]
         ) from error
 
 

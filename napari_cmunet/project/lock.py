@@ -29,9 +29,9 @@ from napari_cmunet.errors import (
     ProjectReadOnlyError,
     WriteError,
 )
-from napari_cmunet.project.files import read_bytes, validate
+from napari_cmunet.project.files import read_bytes
 from napari_cmunet.util.atomic import write_reason
-from napari_cmunet.util.text import parse_json
+from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

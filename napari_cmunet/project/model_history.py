@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError, ProjectError
 from napari_cmunet.model.registry import DEFAULT_MODEL, is_model_name
-from napari_cmunet.project.files import CURRENT, MODELS, validate
+from napari_cmunet.project.files import CURRENT, MODELS
+from napari_cmunet.util.text import validate
 
 _MAX_LENGTH = 10_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,7 +144,7 @@ class LeftOutPredictions:
             "artery",
             self._start.width,
             threshold=self._start.threshold(alpha),
-            preprocessing=asdict(self._start.preprocessing),
+            preprocessing=self._start.preprocessing,
             postprocessing=self._start.postprocessing,
         )
         model = LoadedModel(network.eval(), card, LoadReport("fold", 0, 0, True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
+    from napari_cmunet.model.card import Postprocessing
     from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.options import FinetuneOptions
 
@@ -109,9 +110,9 @@ class StartModel:
         return WISE_FT_PRIOR if self.segments else 0.0
 
     @property
-    def postprocessing(self) -> dict[str, float]:
-        """How its predictions are cleaned up, as a card has it."""
-        return self.model.card.postprocessing if self.model else {}
+    def postprocessing(self) -> Postprocessing | None:
+        """How its predictions are cleaned up; None if they are not."""
+        return self.model.card.postprocessing if self.model else None
 
     def threshold(self, alpha: float) -> float:
         """Threshold of a new model that holds a share ``alpha`` of the start."""
@@ -201,7 +202,7 @@ def model_card(
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
         threshold=result.threshold or start.threshold(result.wise_ft_alpha),
-        preprocessing=asdict(start.preprocessing),
+        preprocessing=start.preprocessing,
         postprocessing=start.postprocessing,
         description=options.description or description,
         parent=parent.name if parent else None,

@@ -1,9 +1,11 @@
-"""Durations, lists and counts as text, and strict JSON."""
+"""Durations, lists and counts as text; strict JSON, and checks of what it holds."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,3 +61,15 @@ def parse_json(data: bytes | str) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def validate(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """Validate a value of a JSON file; raises ValueError with a one-line reason."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        raise ValueError(
+            f"{where}: {first['msg']}" if where else first["msg"]
+        ) from error

@@ -27,7 +27,7 @@ def tiny(tmp_path, monkeypatch):
 
     torch.manual_seed(0)
     folder = tmp_path / "tiny"
-    card = ModelCard("tiny", "artery", 2, Preprocessing(grid=64).to_json())
+    card = ModelCard("tiny", "artery", 2, Preprocessing(grid=64))
     folder.mkdir()
     save_model(folder, CMUNet(2).state_dict(), card)
     # Small, and here: a process for each part loads torch anew.

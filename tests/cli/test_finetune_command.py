@@ -79,7 +79,7 @@ def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
     card = load_model(out).card
     assert (card.name, card.kind, card.width, card.labels) == ("mine", "artery", 2, 10)
-    assert card.preprocessing["grid"] == 32
+    assert card.preprocessing.grid == 32
     told = read_events(log)
     started = next(e for e in told if isinstance(e, events.Started))
     assert (started.labels, started.patients) == (10, 10)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_cmunet.model.card import Preprocessing
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.registry import (
     CARD,
@@ -37,7 +38,7 @@ class ModelFolder:
         self.folder = folder / "model"
         torch.manual_seed(1)
         network = CMUNet(2)
-        card = ModelCard("model", "artery", 2, {"grid": 64}, parameters=1)
+        card = ModelCard("model", "artery", 2, Preprocessing(grid=64), parameters=1)
         save_model(self.folder, network.state_dict(), card)
         self._card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
         self._weights = (self.folder / WEIGHTS).read_bytes()

@@ -13,6 +13,7 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.metrics import dice
+from tests.model.precisions import BFLOAT16
 
 CPU = torch.device("cpu")
 vnni = pytest.mark.skipif(
@@ -61,7 +62,7 @@ def test_fused_batchnorm_is_the_same_network():
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16])
 def test_prepacked_network_gives_the_artery_logit(dtype):
     network = trained()
     made, kept = inference_network(network, CPU, dtype)

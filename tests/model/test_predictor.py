@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.metrics import dice
+from tests.model.precisions import BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +80,7 @@ def test_prediction_is_network_specks_and_geometry_and_nothing_else(
     assert np.abs(found - expected).max() < 0.51
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [BFLOAT16, torch.float16])
 def test_reduced_precision_does_not_change_the_mask(
     model, predictor, frames, truth, monkeypatch, dtype
 ):
@@ -260,8 +262,7 @@ def limited(predictor: Predictor, monkeypatch, fits, error=None) -> list[tuple]:
 @pytest.fixture
 def large_grid(model) -> LoadedModel:
     """The tiny model on a grid of more than one tile."""
-    values = model.card.preprocessing | {"grid": 320}
-    card = type(model.card)(**(vars(model.card) | {"preprocessing": values}))
+    card = replace(model.card, preprocessing=replace(model.preprocessing, grid=320))
     return LoadedModel(model.network, card, model.report)
 
 

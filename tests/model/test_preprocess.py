@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import center_of_mass, gaussian_filter
 
+from napari_cmunet.model.card import ModelCard, card_from_json, card_to_json
 from napari_cmunet.model.preprocess import (
     Preprocessing,
     exposed_field,
@@ -346,8 +347,10 @@ print((peak() - before) / frame.size)
 
 def test_card_round_trip():
     made = Preprocessing(grid=320, radius=0.2, amount=2, border=0)
-    assert Preprocessing.from_json(made.to_json()) == made
-    assert Preprocessing.from_json({}) == Preprocessing()
+    card = ModelCard("one", "artery", 8, made)
+    assert card_from_json(card_to_json(card)) == card
+    empty = card_to_json(card) | {"preprocessing": {}}
+    assert card_from_json(empty).preprocessing == Preprocessing()
 
 
 @pytest.mark.parametrize(
@@ -370,5 +373,6 @@ def test_card_round_trip():
     ],
 )
 def test_card_with_bad_values_is_refused(values):
+    card = card_to_json(ModelCard("one", "artery", 8, Preprocessing()))
     with pytest.raises(ValueError, match="preprocessing"):
-        Preprocessing.from_json(values)
+        card_from_json(card | {"preprocessing": values})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard
 from napari_cmunet.project.project import Project
 
@@ -47,7 +48,7 @@ def save_model_folder(project: Project, name: str, weights: bytes = b"weights") 
         name=name,
         kind="artery",
         width=4,
-        preprocessing={},
+        preprocessing=Preprocessing(),
         sha256=hashlib.sha256(weights).hexdigest(),
     )
     with project.models.new_folder() as new:

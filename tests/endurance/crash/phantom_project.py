@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +75,7 @@ def _save_model(folder: Path, name: str) -> None:
         name=name,
         kind="artery",
         width=4,
-        preprocessing=asdict(Preprocessing(grid=64)),
+        preprocessing=Preprocessing(grid=64),
         threshold=0.5,
     )
     save_model(folder, weights, card)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard
 from napari_cmunet.project.export import export_masks
 from tests.endurance.crash.ledger import hash_of, value_of
@@ -131,7 +132,7 @@ class Reader:
             name=name,
             kind="artery",
             width=4,
-            preprocessing={},
+            preprocessing=Preprocessing(),
             sha256=hashlib.sha256(weights).hexdigest(),
         )
         if len(models.names()) < 6:
