@@ -21,6 +21,7 @@ from napari_cmunet.cli import agreement, export, history, measure, models, pacs
 from napari_cmunet.errors import CMUNetError, UnknownModelError, UsageError
 from napari_cmunet.model.device import DEVICES
 from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.pretraining.config import PretrainConfig
 from napari_cmunet.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
@@ -187,33 +188,7 @@ def _add_pretrain(commands: Any) -> None:
     _add_output(p, "the new model's folder; DIR/run holds the checkpoint")
     text = "go on where a run in DIR was interrupted; begin if there is none"
     _add_flags(p, ("--resume", text), _INVERT)
-    for option, kind, text in (
-        ("--width", _COUNT, "channels of the first level (default: 24)"),
-        ("--epochs", _COUNT, "passes over the images (default: 300)"),
-        ("--minutes", _AMOUNT, "end after this much training, schedules fitted to it"),
-        ("--batch", _COUNT, "views in a step, all processes together (default: 16)"),
-        ("--grid", _COUNT, "longer side of the prepared frames (default: 256)"),
-        ("--crop", _COUNT, "side of the views (default: the whole grid)"),
-        ("--phantoms", _COUNT, "synthetic frames with known masks to learn from too"),
-        ("--learning-rate", _AMOUNT, "peak for batches of 16 (default: 0.001)"),
-        (
-            "--consistency-weight",
-            _AMOUNT,
-            "with phantoms: of segmenting masked frames as whole ones (default: 0)",
-        ),
-        (
-            "--copy-paste",
-            _AMOUNT,
-            "share of the phantoms that is drawn into real frames (default: 0)",
-        ),
-        ("--seed", _COUNT, "default: 0"),
-    ):
-        p.add_argument(option, type=kind, metavar="N", help=text)
-    p.add_argument(
-        "--start",
-        metavar="NAME|DIR",
-        help="go on from this model's weights instead of random ones",
-    )
+    _add_fields(p, PretrainConfig)
     _add_device_option(p)
     p.add_argument(
         "--workers", type=int, metavar="N", help="processes that make phantoms"
@@ -264,7 +239,7 @@ def _add_finetune(commands: Any) -> None:
     p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
     _add_mask_options(p)
-    _add_finetune_options(p)
+    _add_fields(p, FinetuneOptions)
     _add_events(p)
     p.add_argument(
         "--no-comparison",
@@ -275,11 +250,14 @@ def _add_finetune(commands: Any) -> None:
     p.set_defaults(command="finetune", usage_error=p.error)
 
 
-def _add_finetune_options(p: argparse.ArgumentParser) -> None:
-    """One option for each field of FinetuneOptions; what is not given is left out."""
-    for field in fields(FinetuneOptions):
+def _add_fields(p: argparse.ArgumentParser, options: type) -> None:
+    """One option for each field that has a help text; what is not given is left out."""
+    for field in fields(options):
+        if "help" not in field.metadata:
+            continue
         name = "--" + field.name.replace("_", "-")
         more: dict[str, Any] = {"help": field.metadata["help"]}
+        kind = str(field.type).removesuffix(" | None")
         if field.name == "device":
             more["choices"] = DEVICES
         elif field.default is True:
@@ -289,7 +267,7 @@ def _add_finetune_options(p: argparse.ArgumentParser) -> None:
             more["action"] = "store_true"
         else:
             more["metavar"] = field.metadata["metavar"]
-            more["type"] = _TYPES[str(field.type).removesuffix(" | None")]
+            more["type"] = _POSITIVE if "above" in field.metadata else _TYPES[kind]
         p.add_argument(name, default=argparse.SUPPRESS, **more)
 
 
@@ -397,4 +375,4 @@ _POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
 _PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
 _COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)
 _AMOUNT = _number(float, "a number from 0", lambda x: x >= 0)
-_TYPES = {"str": str, "int": _COUNT, "float": _POSITIVE}
+_TYPES = {"str": str, "int": _COUNT, "float": _AMOUNT}

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.registry import MAX_WIDTH
+from napari_cmunet.training.options import option
 
 if TYPE_CHECKING:
     import torch
@@ -37,15 +38,16 @@ _RANGES = (
 class PretrainConfig:
     """Options of one pre-training."""
 
-    width: int = 24  # of the CM-UNet
-    grid: int = 256  # pixels of a frame's longer side, as it is prepared
-    epochs: int = 300  # passes over the frames
-    #: Time budget; the schedules follow the time where it is ahead of the steps.
-    minutes: float | None = None
-    #: Views in a step, over all processes. Contrast needs at least two frames.
-    batch: int = 16
-    #: Side of the views in pixels of that grid; the whole of it by default.
-    crop: int | None = None
+    width: int = option(24, "channels of the first level (default: 24)")
+    epochs: int = option(300, "passes over the images (default: 300)")
+    minutes: float | None = option(
+        None, "end after this much training, schedules fitted to it", above=0
+    )
+    batch: int = option(
+        16, "views in a step, all processes together (default: 16); at least two frames"
+    )
+    grid: int = option(256, "longer side of the prepared frames (default: 256)")
+    crop: int | None = option(None, "side of the views (default: the whole grid)")
     #: mask_ratio, patch: share of the patches that is masked, and a patch's side in
     #: pixels.
     mask_ratio: float = 0.65
@@ -57,9 +59,8 @@ class PretrainConfig:
     #: Of the target at the start, rising to 1 by half a cosine; less in a run of
     #: fewer than 500 steps. The target's weights are the result.
     momentum: float = 0.996
-    #: Peak for batches of 16, scaled by the square root of the batch, up to 3
-    #: times.
-    learning_rate: float = 1e-3
+    #: Scaled by the square root of the batch, up to 3 times.
+    learning_rate: float = option(1e-3, "peak for batches of 16 (default: 0.001)")
     #: Share of the run, before the cosine decay of the learning rate.
     warmup: float = 0.1
     weight_decay: float = 0.05  # AdamW's, on kernels alone
@@ -68,24 +69,28 @@ class PretrainConfig:
     #: deviation.
     shift: float = 31.0
     noise: float = 0.5
-    phantoms: int = 0  # synthetic frames with known masks to learn from as well
+    phantoms: int = option(0, "synthetic frames with known masks to learn from too")
     phantom_share: float = 0.5  # share of the batch that is drawn from them
     segmentation_weight: float = 1.0  # weight of their loss
-    #: With phantoms: weight of masked image consistency (Hoyer et al. 2023, arXiv
-    #: 2212.01322), with confident pseudo-labels of the momentum target.
-    consistency_weight: float = 0.0
-    #: With consistency: share of the phantoms' views whose tree is pasted into a
-    #: real frame.
-    copy_paste: float = 0.0
-    #: Name of the model whose weights the run begins with; empty: random ones.
-    start: str = ""
+    #: Masked image consistency (Hoyer et al. 2023, arXiv 2212.01322), with confident
+    #: pseudo-labels of the momentum target.
+    consistency_weight: float = option(
+        0.0, "with phantoms: of segmenting masked frames as whole ones (default: 0)"
+    )
+    #: With consistency: of the phantoms' views.
+    copy_paste: float = option(
+        0.0, "share of the phantoms that is drawn into real frames (default: 0)"
+    )
+    start: str = option(
+        "", "go on from this model's weights instead of random ones", "NAME|DIR"
+    )
     held_out: float = 0.03  # share of the images that is held out
     precision: str = "auto"  # ``auto`` or ``float32``
     #: Least age of the last checkpoint for another at the end of an epoch; within
     #: epochs there is one every ``save_minutes``.
     save_seconds: float = 20.0
     save_minutes: float = 5.0
-    seed: int = 0
+    seed: int = option(0, "of the random numbers (default: 0)")
 
     @property
     def batch_phantoms(self) -> int:

@@ -14,7 +14,8 @@ CURRENT = "current"
 """As the start: the model that the project uses."""
 
 
-def _option(default: Any, help: str, metavar: str = "N", **more: Any) -> Any:
+def option(default: Any, help: str, metavar: str = "N", **more: Any) -> Any:
+    """A field that is an option of the command line."""
     return field(default=default, metadata={"help": help, "metavar": metavar, **more})
 
 
@@ -26,34 +27,34 @@ class FinetuneOptions:
     options and the window its tooltips.
     """
 
-    start: str = _option(
+    start: str = option(
         START_MODEL,
         f"weights to start from (default: {START_MODEL}, or as the project says)",
         "NAME|DIR|random|current",
     )
-    minutes: float | None = _option(
+    minutes: float | None = option(
         None, "time budget (default: none, or as the project says)", "M", above=0
     )
-    steps: int = _option(0, "optimiser steps (default: by the number of labels)")
-    batch: int = _option(
+    steps: int = option(0, "optimiser steps (default: by the number of labels)")
+    batch: int = option(
         0, "views in a step (default: 8, or 4 where --minutes is short)"
     )
-    learning_rate: float | None = _option(
+    learning_rate: float | None = option(
         None, "default: 0.0005, for --start random 0.002", "R", above=0
     )
-    seed: int = _option(0, "of the random numbers (default: 0)")
-    phantoms: int = _option(0, "synthetic frames to add")
-    partial_labels: bool = _option(
+    seed: int = option(0, "of the random numbers (default: 0)")
+    phantoms: int = option(0, "synthetic frames to add")
+    partial_labels: bool = option(
         False, "the masks leave out arteries: the start completes them"
     )
-    validate: bool = _option(
+    validate: bool = option(
         True, "learn from every label; keep the last averaged weights"
     )
-    width: int | None = _option(None, "channels of the first level, for --start random")
-    grid: int | None = _option(
+    width: int | None = option(None, "channels of the first level, for --start random")
+    grid: int | None = option(
         None, "longer side of the frames as the network sees them", "PX"
     )
-    device: str = _option("auto", "default: auto, the fastest there is")
-    description: str = _option("", "for the model's card", "TEXT")
-    data: str = _option("", "what the images are, for the card", "TEXT")
-    licence: str = _option("", "of the weights, for the card", "TEXT")
+    device: str = option("auto", "default: auto, the fastest there is")
+    description: str = option("", "for the model's card", "TEXT")
+    data: str = option("", "what the images are, for the card", "TEXT")
+    licence: str = option("", "of the weights, for the card", "TEXT")
