@@ -53,7 +53,8 @@ def inference_network(
         dtype = fast_dtype(device)
     made: Any = fused
     made = made.to(device, dtype, memory_format=torch.channels_last)
-    if device.type == "cpu" and dtype != torch.float16:
+    # oneDNN packs bfloat16 only where the CPU has instructions for it.
+    if device.type == "cpu" and dtype in (torch.float32, fast_dtype(device)):
         prepack_convolutions(made)
     return made, dtype
 

@@ -206,16 +206,20 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
         If it is missing, altered, truncated, of another architecture, or holds
         values that are not numbers.
     """
+    import torch
+
     from napari_cmunet.model.network import CMUNet
 
     folder = find_model(name_or_folder)
     card = read_card(folder)
     tensors = _read_weights(folder, card)
     source = folder.resolve().name
-    # Before memory is taken for a network as wide as the card likes.
-    check_fit(CMUNet.outline(card.width), tensors, source)
-    network = CMUNet(card.width)
+    # Without memory, for the card may name any width, and without random weights.
+    with torch.device("meta"):
+        network = CMUNet(card.width)
     report = load_weights(network, tensors, source)
+    if not report.head_loaded:
+        network.conv_last.to_empty(device="cpu").reset_parameters()
     if card.kind == "artery" and not report.head_loaded:
         raise ModelError(
             f"Model '{report.source}' is incomplete: it has no conv_last, without "
@@ -266,7 +270,9 @@ def load_weights(
     head_loaded = head <= set(tensors)
     kept = loaded | (head if head_loaded else set())
     network.load_state_dict(
-        own | {k: tensors[k].to(own[k].dtype) for k in kept}, strict=True
+        own | {k: tensors[k].to(own[k].dtype, copy=True) for k in kept},
+        strict=True,
+        assign=True,
     )
     return LoadReport(source, len(loaded), len(body), head_loaded)
 

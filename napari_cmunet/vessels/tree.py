@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import binary_dilation, distance_transform_edt, label
+from scipy.spatial import cKDTree
 
 from napari_cmunet.vessels.centreline import length
 
@@ -176,9 +177,8 @@ def build_tree(mask: np.ndarray, skeleton: np.ndarray | None = None) -> VesselTr
     from skimage.morphology import skeletonize  # slow to import
 
     mask = np.asarray(mask) > 0
-    # Padded with background, so that a vessel ends at the border of the frame.
-    width = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     skeleton = skeletonize(mask) if skeleton is None else skeleton.copy()
+    width = _half_widths(mask, skeleton)
     for _ in range(2):
         pieces, joints = _split(skeleton, width, short=True)
         spurs = [p for p, ends in pieces if _is_spur(p, ends, joints)]
@@ -194,6 +194,17 @@ def build_tree(mask: np.ndarray, skeleton: np.ndarray | None = None) -> VesselTr
         for number, (points, ends) in enumerate(pieces)
     ]
     return VesselTree(mask, branches, joints)
+
+
+def _half_widths(mask: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
+    """Distance of each skeleton pixel from the background; elsewhere 0."""
+    # Padded with background, so that a vessel ends at the border of the frame.
+    padded = np.pad(mask, 1)
+    around = binary_dilation(np.pad(mask, 2))[1:-1, 1:-1] & ~padded
+    width = np.zeros(mask.shape)
+    points = np.argwhere(skeleton)
+    width[skeleton] = cKDTree(np.argwhere(around) - 1).query(points)[0]
+    return width
 
 
 def _is_spur(points: np.ndarray, ends: tuple[int, int], joints: list[Joint]) -> bool:
