@@ -262,6 +262,20 @@ def test_an_artery_model_without_its_last_convolution_is_never_made_up(folder):
         load_model(folder)
 
 
+def test_loading_draws_no_weights_but_those_that_are_missing(tmp_path):
+    save_model(tmp_path / "whole", weights_of(), card_of())
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    load_model(tmp_path / "whole")
+    assert torch.equal(torch.get_rng_state(), before)
+    body = {k: v for k, v in weights_of().items() if not k.startswith("conv_last")}
+    save_model(tmp_path / "body", body, card_of(kind="ssl"))
+    network = load_model(tmp_path / "body").network
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert network.conv_last.weight.std() > 0
+    assert all(p.requires_grad and p.device.type == "cpu" for p in network.parameters())
+
+
 def test_load_weights_leaves_the_network_alone_when_it_refuses():
     network = CMUNet(2)
     before = {k: v.clone() for k, v in network.state_dict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_cmunet.vessels.centreline import tube
 from napari_cmunet.vessels.tree import build_tree
@@ -31,6 +32,15 @@ def test_a_fork_has_three_branches_and_one_bifurcation(fork):
     row, column, radius = tree.joints[0]
     assert (row, column) == pytest.approx((30, 60), abs=3)
     assert radius == pytest.approx(5.5, abs=1)
+
+
+def test_radii_are_distances_from_the_background(fork):
+    fork[25:36, 100:] = True  # runs out of the frame
+    exact = ndimage.distance_transform_edt(np.pad(fork, 1))[1:-1, 1:-1]
+    for branch in build_tree(fork).branches:
+        expected = np.maximum(exact[tuple(branch.points.T)] - 0.5, 0.5)
+        np.testing.assert_allclose(branch.radii, expected)
+    assert not build_tree(np.zeros((8, 8), bool)).branches
 
 
 def test_points_run_from_end_to_end_and_radii_are_the_tubes(fork):
