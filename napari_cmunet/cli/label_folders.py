@@ -20,6 +20,7 @@ from napari_cmunet.io.masks import (
 )
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def read_label_folders(
     missing = [x.name for x in found.labels if patients and x.name not in patient_of]
     if missing:
         found.notes.append(
-            f"{len(missing)} label(s) are not in the patients CSV; each counts as "
+            f"{counted(len(missing), 'label')} not in the patients CSV, each taken as "
             "another patient."
         )
     return found

@@ -25,6 +25,7 @@ from napari_cmunet.gui.prediction import (
 from napari_cmunet.gui.prediction_queue import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
 from napari_cmunet.io.polarity import BRIGHT_NOTE
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +152,7 @@ class Controller:
             return ""
         if not image_state.is_cine:
             return "Your corrections of this mask are not exported."
-        return f"Your corrections in {frames} frame(s) are not exported."
+        return f"Your corrections in {counted(frames, 'frame')} are not exported."
 
     def close_active(self) -> None:
         """Close the active image and show another one, if any is open."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from napari_cmunet.gui.images.corrections import fingerprints
 from napari_cmunet.gui.images.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
+from napari_cmunet.util.atomic import make_folder
+from napari_cmunet.util.safe_files import safe_name
 from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
 
 logger = logging.getLogger(__name__)
-
-_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def note(results: Iterable[Written]) -> None:
 
 def file_name(image_state: ImageState) -> str:
     """Return a file name for the mask, made of the image's name."""
-    name = _UNSAFE.sub("_", image_state.image.name).strip(". ") or "mask"
-    return f"{name}.tif"
+    return f"{safe_name(image_state.image.name, 'mask')}.tif"
 
 
 def file_names(image_states: Iterable[ImageState]) -> list[str]:
@@ -196,7 +194,7 @@ def _write(job: MaskToWrite) -> Written:
         provenance = job.provenance
         if provenance.source_sha256 is None:
             provenance = replace(provenance, source_sha256=_hash(job.source))
-        job.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(job.path.parent)
         write_mask(job.path, job.mask, provenance, job.pixel_size_mm)
         if job.pixels_changed is not None:
             write_record(
@@ -209,9 +207,6 @@ def _write(job: MaskToWrite) -> Written:
             )
     except CMUNetError as exc:
         return Written(job, str(exc))
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        return Written(job, f"{job.path.name} could not be written: {reason}.")
     except Exception as exc:
         logger.exception("Export failed")
         return Written(job, f"{job.path.name} could not be written: {exc}.")

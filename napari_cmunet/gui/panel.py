@@ -27,7 +27,13 @@ from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, descri
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
 from napari_cmunet.gui.project.session import ProjectSession
-from napari_cmunet.gui.shortcuts import Shortcuts, listed_keys
+from napari_cmunet.gui.shortcuts import (
+    PROPAGATE,
+    KeyBindings,
+    listed_keys,
+    mask_actions,
+    project_actions,
+)
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from napari_cmunet.gui.vessel_tools.preview import LEGEND
@@ -212,7 +218,7 @@ class CMUNetPanel(QWidget):
         self.reset.clicked.connect(controller.editor.reset_frame)
         self.again.clicked.connect(controller.remake_mask)
         self.threshold.grabbed.connect(controller.editor.begin_threshold)
-        self.threshold.moved.connect(self._on_threshold)
+        self.threshold.moved.connect(controller.editor.move_threshold)
         self.threshold.released.connect(controller.editor.end_threshold)
         self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
         self.outline.clicked.connect(controller.editor.set_outline)
@@ -243,9 +249,6 @@ class CMUNetPanel(QWidget):
         if mask is not None:
             mask.mode = mode
         self._on_changed()
-
-    def _on_threshold(self, value: float, join: bool) -> None:
-        self.controller.editor.move_threshold(value, join=join)
 
     def may_end_training(self) -> bool:
         """Ask before a running training is ended."""
@@ -315,7 +318,7 @@ class CMUNetPanel(QWidget):
         """Stop work and unbind the shortcuts; layers stay. Idempotent."""
         self._refresh_soon.stop()
         self.cine.shut_down()
-        self._shortcuts.unbind(self._viewer)
+        self._shortcuts.unbind()
         self._key_focus.stop()
         self.vessels.close_tools()
         self.measuring.shut_down()
@@ -343,12 +346,11 @@ class CMUNetPanel(QWidget):
 
     def _bind_keys(self) -> None:
         self._key_focus.start()
-        self._shortcuts = Shortcuts(
+        self._shortcuts = KeyBindings(
             self._viewer,
-            self.controller,
-            self.project,
-            self.threshold.step,
-            self.cine.propagation.propagation.press,
+            project_actions(self.project)
+            | mask_actions(self.controller, self.threshold.step)
+            | {PROPAGATE: self.cine.propagation.propagation.press},
         )
 
     def _listen(self) -> None:

@@ -12,7 +12,7 @@ from napari.layers import Shapes
 
 from napari_cmunet.gui.images.layers import frame_position
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD
-from napari_cmunet.util.text import counted
+from napari_cmunet.util.text import counted, duration
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -170,14 +170,6 @@ def _work(controller: Controller) -> dict:
     }
 
 
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f", about {max(1, round(seconds))} s left"
-    return f", about {round(seconds / 60)} min left"
-
-
 def _mode(controller: Controller, mask: Labels | None) -> str:
     """The current tool, unless a box or a line is being drawn."""
     if mask is None or isinstance(controller.viewer.layers.selection.active, Shapes):
@@ -219,9 +211,9 @@ def _status(
         if not image_state.is_cine:
             return kind, "Segmenting the arteries…"
         done, total = queue.progress
-        progress = (
-            f"Segmenting: {done} of {total} frames{_time_left(queue.seconds_left)}."
-        )
+        left = queue.seconds_left
+        about = "" if left is None else f", about {duration(left)} left"
+        progress = f"Segmenting: {done} of {total} frames{about}."
         if image_state.usable_mask:
             progress += " You can correct meanwhile."
         return kind, progress

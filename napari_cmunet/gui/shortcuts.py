@@ -5,7 +5,8 @@ The plugin's are bound to the viewer, never over a key that is taken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, cast
 
 from napari.settings import get_settings
 
@@ -13,7 +14,7 @@ from napari_cmunet.gui.images.layers import set_visible
 from napari_cmunet.gui.project.reviewed_area import BOX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from napari.components import ViewerModel
 
@@ -99,156 +100,93 @@ def _key(name: str, bound: Mapping) -> str:
     return keys[0] if keys else "(none)"
 
 
-class Shortcuts:
-    """The keys of one panel on one viewer.
+class KeyBindings:
+    """Keys bound to a viewer, except those that are taken.
+
+    Parameters
+    ----------
+    actions : dict
+        By key. A generator function goes on when its key is released.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, actions: Mapping[str, Callable[[], object]]
+    ) -> None:
+        self._viewer = viewer
+        self._bound: dict[str, Callable[[ViewerModel], object]] = {}
+        for key, action in actions.items():
+            self._bind(key.replace("+", "-"), action)
+
+    def _bind(self, key: str, action: Callable[[], object]) -> None:
+        def pressed(_viewer: ViewerModel) -> None:
+            action()
+
+        def held(_viewer: ViewerModel) -> Iterator[None]:
+            yield from cast("Iterator[None]", action())
+
+        function = held if inspect.isgeneratorfunction(action) else pressed
+        try:
+            self._viewer.bind_key(key, function)
+        except ValueError:  # taken by another plugin or by the user
+            return
+        self._bound[key] = function
+
+    def unbind(self) -> None:
+        """Unbind the keys that have not been bound anew since."""
+        for key, function in self._bound.items():
+            bound = self._viewer.bind_key(key, None)
+            if bound is not None and bound is not function:
+                self._viewer.bind_key(key, bound)
+        self._bound.clear()
+
+
+def mask_actions(
+    controller: Controller, step_threshold: Callable[[int], None]
+) -> dict[str, Callable[[], object]]:
+    """Return what the keys do to the mask and the layers, by key.
 
     Parameters
     ----------
     step_threshold : callable
         Moves the threshold by hundredths.
-    propagate : callable
-        Proposes a mask for the shown frame, or accepts it.
     """
 
-    def __init__(
-        self,
-        viewer: ViewerModel,
-        controller: Controller,
-        project: ProjectSession,
-        step_threshold: Callable[[int], None],
-        propagate: Callable[[], None],
-    ) -> None:
-        self._controller, self._project = controller, project
-        self._step_threshold, self._propagate = step_threshold, propagate
-        self._bound: dict[str, Callable] = {}
-        self._bind(viewer)
+    def peek() -> Iterator[None]:
+        layers = controller.active.overlays() if controller.active else []
+        shown = [layer for layer in layers if layer.visible]
+        for layer in shown:
+            set_visible(layer, False)
+        yield
+        for layer in shown:
+            set_visible(layer, True)
 
-    def _bind(self, viewer: ViewerModel) -> None:
-        # Plain functions: napari calls a generator again on release.
-        controller, step = self._controller, self._step_threshold
-        propagate_mask = self._propagate
+    def prediction() -> None:
+        image_state = controller.active
+        if image_state is not None:
+            layer = image_state.prediction
+            visible = layer is not None and layer.visible
+            controller.images.set_prediction_visible(not visible)
 
-        def peek(_viewer):
-            layers = controller.active.overlays() if controller.active else []
-            shown = [layer for layer in layers if layer.visible]
-            for layer in shown:
-                set_visible(layer, False)
-            yield
-            for layer in shown:
-                set_visible(layer, True)
-
-        def outline(_viewer) -> None:
-            controller.editor.toggle_outline()
-
-        def prediction(_viewer) -> None:
-            image_state = controller.active
-            if image_state is not None:
-                layer = image_state.prediction
-                visible = layer is not None and layer.visible
-                controller.images.set_prediction_visible(not visible)
-
-        def propagate(_viewer) -> None:
-            propagate_mask()
-
-        def lower(_viewer) -> None:
-            step(-1)
-
-        def higher(_viewer) -> None:
-            step(1)
-
-        for key, function in (
-            *_project_keys(self._project),
-            (PEEK, peek),
-            (OUTLINE, outline),
-            (PREDICTION, prediction),
-            (LOWER, lower),
-            (HIGHER, higher),
-            (PROPAGATE, propagate),
-        ):
-            try:
-                viewer.bind_key(key.replace("+", "-"), function)
-            except ValueError:  # taken by another plugin or by the user
-                continue
-            self._bound[key] = function
-
-    def unbind(self, viewer: ViewerModel) -> None:
-        """Unbind the keys that are still ours."""
-        for key, function in self._bound.items():
-            key = key.replace("+", "-")
-            taken = viewer.bind_key(key, None)
-            if taken is not None and taken is not function:
-                viewer.bind_key(key, taken)
-        self._bound.clear()
+    return {
+        PEEK: peek,
+        OUTLINE: controller.editor.toggle_outline,
+        PREDICTION: prediction,
+        LOWER: lambda: step_threshold(-1),
+        HIGHER: lambda: step_threshold(1),
+    }
 
 
-def _project_keys(project: ProjectSession) -> list[tuple[str, Callable]]:
+def project_actions(project: ProjectSession) -> dict[str, Callable[[], object]]:
+    """Return what the keys do in a project, by key."""
     annotation, navigator = project.annotation, project.navigator
-
-    def accept(_viewer) -> None:
-        annotation.accept()
-
-    def accept_and_go_on(_viewer) -> None:
-        project.accept_and_go_on()
-
-    def take_back(_viewer) -> None:
-        annotation.take_back()
-
-    def go_on(_viewer) -> None:
-        navigator.next()
-
-    def go_back(_viewer) -> None:
-        navigator.previous()
-
-    def skip(_viewer) -> None:
-        annotation.skip()
-
-    def flag(_viewer) -> None:
-        annotation.flag()
-
-    def box(_viewer) -> None:
-        annotation.draw_area(BOX)
-
-    def compare(_viewer) -> None:
-        project.preview.toggle()
-
-    return [
-        (ACCEPT, accept),
-        (ACCEPT_NEXT, accept_and_go_on),
-        (TAKE_BACK, take_back),
-        (NEXT, go_on),
-        (PREVIOUS, go_back),
-        (SKIP, skip),
-        (FLAG, flag),
-        (BOX_KEY, box),
-        (COMPARE, compare),
-    ]
-
-
-class KeyBindings:
-    """Keys bound to a viewer, except those that are taken."""
-
-    def __init__(
-        self, viewer: ViewerModel, actions: dict[str, Callable[[], None]]
-    ) -> None:
-        self._viewer = viewer
-        self._bound: dict[str, Callable[[ViewerModel], None]] = {}
-        for key, action in actions.items():
-            self._bind(key, action)
-
-    def _bind(self, key: str, action: Callable[[], None]) -> None:
-        def pressed(_viewer: ViewerModel) -> None:
-            action()
-
-        try:
-            self._viewer.bind_key(key, pressed)
-        except ValueError:  # taken by another plugin or by the user
-            return
-        self._bound[key] = pressed
-
-    def unbind(self) -> None:
-        """Unbind the keys that have not been bound anew since."""
-        for key, pressed in self._bound.items():
-            bound = self._viewer.bind_key(key, None)
-            if bound is not None and bound is not pressed:
-                self._viewer.bind_key(key, bound)
-        self._bound.clear()
+    return {
+        ACCEPT: annotation.accept,
+        ACCEPT_NEXT: project.accept_and_go_on,
+        TAKE_BACK: annotation.take_back,
+        NEXT: navigator.next,
+        PREVIOUS: navigator.previous,
+        SKIP: annotation.skip,
+        FLAG: annotation.flag,
+        BOX_KEY: lambda: annotation.draw_area(BOX),
+        COMPARE: project.preview.toggle,
+    }

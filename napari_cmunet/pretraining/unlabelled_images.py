@@ -13,6 +13,7 @@ from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.images import find_images, read_angiogram
 from napari_cmunet.model.preprocess import Preprocessing, prepare
 from napari_cmunet.pretraining.config import UnlabelledFrames, digest
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,8 +91,8 @@ def read_unlabelled(
     gathered = group.all_gather_objects((hashes, failed))
     if not len(every):
         raise TrainingError(
-            f"None of {len(files)} image file(s) could be used; the reasons are above. "
-            "Give other files or folders."
+            f"None of {counted(len(files), 'image file')} could be used; the reasons "
+            "are above. Give other files or folders."
         )
     known = [text for part, _ in gathered for text in part]
     return UnlabelledFrames(every, numbers, digest(known)), sum(n for _, n in gathered)

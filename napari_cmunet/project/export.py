@@ -36,6 +36,7 @@ from napari_cmunet.util.atomic import (
     write_json,
     write_reason,
 )
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -318,8 +319,8 @@ def _check_folder(
     if there:
         replaced = tuple(name for name in targets if (folder / name).exists())
         raise ExportConflictError(
-            f"The folder '{display_name(folder)}' already holds {there} file(s) or "
-            f"folder(s); {len(replaced) or 'none'} would be replaced. Choose another "
-            "folder, or say that files may be overwritten.",
+            f"The folder '{display_name(folder)}' already holds "
+            f"{counted(there, 'item')}; {len(replaced) or 'none'} would be replaced. "
+            "Choose another folder, or allow files to be overwritten.",
             replaced,
         )

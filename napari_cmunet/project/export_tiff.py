@@ -7,7 +7,6 @@ Files are named by the images' ids, since an image's own name may name a patient
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from napari_cmunet.io.label_file import Label
 from napari_cmunet.io.masks import BESIDE_MASK, write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 from napari_cmunet.util.atomic import make_folder
-from napari_cmunet.util.safe_files import is_device
+from napari_cmunet.util.safe_files import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -47,7 +46,6 @@ COLUMNS = (
     "model",
     "accepted",
 )
-_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def _names(
         files = []
         for image in images:
             path = project.images[image].path or image
-            safe = PurePosixPath(*(_safe(part) for part in path.split("/")))
+            safe = PurePosixPath(*(safe_name(part) for part in path.split("/")))
             files.append(InputFile(Path(safe), Path(safe)))
         for image, path in zip(images, output_paths(files), strict=True):
             stems[image] = PurePosixPath(path.with_suffix("").as_posix())
@@ -198,15 +196,6 @@ def _names(
             end = f"_frame_{frame:04d}"
         names.append(stem.with_name(f"{stem.name}{end}.tif"))
     return names
-
-
-def _safe(part: str) -> str:
-    """Return a name valid on every system that no spreadsheet takes for a formula."""
-    name = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", part))
-    name = name.strip(" .")[:150] or "image"
-    if name[0] in "=+-@" or is_device(name):
-        name = f"_{name}"
-    return name
 
 
 def _reviewed(name: PurePosixPath) -> PurePosixPath:

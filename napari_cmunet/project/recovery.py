@@ -65,6 +65,7 @@ from napari_cmunet.project.settings import (
     salvage_identity,
 )
 from napari_cmunet.util.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_reason
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -278,13 +279,13 @@ def _recover_labels(
             missing += 1
     if missing:
         context.note(
-            f"{missing} label(s) that the journal knows are missing from the project's "
-            "folder. If you did not remove them, look for them in a backup."
+            f"Missing from the project's folder: {counted(missing, 'label')} that the "
+            "journal knows. Unless you removed them, restore them from a backup."
         )
     stray = {image for image, _ in keys if image not in images}
     if stray:
         context.note(
-            f"{len(stray)} image(s) that have labels are not in the list of images."
+            f"Not in the list of images: {counted(len(stray), 'image')} with labels."
         )
 
 
@@ -328,15 +329,15 @@ def _salvage_images(
         except OSError as error:
             raise WriteError(aside, write_reason(error)) from error
         context.note(
-            f"{bad} damaged line(s) of {IMAGES} were left out; the damaged file is "
-            f"kept as {aside.name}."
+            f"Left out: {counted(bad, 'damaged line')} of {IMAGES}. The damaged file "
+            f"is kept as {aside.name}."
         )
     if lost or bad:
         images.add_lost(lost)
     if lost:
         context.note(
-            f"{len(lost)} image(s) are known by their labels alone. Show the project "
-            "the folder of its images to find them again."
+            f"Known by their labels alone: {counted(len(lost), 'image')}. Show the "
+            "project the folder of its images to find them again."
         )
 
 

@@ -67,6 +67,16 @@ _DEVICES = re.compile(
 )
 
 
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+def safe_name(text: str, default: str = "image") -> str:
+    """Return a file name valid on every system that no spreadsheet runs as formula."""
+    name = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", text))
+    name = name.strip(" .")[:150] or default
+    return f"_{name}" if name[0] in "=+-@" or is_device(name) else name
+
+
 def is_device(name: str) -> bool:
     """Whether a file name denotes a Windows device: ``CON``, ``aux.tif``."""
     return _DEVICES.fullmatch(name.split(".")[0].split(":")[0].rstrip(" ")) is not None

@@ -101,7 +101,7 @@ class MaskEditor:
             set_visible(image_state.mask, True)
             image_state.history.begin_drag(self._images.shown_frame(image_state))
 
-    def move_threshold(self, threshold: float, *, join: bool = False) -> None:
+    def move_threshold(self, threshold: float, join: bool = False) -> None:
         """Set the threshold; during a drag, as a preview.
 
         ``join`` makes it one undo step with the move before.
