@@ -142,14 +142,10 @@ class CineSection(QWidget):
 
     The best frame is searched for in a worker, once for each cine, as soon as one of
     its frames is segmented.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
     """
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self._controller = controller
         self.propagation = PropagationRow(controller)
         self.pixel_size = PixelSizeRow(controller)

@@ -197,7 +197,6 @@ class JobRunner:
         *,
         on_result: Callable[[Any], None] | None = None,
         on_error: Callable[[str], None] | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Run a function in a worker, in place of the job before.
 
@@ -209,8 +208,6 @@ class JobRunner:
             Called on the GUI thread with what the function returned.
         on_error : callable, optional
             Called on the GUI thread with a message for the user.
-        on_progress : callable, optional
-            Called on the GUI thread with what was reported last.
         """
         self.cancel()
         generation = self._generation
@@ -226,12 +223,7 @@ class JobRunner:
                 on_result(result.result)
             self.changed.emit()
 
-        def progressed() -> None:
-            if generation == self._generation and on_progress is not None:
-                on_progress(job.done, job.total)
-
         job = self.job = Job(self._text, function, ended, failure=self._failure)
-        job.changed.connect(progressed)
         job.changed.connect(self.changed.emit)
         job.start()
 

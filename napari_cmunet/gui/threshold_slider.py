@@ -33,8 +33,8 @@ class ThresholdSlider(QWidget):
     moved = Signal(float, bool)
     released = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setFocusPolicy(TAB_ONLY)
         self.slider.setRange(0, _STEPS)

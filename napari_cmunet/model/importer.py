@@ -289,7 +289,7 @@ def _name_from(path: Path) -> str:
     return name or "imported"
 
 
-def _some(names: tuple[str, ...], shown: int = 4) -> str:
-    text = ", ".join(printable(name[:80]) for name in names[:shown])
-    more = len(names) - shown
+def _some(names: tuple[str, ...]) -> str:
+    text = ", ".join(printable(name[:80]) for name in names[:4])
+    more = len(names) - 4
     return f"{text} and {more} more" if more > 0 else text

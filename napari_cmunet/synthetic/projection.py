@@ -135,7 +135,7 @@ def join(tubes: list[Tube]) -> Tube:
 
 
 def draw(
-    samples: Tube, size: int, seen: np.ndarray | None = None, least: float = 0.5
+    samples: Tube, size: int, seen: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return thickness (pixels of full contrast) and the mask of ``seen`` samples.
 
@@ -148,7 +148,7 @@ def draw(
     x, y = samples.place.T
     radius = samples.radius
     inside = (x > -radius) & (x < size + radius) & (y > -radius) & (y < size + radius)
-    halves = np.ceil(np.maximum(radius, least) + 0.5).astype(int)
+    halves = np.ceil(np.maximum(radius, 0.5) + 0.5).astype(int)
     for half in np.unique(halves[inside]):
         pick = np.flatnonzero(inside & (halves == half))
         dx, dy = _window(int(half))
@@ -169,7 +169,7 @@ def draw(
         keep &= cover > 0
         total += np.bincount(flat[keep], value[keep], minlength=size * size)
         if seen is not None:
-            keep &= (gap <= np.maximum(reach, least)) & seen[pick, None]
+            keep &= (gap <= soft) & seen[pick, None]
             mask[flat[keep]] = True
     shape = (size, size)
     return total.reshape(shape).astype(np.float32), mask.reshape(shape)

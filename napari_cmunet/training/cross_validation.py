@@ -35,6 +35,8 @@ FOLDS = 3
 MANY_PATIENTS = 100
 """From here on some patients are held out for good instead."""
 
+_VALIDATING = 0.2  # expected share of the patients
+
 THRESHOLDS = np.arange(0.2, 0.91, 0.05).round(2)
 """Thresholds that a hospital's own is chosen from."""
 
@@ -42,7 +44,7 @@ THRESHOLD_PRIOR = 4.0
 """Number of labels that the start's threshold counts for."""
 
 
-def validates(patient: str, share: float = 0.2) -> bool:
+def validates(patient: str) -> bool:
     """Whether a patient belongs to validation.
 
     Decided by a hash of the patient alone, so that other patients never change it.
@@ -51,35 +53,31 @@ def validates(patient: str, share: float = 0.2) -> bool:
     ----------
     patient : str
         Any stable name of the patient.
-    share : float
-        Expected share of the patients that validate.
     """
     digest = hashlib.sha256(f"napari-cmunet split {patient}".encode()).digest()
-    return int.from_bytes(digest[:8]) < share * 2**64
+    return int.from_bytes(digest[:8]) < _VALIDATING * 2**64
 
 
-def split_by_patient(patients: Sequence[str], share: float = 0.2) -> Fold:
+def split_by_patient(patients: Sequence[str]) -> Fold:
     """Indices that train and indices that validate; the latter may be none.
 
     Parameters
     ----------
     patients : sequence of str
         The patient of each label.
-    share : float
-        Expected share of the patients that validate.
     """
-    held_out = [i for i, p in enumerate(patients) if validates(p, share)]
+    held_out = [i for i, p in enumerate(patients) if validates(p)]
     return [i for i in range(len(patients)) if i not in set(held_out)], held_out
 
 
-def folds_of(frames: LabelledFrames, most: int = FOLDS) -> list[Fold]:
+def folds_of(frames: LabelledFrames) -> list[Fold]:
     """Indices to learn from and indices left out, for each fold of patients.
 
     One fold that leaves no patient out where there is only one, or where the rest of a
     fold would hold no artery.
     """
     known = sorted(set(frames.patients))
-    parts = min(most, len(known))
+    parts = min(FOLDS, len(known))
     part = {patient: number % parts for number, patient in enumerate(known)}
     folds = [
         (

@@ -245,8 +245,8 @@ class ImageList(QListView):
 
     chosen = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._ids: Sequence[str] = ()
         self._which = ALL
         self._soon = QTimer(self)

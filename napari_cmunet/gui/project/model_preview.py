@@ -232,11 +232,11 @@ class ModelPreview:
 
     # -- another model in use -------------------------------------------------
 
-    def on_model(self, *, predict_again: bool) -> None:
+    def on_model(self) -> None:
         """Another model was chosen; see ``ProjectSession.use_current_model``."""
         controller, opened = self._workspace.controller, self._navigator.current
         self.stop()
-        if predict_again and opened is not None and opened.image_state.sources:
+        if opened is not None and opened.image_state.sources:
             self.hide_change()
             controller.queue.remove(opened.image_state)
             self.change = ModelChange(controller, opened.image_state)

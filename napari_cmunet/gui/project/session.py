@@ -33,6 +33,7 @@ from napari_cmunet.gui.project.workspace import (
     model_in_use,
     open_project,
 )
+from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.jobs import JobFunction, Report, ShouldStop
     from napari_cmunet.project.images import RelinkResult
-    from napari_cmunet.project.patients import PatientRule
     from napari_cmunet.project.project import Project
 
 _sessions: weakref.WeakKeyDictionary[ViewerModel, ProjectSession] = (
@@ -286,16 +286,14 @@ class ProjectSession:
             self.messages.dismiss()
             self.messages.show(f"All images are there again: {result.found} found.")
 
-    def add_images(
-        self, inputs: list[Path], patient_of: PatientRule | None = None
-    ) -> None:
+    def add_images(self, inputs: list[Path]) -> None:
         """Add further files and folders to the project."""
         project = self.project
         if project is None:
             return
 
         def add(_: Report, should_stop: ShouldStop) -> object:
-            return project.images.add(inputs, patient_of, should_stop), look(project)
+            return project.images.add(inputs, None, should_stop), look(project)
 
         self.run("Adding images", add, self._on_added)
 
@@ -306,39 +304,31 @@ class ProjectSession:
             added, overview = outcome.result
             self.workspace.set_overview(overview)
             known = f" {added.known} were in it already." if added.known else ""
-            problems = " ".join(added.problems[:3])
             count = len(added.images)
             new = "1 image was added." if count == 1 else f"{count} images were added."
-            self.messages.show(f"{new}{known} {problems}".strip())
+            self.messages.show(f"{new}{known} {some_of(added.problems)}".strip())
             if self.navigator.current is None:
                 self.navigator.next()
 
     # -- the model in use -----------------------------------------------------
 
-    def use_current_model(self, *, predict_again: bool = True) -> None:
-        """Predict with the model that the project uses now.
+    def use_current_model(self) -> None:
+        """Predict with the model that the project uses now, also the open image.
 
-        Parameters
-        ----------
-        predict_again : bool
-            Whether to predict the open image again and show the differences. The mask
-            is not changed.
+        Its mask is not changed; the differences are shown.
         """
         project = self.project
         if project is not None:
-            self.workspace.writer.submit(
-                lambda: model_in_use(project),
-                partial(self._on_model, predict_again),
-            )
+            self.workspace.writer.submit(lambda: model_in_use(project), self._on_model)
 
-    def _on_model(self, predict_again: bool, found: tuple[str, str]) -> None:
+    def _on_model(self, found: tuple[str, str]) -> None:
         model, problem = found
         if problem:
             self.messages.show_error(problem)
         elif self.project is not None:
             self._model = model
             self.controller.set_choice(model=model)
-            self.preview.on_model(predict_again=predict_again)
+            self.preview.on_model()
             self.navigator.on_model()
             self.workspace.changed.emit()
             self.image_order.score()

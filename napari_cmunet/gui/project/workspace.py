@@ -33,6 +33,7 @@ from napari_cmunet.project.readers import (
     known_readers,
 )
 from napari_cmunet.project.settings import note_recent, read_identity
+from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,9 +154,7 @@ def create_project(new: NewProject, should_stop: Callable[[], bool]) -> OpenedPr
         # Nearer to the goal than cmunet-ssl, while labels and time are few.
         project.change_settings(start=DEFAULT_MODEL)
         added = project.images.add(new.inputs, new.patient_of, should_stop)
-        notices = list(added.problems[:3])
-        if len(added.problems) > 3:
-            notices.append(f"And {len(added.problems) - 3} more files were not added.")
+        notices = [some_of(added.problems)] if added.problems else []
         if new.model != DEFAULT_MODEL:
             try:
                 project.models.promote(new.model, installed=True, reason="chosen")
