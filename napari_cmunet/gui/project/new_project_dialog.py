@@ -126,7 +126,8 @@ def result_of(
         name, count = groups.most_common(1)[0]
         text += f"; for instance “{name}” has {count}"
     if groups and alone:
-        text += f"; {counted(alone, 'file')} of a patient each"
+        by = "itself" if alone == 1 else "themselves"
+        text += f"; {counted(alone, 'file')} by {by}"
     return f"{text}."
 
 

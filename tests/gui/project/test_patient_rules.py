@@ -92,7 +92,7 @@ def test_the_dicom_header_comes_first_where_it_tells_patients():
     headers = {p: f"dicom id {p.parts[0]}" for p in paths if p.suffix == ".dcm"}
     first, *others = patient_choices(found, headers)
     assert (first.text, first.rule, first.patients) == ("By the DICOM header", None, 5)
-    assert first.result == "5 patients in 13 files; 1 file of a patient each."
+    assert first.result == "5 patients in 13 files; 1 file by itself."
     assert "One folder for each patient" in [choice.text for choice in others]
     # All of one patient: that may be an anonymiser's.
     same = dict.fromkeys(headers, "dicom id ANON")
