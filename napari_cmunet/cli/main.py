@@ -123,7 +123,7 @@ def _add_segment(commands: Any) -> None:
         help="write an artery mask (TIFF) for each image",
         description="Write one mask TIFF for each image: uint8, 0 background, 255 "
         "artery, on the image's own grid. Folders are walked, and the masks lie in "
-        "folders of the same names; where an input is a folder, summary.csv tells what "
+        "folders of the same names; where an input is a folder, summary.csv lists what "
         "became of each file. A run that was stopped goes on where it was.",
     )
     p.add_argument(

@@ -21,7 +21,7 @@ LEAST_STENOSIS = 0.25
 """Narrowing of the diameter from which it is a lesion."""
 
 _END_OF_LESION = 0.05  # narrowing at which a lesion begins and ends
-_HEALTHY = (0.05, 0.15)  # share of the reference; farther below it is no healthy part
+_HEALTHY = (0.05, 0.15)  # bounds of the scatter of healthy diameters around it
 _ROUNDS = 12
 _FOR_MEDIANS = 120  # points for the first line
 _ENOUGH = 8

@@ -85,7 +85,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
         elif label is not None:
             problems.append(
                 f"The label of frame {frame} does not fit the image any more: the "
-                "file has changed. The label is kept; annotation replaces it."
+                "file has changed. The label is kept until a mask is accepted."
             )
     drafts = {}
     for owner, frame in project.drafts.keys():
