@@ -9,6 +9,8 @@ r"""Crash the program at random instants and look whether anything was lost.
     ``finetune``, ``export`` and ``segment``, killed the same way.
 ``power``
     The power goes: only what was flushed is left.
+``readers``
+    Two readers and a reviewer, who merges and rejects, take turns and are killed.
 ``together``
     Several programs on one project at the same time, some of them killed.
 
@@ -219,6 +221,13 @@ def commands(args: argparse.Namespace, ledger: Ledger) -> dict:
     return run(args, ledger)
 
 
+def readers(args: argparse.Namespace, ledger: Ledger) -> dict:
+    """Kill two readers and a reviewer who take turns at one project."""
+    from tests.endurance.crash.reader_rounds import run
+
+    return run(args, ledger)
+
+
 def together(args: argparse.Namespace, ledger: Ledger) -> dict:
     """Let a reader accept while commands and other readers are at the same project."""
     from tests.endurance.crash.together_rounds import run
@@ -231,6 +240,7 @@ CAMPAIGNS = {
     "window": window,
     "commands": commands,
     "power": power,
+    "readers": readers,
     "together": together,
 }
 

@@ -51,6 +51,12 @@ def test_power_cuts(tmp_path):
     assert figures["done"]["accept"] > 5
 
 
+def test_readers_and_the_reviewer_are_killed(tmp_path):
+    figures = campaign(tmp_path, "readers", "--rounds", "9")
+    assert set(figures["kills"].values()) == {3}
+    assert figures["done"]["reviewer accept"] > 3
+
+
 def test_the_window_is_killed(tmp_path, qapp):
     figures = campaign(tmp_path, "window", "--rounds", "2")
     assert figures["kills"] == 2

@@ -72,6 +72,8 @@ class Ledger:
     shown: dict[tuple[str, int], str] = field(default_factory=dict)
     #: Whether the disk fails one call at a time, so that what is begun can be undone.
     single_faults: bool = True
+    #: Code of the reader whose acts these are.
+    reader: str = ""
 
     def note(self, told: dict[str, Any]) -> None:
         """Take in one note."""
@@ -145,7 +147,7 @@ class Ledger:
         for path in copy.rglob("*.tif"):
             _read(path)
         try:
-            project = Project.open(copy)
+            project = Project.open(copy, reader=self.reader)
         except CMUNetError as error:
             raise Lost(f"the project does not open: {error}") from error
         with project:
@@ -160,7 +162,7 @@ class Ledger:
                 if project.drafts.load(*key) is not None:
                     self.shown[key] = _shown(project, key)
             lines = _journal(copy)
-        with Project.open(copy) as project:
+        with Project.open(copy, reader=self.reader) as project:
             must(not project.take_notices(), "a question on opening again")
         must(len(_journal(copy)) == len(lines), "it was put in order twice")
         left = [p for p in copy.rglob(".napari-cmunet-*") if ".partial-" not in str(p)]
@@ -191,7 +193,7 @@ class Ledger:
                 self._history.setdefault(key, []).append(found)
         there = {
             hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (project.folder / "labels").rglob("*.tif")
+            for path in (project.labels.root / "labels").rglob("*.tif")
         }
         gone = self.files - there
         must(not gone, f"{len(gone)} label(s) that once counted are nowhere: {gone}")
@@ -239,6 +241,9 @@ def value_of(project: Project, name: str) -> Any:
         return project.models.current.name
     if what == "title":
         return project.settings.title
+    if what == "rejected":  # a version of a label, by its hash
+        rejection = project.reviews.rejection(image)
+        return rejection.reason if rejection else ""
     if what == "skipped":  # the state of a labelled image does not tell
         return project._flags[image].skipped
     return getattr(project.status(image), what)

@@ -45,6 +45,8 @@ class Reader:
         Where exports go.
     """
 
+    acts = ACTS
+
     def __init__(
         self, project: Project, choose: Random, tell: Tell, exports: Path
     ) -> None:
@@ -55,7 +57,7 @@ class Reader:
 
     def act(self) -> None:
         """Do one act. A failure in words is told; any other is a fault."""
-        name = self.choose.choice(ACTS)
+        name = self.choose.choice(self.acts)
         image = self.choose.choice(self._ids[:5])
         try:
             getattr(self, f"_{name.replace(' ', '_')}")(image)
