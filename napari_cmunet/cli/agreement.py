@@ -11,6 +11,7 @@ from napari_cmunet.errors import ProjectError
 from napari_cmunet.project.agreement import (
     MEASURES,
     TOLERANCE,
+    agreement_table,
     compare_readers,
     limits_of,
     reader_pairs,
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     import argparse
 
     from napari_cmunet.project.agreement import FrameAgreement
-
-_NAMES = {
-    "dice": "Dice",
-    "cldice": "clDice",
-    "nsd": f"NSD {TOLERANCE:g} px",
-    "wrong_places": "wrong places",
-    "area_difference": "area diff. %",
-}
 
 
 def add_parser(commands: Any) -> None:
@@ -64,46 +57,16 @@ def run(args: argparse.Namespace) -> int:
             frames = list(
                 compare_readers(project, first, second, problem=problems.append)
             )
-            _print(names.name(first), names.name(second), frames)
+            print(f"{names.name(first)} and {names.name(second)}:")
+            print("\n".join(agreement_table(frames)))
             report.append(_as_json(first, second, frames))
-        waiting = len(project.reference.waiting())
-    if waiting:
-        print(
-            f"note: {waiting} frame(s) wait for the reviewer's decision; until then "
-            "nothing is learned from them.",
-            file=sys.stderr,
-        )
+        if waiting := project.reference.waiting_notice():
+            print(f"note: {waiting}", file=sys.stderr)
     for problem in problems:
         print(problem, file=sys.stderr)
     if args.json:
         write_json(args.json, {"version": 1, "pairs": report})
     return 1 if problems else 0
-
-
-def _print(first: str, second: str, frames: list[FrameAgreement]) -> None:
-    patients = len({f.patient for f in frames})
-    print(f"{first} and {second}: {len(frames)} frames of {patients} patients")
-    print(f"{'image':>12} {'frame':>6}", *(f"{_NAMES[m]:>12}" for m in MEASURES))
-    for f in frames:
-        cells = (_cell(m, getattr(f, m)) for m in MEASURES)
-        print(f"{f.image:>12} {f.frame:>6}", *cells, "" if not f.decided else "decided")
-    if frames:
-        all_limits = {m: limits_of(frames, m) for m in MEASURES}
-        rows = {
-            "mean": [x.mean for x in all_limits.values()],
-            "SD": [x.sd for x in all_limits.values()],
-            "95 % of frames from": [x.low for x in all_limits.values()],
-            "to": [x.high for x in all_limits.values()],
-            "mean, 95 % from": [x.interval[0] for x in all_limits.values()],
-            "to ": [x.interval[1] for x in all_limits.values()],
-        }
-        for name, values in rows.items():
-            cells = (f"{value:>12.4g}" for value in values)
-            print(f"{name.strip():>19}", *cells)
-
-
-def _cell(measure: str, value: float) -> str:
-    return f"{value:>12}" if measure == "wrong_places" else f"{value:>12.4g}"
 
 
 def _as_json(

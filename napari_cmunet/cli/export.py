@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     with Project.open(args.project, read_only=True) as project:
         for notice in project.take_notices():
             print(f"note: {notice}", file=sys.stderr)
+        if waiting := project.reference.waiting_notice():
+            print(f"note: {waiting}", file=sys.stderr)
         if args.images is not None:
             _look_for_images(project, args.images)
         progress = Progress(0)

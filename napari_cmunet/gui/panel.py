@@ -267,8 +267,9 @@ class CMUNetPanel(QWidget):
         self.project.preview.update()
         in_project = self.project_section.refresh()
         self.finetune.set_training(self.project.training.session, self.project.preview)
-        for part in (self.project_section.page.images, self.finetune_fold):
-            part.setVisible(self.project.project is not None)
+        project = self.project.project
+        self.project_section.page.images.setVisible(project is not None)
+        self.finetune_fold.setVisible(project is not None and not project.is_blind)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.opening.refresh()

@@ -19,7 +19,7 @@ from napari_cmunet.training.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_cmunet.io.label_file import Label
     from napari_cmunet.project.project import Project
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 TOLERANCE = 2.0
 """Of the normalised surface distance, in pixels."""
 
-MEASURES = ("dice", "cldice", "nsd", "wrong_places", "area_difference")
+MEASURES = {
+    "dice": "Dice",
+    "cldice": "clDice",
+    "nsd": f"NSD {TOLERANCE:g} px",
+    "wrong_places": "wrong places",
+    "area_difference": "area diff. %",
+}
+"""The measures and their column's title."""
 
 
 @dataclass(frozen=True)
@@ -152,3 +159,37 @@ def find_disagreement(
             if key in waiting:
                 before = project.disagreement.get(key, 0.0)
                 project.disagreement[key] = max(before, found.disagreement)
+
+
+def agreement_table(
+    frames: Sequence[FrameAgreement], names: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the lines of a table: each frame, then the limits.
+
+    Parameters
+    ----------
+    names : mapping of str to str, optional
+        What images are called; their ids by default.
+    """
+    called = [(names or {}).get(f.image, f.image) for f in frames]
+    width = max([19, *map(len, called)])
+    head = " ".join(f"{title:>12}" for title in MEASURES.values())
+    lines = [f"{'image':{width}} {'frame':>5} {head}"]
+    for name, f in zip(called, frames, strict=True):
+        cells = " ".join(f"{getattr(f, m):>12.4g}" for m in MEASURES)
+        decided = " decided" if f.decided else ""
+        lines.append(f"{name:{width}} {f.frame:>5} {cells}{decided}")
+    if frames:
+        limits = [limits_of(frames, m) for m in MEASURES]
+        for name, values in (
+            ("mean", [x.mean for x in limits]),
+            ("SD", [x.sd for x in limits]),
+            ("95 % of frames from", [x.low for x in limits]),
+            ("to", [x.high for x in limits]),
+            ("95 % of means from", [x.interval[0] for x in limits]),
+            ("to", [x.interval[1] for x in limits]),
+        ):
+            cells = " ".join(f"{value:>12.4g}" for value in values)
+            lines.append(f"{name:>{width}} {'':5} {cells}")
+    patients = len({f.patient for f in frames})
+    return [*lines, f"{len(frames)} frames of {patients} patients"]

@@ -257,7 +257,8 @@ def export_masks(
     if which is not None:
         refs = [r for r in refs if (r.image, r.frame) in which]
     if not refs:
-        raise ProjectError("There is no accepted label to export yet.")
+        waiting = project.reference.waiting_notice()
+        raise ProjectError(waiting or "There is no accepted label to export yet.")
     task = ExportTask(project, refs, chosen, progress, should_stop)
     targets = target_names(task) if "tiff" in chosen.formats else []
     _check_folder(project, folder, targets, chosen.overwrite)

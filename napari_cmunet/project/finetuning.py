@@ -290,10 +290,14 @@ class UsedLabels:
         The latter are empty unless there are many patients.
         """
         refs = self._project.reference.refs()
+        waiting = self._project.reference.waiting_notice()
         if not refs:
             raise TrainingError(
-                "The project has no accepted label yet. Accept some masks first."
+                waiting
+                or "The project has no accepted label yet. Accept some masks first."
             )
+        if waiting:
+            self._write(events.Note(waiting))
         if not validate or len({r.patient for r in refs}) < MANY_PATIENTS:
             return self._learned(refs), []
         held_out = self._held_out([r for r in refs if r.side == VALIDATION])

@@ -147,6 +147,14 @@ class Project:
         return self._context.identity.id
 
     @property
+    def is_blind(self) -> bool:
+        """Whether the reader must not learn what others have drawn.
+
+        Then models that have learned from their labels are not used either.
+        """
+        return self.reader not in (FIRST_READER, REVIEWER)
+
+    @property
     def read_only(self) -> bool:
         """Whether nothing can be changed."""
         return self._context.read_only

@@ -63,6 +63,21 @@ class ReferenceLabels(LabelCollection):
         several = {key for key, readers in self.readings().items() if len(readers) > 1}
         return several - self.decided()
 
+    def waiting_notice(self) -> str:
+        """Return a sentence on the frames that wait; empty if there are none."""
+        count = len(self.waiting())
+        if not count:
+            return ""
+        if count == 1:
+            return (
+                "1 frame that several readers have labelled waits for the reviewer's "
+                "decision; it is left out."
+            )
+        return (
+            f"{count} frames that several readers have labelled wait for the "
+            "reviewer's decision; they are left out."
+        )
+
     def _chosen(self) -> dict[FrameKey, ProjectLabels]:
         with self._context.reading():
             if len(self._readers) == 1 and not self._reviews:

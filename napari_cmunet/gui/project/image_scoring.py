@@ -84,7 +84,7 @@ class ImageOrder:
         """Score the images not scored with the model in use, if the order needs it."""
         self.stop()
         project, controller = self._workspace.writable, self._workspace.controller
-        if project is None or self.order != UNSURE:
+        if project is None or project.is_blind or self.order != UNSURE:
             return
         runner, choice = controller.queue, controller.choice
 

@@ -61,9 +61,9 @@ class ProjectTraining:
         self.session: TrainingSession | None = None
 
     def open(self, project: Project) -> None:
-        """Get ready to train on a project, unless it is read-only."""
+        """Get ready to train on a project, unless it is read-only or read blind."""
         self.close()
-        if not project.read_only:
+        if not project.read_only and not project.is_blind:
             self.session = TrainingSession(project, device=self._device)
             self.session.model_changed.connect(self._on_model_changed)
             self.session.ended.connect(self._on_ended)

@@ -25,6 +25,7 @@ from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.agreement import find_disagreement
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from napari_cmunet.project.flags import ImageStatus, Progress
+from napari_cmunet.project.model_history import ModelHistory
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers import (
     FIRST_READER,
@@ -220,6 +221,9 @@ def survey(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
 def model_in_use(project: Project) -> tuple[str, str]:
     """Name or folder of the model that a project uses, or what is wrong with it."""
     version = project.models.current
+    if project.is_blind and not version.installed:
+        known = (*ModelHistory().versions, *project.models.history.versions)
+        version = [v for v in known if v.installed][-1]
     try:
         folder = project.models.folder(version)
     except CMUNetError as error:

@@ -9,15 +9,23 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QInputDialog
 
 from napari_cmunet.gui.project import review
+from napari_cmunet.gui.project.reader_menu import AgreementDialog
 from napari_cmunet.gui.project.review import LAYER
+from napari_cmunet.gui.project.workspace import model_in_use
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers import REVIEWER
 from tests.gui.conftest import LEFT, Reader
 from tests.gui.project.conftest import name
 from tests.gui.project.test_label_versions import loop, picture
+from tests.project.project_making import save_model_folder
 
 pytestmark = pytest.mark.slow
 __all__ = ["loop"]
+
+
+@pytest.fixture
+def make_model_for():
+    return save_model_folder
 
 
 def become(panel, session, ready, text: str) -> None:
@@ -41,6 +49,7 @@ def test_two_readers_and_a_decision(loop, ready, monkeypatch, tmp_path):
         "First reader",
         "Another reader…",
         "Reviewer",
+        "Name of the first reader…",
     ]
 
     # The first reader paints a bar and accepts both images.
@@ -54,12 +63,15 @@ def test_two_readers_and_a_decision(loop, ready, monkeypatch, tmp_path):
     hand.key(Qt.Key.Key_K)
     ready(session)
 
-    # The second one sees neither the labels nor the mask.
+    # The second one sees neither the labels nor the mask, and no model that has
+    # learned from them.
     monkeypatch.setattr(QInputDialog, "getText", lambda *a: ("Dr Beta", True))
     become(panel, session, ready, "Another reader…")
     assert page.title.text() == "project · Dr Beta"
     assert page.progress.text() == "0 of 2 labelled"
     assert name(session) == "q0"
+    assert session.training.session is None
+    assert not panel.finetune_fold.isVisible()
     assert len(viewer.layers) == 3
     seen = session.navigator.current.mask(0)
     assert not np.array_equal(seen, mine)
@@ -110,6 +122,18 @@ def test_two_readers_and_a_decision(loop, ready, monkeypatch, tmp_path):
         )
         np.testing.assert_array_equal(project.labels.get(image, 0).mask, mine)
 
+    menu.fill()
+    (action,) = [a for a in menu.actions() if a.text() == "Agreement of readers…"]
+    action.trigger()
+    ready(session)
+    (dialog,) = panel.findChildren(AgreementDialog)
+    table = dialog.table.toPlainText()
+    assert table.splitlines()[0] == "first reader and Dr Beta"
+    assert table.splitlines()[2].split()[:2] == ["q0", "0"]
+    assert table.splitlines()[2].endswith("decided")
+    picture(dialog, "agreement")
+    QTest.mouseClick(dialog.close_button, LEFT)
+
     # The other image has one label: it is rejected with a reason.
     hand.key(Qt.Key.Key_N)
     ready(session)
@@ -155,3 +179,33 @@ def test_who_read_last_goes_on(loop, ready, monkeypatch, tmp_path):
     assert session.project.reader == code
     become(panel, session, ready, "Reviewer")
     assert session.project.reader == REVIEWER
+
+
+def test_a_second_reader_gets_no_model_that_learned_from_the_first(
+    project, make_model_for
+):
+    made = project.project
+    assert model_in_use(made) == ("cmunet-artery", "")
+    make_model_for(made, "tuned-001")
+    made.models.promote("tuned-001")
+    assert model_in_use(made)[0].endswith("tuned-001")
+    folder = made.folder
+    made.close()
+    for reader, used in (("01234567", "cmunet-artery"), (REVIEWER, "tuned-001")):
+        with Project.open(folder, reader=reader) as made:
+            assert model_in_use(made)[0].rpartition("/")[2] == used
+
+
+def test_the_first_reader_has_a_name_on_this_computer(loop, ready, monkeypatch):
+    _, panel, session, _ = loop
+    monkeypatch.setattr(QInputDialog, "getText", lambda *a: ("Dr Alpha", True))
+    become(panel, session, ready, "Name of the first reader…")
+    menu = panel.project_section.readers
+    menu.fill()
+    assert menu.actions()[0].text() == "Dr Alpha"
+    assert panel.project_section.page.title.text() == "project"
+    assert not [
+        p
+        for p in session.project.folder.rglob("*")
+        if p.is_file() and p.name != "lock" and b"Alpha" in p.read_bytes()
+    ]
