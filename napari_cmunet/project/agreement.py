@@ -61,13 +61,14 @@ class FrameAgreement:
 
 @dataclass(frozen=True)
 class Limits:
-    """One measure over frames."""
+    """One measure over frames; None where there are too few to tell."""
 
     mean: float
-    sd: float
-    low: float  # limits between which 95 % of frames lie: mean ± 1.96 SD
-    high: float
-    interval: tuple[float, float]  # 95 % interval of the mean, by patient
+    sd: float | None = None
+    low: float | None = None  # limits of 95 % of frames: mean ± 1.96 SD
+    high: float | None = None
+    #: 95 % interval of the mean, by patient.
+    interval: tuple[float, float] | None = None
 
 
 def reader_pairs(project: Project) -> list[tuple[str, str]]:
@@ -143,8 +144,13 @@ def limits_of(frames: Sequence[FrameAgreement], measure: str) -> Limits:
     """Summarise one of ``MEASURES`` over frames, at least one."""
     values = np.array([getattr(f, measure) for f in frames], float)
     mean = float(values.mean())
-    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    interval = bootstrap_interval(values.tolist(), [f.patient for f in frames])
+    if len(values) < 2:
+        return Limits(mean)
+    sd = float(values.std(ddof=1))
+    patients = [f.patient for f in frames]
+    interval = None
+    if len(set(patients)) > 1:
+        interval = bootstrap_interval(values.tolist(), patients)
     return Limits(mean, sd, mean - 1.96 * sd, mean + 1.96 * sd, interval)
 
 
@@ -186,10 +192,14 @@ def agreement_table(
             ("SD", [x.sd for x in limits]),
             ("95 % of frames from", [x.low for x in limits]),
             ("to", [x.high for x in limits]),
-            ("95 % of means from", [x.interval[0] for x in limits]),
-            ("to", [x.interval[1] for x in limits]),
+            ("95 % of means from", [x.interval and x.interval[0] for x in limits]),
+            ("to", [x.interval and x.interval[1] for x in limits]),
         ):
-            cells = " ".join(f"{value:>12.4g}" for value in values)
+            cells = " ".join(
+                "-".rjust(12) if v is None else f"{v:>12.4g}" for v in values
+            )
             lines.append(f"{name:>{width}} {'':5} {cells}")
     patients = len({f.patient for f in frames})
-    return [*lines, f"{len(frames)} frames of {patients} patients"]
+    count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
+    of = "1 patient" if patients == 1 else f"{patients} patients"
+    return [*lines, f"{count} of {of}"]

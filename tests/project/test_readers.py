@@ -10,6 +10,8 @@ import pytest
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import ProjectDamagedError, ProjectError
 from napari_cmunet.project.agreement import (
+    Limits,
+    agreement_table,
     compare_readers,
     find_disagreement,
     limits_of,
@@ -317,6 +319,10 @@ def test_agreement_counts_only_what_both_reviewed(project):
     half[:, 20:] = False
     accept(project, image, half)
     (found,) = compare_readers(project, "", BETA)
+    # One frame tells nothing of the spread.
+    assert limits_of([found], "dice") == Limits(1.0)
+    assert "-" in agreement_table([found])[3]
+    assert agreement_table([found])[-1] == "1 frame of 1 patient"
     assert (found.dice, found.wrong_places, found.area_difference) == (1, 0, 0)
     project.close()
 
