@@ -105,6 +105,10 @@ class PacsGoneError(PacsError):
     """A PACS that does not answer: there is no use in asking for more."""
 
 
+class ClusterError(CMUNetError):
+    """A cluster that does not answer, or that cannot do the job."""
+
+
 class Cancelled(CMUNetError):
     """The user stopped the job; nothing is wrong."""
 

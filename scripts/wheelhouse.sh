@@ -8,7 +8,7 @@
 # Options go to pip, for another system or another index:
 #   --platform win_amd64 --python-version 3.12
 #   --extra-index-url https://download.pytorch.org/whl/cpu
-# EXTRAS=all,pacs are the optional parts; PYTHON=python3 the interpreter.
+# EXTRAS=all,cluster,pacs are the optional parts; PYTHON=python3 the interpreter.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -23,7 +23,7 @@ shift
 cd "$ROOT"
 "$PYTHON" -m pip wheel --no-deps --wheel-dir "$OUT" .
 "$PYTHON" -m pip download --only-binary=:all: --constraint constraints.txt \
-    --dest "$OUT" "$@" "$(ls "$OUT"/napari_cmunet-*.whl)[${EXTRAS:-all,pacs}]"
+    --dest "$OUT" "$@" "$(ls "$OUT"/napari_cmunet-*.whl)[${EXTRAS:-all,cluster,pacs}]"
 
 "$PYTHON" - "$OUT" <<'END'
 import hashlib, pathlib, sys

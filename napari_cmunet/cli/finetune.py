@@ -16,6 +16,7 @@ from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
+from napari_cmunet.training.cluster import train_on_cluster
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.finetuning import (
     StartModel,
@@ -107,7 +108,8 @@ def _folders(
         raise TrainingError(
             "No label could be read: --masks needs files with the stems of --images."
         )
-    stages = train_in_stages(
+    train = train_on_cluster if options.cluster else train_in_stages
+    stages = train(
         start,
         options,
         found.labels,

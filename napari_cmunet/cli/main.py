@@ -172,7 +172,8 @@ def _add_segment(commands: Any) -> None:
             "contours burnt in",
         ),
     )
-    p.set_defaults(command="segment")
+    _add_fields(p, FinetuneOptions, only=("cluster", "plain_tcp"))
+    p.set_defaults(command="segment", cluster="", plain_tcp=False)
 
 
 def _add_pretrain(commands: Any) -> None:
@@ -250,10 +251,12 @@ def _add_finetune(commands: Any) -> None:
     p.set_defaults(command="finetune", usage_error=p.error)
 
 
-def _add_fields(p: argparse.ArgumentParser, options: type) -> None:
+def _add_fields(
+    p: argparse.ArgumentParser, options: type, only: Sequence[str] = ()
+) -> None:
     """One option for each field that has a help text; what is not given is left out."""
     for field in fields(options):
-        if "help" not in field.metadata:
+        if "help" not in field.metadata or (only and field.name not in only):
             continue
         name = "--" + field.name.replace("_", "-")
         more: dict[str, Any] = {"help": field.metadata["help"]}

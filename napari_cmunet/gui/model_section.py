@@ -5,22 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QGridLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QInputDialog, QWidget
 from superqt.utils import signals_blocked
 
+from napari_cmunet.errors import UsageError
 from napari_cmunet.gui.jobs import JobRunner
-from napari_cmunet.gui.preferences import save_preference
+from napari_cmunet.gui.preferences import load_preferences, save_preference
 from napari_cmunet.gui.widgets import combo, labelled, text_label
+from napari_cmunet.util.cluster import check_address, is_address
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.model.registry import ModelCard
 
+_OTHER = "remote"
 DEVICE_TEXT = {
     "auto": "automatic",
     "cpu": "CPU",
     "cuda": "graphics card (CUDA)",
     "mps": "Apple graphics (MPS)",
+    _OTHER: "Remote…",
 }
 
 
@@ -35,7 +39,10 @@ class ModelSection(QWidget):
         self._cards: dict[str, ModelCard] = {}
         self.model = combo("The model that segments from now on")
         self.about = text_label()
-        self.device = combo("Where the network runs")
+        self.device = combo(
+            "Where the network runs. On a remote cluster only fine-tuning does"
+        )
+        self._cluster = load_preferences().cluster
         self.in_use = text_label()
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -104,22 +111,49 @@ class ModelSection(QWidget):
 
     def show_devices(self, devices: tuple[str, ...]) -> None:
         """Offer the devices of this machine, and the chosen one in any case."""
+        self._devices = devices
         chosen = self._controller.choice.device
         names = ["auto", *devices]
-        if chosen not in names:
-            names.append(chosen)
+        for name in (self._cluster, chosen):
+            if name and name not in names:
+                names.append(name)
+        names.append(_OTHER)
         if names == [self.device.itemData(i) for i in range(self.device.count())]:
             return
         with signals_blocked(self.device):
             self.device.clear()
             for name in names:
-                self.device.addItem(DEVICE_TEXT.get(name, name), name)
+                text = f"remote: {name}" if is_address(name) else name
+                self.device.addItem(DEVICE_TEXT.get(name, text), name)
             self.device.setCurrentIndex(self.device.findData(chosen))
 
     def _on_device(self) -> None:
         device = self.device.currentData()
+        if device == _OTHER:
+            device = self._ask_for_cluster()
         self._controller.set_choice(device=device)
-        save_preference("device", device)
+        if not is_address(device):
+            save_preference("device", device)
+        self.device.setCurrentIndex(self.device.findData(device))
+
+    def _ask_for_cluster(self) -> str:
+        """Ask for the address of a cluster; keep the device if none is given."""
+        title, text = "Remote cluster", "Address of its Dask scheduler:"
+        address, answer = self._cluster or "tls://", True
+        while answer:
+            address, answer = QInputDialog.getText(self, title, text, text=address)
+            address = address.strip()
+            try:
+                check_address(address)
+            except UsageError as error:
+                text = f"{error}\n\nAddress of its Dask scheduler:"
+                continue
+            if answer:
+                self._cluster = address
+                save_preference("cluster", address)
+                self.show_devices(self._devices)
+                return address
+        return self._controller.choice.device
 
     def show_device_in_use(self, text: str) -> None:
         """Show the device in use."""

@@ -12,6 +12,7 @@ from napari.layers import Shapes
 
 from napari_cmunet.gui.images.layers import frame_position
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD
+from napari_cmunet.util.cluster import is_address
 from napari_cmunet.util.text import counted, duration
 
 if TYPE_CHECKING:
@@ -152,7 +153,12 @@ def _device(controller: Controller) -> str:
     if controller.queue.loading:
         return "Loading the model…"
     engine = controller.queue.engine
-    return "" if engine is None else f"Runs on {engine.device_text()}"
+    if engine is None:
+        return ""
+    text = f"Runs on {engine.device_text()}"
+    if is_address(controller.choice.device):
+        text += "; fine-tuning runs on the cluster"
+    return text
 
 
 def _work(controller: Controller) -> dict:

@@ -19,6 +19,7 @@ from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.images.layers import read_frame
 from napari_cmunet.gui.jobs import exiting, spare_thread
 from napari_cmunet.io.polarity import has_bright_vessels
+from napari_cmunet.util.cluster import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -234,10 +235,12 @@ def load_engine(choice: ModelChoice) -> Engine:
     from napari_cmunet.model.predictor import Predictor
     from napari_cmunet.model.registry import load_model
 
+    # Frames are segmented here even where trainings run on a cluster.
+    name = "auto" if is_address(choice.device) else choice.device
     if not gc.get_freeze_count():
         # Keep garbage collections short: torch's objects need not be traversed.
         gc.freeze()
-    device, fallback = choose_device_or_fallback(choice.device)
+    device, fallback = choose_device_or_fallback(name)
     predictor = Predictor(load_model(choice.model), device)
     return Engine(
         choice=choice,

@@ -18,6 +18,7 @@ class Preferences:
     pre_segment: bool = True
     model: str = "cmunet-artery"
     device: str = "auto"
+    cluster: str = ""
     working_folder: str = ""
 
 
@@ -39,6 +40,7 @@ def load_preferences() -> Preferences:
         pre_segment=bool(getattr(segmentation, "pre_segment", default.pre_segment)),
         model=str(getattr(segmentation, "model", "") or default.model),
         device=_plain(getattr(segmentation, "device", default.device)),
+        cluster=str(getattr(segmentation, "cluster", "") or ""),
         working_folder=str(getattr(folders, "working_folder", "") or ""),
     )
 

@@ -18,6 +18,7 @@ from napari_cmunet.project.model_history import ModelVersion
 from napari_cmunet.project.patients import TRAIN, VALIDATION
 from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
+from napari_cmunet.training.cluster import train_on_cluster
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.cross_validation import MANY_PATIENTS
 from napari_cmunet.training.finetuning import StartModel, model_card
@@ -146,7 +147,8 @@ def finetune_project(
         def read(at: Sequence[int]) -> Iterator[Label]:
             return map(as_label, project.reference.read([used.refs[i] for i in at]))
 
-        stages = train_in_stages(
+        train = train_on_cluster if chosen.cluster else train_in_stages
+        stages = train(
             start,
             chosen,
             labels,

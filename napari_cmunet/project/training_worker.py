@@ -28,12 +28,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError, UsageError
 from napari_cmunet.project.promotion import SAFE, TrainingResult, result_of
 from napari_cmunet.training import events
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from napari_cmunet.training.events import Event
 
@@ -160,7 +160,7 @@ def main() -> int:
                 measured = time.monotonic()
                 _write(plan)
         fresh = time.monotonic() - measured < _SECONDS_OF_MEASUREMENT
-        with failure_events(_write):
+        with failure_events(_write), _usage_as_failure():
             folder, problems = finetune_project(
                 order.project,
                 order.options,
@@ -174,6 +174,15 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 1 if folder is None or problems else 0
+
+
+@contextlib.contextmanager
+def _usage_as_failure() -> Iterator[None]:
+    """The window shows failures; bad usage is for a command line to tell."""
+    try:
+        yield
+    except UsageError as error:
+        raise TrainingError(str(error)) from error
 
 
 def _write(event: Event) -> None:

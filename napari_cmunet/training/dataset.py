@@ -203,7 +203,8 @@ def phantom_labels(
     """
     seeds = _seeds(count, seed)
     workers = workers or os.cpu_count() or 1
-    if workers == 1 or count < 16:
+    # A worker of a cluster may be a daemon, which has no processes of its own.
+    if workers == 1 or count < 16 or multiprocessing.current_process().daemon:
         yield from _usable(map(_draw, seeds))
         return
     # A fork would copy torch's threads in an undefined state.

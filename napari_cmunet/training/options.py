@@ -55,6 +55,12 @@ class FinetuneOptions:
         None, "longer side of the frames as the network sees them", "PX"
     )
     device: str = option("auto", "default: auto, the fastest there is")
+    cluster: str = option(
+        "", "run on the workers of a Dask cluster: tls://HOST:PORT", "ADDRESS"
+    )
+    plain_tcp: bool = option(
+        False, "allow a cluster without encryption: tcp://HOST:PORT"
+    )
     description: str = option("", "for the model's card", "TEXT")
     data: str = option("", "what the images are, for the card", "TEXT")
     licence: str = option("", "of the weights, for the card", "TEXT")

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cmunet.cli import segment as segment_module
+from napari_cmunet.cli import segment_one as segment_module
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks import read_mask, read_provenance
 from napari_cmunet.model.predictor import Predictor

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
+    QInputDialog,
     QLabel,
     QScrollArea,
     QSlider,
@@ -274,9 +276,35 @@ def test_devices_are_those_of_the_machine(
     viewer.add_image(frame())
     settled(controller)
     names = [panel.model.device.itemData(i) for i in range(panel.model.device.count())]
-    assert names == ["auto", "cuda", "cpu"]
+    assert names == ["auto", "cuda", "cpu", "remote"]
     panel.refresh()
     assert panel.model.in_use.text() == "Runs on CPU (2 threads)"
+
+
+def test_a_cluster_is_a_device_once_its_address_is_given(
+    qtbot, panel, controller, monkeypatch
+):
+    box = panel.model.device
+    answers = [("tcp://10.0.0.1:8786", True), ("tls://gpu:8786", True), ("", False)]
+    asked = []
+
+    def ask(parent, title, label, text=""):
+        asked.append(label)
+        return answers.pop(0)
+
+    monkeypatch.setattr(QInputDialog, "getText", ask)
+    choose = partial(qtbot.keyClick, box, Qt.Key.Key_End)
+    choose()
+    assert "is not encrypted" in asked[1]
+    assert controller.choice.device == "tls://gpu:8786"
+    assert box.currentText() == "remote: tls://gpu:8786"
+    choose()  # and no address is given
+    assert controller.choice.device == "tls://gpu:8786"
+    assert box.currentText() == "remote: tls://gpu:8786"
+    qtbot.keyClick(box, Qt.Key.Key_Home)
+    assert controller.choice.device == "auto"
+    panel.refresh()
+    assert box.findText("remote: tls://gpu:8786") > 0
 
 
 def test_own_keys_are_bound_and_given_back(viewer, make_controller, qtbot):

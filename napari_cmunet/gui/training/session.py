@@ -33,6 +33,7 @@ from napari_cmunet.project.promotion import (
 )
 from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import OTHER_FAILURE, Planned
+from napari_cmunet.util.cluster import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -67,7 +68,7 @@ class TrainingSession:
     project : Project
         Open for writing. Close it only after :meth:`close`.
     device : callable
-        Asked at each start; see :func:`napari_cmunet.model.device.choose_device`.
+        Asked at each start: one of ``model.device.DEVICES``, or a cluster's address.
     options : dict, optional
         Further fields of :class:`napari_cmunet.training.options.FinetuneOptions` than
         the project's settings choose.
@@ -181,7 +182,8 @@ class TrainingSession:
 
     def prepare(self) -> None:
         """Start the process ahead of time: it imports torch, and plans the training."""
-        if self.running or self._closed or self.project.read_only:
+        possible = not (self.running or self._closed or self.project.read_only)
+        if not possible or is_address(self._device()):  # whose speed is not known here
             return
         if self._prepared is None:
             self._prepared = TrainingProcess()
@@ -209,8 +211,8 @@ class TrainingSession:
         return len(self.project.reference.keys()), self.project.settings, self._device()
 
     def _order(self) -> TrainingOrder:
-        options = {"device": self._device()} | self.options
-        return TrainingOrder(self.project.folder, options)
+        key = "cluster" if is_address(device := self._device()) else "device"
+        return TrainingOrder(self.project.folder, {key: device} | self.options)
 
     def _process(self) -> TrainingProcess:
         """The one that was prepared, if it is there; else another one."""

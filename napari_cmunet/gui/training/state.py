@@ -311,9 +311,7 @@ class TrainingState:
             text += f" {duration(progress.seconds_left)} left."
         if self.first is not None:
             text += f" {self._decision(self.first)}"
-        if progress.note and (
-            progress.stage or progress.phase in (LEAVING_OUT, LEARNING)
-        ):
+        if progress.note and (progress.stage or progress.phase != COMPARING):
             text += f" {progress.note}"
         return text
 

@@ -104,9 +104,10 @@ def make_training(qtbot, tiny_model):
     """
     made: list[TrainingSession] = []
 
-    def make(project: Project, **options) -> TrainingSession:
+    def make(project: Project, device="auto", **options) -> TrainingSession:
         training = TrainingSession(
             project,
+            device=lambda: device,
             options={"start": str(tiny_model), "batch": 4, **options},
         )
         made.append(training)
