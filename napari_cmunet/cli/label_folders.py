@@ -15,7 +15,7 @@ from napari_cmunet.io.masks import (
     LargeMaskError,
     LargeMasks,
     is_beside_mask,
-    read_mask,
+    read_mask_for,
     read_provenance,
 )
 from napari_cmunet.project.patients import by_dicom, read_patients
@@ -115,22 +115,8 @@ def _read_one(
     if len(candidates) > 1:
         raise ReadError(path, f"{len(candidates)} images have this stem; keep one.")
     image = read_angiogram(candidates[0])
-    large: LargeMaskError | None = None
-    try:
-        mask = read_mask(path, large=large_masks)
-    except LargeMaskError as error:  # told once it is known to fit its image
-        large, mask = error, read_mask(path, large="keep")
-    if mask.shape != image.shape:
-        raise ReadError(
-            path,
-            f"the mask is {_size(mask.shape)}, its image {_size(image.shape)}. Export "
-            "the mask on the image's own grid.",
-        )
+    mask = read_mask_for(path, image.shape, large=large_masks)
     masks = mask.reshape(image.frames.shape)
-    if any(artery.all() for artery in masks):
-        raise ReadError(path, "all of it is artery: that is no label.")
-    if large is not None:
-        raise large
     made = read_provenance(path)
     if made is not None and made.inverted:
         image = image.inverted()
@@ -158,7 +144,3 @@ def _read_one(
             )
         )
     return labels
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet import __version__
-from napari_cmunet.cli import agreement, export, history, measure, models, pacs
+from napari_cmunet.cli import (
+    agreement,
+    export,
+    history,
+    import_masks,
+    measure,
+    models,
+    pacs,
+)
 from napari_cmunet.errors import CMUNetError, UnknownModelError, UsageError
 from napari_cmunet.model.device import DEVICES
 from napari_cmunet.model.registry import DEFAULT_MODEL
@@ -98,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         measure.add_parser,
         export.add_parser,
+        import_masks.add_parser,
         history.add_parser,
         agreement.add_parser,
         models.add_parser,

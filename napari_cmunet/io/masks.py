@@ -143,7 +143,58 @@ def read_mask(path: Path | str, *, large: LargeMasks = "refuse") -> np.ndarray:
     path = Path(path)
     decoded = read_pixels(path)
     mask = _artery(path, decoded)
-    if large == "keep" or not is_large(mask) or _is_own(decoded.description):
+    return mask if _is_own(decoded.description) else _settle_large(path, mask, large)
+
+
+def read_mask_for(
+    path: Path | str, shape: tuple[int, ...], *, large: LargeMasks = "refuse"
+) -> np.ndarray:
+    """Read the mask of an image of this shape, as :func:`read_mask` does.
+
+    Raises
+    ------
+    LargeMaskError, ReadError
+        Also as :func:`fit_mask` does.
+    """
+    path = Path(path)
+    decoded = read_pixels(path)
+    own = _is_own(decoded.description)
+    return fit_mask(path, _artery(path, decoded), shape, large="keep" if own else large)
+
+
+def fit_mask(
+    path: Path, mask: np.ndarray, shape: tuple[int, ...], *, large: LargeMasks
+) -> np.ndarray:
+    """Check a mask against the shape of its image.
+
+    Raises
+    ------
+    LargeMaskError
+        Only of a mask that fits.
+    ReadError
+        If the mask is of another shape, or nothing but artery.
+    """
+    if mask.shape != shape:
+        turned = mask.shape == (*shape[:-2], shape[-1], shape[-2])
+        raise ReadError(
+            path,
+            f"the mask is {_size(mask.shape)}, its image {_size(shape)}. "
+            + ("Rows and columns seem to be exchanged. " if turned else "")
+            + "Export the mask on the image's own grid.",
+        )
+    if large == "invert":
+        mask, large = _settle_large(path, mask, large), "keep"
+    if mask.all(axis=(-2, -1)).any():
+        raise ReadError(path, "all of it is artery: that is no label.")
+    return _settle_large(path, mask, large)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _settle_large(path: Path, mask: np.ndarray, large: LargeMasks) -> np.ndarray:
+    if large == "keep" or not is_large(mask):
         return mask
     if large == "invert":
         return ~mask

@@ -55,13 +55,15 @@ class Provenance:
     frames: tuple[int, ...] | None = None  # indices in the source, one a page
     corrected: bool = False  # a reader changed it
     inverted: bool = False  # it is of the inverted grey values of the file
+    imported_from: str | None = None  # kind of the file of another program: "COCO"
+    imported_sha256: str | None = None  # of that file's bytes
     created: str = field(default_factory=_now)  # ISO 8601, UTC
     program: str = PROGRAM
     version: str = field(default_factory=program_version)
     notice: str = NOTICE
 
     def __post_init__(self) -> None:
-        for name in ("model_sha256", "source_sha256"):
+        for name in ("model_sha256", "source_sha256", "imported_sha256"):
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
                 raise ValueError(f"{name} must be 64 hexadecimal digits")

@@ -193,6 +193,8 @@ class ProjectLabels(LabelCollection):
                 frames=(frame,),
                 corrected=pixels_changed != 0,  # None: unknown
                 inverted=provenance.inverted,
+                imported_from=provenance.imported_from,
+                imported_sha256=provenance.imported_sha256,
             ),
             pixel_size_mm,
             {key: value for key, value in note.items() if value},
@@ -215,6 +217,8 @@ class ProjectLabels(LabelCollection):
                 model=provenance.model,
                 model_sha256=provenance.model_sha256,
                 threshold=provenance.threshold,
+                imported_from=provenance.imported_from,
+                imported_sha256=provenance.imported_sha256,
                 reviewed=1.0 if reviewed is None else round(float(reviewed.mean()), 4),
                 pixels_changed=pixels_changed,
                 seconds=None if seconds is None else round(seconds, 1),

@@ -383,3 +383,9 @@ class Project:
         """Note an export in the journal, if it can be written."""
         with contextlib.suppress(ProjectError, WriteError), self._context.writing():
             self._context.journal.append("exported", count=count)
+
+    def note_import(self, count: int, *, drafts: bool) -> None:
+        """Note an import of masks in the journal, if it can be written."""
+        with contextlib.suppress(ProjectError, WriteError), self._context.writing():
+            what = "drafts_imported" if drafts else "masks_imported"
+            self._context.journal.append(what, count=count)
