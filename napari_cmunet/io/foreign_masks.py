@@ -44,7 +44,7 @@ _REVIEWED = "_reviewed"  # end of the name of a file that this program exports
 _REVIEWED_SEGMENT = "Reviewed area"
 _NOT_READ = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".mat", ".h5", ".npz")
 _MAX_JSON = 2**24
-_NO_ARTERY = ("background", "ignore")
+_NO_ARTERY = ("background", "ignore", _REVIEWED_SEGMENT.casefold())
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _nnunet_masks(folder: Path, artery: Collection[str]) -> Iterator[ForeignMask
         values = _label_values(parse_json(read_plain(card, _MAX_JSON) or b""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadError(card, "it does not say what its labels are.") from error
-    names = chosen_names(card, [n for n in values if n not in _NO_ARTERY], artery)
+    names = chosen_names(card, values, artery)
     wanted = [value for name in names for value in values[name]]
     ignored = values.get("ignore", [])
     for file in find_images([folder / NNUNET_LABELS]):
@@ -306,8 +306,7 @@ def _dicom_masks(path: Path, artery: Collection[str]) -> Iterator[ForeignMask]:
             path, "it is a DICOM image, not a mask of one.", safe_name(path)
         )
     content = seg.read_segmentation(path)
-    labels = [n for n in content.segments.values() if n != _REVIEWED_SEGMENT]
-    names = chosen_names(path, labels, artery)
+    names = chosen_names(path, content.segments.values(), artery)
     sources: dict[str, set[int]] = defaultdict(set)
     for frame in content.frames:
         sources[frame.source_uid].add(frame.source_frame)
@@ -371,7 +370,7 @@ def chosen_names(
     ReadError
         If there are several and none was chosen, or none of the chosen is there.
     """
-    found = list(dict.fromkeys(names))
+    found = [n for n in dict.fromkeys(names) if n.casefold() not in _NO_ARTERY]
     wanted = [n for n in found if n.casefold() in {a.casefold() for a in artery}]
     if wanted or len(found) == 1:
         return wanted or found

@@ -345,6 +345,7 @@ def test_pixels_above_the_lowest_bits(tmp_path, signed):
         (["IMAGES", "IM1"], "Images/im1.DCM"),
         (["IMAGES", "IM1"], "IMAGES/IM1;1"),
         (["IMAGES", "IM1"], "IMAGES/IM1"),
+        (["IMAGES", "IM1;1"], "images/im1"),
     ],
 )
 def test_a_dicomdir_whose_names_a_copy_has_changed(tmp_path, listed, name):

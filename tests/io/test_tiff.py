@@ -337,3 +337,18 @@ def test_what_a_file_says_of_its_shape_is_told_in_one_short_line(tmp_path, shape
         read_angiogram(path)
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("axes", [None, "TCYX", "ZCYX", "QQYX"])
+@pytest.mark.parametrize("kind", ["shaped", "imagej", "ome"])
+def test_axes_of_length_1_are_dropped(tmp_path, kind, axes):
+    if kind != "shaped" and axes in (None, "QQYX"):
+        pytest.skip("such axes are not written in this kind")
+    stack = np.random.default_rng(0).integers(0, 255, (5, 1, 40, 48), np.uint8)
+    metadata = {"axes": axes} if axes else {}
+    more = {kind: True} if kind != "shaped" else {}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata=metadata, **more)
+    image = read_angiogram(path)
+    assert image.is_cine
+    assert np.array_equal(np.asarray(image.frames), stack[:, 0])

@@ -84,7 +84,7 @@ class _Disc:
                 by_stem.setdefault(folded.rpartition(".")[0], name)
             self._names[below] = by_name, by_stem
         by_name, by_stem = self._names[below]
-        wanted = part.casefold()
+        wanted = part.casefold().partition(";")[0]
         return by_name.get(wanted) or (by_stem.get(wanted, "") if is_file else "")
 
 

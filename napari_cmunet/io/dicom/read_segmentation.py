@@ -163,4 +163,6 @@ def read_segments(found: Segmentation) -> np.ndarray:
         pixels = dataset.pixel_array.reshape(shape)
     if found.kind == "LABELMAP":
         return pixels
-    return pixels * 2 >= found.full if found.kind == "FRACTIONAL" else pixels != 0
+    if found.kind == "FRACTIONAL":
+        return pixels >= (found.full + 1) // 2
+    return pixels != 0

@@ -50,7 +50,8 @@ def decode_tiff(
         _open(file) as tif,
     ):
         series = _main_series(tif)
-        axes, is_cine = _axes(file, series.axes, series.shape)
+        named = _named_axes(series)
+        axes, is_cine = _axes(file, named, series.shape)
         page = series.keyframe
         _check_declared(file, limits, series, axes)
         _check_complete(file, series)
@@ -62,7 +63,7 @@ def decode_tiff(
                 raise
             array = decode_tiff_pages(file, limits)
         else:
-            array = _arrange(array, series.axes, axes)
+            array = _arrange(array, named, axes)
             array = _displayed(file, page, array, keep_indices)
         description = page.description or ""
         size = pixel_size_of_tiff(tif, page, description)
@@ -144,6 +145,12 @@ def _cut_short(file: SniffedFile) -> Exception:
     return file.error("the TIFF file is cut short. Copy or export it again.")
 
 
+def _named_axes(series: tifffile.TiffPageSeries) -> str:
+    """Return the axes of a series; "-" for those of length 1, which may be alike."""
+    pairs = zip(series.axes, series.shape, strict=True)
+    return "".join("-" if n == 1 and a not in "YX" else a for a, n in pairs)
+
+
 def _axes(file: SniffedFile, axes: str, shape: tuple[int, ...]) -> tuple[str, bool]:
     """Find frame and sample axes: axes in the order T, Y, X, S, and if it is a cine.
 
@@ -166,7 +173,7 @@ def _axes(file: SniffedFile, axes: str, shape: tuple[int, ...]) -> tuple[str, bo
 def _check_declared(
     file: SniffedFile, limits: ReadLimits, series: tifffile.TiffPageSeries, axes: str
 ) -> None:
-    length = dict(zip(series.axes, series.shape, strict=True))
+    length = dict(zip(_named_axes(series), series.shape, strict=True))
     page = series.keyframe
     if series.dtype is None or series.dtype.kind not in "biuf":
         kind = "complex numbers" if series.dtype is not None else "an unknown type"
