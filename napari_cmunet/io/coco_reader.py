@@ -44,6 +44,7 @@ class CocoAnnotation:
     image_id: int | str
     category_id: int | str
     segmentation: Any = None  # polygons, or run lengths; None: a box alone
+    iscrowd: int = 0  # 1: a region that evaluation ignores
 
 
 @dataclass(frozen=True)

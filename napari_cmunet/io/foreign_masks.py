@@ -21,8 +21,10 @@ from napari_cmunet.errors import CMUNetError, ReadError, printable
 from napari_cmunet.io.coco_reader import draw_mask, read_coco
 from napari_cmunet.io.discovery import find_images, is_folder, stem_of
 from napari_cmunet.io.masks import (
+    BESIDE_MASK,
     LargeMasks,
     fit_mask,
+    is_beside_mask,
     read_mask,
     read_mask_for,
     read_pixels,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from napari_cmunet.io.provenance import Provenance
 
 NNUNET_LABELS, NNUNET_CARD = "labelsTr", "dataset.json"
-_REVIEWED = "_reviewed"  # end of the name of a file that this program exports
 _REVIEWED_SEGMENT = "Reviewed area"
 _NOT_READ = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".mat", ".h5", ".npz")
 _MAX_JSON = 2**24
@@ -123,12 +124,9 @@ def _find_in_folder(folder: Path, found: FoundMasks, artery: Collection[str]) ->
     files = find_images([folder], skip=datasets)
     if files and files[0].path == folder:  # nothing was found
         files = []
-    reviewed = {f.path for f in files if f.path.stem.endswith(_REVIEWED)}
     for file in files:
-        whole = file.path.with_stem(file.path.stem.removesuffix(_REVIEWED))
-        if file.path in reviewed and whole.exists():
-            continue
-        if stem_of(file.path) not in images_of_coco:
+        beside = is_beside_mask(file.path) or stem_of(file.path) in images_of_coco
+        if not beside:
             _find_in_file(file.path, file.relative, found, artery)
     if len(found.masks) + len(found.problems) == before:
         found.problems.append(f"{folder.name}: no mask was found in this folder.")
@@ -201,7 +199,7 @@ def _read_file(
     path: Path, made: Provenance | None, shape: tuple[int, ...], large: LargeMasks
 ) -> MaskPages:
     mask = read_mask_for(path, shape, large=large)
-    part = path.with_stem(path.stem + _REVIEWED)
+    part = path.with_name(BESIDE_MASK["reviewed"].format(path.stem))
     reviewed = read_mask(part, large="keep") if part.exists() else None
     if reviewed is not None and reviewed.shape != mask.shape:
         raise ReadError(part, "it is not of the size of the mask that it belongs to.")
@@ -289,8 +287,11 @@ def _read_coco(
     shape: tuple[int, ...],
     large: LargeMasks,
 ) -> MaskPages:
-    mask = draw_mask(path, image, content.of(image, names))
-    return MaskPages(fit_mask(path, mask, shape, large=large))
+    outlines = content.of(image, names)
+    mask = draw_mask(path, image, [o for o in outlines if not o.iscrowd])
+    mask = fit_mask(path, mask, shape, large=large)
+    crowds = [o for o in outlines if o.iscrowd]
+    return MaskPages(mask, ~draw_mask(path, image, crowds) if crowds else None)
 
 
 # -- DICOM Segmentation --------------------------------------------------------------

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.errors import Cancelled
-from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.coco import CocoFile
+from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.export import export_masks
@@ -242,6 +242,16 @@ def test_coco_polygons_are_those_of_its_own_tools(project, masks):
     path = coco(masks / "a.json", segmentation=outlines)
     imported(project, path, any_orientation=True)
     check_label(project, "still", mask=drawn, kind="COCO")
+
+
+def test_a_crowd_region_of_coco_is_not_reviewed(project, masks):
+    reviewed = np.ones((HIGH, WIDE), bool)
+    reviewed[:, :20] = False
+    made = CocoFile()
+    made.add("still.png", TRUTH, reviewed)
+    made.write(masks / "a.json")
+    imported(project, masks)
+    check_label(project, "still", 0, TRUTH & reviewed, reviewed, "COCO")
 
 
 def test_coco_names_are_paths_of_any_system(project, masks):
