@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from napari_cmunet.cli.segment_one import Outcome, Outputs, attempt, write_outputs
-from napari_cmunet.errors import ClusterError, ReadError
+from napari_cmunet.errors import ClusterError
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _PER_THREAD = 2
 """Images on their way for each thread of the workers, so that none waits for one."""
 _SECONDS = 1.0
+_KILLED = "the workers that were to segment it died. They may need more memory."
 _SECONDS_WITHOUT_WORKER = 120
 
 
@@ -58,36 +59,52 @@ def segment_on_cluster(
         If the cluster goes away.
     """
     with connect(args.cluster, args.plain_tcp) as client:
-        run = uuid4().hex
+        run, sha256 = uuid4().hex, model.card.sha256
         packed = pickle.dumps(model, protocol=5)
         shared = client.submit(bytes, packed, key=f"model-{run}")
-        sha256 = model.card.sha256
         done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         running: dict[str, Job] = {}
+        suspects: list[Job] = []
+
+        def send(job: Job) -> None:
+            with open_sniffed(job.file.path) as file:
+                content = file.handle.read()
+            sent = (content, args.device, how, job.outputs.extras, sha256)
+            key = f"segment-{run}-{job.number}-{len(suspects)}"
+            future = submit(client, segment_bytes, *sent, futures=[shared], key=key)
+            running[key] = job
+            future.add_done_callback(done.put)
+
+        def take(limit: int) -> Iterator[tuple[Job, Outcome]]:
+            """What is done, until no more images than this are on their way."""
+            while len(running) > limit:
+                job, outcome = _take(client, done, running)
+                if outcome.reason == _KILLED and job not in suspects:
+                    suspects.append(job)
+                else:
+                    yield job, outcome
+
         for job in jobs:
             outcome = begin(job)
             if outcome is None:
-                try:
-                    content = _read(job.file.path)
-                except ReadError as error:
-                    outcome = Outcome(reason=error.reason, named=False)
-            if outcome is not None:
+                yield from take(_PER_THREAD * _threads(client) - 1)
+                outcome = attempt(partial(send, job))
+            if outcome.made or outcome.reason:
                 yield job, outcome
-                continue
-            while len(running) >= _PER_THREAD * sum(client.nthreads().values() or [1]):
-                yield _take(client, done, running)
-            key = f"segment-{run}-{job.number}"
-            running[key] = job
-            sent = (content, args.device, how, job.outputs.extras, sha256)
-            future = submit(client, segment_bytes, *sent, futures=[shared], key=key)
-            future.add_done_callback(done.put)
-        while running:
-            yield _take(client, done, running)
+        yield from take(0)
+        for job in suspects:  # one by one: which of them do workers die of?
+            outcome = attempt(partial(send, job))
+            if outcome.reason:
+                yield job, outcome
+            yield from take(0)
 
 
-def _read(path: Path) -> bytes:
-    with open_sniffed(path) as file:
-        return file.handle.read()
+def _threads(client: Client) -> int:
+    """Of all workers; 1 while there is none."""
+    try:
+        return max(1, sum(client.nthreads().values()))
+    except OSError as error:
+        raise _lost("The connection to the cluster was lost") from error
 
 
 def _take(
@@ -107,7 +124,8 @@ def _take(
     if outcome.made is None:
         return job, outcome
     written = attempt(partial(_write, job.outputs, files, outcome.made))
-    return job, replace(outcome, made=written.made, reason=written.reason)
+    told = {"made": written.made, "reason": written.reason, "named": written.named}
+    return job, replace(outcome, **told)
 
 
 def _wait(client: Client, done: queue.SimpleQueue[Future]) -> tuple[Future, Any]:
@@ -139,7 +157,7 @@ def _reason(error: BaseException) -> str:
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return "the workers that were to segment it died. They may need more memory."
+        return _KILLED
     return f"the worker failed ({type(error).__name__}: {error})."
 
 

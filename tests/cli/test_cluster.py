@@ -1,8 +1,9 @@
-"""``segment --cluster`` on a real scheduler with workers on this machine."""
+"""``--cluster`` on a real scheduler with workers on this machine."""
 
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import UsageError
 from napari_cmunet.io.masks import read_mask
+from napari_cmunet.model.registry import WEIGHTS
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.util import cluster as connection
 from napari_cmunet.util.cluster import check_address
@@ -216,6 +218,28 @@ def test_a_run_goes_on_after_the_cluster_went_away(images, cluster, run, tmp_pat
     assert (code, len(printed)) == (0, FILES)
     assert f"note: {len(masks)} of {FILES} were there already." in err
     assert [p.stat().st_mtime_ns for p in masks] == times
+
+
+@slow
+def test_a_model_of_a_worker_is_that_of_this_machine(
+    cluster, certificates, tmp_path, capsys
+):
+    for seed in range(4):
+        frame, mask = make_frame(PhantomConfig(size=64, seed=seed))
+        for name, pixels in (("images", frame), ("masks", mask * np.uint8(255))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            np.save(tmp_path / name / f"p{seed}.npy", pixels)
+    args = ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks")]
+    args += "--start random --width 2 --grid 32 --steps 4 --seed 3 --events -".split()
+    told = []
+    for name, more in (("here", []), ("there", ["--cluster", cluster.address])):
+        with dask.config.set(tls_settings(certificates)):
+            assert main(["finetune", *args, "-o", str(tmp_path / name), *more]) == 0
+        lines = map(json.loads, capsys.readouterr().out.splitlines())
+        told.append([line["event"] for line in lines if line["event"] != "step"])
+    assert told[0] == told[1]
+    here, there = (tmp_path / name / WEIGHTS for name in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
 
 
 @slow
