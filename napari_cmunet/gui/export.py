@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from napari_cmunet.gui.images.layers import METADATA, record_of
 from napari_cmunet.io.masks import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 from napari_cmunet.util.atomic import make_folder
-from napari_cmunet.util.safe_files import safe_name
+from napari_cmunet.util.safe_files import hash_file, safe_name
 from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:
@@ -192,8 +192,9 @@ def write_masks(jobs: Iterable[MaskToWrite]) -> list[Written]:
 def _write(job: MaskToWrite) -> Written:
     try:
         provenance = job.provenance
-        if provenance.source_sha256 is None:
-            provenance = replace(provenance, source_sha256=_hash(job.source))
+        if provenance.source_sha256 is None and job.source is not None:
+            with suppress(OSError):
+                provenance = replace(provenance, source_sha256=hash_file(job.source))
         make_folder(job.path.parent)
         write_mask(job.path, job.mask, provenance, job.pixel_size_mm)
         if job.pixels_changed is not None:
@@ -211,16 +212,6 @@ def _write(job: MaskToWrite) -> Written:
         logger.exception("Export failed")
         return Written(job, f"{job.path.name} could not be written: {exc}.")
     return Written(job, prints=fingerprints(job.mask))
-
-
-def _hash(path: Path | None) -> str | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def short(folder: Path) -> str:

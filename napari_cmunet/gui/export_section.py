@@ -17,6 +17,7 @@ from napari_cmunet.gui.export import (
     with_suffix,
 )
 from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import button, check, column, embolden, text_label
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _finished_enough(image_states: list[ImageState], parent: QWidget) -> bool:
     if not missing:
         return True
     frames = "1 frame is" if missing == 1 else f"{missing} frames are"
-    return _ask(
+    return confirm(
         parent,
         "Not all frames are segmented",
         f"{frames} not segmented yet and would be exported without arteries.",
@@ -120,25 +121,11 @@ def _may_overwrite(names: list[str], parent: QWidget) -> bool:
         text = f"{names[0]} exists already."
     else:
         text = f"{len(names)} files exist already: {_listed(names)}."
-    return _ask(parent, "Overwrite?", text, "Overwrite")
+    return confirm(parent, "Overwrite?", text, "Overwrite")
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _ask(parent: QWidget, title: str, text: str, yes: str) -> bool:
-    box = QMessageBox(
-        QMessageBox.Icon.Question,
-        title,
-        text,
-        QMessageBox.StandardButton.Cancel,
-        parent,
-    )
-    accept = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
-    box.exec()
-    return box.clickedButton() is accept
 
 
 class ExportSection(QWidget):

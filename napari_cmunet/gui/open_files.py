@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QOpenGLWidget, QWidget
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import button, row
 from napari_cmunet.io.sniffing import KIND_OF_SUFFIX
 from napari_cmunet.project.files import is_project
@@ -166,17 +167,8 @@ class OpenRow(QWidget):
 
 def may_lose(lost: str, what: str, parent: QWidget) -> bool:
     """Ask whether ``what`` may be closed although ``lost`` would be gone."""
-    box = QMessageBox(
-        QMessageBox.Icon.Question,
-        f"Close the {what}?",
-        f"{lost} They would be lost.",
-        QMessageBox.StandardButton.Cancel,
-        parent,
-    )
-    close = box.addButton("Close without them", QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
-    box.exec()
-    return box.clickedButton() is close
+    text = f"{lost} They would be lost."
+    return confirm(parent, f"Close the {what}?", text, "Close without them")
 
 
 class DropTarget(QObject):

@@ -13,7 +13,7 @@ from napari_cmunet.project.files import (
     frame_file,
     frame_of,
     inside,
-    plain_files,
+    names_in,
 )
 from napari_cmunet.util.atomic import make_folder, write_reason
 
@@ -98,7 +98,7 @@ class ProjectDrafts:
     def keys(self) -> list[FrameKey]:
         """Return the frames that have a draft, of images of this project."""
         keys = []
-        for name in sorted(plain_files(inside(self._root, DRAFTS))):
+        for name in names_in(inside(self._root, DRAFTS), files=True):
             match = _NAME.fullmatch(name)
             frame = frame_of(match[2]) if match else None
             if match and frame is not None and match[1] in self._images:

@@ -314,11 +314,24 @@ def _keep(path: Path, next_older: Callable[[], Path], limit: int) -> Path:
         return kept
 
 
-def plain_files(folder: Path) -> list[str]:
-    """Return the names of a folder's plain files, if any; raises ProjectError."""
+def names_in(folder: Path, *, files: bool = False) -> list[str]:
+    """Return the names in a folder of the project, none if it is missing.
+
+    Parameters
+    ----------
+    files : bool
+        Only plain files.
+
+    Raises
+    ------
+    ProjectError
+        If it cannot be listed.
+    """
     try:
         with os.scandir(folder) as found:
-            return [e.name for e in found if e.is_file(follow_symlinks=False)]
+            return sorted(
+                e.name for e in found if not files or e.is_file(follow_symlinks=False)
+            )
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -330,18 +343,10 @@ def plain_files(folder: Path) -> list[str]:
 def labelled_frames(folder: Path) -> Iterator[FrameKey]:
     """Yield the frames that have a label file; raises ProjectError."""
     labels = inside(folder, LABELS)
-    try:
-        images = sorted(os.listdir(labels))  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise ProjectError(
-            f"The project's labels cannot be listed ({error.strerror})."
-        ) from error
-    for image in images:
+    for image in names_in(labels):
         below = labels / image
         if is_image_id(image) and not below.is_symlink() and below.is_dir():
-            for name in sorted(plain_files(below)):
+            for name in names_in(below, files=True):
                 frame = frame_of(name)
                 if frame is not None:
                     yield image, frame

@@ -8,7 +8,6 @@ project.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -39,6 +38,7 @@ from napari_cmunet.project.files import (
     validate,
 )
 from napari_cmunet.util.atomic import atomic_write, make_folder, write_json
+from napari_cmunet.util.safe_files import hash_file
 from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:
@@ -313,17 +313,6 @@ def find_again(
         lost.append(record)
     moved |= _by_content(folder, files, lost, should_stop)
     return places, moved
-
-
-def hash_file(path: Path, should_stop: Callable[[], bool] = lambda: False) -> str:
-    """Return the SHA-256 of a file; raises OSError, Cancelled."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**22):
-            if should_stop():
-                raise Cancelled
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _by_content(

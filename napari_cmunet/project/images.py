@@ -29,12 +29,12 @@ from napari_cmunet.project.image_records import (
     ImageRoots,
     file_size,
     find_again,
-    hash_file,
     is_file,
     read_records,
     write_records,
 )
 from napari_cmunet.project.patients import by_dicom, patient_hash
+from napari_cmunet.util.safe_files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -36,7 +36,7 @@ from napari_cmunet.project.files import (
     inside,
     keep_older,
     labelled_frames,
-    plain_files,
+    names_in,
     read_bytes,
     remove_file,
 )
@@ -316,7 +316,7 @@ class ProjectLabels(LabelCollection):
         pattern = re.compile(re.escape(frame_file(frame)[:-4]) + r"-(\d{1,9})\.tif")
         folder = inside(self.root, LABELS, image, OLDER)
         found = []
-        for name in plain_files(folder):
+        for name in names_in(folder, files=True):
             match = pattern.fullmatch(name)
             if match:
                 path = inside(self.root, LABELS, image, OLDER, name)

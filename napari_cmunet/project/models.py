@@ -7,7 +7,6 @@ of models in use.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import secrets
 import shutil
@@ -38,7 +37,7 @@ from napari_cmunet.project.model_history import (
     history_from,
 )
 from napari_cmunet.util.atomic import make_folder, sync_folder, write_json, write_reason
-from napari_cmunet.util.safe_files import open_plain
+from napari_cmunet.util.safe_files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,14 +134,11 @@ class ProjectModels:
         """
         folder = self.folder(ModelVersion(name, "", installed))
         card = read_card(folder)
-        digest = hashlib.sha256()
         try:
-            with open_plain(folder / WEIGHTS) as file:
-                while piece := file.read(2**22):
-                    digest.update(piece)
+            sha256 = hash_file(folder / WEIGHTS)
         except OSError as error:
             raise ModelError(f"Model '{name}': its weights cannot be read.") from error
-        if digest.hexdigest() != card.sha256:
+        if sha256 != card.sha256:
             raise ModelError(
                 f"Model '{name}' is damaged: its weights do not match its card."
             )

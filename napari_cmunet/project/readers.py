@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, TypeAdapter
 
 from napari_cmunet.errors import CMUNetError, ProjectError
-from napari_cmunet.project.files import inside, read_valid, user_folder
+from napari_cmunet.project.files import inside, names_in, read_valid, user_folder
 from napari_cmunet.util.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -55,15 +54,7 @@ def reader_root(folder: Path, reader: str) -> Path:
 
 def readers_on_disk(folder: Path) -> list[str]:
     """Return the codes of all readers but the first; raises ProjectError."""
-    try:
-        found = sorted(os.listdir(inside(folder, READERS)))  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ProjectError(
-            f"The project's readers cannot be listed ({error.strerror})."
-        ) from error
-    return [name for name in found if is_reader(name)]
+    return [name for name in names_in(inside(folder, READERS)) if is_reader(name)]
 
 
 def reader_code(salt: bytes, name: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from napari_cmunet.errors import Cancelled
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -34,6 +38,17 @@ def read_plain(path: Path, limit: int) -> bytes | None:
         size = os.fstat(handle.fileno()).st_size
         data = handle.read(min(size, limit) + 1)
     return None if len(data) > limit else data
+
+
+def hash_file(path: Path, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """Return the SHA-256 of a file; raises OSError, Cancelled."""
+    digest = hashlib.sha256()
+    with open_plain(path) as file:
+        while piece := file.read(2**22):
+            if should_stop():
+                raise Cancelled
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 class Bounded:

@@ -400,7 +400,7 @@ def test_closing_the_window_asks_where_corrections_would_be_lost(
 
     def cancel(box) -> int:
         asked.append(box.text())
-        box.button(QMessageBox.StandardButton.Cancel).click()
+        next(b for b in box.buttons() if b.text() == "Cancel").click()
         return 0
 
     monkeypatch.setattr(QMessageBox, "exec", cancel)

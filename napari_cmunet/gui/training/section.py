@@ -9,8 +9,9 @@ from magicgui.widgets import ComboBox
 from psygnal import Signal
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QGridLayout, QMessageBox, QScrollArea, QWidget
+from qtpy.QtWidgets import QGridLayout, QScrollArea, QWidget
 
+from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.training.plot import TrainingPlot
 from napari_cmunet.gui.widgets import (
     Fold,
@@ -261,19 +262,15 @@ class FinetuneSection(QWidget):
             self.refresh()
 
     def _may_use(self, name: str) -> bool:
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setText(f"Use {name} all the same?")
-        box.setInformativeText(
-            "No comparison has shown that it is better than the model in use. If you "
-            "use it, it segments every image from now on; “Back” undoes that."
+        return confirm(
+            self,
+            "Use another model",
+            f"Use {name} all the same?",
+            f"Use {name}",
+            no="Keep the present one",
+            details="No comparison has shown that it is better than the model in use. "
+            "If you use it, it segments every image from now on; “Back” undoes that.",
         )
-        use = box.addButton(f"Use {name}", QMessageBox.ButtonRole.AcceptRole)
-        box.setDefaultButton(
-            box.addButton("Keep the present one", QMessageBox.ButtonRole.RejectRole)
-        )
-        box.exec()
-        return box.clickedButton() is use
 
     def _on_option(self, name: str, value: object) -> None:
         self._session.change_settings(**{name: value})
@@ -365,14 +362,12 @@ def ask_before_ending(training: TrainingSession, parent: QWidget | None = None) 
     """
     if not training.running:
         return True
-    box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.Question)
-    box.setText("A fine-tuning is at work.")
-    box.setInformativeText(
-        "Closing ends it, and what it has learned so far is lost. Labels are safe. To "
-        "keep its best model, go on and press “Stop, keep best” first."
+    return confirm(
+        parent,
+        "Fine-tuning",
+        "A fine-tuning is at work.",
+        "End the training",
+        no="Go on",
+        details="Closing ends it, and what it has learned so far is lost. Labels are "
+        "safe. To keep its best model, go on and press “Stop, keep best” first.",
     )
-    end = box.addButton("End the training", QMessageBox.ButtonRole.DestructiveRole)
-    box.addButton("Go on", QMessageBox.ButtonRole.RejectRole)
-    box.exec()
-    return box.clickedButton() is end
