@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
+from napari_cmunet.training.events import ENOUGH_PATIENTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
 
 WINDOW = 5
 """Number of labels a median is taken over."""
-
-ENOUGH_PATIENTS = 3
-"""A training compared on fewer patients is ignored."""
 
 FALLEN = 0.9
 """Seconds above this share of the earlier ones have stopped falling."""

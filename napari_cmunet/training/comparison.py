@@ -14,7 +14,13 @@ from scipy.stats import t as student
 
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER, Verdict
+from napari_cmunet.training.events import (
+    BETTER,
+    CANNOT_TELL,
+    ENOUGH_PATIENTS,
+    NOT_BETTER,
+    Verdict,
+)
 from napari_cmunet.training.metrics import cldice, dice
 from napari_cmunet.util.text import counted
 
@@ -25,9 +31,6 @@ if TYPE_CHECKING:
 
     Predict = Callable[[np.ndarray], np.ndarray]
     Scores = dict[str, tuple[float, float]]
-
-ENOUGH_PATIENTS = 3
-"""Least number of patients for a comparison."""
 
 CONFIDENCE = 0.90
 """Confidence level of the interval, two-sided."""

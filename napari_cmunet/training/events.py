@@ -143,6 +143,9 @@ class Verdict:
         return min(self.dice_before or 0.0, self.cldice_before or 0.0) >= 0.98
 
 
+ENOUGH_PATIENTS = 3
+"""Least number of patients for a comparison."""
+
 BETTER, NOT_BETTER, CANNOT_TELL = "better", "not better", "cannot tell"
 
 

@@ -32,9 +32,6 @@ STARTING, LEAVING_OUT, LEARNING, COMPARING = (
 )
 """The phases of a training, in their order; the second with few patients alone."""
 
-_ENOUGH_PATIENTS = 3
-"""As in ``training.comparison``, which takes long to import."""
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -275,10 +272,11 @@ class TrainingState:
             return self._ended(self.result) + plan
         if self.plan is not None and self.labels:
             return self.plan.text
-        if self.labels and self.patients < _ENOUGH_PATIENTS:
+        if self.labels and self.patients < events.ENOUGH_PATIENTS:
             return (
-                f"With labels of fewer than {_ENOUGH_PATIENTS} patients, a new model "
-                "cannot be compared with the one in use. Label more patients first."
+                f"With labels of fewer than {events.ENOUGH_PATIENTS} patients, a new "
+                "model cannot be compared with the one in use. Label more patients "
+                "first."
             )
         return ""
 

@@ -19,7 +19,6 @@ from napari_cmunet.project.promotion import (
 )
 from napari_cmunet.project.settings import Settings
 from napari_cmunet.training import events
-from napari_cmunet.training.comparison import ENOUGH_PATIENTS
 
 IDLE = TrainingState(Settings(), 12, 8, 3, ModelVersion("cmunet-artery", "", True))
 TOLD = (
@@ -146,10 +145,10 @@ def test_labels_and_what_they_are_for():
     none = replace(IDLE, labels=0, patients=0, new_labels=0)
     assert "No label yet" in none.labels_text
     assert not none.can_start
-    for patients in range(1, ENOUGH_PATIENTS):
+    for patients in range(1, events.ENOUGH_PATIENTS):
         few = replace(IDLE, patients=patients).status
-        assert f"fewer than {ENOUGH_PATIENTS} patients" in few
-    assert replace(IDLE, patients=ENOUGH_PATIENTS).status == ""
+        assert f"fewer than {events.ENOUGH_PATIENTS} patients" in few
+    assert replace(IDLE, patients=events.ENOUGH_PATIENTS).status == ""
 
 
 def test_versions():
