@@ -279,13 +279,13 @@ def _recover_labels(
             missing += 1
     if missing:
         context.note(
-            f"Missing from the project's folder: {counted(missing, 'label')} that the "
-            "journal knows. Unless you removed them, restore them from a backup."
+            f"{counted(missing, 'label')} in the journal, but missing from the "
+            "project's folder. Unless you removed them, look for them in a backup."
         )
     stray = {image for image, _ in keys if image not in images}
     if stray:
         context.note(
-            f"Not in the list of images: {counted(len(stray), 'image')} with labels."
+            f"{counted(len(stray), 'image')} with labels, but not in the list of images."
         )
 
 
@@ -329,15 +329,15 @@ def _salvage_images(
         except OSError as error:
             raise WriteError(aside, write_reason(error)) from error
         context.note(
-            f"Left out: {counted(bad, 'damaged line')} of {IMAGES}. The damaged file "
-            f"is kept as {aside.name}."
+            f"{counted(bad, 'damaged line')} of {IMAGES} left out; the damaged file is "
+            f"kept as {aside.name}."
         )
     if lost or bad:
         images.add_lost(lost)
     if lost:
         context.note(
-            f"Known by their labels alone: {counted(len(lost), 'image')}. Show the "
-            "project the folder of its images to find them again."
+            f"{counted(len(lost), 'image')} known by labels alone. Show the project "
+            "the folder of its images to find them again."
         )
 
 
