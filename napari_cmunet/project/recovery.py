@@ -285,7 +285,7 @@ def _recover_labels(
     stray = {image for image, _ in keys if image not in images}
     if stray:
         context.note(
-            f"{counted(len(stray), 'image')} with labels, but not in the list of images."
+            f"{counted(len(stray), 'image')} with labels but not in the list of images."
         )
 
 
