@@ -32,7 +32,8 @@ def add_parser(commands: Any) -> None:
         help="two readers' labels compared",
         description="Compare the labels of each two readers on the frames that both "
         "have labelled, where both reviewed them: Dice, clDice, normalised surface "
-        "distance, wrong places, and the second's area less the first's; by frame, and "
+        "distance, wrong places, the second's area and, where both measured the same "
+        "lesion, diameter stenosis less the first's; by frame, and "
         "mean, standard deviation, the limits between which 95 %% of frames lie, and "
         "the 95 %% interval of the mean by patient.",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import Cancelled, CMUNetError
+from napari_cmunet.io.label_file import MEASUREMENT
 from napari_cmunet.project.readers import REVIEWER
 from napari_cmunet.training.metrics import (
     bootstrap_interval,
@@ -33,8 +34,12 @@ MEASURES = {
     "nsd": f"NSD {TOLERANCE:g} px",
     "wrong_places": "wrong places",
     "area_difference": "area diff. %",
+    "stenosis_difference": "%DS diff.",
 }
 """The measures and their column's title."""
+
+SAME_LESION = 20.0
+"""Pixels that two readers' narrowest places of one lesion may lie apart."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class FrameAgreement:
     #: Artery pixels of the second reader less those of the first, in per cent of
     #: their mean; for limits of agreement (Bland and Altman).
     area_difference: float
+    #: Diameter stenosis in per cent, of the second less that of the first; None unless
+    #: both have measured the same lesion.
+    stenosis_difference: float | None
     decided: bool  # whether the reviewer has a label of this frame
 
     @property
@@ -63,7 +71,7 @@ class FrameAgreement:
 class Limits:
     """One measure over frames; None where there are too few to tell."""
 
-    mean: float
+    mean: float | None
     sd: float | None = None
     low: float | None = None  # limits of 95 % of frames: mean ± 1.96 SD
     high: float | None = None
@@ -123,8 +131,10 @@ def compare_readers(
         yield FrameAgreement(image, frame, patient, *agreement(one, other), done)
 
 
-def agreement(first: Label, second: Label) -> tuple[float, float, float, int, float]:
-    """Return Dice, clDice, NSD, wrong places and area difference of two labels."""
+def agreement(
+    first: Label, second: Label
+) -> tuple[float, float, float, int, float, float | None]:
+    """Return the measures of two labels, in the order of ``MEASURES``."""
     one, other = first.mask, second.mask
     for reviewed in (first.reviewed, second.reviewed):
         if reviewed is not None:
@@ -137,11 +147,31 @@ def agreement(first: Label, second: Label) -> tuple[float, float, float, int, fl
         nsd(one, other, TOLERANCE),
         wrong_places(one, other),
         100 * (sizes[1] - sizes[0]) / mean if mean else 0.0,
+        _stenosis_difference(first, second),
     )
 
 
+def _stenosis_difference(first: Label, second: Label) -> float | None:
+    found = []
+    for label in (first, second):
+        measured = label.note.get(MEASUREMENT)
+        numbers = measured.get("corrected") if isinstance(measured, dict) else None
+        if not isinstance(numbers, dict):
+            return None
+        names = ("row", "column", "diameter_stenosis_percent")
+        values = [numbers.get(name) for name in names]
+        if not all(isinstance(value, int | float) for value in values):
+            return None
+        found.append(np.array(values, float))
+    change = found[1] - found[0]
+    return float(change[2]) if np.hypot(*change[:2]) <= SAME_LESION else None
+
+
 def limits_of(frames: Sequence[FrameAgreement], measure: str) -> Limits:
-    """Summarise one of ``MEASURES`` over frames, at least one."""
+    """Summarise one of ``MEASURES`` over the frames where it is known."""
+    frames = [f for f in frames if getattr(f, measure) is not None]
+    if not frames:
+        return Limits(None)
     values = np.array([getattr(f, measure) for f in frames], float)
     mean = float(values.mean())
     if len(values) < 2:
@@ -182,8 +212,8 @@ def agreement_table(
     head = " ".join(f"{title:>12}" for title in MEASURES.values())
     lines = [f"{'image':{width}} {'frame':>5} {head}"]
     for name, f in zip(called, frames, strict=True):
-        cells = " ".join(f"{getattr(f, m):>12.4g}" for m in MEASURES)
         decided = " decided" if f.decided else ""
+        cells = _cells([getattr(f, m) for m in MEASURES])
         lines.append(f"{name:{width}} {f.frame:>5} {cells}{decided}")
     if frames:
         limits = [limits_of(frames, m) for m in MEASURES]
@@ -195,11 +225,12 @@ def agreement_table(
             ("95 % of means from", [x.interval and x.interval[0] for x in limits]),
             ("to", [x.interval and x.interval[1] for x in limits]),
         ):
-            cells = " ".join(
-                "-".rjust(12) if v is None else f"{v:>12.4g}" for v in values
-            )
-            lines.append(f"{name:>{width}} {'':5} {cells}")
+            lines.append(f"{name:>{width}} {'':5} {_cells(values)}")
     patients = len({f.patient for f in frames})
     count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
     of = "1 patient" if patients == 1 else f"{patients} patients"
     return [*lines, f"{count} of {of}"]
+
+
+def _cells(values: Sequence[float | None]) -> str:
+    return " ".join("-".rjust(12) if v is None else f"{v:>12.4g}" for v in values)

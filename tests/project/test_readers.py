@@ -327,6 +327,33 @@ def test_agreement_counts_only_what_both_reviewed(project):
     project.close()
 
 
+def test_the_stenosis_of_two_readers_is_compared_where_both_measured_it(project):
+    images = project.images.ids()[:4]
+
+    def measured(row: float, percent: float) -> dict[str, object]:
+        numbers = {"row": row, "column": 9.0, "diameter_stenosis_percent": percent}
+        return {"model": numbers | {"row": 0.0}, "corrected": numbers}
+
+    first = (measured(8, 50), measured(8, 40), measured(8, 70), None)
+    # Less by 2, more by 6, another lesion, and one that only one has measured.
+    second = (measured(10, 48), measured(8, 46), measured(30, 20), measured(8, 30))
+    for image, numbers in zip(images, first, strict=True):
+        accept(project, image, mask_of(1), measurement=numbers)
+    project = reopened(project, reader=BETA)
+    for image, numbers in zip(images, second, strict=True):
+        accept(project, image, mask_of(1), measurement=numbers)
+    found = list(compare_readers(project, "", BETA))
+    assert [f.stenosis_difference for f in found] == [-2, 6, None, None]
+    limits = limits_of(found, "stenosis_difference")
+    sd = 32**0.5  # of -2 and 6
+    assert (limits.mean, limits.sd) == pytest.approx((2, sd))
+    assert (limits.low, limits.high) == pytest.approx((2 - 1.96 * sd, 2 + 1.96 * sd))
+    # Both frames are of one patient: no interval of the mean.
+    assert limits.interval is None
+    assert limits_of(found[2:], "stenosis_difference").mean is None
+    project.close()
+
+
 def test_disagreement_is_what_the_reviewer_sees_next(project):
     one, two, three = project.images.ids()[:3]
     two_readers(project).close()
@@ -355,7 +382,7 @@ def test_agreement_on_the_command_line(project, capsys, tmp_path):
     assert lines[0] == "first reader and Dr Beta:"
     assert lines[-1] == "3 frames of 2 patients"
     cells = lines[3].split()[1:]
-    assert cells[:2] + cells[3:] == ["0", "0.6667", "0.7031", "1", "-66.67"]
+    assert cells[:2] + cells[3:] == ["0", "0.6667", "0.7031", "1", "-66.67", "-"]
     assert "3 frames that several readers have labelled wait" in said.err
     figures = json.loads(out.read_text())
     assert "Beta" not in out.read_text()

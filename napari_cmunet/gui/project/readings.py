@@ -24,7 +24,7 @@ class Readings:
 
     labels: dict[str, Label]  # by the code of the reader
     #: Of the first two; see ``project.agreement.agreement``. None if there is one.
-    agreement: tuple[float, float, float, int, float] | None
+    agreement: tuple[float, float, float, int, float, float | None] | None
 
     @classmethod
     def of(cls, labels: dict[str, Label]) -> Readings | None:

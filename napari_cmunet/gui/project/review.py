@@ -53,7 +53,7 @@ class Review:
         names = [self.name(reader) for reader in readings.labels]
         if readings.agreement is None:
             return f"Label of {names[0]}. Accept it, correct it first, or reject it."
-        dice, _, _, places, _ = readings.agreement
+        dice, places = readings.agreement[0], readings.agreement[3]
         wrong = "1 wrong place" if places == 1 else f"{places} wrong places"
         return (
             f"Dice {dice:.2f}, {wrong}. Yellow: only {names[0]}; violet: only "
