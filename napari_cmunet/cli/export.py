@@ -41,7 +41,11 @@ def add_parser(commands: Any) -> None:
         + "; ".join(f"{f.name}: {f.title}" for f in FORMATS),
     )
     for name, text in (
-        ("--original-names", "name masks as the images are; these may name patients"),
+        (
+            "--original-names",
+            "name masks as the images are, with comments in index.csv; both may name "
+            "patients",
+        ),
         ("--overwrite", "write into a folder that already holds files"),
         ("--ones", "0 and 1 in the masks, not 0 and 255"),
         (

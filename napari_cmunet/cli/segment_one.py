@@ -190,7 +190,7 @@ def write_outputs(
             provenance,
             pixel_size_mm=size,
             pixel_size_source=image.pixel_size_source,
-            pixels_changed=0,
+            pixels_changed={},
         )
     if "overlay" in outputs.extras:
         if image.burned_in:  # a picture would show a name that may be there

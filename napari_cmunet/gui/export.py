@@ -32,7 +32,7 @@ class MaskToWrite:
     """A copy of one mask and what is written with it.
 
     ``source`` is the image's own file, hashed when the mask is written.
-    ``pixels_changed`` is None if no JSON record is wanted.
+    ``pixels_changed`` has the frames that the user corrected.
     """
 
     image_state: ImageState
@@ -43,7 +43,8 @@ class MaskToWrite:
     pixel_size_mm: tuple[float, float] | None
     source: Path | None
     pixel_size_source: str | None = None
-    pixels_changed: int | None = None
+    pixels_changed: Mapping[int, int] = field(default_factory=dict)
+    record: bool = False  # also write a JSON record
 
 
 @dataclass(frozen=True)
@@ -156,19 +157,22 @@ def prepare(
         pixel_size_mm=pixel_size_mm(image_state),
         source=source_file(image_state),
         pixel_size_source=record_of(image_state.image).get("pixel_size_source"),
-        pixels_changed=pixels_changed(image_state) if record else None,
+        pixels_changed=pixels_changed(image_state),
+        record=record,
     )
 
 
-def pixels_changed(image_state: ImageState) -> int:
-    """Count the pixels of a mask that differ from the prediction at its threshold."""
-    count = 0
-    for frame in image_state.corrections.in_history | image_state.own_masks.keys():
+def pixels_changed(image_state: ImageState) -> dict[int, int]:
+    """Count the pixels of corrected frames that differ from the prediction."""
+    changed = {}
+    corrected = image_state.corrections.in_history | image_state.own_masks.keys()
+    for frame in sorted(corrected):
         mask = image_state.mask_frame(frame) != 0
         if image_state.has_prediction(frame):
             mask = mask != image_state.thresholded(frame)
-        count += int(mask.sum())
-    return count
+        if mask.any():
+            changed[frame] = int(mask.sum())
+    return changed
 
 
 def pixel_size_mm(image_state: ImageState) -> tuple[float, float] | None:
@@ -197,7 +201,7 @@ def _write(job: MaskToWrite) -> Written:
                 provenance = replace(provenance, source_sha256=hash_file(job.source))
         make_folder(job.path.parent)
         write_mask(job.path, job.mask, provenance, job.pixel_size_mm)
-        if job.pixels_changed is not None:
+        if job.record:
             write_record(
                 record_path(job.path),
                 job.mask,
@@ -234,10 +238,22 @@ def summary(
     problems = [r.problem for r in results if r.problem]
     if not problems:
         if len(done) == 1:
-            path = done[0].job.path
-            return f"Exported {path.name} to {name(path.parent)}.", True
+            job = done[0].job
+            text = f"Exported {job.path.name} to {name(job.path.parent)}."
+            return text + _corrected(job), True
         return f"Exported {len(done)} masks to {name(done[0].job.path.parent)}.", True
     text = some_of(problems)
     if done:
         text = f"{len(done)} of {len(results)} masks were exported. {text}"
     return text, False
+
+
+def _corrected(job: MaskToWrite) -> str:
+    """Say which frames of a cine the user has corrected."""
+    if job.mask.ndim == 2:
+        return ""
+    frames = [str(frame) for frame in job.pixels_changed]
+    if not frames:
+        return " No frame was corrected."
+    which = ", ".join(frames[:10]) + (", …" if len(frames) > 10 else "")
+    return f" {len(frames)} of {len(job.mask)} frames were corrected: {which}."

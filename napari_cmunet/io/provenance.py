@@ -129,7 +129,7 @@ def write_record(
     pixel_size_mm: tuple[float, float] | None = None,
     pixel_size_source: str | None = None,
     reviewed: float | None = None,
-    pixels_changed: int | None = None,
+    pixels_changed: Mapping[int, int] | None = None,
 ) -> None:
     """Write the record of a mask, atomically; raises WriteError.
 
@@ -141,9 +141,13 @@ def write_record(
         Origin of the pixel size.
     reviewed : float, optional
         Share of the pixels that was reviewed; None if unknown.
-    pixels_changed : int, optional
-        Pixels where the reader's mask differs from the prediction; None if unknown.
+    pixels_changed : mapping, optional
+        By frame, pixels where the reader's mask differs from the prediction; None if
+        unknown.
     """
+    changed = pixels_changed
+    if changed is not None:
+        changed = {frame: pixels for frame, pixels in changed.items() if pixels}
     record: dict[str, Any] = {
         "content": "artery mask",
         "shape": list(mask.shape),
@@ -153,7 +157,8 @@ def write_record(
         "artery_pixels": int(mask.sum()),
         "mask_pixels_sha256": hashlib.sha256(mask.tobytes()).hexdigest(),
         "reviewed": None if reviewed is None else round(reviewed, 6),
-        "pixels_changed_by_reader": pixels_changed,
+        "pixels_changed_by_reader": None if changed is None else sum(changed.values()),
+        "frames_changed_by_reader": None if changed is None else sorted(changed),
         **provenance.to_dict(),
     }
     with atomic_write(path, "w") as file:

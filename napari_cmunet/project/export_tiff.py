@@ -42,6 +42,12 @@ COLUMNS = (
     "height",
     "width",
     "artery_pixels",
+    "artery_mm2",
+    "pixel_height_mm",
+    "pixel_width_mm",
+    "pixels_changed",
+    "flagged",
+    "comment",
     "reviewed_share",
     "model",
     "accepted",
@@ -103,7 +109,7 @@ def write_tiff(task: ExportTask) -> Written:
     """
     groups, names = _files(task)
     patients = {r.image: r.patient for r in task.refs}
-    changed = _pixels_changed(task.project) if task.options.records else None
+    changed = _pixels_changed(task.project)
     rows: list[dict[str, object]] = []
     problems: list[str] = []
     complete, done = True, 0
@@ -118,9 +124,16 @@ def write_tiff(task: ExportTask) -> Written:
             continue
         patient = patients[keys[0][0]]
         try:
-            rows += _export(task.options, name, labels, patient, changed)
+            made = _export(task.options, name, labels, patient, changed)
         except CMUNetError as error:
             problems += [label_problem(key, error) for key in labels]
+            continue
+        status = task.project.status(keys[0][0])
+        for row in made:
+            row["flagged"] = int(status.flagged)
+            # As the names of images, a comment may name people.
+            row["comment"] = status.comment if task.options.original_names else ""
+        rows += made
     if rows:
         write_table(task.options.folder / INDEX, COLUMNS, rows)
     task.progress(len(task.refs), len(task.refs))
@@ -207,9 +220,9 @@ def _export(
     name: PurePosixPath,
     labels: dict[FrameKey, Label],
     patient: str,
-    changed: dict[FrameKey, int] | None,
+    changed: dict[FrameKey, int],
 ) -> list[dict[str, object]]:
-    """Write the labels of one file; ``changed`` is None if no record is wanted."""
+    """Write the labels of one file, and return their rows of the index."""
     path = options.folder / name
     make_folder(path.parent)
     whole = stack_labels(labels)
@@ -220,8 +233,8 @@ def _export(
         second = options.folder / _reviewed(name)
         write_mask(second, whole.reviewed, whole.provenance, size, options.values)
         beside = str(_reviewed(name))
-    if changed is not None:
-        known = [changed.get(key) for key in labels]
+    if options.records:
+        known = {key[1]: changed[key] for key in labels if key in changed}
         write_record(
             record_path(path),
             whole.mask,
@@ -229,13 +242,14 @@ def _export(
             pixel_size_mm=size,
             pixel_size_source=whole.note.get("pixel_size_source"),
             reviewed=1.0 if whole.reviewed is None else float(whole.reviewed.mean()),
-            pixels_changed=None if None in known else sum(n or 0 for n in known),
+            pixels_changed=known if len(known) == len(labels) else None,
         )
     mask_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     rows = []
     for page, ((image, frame), label) in enumerate(labels.items()):
         height, width = label.mask.shape
         share = 1.0 if label.reviewed is None else float(label.reviewed.mean())
+        pixels, side = int(label.mask.sum()), label.pixel_size_mm
         rows.append(
             {
                 "file": str(name),
@@ -248,7 +262,11 @@ def _export(
                 "mask_sha256": mask_sha256,
                 "height": height,
                 "width": width,
-                "artery_pixels": int(label.mask.sum()),
+                "artery_pixels": pixels,
+                "artery_mm2": round(pixels * side[0] * side[1], 3) if side else "",
+                "pixel_height_mm": side[0] if side else "",
+                "pixel_width_mm": side[1] if side else "",
+                "pixels_changed": changed.get((image, frame), ""),
                 "reviewed_share": round(share, 4),
                 "model": label.provenance.model or "",
                 "accepted": label.provenance.created,

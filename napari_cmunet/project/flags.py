@@ -20,7 +20,8 @@ MAX_COMMENT = 2000
 class ImageFlags:
     """The notes on one image.
 
-    A comment may name people: it goes into no export and not into the journal.
+    A comment may name people: it does not go into the journal, and into an export only
+    with the images' own names.
     """
 
     skipped: StrictBool = False

@@ -184,7 +184,7 @@ class Project:
         return self._flags[image].inverted
 
     def comment(self, image: str, text: str) -> None:
-        """Set the comment of an image; it stays in the project. Raises WriteError."""
+        """Set the comment of an image; it may name people. Raises WriteError."""
         self._change(image, "commented", comment=text[:MAX_COMMENT])
 
     def reject(self, reader: str, image: str, frame: int, reason: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tifffile
 from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_cmunet.gui.export import with_suffix
+from napari_cmunet.gui.export import prepare, summary, with_suffix, write_masks
 from napari_cmunet.gui.export_section import ask_where
 from napari_cmunet.gui.panel_state import describe
 from tests.gui.conftest import cine, frame
@@ -126,3 +127,17 @@ def test_unsegmented_frames_are_told(
     dialogs.say = "Export all the same"
     assert len(ask_where([controller.active], "", panel)) == 1
     assert describe(controller).can_export
+
+
+def test_exporting_a_cine_says_which_frames_were_corrected(
+    opened_cine, controller, tmp_path
+):
+    image_state = controller.active
+    job = prepare(image_state, tmp_path / "c.tif")
+    text, _ = summary(write_masks([job]))
+    assert text == f"Exported c.tif to {tmp_path}. No frame was corrected."
+    for frame in (3, 1):
+        free = np.argwhere(image_state.mask_frame(frame) == 0)[0]
+        image_state.write(frame, ([free[0]], [free[1]]), 1)
+    text, _ = summary(write_masks([prepare(image_state, tmp_path / "c.tif")]))
+    assert text.endswith("2 of 5 frames were corrected: 1, 3.")

@@ -265,3 +265,22 @@ def test_nothing_is_written_where_no_label_can_be(labelled, tmp_path):
         assert any(f"Nothing was written as {name}" in p for p in exported.problems)
     assert not (tmp_path / "o").exists()
     assert events(labelled) == before
+
+
+def test_the_index_has_size_area_changes_flag_and_comment(cine, tmp_path):
+    project, image = cine
+    project.flag(image)
+    project.comment(image, "=CTO of the RCA")
+    export_masks(project, tmp_path / "o")
+    row = index(tmp_path / "o")[1]
+    assert (row["frame"], row["pixels_changed"], row["flagged"]) == ("3", "7", "1")
+    assert (row["pixel_height_mm"], row["pixel_width_mm"]) == ("0.2", "0.2")
+    assert float(row["artery_mm2"]) == pytest.approx(0.04 * mask_of(3).sum())
+    assert row["comment"] == ""  # may name people
+    export_masks(project, tmp_path / "named", original_names=True)
+    assert index(tmp_path / "named")[0]["comment"] == "'=CTO of the RCA"
+    export_masks(project, tmp_path / "stack", stacks=True, records=True)
+    (record,) = (tmp_path / "stack").glob("*.json")
+    made = json.loads(record.read_text())
+    assert made["pixels_changed_by_reader"] == 12
+    assert made["frames_changed_by_reader"] == [1, 3]
