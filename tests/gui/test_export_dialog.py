@@ -136,8 +136,8 @@ def test_exporting_a_cine_says_which_frames_were_corrected(
     job = prepare(image_state, tmp_path / "c.tif")
     text, _ = summary(write_masks([job]))
     assert text == f"Exported c.tif to {tmp_path}. No frame was corrected."
-    for frame in (3, 1):
-        free = np.argwhere(image_state.mask_frame(frame) == 0)[0]
-        image_state.write(frame, ([free[0]], [free[1]]), 1)
+    for number in (3, 1):
+        rows, columns = np.nonzero(image_state.mask_frame(number) == 0)
+        image_state.write(number, (rows[:1], columns[:1]), 1)
     text, _ = summary(write_masks([prepare(image_state, tmp_path / "c.tif")]))
     assert text.endswith("2 of 5 frames were corrected: 1, 3.")
