@@ -326,18 +326,20 @@ def _hex(colour: Sequence[float]) -> str:
     return "#" + "".join(f"{round(255 * value):02x}" for value in colour[:3])
 
 
-class StatusLabel(QLabel):
-    """Text with a coloured edge that shows at a glance what was found."""
+class StatusLabel(_LinesHigh):
+    """Text with a coloured edge that shows at a glance what was found.
+
+    As high as the usual messages are in a narrow dock, so that they move nothing.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("", lines=3)
         self.setWordWrap(True)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._colour = ""
         self.show_colour("transparent")
-        self.setMinimumHeight(2 * self.fontMetrics().lineSpacing())
 
     def show_colour(self, colour: str) -> None:
         """Set the colour of the edge."""

@@ -42,6 +42,21 @@ def test_opening_an_image_hides_the_others(viewer, controller, settled):
     assert visible(viewer) == ["a", "a prediction", "a mask"]
 
 
+def test_the_mask_of_an_image_that_is_hidden_meanwhile_is_hidden(
+    viewer, controller, settled, model, qtbot
+):
+    model.open.clear()
+    viewer.add_image(frame(0), name="a")
+    qtbot.waitUntil(lambda: controller.queue.current is not None)
+    viewer.add_image(frame(1), name="b")
+    qtbot.waitUntil(lambda: len(controller.image_states) == 2)
+    model.open.set()
+    settled(controller)
+    assert visible(viewer) == ["b", "b prediction", "b mask"]
+    controller.show_image(controller.image_states[0])
+    assert visible(viewer) == ["a", "a prediction", "a mask"]
+
+
 def test_a_hidden_image_that_is_selected_is_shown(viewer, controller, settled):
     first = viewer.add_image(frame(0), name="a")
     settled(controller)

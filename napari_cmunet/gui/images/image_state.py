@@ -147,7 +147,7 @@ class ImageState:
     def new_prediction_layer(self) -> Labels:
         """Make the layer of the prediction."""
         self.prediction = make_prediction_layer(self.image, self.prediction_pixels())
-        self.prediction.visible = self.show_prediction
+        self.prediction.visible = self.show_prediction and self.image.visible
         self.prediction_was_deleted = False
         return self.prediction
 
@@ -163,8 +163,10 @@ class ImageState:
         return mask_at(self.probability[frame], self.sources[frame].threshold)
 
     def new_mask_layer(self) -> Labels:
-        """Make a new mask layer from what is predicted."""
+        """Make a new mask layer from what is predicted, hidden if the image is."""
         self.start_mask(make_mask_layer(self.image, self.fresh_mask()))
+        assert self.mask is not None
+        self.mask.visible = self.image.visible
         return self.mask
 
     def fresh_mask(self) -> np.ndarray:

@@ -54,11 +54,11 @@ class ExportLabelsDialog(QDialog):
         self.some.setEnabled(bool(chosen))
         self.formats = {f.name: self._format_box(f) for f in FORMATS}
         self.formats["tiff"].setChecked(True)
-        self.names = QCheckBox("Name the files as the images are named")
+        self.names = QCheckBox("Name the files as the images are named, with comments")
         self.names.setToolTip("Otherwise files are named by the image's random id")
         self.caution = text_label(
-            "File names of images may name patients. In any case, index.csv identifies "
-            "images by the hash of their files."
+            "File names and comments may name patients. In any case, index.csv "
+            "identifies images by the hash of their files."
         )
         self.stacks = QCheckBox("One file for each cine, a page for each frame")
         self.stacks.setToolTip("Otherwise each frame has a file of its own")

@@ -119,6 +119,8 @@ class FinetuneSection(QWidget):
         self._training: TrainingSession | None = None
         self._preview: ModelPreview | None = None
         self._shown_once = False
+        # After a press of Start, until there is something to see.
+        self._scroll_to_plot = False
         self._build()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -175,7 +177,7 @@ class FinetuneSection(QWidget):
         content.setContentsMargins(0, 0, 0, 0)
         self.setLayout(content)
         # The section is disabled without a training.
-        self.start.clicked.connect(lambda: self._session.start())
+        self.start.clicked.connect(self._on_start)
         self.stop.clicked.connect(lambda: self._session.stop())
         self.cancel.clicked.connect(lambda: self._session.cancel())
         self.use.clicked.connect(lambda: self._session.decide(True))
@@ -249,6 +251,11 @@ class FinetuneSection(QWidget):
         assert self._training is not None
         return self._training
 
+    def _on_start(self) -> None:
+        self._session.start()
+        self._scroll_to_plot = True
+        self.scroll_into_view()
+
     def _on_compare(self) -> None:
         if self._preview is not None:
             self._preview.toggle()
@@ -306,6 +313,9 @@ class FinetuneSection(QWidget):
             # The curve stays to be looked at when the training is over.
             plot=self.plot.has_content,
         )
+        if self._scroll_to_plot and self.plot.isVisible():
+            self._scroll_to_plot = False
+            self.scroll_into_view()
         self.start.setEnabled(state.can_start)
         if state.can_start and self.isVisible() and not self._prepare_soon.isActive():
             self._prepare_soon.start(_PREPARE_AFTER_MS)
