@@ -327,13 +327,10 @@ def _hex(colour: Sequence[float]) -> str:
 
 
 class StatusLabel(_LinesHigh):
-    """Text with a coloured edge that shows at a glance what was found.
-
-    As high as the usual messages are in a narrow dock, so that they move nothing.
-    """
+    """Text with a coloured edge that shows at a glance what was found."""
 
     def __init__(self) -> None:
-        super().__init__("", lines=3)
+        super().__init__("", lines=3)  # a usual message in a narrow dock moves nothing
         self.setWordWrap(True)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.setTextFormat(Qt.TextFormat.PlainText)

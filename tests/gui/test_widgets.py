@@ -8,7 +8,7 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_cmunet.gui.threshold_slider import ThresholdSlider
-from napari_cmunet.gui.widgets import combo, plain_tip, text_label
+from napari_cmunet.gui.widgets import StatusLabel, combo, plain_tip, text_label
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,24 @@ def test_a_label_of_two_lines_is_as_high_when_it_says_nothing(qtbot):
     qtbot.wait(50)
     assert below.y() == where
     assert said.height() == said.heightForWidth(said.width())
+
+
+def test_a_usual_message_moves_nothing(qtbot):
+    window, status, below = QWidget(), StatusLabel(), text_label("below")
+    layout = QVBoxLayout(window)
+    for widget in (status, below):
+        layout.addWidget(widget)
+    layout.addStretch(1)
+    window.resize(280, 300)
+    qtbot.addWidget(window)
+    window.show()
+    qtbot.waitExposed(window)
+    places = set()
+    for text in (
+        "Segmenting…",
+        "No artery found in this image. Lower the threshold, or draw with Paint or Add.",
+    ):
+        status.setText(text)
+        QApplication.processEvents()
+        places.add(below.y())
+    assert len(places) == 1
