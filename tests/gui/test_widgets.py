@@ -113,7 +113,7 @@ def test_a_usual_message_moves_nothing(qtbot):
     places = set()
     for text in (
         "Segmenting…",
-        "No artery found in this image. Lower the threshold, or draw with Paint or Add.",
+        "No artery found in this image. Lower the threshold, or draw with Paint.",
     ):
         status.setText(text)
         QApplication.processEvents()
