@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _BORDER, _LESION = (86, 180, 233), (230, 159, 0)  # for every kind of colour vision
 
+_PLAIN = 30.0  # per cent of stenosis that are told from an uneven border
+
 LENGTHS = (
     "minimum_diameter",
     "reference_diameter",
@@ -128,7 +130,7 @@ def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, objec
 
 
 def ranked(segments: dict[int, Analysis]) -> list[tuple[int, Lesion]]:
-    """Segment and lesion, the tightest first; last, those too thin to be told."""
+    """Segment and lesion by :func:`lesion_score`; last, those too thin to be told."""
     found = [
         (number, lesion)
         for number, analysis in segments.items()
@@ -138,7 +140,16 @@ def ranked(segments: dict[int, Analysis]) -> list[tuple[int, Lesion]]:
 
 
 def _rank(item: tuple[int, Lesion]) -> tuple[bool, float]:
-    return not item[1].is_resolved, -item[1].percent_diameter
+    return not item[1].is_resolved, -lesion_score(item[1])
+
+
+def lesion_score(lesion: Lesion) -> float:
+    """How much a lesion matters and how likely it is one; for the order alone.
+
+    Its share of stenosis times the reference diameter. More than 30 % make no
+    difference: what seems to be tightest is mostly an edge that was not found.
+    """
+    return min(lesion.percent_diameter, _PLAIN) * lesion.reference
 
 
 def tables(

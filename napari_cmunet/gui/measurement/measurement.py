@@ -41,6 +41,16 @@ _SECOND = "Now click where it ends, on the same vessel. Esc: stop."
 _SETTLED_MS = 300  # after the last change, bifurcations are looked for again
 
 
+def calibration_of(image_state: ImageState) -> Calibration:
+    """The pixel size of an image, its error and source."""
+    record = record_of(image_state.image)
+    return Calibration.of(
+        pixel_size_mm(image_state),
+        record.get("pixel_size_error"),
+        str(record.get("pixel_size_source") or "the scale of the layer"),
+    )
+
+
 class Measurement:
     """The measured stretch of the active image, and the clicks that choose it."""
 
@@ -86,13 +96,7 @@ class Measurement:
     def calibration(self) -> Calibration:
         """The pixel size of the measured image, None where it is not known."""
         assert self._of is not None
-        image_state = self._of[0]
-        record = record_of(image_state.image)
-        return Calibration.of(
-            pixel_size_mm(image_state),
-            record.get("pixel_size_error"),
-            str(record.get("pixel_size_source") or "the scale of the layer"),
-        )
+        return calibration_of(self._of[0])
 
     # -- choosing ----------------------------------------------------------------
 
@@ -171,11 +175,16 @@ class Measurement:
     # -- measuring ---------------------------------------------------------------
 
     def measure(
-        self, image_state: ImageState, frame: int, points: tuple[Point, ...]
+        self,
+        image_state: ImageState,
+        frame: int,
+        points: tuple[Point, ...],
+        markers: Markers | None = None,
     ) -> None:
         """Measure between two points, or the branch at one, in place of the former."""
         self.close()
-        self._of, self._points, self.markers = (image_state, frame), points, Markers()
+        self._of, self._points = (image_state, frame), points
+        self.markers = markers or Markers()
         self._connect(image_state.mask)
         self._start(live=False)
 

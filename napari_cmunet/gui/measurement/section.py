@@ -6,15 +6,19 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QSpinBox, QWidget
 
+from napari_cmunet.gui.measurement.finder import StenosisFinder
 from napari_cmunet.gui.measurement.measurement import BRANCH, POINTS, Measurement
 from napari_cmunet.gui.measurement.profile import ProfilePlot
 from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.widgets import (
+    TAB_ONLY,
+    NameCombo,
     button,
     column,
     lay_out_again,
+    leave_wheel,
     row,
     text_label,
 )
@@ -38,6 +42,7 @@ class MeasureSection(QWidget):
         super().__init__()
         self._controller = controller
         self.measurement = Measurement(controller)
+        self.finder = StenosisFinder(controller, self.measurement)
         self._keys: KeyBindings | None = None
         self.points = button(
             "Two points",
@@ -49,6 +54,18 @@ class MeasureSection(QWidget):
             "Measure a branch from bifurcation to bifurcation, with one click "
             f"({BRANCH_KEY})",
         )
+        self.search = button(
+            "Find stenoses",
+            "List the narrowings of the whole tree, those of wide vessels first",
+        )
+        self.least = QSpinBox()
+        self.least.setRange(10, 90)
+        self.least.setSuffix(" %")
+        self.least.setValue(round(100 * self.finder.least))
+        self.least.setToolTip("Diameter stenosis from which a narrowing is listed")
+        self.least.setFocusPolicy(TAB_ONLY)
+        leave_wheel(self.least)
+        self.places = NameCombo("Go to a narrowing and measure its branch")
         self.clear = button("Clear", "Remove the measurement from the image")
         for way in (self.points, self.branch):
             way.setCheckable(True)
@@ -73,7 +90,10 @@ class MeasureSection(QWidget):
         inside.setContentsMargins(0, 0, 0, 0)
         self.found.setLayout(inside)
         layout = column(
-            row(self.points, self.branch, self.clear), self.message, self.found
+            row(self.points, self.branch, self.clear),
+            row(self.search, self.least, self.places, stretch=2),
+            self.message,
+            self.found,
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
@@ -84,6 +104,11 @@ class MeasureSection(QWidget):
         self.reset.clicked.connect(measurement.reset_markers)
         self.plot.moved.connect(measurement.move_marker)
         measurement.changed.connect(self._show)
+        self.search.clicked.connect(self.finder.find)
+        self.least.valueChanged.connect(self._on_least)
+        self.places.chosen.connect(self._on_place)
+        self.finder.changed.connect(self._show)
+        self._listed: object = None
         self.connect_keys()
         self.refresh()
 
@@ -101,13 +126,23 @@ class MeasureSection(QWidget):
         if self._keys is not None:
             self._keys.unbind()
             self._keys = None
+        self.finder.clear()
         self.measurement.stop_picking()
         self.measurement.close()
 
     def refresh(self) -> None:
         """Follow the active image and its mask."""
+        self.finder.follow()
         self.measurement.follow()
         self._show()
+
+    def _on_least(self, percent: int) -> None:
+        self.finder.least = percent / 100
+        self.finder.clear()
+
+    def _on_place(self, number: int) -> None:
+        if number > 0:  # the first says how many there are
+            self.finder.go(number - 1)
 
     def _show(self) -> None:
         measurement, active = self.measurement, self._controller.active
@@ -116,9 +151,11 @@ class MeasureSection(QWidget):
             made.setEnabled(usable)
             made.setChecked(measurement.picking == way)
         self.clear.setEnabled(measurement.frame is not None)
+        self.search.setEnabled(usable and not self.finder.running)
+        self._show_places()
         analysis = measurement.analysis
         before = self.message.text(), self.found.isHidden(), self.source.text()
-        text = measurement.message
+        text = measurement.message or self.finder.message
         if not text and measurement.running and analysis is None:
             text = "Measuring…"
         self.message.setText(text)
@@ -132,6 +169,17 @@ class MeasureSection(QWidget):
             self.reset.setEnabled(markers != Markers())
         if before != (self.message.text(), self.found.isHidden(), self.source.text()):
             lay_out_again(self.found)
+
+    def _show_places(self) -> None:
+        places = self.finder.places or []
+        self.places.setVisible(bool(places))
+        names = [f"{len(places)} found: go to…"]
+        for number, (_, lesion) in enumerate(places, 1):
+            width = _length(lesion.reference, self.finder.calibration)
+            names.append(f"{number}: {lesion.percent_diameter:.0f} % of {width}")
+        if places and self._listed is not places:
+            self._listed = places
+            self.places.show_names(names, 0, "")
 
 
 def _table(analysis: Analysis, model: Analysis | None, calibration: Calibration) -> str:

@@ -267,3 +267,32 @@ def test_a_tool_of_another_kind_ends_the_choosing(measuring):
     measuring.panel.controller.active.mask.mode = "paint"
     assert measuring.measurement.picking is None
     assert not measuring.section.branch.isChecked()
+
+
+def test_stenoses_are_found_and_flown_to(measuring, viewer):
+    section = measuring.section
+    assert section.places.isHidden()
+    section.search.click()
+    assert not section.search.isEnabled()
+    measuring.qtbot.waitUntil(lambda: not section.finder.running)
+    (place,) = section.finder.places
+    assert place[0] == pytest.approx((ROW, 80), abs=2)
+    assert section.places.count() == 2
+    section.places.setCurrentIndex(1)
+    section.places.activated.emit(1)
+    measuring.settle()
+    assert viewer.scene.camera.center[-2:] == pytest.approx((ROW, 80), abs=2)
+    lesion = measuring.measurement.analysis.narrowest
+    assert lesion.percent_diameter == pytest.approx(50, abs=6)
+    assert (lesion.start, lesion.end) == (place[1].start, place[1].end)
+    section.least.setValue(70)
+    assert section.places.isHidden()
+    section.search.click()
+    measuring.qtbot.waitUntil(lambda: not section.finder.running)
+    assert section.finder.places == []
+    assert "No narrowing" in section.message.text()
+    measuring.panel.controller.active.write(0, (np.array([2]), np.array([2])), 1)
+    section.refresh()
+    assert section.finder.places == []
+    viewer.add_image(angiogram(stenosed(share=0.3)), name="other")
+    measuring.qtbot.waitUntil(lambda: section.finder.places is None)
