@@ -115,8 +115,8 @@ def _lesion_curves(
 
 def _draw(pixels: np.ndarray, curve: np.ndarray, value: int, width: int) -> None:
     """Draw a curve in pixels of the image, so many pixels of the layer wide."""
-    fine = (resample(curve, 0.5 / _FINE) + 0.5) * _FINE - 0.5
+    fine = (resample(curve, 1 / _FINE) + 0.5) * _FINE - 0.5
+    at = np.round(fine - width / 2).astype(int)
+    at = at[((at >= 0) & (at < np.array(pixels.shape) - width)).all(axis=1)]
     for row, column in np.ndindex(width + 1, width + 1):
-        at = np.round(fine + np.array([row, column]) - width / 2).astype(int)
-        inside = ((at >= 0) & (at < pixels.shape)).all(axis=1)
-        pixels[tuple(at[inside].T)] = value
+        pixels[at[:, 0] + row, at[:, 1] + column] = value
