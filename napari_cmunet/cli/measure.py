@@ -49,11 +49,11 @@ def add_parser(commands: Any) -> None:
         "measure",
         help="diameters and stenoses: tables, JSON, pictures",
         description="Quantitative coronary analysis of whole trees. Of each image: its "
-        "segments from bifurcation to bifurcation (segments.csv), their lesions, the "
-        "tightest first (lesions.csv), and all diameters (NAME.json). In millimetres "
-        "where the size of a pixel is known, otherwise in pixels. Of a project: how "
-        "far its readers moved the model's numbers (changes.csv; bias and 95 % limits "
-        "of agreement are printed). Research use only.",
+        "segments from bifurcation to bifurcation (segments.csv), their lesions, those "
+        "of wide vessels first (lesions.csv), and all diameters (NAME.json). In "
+        "millimetres where the size of a pixel is known, otherwise in pixels. Of a "
+        "project: how far its readers moved the model's numbers (changes.csv; bias and "
+        "95 % limits of agreement are printed). Research use only.",
     )
     p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
     p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
