@@ -27,8 +27,6 @@ _GAP_ERROR = 0.05  # of the distance between the derivatives' peaks, pixels
 _SECOND = 0.5  # weight of the second derivative
 _WIDE = 4.0  # times the blur: wide enough for the edges to tell the width
 _EDGE_ERROR = 0.3  # of a diameter from edges: pixels
-_LEVEL_ERROR = 0.1  # of the median diameter from edges: pixels
-_MASK_ERROR = 0.7  # of the median diameter of the mask: pixels
 _CONTRAST_ERROR = 0.12  # of a diameter from contrast: share
 _GROUND = (2.0, 5.0)  # pixels beyond the border where the ground is measured
 
@@ -109,9 +107,9 @@ def find_borders(
     left = _edge(profiles[:, middle::-1], inner_guide, reach)
     blur = _blur(profiles, middle, left, right)
     found = left + right
-    contrast = _contrast(profiles, middle, left, right)
-    drawn_width = float(np.median(inner_guide + outer_guide))
-    excess = (found - _diameter(found, contrast, blur, drawn_width)) / 2
+    excess = (
+        found - _diameter(found, _contrast(profiles, middle, left, right), blur)
+    ) / 2
     left, right = left - excess, right - excess
     if drawn is not None:
         left = np.where(_touches(drawn, centre, -across, inner), inner, left)
@@ -240,29 +238,22 @@ def _response() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return true, np.maximum.accumulate(found), gaps
 
 
-def _diameter(
-    found: np.ndarray, contrast: np.ndarray, blur: float, drawn: float
-) -> np.ndarray:
+def _diameter(found: np.ndarray, contrast: np.ndarray, blur: float) -> np.ndarray:
     """True diameters (N,) of a vessel found that wide, with that contrast in all.
 
     From the edges, what the blur adds is taken off. Where the vessel is hardly wider
     than the blur, its edges tell little, but its contrast tells how thick it is beside
-    the rest of the stretch, if it is round; both are weighted by their errors. Where
-    all of the stretch is so thin, the mask says how wide (``drawn``) the rest is.
+    the rest of the stretch, if it is round; both are weighted by their errors.
     """
     true, answer, _ = _response()
     rising = answer + np.arange(len(answer)) * 1e-9
     by_edges = blur * np.interp(found / blur, rising, true)
     wide = by_edges >= min(_WIDE * blur, float(np.quantile(by_edges, 0.6)))
-    slope = np.gradient(answer, true)
-    level = float(np.median(by_edges[wide]))
-    told = np.clip(np.interp(level / blur, true, slope), 0.05, 1)
-    share = _LEVEL_ERROR**2 / (_LEVEL_ERROR**2 + (told * _MASK_ERROR) ** 2)
-    scale = 1 + share * (drawn / level - 1)
-    density = np.median(contrast[wide] / (scale * by_edges[wide]) ** 2)
+    density = np.median(contrast[wide] / by_edges[wide] ** 2)
     if not density > 0:
         return by_edges
     by_contrast = np.minimum(np.sqrt(np.maximum(contrast, 0) / density), found)
+    slope = np.gradient(answer, true)
     told = np.interp(by_contrast / blur, true, slope)  # how far edges follow the width
     of_edges = np.clip(told, 0.05, 1) ** 2 / _EDGE_ERROR**2
     of_contrast = 1 / (_CONTRAST_ERROR * by_contrast + 0.1) ** 2
