@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 _NAPARIS_OWN = Qt.KeyboardModifier.ShiftModifier | Qt.KeyboardModifier.AltModifier
 
+_TITLE = "Open angiograms: files or a folder"
+
 
 class OpenDialog(QFileDialog):
     """A file dialog in which files and folders can be chosen."""
 
-    def __init__(self, parent: QWidget, folder: str) -> None:
-        super().__init__(parent, "Open angiograms: files or a folder", folder)
+    def __init__(self, parent: QWidget, folder: str, title: str = _TITLE) -> None:
+        super().__init__(parent, title, folder)
         self.setOption(QFileDialog.Option.DontUseNativeDialog)
         self.setFileMode(QFileDialog.FileMode.ExistingFiles)
         self.setAcceptMode(QFileDialog.AcceptMode.AcceptOpen)
@@ -60,9 +62,9 @@ def name_filters() -> list[str]:
     return ["All files (*)", *sorted(by_kind)]
 
 
-def ask_what(parent: QWidget, folder: str) -> list[Path]:
+def ask_what(parent: QWidget, folder: str, title: str = _TITLE) -> list[Path]:
     """Ask for files or folders; empty if the user cancels."""
-    dialog = OpenDialog(parent, folder)
+    dialog = OpenDialog(parent, folder, title)
     return [Path(p) for p in dialog.selectedFiles()] if dialog.exec() else []
 
 

@@ -7,6 +7,8 @@ r"""Crash the program at random instants and look whether anything was lost.
     The real window, driven by its buttons, trainings included, killed the same way.
 ``commands``
     ``finetune``, ``export`` and ``segment``, killed the same way.
+``import``
+    The import of masks of other programs, killed the same way.
 ``power``
     The power goes: only what was flushed is left.
 ``readers``
@@ -235,6 +237,13 @@ def together(args: argparse.Namespace, ledger: Ledger) -> dict:
     return run(args, ledger)
 
 
+def imports(args: argparse.Namespace, ledger: Ledger) -> dict:
+    """Kill the import of masks of other programs."""
+    from tests.endurance.crash.import_rounds import run
+
+    return run(args, ledger)
+
+
 CAMPAIGNS = {
     "engine": engine,
     "window": window,
@@ -242,6 +251,7 @@ CAMPAIGNS = {
     "power": power,
     "readers": readers,
     "together": together,
+    "import": imports,
 }
 
 

@@ -45,6 +45,12 @@ def test_kills_and_failing_disks(tmp_path):
     assert figures["done"]["accept"] > 5
 
 
+def test_kills_during_an_import(tmp_path):
+    figures = campaign(tmp_path, "import", "--rounds", "8")
+    assert figures["kills"] == 8
+    assert figures["of them in the middle"] > 0
+
+
 def test_power_cuts(tmp_path):
     figures = campaign(tmp_path, "power", "--rounds", "30")
     assert sum(figures["power cuts"].values()) == 30

@@ -12,8 +12,10 @@ from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import short, source_file
+from napari_cmunet.gui.open_files import ask_what
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
+from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
 from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
 from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,
@@ -182,6 +184,23 @@ class ProjectActions:
             self.exported.emit("", "")
             show = self.exported.emit
             export_labels(session, dialog.options(), self.export, show)
+
+    def import_masks(self) -> None:
+        """Ask for masks of other programs, show their images, and import them."""
+        session = self._session
+        if session.project is None or session.busy:
+            return
+        if session.workspace.writable is None:
+            session.messages.show("The project is open for reading only.")
+            return
+        title = "Masks of other programs: files or a folder"
+        chosen = ask_what(self._parent, self._last or self._working_folder(), title)
+        if not chosen:
+            return
+        self._last = str(chosen[0].parent)
+        dialog = ImportMasksDialog(session, chosen, self._parent)
+        if dialog.exec() and dialog.plan is not None:
+            import_masks(session, dialog.plan, dialog.options())
 
     def show_versions(self) -> None:
         """Show the versions of the label of the shown frame."""

@@ -87,6 +87,7 @@ class ProjectSection(QWidget):
         for text, act in (
             ("Versions of this label…", commands.show_versions),
             ("Add a folder of images…", commands.add_images),
+            ("Import masks…", commands.import_masks),
             ("Export accepted masks…", commands.export),
             ("Show where the images are…", commands.show_images_folder),
             ("Another project…", commands.choose_folder),

@@ -1,0 +1,238 @@
+"""The form of an import: masks of other programs, the images they are paired with."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QLineEdit,
+    QListWidget,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cmunet.gui.jobs import JobRunner
+from napari_cmunet.gui.project.workspace import look
+from napari_cmunet.gui.widgets import check, combo, labelled, row, text_label
+from napari_cmunet.project.mask_import import (
+    ImportOptions,
+    ImportPlan,
+    plan_import,
+    run_import,
+)
+from napari_cmunet.util.text import counted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
+    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.session import ProjectSession
+    from napari_cmunet.io.label_file import Label
+    from napari_cmunet.io.masks import LargeMasks
+
+_LARGE = (
+    ("Leave out masks that are mostly artery", "refuse"),
+    ("Take them as they are", "keep"),
+    ("Exchange artery and background in them", "invert"),
+)
+
+
+class ImportMasksDialog(QDialog):
+    """Shows which mask belongs to which image, and asks how to import them.
+
+    Parameters
+    ----------
+    inputs : list of Path
+        Files and folders of masks.
+    """
+
+    def __init__(
+        self, session: ProjectSession, inputs: list[Path], parent: QWidget | None
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Import masks")
+        self._session, self._inputs = session, inputs
+        self.plan: ImportPlan | None = None
+        self._job = JobRunner("Looking at masks")
+        self.summary = text_label()
+        self.pairs = QListWidget()
+        self.pairs.setToolTip("Each mask and the image of the project that it is for")
+        self.problems = QListWidget()
+        self.problems.setWordWrap(True)
+        self.problems.setToolTip("Masks that are left out, and why")
+        self.labels = QRadioButton("As labels: they count as accepted")
+        self.labels.setToolTip("The model learns from them")
+        self.drafts = QRadioButton("As drafts: to be looked at and accepted one by one")
+        self.drafts.setToolTip("Nothing is learned from a mask before it is accepted")
+        self.labels.setChecked(True)
+        self.replace = check(
+            "Replace other labels", "Those stay among the versions of the label"
+        )
+        self.turned = check(
+            "Also masks that seem mirrored or turned", "Take them as they are"
+        )
+        self.large = combo("Masks of which more than a third of a frame is artery")
+        for text, value in _LARGE:
+            self.large.addItem(text, value)
+        self.artery = QLineEdit()
+        self.artery.setPlaceholderText("the only one")
+        self.artery.setToolTip(
+            "Names of the categories that are artery, with commas between them; for "
+            "files that tell several apart"
+        )
+        self.buttons = QDialogButtonBox()
+        role = QDialogButtonBox.ButtonRole.AcceptRole
+        ok = self.buttons.addButton("Import", role)
+        assert ok is not None
+        self.ok = ok
+        self.ok.setToolTip("Save the masks that fit in the project")
+        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        assert cancel is not None
+        cancel.setToolTip("Import nothing")
+        layout = QVBoxLayout(self)
+        for widget in (
+            self.summary,
+            self.pairs,
+            self.problems,
+            self.labels,
+            self.drafts,
+            self.replace,
+            self.turned,
+            self.large,
+        ):
+            layout.addWidget(widget)
+        name = labelled("Categories that are &artery", self.artery)
+        layout.addLayout(row(name, self.artery, stretch=1))
+        layout.addWidget(self.buttons)
+        self.resize(620, 560)
+        self._job.changed.connect(self._on_progress)
+        self.labels.toggled.connect(self.look)
+        self.replace.toggled.connect(self.look)
+        self.turned.toggled.connect(self.look)
+        self.large.activated.connect(self.look)
+        self.artery.editingFinished.connect(self.look)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        self.finished.connect(lambda _: self._job.cancel())
+        self.look()
+
+    def options(self) -> ImportOptions:
+        """How the masks are to be imported."""
+        names = (name.strip() for name in self.artery.text().split(","))
+        return ImportOptions(
+            drafts=self.drafts.isChecked(),
+            replace=self.replace.isChecked(),
+            large_masks=cast("LargeMasks", self.large.currentData()),
+            any_orientation=self.turned.isChecked(),
+            artery=tuple(name for name in names if name),
+        )
+
+    def look(self) -> None:
+        """Pair and check the masks with the chosen options, in a worker."""
+        project = self._session.project
+        if project is None:
+            return
+        self.ok.setEnabled(False)
+        self.summary.setText("Looking at the masks…")
+        options, inputs = self.options(), self._inputs
+
+        def act(report: Report, should_stop: ShouldStop) -> ImportPlan:
+            return plan_import(project, inputs, options, report, should_stop)
+
+        self._job.start(
+            act,
+            on_result=self._on_plan,
+            on_error=self.summary.setText,
+        )
+
+    def _on_progress(self) -> None:
+        job = self._job.job
+        if job is not None and job.total:
+            self.summary.setText(f"Looking at the masks: {job.done} of {job.total}…")
+
+    def _on_plan(self, plan: ImportPlan) -> None:
+        self.plan = plan
+        self.pairs.clear()
+        self.pairs.addItems([str(pair) for pair in plan.pairs])
+        self.problems.clear()
+        self.problems.addItems(plan.problems)
+        self.problems.setVisible(bool(plan.problems))
+        new = counted(plan.new, f"new {_kind(self.drafts.isChecked())}")
+        text = f"{new} of {counted(len(plan.pairs), 'mask')}."
+        if plan.problems:
+            text += f" {counted(len(plan.problems), 'mask')} cannot be used."
+        self.summary.setText(text)
+        self.ok.setEnabled(plan.new > 0)
+
+
+def import_masks(
+    session: ProjectSession, plan: ImportPlan, options: ImportOptions
+) -> None:
+    """Save strokes in the open image, then import in a worker."""
+    session.navigator.leave(partial(_import, session, plan, options))
+
+
+def _import(session: ProjectSession, plan: ImportPlan, options: ImportOptions) -> None:
+    project = session.project
+    if project is None:
+        return
+
+    opened = session.navigator.shown
+    shown = opened.id if opened is not None else ""
+
+    def act(report: Report, should_stop: ShouldStop) -> object:
+        result = run_import(project, plan, options, report, should_stop)
+        pairs = [pair for pair in plan.pairs if pair.image == shown]
+        get = project.drafts.load if options.drafts else project.labels.get
+        frames = [frame for pair in pairs for frame in pair.frames]
+        return result, look(project), {f: get(shown, f) for f in frames}
+
+    def ended(outcome: JobResult) -> None:
+        if outcome.error is not None:
+            session.messages.show_error(f"Not imported: {outcome.error}")
+            return
+        if outcome.result is None or session.project is not project:
+            return
+        result, overview, labels = outcome.result
+        session.workspace.set_overview(overview)
+        if opened is not None and session.navigator.shown is opened:
+            _show(session, opened, labels, drafts=options.drafts)
+        text = f"{counted(result.saved, _kind(options.drafts))} imported."
+        if result.problems:
+            text += f" {counted(len(result.problems), 'mask')} left out."
+        if not result.complete:
+            text = f"Cancelled. {text}"
+        session.messages.show(text, "\n".join((text, *result.problems[:20])))
+        for pair in plan.pairs[:1]:
+            if result.saved and not options.drafts and pair.frames:
+                session.annotation.accepted.emit((pair.image, pair.frames[0]))
+
+    session.run("Importing masks", act, ended)
+
+
+def _show(
+    session: ProjectSession,
+    opened: OpenImage,
+    labels: dict[int, Label | None],
+    *,
+    drafts: bool,
+) -> None:
+    """Show what was imported in the open image."""
+    _, area, draft_saver = session.navigator.parts()
+    for frame, label in labels.items():
+        if label is None:
+            continue
+        opened.show_label(frame, label)
+        area.restored(frame, label.reviewed)
+        if not drafts:
+            opened.labels[frame] = label
+            draft_saver.discard(frame)
+
+
+def _kind(drafts: bool) -> str:
+    return "draft" if drafts else "label"

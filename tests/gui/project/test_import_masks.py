@@ -1,0 +1,74 @@
+"""Masks of other programs come into the open project."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
+
+MASK = np.zeros((32, 32), bool)
+MASK[5:9, 3:25] = True
+
+
+@pytest.fixture
+def masks(tmp_path):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(MASK).save(folder / f"p{number}_mask.png")
+    Image.fromarray(MASK).save(folder / "nobody.png")
+    return folder
+
+
+@pytest.fixture
+def dialog(project, masks, qtbot):
+    made = ImportMasksDialog(project, [masks], None)
+    qtbot.addWidget(made)
+    # Noise has no orientation.
+    made.turned.setChecked(True)
+    qtbot.waitUntil(lambda: made.ok.isEnabled())
+    return made
+
+
+def test_pairs_are_shown_and_imported(project, dialog, ready):
+    texts = [dialog.pairs.item(n).text() for n in range(dialog.pairs.count())]
+    assert texts == [f"p{n}_mask.png -> p{n}.npy, frame 0" for n in range(3)]
+    (problem,) = (
+        dialog.problems.item(n).text() for n in range(dialog.problems.count())
+    )
+    assert problem == "nobody.png: no image of the project has this name."
+    assert dialog.summary.text() == "3 new labels of 3 masks. 1 mask cannot be used."
+    import_masks(project, dialog.plan, dialog.options())
+    ready(project)
+    assert project.messages.text == "3 labels imported. 1 mask left out."
+    assert project.overview.progress.labelled == 3
+    opened = project.navigator.current
+    assert np.array_equal(opened.mask(0), MASK)
+    assert opened.labels[0].provenance.imported_from == "PNG"
+    assert project.annotation.is_unchanged(opened, 0)
+
+
+def test_an_import_can_be_undone_in_the_mask(project, dialog, ready):
+    opened = project.navigator.current
+    before = opened.mask(0)
+    import_masks(project, dialog.plan, dialog.options())
+    ready(project)
+    opened.image_state.undo()
+    assert np.array_equal(opened.mask(0), before)
+
+
+def test_drafts_keep_where_they_come_from(project, dialog, ready, qtbot):
+    dialog.drafts.setChecked(True)
+    qtbot.waitUntil(lambda: dialog.ok.isEnabled())
+    assert dialog.summary.text().startswith("3 new drafts")
+    import_masks(project, dialog.plan, dialog.options())
+    ready(project)
+    assert project.overview.progress.labelled == 0
+    opened = project.navigator.current
+    assert np.array_equal(opened.mask(0), MASK)
+    project.annotation.accept()
+    ready(project)
+    made = project.project.labels.get(opened.id, 0).provenance
+    assert (made.imported_from, made.model) == ("PNG", None)
