@@ -120,6 +120,12 @@ def is_large(mask: np.ndarray) -> bool:
     return bool((mask.mean(axis=(-2, -1)) > MAX_ARTERY_SHARE).any())
 
 
+def looks_like_mask(frame: np.ndarray) -> bool:
+    """Whether a frame has two values, as no angiogram does, and the lower one is 0."""
+    low, high = frame.min(), frame.max()
+    return bool(low == 0 < high and ((frame == low) | (frame == high)).all())
+
+
 def read_mask(path: Path | str, *, large: LargeMasks = "refuse") -> np.ndarray:
     """Read a mask as bool ``(Y, X)`` or ``(T, Y, X)``.
 

@@ -198,9 +198,31 @@ class ProjectActions:
         if not chosen:
             return
         self._last = str(chosen[0].parent)
-        dialog = ImportMasksDialog(session, chosen, self._parent)
+        self._import(chosen)
+
+    def _import(self, masks: list[Path]) -> None:
+        dialog = ImportMasksDialog(self._session, masks, self._parent)
         if dialog.exec() and dialog.plan is not None:
-            import_masks(session, dialog.plan, dialog.options())
+            import_masks(self._session, dialog.plan, dialog.options())
+
+    def offer_masks(self, masks: list[Path]) -> None:
+        """Offer to import files that were opened as images and look like masks."""
+        messages = self._session.messages
+        first = masks[0].name
+        names = first if len(masks) == 1 else f"{first} and {len(masks) - 1} more"
+        text = f"{names}: two grey values, as a mask has and no angiogram."
+        if self._session.workspace.writable is None:
+            messages.show(f"{text} To import it, open a project first.")
+            return
+        act = messages.after_dismissing(partial(self._import, masks))
+        tip = "See which image of the project it is for"
+        messages.ask(
+            text,
+            ("Import as mask…", tip, act),
+            ("Leave it", "It stays open as an image", None),
+            about="masks",
+            serious=False,
+        )
 
     def show_versions(self) -> None:
         """Show the versions of the label of the shown frame."""

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_cmunet.gui.open_files import OpenRow
+from napari_cmunet.gui.project.actions import ProjectActions
 from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
+from tests.gui.conftest import frame
 
 MASK = np.zeros((32, 32), bool)
 MASK[5:9, 3:25] = True
@@ -57,6 +60,19 @@ def test_an_import_can_be_undone_in_the_mask(project, dialog, ready):
     ready(project)
     opened.image_state.undo()
     assert np.array_equal(opened.mask(0), before)
+
+
+def test_a_mask_that_is_opened_as_an_image_is_offered(project, masks, qtbot, qapp):
+    row = OpenRow(project.controller)
+    qtbot.addWidget(row)
+    actions = ProjectActions(project, row, list)
+    row.masks_opened.connect(actions.offer_masks)
+    Image.fromarray(frame(7)).save(masks / "angiogram.png")
+    row.open_paths([masks / "p1_mask.png", masks / "angiogram.png"])
+    qtbot.waitUntil(lambda: project.messages.alert is not None)
+    alert = project.messages.alert
+    assert alert.text == "p1_mask.png: two grey values, as a mask has and no angiogram."
+    assert [a.text for a in alert.actions] == ["Import as mask…", "Leave it"]
 
 
 def test_drafts_keep_where_they_come_from(project, dialog, ready, qtbot):
