@@ -1,10 +1,12 @@
 """Speed of two versions of the program, alternating in one run.
 
-    python -m benchmarks.compare_speed BEFORE [--repeats 7] [--threads N]
+    python -m benchmarks.compare_speed BEFORE [--repeats 7] [--threads N] [--processor]
 
 BEFORE is a folder with another version of the repository, as ``git archive`` makes it.
 Each version runs in a process of its own and waits while the other is timed, so that
-the ratio of the medians holds on a machine that is busy now and then.
+the ratio of the medians holds on a machine that is busy now and then. On one that is
+busy all the time, ``--processor`` counts the processor's seconds instead, best with
+``--threads 1``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TASKS = {
     "load and first frame": 3,
@@ -35,10 +40,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=24)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--processor", action="store_true", help="processor seconds")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve()
+        serve(time.process_time if args.processor else time.perf_counter)
         return
     trees = {"before": args.before.resolve(), "after": Path(__file__).parents[1]}
     print(f"{'':28}{'before':>10}{'after':>10}{'times as fast':>16}")
@@ -50,7 +56,7 @@ def main() -> None:
         for _ in range(repeats):
             for name, tree in trees.items():
                 if name not in servers:
-                    servers[name] = start(tree, args.threads)
+                    servers[name] = start(tree, args.threads, args.processor)
                 seconds[name].append(ask(servers[name], task))
                 if fresh:
                     stop(servers.pop(name))
@@ -60,10 +66,10 @@ def main() -> None:
         print(f"{task:28}{old:8.3f} s{new:8.3f} s{old / new:16.2f}", flush=True)
 
 
-def start(tree: Path, threads: int) -> subprocess.Popen[str]:
+def start(tree: Path, threads: int, processor: bool) -> subprocess.Popen[str]:
     """Start a process that runs the tasks with the code of a tree."""
     return subprocess.Popen(
-        [sys.executable, __file__, "--serve"],
+        [sys.executable, __file__, "--serve", *["--processor"] * processor],
         cwd=tree,
         env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)},
         stdin=subprocess.PIPE,
@@ -88,7 +94,7 @@ def stop(server: subprocess.Popen[str]) -> None:
     server.wait()
 
 
-def serve() -> None:
+def serve(clock: Callable[[], float]) -> None:
     """Answer each task on stdin with its seconds."""
     import numpy as np
     import torch
@@ -129,9 +135,9 @@ def serve() -> None:
         real = module.forward
 
         def timed(x: torch.Tensor) -> torch.Tensor:
-            began = time.perf_counter()
+            began = clock()
             made = real(x)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
             return made
 
         module.forward = timed
@@ -157,9 +163,9 @@ def serve() -> None:
                 trainer()
             elif not task.startswith("load"):
                 predictor()
-            began = time.perf_counter()
+            began = clock()
             runs[task]()
-            seconds = time.perf_counter() - began
+            seconds = clock() - began
         print(seconds, flush=True)
 
 

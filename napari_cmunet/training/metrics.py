@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt, label
-from skimage.morphology import skeletonize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +50,15 @@ def cldice(predicted: np.ndarray, truth: np.ndarray) -> float:
     if not predicted.any() and not truth.any():
         return 1.0
     return _harmonic(
-        _share(skeletonize(predicted), truth), _share(skeletonize(truth), predicted)
+        _share(_skeleton(predicted), truth), _share(_skeleton(truth), predicted)
     )
+
+
+def _skeleton(mask: np.ndarray) -> np.ndarray:
+    from skimage.morphology import skeletonize  # slow to import
+
+    skeleton: np.ndarray = skeletonize(mask)
+    return skeleton
 
 
 def hd95(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -87,7 +93,7 @@ def wrong_places(predicted: np.ndarray, truth: np.ndarray) -> int:
     """
     count = 0
     for one, other in ((predicted, truth), (truth, predicted)):
-        far = skeletonize(one)
+        far = _skeleton(one)
         if other.any():
             far &= distance_transform_edt(~other) > 3
         pieces, _ = label(far, np.ones((3, 3)))

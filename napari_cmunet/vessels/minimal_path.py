@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from skimage.graph import MCP_Geometric
 
 from napari_cmunet.vessels.centreline import resample, smooth
 from napari_cmunet.vessels.vesselness import reduce_to_grid
@@ -26,6 +25,12 @@ COST_IN_MASK = 10.0
 _CORRIDOR = 4
 _AROUND = 12
 _SMOOTH = 2.0
+
+
+def _path_search(cost: np.ndarray) -> Any:
+    from skimage.graph import MCP_Geometric  # slow to import
+
+    return MCP_Geometric(cost)
 
 
 class Tracer:
@@ -55,7 +60,7 @@ class Tracer:
             known = reduce_to_grid(mask > 0, features.step, np.max)
             self._cost = np.where(known, COST_IN_MASK, self._cost)
         self._half = _pool_least(self._cost)
-        self._flood = MCP_Geometric(self._half)
+        self._flood = _path_search(self._half)
         self._flood.find_costs([self._on_half(self._on_grid(self.start))])
 
     def path_to(self, end: tuple[float, float]) -> np.ndarray:
@@ -110,7 +115,7 @@ def short_path(
     ends = np.clip(np.round(np.array([start, end]) / step), 0, limit).astype(int)
     top, left = np.maximum(ends.min(axis=0) - _AROUND, 0)
     bottom, right = ends.max(axis=0) + _AROUND + 1
-    search = MCP_Geometric(features.cost[top:bottom, left:right])
+    search = _path_search(features.cost[top:bottom, left:right])
     corner = np.array([top, left])
     first, last = (tuple(e) for e in ends - corner)
     search.find_costs([first], [last])
@@ -148,7 +153,7 @@ def _refine(
     inside = np.where(open_, window, -1)  # negative is impassable
     start = (first[0] - top, first[1] - left)
     goal = (last[0] - top, last[1] - left)
-    search = MCP_Geometric(inside)
+    search = _path_search(inside)
     search.find_costs([start], [goal])
     return np.array(search.traceback(goal), float) + np.array([top, left])
 

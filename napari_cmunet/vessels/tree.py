@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, label
-from scipy.spatial import cKDTree
 
 from napari_cmunet.vessels.centreline import length
 
@@ -198,6 +197,8 @@ def build_tree(mask: np.ndarray, skeleton: np.ndarray | None = None) -> VesselTr
 
 def _half_widths(mask: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
     """Distance of each skeleton pixel from the background; elsewhere 0."""
+    from scipy.spatial import cKDTree  # slow to import
+
     # Padded with background, so that a vessel ends at the border of the frame.
     padded = np.pad(mask, 1)
     around = binary_dilation(np.pad(mask, 2))[1:-1, 1:-1] & ~padded
