@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,9 @@ def main() -> None:
 def _measure(folder: Path, workers: int, args: argparse.Namespace) -> float:
     """Seconds that ``segment --cluster`` takes once its workers are warm."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    port, host = "18786", ["--host", "127.0.0.1", "--no-dashboard"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])  # free
+    host = ["--host", "127.0.0.1", "--no-dashboard"]
     host += ["--dashboard-address", "127.0.0.1:0"]
     address = f"tcp://127.0.0.1:{port}"
     scheduler = ["dask_scheduler", "--port", port]
