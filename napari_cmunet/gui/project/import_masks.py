@@ -5,19 +5,25 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+from napari.layers import Labels
 from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QLineEdit,
     QListWidget,
+    QMenu,
     QRadioButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.project.workspace import look
 from napari_cmunet.gui.widgets import check, combo, labelled, row, text_label
+from napari_cmunet.io.label_file import Label
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.mask_import import (
     ImportOptions,
     ImportPlan,
@@ -32,7 +38,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.open_image import OpenImage
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.io.label_file import Label
     from napari_cmunet.io.masks import LargeMasks
 
 _LARGE = (
@@ -236,3 +241,61 @@ def _show(
 
 def _kind(drafts: bool) -> str:
     return "draft" if drafts else "label"
+
+
+class LabelsMenu(QMenu):
+    """Lists other Labels layers; one of them becomes the mask of the open image."""
+
+    def __init__(self, session: ProjectSession, parent: QWidget) -> None:
+        super().__init__("Mask from a Labels layer", parent)
+        self._session = session
+        self.setToolTipsVisible(True)
+        self.aboutToShow.connect(self.fill)
+
+    def fill(self) -> None:
+        """List the layers; those of another shape cannot be chosen."""
+        self.clear()
+        controller = self._session.controller
+        state = controller.active
+        own = {id(x) for s in controller.image_states for x in s.layers()}
+        for layer in controller.viewer.layers:
+            if not isinstance(layer, Labels) or id(layer) in own:
+                continue
+            if "role" in record_of(layer):  # one of this program's previews
+                continue
+            action = self.addAction(layer.name)
+            assert action is not None
+            fits = (
+                state is not None
+                and state.usable_mask
+                and state.mask is not None
+                and layer.data.shape == state.mask.data.shape
+            )
+            action.setEnabled(fits)
+            action.setToolTip(
+                "Replace the mask of the open image; can be undone"
+                if fits
+                else "It is not of the size of the open image"
+            )
+            action.triggered.connect(partial(use_labels, self._session, layer))
+        if self.isEmpty():
+            none = self.addAction("There is no other Labels layer")
+            assert none is not None
+            none.setEnabled(False)
+
+
+def use_labels(session: ProjectSession, layer: Labels, _: bool = False) -> None:
+    """Replace the mask of the open image by a Labels layer; empty frames stay."""
+    opened = session.navigator.shown
+    if opened is None or opened.image_state is not session.controller.active:
+        session.messages.show("Open an image of the project first.")
+        return
+    drawn = np.asarray(layer.data) != 0
+    origin = Provenance(imported_from="Labels layer")
+    used = 0
+    for frame, mask in enumerate(drawn.reshape(opened.image_state.shape)):
+        if mask.any():
+            opened.show_label(frame, Label(mask, None, origin))
+            used += 1
+    text = f"The mask of {counted(used, 'frame')} is that of the layer “{layer.name}”."
+    session.messages.show(f"{text} Accept it, or undo.")

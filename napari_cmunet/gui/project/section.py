@@ -25,6 +25,7 @@ from napari_cmunet.gui.project.image_list import (
     ImageList,
     OrderMenu,
 )
+from napari_cmunet.gui.project.import_masks import LabelsMenu
 from napari_cmunet.gui.project.reader_menu import ReaderMenu
 from napari_cmunet.gui.project.review import ReviewBox
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
@@ -100,6 +101,10 @@ class ProjectSection(QWidget):
         menu.insertMenu(menu.actions()[0], self.order)
         self.readers = ReaderMenu(self._session, self)
         menu.insertMenu(menu.actions()[2], self.readers)
+        self.layers = LabelsMenu(self._session, self)
+        texts = [action.text() for action in menu.actions()]
+        after = menu.actions()[texts.index("Import masks…") + 1]
+        menu.insertMenu(after, self.layers)
 
     def _on_cancel(self) -> None:
         if self._session.job is not None:

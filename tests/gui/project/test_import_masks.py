@@ -8,7 +8,11 @@ from PIL import Image
 
 from napari_cmunet.gui.open_files import OpenRow
 from napari_cmunet.gui.project.actions import ProjectActions
-from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
+from napari_cmunet.gui.project.import_masks import (
+    ImportMasksDialog,
+    LabelsMenu,
+    import_masks,
+)
 from tests.gui.conftest import frame
 
 MASK = np.zeros((32, 32), bool)
@@ -73,6 +77,31 @@ def test_a_mask_that_is_opened_as_an_image_is_offered(project, masks, qtbot, qap
     alert = project.messages.alert
     assert alert.text == "p1_mask.png: two grey values, as a mask has and no angiogram."
     assert [a.text for a in alert.actions] == ["Import as mask…", "Leave it"]
+
+
+def test_a_labels_layer_becomes_the_mask(project, ready, qtbot):
+    viewer, opened = project.controller.viewer, project.navigator.current
+    before = opened.mask(0)
+    layer = viewer.add_labels(MASK.astype(int) * 3, name="mine")
+    viewer.add_labels(np.zeros((9, 9), int), name="other")
+    project.controller.show_image(opened.image_state)
+    menu = LabelsMenu(project, None)
+    qtbot.addWidget(menu)
+    menu.fill()
+    assert [(a.text(), a.isEnabled()) for a in menu.actions()] == [
+        ("mine", True),
+        ("other", False),
+    ]
+    menu.actions()[0].trigger()
+    assert np.array_equal(opened.mask(0), MASK)
+    assert layer in viewer.layers
+    opened.image_state.undo()
+    assert np.array_equal(opened.mask(0), before)
+    menu.actions()[0].trigger()
+    project.annotation.accept()
+    ready(project)
+    made = project.project.labels.get(opened.id, 0).provenance
+    assert made.imported_from == "Labels layer"
 
 
 def test_drafts_keep_where_they_come_from(project, dialog, ready, qtbot):
