@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.project.promotion import (
     CANCELLED,
@@ -88,12 +88,20 @@ class Progress:
         return replace(self, seconds_left=left)
 
 
+def _time_left(progress: Progress, seconds: float) -> dict[str, Any]:
+    """The time left and its pace by a new estimate; it only falls."""
+    left, before = min(seconds, progress.limit), progress.seconds_left
+    if before is not None and before < left:
+        return {"seconds_left": before, "pace": before / left}
+    return {"seconds_left": left, "pace": 1.0}
+
+
 def progress_after(progress: Progress, event: events.Event) -> Progress:
     """The progress after an event."""
     staged = bool(progress.stage)
     match event:
         case events.Planned():
-            return replace(progress, seconds_left=min(event.seconds, progress.limit))
+            return replace(progress, **_time_left(progress, event.seconds))
         case events.Stage():
             return replace(
                 progress,
@@ -125,17 +133,14 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
                 return told
             return replace(told, fold=0, step=0, steps=event.steps, losses=(), note="")
         case events.Step():
-            left = min(event.seconds_left + progress.seconds_after, progress.limit)
-            before, pace = progress.seconds_left, 1.0
-            if staged and before is not None and before < left:  # it only falls
-                left, pace = before, before / left
+            left = event.seconds_left + progress.seconds_after
+            known = progress if staged else replace(progress, seconds_left=None)
             step = progress.steps_before + event.step
             return replace(
                 progress,
                 step=step,
                 steps=progress.steps if staged else event.steps,
-                seconds_left=left,
-                pace=pace,
+                **_time_left(known, left),
                 losses=(*progress.losses, (step, event.loss)),
             )
         case events.Validated():
