@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 
 if TYPE_CHECKING:

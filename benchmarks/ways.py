@@ -87,7 +87,7 @@ def _walk(home: Path) -> None:
 
     from benchmarks.whole_loop import Loop
     from napari_cmunet.gui.project.workspace import NewProject
-    from napari_cmunet.project.finetuning import finetune_project
+    from napari_cmunet.project.training.finetuning import finetune_project
     from napari_cmunet.synthetic import PhantomConfig, make_frame
 
     _profile_workers()

@@ -152,7 +152,7 @@ class Truth:
 
     def of(self, loop: Loop) -> np.ndarray:
         """The true mask of the open image."""
-        from napari_cmunet.io.masks import read_mask
+        from napari_cmunet.io.masks.files import read_mask
 
         path = loop.reader.project.images.path(loop.opened.id)
         return read_mask(self._masks[path.stem]) != 0

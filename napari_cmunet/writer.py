@@ -30,7 +30,7 @@ def write_mask_tiff(path: str, data: Any, attributes: Mapping[str, Any]) -> list
     import numpy as np
 
     from napari_cmunet.errors import WriteError
-    from napari_cmunet.io.masks import write_mask
+    from napari_cmunet.io.masks.files import write_mask
 
     target = Path(path)
     if target.suffix.lower() not in (".tif", ".tiff"):

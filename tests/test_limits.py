@@ -14,13 +14,13 @@ import pytest
 
 from napari_cmunet.cli import main as cli
 from napari_cmunet.errors import WriteError
-from napari_cmunet.gui.prediction import ModelChoice, load_engine
+from napari_cmunet.gui.prediction.prediction import ModelChoice, load_engine
 from napari_cmunet.model import device as device_module
 from napari_cmunet.model import registry as models_module
 from napari_cmunet.model.device import choose_device_or_fallback
 from napari_cmunet.project import journal as journal_module
-from napari_cmunet.project import models as project_models
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
+from napari_cmunet.project.models.models import models as project_models
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 
@@ -107,7 +107,7 @@ def test_a_device_that_is_gone(tiny_model, monkeypatch):
 
 
 def test_a_training_on_a_device_that_is_gone(monkeypatch):
-    from napari_cmunet.project.finetuning import _device
+    from napari_cmunet.project.training.finetuning import _device
 
     monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu"])
     told: list[events.Event] = []

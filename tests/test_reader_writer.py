@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ReadError, WriteError
-from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.reader import get_reader
 from napari_cmunet.writer import write_mask_tiff

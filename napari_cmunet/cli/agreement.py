@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ProjectError
-from napari_cmunet.project.agreement import (
+from napari_cmunet.project.project import Project
+from napari_cmunet.project.readers.agreement import (
     MEASURES,
     TOLERANCE,
     agreement_table,
@@ -16,14 +17,13 @@ from napari_cmunet.project.agreement import (
     limits_of,
     reader_pairs,
 )
-from napari_cmunet.project.project import Project
-from napari_cmunet.project.readers import known_readers
+from napari_cmunet.project.readers.readers import known_readers
 from napari_cmunet.util.atomic import write_json
 
 if TYPE_CHECKING:
     import argparse
 
-    from napari_cmunet.project.agreement import FrameAgreement
+    from napari_cmunet.project.readers.agreement import FrameAgreement
 
 
 def add_parser(commands: Any) -> None:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import ProjectError, UsageError, display_name
-from napari_cmunet.project.export import FORMATS, ExportConflictError, export_masks
+from napari_cmunet.project.export.formats import (
+    FORMATS,
+    ExportConflictError,
+    export_masks,
+)
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from napari_cmunet.errors import CMUNetError, TrainingError
 from napari_cmunet.model.card import name_for
 from napari_cmunet.model.device import choose_device, tune_malloc
 from napari_cmunet.model.registry import save_model
-from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.training.finetuning import finetune_project
 from napari_cmunet.training import events
 from napari_cmunet.training.cluster import train_on_cluster
 from napari_cmunet.training.config import FinetuneResult

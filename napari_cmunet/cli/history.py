@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import UsageError
-from napari_cmunet.project.label_history import image_history
+from napari_cmunet.project.labels.history import image_history
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:

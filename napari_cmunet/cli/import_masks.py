@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress, stop_on_signals
-from napari_cmunet.project.mask_import import ImportOptions, plan_import, run_import
+from napari_cmunet.project.labels.mask_import import (
+    ImportOptions,
+    plan_import,
+    run_import,
+)
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:

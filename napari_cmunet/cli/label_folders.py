@@ -11,7 +11,7 @@ import numpy as np
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.images import find_images, read_angiogram
-from napari_cmunet.io.masks import (
+from napari_cmunet.io.masks.files import (
     LargeMaskError,
     LargeMasks,
     is_beside_mask,
@@ -56,7 +56,7 @@ def read_label_folders(
         CSV with the columns ``stem`` and ``patient``. Without it, each stem counts
         as a patient of its own, and a note says so.
     large_masks : {"refuse", "keep", "invert"}
-        See :func:`napari_cmunet.io.masks.read_mask`.
+        See :func:`napari_cmunet.io.masks.files.read_mask`.
 
     Raises
     ------

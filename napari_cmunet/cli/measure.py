@@ -13,7 +13,7 @@ from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
-from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.measurements import (
     COLUMNS,
     SEGMENT_COLUMNS,
@@ -24,7 +24,7 @@ from napari_cmunet.io.measurements import (
 from napari_cmunet.model.device import DEVICES
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.files import is_project
-from napari_cmunet.project.measured_changes import (
+from napari_cmunet.project.labels.measured_changes import (
     CHANGE_COLUMNS,
     agreements,
     read_changes,

@@ -14,7 +14,7 @@ from napari_cmunet.io.dicom.derived import why_not
 from napari_cmunet.io.dicom.secondary_capture import write_secondary_capture
 from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import (
+from napari_cmunet.io.masks.files import (
     BESIDE_MASK,
     read_mask,
     read_provenance,

@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.images.mask_editor import MaskEditor
 from napari_cmunet.gui.images.open_images import OpenImages
-from napari_cmunet.gui.prediction import (
+from napari_cmunet.gui.prediction.prediction import (
     Engine,
     EngineFactory,
     FrameReady,
@@ -22,7 +22,7 @@ from napari_cmunet.gui.prediction import (
     Source,
     load_engine,
 )
-from napari_cmunet.gui.prediction_queue import PredictionQueue
+from napari_cmunet.gui.prediction.prediction_queue import PredictionQueue
 from napari_cmunet.gui.preferences import Preferences, load_preferences
 from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.util.text import counted

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.images.corrections import fingerprints
 from napari_cmunet.gui.images.layers import METADATA, record_of
-from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 from napari_cmunet.util.atomic import make_folder
 from napari_cmunet.util.safe_files import hash_file, safe_name

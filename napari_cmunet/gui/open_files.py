@@ -16,7 +16,7 @@ from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import button, row
-from napari_cmunet.io.masks import looks_like_mask
+from napari_cmunet.io.masks.files import looks_like_mask
 from napari_cmunet.io.sniffing import KIND_OF_SUFFIX
 from napari_cmunet.project.files import is_project
 from napari_cmunet.reader import check_count, get_reader, read_layers

@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_cmunet.gui.canvas import KeyFocus, guard_canvas
-from napari_cmunet.gui.cine_section import CineSection
+from napari_cmunet.gui.cine.section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
@@ -21,9 +21,10 @@ from napari_cmunet.gui.lifecycle import (
     on_window_destroyed,
 )
 from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
-from napari_cmunet.gui.model_section import ModelSection
 from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
+from napari_cmunet.gui.prediction.model_section import ModelSection
+from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
 from napari_cmunet.gui.project.session import ProjectSession
@@ -34,7 +35,6 @@ from napari_cmunet.gui.shortcuts import (
     mask_actions,
     project_actions,
 )
-from napari_cmunet.gui.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from napari_cmunet.gui.vessel_tools.preview import LEGEND
 from napari_cmunet.gui.vessel_tools.section import VesselSection, vessel_shortcuts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ProjectDamagedError, WriteError
 from napari_cmunet.project.files import is_image_id
-from napari_cmunet.project.readers import is_reader
+from napari_cmunet.project.readers.readers import is_reader
 from napari_cmunet.util.atomic import sync_folder, write_reason
 from napari_cmunet.util.safe_files import without_waiting
 from napari_cmunet.util.text import parse_json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import ProjectError
 from napari_cmunet.project.flags import ImageFlags
-from napari_cmunet.project.model_history import ModelHistory, history_from
+from napari_cmunet.project.models.history import ModelHistory, history_from
 from napari_cmunet.project.patients import TRAIN, VALIDATION
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError, ProjectError, WriteError
 from napari_cmunet.model.card import read_card
-from napari_cmunet.project.drafts import ProjectDrafts
 from napari_cmunet.project.files import POSITION, SCORES, SETTINGS, inside, project_file
 from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
+from napari_cmunet.project.labels.drafts import ProjectDrafts
 from napari_cmunet.project.next_image import (
     LISTED,
     UNSURE,
     AcquisitionScores,
     choose_next,
 )
-from napari_cmunet.project.readers import FIRST_READER, REVIEWER, reader_code
+from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER, reader_code
+from napari_cmunet.project.readers.reference import ReferenceLabels
 from napari_cmunet.project.recovery import open_project
-from napari_cmunet.project.reference import ReferenceLabels
 from napari_cmunet.project.settings import new_identity, save_settings
 from napari_cmunet.util.atomic import make_folder, write_json
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.journal import Entry
+    from napari_cmunet.project.readers.reviews import Rejection
     from napari_cmunet.project.recovery import OpenedProject
-    from napari_cmunet.project.reviews import Rejection
     from napari_cmunet.project.settings import Settings
 
 

@@ -46,18 +46,18 @@ from napari_cmunet.project.image_records import read_records
 from napari_cmunet.project.images import ProjectImages
 from napari_cmunet.project.journal import Journal
 from napari_cmunet.project.journal_state import JournalState, replay
-from napari_cmunet.project.labels import ProjectLabels
+from napari_cmunet.project.labels.labels import ProjectLabels
 from napari_cmunet.project.lock import Lock, ProjectContext
-from napari_cmunet.project.model_history import ModelHistory
-from napari_cmunet.project.models import ProjectModels
+from napari_cmunet.project.models.history import ModelHistory
+from napari_cmunet.project.models.models import ProjectModels
 from napari_cmunet.project.patients import Split
-from napari_cmunet.project.readers import (
+from napari_cmunet.project.readers.readers import (
     FIRST_READER,
     REVIEWER,
     reader_root,
     readers_on_disk,
 )
-from napari_cmunet.project.reviews import ReviewTable
+from napari_cmunet.project.readers.reviews import ReviewTable
 from napari_cmunet.project.settings import (
     Settings,
     load_settings,

@@ -30,7 +30,7 @@ from napari_cmunet.project.files import (
     user_folder,
     validate,
 )
-from napari_cmunet.project.model_history import ModelName  # noqa: TC001
+from napari_cmunet.project.models.history import ModelName  # noqa: TC001
 from napari_cmunet.project.next_image import LISTED, Order
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.util.atomic import make_folder, write_json

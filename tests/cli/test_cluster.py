@@ -16,7 +16,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import UsageError
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.model.registry import WEIGHTS
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.util import cluster as connection

@@ -11,9 +11,9 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.coco import run_lengths
-from napari_cmunet.io.masks import read_mask
-from napari_cmunet.project.export import FORMATS
+from napari_cmunet.io.masks.coco import run_lengths
+from napari_cmunet.io.masks.files import read_mask
+from napari_cmunet.project.export.formats import FORMATS
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import IDENTITY, write_dicom

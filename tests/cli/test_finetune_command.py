@@ -13,7 +13,7 @@ from PIL import Image
 
 from napari_cmunet.cli.label_folders import read_label_folders
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.masks import read_mask, write_mask
+from napari_cmunet.io.masks.files import read_mask, write_mask
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, read_card, save_model

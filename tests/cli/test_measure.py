@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance
 from tests.vessels.test_qca import stenosed, vessel
 

@@ -10,10 +10,10 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.io.label_file import read_label, write_label
+from napari_cmunet.io.masks.label_file import read_label, write_label
 from napari_cmunet.model.registry import load_model
-from napari_cmunet.project.finetuning import finetune_project
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.training.finetuning import finetune_project
 from napari_cmunet.training import events as training_events
 
 pytestmark = pytest.mark.slow
@@ -176,7 +176,7 @@ def test_export(project, tmp_path, capsys):
 
 def test_exported_masks_are_the_labels(project, tmp_path):
     main(["export", str(project.folder), "-o", str(tmp_path / "out"), "--ones"])
-    from napari_cmunet.io.masks import read_mask
+    from napari_cmunet.io.masks.files import read_mask
 
     for ref in project.labels.refs():
         path = project.folder / "labels" / ref.image / "frame_0000.tif"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from napari_cmunet.cli import segment_one as segment_module
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, read_card, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.cli.main import main
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import IDENTITY, make_dataset, write_dicom
 

@@ -14,8 +14,8 @@ from PIL import Image
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.label_file import Label, read_label, write_label
-from napari_cmunet.io.masks import read_mask, read_provenance, write_mask
+from napari_cmunet.io.masks.files import read_mask, read_provenance, write_mask
+from napari_cmunet.io.masks.label_file import Label, read_label, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.fuzzing.mutations import EXTREMES, number_bytes, spoil, spoil_json

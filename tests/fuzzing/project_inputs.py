@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import ProjectError, ReadError
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.patients import read_patients
 from napari_cmunet.project.project import Project
 from tests.fuzzing.mutations import EXTREMES, NAMES, spoil, spoil_json, stranger

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication, QOpenGLWidget
 from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.panel import CMUNetPanel
-from napari_cmunet.gui.prediction import Engine, ModelChoice
+from napari_cmunet.gui.prediction.prediction import Engine, ModelChoice
 from napari_cmunet.gui.preferences import Preferences
 
 LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier

@@ -16,7 +16,7 @@ from napari_cmunet.cli.main import main
 from napari_cmunet.errors import ReadError
 from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.reader import read_layers
 from tests.gui.conftest import FakeModel, cine, frame
 from tests.io.dicom_making import make_dataset, write_dicom

@@ -28,7 +28,7 @@ from napari_cmunet.gui import export, export_section
 from napari_cmunet.gui import panel as panel_module
 from napari_cmunet.gui.panel import NOT_A_DEVICE, CMUNetPanel
 from napari_cmunet.gui.shortcuts import MASK_KEYS, PROJECT_KEYS, listed_keys
-from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.writer import write_mask_tiff
 from tests.gui.conftest import cine, expected, frame
 

@@ -7,7 +7,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
-from napari_cmunet.gui.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.widgets import StatusLabel, combo, plain_tip, text_label
 
 

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.label_file import Label, read_label, write_label
-from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.masks.label_file import Label, read_label, write_label
 from napari_cmunet.io.provenance import Provenance
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from skimage import io as skimage_io
 
 from napari_cmunet.errors import ReadError, WriteError
-from napari_cmunet.io import masks
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import (
+from napari_cmunet.io.masks.files import files as masks
+from napari_cmunet.io.masks.files import (
     read_mask,
     read_provenance,
     write_mask,

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 from skimage import io as skimage_io
 
-from napari_cmunet.io.masks import write_mask, write_probability
+from napari_cmunet.io.masks.files import write_mask, write_probability
 from napari_cmunet.io.provenance import Provenance
 
 SIZE = (0.3, 0.25)  # of a pixel in mm, (y, x)

@@ -282,7 +282,7 @@ import sys
 sys.modules["imagecodecs"] = None
 import numpy as np
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks import read_mask, write_mask
+from napari_cmunet.io.masks.files import read_mask, write_mask
 from napari_cmunet.io.provenance import Provenance
 folder = sys.argv[1] + "/"
 for name in ("lzw", "jpeg", "zlib"):

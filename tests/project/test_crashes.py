@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.errors import ProjectError
-from napari_cmunet.io.label_file import read_label
+from napari_cmunet.io.masks.label_file import read_label
 from napari_cmunet.project.project import Project
 from tests.project.project_making import events, mask_of, save_pictures
 

@@ -12,7 +12,7 @@ import pytest
 from napari_cmunet.errors import LockLostError, WriteError
 from napari_cmunet.project import files as files_module
 from napari_cmunet.project import lock as lock_module
-from napari_cmunet.project.labels import ProjectLabels
+from napari_cmunet.project.labels.labels import ProjectLabels
 from napari_cmunet.project.project import Project
 from napari_cmunet.util import atomic
 from tests.project.project_making import events, mask_of, reopened

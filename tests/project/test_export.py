@@ -10,9 +10,9 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ProjectError, WriteError
-from napari_cmunet.io.masks import read_mask, read_provenance
+from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.export import ExportConflictError, export_masks
+from napari_cmunet.project.export.formats import ExportConflictError, export_masks
 from napari_cmunet.project.project import Project
 from tests.project.project_making import SHAPE, events, mask_of
 

@@ -13,13 +13,13 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.model.card import CARD
 from napari_cmunet.model.registry import WEIGHTS
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.lock import ProjectLockedError
-from napari_cmunet.project.model_history import ModelVersion
+from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.settings import note_recent, recent_projects
 from tests.project.project_making import SHAPE, mask_of, reopened

@@ -7,7 +7,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.label_history import image_history, label_versions
+from napari_cmunet.project.labels.history import image_history, label_versions
 from tests.project.project_making import SHAPE, mask_of, reopened
 
 PREDICTED = Provenance(model="cmunet-artery", threshold=0.45)

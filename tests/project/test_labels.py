@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ImageMissingError, ProjectError, ReadError, WriteError
-from napari_cmunet.io.label_file import Label, write_label
+from napari_cmunet.io.masks.label_file import Label, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project import files as files_module
 from tests.project.project_making import SHAPE, events, mask_of, reopened

@@ -11,12 +11,16 @@ import tifffile
 from PIL import Image
 
 from napari_cmunet.errors import Cancelled
-from napari_cmunet.io.coco import CocoFile
 from napari_cmunet.io.dicom.segmentation import write_segmentation
-from napari_cmunet.io.masks import write_mask
+from napari_cmunet.io.masks.coco import CocoFile
+from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.export import export_masks
-from napari_cmunet.project.mask_import import ImportOptions, plan_import, run_import
+from napari_cmunet.project.export.formats import export_masks
+from napari_cmunet.project.labels.mask_import import (
+    ImportOptions,
+    plan_import,
+    run_import,
+)
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 from tests.io.dicom_making import write_dicom

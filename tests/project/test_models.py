@@ -13,9 +13,13 @@ from napari_cmunet.errors import (
     WriteError,
 )
 from napari_cmunet.model.registry import CARD, DEFAULT_MODEL, WEIGHTS
-from napari_cmunet.project import models as models_module
 from napari_cmunet.project.files import read_json
-from napari_cmunet.project.model_history import ModelHistory, ModelVersion, history_from
+from napari_cmunet.project.models.history import (
+    ModelHistory,
+    ModelVersion,
+    history_from,
+)
+from napari_cmunet.project.models.models import models as models_module
 from napari_cmunet.util.atomic import write_json
 from tests.project.project_making import events, mask_of, reopened
 

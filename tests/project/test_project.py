@@ -28,7 +28,8 @@ EXAMPLES = int(os.environ.get("NAPARI_CMUNET_TEST_EXAMPLES", "120"))
 
 def test_no_torch_no_qt_no_napari(run_python):
     run_python(
-        "import sys, napari_cmunet.project.project, napari_cmunet.project.export\n"
+        "import sys, napari_cmunet.project.project\n"
+        "import napari_cmunet.project.export.formats\n"
         "loaded = {'torch', 'qtpy', 'napari', 'PyQt6'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.promotion import (
     CANCELLED,
     DIED,
     DONE,

@@ -9,7 +9,10 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import ProjectDamagedError, ProjectError
-from napari_cmunet.project.agreement import (
+from napari_cmunet.project.export.formats import export_masks
+from napari_cmunet.project.labels.history import image_history
+from napari_cmunet.project.project import Project
+from napari_cmunet.project.readers.agreement import (
     Limits,
     agreement_table,
     compare_readers,
@@ -17,10 +20,7 @@ from napari_cmunet.project.agreement import (
     limits_of,
     reader_pairs,
 )
-from napari_cmunet.project.export import export_masks
-from napari_cmunet.project.label_history import image_history
-from napari_cmunet.project.project import Project
-from napari_cmunet.project.readers import (
+from napari_cmunet.project.readers.readers import (
     FIRST_READER,
     REVIEWER,
     known_readers,

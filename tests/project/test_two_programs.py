@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.lock import ProjectLockedError
 from napari_cmunet.project.project import Project
 from tests.project.project_making import events, mask_of

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels, Layer
 
-    from napari_cmunet.gui.prediction import Source
+    from napari_cmunet.gui.prediction.prediction import Source
 
 
 class ImageState:

@@ -16,13 +16,13 @@ from napari_cmunet.gui.open_files import ask_what
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
 from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
-from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
 from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,
     free_folder,
     suggested_folder,
 )
-from napari_cmunet.project.export import (
+from napari_cmunet.gui.project.readers.label_versions import LabelVersionsDialog
+from napari_cmunet.project.export.formats import (
     ExportConflictError,
     ExportOptions,
     ExportResult,

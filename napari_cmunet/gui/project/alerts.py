@@ -14,12 +14,12 @@ from psygnal import Signal
 from napari_cmunet.errors import ImageMissingError, ProjectDamagedError, WriteError
 from napari_cmunet.project.files import LOCK
 from napari_cmunet.project.lock import ProjectLockedError
-from napari_cmunet.project.promotion import REFUSED, UNDECIDED
+from napari_cmunet.project.models.promotion import REFUSED, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cmunet.project.promotion import TrainingResult
+    from napari_cmunet.project.models.promotion import TrainingResult
 
     Act = Callable[[], None]
 

@@ -13,19 +13,19 @@ from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
-from napari_cmunet.io.label_file import Label
-from napari_cmunet.io.masks import is_large
+from napari_cmunet.io.masks.files import is_large
+from napari_cmunet.io.masks.label_file import Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from napari_cmunet.gui.project.navigator import Navigator
-    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.images.navigator import Navigator
+    from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.reviewed_area import ReviewedArea
     from napari_cmunet.gui.project.workspace import Workspace
     from napari_cmunet.project.files import FrameKey
-    from napari_cmunet.project.labels import AcceptedLabel, OlderLabel
+    from napari_cmunet.project.labels.labels import AcceptedLabel, OlderLabel
 
 WAIT_SECONDS = 0.04
 """How long accepting may block the window, so that the label is on the disk before the

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.reviewed_area import ReviewedArea
     from napari_cmunet.gui.project.workspace import ProjectWriter
     from napari_cmunet.project.project import Project

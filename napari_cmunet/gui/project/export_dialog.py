@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.widgets import button, row, text_label
-from napari_cmunet.project.export import FORMATS, ExportFormat, ExportOptions
+from napari_cmunet.project.export.formats import FORMATS, ExportFormat, ExportOptions
 
 if TYPE_CHECKING:
     from napari_cmunet.project.files import FrameKey

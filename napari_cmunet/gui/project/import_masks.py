@@ -22,9 +22,9 @@ from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.project.workspace import look
 from napari_cmunet.gui.widgets import check, combo, labelled, row, text_label
-from napari_cmunet.io.label_file import Label
+from napari_cmunet.io.masks.label_file import Label
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.mask_import import (
+from napari_cmunet.project.labels.mask_import import (
     ImportOptions,
     ImportPlan,
     plan_import,
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
-    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.session import ProjectSession
-    from napari_cmunet.io.masks import LargeMasks
+    from napari_cmunet.io.masks.files import LargeMasks
 
 _LARGE = (
     ("Leave out masks that are mostly artery", "refuse"),

@@ -14,7 +14,7 @@ from psygnal import Signal
 from napari_cmunet.errors import Cancelled
 from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.gui.prediction import ModelChoice
+from napari_cmunet.gui.prediction.prediction import ModelChoice
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.difference_layer import (
     Difference,
@@ -23,15 +23,15 @@ from napari_cmunet.gui.project.difference_layer import (
 )
 from napari_cmunet.gui.training.session import TrainingSession
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.project.model_history import ModelVersion
+from napari_cmunet.project.models.history import ModelVersion
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
-    from napari_cmunet.gui.prediction import Engine, Source
-    from napari_cmunet.gui.project.navigator import Navigator
+    from napari_cmunet.gui.prediction.prediction import Engine, Source
+    from napari_cmunet.gui.project.images.navigator import Navigator
     from napari_cmunet.gui.project.workspace import Workspace
+    from napari_cmunet.project.models.promotion import TrainingResult
     from napari_cmunet.project.project import Project
-    from napari_cmunet.project.promotion import TrainingResult
 
 
 @dataclass(frozen=True)

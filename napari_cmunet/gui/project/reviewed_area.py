@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.components import LayerList
 
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.gui.project.open_image import OpenImage
+    from napari_cmunet.gui.project.images.open_image import OpenImage
 
 BOX, LASSO = "add_rectangle", "add_polygon_lasso"
 _COLOUR = "#ffe14d"

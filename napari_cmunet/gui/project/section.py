@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 from napari_cmunet.gui.project.actions import ProjectActions
-from napari_cmunet.gui.project.image_list import (
+from napari_cmunet.gui.project.images.image_list import (
     ALL,
     FLAGGED,
     SKIPPED,
@@ -26,8 +26,8 @@ from napari_cmunet.gui.project.image_list import (
     OrderMenu,
 )
 from napari_cmunet.gui.project.import_masks import LabelsMenu
-from napari_cmunet.gui.project.reader_menu import ReaderMenu
-from napari_cmunet.gui.project.review import ReviewBox
+from napari_cmunet.gui.project.readers.reader_menu import ReaderMenu
+from napari_cmunet.gui.project.readers.review import ReviewBox
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import SectionState, describe_project
 from napari_cmunet.gui.widgets import (

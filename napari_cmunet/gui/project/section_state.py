@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.project.readers import FIRST_READER, REVIEWER
+from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.project.alerts import Alert

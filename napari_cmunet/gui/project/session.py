@@ -18,10 +18,10 @@ from qtpy.QtCore import QCoreApplication
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.annotation import Annotation
-from napari_cmunet.gui.project.image_scoring import ImageOrder
+from napari_cmunet.gui.project.images.image_scoring import ImageOrder
+from napari_cmunet.gui.project.images.navigator import Navigator
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
-from napari_cmunet.gui.project.navigator import Navigator
-from napari_cmunet.gui.project.review import Review
+from napari_cmunet.gui.project.readers.review import Review
 from napari_cmunet.gui.project.workspace import (
     ActivityTracker,
     NewProject,

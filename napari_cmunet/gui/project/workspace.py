@@ -22,12 +22,12 @@ from qtpy.QtCore import Signal as QtSignal
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.project.alerts import Messages
 from napari_cmunet.model.registry import DEFAULT_MODEL
-from napari_cmunet.project.agreement import find_disagreement
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
 from napari_cmunet.project.flags import ImageStatus, Progress
-from napari_cmunet.project.model_history import ModelHistory
+from napari_cmunet.project.models.history import ModelHistory
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.readers import (
+from napari_cmunet.project.readers.agreement import find_disagreement
+from napari_cmunet.project.readers.readers import (
     FIRST_READER,
     REVIEWER,
     KnownReaders,

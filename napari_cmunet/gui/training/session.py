@@ -20,8 +20,8 @@ from psygnal import Signal
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.jobs import spare_thread
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
-from napari_cmunet.project.model_history import ModelVersion
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.history import ModelVersion
+from napari_cmunet.project.models.promotion import (
     CANCELLED,
     PROMOTED,
     REFUSED,
@@ -31,7 +31,7 @@ from napari_cmunet.project.promotion import (
     figures,
     promote_each,
 )
-from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
+from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import OTHER_FAILURE, Planned
 from napari_cmunet.util.cluster import is_address
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.promotion import (
     CANCELLED,
     PROMOTED,
     REFUSED,
@@ -20,8 +20,8 @@ from napari_cmunet.training import events
 from napari_cmunet.util.text import counted, duration
 
 if TYPE_CHECKING:
-    from napari_cmunet.project.model_history import ModelVersion
-    from napari_cmunet.project.promotion import TrainingResult
+    from napari_cmunet.project.models.history import ModelVersion
+    from napari_cmunet.project.models.promotion import TrainingResult
     from napari_cmunet.project.settings import Settings
 
 STARTING, LEAVING_OUT, LEARNING, COMPARING = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import ModelError
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.project.project import Project
 from tests.endurance.crash.ledger import Ledger, hash_of, must
 from tests.endurance.crash.phantom_project import MODEL, make_project

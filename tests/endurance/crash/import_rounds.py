@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from napari_cmunet.io.label_file import read_label
-from napari_cmunet.project.mask_import import ImportOptions, plan_import, run_import
+from napari_cmunet.io.masks.label_file import read_label
+from napari_cmunet.project.labels.mask_import import (
+    ImportOptions,
+    plan_import,
+    run_import,
+)
 from napari_cmunet.project.project import Project
 from tests.endurance.crash.ledger import must
 from tests.endurance.crash.phantom_project import make_project

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.io.label_file import read_label
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
+from napari_cmunet.io.masks.label_file import read_label
 from napari_cmunet.project.project import Project
 
 Label = tuple[str, str | None] | None

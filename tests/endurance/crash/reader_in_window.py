@@ -152,7 +152,7 @@ class WindowReader:
 
     def _export(self) -> None:
         from napari_cmunet.gui.project.actions import export_labels
-        from napari_cmunet.project.export import ExportOptions
+        from napari_cmunet.project.export.formats import ExportOptions
 
         folder = self.exports / "from-window"
         self.tell({"kind": "begin", "act": "export", "folder": str(folder)})

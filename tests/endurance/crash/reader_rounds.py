@@ -72,7 +72,7 @@ class OneOfTwo(Reader):
 
 def run(args: argparse.Namespace, ledger: Ledger) -> dict:
     """Kill whoever is at work, then look at what all have done."""
-    from napari_cmunet.project.readers import FIRST_READER, REVIEWER
+    from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER
     from tests.endurance.crash.phantom_project import make_project
 
     folder = make_project(args.folder, 6, model=False)
@@ -116,7 +116,7 @@ def _work(
     writing: int,
 ) -> None:
     from napari_cmunet.project.project import Project
-    from napari_cmunet.project.readers import REVIEWER
+    from napari_cmunet.project.readers.readers import REVIEWER
 
     tell = teller(writing)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
 from tests.endurance.crash.ledger import hash_of, value_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError, LockLostError
-from napari_cmunet.io.masks import read_mask
+from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.project.lock import ProjectLockedError
 from napari_cmunet.project.project import Project
 from tests.endurance.crash.command_rounds import command

@@ -9,7 +9,7 @@ from napari.layers import Image, Labels
 from napari_cmunet.gui.images.corrections import fingerprints
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layers import is_image, unsupported
-from napari_cmunet.gui.prediction import Source
+from napari_cmunet.gui.prediction.prediction import Source
 from tests.gui.conftest import cine, expected, frame
 
 SOURCE = Source("m", "a" * 64, "cpu", 0.5)

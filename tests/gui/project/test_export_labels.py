@@ -9,8 +9,8 @@ import pytest
 
 from napari_cmunet.gui.project.actions import ProjectActions, export_labels
 from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
-from napari_cmunet.io.masks import read_mask
-from napari_cmunet.project.export import FORMATS, ExportOptions
+from napari_cmunet.io.masks.files import read_mask
+from napari_cmunet.project.export.formats import FORMATS, ExportOptions
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_cmunet.gui.project.label_versions import LabelVersionsDialog
+from napari_cmunet.gui.project.readers.label_versions import LabelVersionsDialog
 from napari_cmunet.gui.project.workspace import NewProject
 from tests.gui.conftest import LEFT, Reader, frame
 from tests.gui.project.conftest import stroke

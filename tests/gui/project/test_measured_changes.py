@@ -9,7 +9,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.project.measured_changes import LimitsOfAgreement
+from napari_cmunet.project.labels.measured_changes import LimitsOfAgreement
 from tests.gui.project.conftest import stroke
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from napari_cmunet.cine.catheter import CatheterWidth
-from napari_cmunet.gui.calibration import CatheterCalibration, is_calibrated
+from napari_cmunet.gui.cine.calibration import CatheterCalibration, is_calibrated
 from napari_cmunet.gui.export import pixel_size_mm
-from napari_cmunet.project.export import export_masks
+from napari_cmunet.project.export.formats import export_masks
 from tests.gui.project.conftest import stroke
 
 

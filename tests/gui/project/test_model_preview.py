@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.project.workspace import NewProject
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.promotion import (
     DONE,
     REFUSED,
     UNDECIDED,

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QAbstractButton, QFileDialog, QLabel, QLineEdit, QScr
 
 from napari_cmunet.gui.images.inversion import is_inverted
 from napari_cmunet.gui.panel import CMUNetPanel
-from napari_cmunet.gui.project.image_list import ImageModel, draw_icon
+from napari_cmunet.gui.project.images.image_list import ImageModel, draw_icon
 from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,
     free_folder,

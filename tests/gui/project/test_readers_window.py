@@ -8,12 +8,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QInputDialog
 
-from napari_cmunet.gui.project import review
-from napari_cmunet.gui.project.reader_menu import AgreementDialog
-from napari_cmunet.gui.project.review import LAYER
+from napari_cmunet.gui.project.readers import review
+from napari_cmunet.gui.project.readers.reader_menu import AgreementDialog
+from napari_cmunet.gui.project.readers.review import LAYER
 from napari_cmunet.gui.project.workspace import model_in_use
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.readers import REVIEWER
+from napari_cmunet.project.readers.readers import REVIEWER
 from tests.gui.conftest import LEFT, Reader
 from tests.gui.project.conftest import name
 from tests.gui.project.test_label_versions import loop, picture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from napari_cmunet.gui.project import annotation as annotation
-from napari_cmunet.gui.project import open_image as clock_module
+from napari_cmunet.gui.project.images import open_image as clock_module
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.gui.project.workspace import NewProject
-from napari_cmunet.io.label_file import read_label
-from napari_cmunet.io.masks import is_large
+from napari_cmunet.io.masks.files import is_large
+from napari_cmunet.io.masks.label_file import read_label
 from napari_cmunet.project.annotation_time import AnnotationTime
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import cine, expected, frame

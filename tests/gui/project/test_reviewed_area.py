@@ -9,7 +9,7 @@ from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
-from napari_cmunet.io.label_file import read_label
+from napari_cmunet.io.masks.label_file import read_label
 from napari_cmunet.vessels.edits import Edit
 from napari_cmunet.vessels.uncertainty import FEATURE_NAMES, Segment
 from tests.gui.project.conftest import name, stroke

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from napari_cmunet.model.registry import WEIGHTS, load_model
-from napari_cmunet.project.promotion import CANCELLED, DONE, STOPPED
+from napari_cmunet.project.models.promotion import CANCELLED, DONE, STOPPED
 from napari_cmunet.training import events
 from tests.cluster_making import DaskCluster
 from tests.gui.training.conftest import settled, wait_until

@@ -9,7 +9,7 @@ import torch
 from napari_cmunet.gui.training.state import LEARNING, LEAVING_OUT
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.promotion import (
     CANCELLED,
     DONE,
     PROMOTED,

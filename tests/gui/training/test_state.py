@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
-from napari_cmunet.project.model_history import ModelVersion
-from napari_cmunet.project.promotion import (
+from napari_cmunet.project.models.history import ModelVersion
+from napari_cmunet.project.models.promotion import (
     CANCELLED,
     DIED,
     DONE,

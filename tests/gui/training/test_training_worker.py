@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from napari_cmunet.project import training_worker
+from napari_cmunet.project.models.promotion import DIED, PROMOTED
 from napari_cmunet.project.project import Project
-from napari_cmunet.project.promotion import DIED, PROMOTED
-from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
+from napari_cmunet.project.training import worker as training_worker
+from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training import events
 from tests.gui.training.conftest import accept, settled, wait_until
 
@@ -161,7 +161,7 @@ def test_a_full_disk(make_project, add_model, make_training):
 
 WINDOW = """
 import sys, time
-from napari_cmunet.project.training_worker import TrainingOrder, TrainingProcess
+from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 process = TrainingProcess()
 process.start()
 process.send(TrainingOrder.from_line(sys.argv[1]))
@@ -284,7 +284,7 @@ def test_a_prepared_process_ends_with_the_project(make_project, make_training, c
 
 WAITING = """
 import sys, time
-from napari_cmunet.project.training_worker import TrainingProcess
+from napari_cmunet.project.training.worker import TrainingProcess
 process = TrainingProcess()
 process.start()
 print(process.process_id, flush=True)

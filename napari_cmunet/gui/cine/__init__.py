@@ -1,0 +1,1 @@
+"""Cines in the window: frames, propagation, calibration."""

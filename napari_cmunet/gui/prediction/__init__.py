@@ -1,0 +1,1 @@
+"""Prediction in the window: model, threshold, queue."""

@@ -1,0 +1,1 @@
+"""The images of the open project: list, navigation, reading ahead."""

@@ -1,0 +1,1 @@
+"""Readers in the window: who reads, review, versions of a label."""

@@ -1,0 +1,1 @@
+"""Masks and labels as files: own, and of other programs."""

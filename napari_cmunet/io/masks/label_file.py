@@ -1,0 +1,126 @@
+"""Label TIFFs: the corrected mask of one frame, and which part was reviewed.
+
+The first page is the mask; a second page, 255 where reviewed, exists if only a part
+was reviewed. Both are in one file so that they are always consistent. Otherwise a
+label is a mask TIFF; its record holds a ``note`` beside the provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cmunet.errors import ReadError
+from napari_cmunet.io.formats.decoded import ReadLimits
+from napari_cmunet.io.masks.files import read_pixels, write_pixels
+from napari_cmunet.io.provenance import Provenance
+
+LARGE_ON_PURPOSE = "large_on_purpose"
+"""Key of a note: the user confirmed that so much of the frame is artery."""
+
+MEASUREMENT = "measurement"
+"""Key of a note: the stenosis as the model's mask has it, and the corrected one."""
+
+_LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
+
+
+@dataclass(frozen=True)
+class Label:
+    """The content of a label file."""
+
+    #: bool array (Y, X); true for artery, also outside the reviewed part.
+    mask: np.ndarray
+    #: bool array (Y, X) or None; None if the whole frame was reviewed.
+    reviewed: np.ndarray | None
+    provenance: Provenance
+    pixel_size_mm: tuple[float, float] | None = None
+    #: Further JSON values of the writer.
+    note: dict[str, Any] = field(default_factory=dict)
+
+
+def write_label(path: Path | str, label: Label) -> None:
+    """Write a label, atomically, and verify it by reading back.
+
+    Raises
+    ------
+    WriteError
+        If it could not be written; an existing file is left untouched.
+    """
+    _check(label)
+    pixels = label.mask.view(np.uint8) * np.uint8(255)
+    meaning: dict[str, Any] = {
+        "content": "artery mask",
+        "background": 0,
+        "artery": 255,
+        "pages": ["artery"],
+        "note": label.note,
+    }
+    if label.reviewed is not None:
+        pixels = np.stack([pixels, label.reviewed.view(np.uint8) * np.uint8(255)])
+        meaning |= {"axes": "QYX", "pages": ["artery", "reviewed"]}
+    write_pixels(Path(path), pixels, meaning, label.provenance, label.pixel_size_mm)
+
+
+def read_label(path: Path | str) -> Label:
+    """Read a label written by :func:`write_label`.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged or not a label of this program.
+    """
+    path = Path(path)
+    decoded = read_pixels(path, _LIMITS)
+    pixels = decoded.array[..., 0]
+    record = _record(path, decoded.description)
+    try:
+        provenance = Provenance.from_dict(record)
+    except ValueError as error:
+        raise ReadError(
+            path, f"its record of origin cannot be used: {error}."
+        ) from error
+    pages = record.get("pages")
+    if pages not in (["artery"], ["artery", "reviewed"]) or len(pages) != len(pixels):
+        raise ReadError(path, "it is not a label of this program: its pages differ.")
+    if decoded.array.shape[-1] != 1 or pixels.dtype != np.uint8:
+        raise ReadError(path, "it is not a label of this program: its pixels differ.")
+    if not all(map(_is_mask, pixels)):
+        raise ReadError(path, "it is damaged: a label holds 0 and 255 alone.")
+    note = record.get("note")
+    # In place, to save memory for a large label.
+    marked = pixels if pixels.flags.writeable else pixels.copy()
+    marked = np.minimum(marked, 1, out=marked).view(bool)
+    return Label(
+        marked[0],
+        marked[1] if len(marked) == 2 else None,
+        provenance,
+        decoded.pixel_size_mm,
+        note if isinstance(note, dict) else {},
+    )
+
+
+def _is_mask(page: np.ndarray) -> bool:
+    pieces = np.array_split(page, max(1, len(page) // 256))
+    return all(((rows == 0) | (rows == 255)).all() for rows in pieces)
+
+
+def _check(label: Label) -> None:
+    if label.mask.dtype != bool or label.mask.ndim != 2:
+        raise TypeError("a label's mask is bool (Y, X)")
+    seen = label.reviewed
+    if seen is not None and (seen.dtype != bool or seen.shape != label.mask.shape):
+        raise TypeError("the reviewed part is bool, of the mask's shape")
+
+
+def _record(path: Path, description: str) -> dict[str, Any]:
+    try:
+        record = json.loads(description)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ReadError(path, "it is not a label of this program: it has no record.")
+    return record

@@ -1,0 +1,360 @@
+"""Export accepted masks as TIFF, with an ``index.csv``.
+
+Files are named by the images' ids, since an image's own name may name a patient;
+``index.csv`` identifies an image by the hash of its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cmunet.errors import CMUNetError, FileError, ProjectError
+from napari_cmunet.io.csv_table import write_table
+from napari_cmunet.io.discovery import InputFile, output_paths
+from napari_cmunet.io.masks.files import BESIDE_MASK, write_mask
+from napari_cmunet.io.masks.label_file import Label
+from napari_cmunet.io.provenance import Provenance, record_path, write_record
+from napari_cmunet.util.atomic import make_folder
+from napari_cmunet.util.safe_files import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from napari_cmunet.project.files import FrameKey
+    from napari_cmunet.project.project import Project
+    from napari_cmunet.project.training.labels import LabelRef
+
+INDEX = "index.csv"
+COLUMNS = (
+    "file",
+    "page",
+    "reviewed_file",
+    "image",
+    "frame",
+    "patient",
+    "source_sha256",
+    "mask_sha256",
+    "height",
+    "width",
+    "artery_pixels",
+    "artery_mm2",
+    "pixel_height_mm",
+    "pixel_width_mm",
+    "pixels_changed",
+    "flagged",
+    "comment",
+    "reviewed_share",
+    "model",
+    "accepted",
+)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is to be exported, as window and command line ask for it."""
+
+    folder: Path  # created if it is missing
+    which: Collection[FrameKey] | None = None  # all labels by default
+    #: Names of :data:`napari_cmunet.project.export.formats.FORMATS`.
+    formats: Sequence[str] = ("tiff",)
+    #: Name files as the images are named. Such names may name patients.
+    original_names: bool = False
+    #: Write into a folder that already holds files, replacing those of the same
+    #: name. Ask first.
+    overwrite: bool = False
+    values: tuple[int, int] = (0, 255)  # {(0, 255), (0, 1)}
+    stacks: bool = False  # one file for each cine
+    records: bool = False  # also write ``NAME.json`` beside each mask
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """What a format's function writes, and whom it tells how far it is."""
+
+    project: Project
+    refs: list[LabelRef]
+    options: ExportOptions
+    progress: Callable[[int, int], None]
+    should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format's function wrote."""
+
+    files: list[str]  # relative to the folder, with ``/``
+    problems: list[str]  # one sentence for each label that was left out
+    labels: int  # labels written
+    complete: bool = True  # False if it was stopped
+
+
+def target_names(task: ExportTask) -> list[str]:
+    """Return the names of all files that the masks may be written to."""
+    _, names = _files(task)
+    targets = [*(str(name) for name in names), INDEX]
+    targets += [str(_reviewed(name)) for name in names]
+    return targets + [str(name.with_suffix(".json")) for name in names]
+
+
+def write_tiff(task: ExportTask) -> Written:
+    """Write one TIFF for each frame or cine, and ``index.csv``.
+
+    A label that was reviewed in part gets a second file, ``…_reviewed.tif``. The
+    images are not needed.
+    """
+    groups, names = _files(task)
+    patients = {r.image: r.patient for r in task.refs}
+    changed = _pixels_changed(task.project)
+    rows: list[dict[str, object]] = []
+    problems: list[str] = []
+    complete, done = True, 0
+    for keys, name in zip(groups, names, strict=True):
+        if task.should_stop():
+            complete = False
+            break
+        task.progress(done, len(task.refs))
+        done += len(keys)
+        labels = labels_of(task.project, keys, problems)
+        if not labels:
+            continue
+        patient = patients[keys[0][0]]
+        try:
+            made = _export(task.options, name, labels, patient, changed)
+        except CMUNetError as error:
+            problems += [label_problem(key, error) for key in labels]
+            continue
+        status = task.project.status(keys[0][0])
+        for row in made:
+            row["flagged"] = int(status.flagged)
+            # As the names of images, a comment may name people.
+            row["comment"] = status.comment if task.options.original_names else ""
+        rows += made
+    if rows:
+        write_table(task.options.folder / INDEX, COLUMNS, rows)
+    task.progress(len(task.refs), len(task.refs))
+    files = list(dict.fromkeys(str(row["file"]) for row in rows))
+    return Written(files, problems, len(rows), complete)
+
+
+def _files(task: ExportTask) -> tuple[list[list[FrameKey]], list[PurePosixPath]]:
+    keys = [(ref.image, ref.frame) for ref in task.refs]
+    groups = _groups(task.project, keys, task.options.stacks)
+    return groups, _names(task.project, groups, task.options.original_names)
+
+
+def _groups(
+    project: Project, keys: list[FrameKey], stacks: bool
+) -> list[list[FrameKey]]:
+    """Group labels by file: those of a cine share one if ``stacks``."""
+    groups: dict[object, list[FrameKey]] = {}
+    for image, frame in keys:
+        whole = stacks and (frame or (project.images[image].frames or 1) > 1)
+        groups.setdefault(image if whole else (image, frame), []).append((image, frame))
+    return [sorted(group) for group in groups.values()]
+
+
+def labels_of(
+    project: Project, keys: list[FrameKey], problems: list[str]
+) -> dict[FrameKey, Label]:
+    """Read these labels; those that cannot be read are told in ``problems``."""
+    labels = {}
+    for key in keys:
+        try:
+            label = project.reference.get(*key)
+        except CMUNetError as error:
+            problems.append(label_problem(key, error))
+            continue
+        if label is not None:
+            labels[key] = label
+    return labels
+
+
+def label_problem(key: FrameKey, error: CMUNetError) -> str:
+    """Return a sentence on a label that could not be exported."""
+    reason = error.reason if isinstance(error, FileError) else str(error)
+    return f"Label {key[0]}#{key[1]}: {reason}"
+
+
+def _names(
+    project: Project, groups: list[list[FrameKey]], original: bool
+) -> list[PurePosixPath]:
+    """Return a unique file name for each group of labels."""
+    keys = [key for group in groups for key in group]
+    images = list(dict.fromkeys(image for image, _ in keys))
+    stems: dict[str, PurePosixPath] = {}
+    if original:
+        files = []
+        for image in images:
+            path = project.images[image].path or image
+            safe = PurePosixPath(*(safe_name(part) for part in path.split("/")))
+            files.append(InputFile(Path(safe), Path(safe)))
+        for image, path in zip(images, output_paths(files), strict=True):
+            stems[image] = PurePosixPath(path.with_suffix("").as_posix())
+    else:
+        stems = {image: PurePosixPath(image) for image in images}
+    cines = {image for image, frame in keys if frame}
+    cines |= {image for image in images if (project.images[image].frames or 1) > 1}
+    names = []
+    for group in groups:
+        image, frame = group[0]
+        stem = stems[image]
+        # A stack, or a frame of a cine, or a single image.
+        end = "_frames" if len(group) > 1 else ""
+        if image in cines and not end:
+            end = f"_frame_{frame:04d}"
+        names.append(stem.with_name(f"{stem.name}{end}.tif"))
+    return names
+
+
+def _reviewed(name: PurePosixPath) -> PurePosixPath:
+    return name.with_name(BESIDE_MASK["reviewed"].format(name.stem))
+
+
+def _export(
+    options: ExportOptions,
+    name: PurePosixPath,
+    labels: dict[FrameKey, Label],
+    patient: str,
+    changed: dict[FrameKey, int],
+) -> list[dict[str, object]]:
+    """Write the labels of one file, and return their rows of the index."""
+    path = options.folder / name
+    make_folder(path.parent)
+    whole = stack_labels(labels)
+    size = whole.pixel_size_mm
+    write_mask(path, whole.mask, whole.provenance, size, options.values)
+    beside = ""
+    if whole.reviewed is not None:
+        second = options.folder / _reviewed(name)
+        write_mask(second, whole.reviewed, whole.provenance, size, options.values)
+        beside = str(_reviewed(name))
+    if options.records:
+        known = {key[1]: changed[key] for key in labels if key in changed}
+        write_record(
+            record_path(path),
+            whole.mask,
+            whole.provenance,
+            pixel_size_mm=size,
+            pixel_size_source=whole.note.get("pixel_size_source"),
+            reviewed=1.0 if whole.reviewed is None else float(whole.reviewed.mean()),
+            pixels_changed=known if len(known) == len(labels) else None,
+        )
+    mask_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    rows = []
+    for page, ((image, frame), label) in enumerate(labels.items()):
+        height, width = label.mask.shape
+        share = 1.0 if label.reviewed is None else float(label.reviewed.mean())
+        pixels, side = int(label.mask.sum()), label.pixel_size_mm
+        rows.append(
+            {
+                "file": str(name),
+                "page": page,
+                "reviewed_file": beside,
+                "image": image,
+                "frame": frame,
+                "patient": patient,
+                "source_sha256": label.provenance.source_sha256 or "",
+                "mask_sha256": mask_sha256,
+                "height": height,
+                "width": width,
+                "artery_pixels": pixels,
+                "artery_mm2": round(pixels * side[0] * side[1], 3) if side else "",
+                "pixel_height_mm": side[0] if side else "",
+                "pixel_width_mm": side[1] if side else "",
+                "pixels_changed": changed.get((image, frame), ""),
+                "reviewed_share": round(share, 4),
+                "model": label.provenance.model or "",
+                "accepted": label.provenance.created,
+            }
+        )
+    return rows
+
+
+def stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
+    """Stack the labels of one image, in their order; a single one stays as it is.
+
+    A model, threshold or pixel size that differs between them is left out.
+
+    Returns
+    -------
+    Label
+        Mask and reviewed part are (T, Y, X), a page for each label.
+
+    Raises
+    ------
+    ProjectError
+        If their sizes differ.
+    """
+    parts = list(labels.values())
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.mask.shape for part in parts}) > 1:
+        raise ProjectError(
+            "the masks of this cine are not of one size; export its frames as files of "
+            "their own."
+        )
+    reviewed = None
+    if any(part.reviewed is not None for part in parts):
+        reviewed = np.stack(
+            [
+                np.ones_like(part.mask) if part.reviewed is None else part.reviewed
+                for part in parts
+            ]
+        )
+    origins = [part.provenance for part in parts]
+    return Label(
+        np.stack([part.mask for part in parts]),
+        reviewed,
+        Provenance(
+            **{
+                name: _common(getattr(origin, name) for origin in origins)
+                for name in (
+                    "model",
+                    "model_sha256",
+                    "threshold",
+                    "device",
+                    "source_sha256",
+                )
+            },
+            frames=tuple(frame for _, frame in labels),
+            corrected=any(origin.corrected for origin in origins),
+            inverted=any(origin.inverted for origin in origins),
+            created=max(origin.created for origin in origins),
+        ),
+        _common(part.pixel_size_mm for part in parts),
+        {
+            "pixel_size_source": _common(
+                part.note.get("pixel_size_source") for part in parts
+            )
+        },
+    )
+
+
+def _pixels_changed(project: Project) -> dict[FrameKey, int]:
+    """Return how many pixels the user changed in each label, as the journal knows."""
+    changed: dict[FrameKey, int] = {}
+    for entry in project.journal():
+        if entry.what != "accepted" or entry.image is None or entry.frame is None:
+            continue
+        key = (entry.image, entry.frame)
+        count = entry.details.get("pixels_changed")
+        source = project.reference.source(*key)
+        if source is None or source.reader != entry.reader:
+            continue
+        # The latest counts, also where it says nothing.
+        changed.pop(key, None)
+        same = entry.details.get("sha256") == source.hash(*key)
+        if same and type(count) is int:
+            changed[key] = count
+    return changed
+
+
+def _common(values: Iterable[Any]) -> Any:
+    """Return the common value, None if they differ."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else None

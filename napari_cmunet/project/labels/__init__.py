@@ -1,0 +1,1 @@
+"""The labels of a project, their drafts and their history."""

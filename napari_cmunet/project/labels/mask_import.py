@@ -1,0 +1,350 @@
+"""Import masks of other programs: pair them with images, check them, save them.
+
+:func:`plan_import` reads everything and writes nothing; what it returns can be shown.
+:func:`run_import` makes labels or drafts of it. A run that was interrupted is repeated:
+what is there already stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.errors import Cancelled, CMUNetError, ReadError
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.masks.foreign_masks import find_masks
+from napari_cmunet.io.masks.orientation import better_orientation
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.project.labels.mask_pairing import index_images, mask_name, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari_cmunet.io.images import Angiogram
+    from napari_cmunet.io.masks.files import LargeMasks
+    from napari_cmunet.io.masks.foreign_masks import ForeignMask, MaskPages
+    from napari_cmunet.io.masks.label_file import Label
+    from napari_cmunet.project.project import Project
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How masks are imported."""
+
+    drafts: bool = False  # drafts to look at, not labels
+    replace: bool = False  # labels and drafts that are there, which are kept as older
+    large_masks: LargeMasks = "refuse"
+    any_orientation: bool = False  # also masks that seem to be mirrored or turned
+    artery: tuple[str, ...] = ()  # categories of a file that has several
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """A mask, and the frames of an image that it is for."""
+
+    mask: ForeignMask
+    image: str  # id
+    image_name: str  # to be shown
+    frames: tuple[int, ...]  # that get a label or draft
+    known: tuple[int, ...] = ()  # that have this very mask already
+
+    def __str__(self) -> str:
+        where = ", ".join(map(str, self.frames or self.known))
+        frames = "frame" if len(self.frames or self.known) == 1 else "frames"
+        there = "" if self.frames else " (there already)"
+        return f"{mask_name(self.mask)} -> {self.image_name}, {frames} {where}{there}"
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What would be imported, and what cannot be."""
+
+    pairs: tuple[MaskPair, ...]
+    problems: tuple[str, ...]  # one sentence for each mask
+    notes: tuple[str, ...] = ()
+
+    @property
+    def new(self) -> int:
+        """Number of labels or drafts to be made."""
+        return sum(len(pair.frames) for pair in self.pairs)
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What was imported."""
+
+    saved: int = 0  # labels or drafts
+    known: int = 0  # that were there already
+    problems: tuple[str, ...] = ()
+    complete: bool = True  # False if it was stopped
+
+
+def plan_import(
+    project: Project,
+    inputs: Sequence[Path],
+    options: ImportOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ImportPlan:
+    """Pair masks with the images of a project, and check each; slow.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files and folders.
+    progress : callable
+        Called with the number of masks done and of all masks.
+    should_stop : callable
+        Called between masks.
+
+    Raises
+    ------
+    Cancelled
+    """
+    found = find_masks(inputs, options.artery)
+    problems = list(found.problems)
+    index = index_images(project, with_uids=any(m.source_uid for m in found.masks))
+    chosen: dict[tuple[str, int | None], list[tuple[ForeignMask, str]]]
+    chosen = defaultdict(list)
+    for mask in found.masks:
+        try:
+            image, mask = pair(index, mask)
+        except ReadError as error:
+            problems.append(str(error))
+            continue
+        for frame in mask.frames or (None,):
+            chosen[image, frame].append((mask, image))
+    pairs: list[MaskPair] = []
+    double = {
+        id(m): [mask_name(o) for o, _ in same if o is not m]
+        for same in chosen.values()
+        if len(same) > 1
+        for m, _ in same
+    }
+    unique = {id(m): (m, image) for same in chosen.values() for m, image in same}
+    for number, (mask, image) in enumerate(unique.values()):
+        if should_stop():
+            raise Cancelled
+        progress(number, len(unique))
+        try:
+            if id(mask) in double:
+                raise ReadError(
+                    mask.path,
+                    f"{double[id(mask)][0]} is for the same image. Keep one of them.",
+                    mask_name(mask),
+                )
+            loaded = _load(project, mask, image, options)
+            pairs.append(_compared(project, mask, image, loaded, options))
+        except CMUNetError as error:
+            problems.append(_sentence(mask, error))
+    progress(len(unique), len(unique))
+    return ImportPlan(tuple(pairs), tuple(problems), tuple(found.notes))
+
+
+def run_import(
+    project: Project,
+    plan: ImportPlan,
+    options: ImportOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ImportResult:
+    """Make labels or drafts of what was planned; slow.
+
+    Every file is read and checked once more.
+
+    Raises
+    ------
+    ProjectError, WriteError
+        If nothing can be written to the project.
+    """
+    saved, problems = 0, list(plan.problems)
+    hashes: dict[Path, str] = {}
+    for number, planned in enumerate(plan.pairs):
+        if should_stop():
+            return ImportResult(saved, 0, tuple(problems), complete=False)
+        progress(number, len(plan.pairs))
+        mask = planned.mask
+        try:
+            loaded = _load(project, mask, planned.image, options)
+            checked = _compared(project, mask, planned.image, loaded, options)
+            if mask.path not in hashes:
+                hashes[mask.path] = mask.sha256()
+        except (ReadError, OSError, _AlreadyLabelledError) as error:
+            problems.append(_sentence(mask, error))
+            continue
+        for frame in checked.frames:
+            made = _provenance(checked, frame, loaded, hashes[mask.path])
+            _save(project, checked, frame, loaded, made, drafts=options.drafts)
+            saved += 1
+    progress(len(plan.pairs), len(plan.pairs))
+    if saved:
+        project.note_import(saved, drafts=options.drafts)
+    known = sum(len(pair.known) for pair in plan.pairs)
+    return ImportResult(saved, known, tuple(problems))
+
+
+def _sentence(mask: ForeignMask, error: Exception) -> str:
+    reason = error.reason if isinstance(error, ReadError) else str(error)
+    return f"{mask_name(mask)}: {reason}"
+
+
+# -- checks ------------------------------------------------------------------------
+
+
+class _AlreadyLabelledError(CMUNetError):
+    """A frame has another label or draft already."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A mask as the frames of its image."""
+
+    image: Angiogram
+    frames: dict[int, np.ndarray]  # bool (Y, X)
+    pages: MaskPages
+    reviewed: dict[int, np.ndarray | None]
+
+
+def _load(
+    project: Project, mask: ForeignMask, image: str, options: ImportOptions
+) -> _Loaded:
+    """Read a mask and its image, and check that they fit."""
+    angiogram = read_angiogram(project.images.found_path(image))
+    count, *size = angiogram.frames.shape
+    numbers = mask.frames
+    if numbers is not None and len(numbers) > 1 and not angiogram.is_cine:
+        raise ReadError(mask.path, "it has several frames, its image only one.")
+    if numbers and max(numbers) >= count:
+        raise ReadError(
+            mask.path, f"it is of frame {max(numbers)}; its image has {count} frame(s)."
+        )
+    if numbers is None:
+        shape = angiogram.shape
+    else:
+        shape = (len(numbers), *size) if len(numbers) > 1 else tuple(size)
+    try:
+        pages = mask.read(shape, options.large_masks)
+    except ReadError as error:
+        raise _explained(error, mask, angiogram) from error
+    stack = pages.mask.reshape(-1, *size)
+    seen = None if pages.reviewed is None else pages.reviewed.reshape(stack.shape)
+    named = range(count) if numbers is None else numbers
+    frames = {
+        frame: page
+        for frame, page in zip(named, stack, strict=True)
+        # A frame of a stack that nobody labelled is empty.
+        if page.any() or numbers is not None or len(stack) == 1
+    }
+    if not frames:
+        raise ReadError(mask.path, "no artery is marked in any frame.")
+    reviewed = {
+        frame: None if seen is None or seen[n].all() else seen[n]
+        for n, frame in enumerate(named)
+    }
+    if not options.any_orientation:
+        fullest = max(frames, key=lambda frame: int(frames[frame].sum()))
+        pixels = np.asarray(angiogram.frames[fullest])
+        if wrong := better_orientation(pixels, frames[fullest]):
+            raise ReadError(
+                mask.path,
+                f"it fits its image better {wrong} than as it is. Export it on the "
+                "image's own grid.",
+            )
+    return _Loaded(angiogram, frames, pages, reviewed)
+
+
+def _explained(error: ReadError, mask: ForeignMask, image: Angiogram) -> ReadError:
+    if mask.frames is None and image.is_cine and " x " in error.reason:
+        text = f"{error.reason} For one frame of a cine, end its name in _frame_0007."
+        return ReadError(error.path, text, error.shown)
+    return error
+
+
+def _compared(
+    project: Project,
+    mask: ForeignMask,
+    image: str,
+    loaded: _Loaded,
+    options: ImportOptions,
+) -> MaskPair:
+    """Compare with what the project has; raises _AlreadyLabelledError."""
+    known: list[int] = []
+    new: list[int] = []
+    other: list[int] = []
+    for frame, pixels in loaded.frames.items():
+        label = project.labels.get(image, frame)
+        there = label
+        if options.drafts:
+            there = project.drafts.load(image, frame) or label
+        if there is None:
+            new.append(frame)
+        elif _same(there, pixels, loaded.reviewed[frame]):
+            known.append(frame)
+        else:
+            (new if options.replace else other).append(frame)
+    if other:
+        raise _AlreadyLabelledError(
+            f"frame {other[0]} of its image has another mask in the project already."
+        )
+    return MaskPair(mask, image, _image_name(project, image), tuple(new), tuple(known))
+
+
+def _image_name(project: Project, image: str) -> str:
+    # Deferred: importing pydicom is slow.
+    from napari_cmunet.io.dicom.identity import safe_name
+
+    return safe_name(project.images.path(image))
+
+
+def _same(label: Label, mask: np.ndarray, reviewed: np.ndarray | None) -> bool:
+    """Whether a label says what a mask does, which may not say what was reviewed."""
+    if not np.array_equal(label.mask, mask):
+        return False
+    return reviewed is None or (
+        label.reviewed is not None and np.array_equal(label.reviewed, reviewed)
+    )
+
+
+# -- labels ------------------------------------------------------------------------
+
+
+def _provenance(pair: MaskPair, frame: int, loaded: _Loaded, sha256: str) -> Provenance:
+    return replace(
+        loaded.pages.provenance or Provenance(),
+        source_sha256=loaded.image.sha256,
+        frames=(frame,),
+        imported_from=pair.mask.kind,
+        imported_sha256=sha256,
+    )
+
+
+def _save(
+    project: Project,
+    pair: MaskPair,
+    frame: int,
+    loaded: _Loaded,
+    provenance: Provenance,
+    *,
+    drafts: bool,
+) -> None:
+    pixels, reviewed = loaded.frames[frame], loaded.reviewed[frame]
+    image = loaded.image
+    project.images.learn(pair.image, image)
+    if drafts:
+        project.drafts.save(pair.image, frame, pixels, reviewed, provenance=provenance)
+        return
+    as_predicted = provenance.model is not None and not provenance.corrected
+    project.labels.accept(
+        pair.image,
+        frame,
+        pixels,
+        reviewed,
+        provenance=provenance,
+        pixel_size_mm=image.pixel_size_mm,
+        pixel_size_source=image.pixel_size_source if image.pixel_size_mm else None,
+        pixels_changed=0 if as_predicted else None,
+    )

@@ -1,0 +1,93 @@
+"""How far readers moved the model's measurements, as their labels record it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.io.masks.label_file import MEASUREMENT, read_label
+from napari_cmunet.project.files import LABELS, frame_file, inside, labelled_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+NUMBERS = ("diameter_stenosis_percent", "minimum_diameter_px", "minimum_diameter_mm")
+"""What is compared."""
+
+CHANGE_COLUMNS = (
+    "image",
+    "frame",
+    "row",
+    "column",
+    *(f"{name}_{whose}" for name in NUMBERS for whose in ("model", "corrected")),
+)
+"""Of the table of changes."""
+
+
+@dataclass(frozen=True)
+class LimitsOfAgreement:
+    """Bias and 95 % limits of agreement of two measurements (Bland and Altman 1986).
+
+    Parameters
+    ----------
+    count : int
+        Of pairs.
+    bias, low, high : float
+        Mean difference, and mean less and plus 1.96 SD; NaN for a single pair.
+    """
+
+    count: int
+    bias: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> LimitsOfAgreement:
+        """Of the differences of at least one pair."""
+        values = np.asarray(differences, float)
+        spread = 1.96 * values.std(ddof=1) if len(values) > 1 else np.nan
+        bias = float(values.mean())
+        return cls(len(values), bias, float(bias - spread), float(bias + spread))
+
+
+def read_changes(folder: Path) -> list[dict[str, object]]:
+    """Rows of the table of changes: one for each label with both measurements.
+
+    Raises
+    ------
+    ProjectError, ReadError
+    """
+    rows = []
+    for image, frame in labelled_frames(folder):
+        label = read_label(inside(folder, LABELS, image, frame_file(frame)))
+        note = label.note.get(MEASUREMENT)
+        if not isinstance(note, dict):
+            continue
+        model, corrected = note.get("model"), note.get("corrected")
+        if not isinstance(model, dict) or not isinstance(corrected, dict):
+            continue
+        row: dict[str, object] = {"image": image, "frame": frame}
+        row |= {name: corrected.get(name) for name in ("row", "column")}
+        for name in NUMBERS:
+            row |= {f"{name}_model": model.get(name)}
+            row |= {f"{name}_corrected": corrected.get(name)}
+        rows.append(row)
+    return rows
+
+
+def agreements(rows: list[dict[str, object]]) -> dict[str, LimitsOfAgreement]:
+    """Corrected less model's, by number, where there are pairs."""
+    found = {}
+    for name in NUMBERS:
+        pairs = [(row[f"{name}_corrected"], row[f"{name}_model"]) for row in rows]
+        differences = [
+            float(now) - float(former)
+            for now, former in pairs
+            if isinstance(now, (int, float)) and isinstance(former, (int, float))
+        ]
+        if differences:
+            found[name] = LimitsOfAgreement.of(differences)
+    return found

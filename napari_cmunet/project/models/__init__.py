@@ -1,0 +1,1 @@
+"""The models of a project: stored, compared, put in use."""

@@ -1,0 +1,1 @@
+"""Several readers of a project: their labels, agreement and decisions."""

@@ -1,0 +1,1 @@
+"""Fine-tuning from the labels of a project."""
