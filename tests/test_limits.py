@@ -20,7 +20,7 @@ from napari_cmunet.model import registry as models_module
 from napari_cmunet.model.device import choose_device_or_fallback
 from napari_cmunet.project import journal as journal_module
 from napari_cmunet.project.export.formats import export_masks
-from napari_cmunet.project.models.models import models as project_models
+from napari_cmunet.project.models import models as project_models
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 

@@ -18,8 +18,8 @@ class Preferences:
     pre_segment: bool = True
     model: str = "cmunet-artery"
     device: str = "auto"
-    cluster: str = ""
     working_folder: str = ""
+    cluster: str = ""
 
 
 def _settings() -> Any | None:

@@ -15,7 +15,7 @@ from napari.settings import get_settings
 from napari.utils.notifications import Notification
 from PIL import Image as PillowImage
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent, QOpenGLContext
+from qtpy.QtGui import QDragEnterEvent, QDropEvent, QOpenGLContext
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 from skimage import io as skimage_io
@@ -299,8 +299,11 @@ def drop(widget, *paths) -> None:
         widget = widget.parentWidget()
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    copy = Qt.DropAction.CopyAction
-    QApplication.sendEvent(widget, QDropEvent(QPointF(5, 5), copy, mime, LEFT, NONE))
+    copy, at = Qt.DropAction.CopyAction, QPointF(5, 5)
+    # Qt hands a drop to the widget that was entered before.
+    entered = QDragEnterEvent(at.toPoint(), copy, mime, LEFT, NONE)
+    QApplication.sendEvent(widget, entered)
+    QApplication.sendEvent(widget, QDropEvent(at, copy, mime, LEFT, NONE))
 
 
 def test_dropped_dicom_files_and_folders_are_opened_by_our_reader(

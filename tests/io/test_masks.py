@@ -15,7 +15,7 @@ from skimage import io as skimage_io
 
 from napari_cmunet.errors import ReadError, WriteError
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks.files import files as masks
+from napari_cmunet.io.masks import files as masks
 from napari_cmunet.io.masks.files import (
     read_mask,
     read_provenance,

@@ -14,12 +14,12 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.model.registry import CARD, DEFAULT_MODEL, WEIGHTS
 from napari_cmunet.project.files import read_json
+from napari_cmunet.project.models import models as models_module
 from napari_cmunet.project.models.history import (
     ModelHistory,
     ModelVersion,
     history_from,
 )
-from napari_cmunet.project.models.models import models as models_module
 from napari_cmunet.util.atomic import write_json
 from tests.project.project_making import events, mask_of, reopened
 
