@@ -42,9 +42,9 @@ def test_opening_the_panel_does_not_import_torch():
         from napari.components import ViewerModel
         viewer = ViewerModel()
         from napari_cmunet.gui.panel import CMUNetPanel
-        started = time.perf_counter()
+        started = time.process_time()
         panel = CMUNetPanel(viewer)
-        print(time.perf_counter() - started, "torch" in sys.modules)
+        print(time.process_time() - started, "torch" in sys.modules)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -54,7 +54,7 @@ def test_opening_the_panel_does_not_import_torch():
     )
     seconds, torch = done.stdout.split()
     assert torch == "False"
-    # Around 0.15 s alone on two cores; there is room for a busy machine.
+    # Around 0.2 s of the processor; by the clock it would depend on other programs.
     assert float(seconds) < 1
 
 
