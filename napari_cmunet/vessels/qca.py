@@ -5,7 +5,7 @@ Lengths are in pixels; :class:`Calibration` turns them into millimetres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -228,8 +228,11 @@ def evaluate(
     usable : bool array (N,)
         False near an ostium or a bifurcation.
     markers : Markers
+        Those beyond the end of the stretch are moved to it.
     least : float
     """
+    last = len(usable) - 1
+    markers = Markers(*(at and min(at, last) for at in astuple(markers)))
     kept = _kept(usable)
     reference = reference_diameter(borders.diameter, kept, markers.limits)
     if markers.reference is not None:

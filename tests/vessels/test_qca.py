@@ -99,6 +99,13 @@ def test_limits_that_a_reader_has_moved_hold():
     assert 40 <= lesion.at <= 50
 
 
+def test_limits_beyond_the_stretch_are_moved_to_its_end():
+    found = analyse(*vessel(stenosed()), markers=Markers(start=200, end=220))
+    assert found.narrowest.start == found.narrowest.end == found.length
+    found = analyse(*vessel(stenosed()), markers=Markers(at=200, reference=300))
+    assert found.narrowest.at == found.length
+
+
 def test_a_reader_says_where_it_is_narrowest_and_where_healthy():
     frame, mask, path = vessel(np.linspace(14, 10, SIZE))
     markers = Markers(at=60, reference=20)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import read_frame, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.measurement import calibration_of
@@ -38,6 +39,7 @@ class StenosisFinder:
         self.places: list[Place] | None = None
         self.message = ""
         self._of: tuple[ImageState, int] | None = None
+        self._searched = 0  # fingerprint of the searched mask
         self._jobs = JobRunner("Finding stenoses", failure="The search failed")
 
     @property
@@ -58,7 +60,7 @@ class StenosisFinder:
             return
         frame = self._controller.shown(state)
         mask = state.mask_frame(frame) != 0
-        self._of = (state, frame)
+        self._of, self._searched = (state, frame), fingerprint(mask)
         drawn = None
         if state.has_prediction(frame):
             drawn = mask != state.thresholded(frame).astype(bool)
@@ -111,6 +113,8 @@ class StenosisFinder:
         centre[-2:] = state.image.data_to_world(inner)[-2:]
         camera.center = tuple(centre)
         limits = Markers(start=lesion.start, end=lesion.end)
+        if fingerprint(state.mask_frame(frame)) != self._searched:
+            limits = Markers()  # the branch may be another since an edit
         self._measurement.measure(state, frame, (point,), limits)
 
     def _on_result(self, places: list[Place]) -> None:

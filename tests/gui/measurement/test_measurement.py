@@ -9,6 +9,7 @@ from qtpy.QtTest import QTest
 from scipy.ndimage import gaussian_filter
 
 from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.vessels.qca import Markers
 from tests.gui.conftest import LEFT, NONE
 
 SIZE, FINE, ROW = 160, 4, 80
@@ -296,3 +297,19 @@ def test_stenoses_are_found_and_flown_to(measuring, viewer):
     assert section.finder.places == []
     viewer.add_image(angiogram(stenosed(share=0.3)), name="other")
     measuring.qtbot.waitUntil(lambda: section.finder.places is None)
+
+
+def test_a_found_stenosis_is_measured_anew_on_a_branch_that_was_cut(measuring):
+    section = measuring.section
+    section.search.click()
+    measuring.qtbot.waitUntil(lambda: not section.finder.running)
+    rows, columns = np.mgrid[0:SIZE, 0:60]
+    state = measuring.panel.controller.active
+    state.write(0, (rows.ravel(), columns.ravel()), 0)
+    section.places.activated.emit(1)
+    measuring.settle()
+    analysis = measuring.measurement.analysis
+    assert analysis is not None, section.message.text()
+    at = analysis.borders.centre[analysis.narrowest.at]
+    assert at == pytest.approx((ROW, 80), abs=2)
+    assert measuring.measurement.markers == Markers()
