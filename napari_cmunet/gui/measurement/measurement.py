@@ -74,6 +74,7 @@ class Measurement:
         self._of: tuple[ImageState, int] | None = None
         self._known: Measured | None = None
         self._key: tuple[int, ...] = ()
+        self._shown_at: tuple[Any, ...] = ()
         self._mask: Labels | None = None
         self._picked_on: Labels | None = None
         self._jobs = JobRunner("Measuring", failure="The vessel cannot be measured")
@@ -244,6 +245,8 @@ class Measurement:
         self._connect(image_state.mask)
         if self._now() != self._key and not self._jobs.running:
             self._start(live=True)
+        elif self.analysis is not None and self._place() != self._shown_at:
+            self._show()
 
     def _connect(self, mask: Labels | None) -> None:
         """Follow the strokes on a mask while they are drawn."""
@@ -268,6 +271,12 @@ class Measurement:
             hash(float(image_state.thresholds[frame])),
             id(source_array(image_state.image)),
         )
+
+    def _place(self) -> tuple[Any, ...]:
+        """Size of the image's pixels, in which the measurement is told and drawn."""
+        assert self._of is not None
+        image = self._of[0].image
+        return self.calibration, tuple(image.scale), image.units
 
     def _start(self, *, live: bool) -> None:
         if self._of is None or self.markers is None:
@@ -321,6 +330,9 @@ class Measurement:
         image_state, frame = self._of
         record = change_record(self.model, self.analysis, self.calibration)
         image_state.measured[frame] = (self._key[0], record)
+        former, self._shown_at = self._shown_at, self._place()
+        if former != self._shown_at:
+            self.overlay.hide()
         self.overlay.show(*self._of, self.analysis)
         self.changed.emit()
 

@@ -8,6 +8,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from scipy.ndimage import gaussian_filter
 
+from napari_cmunet.cine.catheter import CatheterWidth
+from napari_cmunet.gui.cine.calibration import CatheterCalibration
 from napari_cmunet.gui.images.layers import METADATA
 from napari_cmunet.vessels.qca import Markers
 from tests.gui.conftest import LEFT, NONE
@@ -146,6 +148,31 @@ def test_calibrated_lengths_are_millimetres_with_the_error(
     assert "from a 6 F catheter" in measuring.section.source.text()
     overlay = measuring.measurement.overlay.layer
     assert tuple(overlay.scale) == pytest.approx((0.05, 0.05))
+
+
+def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring):
+    measuring.between()
+    state = measuring.panel.controller.active
+    assert "minimum_diameter_mm" not in state.measurement(0)["corrected"]
+    calibration = CatheterCalibration(measuring.panel.controller)
+    calibration.image_state = state
+    calibration.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
+    calibration.apply()
+    measuring.settle()
+    measurement = measuring.measurement
+    mld = measurement.analysis.narrowest.mld
+    record = state.measurement(0)["corrected"]
+    assert record["minimum_diameter_mm"] == pytest.approx(0.2 * mld, abs=1e-3)
+    assert measuring.number("MLD").startswith(f"{0.2 * mld:.2f} ±")
+    overlay = measurement.overlay.layer
+    assert tuple(overlay.scale) == pytest.approx((0.05, 0.05))
+    rows, columns = np.nonzero(overlay.data)
+    corner = overlay.data_to_world((rows.min(), columns.min()))
+    assert corner == pytest.approx((0.2 * (ROW - 7), 0.2 * 20), abs=1.2)
+    calibration.reset()
+    measuring.settle()
+    assert tuple(measurement.overlay.layer.scale) == pytest.approx((0.25, 0.25))
+    assert " px" in measuring.number("MLD")
 
 
 def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
