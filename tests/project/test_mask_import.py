@@ -521,6 +521,26 @@ def test_what_is_refused_and_why(project, masks, make, reason):
     assert not project.labels.keys()
 
 
+def test_a_mask_of_another_image_file_is_refused(project, masks):
+    other = Provenance(model="mine", source_sha256="0" * 64)
+    write_mask(masks / "still.tif", TRUTH, other)
+    png(masks, Image.fromarray(TRUTHS[2]), "run_frame_0002.png")
+    plan, result = imported(project, masks)
+    assert plan.problems == ("still.tif: it was made of another image file.",)
+    assert result.saved == 1
+    assert project.labels.get(image_of(project, "still"), 0) is None
+
+
+def test_a_mask_of_which_nothing_was_reviewed_stops_no_other(project, masks):
+    tiff_of_this_program(masks)
+    write_mask(masks / "still_reviewed.tif", np.zeros_like(TRUTH), Provenance())
+    png(masks, Image.fromarray(TRUTHS[2]), "run_frame_0002.png")
+    plan, result = imported(project, masks)
+    assert plan.problems == ("still.tif: nothing of frame 0 was reviewed.",)
+    assert result.saved == 1
+    check_label(project, "run", 2, TRUTHS[2])
+
+
 # -- what is there already ---------------------------------------------------------
 
 

@@ -230,6 +230,9 @@ def _load(
         pages = mask.read(shape, options.large_masks)
     except ReadError as error:
         raise _explained(error, mask, angiogram) from error
+    made = pages.provenance
+    if made and made.source_sha256 not in (None, angiogram.sha256):
+        raise ReadError(mask.path, "it was made of another image file.")
     stack = pages.mask.reshape(-1, *size)
     seen = None if pages.reviewed is None else pages.reviewed.reshape(stack.shape)
     named = range(count) if numbers is None else numbers
@@ -245,6 +248,10 @@ def _load(
         frame: None if seen is None or seen[n].all() else seen[n]
         for n, frame in enumerate(named)
     }
+    for frame in frames:
+        part = reviewed[frame]
+        if part is not None and not part.any():
+            raise ReadError(mask.path, f"nothing of frame {frame} was reviewed.")
     if not options.any_orientation:
         fullest = max(frames, key=lambda frame: int(frames[frame].sum()))
         pixels = np.asarray(angiogram.frames[fullest])
