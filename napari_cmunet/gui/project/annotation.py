@@ -254,7 +254,7 @@ class Annotation:
         if self._navigator.current is opened:
             opened.show_label(frame, label)
             _, area, draft_saver = self._navigator.parts()
-            area.restored(frame, label.reviewed)
+            area.restored(frame, label)
             draft_saver.discard(frame)
         self._messages.show(f"The version is the label again. {accepted.notice}")
         self._workspace.apply(change)

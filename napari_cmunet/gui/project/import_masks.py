@@ -233,7 +233,7 @@ def _show(
         if label is None:
             continue
         opened.show_label(frame, label)
-        area.restored(frame, label.reviewed)
+        area.restored(frame, label)
         if not drafts:
             opened.labels[frame] = label
             draft_saver.discard(frame)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.project.images.open_image import OpenImage
+    from napari_cmunet.io.masks.label_file import Label
 
 BOX, LASSO = "add_rectangle", "add_polygon_lasso"
 _COLOUR = "#ffe14d"
@@ -40,8 +41,8 @@ class ReviewedArea:
     def __init__(self, controller: Controller, opened: OpenImage) -> None:
         self._controller, self._opened = controller, opened
         self.layer: Shapes | None = None
-        # What was reviewed when a label or a draft was saved.
-        self._before: dict[int, np.ndarray] = {}
+        # The label, draft or reading that the area begins with, where it has one.
+        self._before: dict[int, Label] = {}
         self._by_looking: set[int] = set()
         # Frames whose area differs from their label's, and those with shapes.
         self._changed: set[int] = set()
@@ -51,10 +52,13 @@ class ReviewedArea:
             before = label.reviewed if label is not None else None
             if not _same(draft.reviewed, before):
                 self._changed.add(frame)
-        for frame, label in (opened.labels | opened.drafts).items():
+        own = opened.labels | opened.drafts
+        first = {frame: readings.first for frame, readings in opened.readings.items()}
+        for frame, label in (first | own).items():
             if label.reviewed is not None:
-                self._before[frame] = label.reviewed
-                review_record(opened.image_state).add_area(frame, label.reviewed)
+                self._before[frame] = label
+                if frame in own:  # the reviewer has not seen what a reader has
+                    review_record(opened.image_state).add_area(frame, label.reviewed)
 
     @property
     def _layers(self) -> LayerList:
@@ -121,6 +125,10 @@ class ReviewedArea:
 
     def clear(self, frame: int) -> None:
         """Count the whole frame as reviewed."""
+        self._clear(frame)
+        self.changed.emit()
+
+    def _clear(self, frame: int) -> None:
         self._before.pop(frame, None)
         self._by_looking.discard(frame)
         self._changed.add(frame)
@@ -130,7 +138,6 @@ class ReviewedArea:
             self.layer.remove_selected()
             if self.is_begun:
                 self.layer.mode = "pan_zoom"
-        self.changed.emit()
 
     def add_looked_at(self, frame: int, on: bool = True) -> None:
         """Count what was looked at as reviewed, or stop counting it.
@@ -146,11 +153,16 @@ class ReviewedArea:
         """A label was accepted with the present area."""
         self._changed.discard(frame)
 
-    def restored(self, frame: int, reviewed: np.ndarray | None) -> None:
+    def take_over(self, frame: int, label: Label) -> None:
+        """Let the area of a frame be that of a label, with the label's mask."""
+        self._clear(frame)
+        if label.reviewed is not None:
+            self._before[frame] = label
+        self.changed.emit()
+
+    def restored(self, frame: int, label: Label) -> None:
         """Another version of the label is in use; take over its area."""
-        self.clear(frame)
-        if reviewed is not None:
-            self._before[frame] = reviewed
+        self.take_over(frame, label)
         self._changed.discard(frame)
 
     def withdrawn(self, frame: int) -> None:
@@ -218,8 +230,8 @@ class ReviewedArea:
         if seen is not None:
             area = area | seen
         before = self._before.get(frame)
-        if before is not None:
-            area |= before
+        if before is not None and before.reviewed is not None:
+            area |= before.reviewed
         for number, at in enumerate(self._frames()):
             if at == frame:
                 assert self.layer is not None
@@ -235,6 +247,8 @@ class ReviewedArea:
             painted = mask != image_state.thresholded(frame)
         else:
             painted = mask
+        if frame in self._before:  # painted since
+            painted = painted & (mask != self._before[frame].mask)
         rows, columns = (np.flatnonzero(painted.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
             return painted

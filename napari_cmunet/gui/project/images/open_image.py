@@ -186,7 +186,7 @@ class OpenImage:
         self.readings: dict[int, Readings] = dict(loaded.readings)
         self.origins: dict[int, Provenance] = {}
         self.clock = AnnotationClock()
-        first = {f: next(iter(r.labels.values())) for f, r in self.readings.items()}
+        first = {f: r.first for f, r in self.readings.items()}
         for frame, label in (first | loaded.labels | loaded.drafts).items():
             self._restore(frame, label)
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError
+from napari_cmunet.io.masks.label_file import Label
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.readers.agreement import agreement
 from napari_cmunet.project.readers.readers import REVIEWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cmunet.io.masks.label_file import Label
     from napari_cmunet.project.project import Project
 
 
@@ -38,10 +39,19 @@ class Readings:
         """Leave a reader out."""
         return self.of({k: v for k, v in self.labels.items() if k != reader})
 
-    def merged(self, *, common: bool) -> np.ndarray:
-        """Mask of what all readers have, or any of them; bool (Y, X)."""
-        masks = [label.mask for label in self.labels.values()]
-        return np.logical_and.reduce(masks) if common else np.logical_or.reduce(masks)
+    @property
+    def first(self) -> Label:
+        """The label that the reviewer begins with."""
+        return next(iter(self.labels.values()))
+
+    def merged(self, *, common: bool) -> Label:
+        """Merge to what all readers have, or any of them, where all have reviewed."""
+        labels = self.labels.values()
+        masks = [label.mask for label in labels]
+        areas = [label.reviewed for label in labels if label.reviewed is not None]
+        merge = np.logical_and if common else np.logical_or
+        reviewed = np.logical_and.reduce(areas) if areas else None
+        return Label(merge.reduce(masks), reviewed, Provenance())
 
 
 def read_readings(

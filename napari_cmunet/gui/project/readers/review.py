@@ -14,12 +14,11 @@ from napari_cmunet.gui.widgets import button, text_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
     from napari_cmunet.gui.project.images.navigator import Navigator
     from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.readers.readings import Readings
     from napari_cmunet.gui.project.workspace import Workspace
+    from napari_cmunet.io.masks.label_file import Label
 
 LAYER = "first, second reader"
 
@@ -87,9 +86,9 @@ class Review:
     # -- decisions --------------------------------------------------------------
 
     def use(self, reader: str) -> None:
-        """Let the mask be a reader's label, in one undo step."""
+        """Let the mask and the reviewed area be a reader's, in one undo step."""
         if (readings := self.readings) and reader in readings.labels:
-            self._replace(readings.labels[reader].mask)
+            self._replace(readings.labels[reader])
 
     def use_common(self) -> None:
         """Let the mask be what all readers have."""
@@ -101,10 +100,12 @@ class Review:
         if readings := self.readings:
             self._replace(readings.merged(common=False))
 
-    def _replace(self, mask: np.ndarray) -> None:
+    def _replace(self, label: Label) -> None:
         opened, frame = self._navigator.shown, self._navigator.frame
         if opened is not None and opened.image_state.usable_mask:
-            opened.image_state.replace(frame, mask)
+            _, area, _ = self._navigator.parts()
+            opened.image_state.replace(frame, label.mask)
+            area.take_over(frame, label)
             self._workspace.changed.emit()
 
     def reject(self, reader: str, reason: str) -> None:
