@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
+from napari_cmunet.errors import ProjectError
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
 from napari_cmunet.io.masks.files import is_large
-from napari_cmunet.io.masks.label_file import Label
+from napari_cmunet.io.masks.label_file import Label, read_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,6 +238,11 @@ class Annotation:
             return
 
         def act() -> tuple[AcceptedLabel, Label | None, Any]:
+            if not opened.fits(read_label(older.path), older.frame):
+                raise ProjectError(
+                    "That version does not fit the image any more: the file has "
+                    "changed. The label stays as it is."
+                )
             accepted = project.labels.restore(older)
             label = project.labels.get(older.image, older.frame)
             return accepted, label, look_at(project, older.image)

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cmunet.gui.project.readers.label_versions import LabelVersionsDialog
 from napari_cmunet.gui.project.workspace import NewProject
+from napari_cmunet.io.provenance import Provenance
 from tests.gui.conftest import LEFT, Reader, frame
 from tests.gui.project.conftest import stroke
 
@@ -120,3 +121,51 @@ def test_the_dialog_goes_with_its_image(loop, ready):
     dialog = open_dialog(panel)
     ready(session)
     assert dialog.comparison.text() == "This frame has never had a label."
+
+
+def test_a_damaged_version_does_not_hide_the_others(loop, ready):
+    _, panel, session, hand = loop
+    opened, labels = session.navigator.current, session.project.labels
+    for row in (10, 20, 30):
+        stroke(session, row=row)
+        hand.key(Qt.Key.Key_K)
+        ready(session)
+    oldest, _ = labels.older(opened.id, 0)
+    oldest.path.write_bytes(b"damaged")
+    dialog = open_dialog(panel)
+    ready(session)
+    texts = [dialog.list.item(i).text() for i in range(dialog.list.count())]
+    assert len(texts) == 3
+    assert texts[-1] == "Version 1, cannot be read"
+    assert "cannot" not in "".join(texts[:-1])
+    dialog.list.setCurrentRow(len(texts) - 1)
+    ready(session)
+    assert str(oldest.path.name) in dialog.comparison.text()
+    assert not dialog.restore.isEnabled()
+    # What is read after the window is closed finds nothing to show it in.
+    dialog._load()
+    dialog.close()
+    ready(session)
+    assert not panel.findChildren(LabelVersionsDialog)
+
+
+def test_a_version_of_another_file_is_not_restored(loop, ready):
+    _, _, session, hand = loop
+    opened, labels = session.navigator.current, session.project.labels
+    for size, sha256 in (((40, 40), "0" * 64), ((64, 64), "1" * 64)):
+        labels.accept(
+            opened.id,
+            0,
+            np.eye(*size, dtype=bool),
+            provenance=Provenance(source_sha256=sha256),
+        )
+    hand.key(Qt.Key.Key_K)
+    ready(session)
+    file = labels.path(opened.id, 0)
+    label, mask = file.read_bytes(), opened.mask(0)
+    for older in labels.older(opened.id, 0):
+        session.annotation.restore(older)
+        ready(session)
+        assert "does not fit the image any more" in session.messages.alert.text
+        assert file.read_bytes() == label
+        np.testing.assert_array_equal(opened.mask(0), mask)

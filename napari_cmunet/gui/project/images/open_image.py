@@ -72,6 +72,8 @@ def load_image(project: Project, image: str) -> LoadedImage:
     angiogram = read_angiogram(path)
     project.images.learn(image, angiogram)
     problems = list(angiogram.notes)
+    shape, sha256 = angiogram.frames.shape, angiogram.sha256
+    fits = partial(_fits, shape=shape, sha256=sha256)
     labels = {}
     for frame in project.labels.frames(image):
         try:
@@ -80,7 +82,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
             reason = error.reason if isinstance(error, FileError) else str(error)
             problems.append(f"The label of frame {frame} cannot be read: {reason}")
             continue
-        if label is not None and _fits(label, frame, angiogram):
+        if label is not None and fits(label, frame):
             labels[frame] = label
         elif label is not None:
             problems.append(
@@ -90,7 +92,7 @@ def load_image(project: Project, image: str) -> LoadedImage:
     drafts = {}
     for owner, frame in project.drafts.keys():
         draft = project.drafts.load(image, frame) if owner == image else None
-        if draft is not None and _fits(draft, frame, angiogram):
+        if draft is not None and fits(draft, frame):
             drafts[frame] = draft
     return LoadedImage(
         image,
@@ -101,17 +103,16 @@ def load_image(project: Project, image: str) -> LoadedImage:
         labels,
         drafts,
         tuple(problems),
-        read_readings(project, image, partial(_fits, angiogram=angiogram), problems),
+        read_readings(project, image, fits, problems),
         project.is_inverted(image),
     )
 
 
-def _fits(label: Label, frame: int, angiogram: Angiogram) -> bool:
-    hashed = label.provenance.source_sha256
+def _fits(label: Label, frame: int, shape: tuple[int, ...], sha256: str | None) -> bool:
     return (
-        frame < len(angiogram.frames)
-        and label.mask.shape == angiogram.frames.shape[1:]
-        and hashed in (None, angiogram.sha256)
+        frame < shape[0]
+        and label.mask.shape == shape[1:]
+        and label.provenance.source_sha256 in (None, sha256)
     )
 
 
@@ -203,6 +204,10 @@ class OpenImage:
         if image_state.usable_mask:
             image_state.mask_frame(frame)[...] = label.mask
             image_state.refresh_mask()
+
+    def fits(self, label: Label, frame: int) -> bool:
+        """Whether a label is of the file that is open, and of its size."""
+        return _fits(label, frame, self.image_state.shape, self.sha256)
 
     def show_label(self, frame: int, label: Label) -> None:
         """Let a frame's mask be this label, in one undo step."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QListWidget, QPlainTextEdit, QWidget
 
+from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.project.difference_layer import DifferenceLayer
 from napari_cmunet.gui.widgets import button, column, labelled, row, text_label
 from napari_cmunet.project.labels.history import image_history, label_versions
@@ -36,6 +37,7 @@ class LabelVersionsDialog(QDialog):
         self._opened, self._frame = opened, session.navigator.frame
         self._versions: list[LabelVersion] = []
         self._shown: Label | None = None
+        self._closed = False  # what the writer still answers is then passed over
         self._layer = DifferenceLayer(
             session.controller, opened.image_state, "this version, the mask"
         )
@@ -83,6 +85,7 @@ class LabelVersionsDialog(QDialog):
         super().closeEvent(event)
 
     def _on_finished(self, _: int = 0) -> None:
+        self._closed = True
         self._layer.remove()
         session = self._session
         session.navigator.image_left.disconnect(self._on_left, missing_ok=True)
@@ -106,6 +109,8 @@ class LabelVersionsDialog(QDialog):
             )
 
     def _on_loaded(self, found: tuple[list[LabelVersion], list[str], str]) -> None:
+        if self._closed:
+            return
         versions, texts, history = found
         self._versions = versions
         self.list.clear()
@@ -126,15 +131,19 @@ class LabelVersionsDialog(QDialog):
             self._session.workspace.writer.submit(
                 version.read,
                 partial(self._on_read, version),
-                self.comparison.setText,
+                partial(self._on_unreadable, version),
             )
 
     def _on_read(self, version: LabelVersion, label: Label) -> None:
-        if self._selected() is version:
+        if not self._closed and self._selected() is version:
             self._shown = label
             writable = self._session.workspace.writable is not None
             self.restore.setEnabled(writable and not version.in_use)
             self._compare()
+
+    def _on_unreadable(self, version: LabelVersion, problem: str) -> None:
+        if not self._closed and self._selected() is version:
+            self.comparison.setText(problem)
 
     def _selected(self) -> LabelVersion | None:
         number = self.list.currentRow()
@@ -172,6 +181,9 @@ def _read(
 
 
 def _title(version: LabelVersion) -> str:
-    created = version.read().provenance.created
-    at = datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        created = version.read().provenance.created
+        at = datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
+    except CMUNetError:
+        at = "cannot be read"
     return f"Version {version.number}, {at}" + (", in use" if version.in_use else "")
