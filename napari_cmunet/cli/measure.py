@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,7 @@ from napari_cmunet.project.labels.measured_changes import (
     agreements,
     read_changes,
 )
+from napari_cmunet.project.project import Project
 from napari_cmunet.util.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -147,14 +149,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _report_changes(folder: Path, output: Path) -> int:
     """Write and print how far the readers of a project moved the model's numbers."""
-    rows = read_changes(folder)
+    problems: list[str] = []
+    with Project.open(folder, read_only=True) as project:
+        rows = read_changes(project, problems.append)
+        waiting = project.reference.waiting_notice()
+    for text in filter(None, (*problems, waiting)):
+        print(f"napari-cmunet: {text}", file=sys.stderr)
     make_folder(output)
     write_table(output / "changes.csv", CHANGE_COLUMNS, rows)
     print("number,labels,bias,lower_limit,upper_limit")
     for name, found in agreements(rows).items():
         limits = f"{found.bias:.2f},{found.low:.2f},{found.high:.2f}"
         print(f"{name},{found.count},{limits}")
-    return 0
+    return 1 if problems else 0
 
 
 def _draw(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.io.masks.label_file import MEASUREMENT, read_label
-from napari_cmunet.project.files import LABELS, frame_file, inside, labelled_frames
+from napari_cmunet.errors import ReadError
+from napari_cmunet.io.masks.label_file import MEASUREMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
+
+    from napari_cmunet.project.project import Project
 
 NUMBERS = ("diameter_stenosis_percent", "minimum_diameter_px", "minimum_diameter_mm")
 """What is compared."""
@@ -53,23 +54,36 @@ class LimitsOfAgreement:
         return cls(len(values), bias, float(bias - spread), float(bias + spread))
 
 
-def read_changes(folder: Path) -> list[dict[str, object]]:
+def read_changes(
+    project: Project, problem: Callable[[str], None]
+) -> list[dict[str, object]]:
     """Rows of the table of changes: one for each label with both measurements.
 
-    Raises
-    ------
-    ProjectError, ReadError
+    Of the project's reference labels. A measurement of a vessel too thin to be
+    resolved is left out.
+
+    Parameters
+    ----------
+    project : Project
+    problem : callable
+        Called with a sentence for each label that cannot be read.
     """
     rows = []
-    for image, frame in labelled_frames(folder):
-        label = read_label(inside(folder, LABELS, image, frame_file(frame)))
-        note = label.note.get(MEASUREMENT)
+    for ref in project.reference.refs():
+        try:
+            label = project.reference.get(ref.image, ref.frame)
+        except ReadError as error:
+            problem(f"Label {ref.name}: {error.reason}")
+            continue
+        note = label.note.get(MEASUREMENT) if label else None
         if not isinstance(note, dict):
             continue
         model, corrected = note.get("model"), note.get("corrected")
         if not isinstance(model, dict) or not isinstance(corrected, dict):
             continue
-        row: dict[str, object] = {"image": image, "frame": frame}
+        if "no" in (model.get("resolved"), corrected.get("resolved")):
+            continue
+        row: dict[str, object] = {"image": ref.image, "frame": ref.frame}
         row |= {name: corrected.get(name) for name in ("row", "column")}
         for name in NUMBERS:
             row |= {f"{name}_model": model.get(name)}
