@@ -7,7 +7,11 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from napari_cmunet.cli.label_folders import LabelFolders, read_label_folders
+from napari_cmunet.cli.label_folders import (
+    LabelFolders,
+    number_patients,
+    read_label_folders,
+)
 from napari_cmunet.cli.progress import event_writer, stop_on_signals
 from napari_cmunet.errors import CMUNetError, TrainingError
 from napari_cmunet.model.card import name_for
@@ -108,13 +112,15 @@ def _folders(
         raise TrainingError(
             "No label could be read: --masks needs files with the stems of --images."
         )
+    everything = number_patients([*found.labels, *validation])
+    labels = everything[: len(found.labels)]
     train = train_on_cluster if options.cluster else train_in_stages
     stages = train(
         start,
         options,
-        found.labels,
-        validation,
-        read=lambda at: [found.labels[i] for i in at],
+        labels,
+        everything[len(labels) :],
+        read=lambda at: [labels[i] for i in at],
         device=device,
         should_stop=should_stop,
     )

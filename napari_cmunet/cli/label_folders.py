@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, filterfalse
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,12 @@ from napari_cmunet.io.masks.files import (
     read_provenance,
 )
 from napari_cmunet.project.patients import by_dicom, read_patients
+from napari_cmunet.training.cross_validation import validates
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -99,6 +101,25 @@ def read_label_folders(
     return found
 
 
+def number_patients(labels: Iterable[Label]) -> list[Label]:
+    """Return the labels with numbers in place of what may name their patients.
+
+    A number is the next one on the patient's side of
+    :func:`napari_cmunet.training.cross_validation.validates`, so that a patient who
+    was once left out is so again, whoever else is there.
+    """
+    validating = filter(validates, map("patient-{}".format, count(1)))
+    training = filterfalse(validates, map("patient-{}".format, count(1)))
+    numbered: dict[str, str] = {}
+    found = []
+    for label in labels:
+        if label.patient not in numbered:
+            side = validating if validates(label.patient) else training
+            numbered[label.patient] = next(side)
+        found.append(replace(label, patient=numbered[label.patient]))
+    return found
+
+
 def _read_one(
     path: Path,
     by_stem: dict[str, list[Path]],
@@ -121,7 +142,7 @@ def _read_one(
     if made is not None and made.inverted:
         image = image.inverted()
     name = display_name(path.stem)
-    # What a DICOM file says of its patient; only to be compared, and never written.
+    # What a DICOM file says of its patient; only to be compared, never written or sent.
     patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
     labels = []
     for index, artery in enumerate(masks):

@@ -58,7 +58,7 @@ def train_on_cluster(
     TrainingError
         Also if the worker or the connection is lost.
     """
-    sent = (start, options, list(labels), list(validation_labels))
+    sent = (start, options, _numbered(labels), _numbered(validation_labels))
     with connect(options.cluster, options.plain_tcp) as client:
         from distributed import Event, Queue
 
@@ -96,6 +96,11 @@ def train_on_cluster(
             error = training.exception()
         if error is not None:
             raise error
+
+
+def _numbered(labels: Iterable[Label]) -> list[Label]:
+    """Labels with numbers for names, which may be files' and name patients."""
+    return [replace(x, name=f"label {n}") for n, x in enumerate(labels, 1)]
 
 
 @contextlib.contextmanager

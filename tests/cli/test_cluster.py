@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from napari_cmunet.errors import UsageError
 from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.model.registry import WEIGHTS
 from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.training import cluster as remote_training
 from napari_cmunet.util import cluster as connection
 from napari_cmunet.util.cluster import check_address
 from tests.cluster_making import DaskCluster, make_certificates, tls_settings
@@ -222,13 +224,22 @@ def test_a_run_goes_on_after_the_cluster_went_away(images, cluster, run, tmp_pat
 
 @slow
 def test_a_model_of_a_worker_is_that_of_this_machine(
-    cluster, certificates, tmp_path, capsys
+    cluster, certificates, tmp_path, capsys, monkeypatch
 ):
+    sent = []
+
+    def submit_noted(client, act, *args, **options):
+        sent.append(pickle.dumps(args))
+        return connection.submit(client, act, *args, **options)
+
+    monkeypatch.setattr(remote_training, "submit", submit_noted)
+    # A busy machine begins late, and a note would tell so.
+    monkeypatch.setattr(remote_training, "_NOTE_SECONDS", 600)
     for seed in range(4):
         frame, mask = make_frame(PhantomConfig(size=64, seed=seed))
         for name, pixels in (("images", frame), ("masks", mask * np.uint8(255))):
             (tmp_path / name).mkdir(exist_ok=True)
-            np.save(tmp_path / name / f"p{seed}.npy", pixels)
+            np.save(tmp_path / name / f"mustermann{seed}.npy", pixels)
     args = ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks")]
     args += "--start random --width 2 --grid 32 --steps 4 --seed 3 --events -".split()
     told = []
@@ -240,6 +251,9 @@ def test_a_model_of_a_worker_is_that_of_this_machine(
     assert told[0] == told[1]
     here, there = (tmp_path / name / WEIGHTS for name in ("here", "there"))
     assert here.read_bytes() == there.read_bytes()
+    (everything,) = sent
+    assert b"patient-" in everything
+    assert b"mustermann" not in everything
 
 
 @slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_cmunet.cli.label_folders import read_label_folders
+from napari_cmunet.cli.label_folders import number_patients, read_label_folders
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import read_mask, write_mask
 from napari_cmunet.io.provenance import Provenance
@@ -24,6 +24,7 @@ from napari_cmunet.training import staged_finetuning as command
 from napari_cmunet.training.config import WISE_FT_PRIOR
 from napari_cmunet.training.cross_validation import split_by_patient, validates
 from napari_cmunet.training.metrics import score
+from tests.io.dicom_making import write_dicom
 
 TINY = ["--start", "random", "--width", "2", "--grid", "32", "--steps", "6"]
 
@@ -305,6 +306,21 @@ def test_a_mask_of_the_inverted_image_comes_with_inverted_pixels(folders):
         with Image.open(images / f"{name}.png") as picture:
             stored = np.asarray(picture)
         assert np.array_equal(label.frame, 255 - stored if turned else stored)
+
+
+def test_patients_are_numbered_on_the_same_side(tmp_path, phantoms):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    for i, (frame, mask) in enumerate(phantoms):
+        write_dicom(images / f"case{i}.dcm", frame, PatientID=f"KH-{i // 2}")
+        write_mask(masks / f"case{i}.tif", mask, Provenance())
+    labels = read_label_folders([images], [masks]).labels
+    numbered = number_patients(labels)
+    assert not any("KH-" in label.patient for label in numbered)
+    pairs = {(a.patient, b.patient) for a, b in zip(labels, numbered, strict=True)}
+    assert len(pairs) == len({new for _, new in pairs}) == 6
+    assert all(validates(old) == validates(new) for old, new in pairs)
 
 
 def test_the_same_image_twice_counts_once(folders, tmp_path, capsys):
