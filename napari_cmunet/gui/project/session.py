@@ -336,7 +336,9 @@ class ProjectSession:
     def accept_and_go_on(self) -> None:
         """Accept the shown mask and open the next image; stay where it asks."""
         self.annotation.accept()
-        if self.annotation.saving:
+        opened = self.navigator.current
+        # Labels of other frames may still be on their way to a slow disk.
+        if opened and opened.key(self.navigator.frame) in self.annotation.saving:
             self.navigator.next()
 
     # -- alerts ---------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.images import open_image as clock_module
+from napari_cmunet.gui.project.reviewed_area import BOX
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.io.masks.files import is_large
@@ -363,6 +365,32 @@ def test_cines_and_other_sizes(session, mixed, tmp_path, ready, viewer):
     ready(session)
     assert session.navigator.frame == 3
     assert describe_project(session).saved
+
+
+def test_accept_and_next_stays_where_the_mask_is_refused(
+    session, mixed, tmp_path, ready, viewer
+):
+    session.create(NewProject(tmp_path / "project", (mixed,)))
+    ready(session)
+    session.navigator.next()
+    ready(session)
+    disk = threading.Event()  # slow: the label of frame 3 waits for it
+    session.workspace.writer.submit(lambda: disk.wait(60))
+    viewer.dims.set_point(0, 3)
+    session.annotation.accept()
+    viewer.dims.set_point(0, 0)
+    session.annotation.draw_area(BOX)
+    session.accept_and_go_on()
+    disk.set()
+    assert session.messages.text.startswith("Draw the box or lasso first")
+    ready(session)
+    assert name(session) == "b"
+    assert session.project.labels.frames(session.navigator.current.id) == (3,)
+    viewer.dims.set_point(0, 0)
+    session.annotation.review_all()
+    session.accept_and_go_on()
+    ready(session)
+    assert name(session) != "b"
 
 
 def test_the_threshold_leaves_accepted_frames_alone(
