@@ -236,7 +236,7 @@ def evaluate(
     kept = _kept(usable)
     reference = reference_diameter(borders.diameter, kept, markers.limits)
     if markers.reference is not None:
-        near = slice(max(0, markers.reference - _AROUND), markers.reference + _AROUND)
+        near = np.abs(np.arange(len(usable)) - markers.reference) <= _AROUND
         reference = np.full(len(usable), borders.diameter[near].mean())
     lesions = _lesions(borders, reference, usable, markers, least)
     share = np.where(kept, borders.diameter / reference, np.inf)

@@ -115,6 +115,13 @@ def test_a_reader_says_where_it_is_narrowest_and_where_healthy():
     assert lesion.reference == pytest.approx(14 - 4 * 40 / SIZE, abs=0.2)
 
 
+def test_a_reference_is_the_mean_around_its_point():
+    frame, mask, path = vessel(np.linspace(14, 10, SIZE))
+    found = analyse(frame, mask, path, markers=Markers(at=60, reference=20))
+    around = found.borders.diameter[17:24]
+    assert found.narrowest.reference == pytest.approx(around.mean())
+
+
 def test_bifurcations_are_kept_out():
     diameter = stenosed()
     diameter[30:50] = 6  # tighter than it is, beside a bifurcation
