@@ -41,7 +41,8 @@ def add_parser(commands: Any) -> None:
     p.add_argument(
         "--replace",
         action="store_true",
-        help="also where a frame has another label; that is kept among the older ones",
+        help="also where a frame has another label, which is kept among the older "
+        "ones, or a draft, which is lost",
     )
     p.add_argument(
         "--large-masks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -541,6 +542,27 @@ def test_a_mask_of_which_nothing_was_reviewed_stops_no_other(project, masks):
     check_label(project, "run", 2, TRUTHS[2])
 
 
+def test_empty_pages_are_labels_only_of_a_corrected_mask(project, masks):
+    stack = TRUTHS[2:].copy()
+    stack[0] = False
+    made = Provenance(model="mine", frames=(2, 3))
+    write_mask(masks / "run.tif", stack, made)
+    imported(project, masks)
+    assert project.labels.frames(image_of(project, "run")) == (3,)
+    write_mask(masks / "run.tif", stack, replace(made, corrected=True))
+    imported(project, masks)
+    assert project.labels.frames(image_of(project, "run")) == (2, 3)
+
+
+def test_the_plan_says_that_a_mask_is_empty(project, masks):
+    png(masks, Image.fromarray(BYTES * 0))
+    plan, _ = imported(project, masks)
+    assert str(plan.pairs[0]) == (
+        "still.png -> still.png, frame 0: no artery is marked"
+    )
+    check_label(project, "still", mask=TRUTH & False)
+
+
 # -- what is there already ---------------------------------------------------------
 
 
@@ -564,6 +586,27 @@ def test_another_label_is_replaced_only_if_asked(project, masks):
     assert result.saved == 1
     check_label(project, "still")
     assert len(project.labels.older(image, 0)) == 1
+
+
+def test_a_draft_stays_unless_it_may_be_replaced(project, masks):
+    image = image_of(project, "still")
+    project.drafts.save(image, 0, TRUTH[::-1])
+    png(masks)
+    for drafts in (False, True):
+        plan, result = imported(project, masks, drafts=drafts)
+        assert "has another mask in the project" in plan.problems[0]
+        assert result.saved == 0
+        assert np.array_equal(project.drafts.load(image, 0).mask, TRUTH[::-1])
+    imported(project, masks, replace=True)
+    check_label(project, "still")
+    assert project.drafts.load(image, 0) is None
+
+
+def test_a_draft_of_the_same_mask_becomes_a_label(project, masks):
+    project.drafts.save(image_of(project, "still"), 0, TRUTH)
+    png(masks)
+    plan, result = imported(project, masks)
+    assert (plan.problems, result.saved) == ((), 1)
 
 
 def test_two_masks_of_one_image_are_both_named(project, masks):

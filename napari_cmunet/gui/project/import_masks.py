@@ -76,7 +76,8 @@ class ImportMasksDialog(QDialog):
         self.drafts.setToolTip("Nothing is learned from a mask before it is accepted")
         self.labels.setChecked(True)
         self.replace = check(
-            "Replace other labels", "Those stay among the versions of the label"
+            "Replace other labels and drafts",
+            "The labels stay among their versions; the drafts are lost",
         )
         self.turned = check(
             "Also masks that seem mirrored or turned", "Take them as they are"

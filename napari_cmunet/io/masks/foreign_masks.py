@@ -86,7 +86,6 @@ class FoundMasks:
 
     masks: list[ForeignMask] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # one sentence for each file
-    notes: list[str] = field(default_factory=list)
 
 
 def find_masks(inputs: Sequence[Path], artery: Collection[str] = ()) -> FoundMasks:

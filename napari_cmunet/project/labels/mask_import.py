@@ -36,7 +36,7 @@ class ImportOptions:
     """How masks are imported."""
 
     drafts: bool = False  # drafts to look at, not labels
-    replace: bool = False  # labels and drafts that are there, which are kept as older
+    replace: bool = False  # labels, which are kept as older, and drafts, which are not
     large_masks: LargeMasks = "refuse"
     any_orientation: bool = False  # also masks that seem to be mirrored or turned
     artery: tuple[str, ...] = ()  # categories of a file that has several
@@ -51,12 +51,15 @@ class MaskPair:
     image_name: str  # to be shown
     frames: tuple[int, ...]  # that get a label or draft
     known: tuple[int, ...] = ()  # that have this very mask already
+    empty: bool = False  # it says that there is no artery
 
     def __str__(self) -> str:
         where = ", ".join(map(str, self.frames or self.known))
         frames = "frame" if len(self.frames or self.known) == 1 else "frames"
         there = "" if self.frames else " (there already)"
-        return f"{mask_name(self.mask)} -> {self.image_name}, {frames} {where}{there}"
+        empty = ": no artery is marked" if self.empty else ""
+        shown = f"{mask_name(self.mask)} -> {self.image_name}"
+        return f"{shown}, {frames} {where}{there}{empty}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class ImportPlan:
 
     pairs: tuple[MaskPair, ...]
     problems: tuple[str, ...]  # one sentence for each mask
-    notes: tuple[str, ...] = ()
 
     @property
     def new(self) -> int:
@@ -142,7 +144,7 @@ def plan_import(
         except CMUNetError as error:
             problems.append(_sentence(mask, error))
     progress(len(unique), len(unique))
-    return ImportPlan(tuple(pairs), tuple(problems), tuple(found.notes))
+    return ImportPlan(tuple(pairs), tuple(problems))
 
 
 def run_import(
@@ -236,11 +238,15 @@ def _load(
     stack = pages.mask.reshape(-1, *size)
     seen = None if pages.reviewed is None else pages.reviewed.reshape(stack.shape)
     named = range(count) if numbers is None else numbers
+    corrected = made is not None and made.corrected
     frames = {
         frame: page
-        for frame, page in zip(named, stack, strict=True)
+        for n, (frame, page) in enumerate(zip(named, stack, strict=True))
         # A frame of a stack that nobody labelled is empty.
-        if page.any() or numbers is not None or len(stack) == 1
+        if page.any()
+        or len(stack) == 1
+        or corrected
+        or (numbers is not None and seen is not None and seen[n].any())
     }
     if not frames:
         raise ReadError(mask.path, "no artery is marked in any frame.")
@@ -284,20 +290,29 @@ def _compared(
     other: list[int] = []
     for frame, pixels in loaded.frames.items():
         label = project.labels.get(image, frame)
-        there = label
-        if options.drafts:
-            there = project.drafts.load(image, frame) or label
-        if there is None:
-            new.append(frame)
-        elif _same(there, pixels, loaded.reviewed[frame]):
+        draft = project.drafts.load(image, frame)
+        there = (draft or label) if options.drafts else label
+        seen = loaded.reviewed[frame]
+        if there and _same(there, pixels, seen):
             known.append(frame)
+        elif options.replace or all(
+            _same(x, pixels, seen) for x in (label, draft) if x
+        ):
+            new.append(frame)
         else:
-            (new if options.replace else other).append(frame)
+            other.append(frame)
     if other:
         raise _AlreadyLabelledError(
             f"frame {other[0]} of its image has another mask in the project already."
         )
-    return MaskPair(mask, image, _image_name(project, image), tuple(new), tuple(known))
+    return MaskPair(
+        mask,
+        image,
+        _image_name(project, image),
+        tuple(new),
+        tuple(known),
+        empty=not any(pixels.any() for pixels in loaded.frames.values()),
+    )
 
 
 def _image_name(project: Project, image: str) -> str:
