@@ -389,6 +389,33 @@ def test_what_was_exported_comes_back(project, masks, tmp_path):
         assert sorted(pair.known for pair in plan.pairs) == [(0,), (2,)]
 
 
+# -- what the project knows of an image ----------------------------------------------
+
+
+def test_a_calibrated_pixel_size_stays(project, masks):
+    run = image_of(project, "run")
+    size = {"pixel_size_mm": (0.2, 0.2), "pixel_size_source": "from a 6 F catheter"}
+    project.labels.accept(run, 2, TRUTHS[2], **size)
+    png(masks, Image.fromarray(TRUTHS[3]), "run_frame_0003.png")
+    imported(project, masks)
+    label = project.labels.get(run, 3)
+    assert label.pixel_size_mm == pytest.approx((0.2, 0.2))
+    assert label.note["pixel_size_source"] == "from a 6 F catheter"
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_masks_of_an_inverted_image_are_inverted(project, masks, drafts):
+    run, still = image_of(project, "run"), image_of(project, "still")
+    project.invert(still)
+    project.drafts.save(run, 2, TRUTHS[2], provenance=Provenance(inverted=True))
+    png(masks)
+    png(masks, Image.fromarray(TRUTHS[3]), "run_frame_0003.png")
+    imported(project, masks, drafts=drafts)
+    get = project.drafts.load if drafts else project.labels.get
+    assert get(still, 0).provenance.inverted
+    assert get(run, 3).provenance.inverted
+
+
 # -- refused -------------------------------------------------------------------------
 
 

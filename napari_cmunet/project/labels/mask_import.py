@@ -18,6 +18,7 @@ from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
 from napari_cmunet.io.masks.orientation import better_orientation
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.project.labels.as_labelled import KnownImage, known_of
 from napari_cmunet.project.labels.mask_pairing import index_images, mask_name, pair
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def run_import(
     """
     saved, problems = 0, list(plan.problems)
     hashes: dict[Path, str] = {}
+    known: dict[str, KnownImage] = {}
     for number, planned in enumerate(plan.pairs):
         if should_stop():
             return ImportResult(saved, 0, tuple(problems), complete=False)
@@ -175,12 +177,15 @@ def run_import(
             checked = _compared(project, mask, planned.image, loaded, options)
             if mask.path not in hashes:
                 hashes[mask.path] = mask.sha256()
+            if planned.image not in known:
+                known[planned.image] = known_of(project, planned.image, loaded.image)
         except (ReadError, OSError, _AlreadyLabelledError) as error:
             problems.append(_sentence(mask, error))
             continue
         for frame in checked.frames:
-            made = _provenance(checked, frame, loaded, hashes[mask.path])
-            _save(project, checked, frame, loaded, made, drafts=options.drafts)
+            of = known[planned.image]
+            made = _provenance(checked, frame, loaded, hashes[mask.path], of)
+            _save(project, checked, frame, loaded, made, of, drafts=options.drafts)
             saved += 1
     progress(len(plan.pairs), len(plan.pairs))
     if saved:
@@ -334,9 +339,11 @@ def _same(label: Label, mask: np.ndarray, reviewed: np.ndarray | None) -> bool:
 # -- labels ------------------------------------------------------------------------
 
 
-def _provenance(pair: MaskPair, frame: int, loaded: _Loaded, sha256: str) -> Provenance:
+def _provenance(
+    pair: MaskPair, frame: int, loaded: _Loaded, sha256: str, known: KnownImage
+) -> Provenance:
     return replace(
-        loaded.pages.provenance or Provenance(),
+        loaded.pages.provenance or Provenance(inverted=known.inverted),
         source_sha256=loaded.image.sha256,
         frames=(frame,),
         imported_from=pair.mask.kind,
@@ -350,12 +357,12 @@ def _save(
     frame: int,
     loaded: _Loaded,
     provenance: Provenance,
+    known: KnownImage,
     *,
     drafts: bool,
 ) -> None:
     pixels, reviewed = loaded.frames[frame], loaded.reviewed[frame]
-    image = loaded.image
-    project.images.learn(pair.image, image)
+    project.images.learn(pair.image, loaded.image)
     if drafts:
         project.drafts.save(pair.image, frame, pixels, reviewed, provenance=provenance)
         return
@@ -366,7 +373,7 @@ def _save(
         pixels,
         reviewed,
         provenance=provenance,
-        pixel_size_mm=image.pixel_size_mm,
-        pixel_size_source=image.pixel_size_source if image.pixel_size_mm else None,
+        pixel_size_mm=known.pixel_size_mm,
+        pixel_size_source=known.pixel_size_source,
         pixels_changed=0 if as_predicted else None,
     )

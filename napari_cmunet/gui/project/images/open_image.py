@@ -23,6 +23,7 @@ from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.polarity import invert_window
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.project.labels.as_labelled import as_labelled, labelled_inverted
 from napari_cmunet.reader import layer_name, layer_options
 
 if TYPE_CHECKING:
@@ -315,9 +316,14 @@ class ImageMemory:
 
 
 def _image_layer(loaded: LoadedImage) -> Image:
-    own, angiogram = loaded.angiogram, _as_labelled(loaded)
+    readings = [x for r in loaded.readings.values() for x in r.labels.values()]
+    labels = [*loaded.labels.values(), *readings]
+    own, angiogram = loaded.angiogram, as_labelled(loaded.angiogram, labels)
+    inverted = loaded.inverted
+    if inverted is None:
+        inverted = labelled_inverted([*labels, *loaded.drafts.values()])
     contrast = loaded.contrast
-    if _is_to_be_inverted(loaded):
+    if inverted:
         contrast = contrast and invert_window(contrast, angiogram.frames.dtype)
         angiogram = angiogram.inverted()
     options = layer_options(loaded.name, angiogram, is_cine=angiogram.is_cine)
@@ -332,36 +338,4 @@ def _image_layer(loaded: LoadedImage) -> Image:
     return Image(
         angiogram.frames if angiogram.is_cine else angiogram.frames[0],
         **{"contrast_limits": contrast} | options,
-    )
-
-
-def _is_to_be_inverted(loaded: LoadedImage) -> bool:
-    """Whether the user has inverted the image, or its latest label or draft is so."""
-    if loaded.inverted is not None:
-        return loaded.inverted
-    known = [*loaded.labels.values(), *loaded.drafts.values()]
-    known += [x for r in loaded.readings.values() for x in r.labels.values()]
-    if not known:
-        return False
-    return max((k.provenance for k in known), key=lambda p: p.created).inverted
-
-
-def _as_labelled(loaded: LoadedImage) -> Angiogram:
-    """The image with the pixel size that its labels were accepted with.
-
-    That is the file's own, unless it was measured on a catheter.
-    """
-    readings = [x for r in loaded.readings.values() for x in r.labels.values()]
-    known = [
-        label
-        for label in (*loaded.labels.values(), *readings)
-        if label.pixel_size_mm and label.note.get("pixel_size_source")
-    ]
-    if not known:
-        return loaded.angiogram
-    latest = max(known, key=lambda label: label.provenance.created)
-    return replace(
-        loaded.angiogram,
-        pixel_size_mm=latest.pixel_size_mm,
-        pixel_size_source=str(latest.note["pixel_size_source"]),
     )
