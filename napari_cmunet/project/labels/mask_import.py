@@ -190,8 +190,8 @@ def run_import(
     progress(len(plan.pairs), len(plan.pairs))
     if saved:
         project.note_import(saved, drafts=options.drafts)
-    known = sum(len(pair.known) for pair in plan.pairs)
-    return ImportResult(saved, known, tuple(problems))
+    there = sum(len(pair.known) for pair in plan.pairs)
+    return ImportResult(saved, there, tuple(problems))
 
 
 def _sentence(mask: ForeignMask, error: Exception) -> str:
