@@ -14,6 +14,8 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import UsageError
@@ -249,8 +251,10 @@ def test_a_model_of_a_worker_is_that_of_this_machine(
         lines = map(json.loads, capsys.readouterr().out.splitlines())
         told.append([line["event"] for line in lines if line["event"] != "step"])
     assert told[0] == told[1]
-    here, there = (tmp_path / name / WEIGHTS for name in ("here", "there"))
-    assert here.read_bytes() == there.read_bytes()
+    here, there = (load_file(tmp_path / name / WEIGHTS) for name in ("here", "there"))
+    # To the bit in processes of their own (gui/training/test_on_cluster.py): other
+    # tests may have changed the number of threads of this one, and so the rounding.
+    torch.testing.assert_close(here, there, rtol=2e-3, atol=2e-4)
     (everything,) = sent
     assert b"patient-" in everything
     assert b"mustermann" not in everything
