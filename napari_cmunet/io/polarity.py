@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
+import scipy
 
 from napari_cmunet.io.lazy_frames import LazyFrames
 
@@ -47,7 +47,7 @@ def polarity(frame: np.ndarray) -> float:
         return 0.0
     # Centred on 0, since the truncated filters do not sum to exactly 0.
     grey = np.clip((grey - low) / (high - low), 0, 1) - 0.5
-    inner = minimum_filter(np.abs(grey) < 0.48, 11)
+    inner = scipy.ndimage.minimum_filter(np.abs(grey) < 0.48, 11)
     middle = np.zeros_like(inner)
     middle[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
     inner &= middle
@@ -100,7 +100,9 @@ def _reduced(frame: np.ndarray) -> np.ndarray:
 def _ridges(grey: np.ndarray, inner: np.ndarray) -> tuple[float, float]:
     """Return how strong the dark and the bright ridges are."""
     rows, columns, mixed = (
-        gaussian_filter(grey, _WIDTH, order=order, mode="nearest", truncate=5.0)
+        scipy.ndimage.gaussian_filter(
+            grey, _WIDTH, order=order, mode="nearest", truncate=5.0
+        )
         for order in ((2, 0), (0, 2), (1, 1))
     )
     middle = (rows + columns) / 2
@@ -108,7 +110,7 @@ def _ridges(grey: np.ndarray, inner: np.ndarray) -> tuple[float, float]:
     upper, lower = middle + spread, middle - spread
     dark = np.maximum(upper - np.abs(lower), 0)
     bright = np.maximum(-lower - np.abs(upper), 0)
-    level = uniform_filter(dark**2 + bright**2, 49)
+    level = scipy.ndimage.uniform_filter(dark**2 + bright**2, 49)
     level = np.sqrt(np.maximum(level, 0)) + 5e-5
     strongest = []
     for ridges in (dark, bright):

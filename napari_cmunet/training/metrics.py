@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, label
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +95,8 @@ def wrong_places(predicted: np.ndarray, truth: np.ndarray) -> int:
     for one, other in ((predicted, truth), (truth, predicted)):
         far = _skeleton(one)
         if other.any():
-            far &= distance_transform_edt(~other) > 3
-        pieces, _ = label(far, np.ones((3, 3)))
+            far &= scipy.ndimage.distance_transform_edt(~other) > 3
+        pieces, _ = scipy.ndimage.label(far, np.ones((3, 3)))
         count += int((np.bincount(pieces.ravel())[1:] >= 15).sum())
     return count
 
@@ -154,9 +154,12 @@ def bootstrap_interval(
 
 def _border_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Distances of each border pixel of two masks to the other mask's border."""
-    a, b = (mask & ~binary_erosion(mask) for mask in (a, b))
+    a, b = (mask & ~scipy.ndimage.binary_erosion(mask) for mask in (a, b))
     return np.concatenate(
-        [distance_transform_edt(~b)[a], distance_transform_edt(~a)[b]]
+        [
+            scipy.ndimage.distance_transform_edt(~b)[a],
+            scipy.ndimage.distance_transform_edt(~a)[b],
+        ]
     )
 
 

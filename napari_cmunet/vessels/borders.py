@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+import scipy
 
 from napari_cmunet.vessels.centreline import normals
 from napari_cmunet.vessels.width import smoothest_path
@@ -91,7 +91,8 @@ def find_borders(
     across = normals(centre)
     inner, outer = _mask_borders(mask, centre, across)
     inner_guide, outer_guide = (
-        gaussian_filter1d(side, _GUIDE, mode="nearest") for side in (inner, outer)
+        scipy.ndimage.gaussian_filter1d(side, _GUIDE, mode="nearest")
+        for side in (inner, outer)
     )
     radius = (inner_guide + outer_guide) / 2
     reach = _REACH[0] + _REACH[1] * radius
@@ -101,7 +102,7 @@ def find_borders(
     profiles = _sample(frame, where)
     share, least, highest = _ALONG
     along = np.clip(share * 2 * np.median(radius), least, highest)
-    profiles = gaussian_filter1d(profiles, along, axis=0, mode="nearest")
+    profiles = scipy.ndimage.gaussian_filter1d(profiles, along, axis=0, mode="nearest")
     middle = int(most)
     right = _edge(profiles[:, middle:], outer_guide, reach)
     left = _edge(profiles[:, middle::-1], inner_guide, reach)
@@ -122,7 +123,7 @@ def _sample(frame: np.ndarray, where: np.ndarray) -> np.ndarray:
     low = np.maximum(np.floor(where.min(axis=(0, 1))).astype(int) - 8, 0)
     high = np.ceil(where.max(axis=(0, 1))).astype(int) + 9
     part = frame[low[0] : high[0], low[1] : high[1]].astype(np.float32)
-    return map_coordinates(
+    return scipy.ndimage.map_coordinates(
         part, np.moveaxis(where - low, -1, 0), order=3, mode="nearest"
     )
 
@@ -147,7 +148,7 @@ def _way_out(
 ) -> np.ndarray:
     """Distance from the centre to where the mask ends, (N,); the last step at most."""
     where = centre[:, None] + steps[None, :, None] * side[:, None]
-    inside = map_coordinates(
+    inside = scipy.ndimage.map_coordinates(
         mask.astype(np.uint8),
         np.moveaxis(where, -1, 0),
         np.float32,
@@ -166,8 +167,8 @@ def _way_out(
 def _strength(profiles: np.ndarray) -> np.ndarray:
     """Weighted first and second derivative (N, M), outwards, at most 1 in each row."""
     scale = _SCALE / _SPACING
-    first = gaussian_filter1d(profiles, scale, axis=1, order=1)
-    second = -gaussian_filter1d(profiles, scale, axis=1, order=2)
+    first = scipy.ndimage.gaussian_filter1d(profiles, scale, axis=1, order=1)
+    second = -scipy.ndimage.gaussian_filter1d(profiles, scale, axis=1, order=2)
     parts = (
         part / np.maximum(part.max(axis=1, keepdims=True), 1e-9)
         for part in (first, second)
@@ -196,7 +197,7 @@ def _touches(
 ) -> np.ndarray:
     """Whether the mask's border on one side is what a reader has drawn, (N,) bool."""
     near = [
-        map_coordinates(
+        scipy.ndimage.map_coordinates(
             drawn.astype(np.uint8),
             (centre + (border + step)[:, None] * side).T,
             order=0,
@@ -227,8 +228,8 @@ def _response() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step = min(0.05, diameter / 40)
         x = np.arange(-diameter / 2 - 6, diameter / 2 + 6, step)
         thick = np.sqrt(np.maximum(diameter**2 / 4 - x**2, 0))
-        first = -gaussian_filter1d(thick, 1 / step, order=1)
-        second = gaussian_filter1d(thick, 1 / step, order=2)
+        first = -scipy.ndimage.gaussian_filter1d(thick, 1 / step, order=1)
+        second = scipy.ndimage.gaussian_filter1d(thick, 1 / step, order=2)
         first, second = (p[x > 0] / p[x > 0].max() for p in (first, second))
         outwards = x[x > 0]
         found[number] = (
@@ -293,8 +294,8 @@ def _blur(
         columns = np.clip(columns, 0, profiles.shape[1] - 1)
         edge = np.take_along_axis(profiles, columns, axis=1)
         mean = np.median(edge - edge.mean(axis=1, keepdims=True), axis=0)
-        first = gaussian_filter1d(mean, _SCALE / _SPACING, order=1)
-        second = -gaussian_filter1d(mean, _SCALE / _SPACING, order=2)
+        first = scipy.ndimage.gaussian_filter1d(mean, _SCALE / _SPACING, order=1)
+        second = -scipy.ndimage.gaussian_filter1d(mean, _SCALE / _SPACING, order=2)
         near = slice(len(span) // 2 - 16, len(span) // 2 + 17)
         gaps.append(_peak(second[near]) - _peak(first[near]))
     gap = np.mean(gaps) * _SPACING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+import scipy
 
 _SNAP = 8  # a point is this far from the mask at most
 
@@ -34,7 +34,9 @@ def smooth(points: np.ndarray, sigma: float) -> np.ndarray:
     before = 2 * points[0] - points[pad:0:-1]
     after = 2 * points[-1] - points[-2 : -pad - 2 : -1]
     padded = np.concatenate([before, points, after])
-    return gaussian_filter1d(padded, sigma, axis=0)[pad : pad + len(points)]
+    return scipy.ndimage.gaussian_filter1d(padded, sigma, axis=0)[
+        pad : pad + len(points)
+    ]
 
 
 def normals(points: np.ndarray) -> np.ndarray:
@@ -53,7 +55,7 @@ def path_between(
     """
     from skimage.graph import MCP_Geometric  # slow to import
 
-    inside = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    inside = scipy.ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     ends = []
     for point in (start, end):
         at = np.clip(np.round(point), 0, np.array(mask.shape) - 1).astype(int)

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy.ndimage import binary_dilation, distance_transform_edt, label
+import scipy
 
 from napari_cmunet.vessels.centreline import length
 
@@ -70,7 +70,7 @@ class VesselTree:
                 seeds[where] = widest
         if not self.branches:
             return seeds
-        nearest = distance_transform_edt(
+        nearest = scipy.ndimage.distance_transform_edt(
             seeds < 0, return_distances=False, return_indices=True
         )
         return np.where(self.mask, seeds[tuple(nearest)], -1)
@@ -78,7 +78,7 @@ class VesselTree:
     @cached_property
     def components(self) -> np.ndarray:
         """Connected component of each pixel, 0 for background."""
-        return label(self.mask, _EIGHT)[0]
+        return scipy.ndimage.label(self.mask, _EIGHT)[0]
 
     def pixels(self, branch: Branch) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of a branch."""
@@ -201,7 +201,7 @@ def _half_widths(mask: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
 
     # Padded with background, so that a vessel ends at the border of the frame.
     padded = np.pad(mask, 1)
-    around = binary_dilation(np.pad(mask, 2))[1:-1, 1:-1] & ~padded
+    around = scipy.ndimage.binary_dilation(np.pad(mask, 2))[1:-1, 1:-1] & ~padded
     width = np.zeros(mask.shape)
     points = np.argwhere(skeleton)
     width[skeleton] = cKDTree(np.argwhere(around) - 1).query(points)[0]
@@ -228,7 +228,7 @@ def _split(
     for row, column in np.ndindex(3, 3):
         neighbours += padded[row : row + height, column : column + wide]
     crossing = skeleton & (neighbours > 2)
-    knots, count = label(crossing, _EIGHT)
+    knots, count = scipy.ndimage.label(crossing, _EIGHT)
     joints: list[Joint] = []
     rows, columns = np.nonzero(crossing)
     order = np.argsort(knots[rows, columns], kind="stable")
@@ -238,7 +238,7 @@ def _split(
         widest = width[r, c].argmax()
         joints.append((int(r[widest]), int(c[widest]), float(width[r, c][widest])))
     loose = skeleton & ~crossing
-    parts, count = label(loose, _EIGHT)
+    parts, count = scipy.ndimage.label(loose, _EIGHT)
     rows, columns = np.nonzero(loose)
     order = np.argsort(parts[rows, columns], kind="stable")
     points = np.stack([rows, columns], axis=1)[order]

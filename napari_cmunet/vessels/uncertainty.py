@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter1d
+import scipy
 
 from napari_cmunet.vessels.centreline import length
 from napari_cmunet.vessels.tree import build_tree
@@ -142,11 +142,15 @@ def missing_segments(
 
     step = features.step
     taken = mask if background is None else mask | background
-    known = binary_dilation(taken[::step, ::step], iterations=_CLEARANCE)
+    known = scipy.ndimage.binary_dilation(taken[::step, ::step], iterations=_CLEARANCE)
     vessel_map = np.where(known, 0, features.vessel_map)
     found = apply_hysteresis_threshold(vessel_map, _LOW, _HIGH)
     tree = build_tree(found)
-    away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, 99.0)
+    away = (
+        scipy.ndimage.distance_transform_edt(~mask)
+        if mask.any()
+        else np.full(mask.shape, 99.0)
+    )
     segments = []
     for branch in tree.branches:
         if branch.length < MIN_LENGTH:
@@ -166,7 +170,7 @@ def _measure(
     at = tuple(points.T)
     confidence = features.probability[at].astype(float) / 255
     ridge = features.vesselness[tuple((points // step).T)].astype(float)
-    least = gaussian_filter1d(confidence, 2.0, mode="nearest").min()
+    least = scipy.ndimage.gaussian_filter1d(confidence, 2.0, mode="nearest").min()
     shape = np.array(features.shape)
     border = np.minimum(points, shape - 1 - points).min() / step
     chord = np.hypot(*(points[-1] - points[0]))
@@ -175,7 +179,7 @@ def _measure(
             confidence.mean(),
             least,
             ridge.mean(),
-            gaussian_filter1d(ridge, 2.0, mode="nearest").min(),
+            scipy.ndimage.gaussian_filter1d(ridge, 2.0, mode="nearest").min(),
             np.log(length(points) / step + 1),
             np.log(radius / step),
             np.log(connection / step + 1),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,14 +65,16 @@ def vesselness(grey: np.ndarray, scales: tuple[float, ...] = SCALES) -> np.ndarr
     best = np.zeros(grey.shape, np.float32)
     for sigma in scales:
         rows, columns, mixed = (
-            gaussian_filter(grey, sigma, order=order, mode="nearest", truncate=3.0)
+            scipy.ndimage.gaussian_filter(
+                grey, sigma, order=order, mode="nearest", truncate=3.0
+            )
             for order in ((2, 0), (0, 2), (1, 1))
         )
         middle = (rows + columns) / 2
         spread = np.hypot((rows - columns) / 2, mixed)
         across, along = middle + spread, middle - spread
         np.maximum(best, sigma**2 * (across - np.abs(along)), out=best)
-    typical = gaussian_filter(best, 32, mode="nearest", truncate=2.0)
+    typical = scipy.ndimage.gaussian_filter(best, 32, mode="nearest", truncate=2.0)
     typical = np.maximum(typical, np.percentile(best, 50) + 1e-6)
     return np.clip(best / (6 * typical), 0, 1)
 
@@ -98,7 +100,7 @@ def compute_features(
     # The network tells arteries from ribs; vesselness finds the centreline and
     # continues where the network lost the vessel.
     vessel_map = confidence + (1 - confidence) * ridges
-    vessel_map = np.maximum(gaussian_filter(vessel_map, 0.5), 0)
+    vessel_map = np.maximum(scipy.ndimage.gaussian_filter(vessel_map, 0.5), 0)
     cost = (1 + _FLOOR) / (vessel_map + _FLOOR)
     return FrameFeatures(
         grey, probability, step, ridges, vessel_map, cost.astype(np.float64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+import scipy
 
 from napari_cmunet.vessels.centreline import normals
 
@@ -92,8 +92,12 @@ def measure_lumen(features: FrameFeatures, path: np.ndarray) -> Lumen:
     away = _OFF_PATH * np.abs(shifts)
     centre = smoothest_path(costs.min(axis=2).T + away)
     cost = costs[centre, np.arange(len(path))]
-    half = gaussian_filter1d(radii[smoothest_path(cost)], 2.0 * step, mode="nearest")
-    moved = gaussian_filter1d(shifts[centre] * step, 3.0 * step, mode="nearest")
+    half = scipy.ndimage.gaussian_filter1d(
+        radii[smoothest_path(cost)], 2.0 * step, mode="nearest"
+    )
+    moved = scipy.ndimage.gaussian_filter1d(
+        shifts[centre] * step, 3.0 * step, mode="nearest"
+    )
     return Lumen(path + moved[:, None] * across, np.maximum(half, MIN_RADIUS * step))
 
 
@@ -102,19 +106,19 @@ def _profiles(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grey values and negative probability along profiles (N, M, 2), smoothed."""
     where = np.moveaxis(where, -1, 0)
-    grey = map_coordinates(features.grey, where, order=1, mode="nearest")
-    probability = map_coordinates(
+    grey = scipy.ndimage.map_coordinates(features.grey, where, order=1, mode="nearest")
+    probability = scipy.ndimage.map_coordinates(
         features.probability, where, np.float32, 1, mode="nearest"
     )
     along = _ALONG * features.step
     return (
-        gaussian_filter1d(grey, along, axis=0),
-        gaussian_filter1d(-probability / 255, along, axis=0),
+        scipy.ndimage.gaussian_filter1d(grey, along, axis=0),
+        scipy.ndimage.gaussian_filter1d(-probability / 255, along, axis=0),
     )
 
 
 def _slope(profile: np.ndarray) -> np.ndarray:
-    return gaussian_filter1d(profile, _ACROSS / _SPACING, axis=1, order=1)
+    return scipy.ndimage.gaussian_filter1d(profile, _ACROSS / _SPACING, axis=1, order=1)
 
 
 def _around(edge: np.ndarray, middle: int, count: int) -> np.ndarray:

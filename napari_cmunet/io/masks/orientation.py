@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 _FINE, _COARSE = 1.0, 12.0  # standard deviations, in pixels of 512
 _CLEARLY = 0.1
@@ -46,9 +46,9 @@ def better_orientation(frame: np.ndarray, mask: np.ndarray) -> str:
 def _local_contrast(frame: np.ndarray) -> np.ndarray:
     scale = max(frame.shape) / 512
     grey = frame.astype(np.float32)
-    difference = gaussian_filter(grey, _FINE * scale) - gaussian_filter(
-        grey, _COARSE * scale
-    )
+    difference = scipy.ndimage.gaussian_filter(
+        grey, _FINE * scale
+    ) - scipy.ndimage.gaussian_filter(grey, _COARSE * scale)
     # Robust against devices and letters.
     limit = 3 * float(np.std(difference)) or 1.0
     return np.clip(difference, -limit, limit)
