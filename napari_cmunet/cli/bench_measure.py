@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 PAPER_WIDTH, PAPER_BATCH, PAPER_GRID, PAPER_EPOCHS = 64, 16, 256, 128
 VALIDATION_FRAMES, VALIDATIONS = 8, 10
+TIMED_SECONDS = 1.0
+"""Quick things are repeated for this long."""
+
 ENOUGH = 0.995
 """Share of the best validation Dice at which a training counts as done."""
 
@@ -75,7 +78,7 @@ def timed(
     Parameters
     ----------
     at_least : float
-        Seconds; quick things are repeated until so much has passed.
+        Seconds; repeat until so much has passed.
     synchronise : callable
         Waits for the device; its work is otherwise still going on when ``act``
         returns.
@@ -134,7 +137,7 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     """10^9 operations a second of a large matrix product."""
     n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    timing = timed(lambda: a @ b, at_least=1.0, synchronise=_waiter(device))
+    timing = timed(lambda: a @ b, at_least=TIMED_SECONDS, synchronise=_waiter(device))
     return 2 * n**3 / timing.fastest / 1e9
 
 
@@ -150,7 +153,7 @@ def frame(side: int, model_name: str, device_name: str) -> dict[str, Any]:
     predictor = Predictor(load_model(model_name), device)
     predictor.predict(image)
     first = time.perf_counter() - began
-    warm = timed(lambda: predictor.predict(image), at_least=1.0)
+    warm = timed(lambda: predictor.predict(image), at_least=TIMED_SECONDS)
     published = paper_predict_time(side, device)
     return {
         "side": side,
@@ -176,7 +179,7 @@ def network(device_name: str) -> dict[str, Any]:
     def run() -> torch.Tensor:
         return ours(x)
 
-    timing = timed(run, at_least=1.0, synchronise=_waiter(device))
+    timing = timed(run, at_least=TIMED_SECONDS, synchronise=_waiter(device))
     published = paper_predict_time(PAPER_GRID, device)
     gflops = flop_count(PAPER_WIDTH, PAPER_GRID, PAPER_GRID) / timing.median / 1e9
     return {

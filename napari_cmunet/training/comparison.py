@@ -6,11 +6,12 @@ some, it has an advantage on them: a new model that is better even so counts as 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats is slow to import
 
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
@@ -109,12 +110,13 @@ def score_masks(masks: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Scores:
     }
 
 
-def regression_frames() -> list[tuple[np.ndarray, np.ndarray]]:
+@functools.cache  # both stages of a training are compared on them
+def regression_frames() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Regression set: a few synthetic angiograms and their masks, always the same."""
-    return [
+    return tuple(
         make_frame(PhantomConfig(size=REGRESSION_SIZE, seed=seed))
         for seed in REGRESSION_SEEDS
-    ]
+    )
 
 
 def score_regression_set(
@@ -226,7 +228,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
         return None
     mean = float(np.mean(values))
     half = float(
-        student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+        stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
         * np.std(values, ddof=1)
         / np.sqrt(len(values))
     )

@@ -31,14 +31,20 @@ def tiny(tmp_path, monkeypatch):
     folder.mkdir()
     save_model(folder, CMUNet(2).state_dict(), card)
     # Small, and here: a process for each part loads torch anew.
-    monkeypatch.setattr(bench_measure, "PAPER_WIDTH", 4)
+    for name, value in (
+        ("PAPER_WIDTH", 4),
+        ("TIMED_SECONDS", 0.02),
+        ("VALIDATION_FRAMES", 2),
+    ):
+        monkeypatch.setattr(bench_measure, name, value)
+    monkeypatch.setattr(command, "CINE_SIDE", 64)
     monkeypatch.setattr(command, "alone", lambda act, *a: with_memory(act, a))
     return str(folder)
 
 
 def test_all_parts_are_measured(tiny, tmp_path, capsys):
     path = tmp_path / "bench.json"
-    assert bench(tiny, tiny, "cpu", 0.05, path, **SMALL) == 0
+    assert bench(tiny, tiny, "cpu", 0.02, path, **SMALL) == 0
     figures = json.loads(path.read_text())
     frame, cine = figures["frame of 64"], figures["cine of 2"]
     assert frame["times_faster"] == pytest.approx(
