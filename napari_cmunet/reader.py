@@ -144,6 +144,7 @@ def layer_options(name: str, image: Angiogram, *, is_cine: bool) -> dict[str, An
         **({"source_sha256": image.sha256} if image.sha256 else {}),
         "pixel_size_mm": image.pixel_size_mm,
         "pixel_size_source": image.pixel_size_source,
+        "pixel_size_error": image.pixel_size_error,
         "frames_per_second": image.frames_per_second,
         **({"is_inverted": True} if image.is_inverted else {}),
     }

@@ -85,6 +85,7 @@ class Angiogram:
     frames_per_second: float | None = None
     burned_in: bool = False  # text in the pixels: declared or detected
     is_inverted: bool = False  # grey values are those of the file, inverted
+    pixel_size_error: float | None = None  # standard error, as a share; if measured
 
     @property
     def shape(self) -> tuple[int, ...]:

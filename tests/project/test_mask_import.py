@@ -15,6 +15,8 @@ from napari_cmunet.errors import Cancelled
 from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.masks.coco import CocoFile
 from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.masks.orientation import better_orientation
+from napari_cmunet.io.polarity import invert_array
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.labels.mask_import import (
@@ -23,6 +25,7 @@ from napari_cmunet.project.labels.mask_import import (
     run_import,
 )
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.readers.readers import REVIEWER
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 from tests.io.dicom_making import write_dicom
 
@@ -395,12 +398,28 @@ def test_what_was_exported_comes_back(project, masks, tmp_path):
 def test_a_calibrated_pixel_size_stays(project, masks):
     run = image_of(project, "run")
     size = {"pixel_size_mm": (0.2, 0.2), "pixel_size_source": "from a 6 F catheter"}
-    project.labels.accept(run, 2, TRUTHS[2], **size)
+    project.labels.accept(run, 2, TRUTHS[2], pixel_size_error=0.03, **size)
     png(masks, Image.fromarray(TRUTHS[3]), "run_frame_0003.png")
     imported(project, masks)
     label = project.labels.get(run, 3)
     assert label.pixel_size_mm == pytest.approx((0.2, 0.2))
     assert label.note["pixel_size_source"] == "from a 6 F catheter"
+    assert label.note["pixel_size_error"] == 0.03
+
+
+def test_the_reviewer_sees_the_pixel_sizes_of_all_readers(project, masks):
+    run, folder = image_of(project, "run"), project.folder
+    size = {"pixel_size_mm": (0.2, 0.2), "pixel_size_source": "from a 6 F catheter"}
+    made = Provenance(inverted=True)
+    project.labels.accept(run, 2, TRUTHS[2], provenance=made, **size)
+    project.close()
+    png(masks, Image.fromarray(TRUTHS[3]), "run_frame_0003.png")
+    for reader, known in ((REVIEWER, True), ("0badcafe", False)):
+        with Project.open(folder, reader=reader) as opened:
+            imported(opened, masks)
+            label = opened.labels.get(run, 3)
+        assert (label.pixel_size_mm is not None) == known
+        assert label.provenance.inverted == known
 
 
 @pytest.mark.parametrize("drafts", [False, True])
@@ -588,6 +607,27 @@ def test_the_plan_says_that_a_mask_is_empty(project, masks):
         "still.png -> still.png, frame 0: no artery is marked"
     )
     check_label(project, "still", mask=TRUTH & False)
+
+
+def test_the_plan_names_the_frames_without_an_artery(project, masks):
+    """Somebody who marks them as reviewed says so, hence they are labels."""
+    run = project.images.path(image_of(project, "run"))
+    stack = TRUTHS[[3, 1, 2, 3]]
+    stack[1:3] = False
+    reviewed = np.ones_like(stack)
+    reviewed[:, :5], reviewed[2] = False, False
+    write_segmentation(
+        masks / "a.dcm", run, stack, Provenance(frames=(0, 1, 2, 3)), reviewed=reviewed
+    )
+    plan, _ = imported(project, masks)
+    assert str(plan.pairs[0]).endswith("frames 0, 1, 3: no artery is marked in frame 1")
+    check_label(project, "run", 1, stack[1], reviewed[1])
+
+
+def test_inverted_grey_values_change_no_orientation():
+    for turned in (TRUTH, TRUTH[::-1], TRUTH[:, ::-1]):
+        found = better_orientation(FRAME, turned)
+        assert better_orientation(invert_array(FRAME), turned) == found
 
 
 # -- what is there already ---------------------------------------------------------

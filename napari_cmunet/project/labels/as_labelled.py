@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
+from napari_cmunet.project.readers.readers import REVIEWER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -33,7 +34,12 @@ def as_labelled(angiogram: Angiogram, labels: Iterable[Label]) -> Angiogram:
         angiogram,
         pixel_size_mm=latest.pixel_size_mm,
         pixel_size_source=str(latest.note["pixel_size_source"]),
+        pixel_size_error=_share(latest.note.get("pixel_size_error")),
     )
+
+
+def _share(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
 def labelled_inverted(labels: Collection[Label]) -> bool:
@@ -43,23 +49,26 @@ def labelled_inverted(labels: Collection[Label]) -> bool:
     return latest is not None and latest.inverted
 
 
-@dataclass(frozen=True)
-class KnownImage:
-    """What the project knows of an image beyond its file."""
+def known_of(
+    project: Project, image: str, angiogram: Angiogram
+) -> tuple[Angiogram, bool]:
+    """Return an image as labelled, and whether it is to be inverted; slow.
 
-    pixel_size_mm: tuple[float, float] | None
-    pixel_size_source: str | None
-    inverted: bool
-
-
-def known_of(project: Project, image: str, angiogram: Angiogram) -> KnownImage:
-    """Read the labels and drafts of an image; slow."""
+    By its labels and drafts that the reader may see.
+    """
+    keys = [(project.reader, frame) for frame in project.labels.frames(image)]
+    if project.reader == REVIEWER:
+        for (owner, frame), readers in project.reference.readings().items():
+            keys += [(reader, frame) for reader in readers if owner == image]
     labels: list[Label | None] = []
-    drafts: list[Label | None] = []
-    for frame in range(len(angiogram.frames)):
+    for reader, frame in keys:
         with contextlib.suppress(ReadError):  # what is damaged says nothing
-            labels.append(project.labels.get(image, frame))
-        drafts.append(project.drafts.load(image, frame))
+            labels.append(project.readers[reader].get(image, frame))
+    drafts = [
+        project.drafts.load(image, frame)
+        for owner, frame in project.drafts.keys()
+        if owner == image
+    ]
     of_this_file = (None, angiogram.sha256)
     found, drawn = (
         [x for x in some if x and x.provenance.source_sha256 in of_this_file]
@@ -68,6 +77,4 @@ def known_of(project: Project, image: str, angiogram: Angiogram) -> KnownImage:
     inverted = project.is_inverted(image)
     if inverted is None:
         inverted = labelled_inverted([*found, *drawn])
-    sized = as_labelled(angiogram, found)
-    source = sized.pixel_size_source if sized.pixel_size_mm else None
-    return KnownImage(sized.pixel_size_mm, source, inverted)
+    return as_labelled(angiogram, found), inverted

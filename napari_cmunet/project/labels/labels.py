@@ -129,6 +129,7 @@ class ProjectLabels(LabelCollection):
         provenance: Provenance | None = None,
         pixel_size_mm: tuple[float, float] | None = None,
         pixel_size_source: str | None = None,
+        pixel_size_error: float | None = None,
         pixels_changed: int | None = None,
         seconds: float | None = None,
         measurement: dict[str, object] | None = None,
@@ -152,6 +153,8 @@ class ProjectLabels(LabelCollection):
         pixel_size_mm : (y, x), optional
         pixel_size_source : str, optional
             In words.
+        pixel_size_error : float, optional
+            Standard error, as a share of the size.
         pixels_changed, seconds : optional
             For the journal.
         measurement : dict, optional
@@ -176,6 +179,7 @@ class ProjectLabels(LabelCollection):
             raise ProjectError(f"The mask is not of the size of image {image}.")
         note = {
             "pixel_size_source": pixel_size_source,
+            "pixel_size_error": pixel_size_error,
             LARGE_ON_PURPOSE: is_large(mask),
             MEASUREMENT: measurement,
             "reader": self.reader,

@@ -18,7 +18,7 @@ from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
 from napari_cmunet.io.masks.orientation import better_orientation
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.labels.as_labelled import KnownImage, known_of
+from napari_cmunet.project.labels.as_labelled import known_of
 from napari_cmunet.project.labels.mask_pairing import index_images, mask_name, pair
 
 if TYPE_CHECKING:
@@ -52,15 +52,22 @@ class MaskPair:
     image_name: str  # to be shown
     frames: tuple[int, ...]  # that get a label or draft
     known: tuple[int, ...] = ()  # that have this very mask already
-    empty: bool = False  # it says that there is no artery
+    empty: tuple[int, ...] = ()  # frames of it that have no artery
 
     def __str__(self) -> str:
-        where = ", ".join(map(str, self.frames or self.known))
-        frames = "frame" if len(self.frames or self.known) == 1 else "frames"
         there = "" if self.frames else " (there already)"
-        empty = ": no artery is marked" if self.empty else ""
-        shown = f"{mask_name(self.mask)} -> {self.image_name}"
-        return f"{shown}, {frames} {where}{there}{empty}"
+        text = f"{mask_name(self.mask)} -> {self.image_name}, "
+        text += f"{_frames(self.frames or self.known)}{there}"
+        if not self.empty:
+            return text
+        some = {*self.frames, *self.known} - {*self.empty}
+        where = f" in {_frames(self.empty)}" if some else ""
+        return f"{text}: no artery is marked{where}"
+
+
+def _frames(numbers: Sequence[int]) -> str:
+    some = "frame" if len(numbers) == 1 else "frames"
+    return f"{some} {', '.join(map(str, numbers))}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ def run_import(
     """
     saved, problems = 0, list(plan.problems)
     hashes: dict[Path, str] = {}
-    known: dict[str, KnownImage] = {}
+    known: dict[str, tuple[Angiogram, bool]] = {}
     for number, planned in enumerate(plan.pairs):
         if should_stop():
             return ImportResult(saved, 0, tuple(problems), complete=False)
@@ -183,9 +190,9 @@ def run_import(
             problems.append(_sentence(mask, error))
             continue
         for frame in checked.frames:
-            of = known[planned.image]
-            made = _provenance(checked, frame, loaded, hashes[mask.path], of)
-            _save(project, checked, frame, loaded, made, of, drafts=options.drafts)
+            sized, inverted = known[planned.image]
+            made = _provenance(checked, frame, loaded, hashes[mask.path], inverted)
+            _save(project, checked, frame, loaded, made, sized, drafts=options.drafts)
             saved += 1
     progress(len(plan.pairs), len(plan.pairs))
     if saved:
@@ -316,7 +323,7 @@ def _compared(
         _image_name(project, image),
         tuple(new),
         tuple(known),
-        empty=not any(pixels.any() for pixels in loaded.frames.values()),
+        tuple(frame for frame, pixels in loaded.frames.items() if not pixels.any()),
     )
 
 
@@ -340,10 +347,10 @@ def _same(label: Label, mask: np.ndarray, reviewed: np.ndarray | None) -> bool:
 
 
 def _provenance(
-    pair: MaskPair, frame: int, loaded: _Loaded, sha256: str, known: KnownImage
+    pair: MaskPair, frame: int, loaded: _Loaded, sha256: str, inverted: bool
 ) -> Provenance:
     return replace(
-        loaded.pages.provenance or Provenance(inverted=known.inverted),
+        loaded.pages.provenance or Provenance(inverted=inverted),
         source_sha256=loaded.image.sha256,
         frames=(frame,),
         imported_from=pair.mask.kind,
@@ -357,7 +364,7 @@ def _save(
     frame: int,
     loaded: _Loaded,
     provenance: Provenance,
-    known: KnownImage,
+    sized: Angiogram,
     *,
     drafts: bool,
 ) -> None:
@@ -373,7 +380,8 @@ def _save(
         pixels,
         reviewed,
         provenance=provenance,
-        pixel_size_mm=known.pixel_size_mm,
-        pixel_size_source=known.pixel_size_source,
+        pixel_size_mm=sized.pixel_size_mm,
+        pixel_size_source=sized.pixel_size_source,
+        pixel_size_error=sized.pixel_size_error,
         pixels_changed=0 if as_predicted else None,
     )

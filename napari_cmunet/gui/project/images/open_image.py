@@ -332,6 +332,7 @@ def _image_layer(loaded: LoadedImage) -> Image:
         options["metadata"][METADATA][BEFORE] = {
             "pixel_size_mm": own.pixel_size_mm,
             "pixel_size_source": own.pixel_size_source,
+            "pixel_size_error": own.pixel_size_error,
             "scale": own.pixel_size_mm if known else (1.0, 1.0),
             "unit": "mm" if known else "pixel",
         }
