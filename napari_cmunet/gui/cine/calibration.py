@@ -282,7 +282,6 @@ def set_pixel_size(
     scale : (y, x)
         Size of a pixel in ``unit``.
     """
-    image_state.measured.clear()  # its lengths are of the former size
     size = np.array(scale, float)
     former = np.array(image_state.image.scale[-2:], float)
     centre = np.array(viewer.scene.camera.center, float)

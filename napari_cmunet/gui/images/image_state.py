@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_cmunet.gui.images.corrections import Corrections, fingerprint, frames_of
+from napari_cmunet.gui.images.corrections import Corrections, frames_of
 from napari_cmunet.gui.images.layers import (
     frame_shape,
     is_cine,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
 
     from napari_cmunet.gui.prediction.prediction import Source
+    from napari_cmunet.vessels.qca import Analysis
 
 
 class ImageState:
@@ -91,8 +92,8 @@ class ImageState:
         self.sources: dict[int, Source] = {}
         #: Masks of the user's own, such as accepted ones, (Y, X) bool by frame.
         self.own_masks: dict[int, np.ndarray] = {}
-        #: By frame: fingerprint of a mask, and what was measured of it.
-        self.measured: dict[int, tuple[int, dict[str, Any]]] = {}
+        #: By frame: fingerprint of a mask, analyses of the model's mask and of it.
+        self.measured: dict[int, tuple[int, Analysis | None, Analysis]] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.history = MaskHistory(self)
 
@@ -121,11 +122,6 @@ class ImageState:
         """Return a frame of the mask, as a view of the layer's own array."""
         assert self.mask is not None
         return self.mask.data[frame] if self.mask.ndim == 3 else self.mask.data
-
-    def measurement(self, frame: int) -> dict[str, Any] | None:
-        """What was measured last of a frame, as JSON values; None after an edit."""
-        of, found = self.measured.get(frame, (None, None))
-        return found if of == fingerprint(self.mask_frame(frame)) else None
 
     # -- layers ---------------------------------------------------------------
 

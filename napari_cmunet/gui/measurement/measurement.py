@@ -51,6 +51,14 @@ def calibration_of(image_state: ImageState) -> Calibration:
     )
 
 
+def measurement_of(image_state: ImageState, frame: int) -> dict[str, Any] | None:
+    """What was measured last of a frame, as JSON values; None after an edit."""
+    measured = image_state.measured.get(frame)
+    if measured is None or measured[0] != fingerprint(image_state.mask_frame(frame)):
+        return None
+    return change_record(*measured[1:], calibration_of(image_state))
+
+
 class Measurement:
     """The measured stretch of the active image, and the clicks that choose it."""
 
@@ -328,8 +336,7 @@ class Measurement:
     def _show(self) -> None:
         assert self._of is not None and self.analysis is not None
         image_state, frame = self._of
-        record = change_record(self.model, self.analysis, self.calibration)
-        image_state.measured[frame] = (self._key[0], record)
+        image_state.measured[frame] = (self._key[0], self.model, self.analysis)
         former, self._shown_at = self._shown_at, self._place()
         if former != self._shown_at:
             self.overlay.hide()

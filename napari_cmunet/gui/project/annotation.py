@@ -12,6 +12,7 @@ from psygnal import Signal
 from napari_cmunet.errors import ProjectError
 from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.layers import record_of
+from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
 from napari_cmunet.io.masks.files import is_large
@@ -132,6 +133,7 @@ class Annotation:
         provenance = opened.provenance(frame)
         key = opened.key(frame)
         cost = opened.clock.seconds, opened.pixels_changed(frame, mask)
+        record = record_of(opened.image_state.image)
         act = partial(
             project.labels.accept,
             *key,
@@ -139,12 +141,11 @@ class Annotation:
             reviewed,
             provenance=provenance,
             pixel_size_mm=pixel_size_mm(opened.image_state),
-            pixel_size_source=record_of(opened.image_state.image).get(
-                "pixel_size_source"
-            ),
+            pixel_size_source=record.get("pixel_size_source"),
+            pixel_size_error=record.get("pixel_size_error"),
             seconds=cost[0],
             pixels_changed=cost[1],
-            measurement=opened.image_state.measurement(frame),
+            measurement=measurement_of(opened.image_state, frame),
         )
         opened.clock.restart()
         label = Label(mask, reviewed, provenance)

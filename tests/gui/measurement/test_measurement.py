@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cmunet.cine.catheter import CatheterWidth
 from napari_cmunet.gui.cine.calibration import CatheterCalibration
 from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.vessels.qca import Markers
 from tests.gui.conftest import LEFT, NONE
 
@@ -153,7 +154,7 @@ def test_calibrated_lengths_are_millimetres_with_the_error(
 def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring):
     measuring.between()
     state = measuring.panel.controller.active
-    assert "minimum_diameter_mm" not in state.measurement(0)["corrected"]
+    assert "minimum_diameter_mm" not in measurement_of(state, 0)["corrected"]
     calibration = CatheterCalibration(measuring.panel.controller)
     calibration.image_state = state
     calibration.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
@@ -161,7 +162,7 @@ def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring
     measuring.settle()
     measurement = measuring.measurement
     mld = measurement.analysis.narrowest.mld
-    record = state.measurement(0)["corrected"]
+    record = measurement_of(state, 0)["corrected"]
     assert record["minimum_diameter_mm"] == pytest.approx(0.2 * mld, abs=1e-3)
     assert measuring.number("MLD").startswith(f"{0.2 * mld:.2f} ±")
     overlay = measurement.overlay.layer
@@ -173,6 +174,29 @@ def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring
     measuring.settle()
     assert tuple(measurement.overlay.layer.scale) == pytest.approx((0.25, 0.25))
     assert " px" in measuring.number("MLD")
+
+
+def test_other_frames_of_a_cine_keep_their_numbers_in_the_new_size(
+    qtbot, viewer, panel, controller, settled
+):
+    viewer.add_image(np.stack([angiogram(stenosed())] * 3), name="cine")
+    settled(controller)
+    measuring = Measuring(qtbot, viewer, panel)
+    viewer.dims.set_point(0, 0)
+    measuring.between()
+    mld = measuring.measurement.analysis.narrowest.mld
+    viewer.dims.set_point(0, 1)
+    measuring.between()
+    calibration = CatheterCalibration(controller)
+    calibration.image_state = state = controller.active
+    calibration.width = CatheterWidth(10.0, 0.1, np.zeros((2, 2, 2)))
+    calibration.apply()
+    measuring.settle()
+    for frame in (0, 1):
+        record = measurement_of(state, frame)["corrected"]
+        assert record["minimum_diameter_mm"] == pytest.approx(0.2 * mld, abs=1e-3)
+    calibration.reset()
+    assert "minimum_diameter_mm" not in measurement_of(state, 0)["corrected"]
 
 
 def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
@@ -201,11 +225,11 @@ def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
     model, now = before.narrowest.percent_diameter, after.narrowest.percent_diameter
     assert now > model + 5
     assert measuring.number("%DS") == f"{model:.0f} % → <b>{now:.0f} %</b>"
-    record = state.measurement(0)
+    record = measurement_of(state, 0)
     assert record["model"]["diameter_stenosis_percent"] == round(model, 1)
     assert record["corrected"]["diameter_stenosis_percent"] == round(now, 1)
     state.undo()
-    assert state.measurement(0) is None
+    assert measurement_of(state, 0) is None
     measuring.settle()
     assert "→" not in measuring.section.numbers.text()
 

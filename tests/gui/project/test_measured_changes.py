@@ -9,17 +9,19 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.gui.images.corrections import fingerprint
+from napari_cmunet.io.measurements import change_record
 from napari_cmunet.project.labels.measured_changes import LimitsOfAgreement
+from napari_cmunet.vessels.qca import Analysis, Calibration, analyse
+from tests.gui.measurement.test_measurement import ROW, SIZE, angiogram, stenosed
 from tests.gui.project.conftest import stroke
 
 
-def record(diameter: float, percent: float) -> dict[str, float]:
-    return {
-        "row": 8.0,
-        "column": 9.0,
-        "minimum_diameter_px": diameter,
-        "diameter_stenosis_percent": percent,
-    }
+def analysis(share: float) -> Analysis:
+    """Measure a vessel whose stenosis takes away a share of its diameter."""
+    diameter = stenosed(share=share)
+    rows = np.arange(SIZE)[:, None]
+    path = np.stack([np.full(120, ROW), np.arange(20, 140)], axis=1)
+    return analyse(angiogram(diameter), 2 * abs(rows - ROW) < diameter, path)
 
 
 def test_the_limits_of_agreement():
@@ -36,10 +38,14 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
     session = project
     state = session.navigator.current.image_state
     image, folder = session.navigator.current.id, session.project.folder
-    numbers = {"model": record(6.0, 50.0), "corrected": record(4.5, 62.0)}
+    found = analysis(0.5), analysis(0.62)
+    numbers = change_record(*found, Calibration())
+    model, corrected = (analysis.narrowest for analysis in found)
+    moved = corrected.percent_diameter - model.percent_diameter
+    assert moved == pytest.approx(12, abs=3)
 
     def measured() -> None:
-        state.measured[0] = (fingerprint(state.mask_frame(0)), numbers)
+        state.measured[0] = (fingerprint(state.mask_frame(0)), *found)
 
     stroke(session)
     measured()
@@ -48,12 +54,15 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
     assert session.project.labels.get(image, 0).note["measurement"] == numbers
     assert main(["measure", str(folder), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert "diameter_stenosis_percent,1,12.00,nan,nan" in printed
-    assert "minimum_diameter_px,1,-1.50,nan,nan" in printed
+    printed = [line.split(",") for line in printed]
+    bias = {name: float(bias) for name, count, bias, *_ in printed if count == "1"}
+    assert bias["diameter_stenosis_percent"] == pytest.approx(moved, abs=0.15)
+    narrower = corrected.mld - model.mld
+    assert bias["minimum_diameter_px"] == pytest.approx(narrower, abs=0.02)
     with (tmp_path / "out" / "changes.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["image"] == image
-    assert row["minimum_diameter_px_corrected"] == "4.5"
+    assert row["minimum_diameter_px_corrected"] == str(round(corrected.mld, 2))
     assert row["minimum_diameter_mm_model"] == ""
     # A mask that was changed after it was measured has no numbers.
     stroke(session, 20)

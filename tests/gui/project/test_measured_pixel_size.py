@@ -8,6 +8,7 @@ import pytest
 from napari_cmunet.cine.catheter import CatheterWidth
 from napari_cmunet.gui.cine.calibration import CatheterCalibration, is_calibrated
 from napari_cmunet.gui.export import pixel_size_mm
+from napari_cmunet.gui.measurement.measurement import calibration_of
 from napari_cmunet.project.export.formats import export_masks
 from tests.gui.project.conftest import stroke
 
@@ -27,7 +28,11 @@ def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tm
     assert label.pixel_size_mm == pytest.approx((0.2, 0.2))
     source = "from a 6 F catheter, measured 10.0 px"
     # The mask fills much of this small frame, and was accepted in the window.
-    assert label.note == {"pixel_size_source": source, "large_on_purpose": True}
+    assert label.note == {
+        "pixel_size_source": source,
+        "pixel_size_error": pytest.approx(0.01),
+        "large_on_purpose": True,
+    }
     made = export_masks(session.project, tmp_path / "out", records=True)
     assert source in (made.folder / f"{image}.json").read_text()
 
@@ -40,6 +45,8 @@ def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tm
     assert pixel_size_mm(image_state) == pytest.approx((0.2, 0.2))
     assert tuple(image_state.mask.scale) == pytest.approx((0.2, 0.2))
     assert is_calibrated(image_state)
+    assert calibration_of(image_state).error == pytest.approx(0.01)
     calibration.reset()
     assert pixel_size_mm(image_state) is None
+    assert calibration_of(image_state).error is None
     assert tuple(image_state.mask.scale) == (1, 1)
