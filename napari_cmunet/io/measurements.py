@@ -9,10 +9,13 @@ from PIL import Image, ImageDraw
 
 from napari_cmunet.io.overlay import grey_levels
 from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.vessels.naming import segment_near
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
 
 _BORDER, _LESION = (86, 180, 233), (230, 159, 0)  # for every kind of colour vision
@@ -31,6 +34,7 @@ LENGTHS = (
 
 COLUMNS = (
     "rank",
+    "branch",
     "segment",
     "row",
     "column",
@@ -42,6 +46,7 @@ COLUMNS = (
 """Of the table of lesions."""
 
 SEGMENT_COLUMNS = (
+    "branch",
     "segment",
     "lesions",
     "worst_diameter_stenosis_percent",
@@ -73,7 +78,7 @@ def lengths(values: dict[str, float], calibration: Calibration) -> dict[str, obj
 def lesion_row(
     lesion: Lesion, analysis: Analysis, calibration: Calibration
 ) -> dict[str, object]:
-    """One row of the table of lesions, without rank and segment."""
+    """One row of the table of lesions, without rank, branch and segment."""
     row, column = analysis.borders.centre[lesion.at]
     return {
         "row": round(float(row), 1),
@@ -96,18 +101,28 @@ def lesion_row(
 
 
 def change_record(
-    model: Analysis | None, corrected: Analysis, calibration: Calibration
+    model: Analysis | None,
+    corrected: Analysis,
+    calibration: Calibration,
+    names: Sequence[SegmentName] = (),
 ) -> dict[str, Any]:
     """What a label keeps: the tightest place in the model's mask and in the reader's.
 
-    None for the model if its mask has no such vessel.
+    None for the model if its mask has no such vessel; with the SYNTAX segment where it
+    is named.
     """
-    return {
-        whose: None
-        if analysis is None
-        else lesion_row(analysis.narrowest, analysis, calibration)
-        for whose, analysis in (("model", model), ("corrected", corrected))
-    }
+
+    def row(analysis: Analysis) -> dict[str, object]:
+        segment = _segment(analysis, analysis.narrowest.at, names)
+        known = {"segment": segment} if segment else {}
+        return known | lesion_row(analysis.narrowest, analysis, calibration)
+
+    return {"model": model and row(model), "corrected": row(corrected)}
+
+
+def _segment(analysis: Analysis, at: int, names: Sequence[SegmentName]) -> str:
+    row, column = analysis.borders.centre[at]
+    return segment_near(names, (float(row), float(column)))
 
 
 def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, object]:
@@ -153,26 +168,43 @@ def lesion_score(lesion: Lesion) -> float:
 
 
 def tables(
-    segments: dict[int, Analysis], calibration: Calibration
+    segments: dict[int, Analysis],
+    calibration: Calibration,
+    names: Sequence[SegmentName] = (),
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Rows of the table of segments, and of the table of lesions by rank."""
+    """Rows of the table of branches, and of the table of lesions by rank.
+
+    Each has the number of its branch and, where ``names`` tell it, its SYNTAX segment.
+    """
     rows = [
-        {"segment": number} | segment_row(analysis, calibration)
+        {
+            "branch": number,
+            "segment": _segment(analysis, len(analysis.borders.centre) // 2, names),
+        }
+        | segment_row(analysis, calibration)
         for number, analysis in segments.items()
     ]
     lesions = [
-        {"rank": rank, "segment": number}
+        {
+            "rank": rank,
+            "branch": number,
+            "segment": _segment(segments[number], lesion.at, names),
+        }
         | lesion_row(lesion, segments[number], calibration)
         for rank, (number, lesion) in enumerate(ranked(segments), 1)
     ]
     return rows, lesions
 
 
-def as_json(segments: dict[int, Analysis], calibration: Calibration) -> dict[str, Any]:
+def as_json(
+    segments: dict[int, Analysis],
+    calibration: Calibration,
+    names: Sequence[SegmentName] = (),
+) -> dict[str, Any]:
     """All measurements with centrelines and diameter functions, as plain JSON types."""
-    rows, lesions = tables(segments, calibration)
+    rows, lesions = tables(segments, calibration, names)
     for row in rows:
-        analysis = segments[int(str(row["segment"]))]
+        analysis = segments[int(str(row["branch"]))]
         row |= {
             "centreline": _rounded(analysis.borders.centre),
             "diameter_px": _rounded(analysis.borders.diameter),

@@ -146,11 +146,6 @@ class NamedTree:
         at = _nearest(branch, point)
         return next(s for s in self.stretches[branch.number] if s.start <= at < s.end)
 
-    def segment_at(self, point: tuple[float, float]) -> str:
-        """SYNTAX number of the vessel at a point; empty for none or a doubtful one."""
-        stretch = self.stretch_at(point)
-        return stretch.segment if stretch is not None and stretch.is_certain else ""
-
     def rename(
         self,
         point: tuple[float, float],
@@ -252,10 +247,11 @@ class NamedTree:
                 names.append(replace(name, points=points))
         parts = sorted(stretches, key=lambda stretch: stretch.start)
         if any(stretch.segment for stretch in parts):
-            names += [self._name(stretch) for stretch in parts]
+            names += [self.name_of(stretch) for stretch in parts]
         return tuple(names)
 
-    def _name(self, stretch: NamedStretch) -> SegmentName:
+    def name_of(self, stretch: NamedStretch) -> SegmentName:
+        """The name that keeps a stretch, as points of its centreline."""
         branch, joints = self.tree.branches[stretch.branch], self.tree.joints
         start, last = stretch.start, stretch.end - 1
         # Not in the disc of a bifurcation, where a point may come to another branch.
@@ -305,6 +301,20 @@ class _Mark(NamedTuple):
 def _nearest(branch: Branch, point: tuple[float, float]) -> int:
     """Index of the centreline's point that is nearest."""
     return int(np.hypot(*(branch.points - np.asarray(point)).T).argmin())
+
+
+def segment_near(names: Iterable[SegmentName], point: tuple[float, float]) -> str:
+    """SYNTAX number of the certain name nearest to a point of a centreline.
+
+    Empty where there is none near. Takes no tree, and microseconds.
+    """
+    found = [
+        (float(np.hypot(*(np.asarray(name.points) - point).T).min()), name.segment)
+        for name in names
+        if name.doubt <= DOUBTFUL
+    ]
+    away, segment = min(found, default=(np.inf, ""))
+    return segment if away <= 1.5 * _SPACING else ""
 
 
 def names_to_json(names: Iterable[SegmentName]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from napari_cmunet.errors import ImageMissingError, ProjectError, ReadError, Wri
 from napari_cmunet.io.masks.label_file import Label, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project import files as files_module
+from napari_cmunet.vessels.naming import SegmentName, names_from_json
 from tests.project.project_making import SHAPE, events, mask_of, reopened
 
 
@@ -62,6 +63,16 @@ def test_reviewed_part(project, image):
     with pytest.raises(ProjectError, match="Nothing"):
         project.labels.accept(image, 0, mask_of(2), np.zeros(SHAPE, bool))
     assert np.array_equal(project.labels.get(image, 0).mask, mask_of(1))
+
+
+def test_names_of_vessels(project, image):
+    names = (SegmentName("6", ((3, 4), (5, 6)), 0.25), SegmentName("", ((9, 9),)))
+    project.labels.accept(image, 0, mask_of(1), names=names)
+    project = reopened(project)
+    note = project.labels.get(image, 0).note
+    assert names_from_json(note["names"]) == names
+    project.labels.accept(image, 0, mask_of(1))
+    assert "names" not in project.labels.get(image, 0).note
 
 
 def test_accepting_again_keeps_the_former(project, image):

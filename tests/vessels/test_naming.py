@@ -12,6 +12,7 @@ from napari_cmunet.vessels.naming import (
     SegmentName,
     names_from_json,
     names_to_json,
+    segment_near,
 )
 from napari_cmunet.vessels.segments import SEGMENTS, UNNAMED, VALUES
 from napari_cmunet.vessels.tree import build_tree
@@ -40,31 +41,36 @@ def named(mask, names=()):
     return NamedTree(build_tree(mask), names)
 
 
+def segment(tree, point):
+    stretch = tree.stretch_at(point)
+    return stretch.segment if stretch is not None and stretch.is_certain else ""
+
+
 def test_a_name_reaches_from_bifurcation_to_bifurcation(mask):
     tree = named(mask)
     tree = named(mask, tree.rename(TRUNK, "6"))
-    assert tree.segment_at((25, 60)) == tree.segment_at((92, 62)) == "6"
-    assert tree.segment_at(DISTAL) == tree.segment_at(SIDE) == ""
+    assert segment(tree, (25, 60)) == segment(tree, (92, 62)) == "6"
+    assert segment(tree, DISTAL) == segment(tree, SIDE) == ""
     tree = named(mask, named(mask, tree.rename(DISTAL, "7")).rename(SIDE, "9"))
-    assert [tree.segment_at(p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", "9"]
+    assert [segment(tree, p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", "9"]
     tree = named(mask, tree.rename(SIDE, ""))
-    assert [tree.segment_at(p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", ""]
+    assert [segment(tree, p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", ""]
     assert tree.rename((10, 150), "9") == tree.names  # there is no vessel
 
 
 def test_onward_names_what_lies_downstream(mask):
     tree = named(mask, named(mask).rename(TRUNK, "1"))
     tree = named(mask, tree.rename((60, 60), "2", onward=True))
-    assert tree.segment_at((52, 60)) == "1"
-    assert tree.segment_at((68, 60)) == tree.segment_at((90, 60)) == "2"
+    assert segment(tree, (52, 60)) == "1"
+    assert segment(tree, (68, 60)) == segment(tree, (90, 60)) == "2"
     # A click on one stretch leaves the other alone.
     tree = named(mask, tree.rename((30, 60), "5"))
-    assert tree.segment_at((52, 60)) == "5" and tree.segment_at((68, 60)) == "2"
+    assert segment(tree, (52, 60)) == "5" and segment(tree, (68, 60)) == "2"
 
 
 def test_onward_in_a_branch_without_a_name_leaves_the_rest_without(mask):
     tree = named(mask, named(mask).rename((60, 60), "2", onward=True))
-    assert tree.segment_at((40, 60)) == "" and tree.segment_at((80, 60)) == "2"
+    assert segment(tree, (40, 60)) == "" and segment(tree, (80, 60)) == "2"
 
 
 def test_names_follow_the_tree_through_edits(mask):
@@ -77,23 +83,23 @@ def test_names_follow_the_tree_through_edits(mask):
     vessel(edited, (20, 64), (180, 64), 3)
     vessel(edited, (60, 60), (40, 130), 2)
     tree = named(edited, names)
-    assert [tree.segment_at(p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", "9"]
-    assert tree.segment_at((30, 62)) == tree.segment_at((85, 62)) == "6"
-    assert tree.segment_at((45, 115)) == ""
+    assert [segment(tree, p) for p in (TRUNK, DISTAL, SIDE)] == ["6", "7", "9"]
+    assert segment(tree, (30, 62)) == segment(tree, (85, 62)) == "6"
+    assert segment(tree, (45, 115)) == ""
 
     # Without its side branch, the vessel is one branch with two names.
     cut = mask.copy()
     cut[:, 66:] = False
     tree = named(cut, names)
     assert len(tree.tree.branches) == 1
-    assert tree.segment_at(TRUNK) == "6" and tree.segment_at(DISTAL) == "7"
+    assert segment(tree, TRUNK) == "6" and segment(tree, DISTAL) == "7"
     bounds = [s.end for s in tree.stretches[0]]
     assert len(bounds) == 2
     row = tree.tree.branches[0].points[bounds[0], 0]
     assert abs(row - 100) < 8
 
     # It is undone: the branch has its name again.
-    assert named(mask, tree.names).segment_at(SIDE) == "9"
+    assert segment(named(mask, tree.names), SIDE) == "9"
 
 
 def test_a_name_of_a_removed_branch_does_not_go_to_its_parent(mask):
@@ -130,6 +136,13 @@ def test_stretches_of_a_proposal_are_kept_to_the_pixel(mask):
     assert parts[0].is_named and not parts[1].is_named
 
 
+def test_the_name_near_a_lesion(mask):
+    names = named(mask).rename(TRUNK, "6")
+    names = (*names, SegmentName("9", ((126, 100),), doubt=0.9))
+    assert segment_near(names, (61.5, 60.2)) == "6"
+    assert segment_near(names, (126, 100)) == segment_near((), (126, 100)) == ""
+
+
 def test_an_empty_mask_has_no_names(mask):
     names = named(mask).rename(TRUNK, "6")
     tree = named(np.zeros_like(mask), names)
@@ -160,8 +173,8 @@ def test_codes_are_those_of_the_standard():
 
     group = codes.cid3015
     known = {getattr(group, name).value: getattr(group, name) for name in group.dir()}
-    for number, segment in SEGMENTS.items():
-        if segment.code == "41801008":
+    for number, known_as in SEGMENTS.items():
+        if known_as.code == "41801008":
             continue
-        assert known[segment.code].meaning == segment.meaning, number
-        assert known[segment.code].scheme_designator == "SCT"
+        assert known[known_as.code].meaning == known_as.meaning, number
+        assert known[known_as.code].scheme_designator == "SCT"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
 
     from napari_cmunet.gui.prediction.prediction import Source
+    from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis
 
 
@@ -94,6 +95,8 @@ class ImageState:
         self.own_masks: dict[int, np.ndarray] = {}
         #: By frame: fingerprint of a mask, analyses of the model's mask and of it.
         self.measured: dict[int, tuple[int, Analysis | None, Analysis]] = {}
+        #: By frame: the SYNTAX segments of its vessels.
+        self.names: dict[int, tuple[SegmentName, ...]] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.history = MaskHistory(self)
 
@@ -130,11 +133,8 @@ class ImageState:
 
     def layers(self) -> list[Layer]:
         """Return the layers that exist, the lowest first."""
-        return [
-            layer
-            for layer in (self.image, self.prediction, self.mask)
-            if layer is not None
-        ]
+        layers = (self.image, self.prediction, self.mask)
+        return [layer for layer in layers if layer is not None]
 
     def overlays(self) -> list[Layer]:
         """Return the layers over the image."""

@@ -56,7 +56,8 @@ def measurement_of(image_state: ImageState, frame: int) -> dict[str, Any] | None
     measured = image_state.measured.get(frame)
     if measured is None or measured[0] != fingerprint(image_state.mask_frame(frame)):
         return None
-    return change_record(*measured[1:], calibration_of(image_state))
+    names = image_state.names.get(frame, ())
+    return change_record(*measured[1:], calibration_of(image_state), names)
 
 
 class Measurement:

@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 
 from napari_cmunet.errors import ProjectError
@@ -16,7 +15,8 @@ from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
 from napari_cmunet.io.masks.files import is_large
-from napari_cmunet.io.masks.label_file import Label, read_label
+from napari_cmunet.io.masks.label_file import NAMES, Label, read_label
+from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class Annotation:
             return
         self._messages.dismiss("accept")
         provenance = opened.provenance(frame)
-        key = opened.key(frame)
+        key, names = opened.key(frame), opened.image_state.names.get(frame, ())
         cost = opened.clock.seconds, opened.pixels_changed(frame, mask)
         record = record_of(opened.image_state.image)
         act = partial(
@@ -146,9 +146,10 @@ class Annotation:
             seconds=cost[0],
             pixels_changed=cost[1],
             measurement=measurement_of(opened.image_state, frame),
+            names=names,
         )
         opened.clock.restart()
-        label = Label(mask, reviewed, provenance)
+        label = Label(mask, reviewed, provenance, note={NAMES: names_to_json(names)})
         draft_saver.discard(frame)
         area.accepted(frame)
         self.saving.add(key)
@@ -342,12 +343,10 @@ class Annotation:
             navigator.area.clear(navigator.frame)
 
     def is_unchanged(self, opened: OpenImage, frame: int) -> bool:
-        """Whether the mask and its reviewed area are as they were accepted."""
-        label, mask = opened.labels.get(frame), opened.mask(frame)
+        """Whether mask, names and reviewed area are as they were accepted."""
         navigator = self._navigator
         area = navigator.area
         if navigator.current is opened and area is not None and area.is_changed(frame):
             return False
-        return (
-            label is not None and mask is not None and np.array_equal(mask, label.mask)
-        )
+        known = frame in opened.labels and opened.mask(frame) is not None
+        return known and not opened.is_changed(frame)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_cmunet.io.masks.label_file import NAMES
+from napari_cmunet.vessels.naming import names_to_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -92,7 +95,10 @@ class DraftSaver:
         if mask is not None and changed:
             reviewed = self._area.reviewed(frame, mask)
             origin = opened.provenance(frame)
-            act = partial(drafts.save, image, frame, mask, reviewed, provenance=origin)
+            note = {NAMES: names_to_json(opened.image_state.names.get(frame, ()))}
+            act = partial(
+                drafts.save, image, frame, mask, reviewed, provenance=origin, note=note
+            )
             self._on_disk.add(frame)
         elif frame in self._on_disk:
             self._on_disk.discard(frame)

@@ -25,6 +25,9 @@ LARGE_ON_PURPOSE = "large_on_purpose"
 MEASUREMENT = "measurement"
 """Key of a note: the stenosis as the model's mask has it, and the corrected one."""
 
+NAMES = "names"
+"""Key of a note: the SYNTAX segments of its vessels."""
+
 _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
 
 

@@ -23,6 +23,7 @@ from napari_cmunet.io.masks.files import is_large
 from napari_cmunet.io.masks.label_file import (
     LARGE_ON_PURPOSE,
     MEASUREMENT,
+    NAMES,
     Label,
     read_label,
     write_label,
@@ -43,9 +44,10 @@ from napari_cmunet.project.labels.drafts import discard_draft
 from napari_cmunet.project.readers.readers import FIRST_READER, reader_root
 from napari_cmunet.project.training.labels import LabelCollection
 from napari_cmunet.util.atomic import atomic_write, make_folder
+from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from napari_cmunet.project.images import ProjectImages
     from napari_cmunet.project.lock import ProjectContext
     from napari_cmunet.project.patients import Split
+    from napari_cmunet.vessels.naming import SegmentName
 
 _MAX_BYTES = 2**28
 
@@ -133,6 +136,7 @@ class ProjectLabels(LabelCollection):
         pixels_changed: int | None = None,
         seconds: float | None = None,
         measurement: dict[str, object] | None = None,
+        names: Sequence[SegmentName] = (),
     ) -> AcceptedLabel:
         """Save a mask as the label of a frame; raises ProjectError, WriteError.
 
@@ -159,6 +163,8 @@ class ProjectLabels(LabelCollection):
             For the journal.
         measurement : dict, optional
             JSON values: the model's numbers and those of this mask.
+        names : sequence of SegmentName, optional
+            The SYNTAX segments of its vessels.
 
         Raises
         ------
@@ -182,6 +188,7 @@ class ProjectLabels(LabelCollection):
             "pixel_size_error": pixel_size_error,
             LARGE_ON_PURPOSE: is_large(mask),
             MEASUREMENT: measurement,
+            NAMES: names_to_json(names),
             "reader": self.reader,
         }
         label = Label(

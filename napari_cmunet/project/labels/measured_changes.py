@@ -21,6 +21,7 @@ NUMBERS = ("diameter_stenosis_percent", "minimum_diameter_px", "minimum_diameter
 CHANGE_COLUMNS = (
     "image",
     "frame",
+    "segment",
     "row",
     "column",
     *(f"{name}_{whose}" for name in NUMBERS for whose in ("model", "corrected")),
@@ -84,7 +85,7 @@ def read_changes(
         if "no" in (model.get("resolved"), corrected.get("resolved")):
             continue
         row: dict[str, object] = {"image": ref.image, "frame": ref.frame}
-        row |= {name: corrected.get(name) for name in ("row", "column")}
+        row |= {name: corrected.get(name) for name in ("segment", "row", "column")}
         for name in NUMBERS:
             row |= {f"{name}_model": model.get(name)}
             row |= {f"{name}_corrected": corrected.get(name)}

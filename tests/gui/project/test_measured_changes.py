@@ -11,6 +11,7 @@ from napari_cmunet.cli.main import main
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.io.measurements import change_record
 from napari_cmunet.project.labels.measured_changes import LimitsOfAgreement
+from napari_cmunet.vessels.naming import SegmentName
 from napari_cmunet.vessels.qca import Analysis, Calibration, analyse
 from tests.gui.measurement.test_measurement import ROW, SIZE, angiogram, stenosed
 from tests.gui.project.conftest import stroke
@@ -49,9 +50,12 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
 
     stroke(session)
     measured()
+    row, column = np.round(found[0].borders.centre[found[0].narrowest.at]).astype(int)
+    state.names[0] = (SegmentName("6", ((int(row), int(column)),)),)
     session.annotation.accept()
     ready(session)
-    assert session.project.labels.get(image, 0).note["measurement"] == numbers
+    named = {whose: row | {"segment": "6"} for whose, row in numbers.items()}
+    assert session.project.labels.get(image, 0).note["measurement"] == named
     assert main(["measure", str(folder), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
     printed = [line.split(",") for line in printed]
@@ -61,7 +65,7 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
     assert bias["minimum_diameter_px"] == pytest.approx(narrower, abs=0.02)
     with (tmp_path / "out" / "changes.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["image"] == image
+    assert (row["image"], row["segment"]) == (image, "6")
     assert row["minimum_diameter_px_corrected"] == str(round(corrected.mld, 2))
     assert row["minimum_diameter_mm_model"] == ""
     # A mask that was changed after it was measured has no numbers.

@@ -21,19 +21,21 @@ from napari_cmunet.gui.project.readers.readings import Readings, read_readings
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
+from napari_cmunet.io.masks.label_file import NAMES, Label
 from napari_cmunet.io.polarity import invert_window
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import as_labelled, labelled_inverted
 from napari_cmunet.reader import layer_name, layer_options
+from napari_cmunet.vessels.naming import names_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
-    from napari_cmunet.io.masks.label_file import Label
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
+    from napari_cmunet.vessels.naming import SegmentName
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ class OpenImage:
             return  # corrections in the window come first
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
+        image_state.names[frame] = names_of(label)
         threshold = label.provenance.threshold
         if threshold is not None:
             image_state.thresholds[frame] = threshold
@@ -215,6 +218,7 @@ class OpenImage:
         image_state = self.image_state
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
+        image_state.names[frame] = names_of(label)
         if image_state.usable_mask:
             image_state.replace(frame, label.mask)
 
@@ -242,14 +246,14 @@ class OpenImage:
         return (count - 1) // 2
 
     def is_changed(self, frame: int) -> bool:
-        """Whether a frame's mask is other than its label, or than its prediction."""
-        mask = self.mask(frame)
+        """Whether a frame is other than its label, or than its prediction."""
+        mask, names = self.mask(frame), self.image_state.names.get(frame, ())
         if mask is None:
             return False
         label = self.labels.get(frame)
         if label is not None:
-            return not np.array_equal(mask, label.mask)
-        return self.pixels_changed(frame, mask) > 0
+            return names != names_of(label) or not np.array_equal(mask, label.mask)
+        return bool(names) or self.pixels_changed(frame, mask) > 0
 
     def pixels_changed(self, frame: int, mask: np.ndarray) -> int:
         """How many pixels are other than what the model has found."""
@@ -279,6 +283,11 @@ class OpenImage:
         return mask is not None and np.array_equal(
             mask, self.image_state.thresholded(frame)
         )
+
+
+def names_of(label: Label) -> tuple[SegmentName, ...]:
+    """The SYNTAX segments of a label's vessels."""
+    return names_from_json(label.note.get(NAMES))
 
 
 def find_open(
