@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.arguments import add_json, add_project
 from napari_cmunet.errors import ProjectError
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers.agreement import (
@@ -37,8 +37,8 @@ def add_parser(commands: Any) -> None:
         "mean, standard deviation, the limits between which 95 %% of frames lie, and "
         "the 95 %% interval of the mean by patient.",
     )
-    p.add_argument("project", type=Path, metavar="PROJECT")
-    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    add_project(p)
+    add_json(p)
     p.set_defaults(command="agreement")
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.arguments import add_flags, add_output, add_project
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import ProjectError, UsageError, display_name
 from napari_cmunet.project.export.formats import (
@@ -28,8 +29,8 @@ def add_parser(commands: Any) -> None:
         "each label, named by the image's id, and index.csv, which identifies each "
         "image by the hash of its file.",
     )
-    p.add_argument("project", type=Path, metavar="PROJECT")
-    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    add_project(p)
+    add_output(p)
     p.add_argument(
         "--images",
         type=Path,
@@ -44,7 +45,8 @@ def add_parser(commands: Any) -> None:
         help="may be repeated; tiff by default. "
         + "; ".join(f"{f.name}: {f.title}" for f in FORMATS),
     )
-    for name, text in (
+    add_flags(
+        p,
         (
             "--original-names",
             "name masks as the images are, with comments in index.csv; both may name "
@@ -60,8 +62,7 @@ def add_parser(commands: Any) -> None:
         ("--stack", "one file for each cine, a page for each accepted frame"),
         ("--coco", "the same as --format tiff --format coco"),
         ("--nnunet", "the same as --format tiff --format nnunet"),
-    ):
-        p.add_argument(name, action="store_true", help=text)
+    )
     p.set_defaults(command="export")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.arguments import add_project
 from napari_cmunet.errors import UsageError
 from napari_cmunet.project.labels.history import image_history
 from napari_cmunet.project.project import Project
@@ -20,7 +21,7 @@ def add_parser(commands: Any) -> None:
         description="Tell who accepted, withdrew and restored which version of an "
         "image's labels, when (UTC), and which models have learned from it.",
     )
-    p.add_argument("project", type=Path, metavar="PROJECT")
+    add_project(p)
     p.add_argument(
         "image", metavar="IMAGE", help="name of the image's file, or the image's id"
     )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.arguments import add_large_masks, add_project
 from napari_cmunet.cli.progress import Progress, stop_on_signals
 from napari_cmunet.project.labels.mask_import import (
     ImportOptions,
@@ -27,7 +28,7 @@ def add_parser(commands: Any) -> None:
         "other pictures, NPY, DICOM Segmentation, COCO, and datasets of nnU-Net. A run "
         "that was stopped goes on where it was.",
     )
-    p.add_argument("project", type=Path, metavar="PROJECT")
+    add_project(p)
     p.add_argument("masks", nargs="+", type=Path, metavar="MASKS")
     p.add_argument(
         "--drafts",
@@ -44,13 +45,7 @@ def add_parser(commands: Any) -> None:
         help="also where a frame has another label, which is kept among the older "
         "ones, or a draft, which is lost",
     )
-    p.add_argument(
-        "--large-masks",
-        choices=("refuse", "keep", "invert"),
-        default="refuse",
-        help="masks that are artery for more than a third of a frame: leave them out, "
-        "take them as they are, or exchange artery and background",
-    )
+    add_large_masks(p)
     p.add_argument(
         "--any-orientation",
         action="store_true",

@@ -12,7 +12,6 @@ import importlib
 import io
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +25,25 @@ from napari_cmunet.cli import (
     models,
     pacs,
 )
+from napari_cmunet.cli.arguments import (
+    INVERT,
+    POSITIVE,
+    PROBABILITY,
+    add_device_option,
+    add_events,
+    add_fields,
+    add_flags,
+    add_json,
+    add_label_options,
+    add_model_options,
+    add_output,
+)
 from napari_cmunet.errors import CMUNetError, UnknownModelError, UsageError
-from napari_cmunet.model.device import DEVICES
-from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.pretraining.config import PretrainConfig
 from napari_cmunet.training.options import FinetuneOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,21 +153,21 @@ def _add_segment(commands: Any) -> None:
         help="image files (DICOM, TIFF, PNG, WebP, JPEG, BMP, NPY), DICOMDIR, and "
         "folders of them",
     )
-    _add_output(
+    add_output(
         p,
         "folder for the masks; what an earlier run has made of the same image in the "
         "same way is kept, other masks are replaced",
     )
-    _add_model_options(p)
+    add_model_options(p)
     p.add_argument(
         "--threshold",
-        type=_PROBABILITY,
+        type=PROBABILITY,
         metavar="T",
         help="artery from this probability on (default: the model's own)",
     )
-    _add_flags(
+    add_flags(
         p,
-        _INVERT,
+        INVERT,
         ("--probability", "also write NAME_probability.tif (uint8, 255 is certain)"),
         (
             "--probability-float32",
@@ -181,7 +191,7 @@ def _add_segment(commands: Any) -> None:
             "contours burnt in",
         ),
     )
-    _add_fields(p, FinetuneOptions, only=("cluster", "plain_tcp"))
+    add_fields(p, FinetuneOptions, only=("cluster", "plain_tcp"))
     p.set_defaults(command="segment", cluster="", plain_tcp=False)
 
 
@@ -195,17 +205,17 @@ def _add_pretrain(commands: Any) -> None:
         "left out are those of the run.",
     )
     p.add_argument("inputs", nargs="+", type=Path, metavar="IMAGES")
-    _add_output(p, "the new model's folder; DIR/run holds the checkpoint")
+    add_output(p, "the new model's folder; DIR/run holds the checkpoint")
     text = "go on where a run in DIR was interrupted; begin if there is none"
-    _add_flags(p, ("--resume", text), _INVERT)
-    _add_fields(p, PretrainConfig)
-    _add_device_option(p)
+    add_flags(p, ("--resume", text), INVERT)
+    add_fields(p, PretrainConfig)
+    add_device_option(p)
     p.add_argument(
         "--workers", type=int, metavar="N", help="processes that make phantoms"
     )
     p.add_argument("--data", default="", help="what the images are, for the card")
     p.add_argument("--licence", default="", help="of the weights, for the card")
-    _add_events(p)
+    add_events(p)
     p.set_defaults(command="pretrain")
 
 
@@ -248,9 +258,9 @@ def _add_finetune(commands: Any) -> None:
     )
     p.add_argument("--val-images", nargs="+", type=Path, default=[], metavar="DIR")
     p.add_argument("--val-masks", nargs="+", type=Path, default=[], metavar="DIR")
-    _add_mask_options(p)
-    _add_fields(p, FinetuneOptions)
-    _add_events(p)
+    add_label_options(p)
+    add_fields(p, FinetuneOptions)
+    add_events(p)
     p.add_argument(
         "--no-comparison",
         dest="compare",
@@ -258,29 +268,6 @@ def _add_finetune(commands: Any) -> None:
         help="with PROJECT: do not measure the new model beside the one in use",
     )
     p.set_defaults(command="finetune", usage_error=p.error)
-
-
-def _add_fields(
-    p: argparse.ArgumentParser, options: type, only: Sequence[str] = ()
-) -> None:
-    """One option for each field that has a help text; what is not given is left out."""
-    for field in fields(options):
-        if "help" not in field.metadata or (only and field.name not in only):
-            continue
-        name = "--" + field.name.replace("_", "-")
-        more: dict[str, Any] = {"help": field.metadata["help"]}
-        kind = str(field.type).removesuffix(" | None")
-        if field.name == "device":
-            more["choices"] = DEVICES
-        elif field.default is True:
-            name, more["dest"] = "--no-validation", field.name
-            more["action"] = "store_false"
-        elif field.default is False:
-            more["action"] = "store_true"
-        else:
-            more["metavar"] = field.metadata["metavar"]
-            more["type"] = _POSITIVE if "above" in field.metadata else _TYPES[kind]
-        p.add_argument(name, default=argparse.SUPPRESS, **more)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -292,10 +279,10 @@ def _add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")
-    _add_model_options(p)
-    p.add_argument("--threshold", type=_PROBABILITY, metavar="T")
-    _add_mask_options(p)
-    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    add_model_options(p)
+    p.add_argument("--threshold", type=PROBABILITY, metavar="T")
+    add_label_options(p)
+    add_json(p)
     p.add_argument("--worst", type=Path, metavar="PNG", help="picture of the worst")
     p.set_defaults(command="evaluate")
 
@@ -308,83 +295,13 @@ def _add_bench(commands: Any) -> None:
         "learns from labels, beside the published network run as its authors do. On "
         "synthetic angiograms; takes about a quarter of an hour on a small CPU.",
     )
-    _add_model_options(p)
+    add_model_options(p)
     p.add_argument(
         "--minutes",
-        type=_POSITIVE,
+        type=POSITIVE,
         default=3.0,
         metavar="M",
         help="budget of each of the four trainings (default: 3)",
     )
-    p.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    add_json(p)
     p.set_defaults(command="bench")
-
-
-def _add_output(p: argparse.ArgumentParser, text: str) -> None:
-    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help=text)
-
-
-def _add_flags(p: argparse.ArgumentParser, *flags: tuple[str, str]) -> None:
-    for name, text in flags:
-        p.add_argument(name, action="store_true", help=text)
-
-
-def _add_mask_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--large-masks",
-        choices=("refuse", "keep", "invert"),
-        default="refuse",
-        help="masks that are artery for more than a third of a frame: leave them out, "
-        "take them as they are, or exchange artery and background",
-    )
-    p.add_argument(
-        "--patients", type=Path, metavar="CSV", help="columns 'stem' and 'patient'"
-    )
-
-
-def _add_events(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--events", default="", metavar="FILE|-", help="progress as JSON lines"
-    )
-
-
-def _add_model_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME|DIR",
-        help=f"default: {DEFAULT_MODEL}",
-    )
-    _add_device_option(p)
-
-
-def _add_device_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--device",
-        choices=DEVICES,
-        default="auto",
-        help="default: auto, the fastest there is",
-    )
-
-
-def _number(kind: type, what: str, fits: Callable[[Any], bool]) -> Callable[[str], Any]:
-    """An option's number of this type, for which ``fits`` is true."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not fits(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return value
-
-    return parse
-
-
-_INVERT = ("--invert", "invert the grey values, for images with bright arteries")
-_POSITIVE = _number(float, "a positive number", lambda x: 0 < x < float("inf"))
-_PROBABILITY = _number(float, "between 0 and 1", lambda x: 0 < x <= 1)
-_COUNT = _number(int, "a whole number from 0", lambda x: x >= 0)
-_AMOUNT = _number(float, "a number from 0", lambda x: x >= 0)
-_TYPES = {"str": str, "int": _COUNT, "float": _AMOUNT}

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from napari_cmunet.cli.arguments import (
+    add_large_masks,
+    add_model_options,
+    add_output,
+)
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, ReadError, UsageError, display_name
 from napari_cmunet.io.csv_table import write_table
@@ -22,8 +27,6 @@ from napari_cmunet.io.measurements import (
     tables,
     write_picture,
 )
-from napari_cmunet.model.device import DEVICES
-from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.labels.measured_changes import (
     CHANGE_COLUMNS,
@@ -58,18 +61,12 @@ def add_parser(commands: Any) -> None:
         "95 % limits of agreement are printed). Research use only.",
     )
     p.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
-    p.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    add_output(p)
     text = "masks by the images' names; without them, the model's are measured"
     p.add_argument(
         "--masks", nargs="+", default=[], type=Path, metavar="DIR", help=text
     )
-    text = "what to do with masks that are artery for more than a third of a frame"
-    p.add_argument(
-        "--large-masks",
-        choices=("refuse", "keep", "invert"),
-        default="refuse",
-        help=text,
-    )
+    add_large_masks(p)
     text = "of cines, from 0 on (default: the one best filled)"
     p.add_argument("--frame", type=int, metavar="N", help=text)
     text = "diameter stenosis from which it is a lesion (default: 25)"
@@ -80,8 +77,7 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--pixel-error", type=float, metavar="PERCENT", help=text)
     text = "also write NAME.png: borders and lesions"
     p.add_argument("--pictures", action="store_true", help=text)
-    p.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR")
-    p.add_argument("--device", choices=DEVICES, default="auto")
+    add_model_options(p)
     p.set_defaults(command="measure", usage_error=p.error)
 
 

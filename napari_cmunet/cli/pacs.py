@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cmunet.cli.arguments import add_output
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, PacsGoneError, UsageError
 from napari_cmunet.util.atomic import make_folder
@@ -56,7 +57,7 @@ def add_parser(commands: Any) -> None:
     get.add_argument("study", metavar="STUDY", help="UIDs, as found")
     get.add_argument("series", nargs="?", default="", metavar="SERIES")
     get.add_argument("instance", nargs="?", default="", metavar="INSTANCE")
-    get.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    add_output(get)
     store = actions.add_parser("store", help="store DICOM results")
     store.add_argument("files", nargs="+", type=Path, metavar="FILE")
     for action in (find, get, store):
