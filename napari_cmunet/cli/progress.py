@@ -10,9 +10,8 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from napari_cmunet.errors import WriteError
 from napari_cmunet.training import events
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import write_errors
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:
@@ -91,10 +90,8 @@ def event_writer(where: str) -> Iterator[Callable[[events.Event], None]]:
         stack.callback(progress.clear)
         file = sys.stdout if where == "-" else None
         if where not in ("", "-"):
-            try:
+            with write_errors(where):
                 opened = open(where, "a", encoding="utf-8", newline="\n")  # noqa: PTH123
-            except OSError as exc:
-                raise WriteError(where, write_reason(exc)) from exc
             file = stack.enter_context(opened)
 
         def write(event: events.Event) -> None:

@@ -20,9 +20,8 @@ from napari_cmunet.errors import (
     ProjectDamagedError,
     ProjectError,
     ProjectVersionError,
-    WriteError,
 )
-from napari_cmunet.util.atomic import atomic_write, sync_folder, write_reason
+from napari_cmunet.util.atomic import atomic_write, sync_folder, write_errors
 from napari_cmunet.util.safe_files import is_device, read_plain
 from napari_cmunet.util.text import parse_json, validate
 
@@ -102,11 +101,9 @@ def migrate(folder: Path) -> None:
     for name in FORMER_NAMES:
         source, target = project_file(folder, name), inside(folder, name)
         if source != target:
-            try:
+            with write_errors(source):
                 source.rename(target)
                 sync_folder(folder)
-            except OSError as error:
-                raise WriteError(source, write_reason(error)) from error
 
 
 def is_image_id(value: object) -> bool:
@@ -257,10 +254,8 @@ def set_aside(path: Path) -> str:
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    try:
+    with write_errors(path):
         path.rename(aside)
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
     return aside.name
 
 
@@ -350,15 +345,3 @@ def labelled_frames(folder: Path) -> Iterator[FrameKey]:
                 frame = frame_of(name)
                 if frame is not None:
                     yield image, frame
-
-
-def remove_file(path: Path) -> None:
-    """Delete a file durably; raises WriteError."""
-    try:
-        path.unlink()
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
-    try:
-        sync_folder(path.parent)
-    except OSError as error:
-        raise NotFlushedError(path, write_reason(error)) from error

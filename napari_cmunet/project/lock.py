@@ -30,7 +30,7 @@ from napari_cmunet.errors import (
     WriteError,
 )
 from napari_cmunet.project.files import read_bytes
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.atomic import write_errors, write_reason
 from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:
@@ -145,10 +145,8 @@ class Lock:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
+        with write_errors(self.path):
             return os.open(self.path, flags, 0o666)
-        except OSError as error:
-            raise WriteError(self.path, write_reason(error)) from error
 
     def _take(self, take_over: bool) -> None:
         before = read_holder(self.path)

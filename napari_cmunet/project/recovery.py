@@ -64,7 +64,7 @@ from napari_cmunet.project.settings import (
     read_identity,
     salvage_identity,
 )
-from napari_cmunet.util.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_reason
+from napari_cmunet.util.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_errors
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
@@ -324,10 +324,8 @@ def _salvage_images(
     if bad:
         path = inside(context.folder, IMAGES)
         aside = path.with_name(f"{IMAGES}.damaged-{secrets.token_hex(4)}")
-        try:
+        with write_errors(aside):
             shutil.copyfile(path, aside)
-        except OSError as error:
-            raise WriteError(aside, write_reason(error)) from error
         context.note(
             f"{counted(bad, 'damaged line')} of {IMAGES} left out; the damaged file is "
             f"kept as {aside.name}."

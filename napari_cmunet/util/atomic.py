@@ -52,6 +52,17 @@ def write_reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
+def write_errors(
+    path: Path | str, error: type[WriteError] = WriteError
+) -> Iterator[None]:
+    """Raise a WriteError about ``path`` for an OSError raised inside."""
+    try:
+        yield
+    except OSError as exc:
+        raise error(path, write_reason(exc)) from exc
+
+
+@contextlib.contextmanager
 def atomic_write(
     path: Path | str,
     mode: str = "wb",
@@ -89,7 +100,7 @@ def atomic_write(
     temporary = path.parent / (
         f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     )
-    try:
+    with write_errors(path):
         permissions = _permissions_of(path)
         try:
             # Not tempfile: its files are private to the user, and stay so once renamed.
@@ -102,17 +113,13 @@ def atomic_write(
                     temporary.chmod(permissions)
             if verify is not None:
                 verify(temporary)
-            _replace(temporary, path)
+            rename(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
-    try:
+    with write_errors(path, NotFlushedError):
         sync_folder(path.parent)
-    except OSError as error:
-        raise NotFlushedError(path, write_reason(error)) from error
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -127,12 +134,18 @@ def make_folder(path: Path) -> Path:
         return path
     if path.parent != path:
         make_folder(path.parent)
-    try:
+    with write_errors(path):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
     return path
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file durably; raises WriteError."""
+    with write_errors(path):
+        path.unlink()
+    with write_errors(path, NotFlushedError):
+        sync_folder(path.parent)
 
 
 def _permissions_of(path: Path) -> int | None:
@@ -153,7 +166,8 @@ def _create(path: Path, mode: str) -> IO[Any]:
     return path.open("x+", encoding="utf-8", newline="\n")
 
 
-def _replace(source: Path, target: Path) -> None:
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder, over a file that is there; raises OSError."""
     for pause in _REPLACE_RETRIES:
         try:
             source.replace(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import ReadError, WriteError
+from napari_cmunet.errors import ReadError
 from napari_cmunet.io.masks.label_file import Label, read_label, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.files import (
@@ -15,7 +15,7 @@ from napari_cmunet.project.files import (
     inside,
     names_in,
 )
-from napari_cmunet.util.atomic import make_folder, write_reason
+from napari_cmunet.util.atomic import make_folder, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +109,8 @@ class ProjectDrafts:
 def discard_draft(folder: Path, image: str, frame: int) -> None:
     """Delete the draft of a frame in a project's folder; raises WriteError."""
     path = _path(folder, image, frame)
-    try:
+    with write_errors(path):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(path, write_reason(error)) from error
 
 
 def _path(folder: Path, image: str, frame: int) -> Path:

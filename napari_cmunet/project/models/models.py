@@ -19,7 +19,6 @@ from napari_cmunet.errors import (
     ProjectDamagedError,
     ProjectError,
     ProjectVersionError,
-    WriteError,
 )
 from napari_cmunet.model.registry import (
     CARD,
@@ -36,7 +35,13 @@ from napari_cmunet.project.models.history import (
     check_model_name,
     history_from,
 )
-from napari_cmunet.util.atomic import make_folder, sync_folder, write_json, write_reason
+from napari_cmunet.util.atomic import (
+    make_folder,
+    rename,
+    sync_folder,
+    write_errors,
+    write_json,
+)
 from napari_cmunet.util.safe_files import hash_file
 
 if TYPE_CHECKING:
@@ -192,12 +197,8 @@ class ProjectModels:
                 raise ProjectError(f"The model '{name}' was in use and stays.")
             folder = self.path(name)
             aside = folder.with_name(f".partial-{secrets.token_hex(8)}")
-            try:
-                _rename(folder, aside)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise WriteError(folder, write_reason(error)) from error
+            with write_errors(folder), contextlib.suppress(FileNotFoundError):
+                rename(folder, aside)
             shutil.rmtree(aside, ignore_errors=True)
             if name in self._noted:
                 self._noted.discard(name)
@@ -356,22 +357,10 @@ class NewModel:
         target = self.models.path(name)
         if target.exists():
             raise ProjectError(f"The project already has a model named '{name}'.")
-        try:
-            _rename(self.folder, target)
+        with write_errors(target):
+            rename(self.folder, target)
             sync_folder(target.parent)
-        except OSError as error:
-            raise WriteError(target, write_reason(error)) from error
         return target
-
-
-def _rename(source: Path, target: Path) -> None:
-    for pause in (0.05, 0.2, 0.5):  # virus scanners on Windows
-        try:
-            source.rename(target)
-            return
-        except PermissionError:
-            time.sleep(pause)
-    source.rename(target)
 
 
 def _texts(listed: Any, name: str) -> set[str]:
