@@ -30,14 +30,14 @@ from napari_cmunet.synthetic import PhantomConfig, make_frame
 
 _PRELOAD = """
 import time
-from napari_cmunet.cli import segment_on_cluster
-from napari_cmunet.cli.segment_one import write_outputs
+from napari_cmunet.cli.segment import on_cluster
+from napari_cmunet.cli.segment.one import write_outputs
 
 def wait_and_write(*args):
     time.sleep({latency})
     return write_outputs(*args)
 
-segment_on_cluster.write_outputs = wait_and_write
+on_cluster.write_outputs = wait_and_write
 """
 
 

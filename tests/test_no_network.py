@@ -143,5 +143,5 @@ def test_few_modules_open_addresses():
         "model/published.py",
         "util/cluster.py",
         "training/cluster.py",
-        "cli/segment_on_cluster.py",
+        "cli/segment/on_cluster.py",
     }

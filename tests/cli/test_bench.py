@@ -7,9 +7,8 @@ import json
 import pytest
 
 from napari_cmunet.cli import bench as command
-from napari_cmunet.cli import bench_measure
-from napari_cmunet.cli.bench import alone, bench, with_memory
-from napari_cmunet.cli.bench_measure import peak_memory, seconds, timed
+from napari_cmunet.cli.bench import alone, bench, measure, with_memory
+from napari_cmunet.cli.bench.measure import peak_memory, seconds, timed
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,7 @@ def tiny(tmp_path, monkeypatch):
         ("TIMED_SECONDS", 0.02),
         ("VALIDATION_FRAMES", 2),
     ):
-        monkeypatch.setattr(bench_measure, name, value)
+        monkeypatch.setattr(measure, name, value)
     monkeypatch.setattr(command, "CINE_SIDE", 64)
     monkeypatch.setattr(command, "alone", lambda act, *a: with_memory(act, a))
     return str(folder)

@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_cmunet.cli import segment_one as segment_module
 from napari_cmunet.cli.main import main
+from napari_cmunet.cli.segment import one as segment_module
 from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, read_card, save_model

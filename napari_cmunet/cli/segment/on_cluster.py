@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from napari_cmunet.cli.segment_one import Outcome, Outputs, attempt, write_outputs
+from napari_cmunet.cli.segment.one import Outcome, Outputs, attempt, write_outputs
 from napari_cmunet.errors import ClusterError
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.model.device import choose_device
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-    from napari_cmunet.cli.segment_one import How, Job, Segmented
+    from napari_cmunet.cli.segment.one import How, Job, Segmented
     from napari_cmunet.model.registry import LoadedModel
 
     Files = dict[str, bytes]

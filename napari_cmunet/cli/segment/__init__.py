@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_cmunet.cli.progress import Progress
-from napari_cmunet.cli.segment_on_cluster import segment_on_cluster
-from napari_cmunet.cli.segment_one import (
+from napari_cmunet.cli.segment.on_cluster import segment_on_cluster
+from napari_cmunet.cli.segment.one import (
     EXTRAS,
     How,
     Job,

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.cli import bench_measure as measure
-from napari_cmunet.cli.bench_measure import peak_memory, seconds
+from napari_cmunet.cli.bench import measure
+from napari_cmunet.cli.bench.measure import peak_memory, seconds
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.model.registry import START_MODEL
