@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -19,6 +20,12 @@ _HOME = tempfile.TemporaryDirectory(
 os.environ["NAPARI_CONFIG"] = str(Path(_HOME.name) / "settings.yaml")
 for _name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
     os.environ[_name] = str(Path(_HOME.name) / _name.lower())
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collections short: what is imported by now is there to stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
-"""A tiny pre-training in a process of its own, to be killed or shared.
+"""Tiny pre-trainings in a process of their own, to be killed or shared.
 
-``python pretrain_child.py OUT CHECKPOINT|none PRECISION PHANTOMS PAUSE`` writes the
-weights and the curve to OUT; it resumes from CHECKPOINT if that is there.
+``python pretrain_child.py FOLDER CHECKPOINT|none PAUSE RUN...`` makes each run in turn,
+such as ``float32-6``: that precision and six phantoms. It writes the weights and the
+curve to FOLDER/RUN.safetensors, and resumes from CHECKPOINT if that is there. Runs in
+float64 come last.
 """
 
 from __future__ import annotations
@@ -62,38 +64,47 @@ def check_group(group: ProcessGroup) -> None:
 
 
 def main() -> None:
-    out, checkpoint, precision, count, pause = sys.argv[1:]
+    folder, checkpoint, pause, *runs = sys.argv[1:]
     torch.set_num_threads(1)
+    with process_group("cpu") as group:
+        check_group(group)
+        for run in runs:
+            pretrain_as(run, group, Path(folder), checkpoint, float(pause))
+
+
+def pretrain_as(
+    run: str, group: ProcessGroup, folder: Path, checkpoint: str, pause: float
+) -> None:
+    precision, count = run.split("-")
     if precision == "float64":  # where rounding does not hide a wrong gradient
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
-    with process_group("cpu") as group:
-        check_group(group)
-        training = Pretraining(
-            frames(),
-            config(
-                precision="float32",
-                phantoms=int(count),
-                phantom_share=0.5,
-                consistency_weight=float(int(count) > 0),
-                copy_paste=0.5 if int(count) else 0.0,
-                learning_rate=1e-4,
-            ),
-            phantoms(int(count)) if int(count) else None,
-            group,
-            None if checkpoint == "none" else Path(checkpoint),
-            resume=True,
-        )
-        for _ in training.run():
-            time.sleep(float(pause))
-        if group.is_main:
-            curve = [
-                [e.loss, e.reconstruction, e.contrast, e.segmentation, e.held_out]
-                for e in training.history
-            ]
-            state = training.stepper.networks.state_dict()
-            state = {k: v.contiguous() for k, v in state.items()}
-            save_file(state, Path(out), {"curve": json.dumps(curve)})
+    training = Pretraining(
+        frames(),
+        config(
+            precision="float32",
+            phantoms=int(count),
+            phantom_share=0.5,
+            consistency_weight=float(int(count) > 0),
+            copy_paste=0.5 if int(count) else 0.0,
+            learning_rate=1e-4,
+        ),
+        phantoms(int(count)) if int(count) else None,
+        group,
+        None if checkpoint == "none" else Path(checkpoint),
+        resume=True,
+    )
+    for _ in training.run():
+        time.sleep(pause)
+    if group.is_main:
+        curve = [
+            [e.loss, e.reconstruction, e.contrast, e.segmentation, e.held_out]
+            for e in training.history
+        ]
+        state = training.stepper.networks.state_dict()
+        state = {k: v.contiguous() for k, v in state.items()}
+        folder.mkdir(exist_ok=True)
+        save_file(state, folder / f"{run}.safetensors", {"curve": json.dumps(curve)})
 
 
 if __name__ == "__main__":

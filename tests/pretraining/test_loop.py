@@ -56,7 +56,8 @@ def child(*arguments, launcher=(), **popen) -> subprocess.Popen:
     return subprocess.Popen(list(map(str, command)), env=environment, **popen)
 
 
-def read(path: Path):
+def read(folder: Path, run: str):
+    path = folder / f"{run}.safetensors"
     with safe_open(path, "pt") as file:
         curve = json.loads(file.metadata()["curve"])
     return load_file(path), curve
@@ -275,12 +276,12 @@ def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
 
 
 def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
-    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    whole, killed, run = tmp_path / "whole", tmp_path / "killed", "float32-6"
     checkpoint = tmp_path / "checkpoint.safetensors"
-    undisturbed = child(whole, "none", "float32", 6, 0)
+    undisturbed = child(whole, "none", 0, run)
     kills, steps = 0, []
     while kills < 2:
-        process = child(killed, checkpoint, "float32", 6, 0.15)
+        process = child(killed, checkpoint, 0.15, run)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         while process.poll() is None and (
             not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before
@@ -292,27 +293,32 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
         kills += 1
         steps.append(read_state(checkpoint)["step"])
     assert 0 < steps[0] <= steps[1]
-    assert child(killed, checkpoint, "float32", 6, 0).wait() == 0
+    assert child(killed, checkpoint, 0, run).wait() == 0
     assert undisturbed.wait() == 0
-    (a, curve), (b, other) = read(whole), read(killed)
+    (a, curve), (b, other) = read(whole, run), read(killed, run)
     assert curve == other
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize(
-    ("precision", "count", "close"), [("float64", 6, 1e-9), ("float32", 0, 1e-4)]
-)
-def test_two_processes_equal_one(tmp_path, precision, count, close):
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+RUNS = {"float32-0": 1e-4, "float64-6": 1e-9}
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory):
+    """What one process left, and two that shared the work."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    alone = child(one, "none", precision, count, 0)
-    pair = child(
-        two, "none", precision, count, 0, launcher=shared, stderr=subprocess.PIPE
-    )
+    alone = child(one, "none", 0, *RUNS)
+    pair = child(two, "none", 0, *RUNS, launcher=shared, stderr=subprocess.PIPE)
     assert pair.communicate()[1] is not None
     assert (alone.wait(), pair.returncode) == (0, 0)
-    (a, curve), (b, other) = read(one), read(two)
+    return one, two
+
+
+@pytest.mark.parametrize(("run", "close"), RUNS.items())
+def test_two_processes_equal_one(one_and_two, run, close):
+    (a, curve), (b, other) = (read(folder, run) for folder in one_and_two)
     for row, same in zip(curve, other, strict=True):
         assert row == pytest.approx(same, rel=100 * close)
     assert a.keys() == b.keys()
