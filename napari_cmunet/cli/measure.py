@@ -20,12 +20,20 @@ from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.images import find_images, output_paths, read_angiogram
 from napari_cmunet.io.masks.files import read_mask, read_provenance
+from napari_cmunet.io.measured_lesion import MeasuredFrame, reported, tree_lesions
+from napari_cmunet.io.measured_picture import write_picture
 from napari_cmunet.io.measurements import (
     COLUMNS,
     SEGMENT_COLUMNS,
     as_json,
     tables,
-    write_picture,
+)
+from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.io.report.page import (
+    REPORT,
+    frame_facts,
+    frame_section,
+    write_report,
 )
 from napari_cmunet.project.files import is_project
 from napari_cmunet.project.labels.measured_changes import (
@@ -35,15 +43,16 @@ from napari_cmunet.project.labels.measured_changes import (
 )
 from napari_cmunet.project.project import Project
 from napari_cmunet.util.atomic import make_folder, write_json
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from napari_cmunet.io.images import Angiogram
-    from napari_cmunet.vessels.qca import Analysis, Calibration
+    from napari_cmunet.vessels.qca import Calibration
 
-    MaskOf = Callable[[Path, Angiogram], tuple[int, np.ndarray, bool]]
+    MaskOf = Callable[[Path, Angiogram], tuple[int, np.ndarray, Provenance]]
 
 _WHERE = ("number", "input", "frame")
 
@@ -75,8 +84,16 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--pixel-size", type=float, metavar="MM", help=text)
     text = "standard error of the size of a pixel, carried into the results"
     p.add_argument("--pixel-error", type=float, metavar="PERCENT", help=text)
-    text = "also write NAME.png: borders and lesions"
-    p.add_argument("--pictures", action="store_true", help=text)
+    for name, text in (
+        ("--pictures", "also write NAME.png: borders and lesions"),
+        ("--report", "also write report.html: pictures, profiles and numbers"),
+        (
+            "--dicom",
+            "also write NAME_sr.dcm, a Structured Report, and NAME_measured.dcm, its "
+            "picture, of DICOM images",
+        ),
+    ):
+        p.add_argument(name, action="store_true", help=text)
     add_model_options(p)
     p.set_defaults(command="measure", usage_error=p.error)
 
@@ -105,14 +122,15 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(len(files))
     segments: list[dict[str, object]] = []
     lesions: list[dict[str, object]] = []
+    sections: list[str] = []
     names = output_paths(files, ".json")
     for number, (file, name) in enumerate(zip(files, names, strict=True), 1):
         shown = display_name(file.relative)
         progress.show(shown)
         try:
             image = read_angiogram(file.path)
-            frame, mask, inverted = mask_of(file.path, image)
-            image = image.inverted() if inverted else image
+            frame, mask, origin = mask_of(file.path, image)
+            image = image.inverted() if origin.inverted else image
             pixels = np.asarray(image.frames[frame])
             tree = analyse_tree(pixels, mask, least=args.least / 100)
             calibration = _calibration(image, args)
@@ -123,8 +141,28 @@ def run(args: argparse.Namespace) -> int:
             path = args.output / name
             make_folder(path.parent)
             write_json(path, as_json(tree, calibration) | {"frame": frame})
-            if args.pictures:
-                _draw(path.with_suffix(".png"), image, frame, tree, progress, shown)
+            if args.pictures and not image.burned_in:
+                write_picture(path.with_suffix(".png"), pixels, tree, image.window)
+            if args.pictures and image.burned_in:  # it may show a name
+                text = "note: text may be in it; no picture was written"
+                progress.complain(f"{shown}: {text}")
+            measured = MeasuredFrame(
+                frame,
+                pixels,
+                image.window,
+                image.burned_in,
+                mask,
+                reported(None, tree_lesions(tree, calibration)),
+                calibration,
+                origin,
+            )
+            if args.dicom:
+                _write_dicom(path, file.path, measured, progress, shown)
+            if args.report:
+                title = f"{shown}, frame {frame}" if image.is_cine else shown
+                facts = frame_facts(measured)
+                first = not sections
+                sections.append(frame_section(measured, title, facts, first=first))
         except CMUNetError as error:
             reason = error.reason if isinstance(error, ReadError) else str(error)
             progress.complain(f"{shown}: {reason}")
@@ -140,6 +178,9 @@ def run(args: argparse.Namespace) -> int:
     ):
         write_table(args.output / table, (*_WHERE, *columns), rows)
         print(args.output / table)
+    if sections:
+        write_report(args.output / REPORT, counted(len(sections), "image"), sections)
+        print(args.output / REPORT)
     return 1 if progress.failed else 0
 
 
@@ -160,18 +201,16 @@ def _report_changes(folder: Path, output: Path) -> int:
     return 1 if problems else 0
 
 
-def _draw(
-    path: Path,
-    image: Angiogram,
-    frame: int,
-    tree: dict[int, Analysis],
-    progress: Progress,
-    shown: str,
+def _write_dicom(
+    path: Path, source: Path, measured: MeasuredFrame, progress: Progress, shown: str
 ) -> None:
-    if image.burned_in:  # a picture would show a name that may be there
-        progress.complain(f"{shown}: note: text may be in it; no picture was written")
-        return
-    write_picture(path, np.asarray(image.frames[frame]), tree, image.window)
+    from napari_cmunet.io.dicom.structured_report import write_measurements
+
+    try:
+        write_measurements(path.parent, path.stem, source, measured)
+    except ReadError as error:
+        text = f"note: no Structured Report was written: {error.reason}"
+        progress.complain(f"{shown}: {text}")
 
 
 def _calibration(image: Angiogram, args: argparse.Namespace) -> Calibration:
@@ -189,7 +228,7 @@ def _given_masks(args: argparse.Namespace) -> MaskOf:
     for file in find_images(args.masks):
         files.setdefault(stem_of(file.path), []).append(file.path)
 
-    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, bool]:
+    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, Provenance]:
         candidates = files.get(stem_of(path), [])
         if len(candidates) != 1:
             reason = "no mask has" if not candidates else "several masks have"
@@ -201,7 +240,7 @@ def _given_masks(args: argparse.Namespace) -> MaskOf:
         masks = mask.reshape(image.frames.shape)
         filled = np.array([artery.any() for artery in masks])
         frame = _frame(path, image, args, filled)
-        return frame, masks[frame], made is not None and made.inverted
+        return frame, masks[frame], made or Provenance()
 
     return mask_of
 
@@ -217,10 +256,16 @@ def _predicted_masks(args: argparse.Namespace) -> MaskOf:
         raise UsageError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
     predictor = Predictor(model, choose_device(args.device))
 
-    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, bool]:
+    def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, Provenance]:
         frame = _frame(path, image, args, np.ones(len(image.frames), bool))
         probability = predictor.predict(np.asarray(image.frames[frame]))
-        return frame, mask_at(probability, model.card.threshold), False
+        origin = Provenance(
+            model=model.card.name,
+            model_sha256=model.card.sha256,
+            threshold=model.card.threshold,
+            source_sha256=image.sha256,
+        )
+        return frame, mask_at(probability, model.card.threshold), origin
 
     return mask_of
 

@@ -1,24 +1,18 @@
-"""Coronary measurements as rows of a table, as JSON, and as a picture."""
+"""Coronary measurements as rows of a table and as JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from napari_cmunet.io.overlay import grey_levels
-from napari_cmunet.util.atomic import atomic_write
 from napari_cmunet.vessels.naming import segment_near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
-
-_BORDER, _LESION = (86, 180, 233), (230, 159, 0)  # for every kind of colour vision
 
 _PLAIN = 30.0  # per cent of stenosis that are told from an uneven border
 
@@ -100,27 +94,8 @@ def lesion_row(
     }
 
 
-def change_record(
-    model: Analysis | None,
-    corrected: Analysis,
-    calibration: Calibration,
-    names: Sequence[SegmentName] = (),
-) -> dict[str, Any]:
-    """What a label keeps: the tightest place in the model's mask and in the reader's.
-
-    None for the model if its mask has no such vessel; with the SYNTAX segment where it
-    is named.
-    """
-
-    def row(analysis: Analysis) -> dict[str, object]:
-        segment = _segment(analysis, analysis.narrowest.at, names)
-        known = {"segment": segment} if segment else {}
-        return known | lesion_row(analysis.narrowest, analysis, calibration)
-
-    return {"model": model and row(model), "corrected": row(corrected)}
-
-
-def _segment(analysis: Analysis, at: int, names: Sequence[SegmentName]) -> str:
+def segment_of(analysis: Analysis, at: int, names: Sequence[SegmentName]) -> str:
+    """SYNTAX number of a point of the centreline, empty where no name is near."""
     row, column = analysis.borders.centre[at]
     return segment_near(names, (float(row), float(column)))
 
@@ -179,7 +154,7 @@ def tables(
     rows = [
         {
             "branch": number,
-            "segment": _segment(analysis, len(analysis.borders.centre) // 2, names),
+            "segment": segment_of(analysis, len(analysis.borders.centre) // 2, names),
         }
         | segment_row(analysis, calibration)
         for number, analysis in segments.items()
@@ -188,7 +163,7 @@ def tables(
         {
             "rank": rank,
             "branch": number,
-            "segment": _segment(segments[number], lesion.at, names),
+            "segment": segment_of(segments[number], lesion.at, names),
         }
         | lesion_row(lesion, segments[number], calibration)
         for rank, (number, lesion) in enumerate(ranked(segments), 1)
@@ -223,44 +198,3 @@ def as_json(
 
 def _rounded(values: np.ndarray) -> list[Any]:
     return np.round(values, 2).tolist()
-
-
-def write_picture(
-    path: Path,
-    frame: np.ndarray,
-    segments: dict[int, Analysis],
-    window: tuple[float, float] | None = None,
-) -> None:
-    """Write a PNG of the frame, twice as large, with borders and ranked lesions.
-
-    Raises
-    ------
-    WriteError
-    """
-    grey = Image.fromarray(grey_levels(frame, window).astype(np.uint8))
-    picture = grey.convert("RGB").resize((2 * grey.width, 2 * grey.height))
-    draw = ImageDraw.Draw(picture)
-    for analysis in segments.values():
-        for curve in analysis.borders.curves():
-            draw.line(_points(curve), fill=_BORDER)
-    for rank, (number, lesion) in enumerate(ranked(segments), 1):
-        borders = segments[number].borders
-        for curve in borders.curves():
-            part = curve[lesion.start : lesion.end + 1]
-            draw.line(_points(part), fill=_LESION, width=3)
-        row, column = borders.centre[lesion.at]
-        place = (2 * column + 14, 2 * row - 12)
-        draw.text(
-            place,
-            f"{rank}: {lesion.percent_diameter:.0f} %",
-            fill=_LESION,
-            font_size=20,
-            stroke_width=2,
-            stroke_fill=(0, 0, 0),
-        )
-    with atomic_write(path) as handle:
-        picture.save(handle, "PNG")
-
-
-def _points(curve: np.ndarray) -> list[tuple[float, float]]:
-    return [(2 * column + 0.5, 2 * row + 0.5) for row, column in curve]

@@ -13,6 +13,7 @@ from PIL import Image
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance
+from tests.io.dicom_making import IDENTITY, write_dicom
 from tests.vessels.test_qca import stenosed, vessel
 
 pytestmark = pytest.mark.slow
@@ -118,3 +119,29 @@ def test_whether_a_lesion_is_resolved_is_yes_or_no(folders):
     _, out = measure(folders)
     found = {lesion["resolved"] for lesion in rows(out / "lesions.csv")}
     assert found == {"no"}
+
+
+def test_a_report_and_dicom_of_dicom_images_alone(folders, capsys):
+    frame = tifffile.imread(folders / "images" / "a.tif")
+    write_dicom(folders / "images" / "b.dcm", frame)
+    (folders / "masks" / "b.tif").write_bytes(
+        (folders / "masks" / "a.tif").read_bytes()
+    )
+    code, out = measure(folders, "--report", "--dicom", "--pixel-error", "2")
+    assert code == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(out / "report.html")
+    assert (
+        "a.tif: note: no Structured Report was written: its image is no D" in said.err
+    )
+    assert sorted(path.name for path in out.glob("*.dcm")) == [
+        "b_measured.dcm",
+        "b_sr.dcm",
+    ]
+    text = (out / "report.html").read_text("utf-8")
+    assert text.count("<section") == 2
+    assert "<h2>a.tif</h2>" in text
+    lesion = rows(out / "lesions.csv")[0]
+    assert f"{float(lesion['minimum_diameter_mm']):.2f}&nbsp;±" in text
+    for value in IDENTITY.values():
+        assert value not in text

@@ -16,7 +16,7 @@ from napari_cmunet.gui.images.layers import record_of, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
-from napari_cmunet.io.measurements import change_record
+from napari_cmunet.io.measured_lesion import change_record
 from napari_cmunet.vessels.qca import Calibration, Markers, evaluate
 
 if TYPE_CHECKING:

@@ -145,6 +145,7 @@ class Annotation:
             pixel_size_error=record.get("pixel_size_error"),
             seconds=cost[0],
             pixels_changed=cost[1],
+            pixels_added=opened.pixels_added(frame, mask),
             measurement=measurement_of(opened.image_state, frame),
             names=names,
         )

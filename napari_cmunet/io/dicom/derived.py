@@ -113,7 +113,28 @@ def make_derived(
     description: str,
     pixel_size_mm: tuple[float, float] | None,
 ) -> FileDataset:
-    """Return an object in a series of its own, in the study of its source."""
+    """Return an image in a series of its own, in the study of its source."""
+    made = make_object(source, provenance, sop_class, modality, description)
+    made.PatientOrientation = ""
+    made.BodyPartExamined = "HEART"
+    if pixel_size_mm is not None:
+        made.PixelSpacing = [DSfloat(side, auto_format=True) for side in pixel_size_mm]
+    made.ImageType = ["DERIVED", "PRIMARY"]
+    series = Dataset()
+    series.SeriesInstanceUID = source.series
+    series.ReferencedInstanceSequence = [source.reference()]
+    made.ReferencedSeriesSequence = [series]
+    return made
+
+
+def make_object(
+    source: DicomSource,
+    provenance: Provenance,
+    sop_class: uid.UID,
+    modality: str,
+    description: str,
+) -> FileDataset:
+    """Return what every object has, in a series of its own in its source's study."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = uid.generate_uid(None)
@@ -128,20 +149,11 @@ def make_derived(
     made.SeriesNumber = made.InstanceNumber = 1
     made.Modality = modality
     made.SeriesDescription = f"Research only: {description}"
-    made.PatientOrientation = ""
-    made.BodyPartExamined = "HEART"
-    if pixel_size_mm is not None:
-        made.PixelSpacing = [DSfloat(side, auto_format=True) for side in pixel_size_mm]
-    made.ImageType = ["DERIVED", "PRIMARY"]
     now = datetime.now()
     made.ContentDate, made.ContentTime = f"{now:%Y%m%d}", f"{now:%H%M%S}"
     made.Manufacturer = made.ManufacturerModelName = provenance.program
     made.DeviceSerialNumber = "none"
     made.SoftwareVersions = provenance.version
-    series = Dataset()
-    series.SeriesInstanceUID = source.series
-    series.ReferencedInstanceSequence = [source.reference()]
-    made.ReferencedSeriesSequence = [series]
     return made
 
 

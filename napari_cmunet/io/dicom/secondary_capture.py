@@ -16,12 +16,16 @@ from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from napari_cmunet.io.dicom.derived import make_derived, read_source, save_derived
+from napari_cmunet.io.measured_picture import draw_lesions
 from napari_cmunet.io.overlay import COLOUR, grey_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_cmunet.io.dicom.derived import DicomSource
     from napari_cmunet.io.images import Angiogram
+    from napari_cmunet.io.measured_lesion import MeasuredFrame
     from napari_cmunet.io.provenance import Provenance
 
 _NOTICE = "CM-UNet: research only"
@@ -57,13 +61,63 @@ def write_secondary_capture(
     """
     pages = mask if mask.ndim == 3 else mask[np.newaxis]
     indices = provenance.frames or tuple(range(len(pages)))
-    source = read_source(source_path, max(indices))
     pixels = np.stack(
         [
             _picture(image.frames[index], page, image.window)
             for index, page in zip(indices, pages, strict=True)
         ]
     )
+    rate = image.frames_per_second or _USUAL_RATE
+    _write(
+        path,
+        read_source(source_path, max(indices)),
+        indices,
+        pixels,
+        provenance,
+        "contours of arteries found by CM-UNet",
+        pixel_size_mm,
+        rate,
+    )
+
+
+def write_measured_picture(
+    path: Path, source_path: Path, measured: MeasuredFrame
+) -> None:
+    """Write a measured frame as a picture, twice as large, with its lesions.
+
+    Raises
+    ------
+    ReadError, WriteError
+    """
+    source = read_source(source_path, measured.index)
+    lesions = measured.lesions
+    borders = [part.stretch.borders for part in lesions if part.stretch is not None]
+    picture = draw_lesions(measured.pixels, measured.window, borders, lesions)
+    ImageDraw.Draw(picture).text((4, 2), _NOTICE, fill=COLOUR)
+    side = measured.calibration.mm and measured.calibration.mm / 2
+    _write(
+        path,
+        source,
+        (measured.index,),
+        np.asarray(picture)[np.newaxis],
+        measured.provenance,
+        "measured lesions",
+        (side, side) if side else None,
+        _USUAL_RATE,
+    )
+
+
+def _write(
+    path: Path,
+    source: DicomSource,
+    indices: Sequence[int],
+    pixels: np.ndarray,
+    provenance: Provenance,
+    description: str,
+    pixel_size_mm: tuple[float, float] | None,
+    rate: float,
+) -> None:
+    """Write pictures (T, Y, X, 3)."""
     is_cine = len(pixels) > 1
     made = make_derived(
         source,
@@ -72,18 +126,17 @@ def write_secondary_capture(
         if is_cine
         else uid.SecondaryCaptureImageStorage,
         "OT",
-        "contours of arteries found by CM-UNet",
+        description,
         pixel_size_mm,
     )
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.ConversionType = "WSD"
     made.BurnedInAnnotation = "NO"  # nothing that identifies the patient
-    made.DerivationDescription = f"Outlines of artery masks burnt in. {_NOTICE}"
+    made.DerivationDescription = f"Burnt in: {description}. {_NOTICE}"
     made.SourceImageSequence = [source.image_reference(index) for index in indices]
     if is_cine:
         made.NumberOfFrames = len(pixels)
         made.FrameIncrementPointer = Tag("FrameTime")
-        rate = image.frames_per_second or _USUAL_RATE
         made.FrameTime = DSfloat(1000 / rate, auto_format=True)
     made.SamplesPerPixel, made.PlanarConfiguration = 3, 0
     made.PhotometricInterpretation = "RGB"

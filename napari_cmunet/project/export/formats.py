@@ -22,6 +22,7 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.io.masks.coco import CocoFile
 from napari_cmunet.project.export.dicom import write_dicom_sc, write_dicom_seg
+from napari_cmunet.project.export.report import write_dicom_sr, write_project_report
 from napari_cmunet.project.export.tiff import (
     ExportOptions,
     ExportTask,
@@ -183,6 +184,16 @@ FORMATS = (
         "dicom-sc",
         "DICOM Secondary Capture: frames with burnt-in contours",
         write_dicom_sc,
+    ),
+    ExportFormat(
+        "dicom-sr",
+        "DICOM Structured Report: measured lesions, with their pictures",
+        write_dicom_sr,
+    ),
+    ExportFormat(
+        "report",
+        "Report as HTML: pictures, diameters and stenoses, readers against the model",
+        write_project_report,
     ),
 )
 """All formats, in the order shown."""

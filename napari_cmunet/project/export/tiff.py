@@ -109,7 +109,7 @@ def write_tiff(task: ExportTask) -> Written:
     """
     groups, names = _files(task)
     patients = {r.image: r.patient for r in task.refs}
-    changed = _pixels_changed(task.project)
+    changed = pixels_changed(task.project)
     rows: list[dict[str, object]] = []
     problems: list[str] = []
     complete, done = True, 0
@@ -220,7 +220,7 @@ def _export(
     name: PurePosixPath,
     labels: dict[FrameKey, Label],
     patient: str,
-    changed: dict[FrameKey, int],
+    changed: dict[FrameKey, tuple[int, int | None]],
 ) -> list[dict[str, object]]:
     """Write the labels of one file, and return their rows of the index."""
     path = options.folder / name
@@ -234,7 +234,7 @@ def _export(
         write_mask(second, whole.reviewed, whole.provenance, size, options.values)
         beside = str(_reviewed(name))
     if options.records:
-        known = {key[1]: changed[key] for key in labels if key in changed}
+        known = {key[1]: changed[key][0] for key in labels if key in changed}
         write_record(
             record_path(path),
             whole.mask,
@@ -266,7 +266,7 @@ def _export(
                 "artery_mm2": round(pixels * side[0] * side[1], 3) if side else "",
                 "pixel_height_mm": side[0] if side else "",
                 "pixel_width_mm": side[1] if side else "",
-                "pixels_changed": changed.get((image, frame), ""),
+                "pixels_changed": changed.get((image, frame), ("",))[0],
                 "reviewed_share": round(share, 4),
                 "model": label.provenance.model or "",
                 "accepted": label.provenance.created,
@@ -335,14 +335,19 @@ def stack_labels(labels: Mapping[FrameKey, Label]) -> Label:
     )
 
 
-def _pixels_changed(project: Project) -> dict[FrameKey, int]:
-    """Return how many pixels the user changed in each label, as the journal knows."""
-    changed: dict[FrameKey, int] = {}
+def pixels_changed(project: Project) -> dict[FrameKey, tuple[int, int | None]]:
+    """Return how many pixels the user changed in each label, as the journal knows.
+
+    And how many of them are added ones; None in journals of earlier versions.
+    """
+    changed: dict[FrameKey, tuple[int, int | None]] = {}
     for entry in project.journal():
         if entry.what != "accepted" or entry.image is None or entry.frame is None:
             continue
         key = (entry.image, entry.frame)
-        count = entry.details.get("pixels_changed")
+        count, added = (
+            entry.details.get(name) for name in ("pixels_changed", "pixels_added")
+        )
         source = project.reference.source(*key)
         if source is None or source.reader != entry.reader:
             continue
@@ -350,7 +355,7 @@ def _pixels_changed(project: Project) -> dict[FrameKey, int]:
         changed.pop(key, None)
         same = entry.details.get("sha256") == source.hash(*key)
         if same and type(count) is int:
-            changed[key] = count
+            changed[key] = count, added if type(added) is int else None
     return changed
 
 

@@ -133,6 +133,7 @@ class ProjectLabels(LabelCollection):
         pixel_size_source: str | None = None,
         pixel_size_error: float | None = None,
         pixels_changed: int | None = None,
+        pixels_added: int | None = None,
         seconds: float | None = None,
         measurement: dict[str, object] | None = None,
         names: Sequence[SegmentName] = (),
@@ -158,8 +159,8 @@ class ProjectLabels(LabelCollection):
             In words.
         pixel_size_error : float, optional
             Standard error, as a share of the size.
-        pixels_changed, seconds : optional
-            For the journal.
+        pixels_changed, pixels_added, seconds : optional
+            For the journal; the added ones are among those changed.
         measurement : dict, optional
             JSON values: the model's numbers and those of this mask.
         names : sequence of SegmentName, optional
@@ -231,6 +232,7 @@ class ProjectLabels(LabelCollection):
                 imported_sha256=provenance.imported_sha256,
                 reviewed=1.0 if reviewed is None else round(float(reviewed.mean()), 4),
                 pixels_changed=pixels_changed,
+                pixels_added=pixels_added,
                 seconds=None if seconds is None else round(seconds, 1),
             )
             self._after_labelling(image, frame)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_cmunet.project.project import Project
+    from napari_cmunet.project.training.labels import LabelRef
 
 NUMBERS = ("diameter_stenosis_percent", "minimum_diameter_px", "minimum_diameter_mm")
 """What is compared."""
@@ -56,7 +57,9 @@ class LimitsOfAgreement:
 
 
 def read_changes(
-    project: Project, problem: Callable[[str], None]
+    project: Project,
+    problem: Callable[[str], None],
+    refs: Sequence[LabelRef] | None = None,
 ) -> list[dict[str, object]]:
     """Rows of the table of changes: one for each label with both measurements.
 
@@ -68,9 +71,11 @@ def read_changes(
     project : Project
     problem : callable
         Called with a sentence for each label that cannot be read.
+    refs : sequence of LabelRef, optional
+        All by default.
     """
     rows = []
-    for ref in project.reference.refs():
+    for ref in project.reference.refs() if refs is None else refs:
         try:
             label = project.reference.get(ref.image, ref.frame)
         except ReadError as error:
@@ -93,16 +98,20 @@ def read_changes(
     return rows
 
 
+def pairs_of(rows: list[dict[str, object]], name: str) -> list[tuple[float, float]]:
+    """The model's and the corrected number, of those rows that have both."""
+    pairs = [(row[f"{name}_model"], row[f"{name}_corrected"]) for row in rows]
+    return [
+        (float(former), float(now))
+        for former, now in pairs
+        if isinstance(now, (int, float)) and isinstance(former, (int, float))
+    ]
+
+
 def agreements(rows: list[dict[str, object]]) -> dict[str, LimitsOfAgreement]:
     """Corrected less model's, by number, where there are pairs."""
-    found = {}
-    for name in NUMBERS:
-        pairs = [(row[f"{name}_corrected"], row[f"{name}_model"]) for row in rows]
-        differences = [
-            float(now) - float(former)
-            for now, former in pairs
-            if isinstance(now, (int, float)) and isinstance(former, (int, float))
-        ]
-        if differences:
-            found[name] = LimitsOfAgreement.of(differences)
-    return found
+    return {
+        name: LimitsOfAgreement.of([now - former for former, now in pairs])
+        for name in NUMBERS
+        if (pairs := pairs_of(rows, name))
+    }

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.io.masks.label_file import MEASUREMENT
+from napari_cmunet.io.measured_lesion import SAME_LESION
 from napari_cmunet.project.readers.readers import REVIEWER
 from napari_cmunet.training.metrics import (
     bootstrap_interval,
@@ -37,9 +38,6 @@ MEASURES = {
     "stenosis_difference": "%DS diff.",
 }
 """The measures and their column's title."""
-
-SAME_LESION = 20.0
-"""Pixels that two readers' narrowest places of one lesion may lie apart."""
 
 
 @dataclass(frozen=True)

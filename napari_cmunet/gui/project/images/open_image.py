@@ -261,6 +261,12 @@ class OpenImage:
             return int(mask.sum())
         return int((mask != self.image_state.found(frame)).sum())
 
+    def pixels_added(self, frame: int, mask: np.ndarray) -> int:
+        """How many pixels are artery that the model has not found."""
+        if not self.image_state.has_prediction(frame):
+            return int(mask.sum())
+        return int((mask & ~self.image_state.found(frame).astype(bool)).sum())
+
     def provenance(self, frame: int) -> Provenance:
         """Where a frame's mask comes from: a prediction, or the file it was in."""
         origin, image_state = self.origins.get(frame), self.image_state

@@ -1,0 +1,1 @@
+"""The report of measurements, one HTML file."""

@@ -1,0 +1,262 @@
+"""The pictures of a report as SVG: frame, diameter profile, Bland-Altman plot."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from skimage.measure import find_contours
+
+from napari_cmunet.io.overlay import grey_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari_cmunet.io.measured_lesion import MeasuredLesion, Stretch
+
+# Apart for every kind of colour vision, on a dark picture and on paper.
+_MASK, _LESION = "#56b4e9", "#e69f00"
+_BLUE, _ORANGE, _INK, _FAINT = "#0072b2", "#aa5a00", "#222", "#bbb"
+_WIDTH, _HEIGHT = 520, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Readers against the model in one number.
+
+    Parameters
+    ----------
+    name, unit : str
+    pairs : sequence of (model, reader)
+    low, bias, high : float
+        Mean difference and its 95 % limits, which are NaN of a single pair.
+    """
+
+    name: str
+    unit: str
+    pairs: Sequence[tuple[float, float]]
+    low: float
+    bias: float
+    high: float
+
+
+def frame_picture(
+    frame: np.ndarray,
+    window: tuple[float, float] | None,
+    mask: np.ndarray,
+    lesions: Sequence[MeasuredLesion],
+) -> str:
+    """A frame with the outline of its mask, and its lesions by number."""
+    height, width = frame.shape
+    size = max(height, width) / 512  # of a line, in pixels
+    parts = [
+        f'<svg class="frame" viewBox="0 0 {width} {height}" role="img">'
+        "<title>The angiogram with the outline of the mask and the lesions</title>"
+        f'<image width="{width}" height="{height}" href="{_png(frame, window)}"/>'
+    ]
+    outline = find_contours(np.pad(mask, 1).astype(np.uint8), 0.5)
+    parts += [
+        _line(curve - 1, _MASK, 0.8 * size, "stroke-opacity='.8'") for curve in outline
+    ]
+    labels = []
+    for number, lesion in enumerate(lesions, 1):
+        stretch, place = lesion.stretch, lesion.place
+        if stretch is not None:
+            left, right = stretch.borders.curves()
+            inside = slice(stretch.start, stretch.end + 1)
+            parts += [_line(c[inside], _LESION, 1.8 * size) for c in (left, right)]
+            bar = np.array([left[stretch.at], right[stretch.at]])
+            parts.append(_line(bar, _LESION, 1.8 * size))
+        if place is not None:
+            labels.append(_number(number, place, size, (height, width)))
+    return "".join([*parts, *labels, "</svg>"])
+
+
+def profile_plot(stretch: Stretch, mm: float | None) -> str:
+    """The diameter along a stretch, its reference and the limits of the lesion."""
+    factor, unit = mm or 1.0, "px" if mm is None else "mm"
+    diameter, reference = stretch.borders.diameter, stretch.reference
+    along = np.arange(len(diameter))
+    highest = 1.12 * factor * float(max(diameter.max(), reference.max()))
+    axes = _Axes((0, factor * (len(diameter) - 1)), (0, highest))
+    parts = [_begin("Diameter along the vessel")]
+    for first, last in _runs(~stretch.usable):
+        parts.append(axes.band(factor * first, factor * last, "#000", 0.08))
+    parts.append(axes.band(factor * stretch.start, factor * stretch.end, _LESION, 0.22))
+    parts += axes.draw(f"from proximal to distal, {unit}", f"diameter, {unit}")
+    parts.append(axes.curve(factor * along, factor * reference, _ORANGE, "6 4"))
+    parts.append(axes.curve(factor * along, factor * diameter, _BLUE))
+    x, y = axes.at(factor * stretch.at, factor * float(diameter[stretch.at]))
+    parts.append(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{_INK}" '
+        'stroke-width="1.4"/>'
+    )
+    parts.append(_text(x, y + 17, "MLD", "middle"))
+    return "".join([*parts, "</svg>"])
+
+
+def agreement_plot(found: Agreement) -> str:
+    """A Bland-Altman plot of readers against the model."""
+    unit, limits = found.unit, (found.low, found.bias, found.high)
+    model, reader = np.array(found.pairs, float).T
+    mean, difference = (model + reader) / 2, reader - model
+    lines = [value for value in limits if np.isfinite(value)]
+    axes = _Axes(
+        _padded([*mean]), _padded([*difference, *lines, 0.0]), right=_WIDTH - 90
+    )
+    parts = [_begin(f"Bland-Altman plot: {found.name}")]
+    parts += axes.draw(
+        f"mean of model and reader, {unit}", f"reader &minus; model, {unit}"
+    )
+    zero = axes.at(0, 0)[1]
+    parts.append(_rule(axes, zero, _FAINT, ""))
+    decimals = 1 if unit == "%" else 2
+    for value, text, dash in zip(
+        limits, ("&minus;1.96 SD", "bias", "+1.96 SD"), ("6 4", "", "6 4"), strict=True
+    ):
+        if not np.isfinite(value):
+            continue
+        y = axes.at(0, value)[1]
+        parts.append(_rule(axes, y, _ORANGE, dash))
+        signed = f"{value:+.{decimals}f}".replace("-", "&minus;")
+        parts.append(_text(axes.right + 6, y + 4, f"{text} {signed}", "start"))
+    for x, y in (axes.at(*pair) for pair in zip(mean, difference, strict=True)):
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_BLUE}" '
+            'fill-opacity=".65"/>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+class _Axes:
+    """From values to places in a plot."""
+
+    def __init__(
+        self,
+        across: tuple[float, float],
+        upwards: tuple[float, float],
+        right: float = _WIDTH - _RIGHT,
+    ) -> None:
+        self.across, self.upwards, self.right = across, upwards, right
+
+    def at(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Where a point, or an array of points, lies."""
+        (left, right), (low, high) = self.across, self.upwards
+        share, height = (x - left) / (right - left), (y - low) / (high - low)
+        return (
+            _LEFT + share * (self.right - _LEFT),
+            _HEIGHT - _BOTTOM - height * (_HEIGHT - _BOTTOM - _TOP),
+        )
+
+    def band(self, first: float, last: float, colour: str, opacity: float) -> str:
+        """A stretch of the whole height."""
+        x, end = self.at(first, 0)[0], self.at(last, 0)[0]
+        return (
+            f'<rect x="{x:.1f}" y="{_TOP}" width="{max(end - x, 1):.1f}" '
+            f'height="{_HEIGHT - _TOP - _BOTTOM}" fill="{colour}" '
+            f'fill-opacity="{opacity}"/>'
+        )
+
+    def curve(
+        self, x: np.ndarray, y: np.ndarray, colour: str, dash: str = "none"
+    ) -> str:
+        """A line through points."""
+        places = np.stack(self.at(x, y)[::-1], axis=1)
+        return _line(places - 0.5, colour, 1.8, f"stroke-dasharray='{dash}'")
+
+    def draw(self, below: str, beside: str) -> Iterable[str]:
+        """Both axes with round numbers and what they show."""
+        low, high = self.upwards
+        for y in _ticks(low, high, 4):
+            place = self.at(0, y)[1]
+            yield _rule(self, place, "#ececec", "")
+            yield _text(_LEFT - 6, place + 4, f"{y:g}".replace("-", "&minus;"), "end")
+        for x in _ticks(*self.across, 8):
+            place = self.at(x, 0)[0]
+            yield _text(place, _HEIGHT - _BOTTOM + 15, f"{x:g}", "middle")
+        bottom, middle = _HEIGHT - _BOTTOM, (_TOP + _HEIGHT - _BOTTOM) / 2
+        yield (
+            f'<path d="M{_LEFT} {_TOP}V{bottom}H{self.right}" fill="none" '
+            f'stroke="{_FAINT}"/>'
+        )
+        yield _text((_LEFT + self.right) / 2, _HEIGHT - 5, below, "middle")
+        yield (
+            f'<text transform="translate(12 {middle}) rotate(-90)" '
+            f'text-anchor="middle">{beside}</text>'
+        )
+
+
+def _begin(title: str) -> str:
+    return (
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
+        f"<title>{title}</title>"
+    )
+
+
+def _rule(axes: _Axes, y: float, colour: str, dash: str) -> str:
+    return (
+        f'<path d="M{_LEFT} {y:.1f}H{axes.right}" stroke="{colour}" '
+        f'stroke-dasharray="{dash or "none"}"/>'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+
+
+def _line(points: np.ndarray, colour: str, width: float, more: str = "") -> str:
+    """A line through rows and columns; the middle of a pixel is half a pixel in."""
+    places = " ".join(f"{x + 0.5:.1f},{y + 0.5:.1f}" for y, x in points)
+    return (
+        f'<polyline points="{places}" fill="none" stroke="{colour}" '
+        f'stroke-width="{width:.2f}" {more}/>'
+    )
+
+
+def _number(
+    number: int, place: tuple[float, float], size: float, shape: tuple[int, int]
+) -> str:
+    """The number of a lesion beside it, inside the picture."""
+    (row, column), width = place, shape[1]
+    away = 16 * size
+    x = column + (away if column < width - 2 * away else -away)
+    y = row - (away if row > 2 * away else -away)
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{18 * size:.1f}" '
+        f'text-anchor="middle" dominant-baseline="central" font-weight="bold" '
+        f'fill="{_LESION}" stroke="#000" stroke-width="{3 * size:.1f}" '
+        f'paint-order="stroke">{number}</text>'
+    )
+
+
+def _png(frame: np.ndarray, window: tuple[float, float] | None) -> str:
+    grey = Image.fromarray(grey_levels(frame, window).round().astype(np.uint8))
+    buffer = io.BytesIO()
+    grey.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _runs(where: np.ndarray) -> list[tuple[int, int]]:
+    """First and last index of each run of true values."""
+    edges = np.flatnonzero(np.diff(np.pad(where.astype(np.int8), 1)))
+    return [(int(first), int(last) - 1) for first, last in edges.reshape(-1, 2)]
+
+
+def _padded(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = 0.12 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _ticks(low: float, high: float, most: int) -> np.ndarray:
+    """Round numbers between two values."""
+    rough = (high - low) / most
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    ticks = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return np.round(ticks, 10) + 0.0
