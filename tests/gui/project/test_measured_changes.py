@@ -54,7 +54,8 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
     state.names[0] = (SegmentName("6", ((int(row), int(column)),)),)
     session.annotation.accept()
     ready(session)
-    named = {whose: row | {"segment": "6"} for whose, row in numbers.items()}
+    rows = {whose: numbers[whose] for whose in ("model", "corrected")}
+    named = numbers | {whose: row | {"segment": "6"} for whose, row in rows.items()}
     assert session.project.labels.get(image, 0).note["measurement"] == named
     assert main(["measure", str(folder), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
