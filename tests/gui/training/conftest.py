@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -132,10 +133,21 @@ def wait_until(happened, seconds: float = 60) -> bool:
 
 
 def settled(training: TrainingSession, seconds: float = 120):
-    """Wait until nothing is at work; returns how the last training ended."""
-    assert wait_until(
-        lambda: not training.running and not training.state().busy, seconds
-    )
+    """Wait until nothing is at work; returns how the last training ended.
+
+    A busy machine may take long, but something happens all the time: it must not be
+    quiet for so many seconds.
+    """
+    heard = Event()
+
+    def at_rest() -> bool:
+        return not training.running and not training.state().busy
+
+    training.changed.connect(heard.set)
+    while not at_rest():
+        heard.clear()
+        assert wait_until(lambda: heard.is_set() or at_rest(), seconds)
+    training.changed.disconnect(heard.set, missing_ok=True)
     return training.state().result
 
 
