@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.panel import CMUNetPanel
 
 WINDOW = (1440, 900)
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
+"""Without any progress: a busy machine is slow, but goes on."""
 QUIET_LOOKS = 3
 FILLED_FRAME = 18
 """The sample cine's arteries are full of contrast there."""
@@ -56,7 +57,8 @@ class _Picture:
     def __init__(self, viewer: napari.Viewer, panel: CMUNetPanel, path: Path) -> None:
         self.viewer, self.panel, self.path = viewer, panel, path
         self.exit_code = 1
-        self._until = time.monotonic() + PATIENCE_SECONDS
+        self._progress: tuple[object, ...] = ()
+        self._until = 0.0
         self._was_busy = False
         self._quiet = 0
         self._timer = QTimer()
@@ -64,10 +66,18 @@ class _Picture:
         self._timer.start(200)
 
     def _look(self) -> None:
-        busy = self.panel.controller.queue.running
+        controller = self.panel.controller
+        queue = controller.queue
+        busy = queue.running
+        progress = (busy, queue.loading, *queue.progress, self._quiet)
+        if progress != self._progress:
+            self._progress = progress
+            self._until = time.monotonic() + PATIENCE_SECONDS
         self._was_busy |= busy
-        if time.monotonic() > self._until:
-            print("The sample was not segmented in time.", file=sys.stderr)
+        if controller.failed:
+            print(controller.message, file=sys.stderr)
+        elif time.monotonic() > self._until:
+            print("The sample's segmentation does not go on.", file=sys.stderr)
         elif busy or not self._was_busy:
             self._quiet = 0
             return
