@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +20,13 @@ from napari_cmunet.gui.training.session import TrainingSession
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.project.project import Project
+from napari_cmunet.project.training import worker
+from tests.gui.training.zygote import Zygote
 
 SIZE = 96
+
+#: A training without a first stage and folds, where it matters only that one ends.
+BARE = {"start": "random", "width": 2, "grid": 64, "steps": 2, "validate": False}
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +45,27 @@ def _draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
         mask |= abs(rows - middle * SIZE - bend) < random.uniform(3, 4.5)
     frame = np.where(mask, 70, 170) + random.normal(0, 8, mask.shape)
     return frame.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def forked(zygote, monkeypatch):
+    """Let training processes start with torch imported, where that can be."""
+    if sys.platform == "linux":
+        has = SimpleNamespace(Popen=zygote.popen, PIPE=subprocess.PIPE)
+        monkeypatch.setattr(worker, "subprocess", has)
+
+
+@pytest.fixture
+def spawned(forked, monkeypatch):
+    """Start training processes as the window does."""
+    monkeypatch.setattr(worker, "subprocess", subprocess)
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def test_a_model_of_a_worker_is_that_of_this_machine(
 
 
 def test_stop_and_cancel_reach_the_worker(cluster, make_project, make_training, clock):
-    project = make_project(15)
+    project = make_project(3)
     training = make_training(project, device=cluster.address, **LONG)
     started(training)
     with clock(2):
@@ -76,7 +76,7 @@ def test_stop_and_cancel_reach_the_worker(cluster, make_project, make_training, 
 def test_a_worker_that_dies_costs_the_training_alone(
     cluster, make_project, make_training
 ):
-    project = make_project(15)
+    project = make_project(3)
     training = make_training(project, device=cluster.address, **LONG)
     started(training)
     cluster.kill(cluster.workers[0])

@@ -35,10 +35,10 @@ def test_without_a_project_it_says_what_to_do(section):
 
 
 def test_start_and_cancel_by_the_buttons(section, make_project, make_training, qtbot):
-    project = make_project(15)
+    project = make_project(3)
     training = make_training(project, **LONG)
     section.set_training(training)
-    assert section.labels.text() == "15 labels of 15 patients."
+    assert section.labels.text() == "3 labels of 3 patients."
     section.start.click()
     assert training.running
     refreshed(section)
@@ -161,7 +161,7 @@ def test_closing_napari_asks_once_and_ends_the_training(
     make_napari_viewer_proxy, make_project, make_training, qtbot, clock, monkeypatch
 ):
     viewer = make_napari_viewer_proxy(show=True)
-    project = make_project(15)
+    project = make_project(2)
     training = make_training(project, **LONG)
     section = FinetuneSection(training)
     viewer.window.add_dock_widget(section, name="Fine-tune", area="right")

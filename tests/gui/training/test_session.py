@@ -18,7 +18,7 @@ from napari_cmunet.project.models.promotion import (
     UNDECIDED,
 )
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
-from tests.gui.training.conftest import accept, settled, wait_until
+from tests.gui.training.conftest import BARE, accept, settled, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
 ):
     project = make_project(3)
     add_model(project, "weak", knows_arteries=False)
-    training = make_training(project, steps=20)
+    training = make_training(project, steps=6)
     training.start()
     first = settled(training, 240)
     assert first.verdict.patients == 3
@@ -164,7 +164,7 @@ def test_few_patients_are_compared_by_models_that_never_saw_them(
 
 
 def test_stop_keeps_the_best_so_far(make_project, add_model, make_training):
-    project = make_project(15)
+    project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     training = make_training(project, **LONG)
     training.start()
@@ -173,13 +173,13 @@ def test_stop_keeps_the_best_so_far(make_project, add_model, make_training):
     result = settled(training)
     assert result.kind == STOPPED
     assert project.models.names() == ["tuned-001", "weak"]
-    assert load_model(project.models.path("tuned-001")).card.labels == 15
+    assert load_model(project.models.path("tuned-001")).card.labels == 4
 
 
 def test_cancel_ends_it_within_two_seconds_and_keeps_nothing(
     make_project, make_training, clock
 ):
-    project = make_project(15)
+    project = make_project(2)
     training = make_training(project, **LONG)
     before = [entry.what for entry in project.journal()]
     training.start()
@@ -193,7 +193,7 @@ def test_cancel_ends_it_within_two_seconds_and_keeps_nothing(
 
 
 def test_cancel_before_it_has_begun(make_project, make_training, clock):
-    project = make_project(15)
+    project = make_project(2)
     training = make_training(project)
     training.start()
     with clock(2):
@@ -206,39 +206,39 @@ def test_cancel_before_it_has_begun(make_project, make_training, clock):
 def test_labels_accepted_meanwhile_are_for_the_next_one(
     make_project, make_training, phantoms
 ):
-    project = make_project(15, accepted=12)
+    project = make_project(5, accepted=3)
     training = make_training(project, steps=2, validate=False)
     training.start()
     assert wait_until(lambda: _step(training) > 0)
-    for image in project.images.ids()[12:14]:
+    for image in project.images.ids()[3:5]:
         accept(project, image, phantoms)
         training.on_accepted()
     assert training.state().new_labels == 2
     result = settled(training)
-    assert len(project.models.training(result.model)["labels"]) == 12
+    assert len(project.models.training(result.model)["labels"]) == 3
     assert training.state().new_labels == 2
 
 
 def test_trainings_start_by_themselves(make_project, make_training, phantoms):
-    project = make_project(15, accepted=5)
+    project = make_project(4, accepted=1)
     project.change_settings(finetune_every=3)
-    training = make_training(project, steps=1, validate=False)
+    training = make_training(project, **BARE)
     training.start()
     settled(training)
-    for image in project.images.ids()[5:7]:
+    for image in project.images.ids()[1:3]:
         accept(project, image, phantoms)
         training.on_accepted()
         assert not training.running
-    accept(project, project.images.ids()[7], phantoms)
+    accept(project, project.images.ids()[3], phantoms)
     training.on_accepted()
     assert training.running
     result = settled(training)
-    assert len(project.models.training(result.model)["labels"]) == 8
+    assert len(project.models.training(result.model)["labels"]) == 4
     assert training.state().new_labels == 0
 
 
 def test_a_project_that_cannot_be_trained_says_why(make_project, make_training):
-    project = make_project(15, accepted=0)
+    project = make_project(1, accepted=0)
     training = make_training(project)
     training.start()
     result = settled(training)

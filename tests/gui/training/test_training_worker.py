@@ -19,7 +19,7 @@ from napari_cmunet.project.project import Project
 from napari_cmunet.project.training import worker as training_worker
 from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training import events
-from tests.gui.training.conftest import accept, settled, wait_until
+from tests.gui.training.conftest import BARE, accept, settled, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,6 @@ resource = pytest.importorskip("resource", reason="kill -9 and limits")
 
 KILLS = int(os.environ.get("NAPARI_CMUNET_TEST_TRAINER_KILLS", "2"))
 LONG = {"steps": 100000}
-SHORT = {"steps": 2, "validate": False}
 
 
 def labels_of(project: Project) -> dict[str, str]:
@@ -61,10 +60,10 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # shown when it fails
     choose = random.Random(seed)
-    project = make_project(15)
+    project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
-    training = make_training(project, steps=30)
+    training = make_training(project, steps=10)
     began = time.monotonic()
     training.start()
     assert settled(training).verdict is not None
@@ -96,7 +95,7 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
         assert saved == named
         assert bool(saved) == bool(result.model)
     assert died or not KILLS
-    training.options |= SHORT
+    training.options |= BARE
     training.start()
     assert not settled(training).failed
     nothing_was_lost(project, labels, project.models.current.name)
@@ -108,7 +107,7 @@ def limit(training, what: int, amount: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
 def test_out_of_memory(make_project, add_model, make_training, clock):
-    project = make_project(15)
+    project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
     training = make_training(project, **LONG, grid=256, batch=16)
@@ -128,7 +127,7 @@ def test_out_of_memory(make_project, add_model, make_training, clock):
 
 
 def test_a_loss_that_is_no_number(make_project, add_model, make_training):
-    project = make_project(15)
+    project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
     training = make_training(project, **LONG, learning_rate=1e30)
@@ -142,7 +141,7 @@ def test_a_loss_that_is_no_number(make_project, add_model, make_training):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
 def test_a_full_disk(make_project, add_model, make_training):
-    project = make_project(15)
+    project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     labels = labels_of(project)
     training = make_training(project, **LONG)
@@ -153,7 +152,7 @@ def test_a_full_disk(make_project, add_model, make_training):
     result = settled(training)
     assert result.kind == events.DISK_FULL
     assert project.models.names() == ["weak"]
-    training.options |= SHORT
+    training.options |= BARE
     training.start()
     assert not settled(training).failed
     nothing_was_lost(project, labels, project.models.current.name)
@@ -174,7 +173,7 @@ time.sleep(100)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_no_training_outlives_a_window_that_was_killed(make_project, tiny_model, clock):
-    project = make_project(15)
+    project = make_project(2)
     order = TrainingOrder(project.folder, {"start": str(tiny_model), **LONG})
     window = subprocess.Popen(
         [sys.executable, "-c", WINDOW, order.to_line()],
@@ -201,7 +200,7 @@ def runs(pid: int) -> bool:
 
 
 def test_a_worker_that_is_aborted_ends_the_process(make_project, tiny_model, clock):
-    project = make_project(15)
+    project = make_project(2)
     order = TrainingOrder(project.folder, {"start": str(tiny_model), **LONG})
     process = TrainingProcess()
     steps = process.run(order)
@@ -229,24 +228,26 @@ def prepared(training) -> TrainingProcess:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_a_prepared_process_is_taken(make_project, make_training, phantoms):
-    project = make_project(15, accepted=12)
-    training = make_training(project, **SHORT)
+def test_a_prepared_process_is_taken(spawned, make_project, make_training, phantoms):
+    project = make_project(2, accepted=1)
+    training = make_training(project, **BARE)
     waiting = prepared(training)
     training.prepare()
     assert training._prepared is waiting  # one is enough
     assert wait_until(
         lambda: "libtorch" in Path(f"/proc/{waiting.process_id}/maps").read_text()
     )
-    accept(project, project.images.ids()[12], phantoms)  # counts, though it came later
+    accept(project, project.images.ids()[1], phantoms)  # counts, though it came later
     training.start()
     assert training.process_id == waiting.process_id
     result = settled(training)
-    assert len(project.models.training(result.model)["labels"]) == 13
+    assert len(project.models.training(result.model)["labels"]) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_a_training_process_gives_way_to_the_window(make_project, make_training):
+def test_a_training_process_gives_way_to_the_window(
+    spawned, make_project, make_training
+):
     pid = prepared(make_training(make_project(1))).process_id
     assert os.getpgid(pid) == pid  # Ctrl-C in the terminal does not reach it
     # In a session of its own its niceness would not count: see "man 7 sched".
@@ -257,8 +258,8 @@ def test_a_training_process_gives_way_to_the_window(make_project, make_training)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_prepared_process_that_died_is_replaced(make_project, make_training, clock):
-    project = make_project(15)
-    training = make_training(project, **SHORT)
+    project = make_project(2)
+    training = make_training(project, **BARE)
     waiting = prepared(training)
     pid = waiting.process_id
     os.kill(pid, signal.SIGKILL)
