@@ -83,10 +83,6 @@ def found_at(frames: list[tuple[Marks, list[np.ndarray]]], false: float) -> floa
     return len(seen) / sum(len(away) for _, away in frames)
 
 
-def _corners(points: list[float]) -> np.ndarray:
-    return np.reshape(points, (-1, 2))[:, ::-1]
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -84,25 +84,6 @@ class PretrainResult:
     seconds: float
 
 
-def pretrain(
-    frames: UnlabelledFrames,
-    config: PretrainConfig,
-    *,
-    phantoms: LabelledFrames | None = None,
-    group: ProcessGroup | None = None,
-    checkpoint: Path | None = None,
-    start: CMUNet | None = None,
-    resume: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Event, None, PretrainResult]:
-    """Pre-train; see :class:`Pretraining` for the parameters."""
-    training = Pretraining(
-        frames, config, phantoms, group, checkpoint, start=start, resume=resume
-    )
-    yield from training.run(should_stop)
-    return training.result()
-
-
 class Pretraining:
     """A pre-training that can be run, evaluated in between, and resumed.
 

@@ -11,7 +11,6 @@ import scipy
 
 from napari_cmunet.vessels.centreline import length
 
-Pixel = tuple[int, int]
 Joint = tuple[int, int, float]
 Piece = tuple[np.ndarray, tuple[int, int]]
 

@@ -27,7 +27,7 @@ from napari_cmunet.pretraining import step as pretrain_step
 from napari_cmunet.pretraining.augment import paste_arteries
 from napari_cmunet.pretraining.checkpoint import read_state
 from napari_cmunet.pretraining.config import PretrainConfig, split
-from napari_cmunet.pretraining.loop import Pretraining, pretrain
+from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.pretraining.moco import PretrainNetworks
 from napari_cmunet.training.events import (
     PretrainEpoch,
@@ -50,6 +50,13 @@ def finish(generator):
             events.append(next(generator))
         except StopIteration as stop:
             return events, stop.value
+
+
+def pretrain(frames, how, **options):
+    """A whole run, as a generator of its events."""
+    training = Pretraining(frames, how, **options)
+    yield from training.run()
+    return training.result()
 
 
 def child(*arguments, launcher=(), **popen) -> subprocess.Popen:
