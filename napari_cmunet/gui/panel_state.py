@@ -245,14 +245,8 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
     if not image_state.mask.visible:
         return "", "The mask is hidden."
     then = "accept" if image_state.in_project else "export"
-    best = image_state.best_frame
-    if not drawn and best not in (None, frame):
-        return EMPTY, f"No artery in this frame. Go to the best frame ({best})."
     if not drawn:
-        return EMPTY, (
-            f"No artery found in {where}. Lower the threshold, or draw with Paint or "
-            "Add."
-        )
+        return EMPTY, _empty(image_state, frame)
     if not image_state.found(frame).any() and not image_state.thresholded(frame).any():
         return EMPTY, (
             f"No artery found in {where}; the mask is what you drew. You can {then} it."
@@ -260,6 +254,22 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
     return FOUND, (
         f"Arteries found. Correct the mask (brush, Add or Remove), then {then} it."
     )
+
+
+def _empty(image_state: ImageState, frame: int) -> str:
+    """Say why the mask of a frame is empty, and what to do."""
+    what = "artery"
+    if image_state.lacks_contrast(frame):
+        what = "contrast"
+        if image_state.is_cine and all(
+            map(image_state.lacks_contrast, range(image_state.count))
+        ):
+            return "No contrast in this cine: no artery found in any frame."
+    best = image_state.best_frame
+    then = "Lower the threshold, or draw with Paint or Add."
+    if best not in (None, frame):
+        then = f"Go to the best frame ({best})."
+    return f"No {what} in this frame. {then}"
 
 
 def _saved(image_state: ImageState, unsaved: list[int]) -> str:

@@ -14,7 +14,8 @@ CINE = make_cine(PhantomConfig(frames=8, size=96, seed=3, bits=12))
 
 
 @pytest.fixture
-def dicom_cine(tmp_path, viewer, controller, settled):
+def dicom_cine(tmp_path, viewer, controller, settled, model):
+    model.offset = int(np.median(CINE.frames)) - 255  # it takes half for artery
     path = write_dicom(
         tmp_path / "Mustermann_1.dcm",
         CINE.frames,
@@ -79,3 +80,20 @@ def test_a_single_image_has_no_frames_to_go_to(opened, panel):
     assert panel.cine.best.isHidden()
     assert panel.cine.propagation.isHidden()
     assert panel.cine.pixel_size.text.text() == "Pixel: size unknown"
+
+
+def test_no_best_frame_of_a_cine_without_contrast(dicom_cine, panel, viewer, qtbot):
+    panel.refresh()
+    qtbot.waitUntil(lambda: not panel.cine.best.isHidden())
+    image_state = panel.controller.active
+    frame = int(panel.cine.best.text().split(": ")[1])
+    viewer.dims.set_point(0, frame)
+    image_state.probability[:] = 0
+    image_state.mask.data[:] = 0
+    panel.refresh()
+    assert panel.cine.best.isHidden()
+    assert panel.status.text().startswith("No contrast in this cine")
+    other = (frame + 1) % image_state.count
+    image_state.probability[other] = 255
+    panel.refresh()
+    assert panel.status.text().startswith("No contrast in this frame")

@@ -284,7 +284,7 @@ def test_four_states_are_told_apart(viewer, make_controller, settled, model):
     controller.segment()
     settled(controller)
     assert describe(controller).kind == EMPTY
-    assert describe(controller).status.startswith("No artery found")
+    assert describe(controller).status.startswith("No contrast in this frame.")
     controller.active.mask.data_setitem((np.array([3]), np.array([4])), 1)
     assert describe(controller).kind == EMPTY
     viewer.add_image(np.zeros((20, 40), np.uint8), name="small")

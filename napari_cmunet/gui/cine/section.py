@@ -196,7 +196,7 @@ class CineSection(QWidget):
             return
 
         def on_result(frame: int | None) -> None:
-            image_state.best_frame = frame
+            image_state.fullest_frame = frame
             self._controller.changed.emit()
 
         self._jobs.start(

@@ -72,9 +72,9 @@ class ImageState:
         self.file: Path | None = None
         #: Whether it is an image of the open project.
         self.in_project = False
-        #: Whether the best frame was searched for, and which it is, if any.
+        #: Whether the best frame was searched for, and which has most dark ridges.
         self.best_frame_searched = False
-        self.best_frame: int | None = None
+        self.fullest_frame: int | None = None
         #: Whether the pixels of the image layer were replaced.
         self.image_replaced = False
         self.shape = frame_shape(image) if self.unsupported is None else (0, 0, 0)
@@ -256,6 +256,16 @@ class ImageState:
         """Whether a frame has a probability, perhaps of an earlier model."""
         return frame in self.sources
 
+    def lacks_contrast(self, frame: int) -> bool:
+        """Whether a frame was predicted, and no artery is filled in it."""
+        return self.has_prediction(frame) and not self.found(frame).any()
+
+    @property
+    def best_frame(self) -> int | None:
+        """The frame best filled with contrast; None if unknown, or if none is."""
+        frame = self.fullest_frame
+        return None if frame is None or self.lacks_contrast(frame) else frame
+
     def discard_predictions(self) -> None:
         """Have all frames predicted again; masks stay until they are replaced."""
         self.predicted[:] = False
@@ -333,11 +343,8 @@ class ImageState:
         if not self.mask.visible:
             # napari slices no hidden layer, and data_setitem needs a slice.
             self.mask.set_view_slice()
-        if self.mask.ndim == 3:
-            index: tuple[np.ndarray, ...] = (np.full(len(where[0]), frame), *where)
-        else:
-            index = where
-        self.mask.data_setitem(index, values)
+        along = (np.full(len(where[0]), frame),) if self.mask.ndim == 3 else ()
+        self.mask.data_setitem((*along, *where), values)
 
     def undo(self) -> None:
         """Undo the last step in napari's history."""
@@ -366,9 +373,8 @@ class ImageState:
         if shape == self.shape:
             self.predicted[:] = False
             return
-        # Prediction and mask no longer fit.
         self.shape = shape
-        self.prediction = self.mask = None
+        self.prediction = self.mask = None  # they no longer fit
         self.mask_was_deleted = self.prediction_was_deleted = False
         self._reset()
 
