@@ -94,9 +94,10 @@ class Postprocessing:
     core_margin : float
         Margin from which a pixel is confidently artery; a component without one is
         removed.
-    contrast_length : float
-        Least length of the confident centreline, as a share of the longer side. A
-        frame with less shows no contrast.
+    contrast_margin : float
+        Least sum of the margins along the centreline, divided by the longer side. A
+        frame with less shows no contrast: what lies across ribs is uncertain, a
+        catheter alone is short.
     """
 
     __pydantic_config__: ClassVar = _CLOSED
@@ -104,7 +105,14 @@ class Postprocessing:
     twig_margin: _Margin = 1.35
     twig_length: _Margin = 0.18
     core_margin: _Margin = 2.63
-    contrast_length: _Margin = 0.52
+    contrast_margin: _Margin = 3.25
+
+
+def _postprocessing(values: Any) -> Any:
+    if isinstance(values, dict):
+        # Cards of a development version had another measure of contrast.
+        values = {k: v for k, v in values.items() if k != "contrast_length"}
+    return values or None
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class ModelCard:
     preprocessing: Preprocessing
     threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] = 0.5
     postprocessing: Annotated[
-        Postprocessing | None, BeforeValidator(lambda values: values or None)
+        Postprocessing | None, BeforeValidator(_postprocessing)
     ] = None
     parameters: StrictInt = 0
     description: StrictStr = ""

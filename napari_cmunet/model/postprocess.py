@@ -80,15 +80,15 @@ def suppress_uncertain(
     contrast = []
     for one in logit[:, 0]:
         values = one.float().cpu().numpy()
-        uncertain, length = find_uncertain(values, threshold, how)
-        contrast.append(length >= how.contrast_length * max(values.shape))
+        uncertain, margins = find_uncertain(values, threshold, how)
+        contrast.append(margins >= how.contrast_margin * max(values.shape))
         _suppress(one, uncertain if contrast[-1] else np.ones(values.shape, bool))
     return logit, contrast
 
 
 def find_uncertain(
     logit: np.ndarray, threshold: float, how: Postprocessing
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, float]:
     """Find components and free-ending twigs that are too uncertain to be kept.
 
     Parameters
@@ -100,8 +100,8 @@ def find_uncertain(
     Returns
     -------
     uncertain : bool array (Y, X)
-    length : int
-        Pixels of the centreline that are confidently artery.
+    margins : float
+        Sum of the margins along the centreline.
     """
     cut = _log_odds(threshold)
     mask, core = logit >= cut, logit >= cut + how.core_margin
@@ -110,7 +110,7 @@ def find_uncertain(
     confident[pieces[core]] = True
     kept = confident[pieces]
     skeleton = skeletonize(kept)
-    length = int((skeleton & core).sum())
+    margins = float((logit[skeleton] - cut).sum())
     tree = build_tree(kept, skeleton)
     twigs = [
         branch.number
@@ -123,7 +123,7 @@ def find_uncertain(
         kept &= ~_lumen_of_twigs(tree, set(twigs))
     dropped = mask & ~kept
     if not dropped.any():
-        return dropped, length
+        return dropped, margins
     # The halo below the threshold goes with the part that it surrounds.
     rows, columns = (
         slice(max(0, at.min() - _HALO), at.max() + _HALO + 1)
@@ -136,7 +136,7 @@ def find_uncertain(
     dropped[near] = dropped[near][tuple(nearest)] & (
         logit[near] > _log_odds(JOIN_PROBABILITY)
     )
-    return dropped, length
+    return dropped, margins
 
 
 def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:

@@ -88,9 +88,9 @@ def test_where_there_are_only_twigs_all_goes():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 50:60] = 1.0
     logit[63, 55] = 6.0
-    found, length = find_uncertain(logit, 0.7, HOW)
+    found, margins = find_uncertain(logit, 0.7, HOW)
     assert found[62:66, 50:60].all()
-    assert length <= 1
+    assert margins <= 10 * 0.2 + 5.2  # of the faint pixels and of the clear one
     assert not find_uncertain(np.full((64, 64), -8.0, np.float32), 0.7, HOW)[0].any()
 
 
@@ -111,3 +111,12 @@ def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
     assert (probability[0] > 0.7).any()
     assert probability[1].max() <= 0.25 + 1e-6
     assert probability[1].max() > 0.2  # a low threshold still shows it
+
+
+def test_a_long_uncertain_tree_shows_contrast_as_a_shorter_certain_one_does():
+    logit = torch.full((2, 1, 128, 128), -8.0)
+    logit[0, 0, 30:34, 4:124] = 3.0
+    logit[0, 0, 34:124, 60:64] = 3.0
+    logit[0, 0, 32, 20:24] = 6.0  # confident here alone
+    logit[1, 0, 30:34, 4:104] = 6.0
+    assert suppress_uncertain(logit, 0.7, HOW)[1] == [True, True]

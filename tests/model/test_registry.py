@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 from napari_cmunet.errors import ModelError, UnknownModelError, WriteError
 from napari_cmunet.model import registry as models
-from napari_cmunet.model.card import card_to_json, name_for
+from napari_cmunet.model.card import Postprocessing, card_to_json, name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import (
@@ -358,6 +358,11 @@ def test_a_card_with_impossible_values(folder, changes):
     edit_card(folder, **changes)
     with pytest.raises(ModelError, match=r"'a-model': card.json is damaged"):
         load_model(folder)
+
+
+def test_a_card_with_an_earlier_measure_of_contrast_is_read(folder):
+    edit_card(folder, postprocessing={"twig_margin": 2.0, "contrast_length": 0.52})
+    assert load_model(folder).postprocessing == Postprocessing(twig_margin=2.0)
 
 
 def test_an_enormous_card_is_not_read(folder):
