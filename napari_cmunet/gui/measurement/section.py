@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QLabel, QSizePolicy, QSpinBox, QWidget
 from napari_cmunet.gui.measurement.finder import StenosisFinder
 from napari_cmunet.gui.measurement.measurement import BRANCH, POINTS, Measurement
 from napari_cmunet.gui.measurement.profile import ProfilePlot
+from napari_cmunet.gui.measurement.report import ReportSaver
 from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.widgets import (
     TAB_ONLY,
@@ -43,6 +44,7 @@ class MeasureSection(QWidget):
         self._controller = controller
         self.measurement = Measurement(controller)
         self.finder = StenosisFinder(controller, self.measurement)
+        self.saver = ReportSaver(controller)
         self._keys: KeyBindings | None = None
         self.points = button(
             "Two points",
@@ -67,6 +69,11 @@ class MeasureSection(QWidget):
         leave_wheel(self.least)
         self.places = NameCombo("Go to a narrowing and measure its branch")
         self.clear = button("Clear", "Remove the measurement from the image")
+        self.report = button(
+            "Report…",
+            "Save picture, profiles and numbers of this frame as a page to read, print "
+            "or save as PDF",
+        )
         for way in (self.points, self.branch):
             way.setCheckable(True)
         self.message = text_label(lines=2)
@@ -90,7 +97,7 @@ class MeasureSection(QWidget):
         inside.setContentsMargins(0, 0, 0, 0)
         self.found.setLayout(inside)
         layout = column(
-            row(self.points, self.branch, self.clear),
+            row(self.points, self.branch, self.clear, self.report),
             row(self.search, self.least, self.places, stretch=2),
             self.message,
             self.found,
@@ -108,6 +115,10 @@ class MeasureSection(QWidget):
         self.least.valueChanged.connect(self._on_least)
         self.places.chosen.connect(self._on_place)
         self.finder.changed.connect(self._show)
+        self.report.clicked.connect(
+            lambda: self.saver.save(self.finder.least, self.window())
+        )
+        self.saver.changed.connect(self._show)
         self._listed: object = None
         self.connect_keys()
         self.refresh()
@@ -127,12 +138,14 @@ class MeasureSection(QWidget):
             self._keys.unbind()
             self._keys = None
         self.finder.clear()
+        self.saver.close()
         self.measurement.stop_picking()
         self.measurement.close()
 
     def refresh(self) -> None:
         """Follow the active image and its mask."""
         self.finder.follow()
+        self.saver.follow()
         self.measurement.follow()
         self._show()
 
@@ -152,10 +165,11 @@ class MeasureSection(QWidget):
             made.setChecked(measurement.picking == way)
         self.clear.setEnabled(measurement.frame is not None)
         self.search.setEnabled(usable and not self.finder.running)
+        self.report.setEnabled(usable and not self.saver.running)
         self._show_places()
         analysis = measurement.analysis
         before = self.message.text(), self.found.isHidden(), self.source.text()
-        text = measurement.message or self.finder.message
+        text = measurement.message or self.finder.message or self.saver.message
         if not text and measurement.running and analysis is None:
             text = "Measuring…"
         self.message.setText(text)

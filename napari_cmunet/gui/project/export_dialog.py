@@ -55,7 +55,9 @@ class ExportLabelsDialog(QDialog):
         self.formats = {f.name: self._format_box(f) for f in FORMATS}
         self.formats["tiff"].setChecked(True)
         self.names = QCheckBox("Name the files as the images are named, with comments")
-        self.names.setToolTip("Otherwise files are named by the image's random id")
+        self.names.setToolTip(
+            "In the report, too. Otherwise images are named by their random id"
+        )
         self.caution = text_label(
             "File names and comments may name patients. In any case, index.csv "
             "identifies images by the hash of their files."
@@ -99,9 +101,10 @@ class ExportLabelsDialog(QDialog):
         return box
 
     def _on_format(self) -> None:
-        tiff = self.formats["tiff"].isChecked()
-        for box in (self.stacks, self.records, self.names):
+        tiff, report = (self.formats[f].isChecked() for f in ("tiff", "report"))
+        for box in (self.stacks, self.records):
             box.setEnabled(tiff)
+        self.names.setEnabled(tiff or report)
         self.ok.setEnabled(any(box.isChecked() for box in self.formats.values()))
 
     def _on_browse(self) -> None:

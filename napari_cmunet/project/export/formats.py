@@ -192,7 +192,7 @@ FORMATS = (
     ),
     ExportFormat(
         "report",
-        "Report as HTML: pictures, diameters and stenoses, readers against the model",
+        "Report of measurements, one HTML file to read or print",
         write_project_report,
     ),
 )
