@@ -48,7 +48,7 @@ p { margin: 0 0 2mm; } .quiet { color: #555; font-size: 8.5pt; }
 section { margin-top: 7mm; } section.frame { break-before: page; }
 section.first { break-before: auto; }
 .top { display: flex; gap: 5mm; align-items: flex-start; }
-.top figure { flex: 0 0 102mm; } .top table { flex: 1; }
+.top figure { flex: 0 0 106mm; } .top table { flex: 1; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 8.5pt; color: #555; margin-top: 1mm; }
 figcaption b { color: #222; }
@@ -95,7 +95,7 @@ def frame_facts(
     if provenance.model_sha256:
         model += f", SHA-256 {provenance.model_sha256[:16]}…"
     facts.append(("Model", model))
-    facts.append(("Reader", _change_text(changed, added, provenance, calibration)))
+    facts.append(("Correction", _change_text(changed, added, provenance, calibration)))
     if reviewed < 1:
         facts.append(("Reviewed", f"{100 * reviewed:.0f} % of the frame"))
     if provenance.inverted:
@@ -278,7 +278,7 @@ def _lesion_table(lesions: Sequence[MeasuredLesion], total: int) -> str:
             "cannot be told."
         )
     if total > len(lesions):
-        notes.append(f"{total - len(lesions)} more were found.")
+        notes.append(f"{total - len(lesions)} more narrowings were found.")
     return (
         f"<table class='lesions'>{_row('th', names)}{''.join(rows)}</table>"
         f"<p class='key'>{' '.join(notes)}</p>"
@@ -348,9 +348,9 @@ def _change_text(
     calibration: Calibration,
 ) -> str:
     if changed is None:
-        return "corrected the mask" if provenance.corrected else "no correction"
+        return "by a reader" if provenance.corrected else "none"
     if not changed:
-        return "changed nothing"
+        return "none"
     if added is None:
         return f"changed {_area(changed, calibration)}"
     removed = _area(changed - added, calibration)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Apart for every kind of colour vision, on a dark picture and on paper.
 _MASK, _LESION = "#56b4e9", "#e69f00"
 _BLUE, _ORANGE, _INK, _FAINT = "#0072b2", "#aa5a00", "#222", "#bbb"
-_WIDTH, _HEIGHT = 520, 170
+_WIDTH, _HEIGHT, _AGREEMENT_HEIGHT = 520, 170, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
 
 
@@ -107,9 +107,12 @@ def agreement_plot(found: Agreement) -> str:
     mean, difference = (model + reader) / 2, reader - model
     lines = [value for value in limits if np.isfinite(value)]
     axes = _Axes(
-        _padded([*mean]), _padded([*difference, *lines, 0.0]), right=_WIDTH - 90
+        _padded([*mean]),
+        _padded([*difference, *lines, 0.0]),
+        right=_WIDTH - 124,
+        height=_AGREEMENT_HEIGHT,
     )
-    parts = [_begin(f"Bland-Altman plot: {found.name}")]
+    parts = [_begin(f"Bland-Altman plot: {found.name}", _AGREEMENT_HEIGHT)]
     parts += axes.draw(
         f"mean of model and reader, {unit}", f"reader &minus; model, {unit}"
     )
@@ -141,16 +144,18 @@ class _Axes:
         across: tuple[float, float],
         upwards: tuple[float, float],
         right: float = _WIDTH - _RIGHT,
+        height: float = _HEIGHT,
     ) -> None:
-        self.across, self.upwards, self.right = across, upwards, right
+        self.across, self.upwards = across, upwards
+        self.right, self.height, self.bottom = right, height, height - _BOTTOM
 
     def at(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Where a point, or an array of points, lies."""
         (left, right), (low, high) = self.across, self.upwards
-        share, height = (x - left) / (right - left), (y - low) / (high - low)
+        share, up = (x - left) / (right - left), (y - low) / (high - low)
         return (
             _LEFT + share * (self.right - _LEFT),
-            _HEIGHT - _BOTTOM - height * (_HEIGHT - _BOTTOM - _TOP),
+            self.bottom - up * (self.bottom - _TOP),
         )
 
     def band(self, first: float, last: float, colour: str, opacity: float) -> str:
@@ -158,7 +163,7 @@ class _Axes:
         x, end = self.at(first, 0)[0], self.at(last, 0)[0]
         return (
             f'<rect x="{x:.1f}" y="{_TOP}" width="{max(end - x, 1):.1f}" '
-            f'height="{_HEIGHT - _TOP - _BOTTOM}" fill="{colour}" '
+            f'height="{self.bottom - _TOP}" fill="{colour}" '
             f'fill-opacity="{opacity}"/>'
         )
 
@@ -178,22 +183,22 @@ class _Axes:
             yield _text(_LEFT - 6, place + 4, f"{y:g}".replace("-", "&minus;"), "end")
         for x in _ticks(*self.across, 8):
             place = self.at(x, 0)[0]
-            yield _text(place, _HEIGHT - _BOTTOM + 15, f"{x:g}", "middle")
-        bottom, middle = _HEIGHT - _BOTTOM, (_TOP + _HEIGHT - _BOTTOM) / 2
+            yield _text(place, self.bottom + 15, f"{x:g}", "middle")
+        middle = (_TOP + self.bottom) / 2
         yield (
-            f'<path d="M{_LEFT} {_TOP}V{bottom}H{self.right}" fill="none" '
+            f'<path d="M{_LEFT} {_TOP}V{self.bottom}H{self.right}" fill="none" '
             f'stroke="{_FAINT}"/>'
         )
-        yield _text((_LEFT + self.right) / 2, _HEIGHT - 5, below, "middle")
+        yield _text((_LEFT + self.right) / 2, self.height - 5, below, "middle")
         yield (
             f'<text transform="translate(12 {middle}) rotate(-90)" '
             f'text-anchor="middle">{beside}</text>'
         )
 
 
-def _begin(title: str) -> str:
+def _begin(title: str, height: float = _HEIGHT) -> str:
     return (
-        f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
+        f'<svg class="plot" viewBox="0 0 {_WIDTH} {height}" role="img">'
         f"<title>{title}</title>"
     )
 

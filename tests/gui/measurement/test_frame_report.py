@@ -82,7 +82,7 @@ def test_without_a_measurement_the_whole_tree_is_reported(
     save(panel.measuring, tmp_path / "a.html")
     text = (tmp_path / "a.html").read_text("utf-8")
     assert "<td>program</td>" in text
-    assert "changed nothing" in text
+    assert "<th>Correction</th><td>none</td>" in text
     assert "&nbsp;px" in text
 
 

@@ -137,6 +137,10 @@ def test_the_dialog_shows_every_format_of_the_table(qtbot, tmp_path):
     dialog.formats["tiff"].click()
     assert dialog.options().formats == ("coco",)
     assert not dialog.stacks.isEnabled()
+    assert not dialog.names.isEnabled()
+    dialog.formats["report"].click()
+    assert dialog.names.isEnabled()  # its headings can be the images' names
+    dialog.formats["report"].click()
     dialog.formats["coco"].click()
     assert not dialog.ok.isEnabled()  # nothing to write
 
