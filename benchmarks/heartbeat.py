@@ -12,7 +12,9 @@ Xvfb, drawing the window is what takes the time. ::
 
 The second form takes real angiograms and fine-tunes meanwhile, by the panel's own
 trainer; the third lets a command run beside the loop. ``--causes`` says what the thread
-was at when a beat was late.
+was at when a beat was late. With ``--finetune`` the share of its time is printed that
+the training was paused; ``--think 7`` has strokes as far apart as a reader's, see
+simulated_reader.
 
 Beside the time between two beats, which other programs lengthen, stands the time that
 this thread itself has worked between them.
@@ -39,11 +41,12 @@ from pathlib import Path
 import numpy as np
 
 BEAT_MS = 10
-AIM_MS, LIMIT_MS = 50, 200
+AIM_MS, FELT_MS, LIMIT_MS = 50, 100, 200
 PATIENCE_SECONDS = 1200
 FINETUNE_AFTER = 3
 """Acceptances before the fine-tuning begins."""
-_ALONE, _NOT_MEASURED = "napari alone", "not measured"
+_ALONE, _THINKING = "napari alone", "thinking"
+_NOT_MEASURED = "not measured"
 
 Step = Iterator[str]
 """A piece of the loop: yields the name of what it does, again and again, till done."""
@@ -80,6 +83,7 @@ def _figures(gaps: np.ndarray, worked: np.ndarray) -> dict:
         "p99": round(float(np.percentile(gaps, 99)), 1),
         "longest": round(float(gaps.max()), 1),
         f"share_over_{AIM_MS}": round(float((gaps > AIM_MS).mean()), 5),
+        f"share_over_{FELT_MS}": round(float((gaps > FELT_MS).mean()), 5),
         f"over_{LIMIT_MS}": int((gaps > LIMIT_MS).sum()),
         "worked_p99": round(float(np.percentile(worked, 99)), 1),
         "worked_most": round(float(worked.max()), 1),
@@ -121,6 +125,8 @@ def main() -> int:
     parser.add_argument("--window", default="1440x900", help="its size, pixels")
     parser.add_argument("--beside", help="a command that runs beside the loop")
     parser.add_argument("--finetune", type=float, metavar="MINUTES")
+    parser.add_argument("--cancel", action="store_true", help="it after the images")
+    parser.add_argument("--think", type=float, default=0.1, help="s between strokes")
     parser.add_argument("--causes", action="store_true", help="of late beats")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
@@ -216,8 +222,8 @@ def _napari_alone(viewer, size: int) -> Step:
     mask = viewer.add_labels(np.zeros((size, size), np.uint8))
     mask.brush_size = max(2, size // 75)
     yield from _pause(_NOT_MEASURED, 2.0)
-    for number in range(3):
-        yield from _paint(mask, (), number, _ALONE)
+    for number in range(6):
+        yield from _paint(viewer, mask, number, _ALONE, 0.1)
     viewer.layers.clear()
 
 
@@ -241,10 +247,9 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
             reader.project.change_settings(minutes=options.finetune)
             training.start()
         yield from _until(now("predicting"), lambda: _usable(reader))
-        mask, at = reader.navigator.current.image_state.mask, ()
-        if mask.ndim == 3:
-            at = (reader.navigator.frame,)
-        yield from _paint(mask, at, number, now("painting"))
+        mask = reader.navigator.current.image_state.mask
+        think = options.think if training.running else 0.1
+        yield from _paint(viewer, mask, number, now("painting"), think)
         reader.annotation.accept()
         yield from _until(now("accepting"), lambda: reader.workspace.writer.idle)
         yield from _pause(now("accepting"), 0.2)
@@ -256,7 +261,13 @@ def _loop(viewer, folder: Path, project: Path, options: argparse.Namespace) -> S
             now("next"), lambda b=before: reader.navigator.current is not b
         )
         yield from _pause(now("next"), 0.3)
+    if options.cancel and training.running:
+        share = training._run.process.paused_share
+        print(f"The training was paused for {100 * share:.1f} % of its time.")
+        training.cancel()
     yield from _until("the rest of it, training", lambda: not training.running)
+    if options.cancel:
+        return
     yield from _pause("verdict", 1.0)
     reader.use_current_model()
     yield from _pause("another model", 2.0)
@@ -268,20 +279,42 @@ def _usable(reader) -> bool:
     return opened is not None and not reader.annotation.why_not()
 
 
-def _paint(mask, at: tuple[int, ...], number: int, doing: str) -> Step:
-    """Strokes along curves, as a hand would make them."""
+def _paint(viewer, mask, number: int, doing: str, think: float) -> Step:
+    """Strokes along curves with the mouse, as a hand would make them."""
+    from qtpy.QtCore import QEvent, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtWidgets import QApplication, QOpenGLWidget
+
+    canvas = viewer.window._qt_window.findChildren(QOpenGLWidget)[0]
+    none, left = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton
+
+    def send(kind, place, button, held) -> None:
+        camera = viewer.scene.camera
+        zoom, centre = camera.zoom, np.array(camera.center[-2:])
+        row, column = zoom * (place - centre)
+        point = QPointF(canvas.width() / 2 + column, canvas.height() / 2 + row)
+        spot = QPointF(canvas.mapToGlobal(point.toPoint()))
+        event = QMouseEvent(
+            kind, point, spot, button, held, Qt.KeyboardModifier.NoModifier
+        )
+        QApplication.sendEvent(canvas, event)
+
     side = min(mask.data.shape[-2:])
     rng = np.random.default_rng(number)
+    viewer.layers.selection.active = mask
     for stroke in range(4):
-        start, heading = rng.uniform(0.2, 0.8, 2) * side, rng.uniform(0, 2 * np.pi)
-        with mask.block_history():
-            for _ in range(25):
-                heading += rng.normal(0, 0.2)
-                start = start + 3 * np.array([np.sin(heading), np.cos(heading)])
-                place = (*at, *np.clip(start, 0, side - 1))
-                mask.paint(tuple(float(p) for p in place), 1 - stroke % 2)
-                yield doing
-        yield from _pause(doing, 0.1)
+        at, heading = rng.uniform(0.2, 0.8, 2) * side, rng.uniform(0, 2 * np.pi)
+        mask.mode = "erase" if stroke % 2 else "paint"
+        send(QEvent.Type.MouseMove, at, none, none)
+        send(QEvent.Type.MouseButtonPress, at, left, left)
+        for _ in range(25):
+            heading += rng.normal(0, 0.2)
+            at = at + 3 * np.array([np.sin(heading), np.cos(heading)])
+            at = np.clip(at, 0, side - 1)
+            send(QEvent.Type.MouseMove, at, none, left)
+            yield doing
+        send(QEvent.Type.MouseButtonRelease, at, left, none)
+        yield from _pause(doing if think < 1 else _THINKING, think)
 
 
 def _pause(doing: str, seconds: float) -> Step:

@@ -83,6 +83,11 @@ class ProjectTraining:
     def _device(self) -> str:
         return self._workspace.controller.choice.device
 
+    def give_way(self) -> None:
+        """Pause a running training for a moment: the window is used."""
+        if self.session is not None:
+            self.session.give_way()
+
     def on_accepted(self, key: object) -> None:
         """A label was accepted."""
         if self.session is not None:

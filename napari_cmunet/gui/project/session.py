@@ -17,13 +17,13 @@ from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
+from napari_cmunet.gui.project.activity import ActivityTracker
 from napari_cmunet.gui.project.annotation import Annotation
 from napari_cmunet.gui.project.images.image_scoring import ImageOrder
 from napari_cmunet.gui.project.images.navigator import Navigator
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.readers.review import Review
 from napari_cmunet.gui.project.workspace import (
-    ActivityTracker,
     NewProject,
     OpenedProject,
     Overview,
@@ -70,7 +70,7 @@ class ProjectSession:
         self.image_order = ImageOrder(self.workspace)
         self.training = ProjectTraining(self.workspace)
         self.preview = ModelPreview(self.workspace, self.navigator, self.training)
-        self._activity = ActivityTracker(self.navigator.tick)
+        self._activity = ActivityTracker(self.navigator.tick, self.training.give_way)
         self._connect()
         app = QCoreApplication.instance()
         if app is not None:

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari.components import ViewerModel
-
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.project.patients import PatientRule
 
@@ -345,43 +343,3 @@ class Workspace:
     def set_annotation_time(self, time: AnnotationTime) -> None:
         """Update the annotation time after a label or a training."""
         self.set_overview(replace(self.overview, annotation_time=time))
-
-
-class ActivityTracker:
-    """Calls back whenever the mouse is used in a viewer.
-
-    Parameters
-    ----------
-    on_activity : callable
-        Called often: it must be quick.
-    """
-
-    def __init__(self, on_activity: Callable[[], None]) -> None:
-        self._on_activity = on_activity
-        self._viewer: ViewerModel | None = None
-
-    def start(self, viewer: ViewerModel) -> None:
-        """Start following the mouse in a viewer."""
-        self.stop()
-        self._viewer = viewer
-        for callbacks in self._lists(viewer):
-            callbacks.append(self._on_mouse)
-
-    def stop(self) -> None:
-        """Stop following the mouse. Idempotent."""
-        viewer, self._viewer = self._viewer, None
-        if viewer is not None:
-            for callbacks in self._lists(viewer):
-                if self._on_mouse in callbacks:
-                    callbacks.remove(self._on_mouse)
-
-    @staticmethod
-    def _lists(viewer: ViewerModel) -> tuple[list, ...]:
-        return (
-            viewer.mouse_move_callbacks,
-            viewer.mouse_wheel_callbacks,
-            viewer.mouse_drag_callbacks,
-        )
-
-    def _on_mouse(self, viewer: ViewerModel, event) -> None:
-        self._on_activity()

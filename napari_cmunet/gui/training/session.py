@@ -70,8 +70,7 @@ class TrainingSession:
     device : callable
         Asked at each start: one of ``model.device.DEVICES``, or a cluster's address.
     options : dict, optional
-        Further fields of :class:`napari_cmunet.training.options.FinetuneOptions` than
-        the project's settings choose.
+        Fields of FinetuneOptions beyond those that the project's settings choose.
     """
 
     #: Something that a view shows has changed.
@@ -124,11 +123,6 @@ class TrainingSession:
             return ""
         in_use = result.model == self.project.models.current.name
         return "" if in_use else result.model
-
-    @property
-    def process_id(self) -> int | None:
-        """Of the training, None if none runs."""
-        return self._run.process.process_id if self._run else None
 
     def state(self) -> TrainingState:
         """How it stands now. Quick: nothing is read from the disk."""
@@ -227,6 +221,11 @@ class TrainingSession:
             self._run.process.stop()
             self.changed.emit()
 
+    def give_way(self) -> None:
+        """Pause the training for a moment: a hand paints, drags or scrubs."""
+        if self._run is not None:
+            self._run.process.give_way()
+
     def cancel(self) -> None:
         """End the training within two seconds; nothing is kept."""
         if self._run is not None:
@@ -296,8 +295,8 @@ class TrainingSession:
         name, result = self.state().undecided, self._result
         if not name or result is None:
             return
-        verdict = result.verdict
-        details, models = figures(verdict) if verdict else {}, self.project.models
+        models = self.project.models
+        details = figures(result.verdict) if result.verdict else {}
         if use:
             reason = f"The user chose it. {result.text}"
             self._use(functools.partial(models.promote, name, reason=reason, **details))

@@ -30,6 +30,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, CMUNetError, TrainingError, UsageError
 from napari_cmunet.project.models.promotion import SAFE, TrainingResult, result_of
+from napari_cmunet.project.training.priority import (
+    Pauser,
+    lower_priority,
+    popen_options,
+)
 from napari_cmunet.training import events
 
 if TYPE_CHECKING:
@@ -49,8 +54,6 @@ _SECONDS_FOR_EVENT = 0.2
 _SECONDS_FOR_LAST_LINES = 0.5
 _SECONDS_OF_MEASUREMENT = 60
 _SECONDS_FOR_PLAN = 120
-_NICENESS = 10
-_KILLED_FIRST = "500"
 
 
 @dataclass(frozen=True)
@@ -130,16 +133,6 @@ def _read_stdin() -> bytes:
         return b""
 
 
-def lower_priority() -> None:
-    """Let the window and its predictions go first, in time and in memory."""
-    if hasattr(os, "nice"):  # on Windows, whoever starts this process sets it
-        with contextlib.suppress(OSError):
-            os.nice(_NICENESS)
-    # Where memory runs out, Linux should end the training and not napari.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")
-
-
 def main() -> int:
     """Run the child; returns its exit code."""
     lower_priority()
@@ -204,6 +197,8 @@ class TrainingProcess:
         self._listeners: list[threading.Thread] = []
         self._plan: events.Planned | None = None
         self._planned = threading.Event()
+        self._pauser: Pauser | None = None
+        self._on_cpu = True
 
     def start(self) -> None:
         """Start the process; idempotent. Raises OSError if the system refuses."""
@@ -216,8 +211,9 @@ class TrainingProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=os.environ | {"PYTHONUTF8": "1"},
-                **_detached(),
+                **popen_options(),
             )
+            self._pauser = Pauser(self._process.pid)
             self._listeners = [
                 threading.Thread(target=listen, args=(pipe,), daemon=True)
                 for listen, pipe in (
@@ -260,9 +256,22 @@ class TrainingProcess:
             if self._process is None or self._process.poll() is not None:
                 return
             self._close_stdin()  # it cleans up and ends
+            if self._pauser is not None:
+                self._pauser.resume()
         timer = threading.Timer(_SECONDS_TO_KILL, self.kill)
         timer.daemon = True
         timer.start()
+
+    def give_way(self) -> None:
+        """Pause it for a moment if it needs the processor; quick."""
+        ends = self.cancelled or self.exit_code is not None
+        if self._pauser is not None and self._on_cpu and not ends:
+            self._pauser.pause()
+
+    @property
+    def paused_share(self) -> float:
+        """Share of its time that it was paused."""
+        return self._pauser.share if self._pauser is not None else 0.0
 
     def kill(self) -> None:
         """End it and its own children at once."""
@@ -368,6 +377,8 @@ class TrainingProcess:
                 except ValueError:  # a library that prints
                     logger.info("training process: %s", text.rstrip())
                     continue
+                if isinstance(event, events.Started):
+                    self._on_cpu = event.device == "cpu"
                 if isinstance(event, events.Planned):
                     self._plan = event
                     self._planned.set()
@@ -379,19 +390,6 @@ class TrainingProcess:
         with pipe:
             for line in pipe:
                 self._stderr.append(line.decode(errors="replace").rstrip())
-
-
-def _detached() -> dict[str, Any]:
-    """No Ctrl-C in napari's terminal is to reach it."""
-    if sys.platform != "win32":
-        # A process group and no session: Linux shares the processor out among
-        # sessions first, and niceness counts within one alone (man 7 sched).
-        return {"process_group": 0}
-    return {
-        "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP
-        | subprocess.CREATE_NO_WINDOW
-        | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-    }
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ def nothing_was_lost(project: Project, labels: dict[str, str], in_use: str) -> N
         assert again.progress().frames == len(labels)
 
 
+def pid_of(training) -> int | None:
+    return training._run.process.process_id if training.running else None
+
+
 def begun(training) -> bool:
     progress = training.state().progress
     return progress is not None and progress.step > 0
@@ -74,7 +78,7 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
         training.start()
         moment = time.monotonic() + choose.uniform(0, 0.8 * usual)
         wait_until(lambda at=moment: time.monotonic() > at or not training.running)
-        pid = training.process_id
+        pid = pid_of(training)
         if pid is None:  # it was quicker this time
             continue
         with clock(2):
@@ -102,7 +106,7 @@ def test_kill_9_at_random_moments(make_project, add_model, make_training, clock)
 
 
 def limit(training, what: int, amount: int) -> None:
-    resource.prlimit(training.process_id, what, (amount, amount))
+    resource.prlimit(pid_of(training), what, (amount, amount))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
@@ -114,8 +118,8 @@ def test_out_of_memory(make_project, add_model, make_training, clock):
     training.start()
     assert wait_until(
         lambda: (
-            training.process_id is not None
-            and "libtorch" in Path(f"/proc/{training.process_id}/maps").read_text()
+            pid_of(training) is not None
+            and "libtorch" in Path(f"/proc/{pid_of(training)}/maps").read_text()
             and training.state().progress.phase == "learning"
         )
     )
@@ -191,12 +195,16 @@ def test_no_training_outlives_a_window_that_was_killed(make_project, tiny_model,
     assert not list((project.folder / "models").glob("*"))
 
 
-def runs(pid: int) -> bool:
+def state_of(pid: int) -> str:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+        return "Z"
+    return status.rpartition(")")[2].split()[0]
+
+
+def runs(pid: int) -> bool:
+    return state_of(pid) != "Z"
 
 
 def test_a_worker_that_is_aborted_ends_the_process(make_project, tiny_model, clock):
@@ -239,7 +247,7 @@ def test_a_prepared_process_is_taken(spawned, make_project, make_training, phant
     )
     accept(project, project.images.ids()[1], phantoms)  # counts, though it came later
     training.start()
-    assert training.process_id == waiting.process_id
+    assert pid_of(training) == waiting.process_id
     result = settled(training)
     assert len(project.models.training(result.model)["labels"]) == 2
 
@@ -257,6 +265,26 @@ def test_a_training_process_gives_way_to_the_window(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_training_stands_still_while_a_hand_is_at_work(
+    make_project, make_training, clock
+):
+    training = make_training(make_project(15), **LONG)
+    training.start()
+    assert wait_until(lambda: begun(training))
+    pid, end = pid_of(training), time.monotonic() + 1
+    while time.monotonic() < end:
+        training.give_way()
+        assert wait_until(lambda: state_of(pid) == "T")
+    step = training.state().progress.step
+    assert wait_until(lambda: training.state().progress.step > step)
+    training.give_way()
+    with clock(2):
+        training.cancel()
+        assert wait_until(lambda: not runs(pid))
+    assert training._run is None or training._run.process.paused_share > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_a_prepared_process_that_died_is_replaced(make_project, make_training, clock):
     project = make_project(2)
     training = make_training(project, **BARE)
@@ -268,8 +296,8 @@ def test_a_prepared_process_that_died_is_replaced(make_project, make_training, c
     assert training._prepared is waiting  # it might die again and again
     with clock(2):
         training.start()
-        assert wait_until(lambda: not runs(pid) and training.process_id)
-    assert training.process_id != pid
+        assert wait_until(lambda: not runs(pid) and pid_of(training))
+    assert pid_of(training) != pid
     assert not settled(training).failed
 
 
