@@ -21,7 +21,7 @@ from napari_cmunet.gui.images.layers import (
     unwatch_undo,
     watch_undo,
 )
-from napari_cmunet.gui.images.mask_history import MaskHistory
+from napari_cmunet.gui.images.mask_history import Companion, MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
 if TYPE_CHECKING:
@@ -325,10 +325,13 @@ class ImageState:
 
     # -- changes that can be undone -------------------------------------------
 
-    def replace(self, frame: int, wanted: np.ndarray) -> None:
-        """Set a frame of the mask, bool (Y, X), in one undo step."""
+    def replace(
+        self, frame: int, wanted: np.ndarray, companion: Companion | None = None
+    ) -> None:
+        """Set a frame of the mask, bool (Y, X), in one undo step with its companion."""
         rows, columns = np.nonzero((self.mask_frame(frame) != 0) != wanted)
-        self.write(frame, (rows, columns), wanted[rows, columns].astype(np.uint8))
+        values = wanted[rows, columns].astype(np.uint8)
+        self.history.write_with(companion, frame, (rows, columns), values)
 
     def write(
         self,

@@ -21,6 +21,8 @@ import numpy as np
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_cmunet.gui.images.corrections import Corrections
 
 Where = tuple[np.ndarray, np.ndarray]
@@ -73,16 +75,24 @@ class _Step:
     after: _State
 
 
+@dataclass(frozen=True)
+class Companion:
+    """What is undone and redone together with a change of the mask."""
+
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+
+
 class MaskHistory:
     """Moves the threshold of a mask, and follows napari's undo and redo."""
 
     def __init__(self, mask: EditedMask) -> None:
         self._edited = mask
         # As long as napari's own; None stands for a stroke of the user.
-        self._done: deque[_Step | None] = deque(maxlen=_HISTORY)
-        self._undone: deque[_Step | None] = deque(maxlen=_HISTORY)
-        self._next: _Step | None = None
-        self._last_by_key: _Step | None = None
+        self._done: deque[_Step | Companion | None] = deque(maxlen=_HISTORY)
+        self._undone: deque[_Step | Companion | None] = deque(maxlen=_HISTORY)
+        self._next: _Step | Companion | None = None
+        self._last_by_key: _Step | Companion | None = None
         # Pixels of each frame that the user has set, whatever the threshold.
         self._kept: dict[int, np.ndarray] = {}
         self._drag: tuple[int, np.ndarray, float, float] | None = None
@@ -146,7 +156,7 @@ class MaskHistory:
     def set_threshold(self, frame: int, threshold: float, *, join: bool) -> None:
         """Set the threshold; ``join`` makes it one undo step with the last."""
         last = self._done[-1] if self._done else None
-        if join and last is not None and last is self._last_by_key:
+        if join and isinstance(last, _Step) and last is self._last_by_key:
             if last.shown == frame:
                 self._edited.undo()
         self._last_by_key = self._done[-1] if self._move(frame, threshold) else None
@@ -204,6 +214,14 @@ class MaskHistory:
         self, frame: int, shown: int, where: Where, value: Pixels, before: _State
     ) -> None:
         self._next = _Step(frame, shown, before, self._state(frame, shown))
+        self._edited.write(frame, where, value)
+        self._next = None
+
+    def write_with(
+        self, companion: Companion | None, frame: int, where: Where, value: Pixels
+    ) -> None:
+        """Set pixels of a frame in one undo step, which the companion follows."""
+        self._next = companion
         self._edited.write(frame, where, value)
         self._next = None
 
@@ -307,7 +325,7 @@ class MaskHistory:
         step = self._done.pop()
         self._undone.append(step)
         self._restore(step, back=True)
-        return set() if step is None else {step.shown, step.frame}
+        return _frames_of(step)
 
     def note_redo(self) -> set[int]:
         """Follow a redo of napari; return the frames of a step of the program."""
@@ -316,7 +334,7 @@ class MaskHistory:
         step = self._undone.pop()
         self._done.append(step)
         self._restore(step, back=False)
-        return set() if step is None else {step.shown, step.frame}
+        return _frames_of(step)
 
     def forget(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""
@@ -329,9 +347,11 @@ class MaskHistory:
         self._done.clear()
         self._undone.clear()
 
-    def _restore(self, step: _Step | None, *, back: bool) -> None:
+    def _restore(self, step: _Step | Companion | None, *, back: bool) -> None:
         edited = self._edited
-        if step is not None:
+        if isinstance(step, Companion):
+            (step.undo if back else step.redo)()
+        elif step is not None:
             state = step.before if back else step.after
             edited.threshold = state.threshold
             edited.thresholds[step.shown] = state.shown_threshold
@@ -347,3 +367,7 @@ class MaskHistory:
             self._kept.pop(frame, None)
         else:
             self._kept[frame] = kept
+
+
+def _frames_of(step: _Step | Companion | None) -> set[int]:
+    return {step.shown, step.frame} if isinstance(step, _Step) else set()

@@ -208,8 +208,9 @@ class Annotation:
         accepted = self._accepted.pop(key, None)
 
         def act() -> tuple[Label | None, Any]:
-            if accepted is None or not project.labels.undo_accept(accepted):
-                project.labels.withdraw(*key)
+            labels, fits = project.labels, partial(opened.fits, frame=frame)
+            if accepted is None or not labels.undo_accept(accepted, fits):
+                labels.withdraw(*key)
             return project.labels.get(*key), look_at(project, key[0])
 
         workspace.writer.submit(
@@ -261,9 +262,8 @@ class Annotation:
         self.times[key] = time.strftime("%H:%M")
         opened.labels[frame] = label
         if self._navigator.current is opened:
-            opened.show_label(frame, label)
             _, area, draft_saver = self._navigator.parts()
-            area.restored(frame, label)
+            opened.show_label(frame, label, area.restored(frame, label))
             draft_saver.discard(frame)
         self._messages.show(f"The version is the label again. {accepted.notice}")
         self._workspace.apply(change)

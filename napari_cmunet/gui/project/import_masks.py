@@ -233,8 +233,7 @@ def _show(
     for frame, label in labels.items():
         if label is None:
             continue
-        opened.show_label(frame, label)
-        area.restored(frame, label)
+        opened.show_label(frame, label, area.restored(frame, label))
         if not drafts:
             opened.labels[frame] = label
             draft_saver.discard(frame)

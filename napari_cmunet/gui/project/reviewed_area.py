@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from napari.layers import Shapes
 from psygnal import Signal
 
 from napari_cmunet.gui.images.layers import METADATA, geometry, let_viewer_keys_through
+from napari_cmunet.gui.images.mask_history import Companion
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ _SMALLEST = 8
 """Pixels: what is smaller than this in every direction was a click, not a box."""
 _AROUND_STROKES = 4
 """Pixels around a stroke that its painter has looked at, too."""
+
+
+@dataclass(frozen=True)
+class _AreaState:
+    """The reviewed area of one frame, to come back to."""
+
+    before: Label | None
+    by_looking: bool
+    shapes: tuple[tuple[np.ndarray, str], ...]
 
 
 class ReviewedArea:
@@ -153,17 +164,49 @@ class ReviewedArea:
         """A label was accepted with the present area."""
         self._changed.discard(frame)
 
-    def take_over(self, frame: int, label: Label) -> None:
-        """Let the area of a frame be that of a label, with the label's mask."""
+    def take_over(self, frame: int, label: Label) -> Companion:
+        """Let the area of a frame be a label's; return what undoes that."""
+        state = self._state(frame)
+        self._set(frame, label)
+        return Companion(
+            undo=lambda: self._restore(frame, state),
+            redo=lambda: self._set(frame, label),
+        )
+
+    def restored(self, frame: int, label: Label) -> Companion:
+        """Take over the area of the frame's own label; return what undoes that."""
+        companion = self.take_over(frame, label)
+        self._changed.discard(frame)
+        return companion
+
+    def _set(self, frame: int, label: Label) -> None:
         self._clear(frame)
         if label.reviewed is not None:
             self._before[frame] = label
         self.changed.emit()
 
-    def restored(self, frame: int, label: Label) -> None:
-        """Another version of the label is in use; take over its area."""
-        self.take_over(frame, label)
-        self._changed.discard(frame)
+    def _state(self, frame: int) -> _AreaState:
+        shapes = []
+        if self.layer is not None:
+            for number, at in enumerate(self._frames()):
+                if at == frame:
+                    kind = self.layer.shape_type[number]
+                    shapes.append((self.layer.data[number].copy(), kind))
+        before, by_looking = self._before.get(frame), frame in self._by_looking
+        return _AreaState(before, by_looking, tuple(shapes))
+
+    def _restore(self, frame: int, state: _AreaState) -> None:
+        self._clear(frame)
+        if state.before is not None:
+            self._before[frame] = state.before
+        if state.by_looking:
+            self._by_looking.add(frame)
+        if state.shapes:
+            layer = self.layer
+            if layer is None or layer not in self._layers:
+                layer = self._add_layer()
+            layer.add(list(state.shapes))
+        self.changed.emit()
 
     def withdrawn(self, frame: int) -> None:
         """The label was withdrawn; the area is kept with the draft."""

@@ -46,7 +46,7 @@ from napari_cmunet.util.atomic import atomic_write, make_folder, remove_file
 from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
@@ -309,8 +309,14 @@ class ProjectLabels(LabelCollection):
             self.journal("withdrawn", image, frame, sha256=sha256)
         return True
 
-    def undo_accept(self, accepted: AcceptedLabel) -> bool:
-        """Undo an acceptance; do nothing and return False if the label has changed."""
+    def undo_accept(
+        self, accepted: AcceptedLabel, fits: Callable[[Label], bool] = lambda _: True
+    ) -> bool:
+        """Undo an acceptance.
+
+        Do nothing and return False if the label has changed, or if the one before it
+        does not fit the image.
+        """
         image, frame = accepted.image, accepted.frame
         with self._context.writing():
             if self._hashes.get((image, frame)) != accepted.sha256:
@@ -319,6 +325,8 @@ class ProjectLabels(LabelCollection):
                 return self.withdraw(image, frame)
             for older in reversed(self.older(image, frame)):
                 if older.sha256() == accepted.replaced:
+                    if not fits(read_label(older.path)):
+                        return False
                     self.restore(older)
                     return True
         return False

@@ -169,3 +169,21 @@ def test_a_version_of_another_file_is_not_restored(loop, ready):
         assert "does not fit the image any more" in session.messages.alert.text
         assert file.read_bytes() == label
         np.testing.assert_array_equal(opened.mask(0), mask)
+
+
+def test_taking_back_does_not_restore_a_label_of_another_file(loop, ready):
+    _, _, session, hand = loop
+    opened, labels = session.navigator.current, session.project.labels
+    other = Provenance(source_sha256="0" * 64)
+    labels.accept(opened.id, 0, np.eye(40, dtype=bool), provenance=other)
+    stroke(session)
+    hand.key(Qt.Key.Key_K)
+    ready(session)
+    mask = opened.mask(0)
+    hand.key(Qt.Key.Key_K, Qt.KeyboardModifier.ShiftModifier)
+    ready(session)
+    assert labels.get(opened.id, 0) is None
+    assert 0 not in opened.labels
+    assert "withdrawn" in session.messages.text
+    assert len(labels.older(opened.id, 0)) == 2
+    np.testing.assert_array_equal(opened.mask(0), mask)

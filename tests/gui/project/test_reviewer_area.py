@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cmunet.gui.project.reviewed_area import BOX
 from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER
 
 SHAPE = (32, 32)
@@ -76,3 +77,57 @@ def test_a_choice_brings_its_area(reviewer, ready, choice):
     label = decided(session, ready, image)
     np.testing.assert_array_equal(label.mask, mask)
     np.testing.assert_array_equal(label.reviewed, area)
+
+
+def test_undo_of_a_choice_brings_back_mask_and_area(reviewer, ready):
+    session, image, second = reviewer
+    area, mask = session.navigator.area, session.navigator.current.image_state.mask
+
+    def is_now(key: str) -> bool:
+        found = session.navigator.current.mask(0)
+        return np.array_equal(found, MASKS[key]) and np.array_equal(
+            area.reviewed(0, found), AREAS[key]
+        )
+
+    assert is_now("")
+    session.review.use(second)
+    assert is_now("b")
+    mask.undo()
+    assert is_now("")
+    mask.redo()
+    assert is_now("b")
+    mask.undo()
+    label = decided(session, ready, image)
+    np.testing.assert_array_equal(label.reviewed, AREAS[""])
+
+
+def test_undo_of_a_choice_brings_back_a_box(reviewer):
+    session, _, second = reviewer
+    area, opened = session.navigator.area, session.navigator.current
+    area.draw(BOX)
+    area.layer.add_rectangles([[22, 20], [22, 30], [30, 30], [30, 20]])
+    before = area.reviewed(0, opened.mask(0))
+    assert before[25, 25] and not before[25, 5]
+    session.review.use(second)
+    assert len(area.layer.data) == 0
+    opened.image_state.mask.undo()
+    np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), before)
+
+
+def test_undo_of_a_restored_version_brings_back_its_area(session, project, ready):
+    opened, labels = project.navigator.current, project.project.labels
+    for mask, reviewed in ((MASKS[""], AREAS[""]), (MASKS["b"], None)):
+        labels.accept(opened.id, 0, mask, reviewed)
+    project.navigator.next()
+    ready(project)
+    project.navigator.previous()
+    ready(project)
+    opened, area = project.navigator.current, project.navigator.area
+    assert not area.is_part(0)
+    project.annotation.restore(labels.older(opened.id, 0)[-1])
+    ready(project)
+    np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), AREAS[""])
+    assert project.annotation.is_unchanged(opened, 0)
+    opened.image_state.mask.undo()
+    assert not area.is_part(0)
+    assert not project.annotation.is_unchanged(opened, 0)

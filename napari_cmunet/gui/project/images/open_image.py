@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from napari_cmunet.gui.images.mask_history import Companion
     from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
@@ -213,14 +214,16 @@ class OpenImage:
         """Whether a label is of the file that is open, and of its size."""
         return _fits(label, frame, self.image_state.shape, self.sha256)
 
-    def show_label(self, frame: int, label: Label) -> None:
-        """Let a frame's mask be this label, in one undo step."""
+    def show_label(
+        self, frame: int, label: Label, companion: Companion | None = None
+    ) -> None:
+        """Let a frame's mask be this label, in one undo step with the companion."""
         image_state = self.image_state
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
         image_state.names[frame] = names_of(label)
         if image_state.usable_mask:
-            image_state.replace(frame, label.mask)
+            image_state.replace(frame, label.mask, companion)
 
     def key(self, frame: int) -> FrameKey:
         """Image id and frame."""

@@ -104,8 +104,8 @@ class Review:
         opened, frame = self._navigator.shown, self._navigator.frame
         if opened is not None and opened.image_state.usable_mask:
             _, area, _ = self._navigator.parts()
-            opened.image_state.replace(frame, label.mask)
-            area.take_over(frame, label)
+            companion = area.take_over(frame, label)
+            opened.image_state.replace(frame, label.mask, companion)
             self._workspace.changed.emit()
 
     def reject(self, reader: str, reason: str) -> None:
