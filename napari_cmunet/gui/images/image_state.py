@@ -113,9 +113,7 @@ class ImageState:
     @property
     def usable_mask(self) -> bool:
         """Whether there is a mask, of the image's shape."""
-        if self.mask is None:
-            return False
-        return self.mask.data.shape == self._layer_shape
+        return self.mask is not None and self.mask.data.shape == self._layer_shape
 
     @property
     def _layer_shape(self) -> tuple[int, ...]:

@@ -138,7 +138,7 @@ class ProjectLabels(LabelCollection):
         measurement: dict[str, object] | None = None,
         names: Sequence[SegmentName] = (),
     ) -> AcceptedLabel:
-        """Save a mask as the label of a frame; raises ProjectError, WriteError.
+        """Save a mask as the label of a frame.
 
         When this returns, the label is on the disk; if it raises, the former label is
         still in place.
@@ -150,15 +150,13 @@ class ProjectLabels(LabelCollection):
         mask : bool array (Y, X)
             Of a large one (``masks.is_large``) the user was asked.
         reviewed : bool array (Y, X), optional
-            The reviewed area; the whole frame by default. The rest is unknown.
+            The whole frame by default. The rest is unknown.
         provenance : Provenance, optional
             The prediction it came from, and the hash of the image's file as shown.
             Without the hash, the file is hashed now.
         pixel_size_mm : (y, x), optional
-        pixel_size_source : str, optional
-            In words.
-        pixel_size_error : float, optional
-            Standard error, as a share of the size.
+        pixel_size_source, pixel_size_error : optional
+            In words; the standard error, as a share of the size.
         pixels_changed, pixels_added, seconds : optional
             For the journal; the added ones are among those changed.
         measurement : dict, optional
@@ -175,9 +173,7 @@ class ProjectLabels(LabelCollection):
             raise ProjectError(f"Image {image} has no frame {frame}.")
         if reviewed is not None:
             if not reviewed.any():
-                raise ProjectError(
-                    "Nothing of the frame was reviewed: there is no label to save."
-                )
+                raise ProjectError("Nothing of the frame was reviewed.")
             reviewed = None if reviewed.all() else reviewed
         provenance = provenance or Provenance()
         sha256 = provenance.source_sha256 or self._images.hash_of(image)
@@ -283,10 +279,9 @@ class ProjectLabels(LabelCollection):
         patient = self._images[image].patient
         if self._split.side(patient) is None:
             with contextlib.suppress(CMUNetError):  # repaired at the next opening
+                append = self._context.journal.append
                 for new, side in self._split.assign([patient]).items():
-                    self._context.journal.append(
-                        "patient_assigned", patient=new, side=side
-                    )
+                    append("patient_assigned", patient=new, side=side)
 
     def _waiting_notice(self) -> str:
         if not self._context.journal.waiting:
@@ -314,8 +309,7 @@ class ProjectLabels(LabelCollection):
     ) -> bool:
         """Undo an acceptance.
 
-        Do nothing and return False if the label has changed, or if the one before it
-        does not fit the image.
+        Return False if the label has changed, or the one before it does not fit.
         """
         image, frame = accepted.image, accepted.frame
         with self._context.writing():
@@ -323,13 +317,12 @@ class ProjectLabels(LabelCollection):
                 return False
             if accepted.replaced is None:
                 return self.withdraw(image, frame)
-            for older in reversed(self.older(image, frame)):
-                if older.sha256() == accepted.replaced:
-                    if not fits(read_label(older.path)):
-                        return False
-                    self.restore(older)
-                    return True
-        return False
+            olders = reversed(self.older(image, frame))
+            older = next((o for o in olders if o.sha256() == accepted.replaced), None)
+            if older is None or not fits(read_label(older.path)):
+                return False
+            self.restore(older)
+        return True
 
     def older(self, image: str, frame: int) -> list[OlderLabel]:
         """Return the replaced and withdrawn labels of a frame, the oldest first."""
