@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.images.corrections import fingerprints
-from napari_cmunet.gui.images.layers import METADATA, record_of
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    is_inverted,
+    pixel_size_mm,
+    record_of,
+)
 from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
 from napari_cmunet.util.atomic import make_folder
@@ -127,7 +132,7 @@ def origin(image_state: ImageState) -> Provenance:
         device=made_by.device if made_by else None,
         threshold=image_state.threshold if image_state.sources else None,
         source_sha256=record_of(image_state.image).get("source_sha256"),
-        inverted=bool(record_of(image_state.image).get("is_inverted")),
+        inverted=is_inverted(image_state.image),
         corrected=any(
             map(image_state.is_corrected, image_state.corrections.in_history)
         ),
@@ -139,7 +144,7 @@ def note_origin(image_state: ImageState) -> None:
     if image_state.usable_mask and image_state.mask is not None:
         image_state.mask.metadata[METADATA] = {
             "role": "mask",
-            "pixel_size_mm": pixel_size_mm(image_state),
+            "pixel_size_mm": pixel_size_mm(image_state.image),
             **origin(image_state).to_dict(),
         }
 
@@ -154,7 +159,7 @@ def prepare(
         mask=image_state.snapshot(),
         threshold=image_state.threshold,
         provenance=origin(image_state),
-        pixel_size_mm=pixel_size_mm(image_state),
+        pixel_size_mm=pixel_size_mm(image_state.image),
         source=source_file(image_state),
         pixel_size_source=record_of(image_state.image).get("pixel_size_source"),
         pixels_changed=pixels_changed(image_state),
@@ -173,19 +178,6 @@ def pixels_changed(image_state: ImageState) -> dict[int, int]:
         if mask.any():
             changed[frame] = int(mask.sum())
     return changed
-
-
-def pixel_size_mm(image_state: ImageState) -> tuple[float, float] | None:
-    """Pixel size (y, x), if known from the file or from the layer's units."""
-    image = image_state.image
-    size = record_of(image).get("pixel_size_mm") or image.metadata.get("pixel_size_mm")
-    if size is None and all(str(u) in ("mm", "millimeter") for u in image.units[-2:]):
-        size = image.scale[-2:]
-    try:
-        height, width = (abs(float(value)) for value in size)
-    except (TypeError, ValueError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def write_masks(jobs: Iterable[MaskToWrite]) -> list[Written]:

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from napari_cmunet.gui.export import pixel_size_mm, prepare, write_masks
-from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.gui.export import prepare, write_masks
+from napari_cmunet.gui.images.layers import METADATA, pixel_size_mm
 from tests.cine.test_catheter import tube
 
 DIAMETER = 9.5
@@ -37,7 +37,7 @@ def test_it_is_told_before_it_is_used(measured, viewer, controller):
     text = measured.message.text()
     assert "px between the white lines" in text
     assert len(measured.calibration.layer.data) == 3  # the line, and two edges
-    assert pixel_size_mm(controller.active) is None
+    assert pixel_size_mm(controller.active.image) is None
     before = measured.calibration.width.pixel_size_mm(6)
     measured.french.setCurrentIndex(1)
     measured.french.activated.emit(1)
@@ -53,7 +53,7 @@ def test_the_size_is_the_scale_and_goes_into_exports(
     zoom = viewer.scene.camera.zoom
     measured.apply.click()
     side = 2 / DIAMETER
-    assert pixel_size_mm(image_state) == pytest.approx((side, side), rel=0.04)
+    assert pixel_size_mm(image_state.image) == pytest.approx((side, side), rel=0.04)
     for layer in image_state.layers():
         assert layer.scale[-2:] == pytest.approx((side, side), rel=0.04)
         assert [str(unit) for unit in layer.units[-2:]] == ["millimeter"] * 2
@@ -61,13 +61,13 @@ def test_the_size_is_the_scale_and_goes_into_exports(
         assert image_state.image.scale[0] == 1
     assert "from a 6 F catheter, measured 9." in measured.text.text()
     assert prepare(image_state, tmp_path / "m.tif").pixel_size_mm == pixel_size_mm(
-        image_state
+        image_state.image
     )
     job = prepare(image_state, tmp_path / "m.tif", record=True)
     (done,) = write_masks([job])
     assert done.problem == ""
     made = json.loads((tmp_path / "m.json").read_text())
-    assert made["pixel_size_mm"] == list(pixel_size_mm(image_state))
+    assert made["pixel_size_mm"] == list(pixel_size_mm(image_state.image))
     assert made["pixel_size_source"].startswith("from a 6 F catheter, measured 9.")
     assert made["pixels_changed_by_reader"] == 0
     assert viewer.scene.camera.zoom == pytest.approx(zoom / side, rel=0.04)
@@ -80,7 +80,7 @@ def test_it_can_be_taken_back(measured, viewer, controller):
     zoom = viewer.scene.camera.zoom
     measured.apply.click()
     measured.reset.click()
-    assert pixel_size_mm(image_state) is None
+    assert pixel_size_mm(image_state.image) is None
     assert measured.text.text() == "Pixel: size unknown (nothing said)"
     assert measured.reset.isHidden()
     for layer in image_state.layers():
@@ -100,7 +100,7 @@ def test_a_second_line_replaces_the_first(measured, qtbot):
 
 def test_cancel_leaves_everything_as_it_was(measured, viewer, controller):
     measured.cancel.click()
-    assert pixel_size_mm(controller.active) is None
+    assert pixel_size_mm(controller.active.image) is None
     assert [layer.name for layer in viewer.layers] == ["a", "a prediction", "a mask"]
     assert viewer.layers.selection.active is controller.active.mask
     assert measured.measuring.isHidden()

@@ -15,8 +15,8 @@ from napari_cmunet.gui.cine.calibration import (
     is_calibrated,
 )
 from napari_cmunet.gui.cine.propagation import PropagationRow
-from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.layers import (
+    pixel_size_mm,
     read_frame,
     record_of,
     show_frame,
@@ -126,7 +126,7 @@ class PixelSizeRow(QWidget):
 def pixel_size_text(image_state: ImageState) -> str:
     """Pixel size and its source, as text."""
     source = record_of(image_state.image).get("pixel_size_source") or ""
-    size = pixel_size_mm(image_state)
+    size = pixel_size_mm(image_state.image)
     if size is None:
         return "Pixel: size unknown" + source.removeprefix("unknown")
     height, width = (f"{value:.3g}" for value in size)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from napari_cmunet.gui.images.layers import METADATA, record_of, source_array
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    is_inverted,
+    record_of,
+    source_array,
+)
 from napari_cmunet.gui.widgets import check
 from napari_cmunet.io.polarity import invert, invert_window
 
@@ -16,11 +21,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
 
 
-def is_inverted(image_state: ImageState) -> bool:
-    """Whether an image shows the inverted grey values of its file."""
-    return bool(record_of(image_state.image).get("is_inverted"))
-
-
 def invert_image(image_state: ImageState) -> None:
     """Invert the grey values of an image; twice restores them. Masks stay."""
     image = image_state.image
@@ -28,7 +28,7 @@ def invert_image(image_state: ImageState) -> None:
         return
     data = source_array(image)
     limits = invert_window(tuple(image.contrast_limits), data.dtype)
-    record = {**record_of(image), "is_inverted": not is_inverted(image_state)}
+    record = {**record_of(image), "is_inverted": not is_inverted(image)}
     was_replaced = image_state.image_replaced
     image.metadata = {**image.metadata, METADATA: record}
     image.data = invert(data)
@@ -67,7 +67,7 @@ def invert_switch(controller: Controller) -> QCheckBox:
 def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
     """Show whether the image is inverted; offer it where its arteries seem bright."""
     switch.setEnabled(image_state is not None and image_state.unsupported is None)
-    inverted = image_state is not None and is_inverted(image_state)
+    inverted = image_state is not None and is_inverted(image_state.image)
     bright = image_state is not None and image_state.bright_vessels
     switch.setChecked(inverted)
     switch.setText("Invert: seems bright" if bright else "Invert")

@@ -45,6 +45,23 @@ def record_of(layer: Layer) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
+def is_inverted(image: Image) -> bool:
+    """Whether an image shows the inverted grey values of its file."""
+    return bool(record_of(image).get("is_inverted"))
+
+
+def pixel_size_mm(image: Image) -> tuple[float, float] | None:
+    """Pixel size (y, x), if known from the file or from the layer's units."""
+    size = record_of(image).get("pixel_size_mm") or image.metadata.get("pixel_size_mm")
+    if size is None and all(str(u) in ("mm", "millimeter") for u in image.units[-2:]):
+        size = image.scale[-2:]
+    try:
+        height, width = (abs(float(value)) for value in size)
+    except (TypeError, ValueError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
 def source_array(image: Image) -> Any:
     """The full-resolution array behind an image layer."""
     return image.data[0] if image.multiscale else image.data

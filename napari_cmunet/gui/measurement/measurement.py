@@ -10,9 +10,8 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.canvas import is_click
-from napari_cmunet.gui.export import pixel_size_mm
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.gui.images.layers import record_of, source_array
+from napari_cmunet.gui.images.layers import pixel_size_mm, record_of, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
@@ -45,7 +44,7 @@ def calibration_of(image_state: ImageState) -> Calibration:
     """The pixel size of an image, its error and source."""
     record = record_of(image_state.image)
     return Calibration.of(
-        pixel_size_mm(image_state),
+        pixel_size_mm(image_state.image),
         record.get("pixel_size_error"),
         str(record.get("pixel_size_source") or "the scale of the layer"),
     )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cmunet.errors import ProjectError
-from napari_cmunet.gui.export import pixel_size_mm
-from napari_cmunet.gui.images.layers import record_of
+from napari_cmunet.gui.images.layers import pixel_size_mm, record_of
 from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import look_at
@@ -140,7 +139,7 @@ class Annotation:
             mask,
             reviewed,
             provenance=provenance,
-            pixel_size_mm=pixel_size_mm(opened.image_state),
+            pixel_size_mm=pixel_size_mm(opened.image_state.image),
             pixel_size_source=record.get("pixel_size_source"),
             pixel_size_error=record.get("pixel_size_error"),
             seconds=cost[0],

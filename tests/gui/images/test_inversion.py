@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_cmunet.gui.export import origin
-from napari_cmunet.gui.images.inversion import is_inverted
+from napari_cmunet.gui.images.layers import is_inverted
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from tests.gui.conftest import cine, expected
 
@@ -22,7 +22,7 @@ def test_the_switch_turns_any_image_and_back(panel, viewer, controller, settled)
     panel.refresh()
     state = controller.active
     assert panel.invert.isChecked()
-    assert is_inverted(state)
+    assert is_inverted(state.image)
     assert not state.image_replaced
     assert np.array_equal(layer.data, 255 - frames)
     assert tuple(layer.contrast_limits) == (55, 235)

@@ -7,7 +7,7 @@ import pytest
 
 from napari_cmunet.cine.catheter import CatheterWidth
 from napari_cmunet.gui.cine.calibration import CatheterCalibration, is_calibrated
-from napari_cmunet.gui.export import pixel_size_mm
+from napari_cmunet.gui.images.layers import pixel_size_mm
 from napari_cmunet.gui.measurement.measurement import calibration_of
 from napari_cmunet.project.export.formats import export_masks
 from tests.gui.project.conftest import stroke
@@ -38,15 +38,15 @@ def test_it_goes_into_the_label_and_comes_back_with_the_image(project, ready, tm
 
     session.navigator.next()
     ready(session)
-    assert pixel_size_mm(session.navigator.current.image_state) is None
+    assert pixel_size_mm(session.navigator.current.image_state.image) is None
     session.navigator.go(image)
     ready(session)
     image_state = session.navigator.current.image_state
-    assert pixel_size_mm(image_state) == pytest.approx((0.2, 0.2))
+    assert pixel_size_mm(image_state.image) == pytest.approx((0.2, 0.2))
     assert tuple(image_state.mask.scale) == pytest.approx((0.2, 0.2))
     assert is_calibrated(image_state)
     assert calibration_of(image_state).error == pytest.approx(0.01)
     calibration.reset()
-    assert pixel_size_mm(image_state) is None
+    assert pixel_size_mm(image_state.image) is None
     assert calibration_of(image_state).error is None
     assert tuple(image_state.mask.scale) == (1, 1)

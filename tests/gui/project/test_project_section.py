@@ -8,7 +8,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractButton, QFileDialog, QLabel, QLineEdit, QScrollArea
 
-from napari_cmunet.gui.images.inversion import is_inverted
+from napari_cmunet.gui.images.layers import is_inverted
 from napari_cmunet.gui.panel import CMUNetPanel
 from napari_cmunet.gui.project.images.image_list import ImageModel, draw_icon
 from napari_cmunet.gui.project.new_project_dialog import (
@@ -500,10 +500,10 @@ def test_an_inversion_is_kept_without_label_or_draft(panel, project, ready):
     assert not project.project.drafts.keys()
     project.navigator.next()
     ready(project)
-    assert not is_inverted(project.navigator.current.image_state)
+    assert not is_inverted(project.navigator.current.image_state.image)
     project.navigator.go(image)
     ready(project)
-    assert is_inverted(project.navigator.current.image_state)
+    assert is_inverted(project.navigator.current.image_state.image)
     panel.refresh()
     panel.invert.click()
     ready(project)

@@ -9,7 +9,7 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.images.inversion import is_inverted
+from napari_cmunet.gui.images.layers import is_inverted
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.draft_saver import DraftSaver
@@ -269,7 +269,7 @@ class Navigator:
         if opened.problems:
             self._messages.show(" ".join(opened.problems))
         workspace.writer.submit(partial(project.remember_position, opened.id, frame))
-        if not opened.own_layers and is_inverted(image_state):
+        if not opened.own_layers and is_inverted(image_state.image):
             self.note_inversion()
         self._prefetcher.plan(opened.id)
 
@@ -277,7 +277,7 @@ class Navigator:
         """Record in the project whether the open image is shown inverted."""
         opened, project = self.shown, self._workspace.writable
         if opened is not None and project is not None:
-            inverted = is_inverted(opened.image_state)
+            inverted = is_inverted(opened.image_state.image)
             self._workspace.writer.submit(partial(project.invert, opened.id, inverted))
 
     def _show_frame(self, image_state: ImageState, frame: int) -> None:

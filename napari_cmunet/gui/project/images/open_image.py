@@ -15,8 +15,7 @@ from napari_cmunet.errors import CMUNetError, FileError
 from napari_cmunet.gui.cine.calibration import BEFORE
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
-from napari_cmunet.gui.images.inversion import is_inverted
-from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.gui.images.layers import METADATA, is_inverted
 from napari_cmunet.gui.project.readers.readings import Readings, read_readings
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
@@ -284,7 +283,7 @@ class OpenImage:
         return replace(
             origin or Provenance(),
             source_sha256=self.sha256,
-            inverted=is_inverted(image_state),
+            inverted=is_inverted(image_state.image),
         )
 
     def _is_prediction(self, frame: int) -> bool:
