@@ -9,13 +9,19 @@ from napari_cmunet.synthetic import PhantomConfig, make_cine
 from napari_cmunet.vessels.tree import build_tree
 
 
+@pytest.fixture(scope="module")
+def filled():
+    """A frame full of contrast, and its mask."""
+    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
+    return cine.frames[-1], cine.masks[-1]
+
+
 def dice(one, other):
     return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
-def test_a_mask_follows_a_shifted_frame():
-    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
-    frame, mask = cine.frames[-1], cine.masks[-1]
+def test_a_mask_follows_a_shifted_frame(filled):
+    frame, mask = filled
     moved = shift(frame, (3, -4), order=1, mode="nearest")
     truth = shift(mask.astype(float), (3, -4), order=0) > 0.5
     assert dice(mask, truth) < 0.75
@@ -43,9 +49,8 @@ def test_large_frames_are_carried_on_their_own_grid():
 
 
 @pytest.mark.slow
-def test_a_mask_is_carried_over_the_frames_between():
-    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
-    frame, mask = cine.frames[-1], cine.masks[-1]
+def test_a_mask_is_carried_over_the_frames_between(filled):
+    frame, mask = filled
     # Three pixels a frame, as a beating heart does it, are too many at once later on.
     way = [shift(frame, (0, 3 * n), order=1, mode="nearest") for n in range(4)]
     truth = shift(mask.astype(float), (0, 9), order=0) > 0.5
@@ -54,9 +59,8 @@ def test_a_mask_is_carried_over_the_frames_between():
 
 
 @pytest.mark.slow
-def test_changes_follow_the_vessels_and_stop_where_the_frames_do_not_match():
-    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
-    frame, mask = cine.frames[-1], cine.masks[-1]
+def test_changes_follow_the_vessels_and_stop_where_the_frames_do_not_match(filled):
+    frame, mask = filled
     frames = [shift(frame, (0, 2 * n), order=1, mode="nearest") for n in range(4)]
     frames += [np.random.default_rng(0).normal(frame.mean(), 20, frame.shape)] * 2
     tree = build_tree(mask)
