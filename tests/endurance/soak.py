@@ -56,12 +56,13 @@ def make_long_project(folder: Path, images: int) -> Path:
     from napari_cmunet.synthetic import PhantomConfig, make_frame
     from tests.endurance.crash.phantom_project import install_model
 
-    drawn = [make_frame(PhantomConfig(size=SIZE, seed=n))[0] for n in range(DRAWN)]
+    seeds = range(min(DRAWN, images))
+    drawn = [make_frame(PhantomConfig(size=SIZE, seed=n))[0] for n in seeds]
     pictures = folder / "pictures"
     for number in range(images):
         place = pictures / f"patient-{number // 4:03d}"
         place.mkdir(parents=True, exist_ok=True)
-        frame = np.roll(np.rot90(drawn[number % DRAWN], number), number, 0)
+        frame = np.roll(np.rot90(drawn[number % len(drawn)], number), number, 0)
         np.save(place / f"frame-{number:03d}.npy", frame)
     with Project.create(folder / "project", user="reader-1") as project:
         project.images.add([pictures], lambda path: path.parts[0])

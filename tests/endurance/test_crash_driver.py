@@ -112,7 +112,7 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
 
 def test_nothing_piles_up(tmp_path, qapp):
     figures = tmp_path / "figures.json"
-    words = ["--images", "8", "--trainings", "2", "--json", figures]
+    words = ["--images", "4", "--trainings", "2", "--json", figures]
     done = subprocess.run(
         [sys.executable, "-m", "tests.endurance.soak", *words],
         capture_output=True,
@@ -121,4 +121,4 @@ def test_nothing_piles_up(tmp_path, qapp):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert json.loads(figures.read_text())["labels"] == 8
+    assert json.loads(figures.read_text())["labels"] == 4

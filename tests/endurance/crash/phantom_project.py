@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL = "tiny"
-SIZE = 256
+SIZE, DRAWN = 256, 8
 
 
 def make_home(folder: Path) -> None:
@@ -26,6 +26,7 @@ def make_project(
 ) -> Path:
     """Make a project of phantom frames, two of each patient; returns its folder.
 
+    Beyond a few they are shifted ones.
     With ``model``, a network of width 4 with random weights is installed and in use,
     and trainings start from it: it learns in seconds. So many ``versions`` of it have
     been put to use after it, to go back and forward among.
@@ -33,11 +34,13 @@ def make_project(
     from napari_cmunet.project.project import Project
     from napari_cmunet.synthetic import PhantomConfig, make_frame
 
+    seeds = range(1, 1 + min(DRAWN, images))
+    drawn = [make_frame(PhantomConfig(size=SIZE, seed=seed))[0] for seed in seeds]
     pictures = folder / "pictures"
     for number in range(images):
         place = pictures / f"patient-{number // 2:02d}"
         place.mkdir(parents=True, exist_ok=True)
-        frame, _ = make_frame(PhantomConfig(size=SIZE, seed=number + 1))
+        frame = np.roll(drawn[number % DRAWN], number // DRAWN, axis=1)
         np.save(place / f"frame-{number:02d}.npy", frame)
     with Project.create(folder / "project", user="reader-1") as project:
         project.images.add([pictures], lambda path: path.parts[0])

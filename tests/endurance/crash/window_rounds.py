@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cmunet.project.training.worker import COMMAND
 from tests.endurance.crash.ledger import Ledger, must
 from tests.endurance.crash.phantom_project import make_project
 
@@ -56,18 +57,18 @@ def run(args: argparse.Namespace, ledger: Ledger) -> dict[str, object]:
                 must(opened or bool(told.fault), "the window did not open the project")
                 told.hear_notes(choose.randrange(25), 60)
                 told.hear_for(choose.uniform(0, 0.4))
-            training = _running("finetune", folder)
+            trainers = _trainers(child)
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         told.close()
         kills["while starting" if early else "at work"] += 1
-        kills["while training"] += bool(training)
+        kills["while training"] += bool(trainers)
         failing += faults > 0
         if "opened" in told.notes:
             seen += _shown_again(told.notes["opened"], ledger.shown)
         end = time.monotonic() + _TRAINER_SECONDS
-        while left := _running("finetune", folder):
+        while left := [pid for pid in trainers if _is_trainer(pid)]:
             must(time.monotonic() < end, f"a trainer outlived its window: {left}")
             time.sleep(0.1)
         ledger.check(folder, args.spare / "copy")
@@ -96,13 +97,20 @@ def _log_to(path: Path) -> None:
             os.dup2(log.fileno(), descriptor)
 
 
-def _running(command: str, folder: Path) -> list[int]:
-    """Processes of a command on a project (Linux)."""
+def _trainers(window: int) -> list[int]:
+    """The training processes of a window (Linux)."""
     found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (path / "cmdline").read_bytes().split(b"\0")
-                if command.encode() in words and os.fsencode(folder) in words:
-                    found.append(int(path.name))
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == window and _is_trainer(int(path.parent.name)):
+                found.append(int(path.parent.name))
     return found
+
+
+def _is_trainer(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(COMMAND[-1]) in words
