@@ -8,13 +8,14 @@ from typing import Any
 
 import napari  # noqa: TC002 - napari resolves the annotations of what it calls
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.canvas import KeyFocus, guard_canvas
 from napari_cmunet.gui.cine.section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
+from napari_cmunet.gui.labels import KeyList, Legend, StatusLabel
 from napari_cmunet.gui.lifecycle import (
     may_close,
     on_panel_destroyed,
@@ -41,10 +42,7 @@ from napari_cmunet.gui.vessel_tools.section import VesselSection, vessel_shortcu
 from napari_cmunet.gui.widgets import (
     Column,
     Fold,
-    KeyList,
-    Legend,
     NameCombo,
-    StatusLabel,
     ToolRow,
     WorkBar,
     button,
@@ -198,11 +196,11 @@ class CMUNetPanel(QWidget):
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
         inside.setLayout(content)
-        outer = QVBoxLayout(self)
+        below = column(self.status.whole, self.project_section.notices)
+        below.setContentsMargins(8, 0, 8, 0)
+        outer = column(Column(inside), below, self.notice)
         outer.setContentsMargins(0, 0, 0, 4)
-        outer.setSpacing(4)
-        outer.addWidget(Column(inside), 1)
-        outer.addWidget(self.notice)
+        self.setLayout(outer)
 
     def _connect(self) -> None:
         controller = self.controller

@@ -6,17 +6,19 @@ The plugin's are bound to the viewer, never over a key that is taken.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from napari.layers import Image
 from napari.settings import get_settings
 
-from napari_cmunet.gui.images.layers import set_visible
+from napari_cmunet.gui.images.layers import let_viewer_keys_through, set_visible
 from napari_cmunet.gui.project.reviewed_area import BOX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.project.session import ProjectSession
@@ -116,6 +118,17 @@ class KeyBindings:
         self._bound: dict[str, Callable[[ViewerModel], object]] = {}
         for key, action in actions.items():
             self._bind(key.replace("+", "-"), action)
+        for layer in viewer.layers:
+            self._pass_on(layer)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._pass_on(event.value)
+
+    def _pass_on(self, layer: Layer) -> None:
+        # Image layers bind Y to a plane of the 3D view.
+        if isinstance(layer, Image):
+            let_viewer_keys_through(layer, self._viewer)
 
     def _bind(self, key: str, action: Callable[[], object]) -> None:
         def pressed(_viewer: ViewerModel) -> None:
@@ -133,6 +146,7 @@ class KeyBindings:
 
     def unbind(self) -> None:
         """Unbind the keys that have not been bound anew since."""
+        self._viewer.layers.events.inserted.disconnect(self._on_inserted)
         for key, function in self._bound.items():
             bound = self._viewer.bind_key(key, None)
             if bound is not None and bound is not function:

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from qtpy.QtWidgets import QLayout
 
@@ -39,14 +39,14 @@ def text_label(text: str = "", *, lines: int = 0) -> QLabel:
 
     ``lines`` is the minimum height. It keeps the layout still where the text changes.
     """
-    label = _LinesHigh(text, lines) if lines else QLabel(text)
+    label = LinesHigh(text, lines) if lines else QLabel(text)
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     label.setTextFormat(Qt.TextFormat.PlainText)
     return label
 
 
-class _LinesHigh(QLabel):
+class LinesHigh(QLabel):
     """A label with a minimum height in lines of the theme's font and padding."""
 
     def __init__(self, text: str, lines: int) -> None:
@@ -301,65 +301,6 @@ class Fold(QWidget):
         arrow = Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow
         self.title.setArrowType(arrow)
         self.toggled.emit(is_open)
-
-
-class Legend(QLabel):
-    """What the colours over the image mean."""
-
-    def __init__(self, entries: Iterable[tuple[str, Sequence[float]]]) -> None:
-        super().__init__()
-        self.setTextFormat(Qt.TextFormat.RichText)
-        self.setWordWrap(True)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-        self.setToolTip("Colours of the layers over the image")
-        self.setText(
-            "&nbsp; ".join(
-                "<span style='background-color:#202328'>&nbsp;"
-                f"<span style='color:{_hex(colour)}'>&#9632;</span>&nbsp;</span>&nbsp;"
-                f"{escape(text).replace(' ', '&nbsp;')}"
-                for text, colour in entries
-            )
-        )
-
-
-def _hex(colour: Sequence[float]) -> str:
-    return "#" + "".join(f"{round(255 * value):02x}" for value in colour[:3])
-
-
-class StatusLabel(_LinesHigh):
-    """Text with a coloured edge that shows at a glance what was found."""
-
-    def __init__(self) -> None:
-        super().__init__("", lines=3)  # a usual message in a narrow dock moves nothing
-        self.setWordWrap(True)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-        self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self._colour = ""
-        self.show_colour("transparent")
-
-    def show_colour(self, colour: str) -> None:
-        """Set the colour of the edge."""
-        if colour != self._colour:
-            self._colour = colour
-            self.setStyleSheet(
-                f"StatusLabel {{border-left: 4px solid {colour}; padding-left: 6px;}}"
-            )
-
-
-class KeyList(QLabel):
-    """Table of keys and what they do."""
-
-    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
-        super().__init__()
-        spelled = ((key.replace(",  .", "comma, dot"), text) for key, text in keys)
-        rows = "".join(
-            f"<tr><td style='padding-right:8px'><b>{escape(key)}</b></td>"
-            f"<td>{escape(text)}</td></tr>"
-            for key, text in spelled
-        )
-        self.setTextFormat(Qt.TextFormat.RichText)
-        self.setText(f"<table cellspacing='0'>{rows}</table>")
 
 
 def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:

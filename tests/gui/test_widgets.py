@@ -7,8 +7,9 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
+from napari_cmunet.gui.labels import StatusLabel
 from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
-from napari_cmunet.gui.widgets import StatusLabel, combo, plain_tip, text_label
+from napari_cmunet.gui.widgets import combo, plain_tip, text_label
 
 
 @pytest.mark.parametrize(
@@ -119,3 +120,27 @@ def test_a_usual_message_moves_nothing(qtbot):
         QApplication.processEvents()
         places.add(below.y())
     assert len(places) == 1
+
+
+def test_a_long_message_moves_nothing_and_is_whole_elsewhere(qtbot):
+    window, status, below = QWidget(), StatusLabel(), text_label("below")
+    layout = QVBoxLayout(window)
+    for widget in (status, below):
+        layout.addWidget(widget)
+    layout.addStretch(1)
+    layout.addWidget(status.whole)
+    window.resize(280, 300)
+    qtbot.addWidget(window)
+    window.show()
+    qtbot.waitExposed(window)
+    where = below.y()
+    assert status.whole.isHidden()
+    text = "This file cannot be read: it ends in the middle of a frame. " * 4
+    status.setText(text)
+    qtbot.wait(20)
+    assert below.y() == where
+    assert status.whole.isVisible() and status.whole.text() == text
+    status.setText("Short again.")
+    qtbot.wait(20)
+    assert below.y() == where
+    assert status.whole.isHidden()

@@ -173,15 +173,19 @@ def geometry(image: Image) -> dict[str, Any]:
 def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
     """Make the viewer's keys work in a layer whose type binds some of them itself.
 
-    Shapes layers bind S, D, T, I and A to tools of their own.
+    Shapes layers bind S, D, T, I and A to tools of their own, Image layers Y.
     """
 
-    def passed_on(act: Callable[[ViewerModel], None]) -> Callable[[Layer], None]:
-        return lambda _layer: act(viewer)
+    def passed_on(key: Any) -> Callable[[Layer], None]:
+        def act(_layer: Layer) -> None:
+            if (bound := viewer.keymap.get(key)) is not None:
+                bound(viewer)
+
+        return act
 
     for key, act in viewer.keymap.items():
         if key in type(layer).class_keymap and not inspect.isgeneratorfunction(act):
-            layer.bind_key(key, passed_on(act), overwrite=True)
+            layer.bind_key(key, passed_on(key), overwrite=True)
 
 
 def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:

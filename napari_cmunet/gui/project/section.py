@@ -64,16 +64,11 @@ class ProjectSection(QWidget):
         self.message = text_label()
         self.start = StartPage()
         self.page = ProjectPage(session)
-        layout = column(
-            self.alert,
-            self.work_text,
-            self.work,
-            self.start,
-            self.page,
-            self.message,
-        )
+        layout = column(self.start, self.page)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
+        #: What comes and goes. Put below what scrolls, where it moves nothing.
+        self.notices = column(self.alert, self.work_text, self.work, self.message)
         self.commands = ProjectActions(session, self, self.page.list.chosen_images)
         self._connect()
 

@@ -53,3 +53,30 @@ def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled):
     hand.drag(plot, handle, handle + QPoint(-12, 0), handle + QPoint(-25, 0))
     assert found.analysis.narrowest.start < start - 3
     assert panel.measuring.reset.isEnabled()
+
+
+@pytest.mark.parametrize("opened_first", [True, False])
+def test_the_keys_work_with_an_image_layer_selected(
+    window, qtbot, settled, opened_first
+):
+    """Napari's own Image layers bind Y to a plane of the 3D view."""
+    viewer, panel, _ = window
+    if opened_first:
+        viewer.window.remove_dock_widget("all")
+    viewer.add_image(angiogram(stenosed()), name="frame")
+    if opened_first:
+        _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    settled(panel.controller)
+    model = panel.controller.viewer
+    hand, measuring = Reader(viewer, panel), Measuring(qtbot, model, panel)
+    for column in (20, 140):
+        viewer.layers.selection.active = viewer.layers["frame"]
+        QTest.mouseMove(hand.canvas, hand.at(ROW, column))
+        qtbot.waitUntil(lambda c=column: abs(model.cursor.position[-1] - c) < 2)
+        hand.key(Qt.Key.Key_Y)
+    measuring.settle()
+    found = measuring.measurement
+    assert found.analysis.narrowest.percent_diameter == pytest.approx(50, abs=6)
+    panel.shut_down()
+    viewer.layers.selection.active = viewer.layers["frame"]
+    hand.key(Qt.Key.Key_Y)  # nothing of ours is left

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QAbstractButton, QApplication, QWidget
 
 from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.workspace import NewProject
@@ -183,3 +185,48 @@ def test_one_key_accepts_and_goes_on_and_arrow_keys_walk_the_list(loop, ready, q
     QTest.keyClick(images, Qt.Key.Key_P)
     mask = session.navigator.current.image_state.mask
     qtbot.waitUntil(lambda: mask.mode == "paint")
+
+
+def places(panel) -> list[tuple[str, int]]:
+    """Height of every visible widget of the panel's column."""
+    inside = panel.status.parentWidget()
+    return sorted(
+        (type(widget).__name__, widget.mapTo(panel, QPoint(0, 0)).y())
+        for widget in inside.findChildren(QWidget)
+        if widget.isVisible()
+    )
+
+
+@pytest.mark.parametrize("width", [300, 460])
+def test_no_message_moves_the_panel(loop, qtbot, width):
+    viewer, panel, session, _ = loop
+    viewer.window.resize(1300, 950)
+    panel.setFixedWidth(width)
+    qtbot.wait(50)
+    where, messages = places(panel), session.messages
+    assert len(where) > 50
+
+    def shown(widget, text: str = "") -> None:
+        qtbot.waitUntil(widget.isVisible)
+        qtbot.wait(20)
+        assert text in widget.text()
+        assert places(panel) == where
+
+    section, long = panel.project_section, "What went wrong, at some length. " * 9
+    messages.show("1 image was added. 3 were in it already.")
+    shown(section.message, "1 image was added")
+    buttons = [(f"Answer {number}", "", None) for number in range(3)]
+    messages.ask("Your corrections cannot be saved.", *buttons, about="draft")
+    shown(section.alert.text, "cannot be saved")
+    answer = section.alert.findChildren(QAbstractButton)[0]
+    QTest.mouseClick(answer, LEFT)
+    qtbot.waitUntil(section.alert.isHidden)
+    panel.controller.show_message(long)
+    shown(panel.status.whole, long)
+    panel.controller.show_message("")
+    qtbot.waitUntil(panel.status.whole.isHidden)
+    assert session.run("Looking for the images", lambda *_: time.sleep(0.5), print)
+    shown(section.work_text, "Looking for the images")
+    qtbot.waitUntil(lambda: not session.busy)
+    qtbot.waitUntil(section.work_text.isHidden)
+    assert places(panel) == where
