@@ -124,9 +124,11 @@ def with_suffix(path: str) -> Path:
 def origin(image_state: ImageState) -> Provenance:
     """Return the provenance of the mask as it is now."""
     sources = set(image_state.sources.values())
+    loaded = {x.imported_from for x in image_state.origins.values()}
     # A cine with frames of two models, after a cancelled second run, names neither.
-    made_by = sources.pop() if len(sources) == 1 else None
+    made_by = sources.pop() if len(sources) == 1 and not loaded else None
     return Provenance(
+        imported_from=loaded.pop() if len(loaded) == 1 else None,
         model=made_by.model if made_by else None,
         model_sha256=(made_by.sha256 or None) if made_by else None,
         device=made_by.device if made_by else None,

@@ -16,7 +16,6 @@ from napari_cmunet.gui.canvas import canvas_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import button, row
-from napari_cmunet.io.masks.files import looks_like_mask
 from napari_cmunet.io.sniffing import KIND_OF_SUFFIX
 from napari_cmunet.project.files import is_project
 from napari_cmunet.reader import check_count, get_reader, read_layers
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
     from napari_cmunet.reader import LayerData
 
-    _Opened = tuple[list[tuple[Path, LayerData]], list[str], list[Path]]
+    _Opened = tuple[list[tuple[Path, LayerData]], list[str]]
 
 _NAPARIS_OWN = Qt.KeyboardModifier.ShiftModifier | Qt.KeyboardModifier.AltModifier
 
@@ -76,8 +75,6 @@ class OpenRow(QWidget):
 
     #: A folder was chosen, to make or open a project.
     folder_chosen = Signal(object)
-    #: Files were opened that look like masks, not like angiograms.
-    masks_opened = Signal(object)
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -152,14 +149,12 @@ class OpenRow(QWidget):
         )
 
     def _on_read(self, result: _Opened) -> None:
-        found, problems, masks = result
+        found, problems = result
         images = [(path, Layer.create(*layer_data)) for path, layer_data in found]
         self._controller.add_images(images)
         if problems:
             text, tip = some_of(problems, 2), "\n".join(problems)
             self._controller.show_message(text, failed=True, tip=tip)
-        if masks:
-            self.masks_opened.emit(masks)
 
     # -- close ----------------------------------------------------------------
 
@@ -261,32 +256,19 @@ class CloseQuestion(QObject):
 
 
 def _read(paths: Sequence[Path], report: Report, should_stop: ShouldStop) -> _Opened:
-    """Read files and folders as image layers. Runs in a worker.
-
-    Returns
-    -------
-    tuple
-        The layers, what could not be read, and the files that look like masks.
-    """
+    """Read files and folders as image layers, and say what could not be read."""
     from napari_cmunet.io.images import find_images
 
     files = [file.path for file in find_images(list(paths))]
     check_count(len(files))
     found: list[tuple[Path, Any]] = []
     problems: list[str] = []
-    masks: list[Path] = []
     for index, path in enumerate(files):
         if should_stop():
             break
         try:
-            read = read_layers(str(path))
-            found += [(path, layer_data) for layer_data in read]
-            frames = [
-                data if data.ndim == 2 else data[len(data) // 2] for data, *_ in read
-            ]
-            if all(map(looks_like_mask, frames)):
-                masks.append(path)
+            found += [(path, layer_data) for layer_data in read_layers(str(path))]
         except CMUNetError as error:
             problems.append(str(error))
         report(index + 1, len(files))
-    return found, problems, masks
+    return found, problems

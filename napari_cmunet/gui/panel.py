@@ -207,7 +207,6 @@ class CMUNetPanel(QWidget):
         self.image.chosen.connect(self._on_image_chosen)
         self.on_opening.toggled.connect(self._on_opening_toggled)
         self.opening.folder_chosen.connect(self.project_section.commands.begin)
-        self.opening.masks_opened.connect(self.project_section.commands.offer_masks)
         self.segment.clicked.connect(controller.segment)
         self.invert.clicked.connect(self.project.navigator.note_inversion)
         self.work.cancel.clicked.connect(controller.cancel)

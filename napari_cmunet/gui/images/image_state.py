@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
 
     from napari_cmunet.gui.prediction.prediction import Source
+    from napari_cmunet.io.provenance import Provenance
     from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis
 
@@ -93,6 +94,8 @@ class ImageState:
         self.sources: dict[int, Source] = {}
         #: Masks of the user's own, such as accepted ones, (Y, X) bool by frame.
         self.own_masks: dict[int, np.ndarray] = {}
+        #: Where masks come from that were loaded from files, by frame.
+        self.origins: dict[int, Provenance] = {}
         #: By frame: fingerprint of a mask, analyses of the model's mask and of it.
         self.measured: dict[int, tuple[int, Analysis | None, Analysis]] = {}
         #: By frame: the SYNTAX segments of its vessels.

@@ -21,6 +21,7 @@ from napari_cmunet.gui.project.new_project_dialog import (
     free_folder,
     suggested_folder,
 )
+from napari_cmunet.gui.project.opened_masks import OpenedMasks
 from napari_cmunet.gui.project.readers.label_versions import LabelVersionsDialog
 from napari_cmunet.project.export.formats import (
     ExportConflictError,
@@ -33,8 +34,9 @@ from napari_cmunet.project.settings import recent_projects
 from napari_cmunet.util.text import counted, some_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
     from napari_cmunet.gui.project.session import ProjectSession
 
@@ -60,16 +62,19 @@ class ProjectActions:
     ) -> None:
         self._session, self._parent, self._chosen = session, parent, chosen
         self._last = ""
+        self.masks = OpenedMasks(session, self._import, self._make_of)
 
     def connect(self) -> None:
         """Ask for folders when the session needs one."""
         self._session.images_wanted.connect(self.show_images_folder)
         self._session.more_wanted.connect(self.add_images)
+        self.masks.connect()
 
     def disconnect(self) -> None:
         """Stop asking: the panel is closed."""
         self._session.images_wanted.disconnect(self.show_images_folder)
         self._session.more_wanted.disconnect(self.add_images)
+        self.masks.disconnect()
 
     # -- a project --------------------------------------------------------------
 
@@ -96,7 +101,14 @@ class ProjectActions:
 
     def use_open_images(self) -> None:
         """Make a project of the images that are open now."""
-        files = [source_file(r) for r in self._session.controller.image_states]
+        self._make_of(self._session.controller.image_states)
+
+    def _make_of(self, image_states: Sequence[ImageState]) -> None:
+        """Make a project of open images; ask for a folder if there are none."""
+        if not image_states:
+            self.choose_folder()
+            return
+        files = [source_file(state) for state in image_states]
         inputs = [path for path in files if path is not None and path.exists()]
         if not inputs:
             alerts.no_files(self._session.messages)
@@ -186,11 +198,14 @@ class ProjectActions:
             export_labels(session, dialog.options(), self.export, show)
 
     def import_masks(self) -> None:
-        """Ask for masks of other programs, show their images, and import them."""
+        """Ask for masks of other programs; import them, or load them without a project.
+
+        Without one they become the masks of open images.
+        """
         session = self._session
-        if session.project is None or session.busy:
+        if session.busy:
             return
-        if session.workspace.writable is None:
+        if session.project is not None and session.workspace.writable is None:
             session.messages.show("The project is open for reading only.")
             return
         title = "Masks of other programs: files or a folder"
@@ -198,31 +213,16 @@ class ProjectActions:
         if not chosen:
             return
         self._last = str(chosen[0].parent)
-        self._import(chosen)
+        if session.project is not None:
+            self._import(chosen)
+            return
+        active = session.controller.active
+        self.masks.load(chosen, None if active is None else source_file(active))
 
     def _import(self, masks: list[Path]) -> None:
         dialog = ImportMasksDialog(self._session, masks, self._parent)
         if dialog.exec() and dialog.plan is not None:
             import_masks(self._session, dialog.plan, dialog.options())
-
-    def offer_masks(self, masks: list[Path]) -> None:
-        """Offer to import files that were opened as images and look like masks."""
-        messages = self._session.messages
-        first = masks[0].name
-        names = first if len(masks) == 1 else f"{first} and {len(masks) - 1} more"
-        text = f"{names}: two grey values, as a mask has and no angiogram."
-        if self._session.workspace.writable is None:
-            messages.show(f"{text} To import it, open a project first.")
-            return
-        act = messages.after_dismissing(partial(self._import, masks))
-        tip = "See which image of the project it is for"
-        messages.ask(
-            text,
-            ("Import as mask…", tip, act),
-            ("Leave it", "It stays open as an image", None),
-            about="masks",
-            serious=False,
-        )
 
     def show_versions(self) -> None:
         """Show the versions of the label of the shown frame."""

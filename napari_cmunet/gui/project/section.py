@@ -77,6 +77,7 @@ class ProjectSection(QWidget):
         self.work.cancel.clicked.connect(self._on_cancel)
         self.start.new.clicked.connect(commands.choose_folder)
         self.start.these.clicked.connect(commands.use_open_images)
+        self.start.masks.clicked.connect(commands.import_masks)
         self.start.recent.aboutToShow.connect(
             lambda: commands.fill_recent(self.start.recent)
         )
@@ -119,7 +120,8 @@ class ProjectSection(QWidget):
         self.message.setToolTip(state.message_tip)
         self.message.setVisible(bool(state.message))
         self.start.setEnabled(not state.busy)
-        self.start.these.setEnabled(bool(self._session.controller.image_states))
+        for widget in (self.start.these, self.start.masks):
+            widget.setEnabled(bool(self._session.controller.image_states))
         self.start.setVisible(not state.is_open)
         self.page.setVisible(state.is_open)
         if state.is_open:
@@ -141,10 +143,16 @@ class StartPage(QWidget):
             "Project of these images",
             "Make a project of the images that are open now",
         )
+        self.masks = button(
+            "Masks from files…",
+            "Load masks of other programs for the open images, to correct them",
+        )
         self.open = button("Open a pro&ject", "Go on with a project where you left off")
         self.recent = QMenu(self)
         self.open.setMenu(self.recent)
-        layout = column(text_label(_WELCOME), self.new, self.these, self.open)
+        layout = column(
+            text_label(_WELCOME), self.new, self.these, self.open, self.masks
+        )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
 

@@ -16,9 +16,9 @@ import numpy as np
 from napari_cmunet.errors import Cancelled, CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
-from napari_cmunet.io.masks.orientation import better_orientation
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import known_of
+from napari_cmunet.project.labels.fitted_mask import fit_to_image, mask_problem
 from napari_cmunet.project.labels.mask_pairing import index_images, mask_name, pair
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.masks.files import LargeMasks
-    from napari_cmunet.io.masks.foreign_masks import ForeignMask, MaskPages
+    from napari_cmunet.io.masks.foreign_masks import ForeignMask
     from napari_cmunet.io.masks.label_file import Label
+    from napari_cmunet.project.labels.fitted_mask import FittedMask
     from napari_cmunet.project.project import Project
 
 
@@ -150,7 +151,7 @@ def plan_import(
             loaded = _load(project, mask, image, options)
             pairs.append(_compared(project, mask, image, loaded, options))
         except CMUNetError as error:
-            problems.append(_sentence(mask, error))
+            problems.append(mask_problem(mask, error))
     progress(len(unique), len(unique))
     return ImportPlan(tuple(pairs), tuple(problems))
 
@@ -187,7 +188,7 @@ def run_import(
             if planned.image not in known:
                 known[planned.image] = known_of(project, planned.image, loaded.image)
         except (ReadError, OSError, _AlreadyLabelledError) as error:
-            problems.append(_sentence(mask, error))
+            problems.append(mask_problem(mask, error))
             continue
         for frame in checked.frames:
             sized, inverted = known[planned.image]
@@ -201,11 +202,6 @@ def run_import(
     return ImportResult(saved, there, tuple(problems))
 
 
-def _sentence(mask: ForeignMask, error: Exception) -> str:
-    reason = error.reason if isinstance(error, ReadError) else str(error)
-    return f"{mask_name(mask)}: {reason}"
-
-
 # -- checks ------------------------------------------------------------------------
 
 
@@ -213,87 +209,23 @@ class _AlreadyLabelledError(CMUNetError):
     """A frame has another label or draft already."""
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A mask as the frames of its image."""
-
-    image: Angiogram
-    frames: dict[int, np.ndarray]  # bool (Y, X)
-    pages: MaskPages
-    reviewed: dict[int, np.ndarray | None]
-
-
 def _load(
     project: Project, mask: ForeignMask, image: str, options: ImportOptions
-) -> _Loaded:
-    """Read a mask and its image, and check that they fit."""
+) -> FittedMask:
     angiogram = read_angiogram(project.images.found_path(image))
-    count, *size = angiogram.frames.shape
-    numbers = mask.frames
-    if numbers is not None and len(numbers) > 1 and not angiogram.is_cine:
-        raise ReadError(mask.path, "it has several frames, its image only one.")
-    if numbers and max(numbers) >= count:
-        raise ReadError(
-            mask.path, f"it is of frame {max(numbers)}; its image has {count} frame(s)."
-        )
-    if numbers is None:
-        shape = angiogram.shape
-    else:
-        shape = (len(numbers), *size) if len(numbers) > 1 else tuple(size)
-    try:
-        pages = mask.read(shape, options.large_masks)
-    except ReadError as error:
-        raise _explained(error, mask, angiogram) from error
-    made = pages.provenance
-    if made and made.source_sha256 not in (None, angiogram.sha256):
-        raise ReadError(mask.path, "it was made of another image file.")
-    stack = pages.mask.reshape(-1, *size)
-    seen = None if pages.reviewed is None else pages.reviewed.reshape(stack.shape)
-    named = range(count) if numbers is None else numbers
-    corrected = made is not None and made.corrected
-    frames = {
-        frame: page
-        for n, (frame, page) in enumerate(zip(named, stack, strict=True))
-        # A frame of a stack that nobody labelled is empty.
-        if page.any()
-        or len(stack) == 1
-        or corrected
-        or (numbers is not None and seen is not None and seen[n].any())
-    }
-    if not frames:
-        raise ReadError(mask.path, "no artery is marked in any frame.")
-    reviewed = {
-        frame: None if seen is None or seen[n].all() else seen[n]
-        for n, frame in enumerate(named)
-    }
-    for frame in frames:
-        part = reviewed[frame]
-        if part is not None and not part.any():
-            raise ReadError(mask.path, f"nothing of frame {frame} was reviewed.")
-    if not options.any_orientation:
-        fullest = max(frames, key=lambda frame: int(frames[frame].sum()))
-        pixels = np.asarray(angiogram.frames[fullest])
-        if wrong := better_orientation(pixels, frames[fullest]):
-            raise ReadError(
-                mask.path,
-                f"it fits its image better {wrong} than as it is. Export it on the "
-                "image's own grid.",
-            )
-    return _Loaded(angiogram, frames, pages, reviewed)
-
-
-def _explained(error: ReadError, mask: ForeignMask, image: Angiogram) -> ReadError:
-    if mask.frames is None and image.is_cine and " x " in error.reason:
-        text = f"{error.reason} For one frame of a cine, end its name in _frame_0007."
-        return ReadError(error.path, text, error.shown)
-    return error
+    return fit_to_image(
+        mask,
+        angiogram,
+        large_masks=options.large_masks,
+        any_orientation=options.any_orientation,
+    )
 
 
 def _compared(
     project: Project,
     mask: ForeignMask,
     image: str,
-    loaded: _Loaded,
+    loaded: FittedMask,
     options: ImportOptions,
 ) -> MaskPair:
     """Compare with what the project has; raises _AlreadyLabelledError."""
@@ -347,7 +279,7 @@ def _same(label: Label, mask: np.ndarray, reviewed: np.ndarray | None) -> bool:
 
 
 def _provenance(
-    pair: MaskPair, frame: int, loaded: _Loaded, sha256: str, inverted: bool
+    pair: MaskPair, frame: int, loaded: FittedMask, sha256: str, inverted: bool
 ) -> Provenance:
     return replace(
         loaded.pages.provenance or Provenance(inverted=inverted),
@@ -362,7 +294,7 @@ def _save(
     project: Project,
     pair: MaskPair,
     frame: int,
-    loaded: _Loaded,
+    loaded: FittedMask,
     provenance: Provenance,
     sized: Angiogram,
     *,

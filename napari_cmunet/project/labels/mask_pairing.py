@@ -38,23 +38,29 @@ class ImageIndex:
 
 
 def index_images(project: Project, *, with_uids: bool) -> ImageIndex:
-    """List images by name and, which is slow, by DICOM identifier."""
+    """List the images of a project, as :func:`index_files` does."""
+    paths = {}
+    for record in project.images:
+        try:
+            paths[record.id] = project.images.path(record.id)
+        except ProjectError:  # only its labels are left, or its disk is away
+            paths[record.id] = Path(record.path or record.id)
+    return index_files(paths, with_uids=with_uids)
+
+
+def index_files(paths: dict[str, Path], *, with_uids: bool) -> ImageIndex:
+    """List images, given by id, by name and, which is slow, by DICOM identifier."""
     # Deferred: importing pydicom is slow.
     from napari_cmunet.io.dicom.derived import read_source
 
-    index = ImageIndex()
-    for record in project.images:
-        try:
-            path = project.images.path(record.id)
-        except ProjectError:  # only its labels are left, or its disk is away
-            path = Path(record.path or record.id)
-        index.paths[record.id] = path
+    index = ImageIndex(paths=paths)
+    for image, path in paths.items():
         stem = stem_of(path)
-        for name in {record.id, stem, _CHANNEL.sub("", stem), path.name}:
-            index.by_stem[_folded(name)].append(record.id)
+        for name in {image, stem, _CHANNEL.sub("", stem), path.name}:
+            index.by_stem[_folded(name)].append(image)
         if with_uids and is_dicom(path):
             try:
-                index.by_uid[read_source(path).sop_instance] = record.id
+                index.by_uid[read_source(path).sop_instance] = image
             except ReadError:
                 continue
     return index

@@ -66,16 +66,29 @@ def test_an_import_can_be_undone_in_the_mask(project, dialog, ready):
     assert np.array_equal(opened.mask(0), before)
 
 
-def test_a_mask_that_is_opened_as_an_image_is_offered(project, masks, qtbot, qapp):
-    row = OpenRow(project.controller)
+def open_row(session, viewer, paths, qtbot):
+    row = OpenRow(session.controller)
     qtbot.addWidget(row)
-    actions = ProjectActions(project, row, list)
-    row.masks_opened.connect(actions.offer_masks)
+    row.open_paths(paths)
+
+
+def open_napari(session, viewer, paths, qtbot):
+    viewer.open(paths, plugin="napari")
+
+
+@pytest.mark.parametrize("open_by", [open_row, open_napari])
+def test_a_mask_that_is_opened_as_an_image_is_offered(
+    project, masks, viewer, qtbot, open_by
+):
+    actions = ProjectActions(project, None, list)
+    actions.connect()
     Image.fromarray(frame(7)).save(masks / "angiogram.png")
-    row.open_paths([masks / "p1_mask.png", masks / "angiogram.png"])
+    paths = [masks / "p1_mask.png", masks / "angiogram.png"]
+    open_by(project, viewer, paths, qtbot)
     qtbot.waitUntil(lambda: project.messages.alert is not None)
+    actions.disconnect()
     alert = project.messages.alert
-    assert alert.text == "p1_mask.png: two grey values, as a mask has and no angiogram."
+    assert alert.text == "p1_mask: two grey values, as a mask has and no angiogram."
     assert [a.text for a in alert.actions] == ["Import as mask…", "Leave it"]
 
 

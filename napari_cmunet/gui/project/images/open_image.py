@@ -188,7 +188,7 @@ class OpenImage:
         self.labels: dict[int, Label] = dict(loaded.labels)
         self.drafts: dict[int, Label] = dict(loaded.drafts)
         self.readings: dict[int, Readings] = dict(loaded.readings)
-        self.origins: dict[int, Provenance] = {}
+        self.origins: dict[int, Provenance] = dict(self.image_state.origins)
         self.clock = AnnotationClock()
         first = {f: r.first for f, r in self.readings.items()}
         for frame, label in (first | loaded.labels | loaded.drafts).items():

@@ -1,0 +1,177 @@
+"""Masks that are opened as images, and masks for images that are in no project."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari_cmunet.gui.export import source_file
+from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.loaded_masks import load_masks, show_masks
+from napari_cmunet.gui.jobs import Job, JobRunner
+from napari_cmunet.io.discovery import stem_of
+from napari_cmunet.io.masks.files import looks_like_mask
+from napari_cmunet.util.text import counted, some_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.images.loaded_masks import LoadedMasks
+    from napari_cmunet.gui.jobs import JobResult, Report, ShouldStop
+    from napari_cmunet.gui.project.session import ProjectSession
+
+
+class OpenedMasks:
+    """Notices masks among the opened images, and loads masks for open images.
+
+    Parameters
+    ----------
+    import_masks : callable
+        Imports files of masks into the open project.
+    make_project : callable
+        Makes a project of open images.
+    """
+
+    def __init__(
+        self,
+        session: ProjectSession,
+        import_masks: Callable[[list[Path]], None],
+        make_project: Callable[[Sequence[ImageState]], None],
+    ) -> None:
+        self._session = session
+        self._import, self._make_project = import_masks, make_project
+        self._jobs: list[Job] = []
+        self._loading = JobRunner("Loading masks", failure="The masks cannot be loaded")
+
+    def connect(self) -> None:
+        """Look at the images that are opened, in whatever way."""
+        self._session.controller.images.added.connect(self._on_added)
+
+    def disconnect(self) -> None:
+        """Stop looking: the panel is closed."""
+        self._loading.cancel()
+        self._session.controller.images.added.disconnect(self._on_added)
+
+    # -- masks that are opened as images ----------------------------------------
+
+    def _on_added(self, added: list[ImageState]) -> None:
+        middle = {
+            state: partial(
+                read_frame,
+                source_array(state.image),
+                state.count // 2,
+                cine=state.is_cine,
+                rgb=bool(state.image.rgb),
+            )
+            for state in added
+            if state.unsupported is None
+        }
+
+        def look(report: Report, should_stop: ShouldStop) -> list[ImageState]:
+            return [s for s, read in middle.items() if looks_like_mask(read())]
+
+        def ended(outcome: JobResult) -> None:
+            self._jobs.remove(job)
+            # An image that cannot be read is reported by who segments it.
+            self._offer(outcome.result or [])
+
+        if middle:
+            job = Job("Looking for masks", look, ended)
+            self._jobs.append(job)
+            job.start()
+
+    def _offer(self, states: list[ImageState]) -> None:
+        """Offer what can be done with images that look like masks."""
+        session = self._session
+        open_now = session.controller.image_states
+        masks = [s for s in states if s in open_now and source_file(s) is not None]
+        if not masks:
+            return
+        names = masks[0].image.name
+        if len(masks) > 1:
+            names += f" and {len(masks) - 1} more"
+        session.messages.ask(
+            f"{names}: two grey values, as a mask has and no angiogram.",
+            *self._choices(masks),
+            ("Leave it", "It stays open as an image", None),
+            about="masks",
+            serious=False,
+        )
+
+    def _choices(
+        self, masks: list[ImageState]
+    ) -> list[tuple[str, str, Callable[[], None]]]:
+        session = self._session
+        after = session.messages.after_dismissing
+        files = [path for s in masks if (path := source_file(s)) is not None]
+        if session.workspace.writable is not None:
+            tip = "See which image of the project it is for"
+            act = partial(self._import, files)
+            return [("Import as mask…", tip, after(act))]
+        others = [s for s in session.controller.image_states if s not in masks]
+        choices = []
+        if (image := _image_of(masks[0], others)) is not None:
+
+            def use() -> None:
+                for mask in masks:
+                    session.controller.close_image(mask)
+                self.load(files, source_file(image))
+
+            text = f"Use as the mask of {image.image.name}"
+            choices.append((text, "It can be corrected, and undone", after(use)))
+        tip = "Of the images of these masks; then choose More > Import masks…"
+        make = partial(self._make_project, others)
+        return [*choices, ("Make a project…", tip, after(make))]
+
+    # -- masks for open images --------------------------------------------------
+
+    def load(self, inputs: list[Path], shown: Path | None) -> None:
+        """Load files as the masks of open images, in a worker.
+
+        Parameters
+        ----------
+        shown : Path, optional
+            The image that a single mask of any name is for.
+        """
+        states = {
+            path: state
+            for state in self._session.controller.image_states
+            if state.unsupported is None and (path := source_file(state)) is not None
+        }
+        self._loading.start(
+            partial(load_masks, inputs, list(states), shown),
+            on_result=partial(self._on_loaded, states),
+            on_error=self._session.messages.show_error,
+        )
+
+    def _on_loaded(self, states: dict[Path, ImageState], loaded: LoadedMasks) -> None:
+        controller = self._session.controller
+        found = [
+            (state, mask)
+            for mask in loaded.masks
+            if (state := states[mask.path]) in controller.image_states
+        ]
+        show_masks(controller.images, found)
+        text = ""
+        if found:
+            controller.show_image(found[-1][0])
+            text = f"{counted(len(found), 'mask')} loaded, to be corrected or undone. "
+        text += some_of(loaded.problems, 2)
+        tip = "\n".join(loaded.problems)
+        controller.show_message(text.strip(), failed=not found, tip=tip)
+
+
+def _image_of(mask: ImageState, others: list[ImageState]) -> ImageState | None:
+    """Return the image whose name a mask's begins with, or the only one of its size."""
+    fit = [s for s in others if s.shape == mask.shape and source_file(s) is not None]
+    named = [s for s in fit if _stem(mask).startswith(_stem(s))]
+    if named:
+        return max(named, key=lambda state: len(_stem(state)))
+    return fit[0] if len(fit) == 1 else None
+
+
+def _stem(image_state: ImageState) -> str:
+    path = source_file(image_state)
+    return "" if path is None else stem_of(path).casefold()
