@@ -65,8 +65,7 @@ class ImageState:
         self.unsupported = problem or unsupported(image)
         self.prediction: Labels | None = None
         self.mask: Labels | None = None
-        self.mask_was_deleted = False
-        self.prediction_was_deleted = False
+        self.mask_was_deleted = self.prediction_was_deleted = False
         self.show_prediction = True
         self.threshold = threshold
         #: The file, if this program has opened it and not napari.
@@ -392,8 +391,6 @@ class ImageState:
         for frame in range(self.count):
             if frame not in self.own_masks:
                 self.thresholds[frame] = self.threshold
-
-    # -- export ---------------------------------------------------------------
 
     def snapshot(self) -> np.ndarray:
         """Copy the mask as bool, (Y, X) or (T, Y, X)."""
