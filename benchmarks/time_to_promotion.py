@@ -85,6 +85,8 @@ def main() -> None:
 
 def fine_tune(loop: Loop, frames: Frames, args: argparse.Namespace) -> dict:
     """Correct and accept, press the button, wait until the training has ended."""
+    from qtpy.QtTest import QTest
+
     from napari_cmunet.gui.training.state import LEARNING
 
     report: dict = {}
@@ -94,14 +96,17 @@ def fine_tune(loop: Loop, frames: Frames, args: argparse.Namespace) -> dict:
     loop.picture("before-start", section.status)
     loop.until(lambda: training.state().plan is not None, "the plan")
     report["plan"] = training.state().plan.text
+    print(report["plan"], flush=True)
     loop.click(section.start)
     began = time.monotonic()
     promoted: list[float] = []
     pictured: set[str] = set()
 
-    def ended() -> bool:
+    while training.running:
+        QTest.qWait(200)  # not Loop.until, whose polling would take time from training
         if not promoted and not loop.uses(FIRST):
             promoted.append(round(time.monotonic() - began, 1))
+            print("promoted after", promoted[0], "s", flush=True)
         progress = training.state().progress
         for name, now in (
             ("learning", progress is not None and progress.phase == LEARNING),
@@ -110,9 +115,6 @@ def fine_tune(loop: Loop, frames: Frames, args: argparse.Namespace) -> dict:
             if now and name not in pictured:
                 pictured.add(name)
                 loop.picture(name, section.status)
-        return not training.running
-
-    loop.until(ended, "the end of the training")
     report["seconds_to_promotion"] = promoted[0] if promoted else None
     report["seconds_of_training"] = round(time.monotonic() - began, 1)
     result = training.state().result
