@@ -71,6 +71,7 @@ def read_events(path):
     return [events.from_line(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     images, masks = folders(10)
     out, log = tmp_path / "mine", tmp_path / "log.jsonl"
@@ -95,6 +96,7 @@ def test_events_that_cannot_be_written_are_an_error(folders, tmp_path, capsys):
     assert "events.jsonl: its folder does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_masks_that_leave_arteries_out_are_completed_by_the_start(
     folders, tmp_path, tiny_model, capsys
 ):
@@ -117,6 +119,7 @@ def test_masks_that_leave_arteries_out_tell_no_dice(folders, tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_what_completing_the_masks_ran_into_is_told(
     folders, tmp_path, tiny_model, monkeypatch
 ):
@@ -139,6 +142,7 @@ def test_what_completing_the_masks_ran_into_is_told(
     assert "Out of memory: the frame is predicted in tiles from now on." in notes
 
 
+@pytest.mark.slow
 def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypatch):
     images, masks = folders(2)
     kept = []
@@ -161,6 +165,7 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     )
 
 
+@pytest.mark.slow
 def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):
     images, masks = folders(3)
     assert finetune(images, masks, tmp_path / "first", "--no-validation") == 0
@@ -192,6 +197,7 @@ def test_the_next_model_starts_from_the_last_out_loud(folders, tmp_path):
     assert started.receipt.startswith("134 of 134 encoder and decoder tensors")
 
 
+@pytest.mark.slow
 def test_few_patients_are_left_out_in_turn(folders, tmp_path):
     images, masks = folders(3)
     log = tmp_path / "log.jsonl"
@@ -205,6 +211,7 @@ def test_few_patients_are_left_out_in_turn(folders, tmp_path):
     assert [e.labels for e in started] == [3]
 
 
+@pytest.mark.slow
 def test_patients_of_the_csv_are_kept_together(folders, tmp_path):
     images, masks = folders(12)
     table = tmp_path / "patients.csv"

@@ -38,6 +38,7 @@ def save_masks(folder, count):
     return folder
 
 
+@pytest.mark.slow
 def test_200_pairs_of_which_ten_are_wrong(project, tmp_path, capsys):
     folder, masks = project(200), save_masks(tmp_path / "masks", 200)
     wrong = list(range(3, 200, 20))

@@ -40,8 +40,8 @@ def campaign(tmp_path, *words: str) -> dict:
 
 
 def test_kills_and_failing_disks(tmp_path):
-    figures = campaign(tmp_path, "engine", "--rounds", "10", "--faults", "0.03")
-    assert figures["kills"] == 10
+    figures = campaign(tmp_path, "engine", "--rounds", "6", "--faults", "0.03")
+    assert figures["kills"] == 6
     assert figures["done"]["accept"] > 5
 
 
@@ -52,8 +52,8 @@ def test_kills_during_an_import(tmp_path):
 
 
 def test_power_cuts(tmp_path):
-    figures = campaign(tmp_path, "power", "--rounds", "30")
-    assert sum(figures["power cuts"].values()) == 30
+    figures = campaign(tmp_path, "power", "--rounds", "15")
+    assert sum(figures["power cuts"].values()) == 15
     assert figures["done"]["accept"] > 5
 
 
