@@ -54,7 +54,7 @@ class StatusLabel(LinesHigh):
         self._colour = ""
         self.show_colour("transparent")
 
-    def setText(self, text: str) -> None:
+    def setText(self, text: str | None) -> None:
         super().setText(text)
         self._show_whole()
 
