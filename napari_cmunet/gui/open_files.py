@@ -48,11 +48,19 @@ class OpenDialog(QFileDialog):
 
     def accept(self) -> None:
         """Take a chosen folder instead of entering it. A double click enters it."""
-        chosen = self.selectedFiles()
-        if chosen and all(Path(path).exists() for path in chosen):
+        chosen = self.chosen()
+        if chosen and all(path.exists() for path in chosen):
             self.done(int(QFileDialog.DialogCode.Accepted))
         else:
             super().accept()
+
+    def chosen(self) -> list[Path]:
+        """What was chosen, without the folders above it.
+
+        While a path is typed, Qt selects every folder on the way.
+        """
+        paths = [Path(path) for path in self.selectedFiles()]
+        return [p for p in paths if not any(p in other.parents for other in paths)]
 
 
 def name_filters() -> list[str]:
@@ -67,7 +75,7 @@ def name_filters() -> list[str]:
 def ask_what(parent: QWidget, folder: str, title: str = _TITLE) -> list[Path]:
     """Ask for files or folders; empty if the user cancels."""
     dialog = OpenDialog(parent, folder, title)
-    return [Path(p) for p in dialog.selectedFiles()] if dialog.exec() else []
+    return dialog.chosen() if dialog.exec() else []
 
 
 class OpenRow(QWidget):

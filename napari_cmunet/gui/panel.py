@@ -222,6 +222,8 @@ class CMUNetPanel(QWidget):
         self.outline.clicked.connect(controller.editor.set_outline)
         self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
         commands = self.project_section.commands
+        to_training = self.project_section.page.to_training
+        to_training.clicked.connect(self.finetune.scroll_into_view)
         self.exporting.labels.triggered.connect(commands.export)
         commands.exported.connect(self.exporting.show_result)
         self.vessels.review.changed.connect(self.project.navigator.tick)
@@ -267,7 +269,8 @@ class CMUNetPanel(QWidget):
         self.finetune.set_training(self.project.training.session, self.project.preview)
         project = self.project.project
         self.project_section.page.images.setVisible(project is not None)
-        self.finetune_fold.setVisible(project is not None and not project.is_blind)
+        for widget in (self.finetune_fold, self.project_section.page.to_training):
+            widget.setVisible(project is not None and not project.is_blind)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.opening.refresh()
@@ -325,9 +328,8 @@ class CMUNetPanel(QWidget):
             self.project.workspace.changed.disconnect(self._on_changed)
             self.project.annotation.accepted.disconnect(self._on_accepted)
             self.project_section.commands.disconnect()
-            self.project.training.result_wanted.disconnect(
-                self.finetune.scroll_into_view
-            )
+            wanted = self.project.training.result_wanted
+            wanted.disconnect(self.finetune.scroll_into_view)
             del self.project.may_close
             self.project.disconnect_panel()
         self.controller.disconnect()

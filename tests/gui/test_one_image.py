@@ -171,6 +171,21 @@ def test_the_dialog_takes_files_and_folders(qtbot, panel, tmp_path):
     assert dialog.selectedFiles() == [str(tmp_path / "cines")]
 
 
+def test_a_typed_path_does_not_choose_the_folders_above_it(
+    qtbot, panel, tmp_path, monkeypatch
+):
+    # What Qt answers at the first dialog of a session, while it still reads folders.
+    file = tmp_path / "left.npy"
+    np.save(file, frame(0))
+    dialog = OpenDialog(panel, str(tmp_path))
+    qtbot.addWidget(dialog)
+    selected = ["/", *map(str, reversed(tmp_path.parents[:-1])), str(file)]
+    monkeypatch.setattr(dialog, "selectedFiles", lambda: selected)
+    dialog.accept()
+    assert dialog.result()
+    assert dialog.chosen() == [file]
+
+
 # -- the pixels of File > Open --------------------------------------------------
 
 

@@ -166,6 +166,7 @@ class ProjectPage(QWidget):
         self._shown = SectionState()
         self.title = QElidingLabel()
         self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.to_training = button("Fine-tune ↓", "Go to the section Fine-tune below")
         self.menu = button("More", "Add images, export, close the project")
         self.menu_items = QMenu(self)
         self.menu.setMenu(self.menu_items)
@@ -241,7 +242,7 @@ class ProjectPage(QWidget):
         inner.setContentsMargins(0, 0, 0, 0)
         self.changes.setLayout(inner)
         layout = column(
-            row(self.title, self.menu, stretch=0),
+            row(self.title, self.to_training, self.menu, stretch=0),
             self.bar,
             self.progress,
             self.effort,

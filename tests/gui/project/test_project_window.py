@@ -230,3 +230,13 @@ def test_no_message_moves_the_panel(loop, qtbot, width):
     qtbot.waitUntil(lambda: not session.busy)
     qtbot.waitUntil(section.work_text.isHidden)
     assert places(panel) == where
+
+
+def test_fine_tune_is_one_click_away_at_1000_pixels(loop, qtbot):
+    viewer, panel, _, _ = loop
+    viewer.window.resize(1300, 1000)
+    qtbot.wait(50)
+    go, start = panel.project_section.page.to_training, panel.finetune.start
+    assert not go.visibleRegion().isEmpty()
+    QTest.mouseClick(go, LEFT)
+    qtbot.waitUntil(lambda: start.visibleRegion().boundingRect() == start.rect())
