@@ -232,8 +232,8 @@ class CMUNetPanel(QWidget):
         propagation.started.connect(tools.deactivate)
         propagation.started.connect(self.vessels.review.stop)
         tools.activated.connect(propagation.dismiss)
-        tools.activated.connect(self.measuring.measurement.stop_picking)
-        self.measuring.measurement.started.connect(tools.deactivate)
+        tools.activated.connect(self.measuring.stop_picking)
+        self.measuring.started.connect(tools.deactivate)
 
     def _on_image_chosen(self, index: int) -> None:
         if 0 <= index < len(self.controller.image_states):

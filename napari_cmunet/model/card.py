@@ -124,7 +124,8 @@ class ModelCard:
     name : str
         Letters, digits, dots, dashes; the folder's name.
     kind : str
-        ``ssl`` (self-supervised, where fine-tuning starts) or ``artery``.
+        ``ssl`` (self-supervised, where fine-tuning starts), ``artery``, or ``names``
+        (proposes SYNTAX segments).
     width : int
         Channels of the network's first level.
     preprocessing : Preprocessing
@@ -151,7 +152,7 @@ class ModelCard:
     """
 
     name: Annotated[StrictStr, AfterValidator(_check_name)]
-    kind: Literal["ssl", "artery"]
+    kind: Literal["ssl", "artery", "names"]
     width: Annotated[StrictInt, Field(ge=1, le=MAX_WIDTH)]
     preprocessing: Preprocessing
     threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] = 0.5

@@ -34,6 +34,7 @@ from napari_cmunet.model.card import (
 )
 from napari_cmunet.util.atomic import atomic_write, make_folder
 from napari_cmunet.util.safe_files import read_plain
+from napari_cmunet.vessels.segments import SEGMENTS
 
 if TYPE_CHECKING:
     import torch
@@ -216,14 +217,14 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
     source = folder.resolve().name
     # Without memory, for the card may name any width, and without random weights.
     with torch.device("meta"):
-        network = CMUNet(card.width)
+        network = CMUNet(card.width, len(SEGMENTS) + 1 if card.kind == "names" else 2)
     report = load_weights(network, tensors, source)
     if not report.head_loaded:
         network.conv_last.to_empty(device="cpu").reset_parameters()
-    if card.kind == "artery" and not report.head_loaded:
+    if card.kind != "ssl" and not report.head_loaded:
         raise ModelError(
             f"Model '{report.source}' is incomplete: it has no conv_last, without "
-            "which no artery is found."
+            "which nothing is found."
         )
     return LoadedModel(network.eval(), card, report)
 

@@ -21,7 +21,7 @@ from napari_cmunet.gui.images.layers import (
     unwatch_undo,
     watch_undo,
 )
-from napari_cmunet.gui.images.mask_history import Companion, MaskHistory
+from napari_cmunet.gui.images.mask_history import MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels, Layer
 
+    from napari_cmunet.gui.images.mask_steps import Companion, Names, Pixels, Where
     from napari_cmunet.gui.prediction.prediction import Source
     from napari_cmunet.io.provenance import Provenance
-    from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis
 
 
@@ -98,7 +98,7 @@ class ImageState:
         #: By frame: fingerprint of a mask, analyses of the model's mask and of it.
         self.measured: dict[int, tuple[int, Analysis | None, Analysis]] = {}
         #: By frame: the SYNTAX segments of its vessels.
-        self.names: dict[int, tuple[SegmentName, ...]] = {}
+        self.names: dict[int, Names] = {}
         self.corrections = Corrections(self.mask_frame, self.is_corrected)
         self.history = MaskHistory(self)
 
@@ -187,7 +187,7 @@ class ImageState:
         # Not through the controller: strokes count also while the panel is closed.
         mask.events.paint.connect(self._on_paint)
         mask.events.editable.connect(self._on_editable)
-        watch_undo(mask, self._on_undo, self._on_redo)
+        watch_undo(mask, self.history, self._on_undo, self._on_redo)
 
     def release(self) -> None:
         """Give up the overlays, which another image reuses."""
@@ -333,12 +333,7 @@ class ImageState:
         values = wanted[rows, columns].astype(np.uint8)
         self.history.write_with(companion, frame, (rows, columns), values)
 
-    def write(
-        self,
-        frame: int,
-        where: tuple[np.ndarray, np.ndarray],
-        values: np.ndarray | int,
-    ) -> None:
+    def write(self, frame: int, where: Where, values: Pixels) -> None:
         """Set pixels of a frame through napari's own undo history."""
         if not len(where[0]):
             return

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+    from napari_cmunet.gui.images.mask_history import MaskHistory
+
 MIN_SIDE = DEFAULT_LIMITS.min_side
 
 # The key of our entry in a layer's metadata. Its "role" marks our overlays, so that no
@@ -252,18 +254,26 @@ def insert_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None
 
 
 def watch_undo(
-    mask: Labels, on_undo: Callable[[], None], on_redo: Callable[[], None]
+    mask: Labels,
+    history: MaskHistory,
+    on_undo: Callable[[], None],
+    on_redo: Callable[[], None],
 ) -> None:
-    """Call back after an undo or redo of a layer, for which napari has no event."""
+    """Call back after an undo or redo of a layer, for which napari has no event.
+
+    Steps that are in the program's history alone are undone there.
+    """
     undo, redo = mask.undo, mask.redo
 
     def undo_and_notify() -> None:
-        undo()
-        on_undo()
+        if not history.undo_naming():
+            undo()
+            on_undo()
 
     def redo_and_notify() -> None:
-        redo()
-        on_redo()
+        if not history.redo_naming():
+            redo()
+            on_redo()
 
     mask.undo, mask.redo = undo_and_notify, redo_and_notify
 

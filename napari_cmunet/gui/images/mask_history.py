@@ -13,74 +13,20 @@ when the program is idle.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.gui.images.mask_steps import Companion, Naming, State, Step
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from napari_cmunet.gui.images.mask_steps import EditedMask, Names, Pixels, Where
 
-    from napari_cmunet.gui.images.corrections import Corrections
-
-Where = tuple[np.ndarray, np.ndarray]
-Pixels = np.ndarray | int
+Item = Step | Companion | Naming | None
 
 # napari forgets undo steps beyond this number.
 _HISTORY = 100
-
-
-class EditedMask(Protocol):
-    """What the history needs of the mask whose threshold it moves."""
-
-    #: The threshold of the image, and of each frame: not all have followed yet.
-    threshold: float
-    thresholds: np.ndarray
-    #: Of each frame, (T, Y, X) uint8.
-    probability: np.ndarray
-    corrections: Corrections
-
-    @property
-    def count(self) -> int: ...
-    @property
-    def usable_mask(self) -> bool: ...
-    def has_prediction(self, frame: int) -> bool: ...
-    def is_corrected(self, frame: int) -> bool: ...
-    def mask_frame(self, frame: int) -> np.ndarray: ...
-    def write(self, frame: int, where: Where, values: Pixels) -> None: ...
-    def undo(self) -> None: ...
-    def refresh_mask(self, *, thumbnail: bool = True) -> None: ...
-
-
-@dataclass(frozen=True)
-class _State:
-    """What belongs to a frame's mask besides its pixels."""
-
-    threshold: float
-    frame_threshold: float
-    shown_threshold: float
-    kept: np.ndarray | None
-    shown_kept: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One undoable change that the program has made."""
-
-    frame: int
-    shown: int
-    before: _State
-    after: _State
-
-
-@dataclass(frozen=True)
-class Companion:
-    """What is undone and redone together with a change of the mask."""
-
-    undo: Callable[[], None]
-    redo: Callable[[], None]
 
 
 class MaskHistory:
@@ -88,11 +34,11 @@ class MaskHistory:
 
     def __init__(self, mask: EditedMask) -> None:
         self._edited = mask
-        # As long as napari's own; None stands for a stroke of the user.
-        self._done: deque[_Step | Companion | None] = deque(maxlen=_HISTORY)
-        self._undone: deque[_Step | Companion | None] = deque(maxlen=_HISTORY)
-        self._next: _Step | Companion | None = None
-        self._last_by_key: _Step | Companion | None = None
+        # Without namings as long as napari's own; None stands for a stroke of the user.
+        self._done: deque[Item] = deque(maxlen=_HISTORY)
+        self._undone: deque[Item] = deque(maxlen=_HISTORY)
+        self._next: Item = None
+        self._last_by_key: Item = None
         # Pixels of each frame that the user has set, whatever the threshold.
         self._kept: dict[int, np.ndarray] = {}
         self._drag: tuple[int, np.ndarray, float, float] | None = None
@@ -156,7 +102,7 @@ class MaskHistory:
     def set_threshold(self, frame: int, threshold: float, *, join: bool) -> None:
         """Set the threshold; ``join`` makes it one undo step with the last."""
         last = self._done[-1] if self._done else None
-        if join and isinstance(last, _Step) and last is self._last_by_key:
+        if join and isinstance(last, Step) and last is self._last_by_key:
             if last.shown == frame:
                 self._edited.undo()
         self._last_by_key = self._done[-1] if self._move(frame, threshold) else None
@@ -200,9 +146,9 @@ class MaskHistory:
         self._record(carrier, frame, where, value, before)
         return True
 
-    def _state(self, frame: int, shown: int) -> _State:
+    def _state(self, frame: int, shown: int) -> State:
         edited = self._edited
-        return _State(
+        return State(
             threshold=edited.threshold,
             frame_threshold=float(edited.thresholds[frame]),
             shown_threshold=float(edited.thresholds[shown]),
@@ -211,9 +157,9 @@ class MaskHistory:
         )
 
     def _record(
-        self, frame: int, shown: int, where: Where, value: Pixels, before: _State
+        self, frame: int, shown: int, where: Where, value: Pixels, before: State
     ) -> None:
-        self._next = _Step(frame, shown, before, self._state(frame, shown))
+        self._next = Step(frame, shown, before, self._state(frame, shown))
         self._edited.write(frame, where, value)
         self._next = None
 
@@ -301,6 +247,40 @@ class MaskHistory:
             edited.corrections.note_change([frame])
         return True
 
+    # -- names of vessels -----------------------------------------------------
+
+    def set_names(self, frame: int, names: Names) -> None:
+        """Name the vessels of a frame, in one undo step."""
+        before = self._edited.names.get(frame, ())
+        if names != before:
+            self._done.append(Naming(frame, before, names))
+            self._undone.clear()
+            self._name(frame, names)
+
+    def undo_naming(self) -> bool:
+        """Undo the last step if it is a naming."""
+        if not self._done or not isinstance(step := self._done[-1], Naming):
+            return False
+        self._undone.append(self._done.pop())
+        self._name(step.frame, step.before)
+        return True
+
+    def redo_naming(self) -> bool:
+        """Redo the next step if it is a naming.
+
+        Where there is none at all, napari's own are older than a naming.
+        """
+        if not self._undone or not isinstance(step := self._undone[-1], Naming):
+            return not self._undone
+        self._done.append(self._undone.pop())
+        self._name(step.frame, step.after)
+        return True
+
+    def _name(self, frame: int, names: Names) -> None:
+        self._edited.names[frame] = names
+        self._edited.mask_changed.emit({frame})
+        self._edited.undone.emit(self._edited, {frame})
+
     # -- undo and redo ----------------------------------------------------------
 
     @property
@@ -323,6 +303,7 @@ class MaskHistory:
         if not self._done:
             return set()
         step = self._done.pop()
+        assert not isinstance(step, Naming)
         self._undone.append(step)
         self._restore(step, back=True)
         return _frames_of(step)
@@ -332,14 +313,16 @@ class MaskHistory:
         if not self._undone:
             return set()
         step = self._undone.pop()
+        assert not isinstance(step, Naming)
         self._done.append(step)
         self._restore(step, back=False)
         return _frames_of(step)
 
     def forget(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""
-        self._done = deque([None] * len(self._done), maxlen=_HISTORY)
-        self._undone = deque([None] * len(self._undone), maxlen=_HISTORY)
+        for steps in (self._done, self._undone):
+            for at, step in enumerate(steps):
+                steps[at] = step if isinstance(step, Naming) else None
         self._kept.clear()
 
     def forget_history(self) -> None:
@@ -347,7 +330,7 @@ class MaskHistory:
         self._done.clear()
         self._undone.clear()
 
-    def _restore(self, step: _Step | Companion | None, *, back: bool) -> None:
+    def _restore(self, step: Item, *, back: bool) -> None:
         edited = self._edited
         if isinstance(step, Companion):
             (step.undo if back else step.redo)()
@@ -369,5 +352,5 @@ class MaskHistory:
             self._kept[frame] = kept
 
 
-def _frames_of(step: _Step | Companion | None) -> set[int]:
-    return {step.shown, step.frame} if isinstance(step, _Step) else set()
+def _frames_of(step: Item) -> set[int]:
+    return {step.shown, step.frame} if isinstance(step, Step) else set()

@@ -9,19 +9,16 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.canvas import is_click
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import pixel_size_mm, record_of, source_array
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
+from napari_cmunet.gui.picker import Picker
 from napari_cmunet.io.measured_lesion import change_record
 from napari_cmunet.vessels.qca import Calibration, Markers, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from napari.components import ViewerModel
     from napari.layers import Labels
 
     from napari_cmunet.gui.controller import Controller
@@ -84,7 +81,8 @@ class Measurement:
         self._key: tuple[int, ...] = ()
         self._shown_at: tuple[Any, ...] = ()
         self._mask: Labels | None = None
-        self._picked_on: Labels | None = None
+        self._picker = Picker(controller, self._take, self._on_stopped)
+        self._picker.starting.connect(self.started.emit)
         self._jobs = JobRunner("Measuring", failure="The vessel cannot be measured")
         self._settled = QTimer()
         self._settled.setSingleShot(True)
@@ -115,30 +113,16 @@ class Measurement:
             self.stop_picking()
             return
         self.stop_picking()
-        mask = self._controller.editor.select_mask()
-        if mask is None:
-            return
-        self.started.emit()
-        self.picking, self._points = way, ()
-        mask.mode = "pan_zoom"
-        mask.cursor = "crosshair"
-        mask.events.mode.connect(self._on_mode)
-        mask.bind_key("Escape", lambda _layer: self.stop_picking(), overwrite=True)
-        self._picked_on = mask
-        self._viewer.mouse_drag_callbacks.append(self._on_press)
-        self._say(_HINTS[way])
+        if self._picker.start():
+            self.picking, self._points = way, ()
+            self._say(_HINTS[way])
 
     def stop_picking(self) -> None:
         """Stop choosing; what is measured stays. Idempotent."""
-        mask, self._picked_on = self._picked_on, None
-        if mask is None:
-            return
+        self._picker.stop()
+
+    def _on_stopped(self) -> None:
         self.picking = None
-        mask.events.mode.disconnect(self._on_mode)
-        mask.bind_key("Escape", None)
-        if str(mask.mode) == "pan_zoom":
-            mask.cursor = "standard"
-        self._viewer.mouse_drag_callbacks.remove(self._on_press)
         self._say("")
 
     def take(self, way: str) -> None:
@@ -148,38 +132,18 @@ class Measurement:
         if self.picking is not None:
             self._take(self._viewer.cursor.position)
 
-    def _on_mode(self, event: Any) -> None:
-        if str(event.source.mode) != "pan_zoom":
-            self.stop_picking()
-
-    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
-        position = tuple(event.position)
-        if (yield from is_click(event)):
-            self._take(position)
-
-    def _take(self, position: tuple[float, ...]) -> None:
-        here = self._here()
-        if here is None:
+    def _take(self, position: tuple[float, ...], shift: bool = False) -> None:
+        place = self._picker.place(position)
+        if place is None:
             return
-        image_state, _ = here
-        assert image_state.mask is not None
-        row, column = image_state.mask.world_to_data(position)[-2:]
-        rows, columns = image_state.shape[1:]
-        if not (-0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5):
-            return
-        points = (*self._points, (float(row), float(column)))
+        image_state, frame, point = place
+        points = (*self._points, point)
         if self.picking == POINTS and len(points) < 2:
             self._points = points
             self._say(_SECOND)
             return
         self.stop_picking()
-        self.measure(image_state, here[1], points)
-
-    def _here(self) -> tuple[ImageState, int] | None:
-        image_state = self._controller.active
-        if image_state is None or not self._controller.can_edit(image_state):
-            return None
-        return image_state, self._controller.shown(image_state)
+        self.measure(image_state, frame, points)
 
     # -- measuring ---------------------------------------------------------------
 
@@ -235,7 +199,7 @@ class Measurement:
 
     def follow(self) -> None:
         """Measure again after an edit; close with the image."""
-        if self.picking is not None and self._here() is None:
+        if self.picking is not None and self._picker.here() is None:
             self.stop_picking()
         if self._of is None:
             return

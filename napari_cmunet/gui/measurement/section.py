@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QSizePolicy, QSpinBox, QWidget
 
 from napari_cmunet.gui.measurement.finder import StenosisFinder
@@ -13,6 +13,7 @@ from napari_cmunet.gui.measurement.measurement import BRANCH, POINTS, Measuremen
 from napari_cmunet.gui.measurement.profile import ProfilePlot
 from napari_cmunet.gui.measurement.report import ReportSaver
 from napari_cmunet.gui.shortcuts import KeyBindings
+from napari_cmunet.gui.vessel_names.section import NAME_KEY, NAME_KEYS, NamesSection
 from napari_cmunet.gui.widgets import (
     TAB_ONLY,
     NameCombo,
@@ -33,11 +34,15 @@ POINT_KEY, BRANCH_KEY = "Y", "Shift+Y"
 MEASURE_KEYS = (
     (POINT_KEY, "measure from here; again: to here"),
     (BRANCH_KEY, "measure the branch under the cursor"),
+    *NAME_KEYS,
 )
 
 
 class MeasureSection(QWidget):
-    """Diameters and stenosis of one stretch of the active image."""
+    """Diameters and stenosis of one stretch of the active image; names of vessels."""
+
+    #: Clicks are about to measure or to name.
+    started = Signal()
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -45,6 +50,7 @@ class MeasureSection(QWidget):
         self.measurement = Measurement(controller)
         self.finder = StenosisFinder(controller, self.measurement)
         self.saver = ReportSaver(controller)
+        self.names = NamesSection(controller)
         self._keys: KeyBindings | None = None
         self.points = button(
             "Two points",
@@ -101,10 +107,14 @@ class MeasureSection(QWidget):
             row(self.search, self.least, self.places, stretch=2),
             self.message,
             self.found,
+            self.names,
         )
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
-        measurement = self.measurement
+        measurement, naming = self.measurement, self.names.naming
+        for one, other in ((measurement, naming), (naming, measurement)):
+            one.started.connect(other.stop_picking)
+            one.started.connect(self.started.emit)
         self.points.clicked.connect(lambda: measurement.pick(POINTS))
         self.branch.clicked.connect(lambda: measurement.pick(BRANCH))
         self.clear.clicked.connect(measurement.close)
@@ -129,7 +139,11 @@ class MeasureSection(QWidget):
             take = self.measurement.take
             self._keys = KeyBindings(
                 self._controller.viewer,
-                {POINT_KEY: lambda: take(POINTS), BRANCH_KEY: lambda: take(BRANCH)},
+                {
+                    POINT_KEY: lambda: take(POINTS),
+                    BRANCH_KEY: lambda: take(BRANCH),
+                    NAME_KEY: self.names.naming.take_here,
+                },
             )
 
     def shut_down(self) -> None:
@@ -141,12 +155,19 @@ class MeasureSection(QWidget):
         self.saver.close()
         self.measurement.stop_picking()
         self.measurement.close()
+        self.names.naming.close()
+
+    def stop_picking(self) -> None:
+        """Leave clicks to others. Idempotent."""
+        self.measurement.stop_picking()
+        self.names.naming.stop_picking()
 
     def refresh(self) -> None:
         """Follow the active image and its mask."""
         self.finder.follow()
         self.saver.follow()
         self.measurement.follow()
+        self.names.refresh()
         self._show()
 
     def _on_least(self, percent: int) -> None:

@@ -1,0 +1,1 @@
+"""SYNTAX segments of vessels in the window."""

@@ -1,0 +1,95 @@
+"""The layer that shows the names of vessels as text beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Points
+
+from napari_cmunet.gui.images.layers import METADATA, geometry, insert_above
+from napari_cmunet.vessels.naming import DOUBTFUL
+from napari_cmunet.vessels.segments import segment_title
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.vessels.naming import SegmentName
+
+_LONG = 60.0  # pixels of a frame 512 pixels wide; shorter stretches show the number
+
+
+class NamesLayer:
+    """Text in the middle of each named stretch of a frame, in a layer of its own."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self.layer: Points | None = None
+        self._shown: object = None
+
+    def show(self, image_state: ImageState, frame: int) -> None:
+        """Show the names of a frame whose vessels the mask has."""
+        mask = image_state.mask_frame(frame) != 0
+        texts = shown_names(image_state.names.get(frame, ()), mask)
+        if not texts:
+            self.hide()
+            return
+        first = [frame] if image_state.is_cine else []
+        shown = image_state.image, tuple(first), texts
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            self.layer = None  # the user has removed it: it comes with the next name
+            self._shown = self._shown or shown
+        if shown == self._shown:
+            return
+        self._remove()
+        self._shown = shown
+        self.layer = Points(
+            np.array([[*first, *point] for point, _ in texts], float),
+            name="vessel names",
+            features={"name": [text for _, text in texts]},
+            text={"string": "{name}", "color": "white", "size": 11, "anchor": "center"},
+            size=3,
+            face_color="white",
+            border_width=0,
+            metadata={METADATA: {"role": "names"}},
+            **geometry(image_state.image),
+        )
+        self.layer.editable = False
+        insert_above(self._viewer, self.layer, image_state.mask)
+
+    def hide(self) -> None:
+        """Remove the layer. Idempotent."""
+        self._remove()
+        self._shown = None
+
+    def _remove(self) -> None:
+        layer, self.layer = self.layer, None
+        if layer is not None and layer in self._viewer.layers:
+            active = self._viewer.layers.selection.active
+            self._viewer.layers.remove(layer)
+            if active is not None and active is not layer:
+                self._viewer.layers.selection.active = active
+
+
+def shown_names(
+    names: tuple[SegmentName, ...], mask: np.ndarray
+) -> tuple[tuple[tuple[int, int], str], ...]:
+    """Place and text of each name that has a vessel in the mask."""
+    long = _LONG * max(mask.shape) / 512
+    height, width = mask.shape
+    found = []
+    for name in names:
+        points = [
+            (row, column)
+            for row, column in name.points
+            if 0 <= row < height and 0 <= column < width and mask[row, column]
+        ]
+        if not name.segment or 2 * len(points) < len(name.points):
+            continue
+        length = np.hypot(*np.diff(points, axis=0).T).sum() if len(points) > 1 else 0
+        text = segment_title(name.segment) if length >= long else name.segment
+        if name.doubt > DOUBTFUL:
+            text += " ?"
+        found.append((points[len(points) // 2], text))
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""Naming vessels in the panel: clicks, undo, edits of the mask, labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.draw import line
+
+from napari_cmunet.vessels.naming import SegmentName
+
+TRUNK, DISTAL, SIDE = (40, 60), (120, 60), (105, 95)
+
+
+def angiogram() -> np.ndarray:
+    """A vessel downwards with a side branch, so dark that the fake model finds it."""
+    grey = np.full((160, 160), 200, np.uint8)
+    for start, end, radius in (
+        ((10, 60), (80, 60), 4),
+        ((80, 60), (150, 60), 3),
+        ((80, 60), (120, 120), 3),
+    ):
+        for row, column in zip(*line(*start, *end), strict=True):
+            grey[
+                row - radius : row + radius + 1, column - radius : column + radius + 1
+            ] = 20
+    return grey
+
+
+class Reader:
+    """A reader who names vessels in a panel."""
+
+    def __init__(self, qtbot, viewer, panel) -> None:
+        self.qtbot, self.viewer, self.panel = qtbot, viewer, panel
+        self.section = panel.measuring.names
+        self.naming = self.section.naming
+
+    def settle(self) -> None:
+        self.qtbot.waitUntil(lambda: not self.naming.running)
+        self.section.refresh()
+
+    def choose(self, title: str) -> None:
+        number = self.section.segment.findText(title)
+        assert number >= 0
+        self.section.segment.setCurrentIndex(number)
+        self.section.segment.activated.emit(number)
+
+    def click(self, point, *, shift: bool = False) -> None:
+        self.naming.take((*self.viewer.dims.point[:-2], *point), shift)
+
+    def name(self, title: str, point, *, shift: bool = False) -> None:
+        self.choose(title)
+        self.click(point, shift=shift)
+        self.settle()
+
+    @property
+    def texts(self) -> list[str]:
+        layer = self.naming.layer.layer
+        return [] if layer is None else sorted(layer.text.values.tolist())
+
+
+@pytest.fixture
+def reader(qtbot, viewer, panel, controller, settled) -> Reader:
+    viewer.add_image(angiogram(), name="a")
+    settled(controller)
+    return Reader(qtbot, viewer, panel)
+
+
+def test_nothing_is_shown_before_a_name_is_given(reader, viewer):
+    assert [layer.name for layer in viewer.layers] == ["a", "a prediction", "a mask"]
+    assert reader.section.message.isHidden()
+    assert not reader.section.confirm.isEnabled()
+
+
+def test_clicks_name_branches_and_undo_takes_names_back(reader, controller):
+    state = controller.active
+    before = state.mask_frame(0).copy()
+    state.write(0, (np.array([5]), np.array([5])), 1)
+    reader.name("6 LAD proximal", TRUNK)
+    reader.name("9 D1", SIDE)
+    assert reader.texts == ["6 LAD proximal", "9 D1"]
+    assert reader.section.message.text() == "2 named"
+
+    # Ctrl+Z is the mask's own undo.
+    state.mask.undo()
+    assert reader.texts == ["6 LAD proximal"]
+    state.mask.undo()
+    assert reader.texts == [] and state.mask_frame(0)[5, 5]
+    state.mask.undo()
+    np.testing.assert_array_equal(state.mask_frame(0), before)
+    for _ in range(3):
+        state.mask.redo()
+    assert reader.texts == ["6 LAD proximal", "9 D1"] and state.mask_frame(0)[5, 5]
+    # A naming leaves nothing to redo.
+    state.mask.undo()
+    reader.name("7 LAD mid", DISTAL)
+    state.mask.redo()
+    assert reader.texts == ["6 LAD proximal", "7 LAD mid"]
+
+
+def test_clicks_in_a_row_all_count(reader):
+    reader.choose("6 LAD proximal")
+    reader.click(TRUNK)
+    reader.choose("9 D1")
+    reader.click(SIDE)
+    reader.settle()
+    assert reader.texts == ["6 LAD proximal", "9 D1"]
+
+
+def test_shift_names_from_the_click_on(reader):
+    reader.name("1 RCA proximal", TRUNK)
+    reader.name("2 RCA mid", (50, 60), shift=True)
+    assert reader.texts == ["1 RCA proximal", "2 RCA mid"]
+    reader.name("No name", (70, 60))
+    assert reader.texts == ["1 RCA proximal"]
+
+
+def test_names_follow_the_mask(reader, controller):
+    reader.name("6 LAD proximal", TRUNK)
+    reader.name("9 D1", SIDE)
+    state = controller.active
+    rows, columns = np.nonzero(state.mask_frame(0))
+    side = columns > 66
+    state.write(0, (rows[side], columns[side]), 0)
+    reader.section.refresh()
+    assert reader.texts == ["6 LAD proximal"]
+    state.mask.undo()
+    reader.section.refresh()
+    assert reader.texts == ["6 LAD proximal", "9 D1"]
+
+
+def test_beside_a_vessel_it_says_so(reader):
+    reader.name("6 LAD proximal", (40, 120))
+    assert reader.section.message.text() == "There is no branch of the mask."
+    assert reader.texts == []
+
+
+def test_a_doubtful_name_has_a_question_mark_until_it_is_confirmed(reader, controller):
+    state = controller.active
+    names = (
+        SegmentName("6", ((20, 60), (60, 60)), 0.8),
+        SegmentName("7", ((100, 60), (140, 60)), 0.8),
+    )
+    state.history.set_names(0, names)
+    reader.section.refresh()
+    assert reader.texts == ["6 LAD proximal ?", "7 LAD mid ?"]
+    text = "2 named, 2 of them with a question mark"
+    assert reader.section.message.text() == text
+    reader.name("As proposed: confirm", TRUNK)
+    assert reader.texts == ["6 LAD proximal", "7 LAD mid ?"]
+    reader.section.confirm.click()
+    assert reader.texts == ["6 LAD proximal", "7 LAD mid"]
+    assert not reader.section.confirm.isEnabled()
+
+
+def test_clicks_name_until_another_tool_is_taken(reader, panel, controller):
+    reader.section.name.click()
+    assert reader.naming.picking and reader.section.name.isChecked()
+    assert controller.active.mask.cursor == "crosshair"
+    panel.measuring.points.click()
+    assert not reader.naming.picking and not reader.section.name.isChecked()
+    assert panel.measuring.measurement.picking
+    reader.section.name.click()
+    assert panel.measuring.measurement.picking is None
+    controller.active.mask.mode = "paint"
+    assert not reader.naming.picking
+    reader.section.name.click()
+    panel.vessels.row.buttons["add"].click()
+    assert not reader.naming.picking
