@@ -59,6 +59,12 @@ def add_parser(commands: Any) -> None:
             "also write NAME.json beside each mask: its provenance, the reviewed "
             "share, how many pixels were changed",
         ),
+        (
+            "--segments",
+            "the SYNTAX segments of the vessels, where they are named: as TIFF beside "
+            "each mask NAME_segments.tif, whose values segments.csv explains; in other "
+            "formats as categories, classes and coded segments",
+        ),
         ("--stack", "one file for each cine, a page for each accepted frame"),
         ("--coco", "the same as --format tiff --format coco"),
         ("--nnunet", "the same as --format tiff --format nnunet"),
@@ -85,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
                 values=(0, 1) if args.ones else (0, 255),
                 records=args.record,
                 stacks=args.stack,
+                segments=args.segments,
                 formats=_formats(args),
                 progress=lambda done, total: progress.line(f"{done}/{total} labels"),
             )

@@ -89,6 +89,21 @@ UNNAMED = len(SEGMENTS) + 1
 """Value of arteries without a name."""
 
 
+_SEGMENT_OF = {value: segment for segment, value in VALUES.items()}
+
+
+def vessel_title(value: int) -> str:
+    """Number and common name of a value, for people and other programs."""
+    segment = _SEGMENT_OF.get(value)
+    return segment_title(segment) if segment else "coronary artery"
+
+
+def vessel_code(value: int) -> tuple[str, str]:
+    """SNOMED CT code of a value, and its meaning."""
+    segment = _SEGMENT_OF.get(value)
+    return SEGMENTS[segment][2:] if segment else _CORONARY
+
+
 def segment_title(segment: str) -> str:
     """Number and common name of a segment, for people."""
     return f"{segment} {SEGMENTS[segment].title}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -16,6 +17,9 @@ from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.project.export.formats import FORMATS
 from napari_cmunet.project.project import Project
 from napari_cmunet.synthetic import PhantomConfig, make_cine
+from napari_cmunet.vessels.naming import NamedTree, SegmentName
+from napari_cmunet.vessels.segments import UNNAMED, VALUES
+from napari_cmunet.vessels.tree import build_tree
 from tests.io.dicom_making import IDENTITY, write_dicom
 
 CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12))
@@ -56,6 +60,76 @@ def test_coco_is_read_by_pycocotools(exported, capsys):
     assert annotation["area"] == CINE.masks[1].sum()
     with Image.open(out / "coco_images" / image["file_name"]) as picture:
         assert np.array_equal(np.asarray(picture), CINE.frames[1])
+
+
+def test_named_vessels_in_every_format(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(tmp_path / "home"))
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_dicom(images / "a", CINE.frames, bits=12)
+    tree = build_tree(CINE.masks[1])
+    points = tree.branches[0].points
+    middle = tuple(points[len(points) // 2])
+    names = NamedTree(tree).rename(middle, "6", onward=True)
+    names = (*names, SegmentName("7", (tuple(map(int, points[0])),), doubt=0.9))
+    reviewed = np.tri(64, dtype=bool)
+    with Project.create(tmp_path / "project") as project:
+        project.images.add([images])
+        (image,) = project.images.ids()
+        project.labels.accept(image, 1, CINE.masks[1], names=names)
+        project.labels.accept(image, 2, CINE.masks[2], reviewed, names=names)
+        maps = [NamedTree(build_tree(CINE.masks[n]), names).values() for n in (1, 2)]
+    assert set(np.unique(maps[0])) == {0, VALUES["6"], UNNAMED}
+    formats = [f"--format={f}" for f in ("tiff", "coco", "nnunet", "dicom-seg")]
+    options = [str(project.folder), "-o", str(out), *formats]
+    assert main(["export", *options, "--segments"]) == 0, capsys.readouterr().err
+
+    stem = f"{image}_frame_0001"
+    assert np.array_equal(read_mask(out / f"{stem}.tif"), CINE.masks[1])
+    assert np.array_equal(tifffile.imread(out / f"{stem}_segments.tif"), maps[0])
+    with (out / "segments.csv").open(newline="") as file:
+        rows = {int(row["value"]): row for row in csv.DictReader(file)}
+    assert rows[VALUES["6"]]["name"] == "6 LAD proximal"
+    assert rows[VALUES["6"]]["snomed_ct"] == "68787002"
+    assert rows[UNNAMED]["name"] == "coronary artery"
+
+    coco = json.loads((out / "coco.json").read_text())
+    titles = {c["id"]: c["name"] for c in coco["categories"]}
+    found = [(titles[a["category_id"]], a["area"]) for a in coco["annotations"]]
+    first = found[:2]
+    assert first == [
+        ("6 LAD proximal", (maps[0] == VALUES["6"]).sum()),
+        ("coronary artery", (maps[0] == UNNAMED).sum()),
+    ]
+    assert len(titles) == UNNAMED
+
+    raw = out / "nnUNet_raw/Dataset001_CoronaryArteries"
+    labels = json.loads((raw / "dataset.json").read_text())["labels"]
+    assert sorted(labels.values()) == list(range(UNNAMED + 2))
+    assert (labels["6 LAD proximal"], labels["ignore"]) == (VALUES["6"], UNNAMED + 1)
+    with Image.open(raw / "labelsTr" / f"{stem}.png") as picture:
+        assert np.array_equal(np.asarray(picture), maps[0])
+    with Image.open(raw / "labelsTr" / f"{image}_frame_0002.png") as picture:
+        wanted = np.where(reviewed, maps[1], UNNAMED + 1)
+        assert np.array_equal(np.asarray(picture), wanted)
+
+    seg = pydicom.dcmread(out / f"{image}_seg.dcm")
+    told = [
+        (s.SegmentNumber, s.SegmentLabel, s.SegmentedPropertyTypeCodeSequence[0])
+        for s in seg.SegmentSequence
+    ]
+    assert [(n, label) for n, label, _ in told] == [
+        (1, "6 LAD proximal"),
+        (2, "Coronary artery"),
+        (3, "Reviewed area"),
+    ]
+    assert (told[0][2].CodeValue, told[0][2].CodingSchemeDesignator) == (
+        "68787002",
+        "SCT",
+    )
+    pages = seg.pixel_array.reshape(3, 2, 64, 64)
+    assert np.array_equal(pages[0] != 0, np.stack(maps) == VALUES["6"])
+    assert np.array_equal(pages[1] != 0, np.stack(maps) == UNNAMED)
 
 
 def test_coco_leaves_what_was_not_reviewed_to_a_crowd_region(exported):

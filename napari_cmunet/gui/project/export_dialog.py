@@ -68,6 +68,11 @@ class ExportLabelsDialog(QDialog):
         self.records.setToolTip(
             "Where the mask comes from, which part was reviewed, how much was changed"
         )
+        self.segments = QCheckBox("Vessel names, where they are given")
+        self.segments.setToolTip(
+            "SYNTAX segments: as TIFF a second file of values beside each mask, with a "
+            "table; in the other formats categories, classes and coded segments"
+        )
         self.folder = QLineEdit(str(folder))
         self.folder.setToolTip("The folder of the masks; made if it is not there")
         self.browse = button("Choose…", "Choose the folder of the masks")
@@ -80,7 +85,7 @@ class ExportLabelsDialog(QDialog):
         assert cancel is not None
         cancel.setToolTip("Export nothing")
         layout = QVBoxLayout(self)
-        boxes = (self.stacks, self.records)
+        boxes = (self.segments, self.stacks, self.records)
         for widget in (self.all, self.some, *self.formats.values()):
             layout.addWidget(widget)
         for option in (*boxes, self.names, self.caution):
@@ -123,4 +128,5 @@ class ExportLabelsDialog(QDialog):
             self.names.isChecked(),
             stacks=self.stacks.isChecked(),
             records=self.records.isChecked(),
+            segments=self.segments.isChecked(),
         )

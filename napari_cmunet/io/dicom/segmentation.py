@@ -24,6 +24,7 @@ from napari_cmunet.io.dicom.derived import (
     read_source,
     save_derived,
 )
+from napari_cmunet.vessels.segments import UNNAMED, vessel_code, vessel_title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from napari_cmunet.io.dicom.derived import DicomSource
     from napari_cmunet.io.provenance import Provenance
 
-ARTERY, REVIEWED = 1, 2
-"""Segment numbers; there is a second segment where only a part was reviewed."""
 # Functional group, attribute, label of each dimension.
 _DIMENSIONS = (
     ("SegmentIdentificationSequence", "ReferencedSegmentNumber", "Segment"),
@@ -50,6 +49,7 @@ def write_segmentation(
     provenance: Provenance,
     pixel_size_mm: tuple[float, float] | None = None,
     reviewed: np.ndarray | None = None,
+    values: np.ndarray | None = None,
 ) -> None:
     """Write masks as a DICOM Segmentation, and verify it by reading back.
 
@@ -63,6 +63,8 @@ def write_segmentation(
         In the patient.
     reviewed : bool array, optional
         The part that was reviewed, of the mask's shape. What lies outside is unknown.
+    values : uint8 array, optional
+        Map of SYNTAX segments, of the mask's shape: each becomes a segment of its own.
 
     Raises
     ------
@@ -73,9 +75,17 @@ def write_segmentation(
     pages = mask if mask.ndim == 3 else mask[np.newaxis]
     frames = provenance.frames or tuple(range(len(pages)))
     source = read_source(source_path, max(frames))
-    segments = {ARTERY: pages}
+    vessels = {UNNAMED: pages}
+    if values is not None and pages.any():
+        maps = np.where(pages, values.reshape(pages.shape), 0)
+        vessels = {int(value): maps == value for value in np.unique(maps[pages])}
+    segments = [_vessel(value, provenance) for value in vessels]
+    masks = list(vessels.values())
     if reviewed is not None:
-        segments[REVIEWED] = reviewed.reshape(pages.shape)
+        segments.append(_reviewed_area())
+        masks.append(reviewed.reshape(pages.shape))
+    for number, segment in enumerate(segments, 1):
+        segment.SegmentNumber = number
     made = make_derived(
         source,
         provenance,
@@ -85,15 +95,15 @@ def write_segmentation(
         pixel_size_mm,
     )
     _set_image(made, pages.shape)
-    made.SegmentSequence = [_segment(number, provenance) for number in segments]
+    made.SegmentSequence = segments
     _set_dimensions(made)
     made.SharedFunctionalGroupsSequence = [Dataset()]
     made.PerFrameFunctionalGroupsSequence = [
         _groups_of_frame(source, number, frame, position)
-        for number in segments
+        for number in range(1, len(segments) + 1)
         for position, frame in enumerate(frames, 1)
     ]
-    stack = np.concatenate(list(segments.values()))
+    stack = np.concatenate(masks)
     made.NumberOfFrames = len(stack)
     made.PixelData = pack_bits(stack.astype(np.uint8), pad=True)
     made["PixelData"].VR = "OB"
@@ -120,26 +130,26 @@ def _set_image(made: FileDataset, shape: Sequence[int]) -> None:
     made.SegmentsOverlap = "YES"
 
 
-def _segment(number: int, provenance: Provenance) -> Dataset:
+def _reviewed_area() -> Dataset:
     made = Dataset()
-    made.SegmentNumber = number
-    if number == REVIEWED:
-        made.SegmentLabel = "Reviewed area"
-        made.SegmentedPropertyCategoryCodeSequence = [
-            coded("309825002", "SCT", "Spatial and Relational Concept")
-        ]
-        made.SegmentedPropertyTypeCodeSequence = [
-            coded("111030", "DCM", "Image Region")
-        ]
-        made.SegmentAlgorithmType = "MANUAL"
-        return made
-    made.SegmentLabel = "Coronary artery"
+    made.SegmentLabel = "Reviewed area"
+    made.SegmentedPropertyCategoryCodeSequence = [
+        coded("309825002", "SCT", "Spatial and Relational Concept")
+    ]
+    made.SegmentedPropertyTypeCodeSequence = [coded("111030", "DCM", "Image Region")]
+    made.SegmentAlgorithmType = "MANUAL"
+    return made
+
+
+def _vessel(value: int, provenance: Provenance) -> Dataset:
+    made = Dataset()
+    title = vessel_title(value)
+    made.SegmentLabel = title[0].upper() + title[1:]
     made.SegmentedPropertyCategoryCodeSequence = [
         coded("91723000", "SCT", "Anatomical Structure")
     ]
-    made.SegmentedPropertyTypeCodeSequence = [
-        coded("41801008", "SCT", "Coronary artery")
-    ]
+    code, meaning = vessel_code(value)
+    made.SegmentedPropertyTypeCodeSequence = [coded(code, "SCT", meaning)]
     by_reader = provenance.corrected or not provenance.model
     made.SegmentAlgorithmType = "SEMIAUTOMATIC" if by_reader else "AUTOMATIC"
     made.SegmentAlgorithmName = provenance.model or provenance.program

@@ -9,12 +9,13 @@ import numpy as np
 
 from napari_cmunet.io.provenance import NOTICE, program_version
 from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.vessels.segments import UNNAMED, VALUES, vessel_title
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ARTERY = 1
-"""Id of the only COCO category."""
+"""Id of the only COCO category where vessels are not named."""
 
 
 class CocoFile:
@@ -22,9 +23,15 @@ class CocoFile:
 
     Each frame with arteries has one annotation, which holds all of them. What was not
     reviewed is a crowd region (``iscrowd`` 1), which evaluation ignores.
+
+    Parameters
+    ----------
+    named : bool
+        Whether each SYNTAX segment is a category, with one annotation in a frame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool = False) -> None:
+        self._named = named
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -33,6 +40,7 @@ class CocoFile:
         name: str,
         mask: np.ndarray,
         reviewed: np.ndarray | None = None,
+        values: np.ndarray | None = None,
         **facts: Any,
     ) -> None:
         """Add a frame.
@@ -44,6 +52,8 @@ class CocoFile:
         mask : bool array (Y, X)
         reviewed : bool array (Y, X), optional
             Where the mask is known; everywhere by default.
+        values : uint8 array (Y, X), optional
+            Map of the segments' values, for a named file.
         **facts
             Further JSON values for the image.
         """
@@ -61,9 +71,20 @@ class CocoFile:
         if reviewed is not None:
             self._annotate(number, ~reviewed, crowd=True)
             mask = mask & reviewed
-        self._annotate(number, mask)
+        if values is None:
+            self._annotate(number, mask)
+            return
+        for value in np.unique(values[mask]).tolist():
+            self._annotate(number, mask & (values == value), value)
 
-    def _annotate(self, image: int, mask: np.ndarray, *, crowd: bool = False) -> None:
+    def _annotate(
+        self,
+        image: int,
+        mask: np.ndarray,
+        category: int | None = None,
+        *,
+        crowd: bool = False,
+    ) -> None:
         if not mask.any():
             return
         rows, columns = np.nonzero(mask)
@@ -72,7 +93,7 @@ class CocoFile:
             {
                 "id": len(self._annotations) + 1,
                 "image_id": image,
-                "category_id": ARTERY,
+                "category_id": category or (UNNAMED if self._named else ARTERY),
                 "segmentation": {
                     "size": list(mask.shape),
                     "counts": run_lengths(mask),
@@ -98,7 +119,12 @@ class CocoFile:
             },
             "licenses": [],
             "categories": [
-                {"id": ARTERY, "name": "coronary artery", "supercategory": "vessel"}
+                {"id": value, "name": vessel_title(name), "supercategory": "vessel"}
+                for value, name in (
+                    [(value, value) for value in (*VALUES.values(), UNNAMED)]
+                    if self._named
+                    else [(ARTERY, UNNAMED)]
+                )
             ],
             "images": self._images,
             "annotations": self._annotations,

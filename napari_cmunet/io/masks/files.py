@@ -36,6 +36,7 @@ BESIDE_MASK = {
     "dicom_seg": "{}_seg.dcm",
     "dicom_sc": "{}_sc.dcm",
     "reviewed": "{}_reviewed.tif",
+    "segments": "{}_segments.tif",
 }
 """Names of the files that are written beside a mask, by its stem."""
 

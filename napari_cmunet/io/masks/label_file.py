@@ -18,6 +18,7 @@ from napari_cmunet.errors import ReadError
 from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.masks.files import read_pixels, write_pixels
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.vessels.naming import SegmentName, names_from_json
 
 LARGE_ON_PURPOSE = "large_on_purpose"
 """Key of a note: the user confirmed that so much of the frame is artery."""
@@ -43,6 +44,11 @@ class Label:
     pixel_size_mm: tuple[float, float] | None = None
     #: Further JSON values of the writer.
     note: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[SegmentName, ...]:
+        """The SYNTAX segments of its vessels."""
+        return names_from_json(self.note.get(NAMES))
 
 
 def write_label(path: Path | str, label: Label) -> None:

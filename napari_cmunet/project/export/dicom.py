@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.project.export.segments import segment_values
 from napari_cmunet.project.export.tiff import (
     Written,
     label_problem,
@@ -29,10 +30,13 @@ def write_dicom_seg(task: ExportTask) -> Written:
     # pydicom takes a moment to import.
     from napari_cmunet.io.dicom.segmentation import write_segmentation
 
-    def write(path: Path, source: Path, image: Angiogram, label: Label) -> None:
+    def write(
+        path: Path, source: Path, image: Angiogram, label: Label, pages: list[Label]
+    ) -> None:
         size = label.pixel_size_mm or image.pixel_size_mm
+        values = segment_values(pages) if task.options.segments else None
         write_segmentation(
-            path, source, label.mask, label.provenance, size, label.reviewed
+            path, source, label.mask, label.provenance, size, label.reviewed, values
         )
 
     return _write_dicom(task, "seg", write)
@@ -42,7 +46,9 @@ def write_dicom_sc(task: ExportTask) -> Written:
     """Write a Secondary Capture for each DICOM image; raises WriteError."""
     from napari_cmunet.io.dicom.secondary_capture import write_secondary_capture
 
-    def write(path: Path, source: Path, image: Angiogram, label: Label) -> None:
+    def write(
+        path: Path, source: Path, image: Angiogram, label: Label, pages: list[Label]
+    ) -> None:
         if image.burned_in:
             raise ReadError(source, "left out, since its picture may show text.")
         size = label.pixel_size_mm or image.pixel_size_mm
@@ -54,7 +60,7 @@ def write_dicom_sc(task: ExportTask) -> Written:
 def _write_dicom(
     task: ExportTask,
     ending: str,
-    write: Callable[[Path, Path, Angiogram, Label], None],
+    write: Callable[[Path, Path, Angiogram, Label, list[Label]], None],
 ) -> Written:
     """Write one object for each image, of all its labels."""
     project, total = task.project, len(task.refs)
@@ -81,7 +87,8 @@ def _write_dicom(
             whole = replace(whole, provenance=replace(whole.provenance, frames=frames))
             name = f"{image}_{ending}.dcm"
             source = read_angiogram(path, hashed=False)
-            write(task.options.folder / name, path, source, whole)
+            pages = list(labels.values())
+            write(task.options.folder / name, path, source, whole, pages)
         except CMUNetError as error:
             problems += [label_problem(key, error) for key in labels]
         else:

@@ -23,6 +23,7 @@ from napari_cmunet.errors import (
 from napari_cmunet.io.masks.coco import CocoFile
 from napari_cmunet.project.export.dicom import write_dicom_sc, write_dicom_seg
 from napari_cmunet.project.export.report import write_dicom_sr, write_project_report
+from napari_cmunet.project.export.segments import segment_values
 from napari_cmunet.project.export.tiff import (
     ExportOptions,
     ExportTask,
@@ -38,6 +39,7 @@ from napari_cmunet.util.atomic import (
     write_reason,
 )
 from napari_cmunet.util.text import counted
+from napari_cmunet.vessels.segments import UNNAMED, VALUES, vessel_title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -49,13 +51,14 @@ if TYPE_CHECKING:
 
 COCO = "coco.json"
 NNUNET = "nnUNet_raw/Dataset001_CoronaryArteries"
-_BACKGROUND, _ARTERY, _IGNORE = 0, 1, 2
+_ARTERY = 1
 
 
 def write_coco(task: ExportTask) -> Written:
     """Write ``coco.json``, and its pictures in ``coco_images``; raises WriteError."""
     pictures = task.options.folder / "coco_images"
-    collected, count = CocoFile(), 0
+    named = task.options.segments
+    collected, count = CocoFile(named=named), 0
     problems: list[str] = []
     for label in _with_pictures(task, problems):
         name = f"{_case(label)}.png"
@@ -64,6 +67,7 @@ def write_coco(task: ExportTask) -> Written:
             name,
             label.mask,
             label.reviewed,
+            segment_values([label]) if named else None,
             patient=label.patient,
             side=label.ref.side,
         )
@@ -86,12 +90,12 @@ def write_nnunet(task: ExportTask) -> Written:
         case = _case(label)
         images, labels = make_folder(raw / "imagesTr"), make_folder(raw / "labelsTr")
         _write_png(images / f"{case}_0000.png", _picture(label.frame))
-        classes = _classes(label)
-        ignored |= bool((classes == _IGNORE).any())
+        classes = _classes(label, named=task.options.segments)
+        ignored |= label.reviewed is not None
         _write_png(labels / f"{case}.png", classes)
         cases.append((case, label.ref.side))
     if cases:
-        _write_nnunet(raw, cases, ignored)
+        _write_nnunet(raw, cases, ignored, task.options.segments)
     files = [f"{NNUNET}/dataset.json"] if cases else []
     return Written(files, problems, len(cases), not task.should_stop())
 
@@ -119,10 +123,16 @@ def _case(label: ProjectLabel) -> str:
     return f"{label.ref.image}_frame_{label.ref.frame:04d}"
 
 
-def _write_nnunet(raw: Path, cases: list[tuple[str, Side]], ignored: bool) -> None:
-    names = {"background": _BACKGROUND, "artery": _ARTERY}
+def _write_nnunet(
+    raw: Path, cases: list[tuple[str, Side]], ignored: bool, named: bool
+) -> None:
+    names = {"background": 0}
+    if named:
+        names |= {vessel_title(v): v for v in (*VALUES.values(), UNNAMED)}
+    else:
+        names["artery"] = _ARTERY
     if ignored:
-        names["ignore"] = _IGNORE
+        names["ignore"] = len(names)  # nnU-Net wants it to be the last
     write_json(
         raw / "dataset.json",
         {
@@ -141,10 +151,13 @@ def _write_nnunet(raw: Path, cases: list[tuple[str, Side]], ignored: bool) -> No
     write_json(raw / "splits_final.json", [split])
 
 
-def _classes(label: ProjectLabel) -> np.ndarray:
-    classes = label.mask.astype(np.uint8) * np.uint8(_ARTERY)
+def _classes(label: ProjectLabel, *, named: bool) -> np.ndarray:
+    if named:
+        classes = segment_values([label])
+    else:
+        classes = label.mask.astype(np.uint8) * np.uint8(_ARTERY)
     if label.reviewed is not None:  # unknown is not background
-        classes[~label.reviewed] = _IGNORE
+        classes[~label.reviewed] = (UNNAMED if named else _ARTERY) + 1
     return classes
 
 

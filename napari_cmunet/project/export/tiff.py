@@ -16,9 +16,14 @@ import numpy as np
 from napari_cmunet.errors import CMUNetError, FileError, ProjectError
 from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.discovery import InputFile, output_paths
-from napari_cmunet.io.masks.files import BESIDE_MASK, write_mask
+from napari_cmunet.io.masks.files import BESIDE_MASK, write_mask, write_pixels
 from napari_cmunet.io.masks.label_file import Label
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
+from napari_cmunet.project.export.segments import (
+    TABLE,
+    segment_values,
+    write_segment_table,
+)
 from napari_cmunet.util.atomic import make_folder
 from napari_cmunet.util.safe_files import safe_name
 
@@ -70,6 +75,9 @@ class ExportOptions:
     values: tuple[int, int] = (0, 255)  # {(0, 255), (0, 1)}
     stacks: bool = False  # one file for each cine
     records: bool = False  # also write ``NAME.json`` beside each mask
+    #: SYNTAX segments: beside each mask ``NAME_segments.tif``, in other formats as
+    #: categories, classes and segments.
+    segments: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ def target_names(task: ExportTask) -> list[str]:
     """Return the names of all files that the masks may be written to."""
     _, names = _files(task)
     targets = [*(str(name) for name in names), INDEX]
-    targets += [str(_reviewed(name)) for name in names]
+    targets += [str(_beside(name, "reviewed")) for name in names]
+    targets += [str(_beside(name, "segments")) for name in names]
     return targets + [str(name.with_suffix(".json")) for name in names]
 
 
@@ -136,6 +145,8 @@ def write_tiff(task: ExportTask) -> Written:
         rows += made
     if rows:
         write_table(task.options.folder / INDEX, COLUMNS, rows)
+        if task.options.segments:
+            write_segment_table(task.options.folder)
     task.progress(len(task.refs), len(task.refs))
     files = list(dict.fromkeys(str(row["file"]) for row in rows))
     return Written(files, problems, len(rows), complete)
@@ -211,8 +222,8 @@ def _names(
     return names
 
 
-def _reviewed(name: PurePosixPath) -> PurePosixPath:
-    return name.with_name(BESIDE_MASK["reviewed"].format(name.stem))
+def _beside(name: PurePosixPath, what: str) -> PurePosixPath:
+    return name.with_name(BESIDE_MASK[what].format(name.stem))
 
 
 def _export(
@@ -230,9 +241,17 @@ def _export(
     write_mask(path, whole.mask, whole.provenance, size, options.values)
     beside = ""
     if whole.reviewed is not None:
-        second = options.folder / _reviewed(name)
+        second = options.folder / _beside(name, "reviewed")
         write_mask(second, whole.reviewed, whole.provenance, size, options.values)
-        beside = str(_reviewed(name))
+        beside = str(_beside(name, "reviewed"))
+    if options.segments:
+        write_pixels(
+            options.folder / _beside(name, "segments"),
+            segment_values(labels.values()),
+            {"content": "SYNTAX segments", "table": TABLE},
+            whole.provenance,
+            size,
+        )
     if options.records:
         known = {key[1]: changed[key][0] for key in labels if key in changed}
         write_record(

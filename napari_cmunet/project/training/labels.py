@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_cmunet.project.images import ProjectImages
     from napari_cmunet.project.lock import ProjectContext
     from napari_cmunet.project.patients import Side, Split
+    from napari_cmunet.vessels.naming import SegmentName
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class ProjectLabel:
     #: Whether more of the frame is artery than can be right, and nobody confirmed
     #: it: a label of an earlier version.
     large: bool = False
+    names: tuple[SegmentName, ...] = ()  # of its vessels
 
     def to_json(self) -> dict[str, object]:
         """Return the entry of a model's training record."""
@@ -177,6 +179,7 @@ def read_labels(
             sha256,
             angiogram.burned_in,
             is_large(label.mask) and not label.note.get(LARGE_ON_PURPOSE),
+            label.names,
         )
 
 

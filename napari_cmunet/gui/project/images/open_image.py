@@ -20,12 +20,10 @@ from napari_cmunet.gui.project.readers.readings import Readings, read_readings
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.io.masks.label_file import NAMES, Label
 from napari_cmunet.io.polarity import invert_window
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import as_labelled, labelled_inverted
 from napari_cmunet.reader import layer_name, layer_options
-from napari_cmunet.vessels.naming import names_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +31,9 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.images.mask_steps import Companion
     from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
+    from napari_cmunet.io.masks.label_file import Label
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.project import Project
-    from napari_cmunet.vessels.naming import SegmentName
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ class OpenImage:
             return  # corrections in the window come first
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
-        image_state.names[frame] = names_of(label)
+        image_state.names[frame] = label.names
         threshold = label.provenance.threshold
         if threshold is not None:
             image_state.thresholds[frame] = threshold
@@ -220,7 +218,7 @@ class OpenImage:
         image_state = self.image_state
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
-        image_state.names[frame] = names_of(label)
+        image_state.names[frame] = label.names
         if image_state.usable_mask:
             image_state.replace(frame, label.mask, companion)
 
@@ -254,7 +252,7 @@ class OpenImage:
             return False
         label = self.labels.get(frame)
         if label is not None:
-            return names != names_of(label) or not np.array_equal(mask, label.mask)
+            return names != label.names or not np.array_equal(mask, label.mask)
         return bool(names) or self.pixels_changed(frame, mask) > 0
 
     def pixels_changed(self, frame: int, mask: np.ndarray) -> int:
@@ -291,11 +289,6 @@ class OpenImage:
         return mask is not None and np.array_equal(
             mask, self.image_state.thresholded(frame)
         )
-
-
-def names_of(label: Label) -> tuple[SegmentName, ...]:
-    """The SYNTAX segments of a label's vessels."""
-    return names_from_json(label.note.get(NAMES))
 
 
 def find_open(
