@@ -142,7 +142,7 @@ def _probabilities(tree: VesselTree, model: LoadedModel) -> list[np.ndarray]:
 
 def _stretches(branch: Branch, chances: np.ndarray) -> list[NamedStretch]:
     """The likeliest names along a branch, each further one at a cost (Viterbi)."""
-    scores = np.log(chances)
+    scores = np.log(chances + 1e-9)
     best, came = scores[0], []
     for score in scores[1:]:
         change = best.argmax()
