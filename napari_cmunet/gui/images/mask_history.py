@@ -303,7 +303,6 @@ class MaskHistory:
         if not self._done:
             return set()
         step = self._done.pop()
-        assert not isinstance(step, Naming)
         self._undone.append(step)
         self._restore(step, back=True)
         return _frames_of(step)
@@ -313,7 +312,6 @@ class MaskHistory:
         if not self._undone:
             return set()
         step = self._undone.pop()
-        assert not isinstance(step, Naming)
         self._done.append(step)
         self._restore(step, back=False)
         return _frames_of(step)
@@ -334,7 +332,7 @@ class MaskHistory:
         edited = self._edited
         if isinstance(step, Companion):
             (step.undo if back else step.redo)()
-        elif step is not None:
+        elif isinstance(step, Step):
             state = step.before if back else step.after
             edited.threshold = state.threshold
             edited.thresholds[step.shown] = state.shown_threshold
