@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if projects:
         if len(args.inputs) > 1:
             args.usage_error("a project is measured alone")
-        return _report_changes(projects[0], args.output)
+        return _measure_project(projects[0], args)
     if not 0 < args.least < 100:
         args.usage_error("--least is between 0 and 100")
     if (args.pixel_size or 1) <= 0 or (args.pixel_error or 0) < 0:
@@ -161,8 +161,7 @@ def run(args: argparse.Namespace) -> int:
             if args.report:
                 title = f"{shown}, frame {frame}" if image.is_cine else shown
                 facts = frame_facts(measured)
-                first = not sections
-                sections.append(frame_section(measured, title, facts, first=first))
+                sections.append(frame_section(measured, title, facts))
         except CMUNetError as error:
             reason = error.reason if isinstance(error, ReadError) else str(error)
             progress.complain(f"{shown}: {reason}")
@@ -184,20 +183,30 @@ def run(args: argparse.Namespace) -> int:
     return 1 if progress.failed else 0
 
 
-def _report_changes(folder: Path, output: Path) -> int:
+def _measure_project(folder: Path, args: argparse.Namespace) -> int:
     """Write and print how far the readers of a project moved the model's numbers."""
+    from napari_cmunet.project.export.formats import export_masks
+
     problems: list[str] = []
+    files: tuple[str, ...] = ()
+    wanted = (("report", args.report), ("dicom-sr", args.dicom))
+    formats = [name for name, chosen in wanted if chosen]
     with Project.open(folder, read_only=True) as project:
         rows = read_changes(project, problems.append)
         waiting = project.reference.waiting_notice()
-    for text in filter(None, (*problems, waiting)):
+        if formats:
+            done = export_masks(project, args.output, formats=formats, overwrite=True)
+            files, problems = done.files, [*problems, *done.problems]
+    for text in filter(None, (*dict.fromkeys(problems), waiting)):
         print(f"napari-cmunet: {text}", file=sys.stderr)
-    make_folder(output)
-    write_table(output / "changes.csv", CHANGE_COLUMNS, rows)
+    make_folder(args.output)
+    write_table(args.output / "changes.csv", CHANGE_COLUMNS, rows)
     print("number,labels,bias,lower_limit,upper_limit")
     for name, found in agreements(rows).items():
         limits = f"{found.bias:.2f},{found.low:.2f},{found.high:.2f}"
         print(f"{name},{found.count},{limits}")
+    for file in files:
+        print(args.output / file)
     return 1 if problems else 0
 
 

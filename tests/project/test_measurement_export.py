@@ -80,6 +80,21 @@ def test_names_and_comments_where_somebody_asks(measured, tmp_path):
     assert "1.dcm</h2>" in text
 
 
+def test_measure_of_a_project_writes_the_same_report(measured, tmp_path, capsys):
+    measured.close()
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["measure", measured.folder, "-o", out, "--report"]
+    assert main([str(word) for word in words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(out / "report.html")
+    (share,) = (x for x in lines if x.startswith("diameter_stenosis_percent,2,"))
+    bias = float(share.split(",")[2])
+    text = (out / "report.html").read_text("utf-8")
+    assert f"bias {bias:+.1f}&nbsp;points" in text
+    assert (out / "changes.csv").exists()
+
+
 def test_structured_reports_of_a_project(measured, tmp_path):
     sr = pytest.importorskip("highdicom").sr
     done = export_masks(measured, tmp_path / "out", formats=("dicom-sr",))

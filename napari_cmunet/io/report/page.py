@@ -40,15 +40,16 @@ _STYLE = """
 body { font: 10pt/1.4 system-ui, "Segoe UI", Helvetica, Arial, sans-serif;
   color: #222; background: #fff; max-width: 184mm; margin: 8mm auto; padding: 0 3mm; }
 @media print { body { margin: 0; padding: 0; max-width: none; } }
-h1 { font-size: 17pt; margin: 0 0 1mm; }
+header { display: flex; justify-content: space-between; align-items: baseline; }
+h1 { font-size: 16pt; margin: 0; }
 h2 { font-size: 13pt; margin: 0 0 3mm; padding-bottom: 1mm;
   border-bottom: 1.5px solid #0072b2; overflow-wrap: anywhere; }
 h3 { font-size: 10.5pt; margin: 4mm 0 1mm; }
 p { margin: 0 0 2mm; } .quiet { color: #555; font-size: 8.5pt; }
-section { margin-top: 7mm; } section.frame { break-before: page; }
-section.first { break-before: auto; }
+section { margin-top: 4mm; }
+@media print { section + section.frame { break-before: page; margin-top: 0; } }
 .top { display: flex; gap: 5mm; align-items: flex-start; }
-.top figure { flex: 0 0 106mm; } .top table { flex: 1; }
+.top figure { flex: 0 0 100mm; } .top table { flex: 1; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 8.5pt; color: #555; margin-top: 1mm; }
 figcaption b { color: #222; }
@@ -112,8 +113,6 @@ def frame_section(
     title: str,
     facts: Sequence[tuple[str, str]],
     anchor: str = "",
-    *,
-    first: bool = False,
 ) -> str:
     """A frame as a section of the page.
 
@@ -125,8 +124,6 @@ def frame_section(
         From :func:`frame_facts`.
     anchor : str
         Where the table of all frames leads.
-    first : bool
-        Whether it is on the first printed page.
     """
     shown = measured.lesions[:_MOST_LESIONS]
     if measured.has_text:
@@ -154,7 +151,7 @@ def frame_section(
             "bifurcation, not used.</p>"
         )
     return (
-        f"<section class='frame{' first' if first else ''}' id='{escape(anchor)}'>"
+        f"<section class='frame' id='{escape(anchor)}'>"
         f"<h2>{escape(title)}</h2>"
         f"<div class='top'><figure>{picture}</figure>"
         f"<table class='facts'>{table}</table></div>"
@@ -235,7 +232,7 @@ def write_report(path: Path, about: str, sections: Sequence[str]) -> None:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
         f"<title>Coronary measurements</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Coronary measurements</h1><p>{escape(about)}</p>"
+        f"<header><h1>Coronary measurements</h1><span>{escape(about)}</span></header>"
         f"<p class='quiet'>{PROGRAM} {escape(program_version())}, {today}. "
         f"<b>{NOTICE}</b></p>{''.join(sections)}</body></html>\n"
     )

@@ -73,8 +73,7 @@ def write_project_report(task: ExportTask) -> Written:
         if named and status.comment:  # as the names of images, it may name people
             facts.append(("Comment", status.comment))
         title, anchor = _title(project, ref, named=named), f"{ref.image}-{ref.frame}"
-        first = len(task.refs) == 1
-        sections.append(frame_section(measured, title, facts, anchor, first=first))
+        sections.append(frame_section(measured, title, facts, anchor))
         rows.append(overview_row(measured, title, anchor))
     complete = not task.should_stop()
     if not sections or not complete:
