@@ -18,6 +18,7 @@ from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.metrics import Scores, bootstrap_interval, score
 from napari_cmunet.util.atomic import atomic_write, write_json
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     progress.clear()
     scores = [s for _, _, s in rows]
     summary = summarise(scores, [label.patient for label in found.labels])
-    print(f"{len(rows)} frames of {len({x.patient for x in found.labels})} patients")
+    patients = counted(len({x.patient for x in found.labels}), "patient")
+    print(f"{counted(len(rows), 'frame')} of {patients}")
     for name in MEASURES:
         mean, low, high = summary[name]
         unit = " px" if name == "hd95" else ""
