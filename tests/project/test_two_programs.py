@@ -42,7 +42,7 @@ def test_reading_and_exporting_while_a_window_works(project, tmp_path):
         assert ready.wait(30)
         until = time.monotonic() + 2
         rounds, said, torn = 0, [], []
-        while time.monotonic() < until:
+        while rounds < 2 or time.monotonic() < until:  # a busy machine is slow
             with Project.open(project.folder, read_only=True) as reader:
                 labels = list(reader.labels.read(problem=said.append))
                 exported = export_masks(reader, tmp_path / f"out-{rounds}")
