@@ -28,6 +28,7 @@ from napari_cmunet.errors import (
     ProjectError,
     ProjectReadOnlyError,
     WriteError,
+    display_name,
 )
 from napari_cmunet.project.files import read_bytes
 from napari_cmunet.util.atomic import write_errors, write_reason
@@ -46,6 +47,10 @@ LAST_ACT_SECONDS = 1.0
 
 _MAX_BYTES = 4096
 _BYTE = 2**30  # far behind the text, which must stay readable on Windows
+_MISSING = (
+    "the project's folder or its lock file is missing. Connect the disk or network "
+    "folder again, or open the project anew."
+)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -210,11 +215,7 @@ class Lock:
         found = read_holder(self.path)
         if found.token != self.holder.token:
             if not self.path.exists():
-                raise WriteError(
-                    self.path.parent,
-                    "the project's folder or its lock file is missing. Connect the "
-                    "disk or network folder again, or open the project anew.",
-                )
+                raise WriteError(self.path.parent, _MISSING)
             raise LockLostError(
                 f"The project was taken over by {found}. Nothing more is written from "
                 "this window; what was accepted before is safe. Open the project again."
@@ -316,6 +317,11 @@ class ProjectContext:
                 )
             self.lock.check()
             yield
+
+    def check_folder(self) -> None:
+        """Raise ProjectError if the folder is not there, as on a disk taken away."""
+        if not self.folder.is_dir():
+            raise ProjectError(f"{display_name(self.folder)}: {_MISSING}")
 
     def reading(self) -> threading.RLock:
         """Hold the state of the project while it is read."""

@@ -9,9 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from napari_cmunet.errors import LockLostError, WriteError
+from napari_cmunet.errors import LockLostError, ProjectError, WriteError
 from napari_cmunet.project import files as files_module
 from napari_cmunet.project import lock as lock_module
+from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.labels.labels import ProjectLabels
 from napari_cmunet.project.project import Project
 from napari_cmunet.util import atomic
@@ -159,3 +160,19 @@ def test_who_is_ousted_may_end_what_it_writes(project, monkeypatch):
     with Project.open(project.folder, break_lock=True) as other:
         assert waited == [0.2]
         assert not other.read_only
+
+
+def test_a_project_that_was_taken_away_is_not_taken_for_one_without_labels(
+    project, tmp_path
+):
+    image = project.images.ids()[0]
+    project.labels.accept(image, 0, mask_of(1))
+    away = project.folder.rename(tmp_path / "away")
+    with pytest.raises(ProjectError, match="folder or its lock file is missing"):
+        project.labels.get(image, 0)
+    exported = export_masks(project, tmp_path / "masks")
+    assert exported.labels == 0
+    assert "folder or its lock file is missing" in exported.problems[0]
+    away.rename(project.folder)
+    assert project.labels.get(image, 0) is not None
+    assert project.labels.get(image, 1) is None

@@ -163,10 +163,6 @@ class ProjectLabels(LabelCollection):
             JSON values: the model's numbers and those of this mask.
         names : sequence of SegmentName, optional
             The SYNTAX segments of its vessels.
-
-        Raises
-        ------
-        ProjectError, WriteError
         """
         record = self._images[image]
         if type(frame) is not int or frame < 0 or frame >= (record.frames or 10**6):
@@ -357,14 +353,15 @@ class ProjectLabels(LabelCollection):
             return AcceptedLabel(image, frame, made, before, self._waiting_notice())
 
     def get(self, image: str, frame: int) -> Label | None:
-        """Return the label of a frame, None if it has none; raises ReadError."""
+        """Return the label of a frame, None if it has none; raises CMUNetError."""
         path = self.path(image, frame)
         try:
             return read_label(path)
         except ReadError:
-            if not path.exists():
-                return None
-            raise
+            if path.exists():
+                raise
+            self._context.check_folder()
+            return None
 
     def hash(self, image: str, frame: int) -> str | None:
         """Return the hash of the file of a frame's label, None if it has none."""
