@@ -269,8 +269,8 @@ class CMUNetPanel(QWidget):
         self.finetune.set_training(self.project.training.session, self.project.preview)
         project = self.project.project
         self.project_section.page.images.setVisible(project is not None)
-        for widget in (self.finetune_fold, self.project_section.page.to_training):
-            widget.setVisible(project is not None and not project.is_blind)
+        for part in (self.finetune_fold, self.project_section.page.to_training):
+            part.setVisible(project is not None and not project.is_blind)
         state = describe(self.controller)
         self.image.show_names(state.images, state.active, "no image open")
         self.opening.refresh()
