@@ -395,7 +395,11 @@ def _document(out: Path, folder: Path) -> None:
         name, colours = path.stem.partition("-")[2], 256
         target = folder / f"loop-{name}.png"
         while name in DOCUMENTED:
-            picture = Image.open(path).convert("RGB").quantize(colours, dither=0)
+            # Rare colours count: those of the legend.
+            method = Image.Quantize.MAXCOVERAGE
+            picture = (
+                Image.open(path).convert("RGB").quantize(colours, method, dither=0)
+            )
             picture.save(target, optimize=True)
             if target.stat().st_size < LARGEST_PICTURE:
                 break
