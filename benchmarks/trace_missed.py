@@ -1,14 +1,16 @@
 """How well two clicks bring back the vessels that a model misses.
 
 usage: python -m benchmarks.trace_missed DATA [--model cmunet-artery] [--every 2]
-           [--split val] [--jitter 1.0]
+           [--split val] [--jitter 1.0] [--wide PIXELS]
 
 DATA holds images/, masks/ and index.csv (stem, split, patient), or is the word
 "phantoms". Every stretch of a true centreline of 15 pixels or more that lies more than
 1.5 pixels from the model's mask is traced from end to end, with clicks that are off by
 a normal error of ``--jitter`` pixels. Prints the share of stretches whose centreline
 comes back within 1.5 pixels on average, and whose width (pixels of the tube for each
-pixel of length) within 20 %, and within one pixel.
+pixel of length) within 20 %, and within one pixel. With ``--wide 6``: every branch of
+the truth that is wider than 6 pixels instead, taken out of the true mask, with no
+probability along it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.vessels.centreline import length
+from napari_cmunet.vessels.centreline import length, tube
 from napari_cmunet.vessels.minimal_path import snap
 from napari_cmunet.vessels.tools import EditContext, propose_path, start_path
 from napari_cmunet.vessels.tree import VesselTree, build_tree
@@ -62,6 +64,31 @@ def missed(tree: VesselTree, mask: np.ndarray) -> Iterator[tuple[np.ndarray, flo
                 yield points, area / (length(points) + 1)
 
 
+Case = tuple[EditContext, np.ndarray, float]
+
+
+def missed_cases(
+    image: np.ndarray, truth: np.ndarray, probability: np.ndarray, mask: np.ndarray
+) -> Iterator[Case]:
+    """Stretches that the model lacks, with its mask."""
+    context = EditContext(compute_features(image, probability), build_tree(mask))
+    for points, width in missed(build_tree(truth), mask):
+        yield context, points, width
+
+
+def wide_cases(
+    image: np.ndarray, truth: np.ndarray, probability: np.ndarray, least: float
+) -> Iterator[Case]:
+    """Wide branches of the truth, with the true mask without them."""
+    tree = build_tree(truth)
+    for points, width in missed(tree, np.zeros_like(truth)):
+        if width > least:
+            radii = np.full(len(points), 0.75 * width)
+            out = tube(points.astype(float), radii, truth.shape)
+            features = compute_features(image, np.where(out, 0, probability))
+            yield EditContext(features, build_tree(truth & ~out)), points, width
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,6 +99,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--jitter", type=float, default=1.0)
+    parser.add_argument("--wide", type=float, metavar="PIXELS")
     args = parser.parse_args()
     predictor = Predictor(load_model(args.model), choose_device(args.device))
     random = np.random.default_rng(0)
@@ -82,8 +110,11 @@ def main() -> None:
         count += 1
         probability = predictor.predict(image)
         mask = mask_at(probability, predictor.card.threshold)
-        context = EditContext(compute_features(image, probability), build_tree(mask))
-        for points, width in missed(build_tree(truth), mask):
+        if args.wide:
+            cases = wide_cases(image, truth, probability, args.wide)
+        else:
+            cases = missed_cases(image, truth, probability, mask)
+        for context, points, width in cases:
             first, last = (
                 p + random.normal(0, args.jitter, 2) for p in points[[0, -1]]
             )
@@ -100,9 +131,7 @@ def main() -> None:
     off, drawn, width = np.array(rows).T
     centre = off <= 1.5
     relative, absolute = np.abs(drawn / width - 1) <= 0.2, np.abs(drawn - width) <= 1
-    print(
-        f"{count} frames, {len(rows)} missed stretches of {MIN_LENGTH:.0f} px or more"
-    )
+    print(f"{count} frames, {len(rows)} stretches of {MIN_LENGTH:.0f} px or more")
     print(f"true width: median {np.median(width):.1f} px")
     print(f"centreline within 1.5 px: {100 * centre.mean():.0f} %")
     print(f"of these, width within 20 %: {100 * relative[centre].mean():.0f} %")
