@@ -6,6 +6,7 @@ import gc
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ def pytest_collection_finish() -> None:
     """Keep garbage collections short: what is imported by now is there to stay."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let torch use one thread again: two workers share two cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
