@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -88,6 +89,15 @@ def test_no_paused_process_outlives_a_window_that_was_killed():
         assert wait_until(lambda: state(pid) == "T")
         parent.kill()
     assert wait_until(lambda: state(pid) in ("Z", "gone"))
+
+
+def test_nothing_is_done_where_there_are_no_such_signals(child, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(os, "killpg")
+    pauser = Pauser(child)
+    pauser.pause()
+    pauser.resume()
+    assert state(child) == "S"
 
 
 def test_a_process_that_has_ended_is_let_be(child):

@@ -69,7 +69,7 @@ class Pauser:
         with self._lock:
             now = time.monotonic()
             self._until = now + REST_SECONDS
-            if self._pausing or sys.platform == "win32" or self._left(now) <= 0:
+            if self._pausing or self._left(now) <= 0:
                 return
             self._pausing = self._send("SIGSTOP")
         if self._pausing:
@@ -97,6 +97,8 @@ class Pauser:
             self._pausing = False
 
     def _send(self, name: str) -> bool:
+        if sys.platform == "win32":  # it has no such signals
+            return False
         try:
             os.killpg(self._group, getattr(signal, name))
         except OSError:  # it has ended
