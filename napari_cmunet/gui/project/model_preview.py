@@ -83,10 +83,10 @@ class ProjectTraining:
     def _device(self) -> str:
         return self._workspace.controller.choice.device
 
-    def give_way(self) -> None:
+    def pause_briefly(self) -> None:
         """Pause a running training for a moment: the window is used."""
         if self.session is not None:
-            self.session.give_way()
+            self.session.pause_briefly()
 
     def on_accepted(self, key: object) -> None:
         """A label was accepted."""

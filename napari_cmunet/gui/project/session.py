@@ -70,7 +70,9 @@ class ProjectSession:
         self.image_order = ImageOrder(self.workspace)
         self.training = ProjectTraining(self.workspace)
         self.preview = ModelPreview(self.workspace, self.navigator, self.training)
-        self._activity = ActivityTracker(self.navigator.tick, self.training.give_way)
+        self._activity = ActivityTracker(
+            self.navigator.tick, self.training.pause_briefly
+        )
         self._connect()
         app = QCoreApplication.instance()
         if app is not None:

@@ -221,10 +221,10 @@ class TrainingSession:
             self._run.process.stop()
             self.changed.emit()
 
-    def give_way(self) -> None:
+    def pause_briefly(self) -> None:
         """Pause the training for a moment: a hand paints, drags or scrubs."""
         if self._run is not None:
-            self._run.process.give_way()
+            self._run.process.pause_briefly()
 
     def cancel(self) -> None:
         """End the training within two seconds; nothing is kept."""

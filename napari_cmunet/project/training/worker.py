@@ -262,7 +262,7 @@ class TrainingProcess:
         timer.daemon = True
         timer.start()
 
-    def give_way(self) -> None:
+    def pause_briefly(self) -> None:
         """Pause it for a moment if it needs the processor; quick."""
         ends = self.cancelled or self.exit_code is not None
         if self._pauser is not None and self._on_cpu and not ends:

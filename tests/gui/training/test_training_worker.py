@@ -273,11 +273,11 @@ def test_a_training_stands_still_while_a_hand_is_at_work(
     assert wait_until(lambda: begun(training))
     pid, end = pid_of(training), time.monotonic() + 1
     while time.monotonic() < end:
-        training.give_way()
+        training.pause_briefly()
         assert wait_until(lambda: state_of(pid) == "T")
     step = training.state().progress.step
     assert wait_until(lambda: training.state().progress.step > step)
-    training.give_way()
+    training.pause_briefly()
     with clock(2):
         training.cancel()
         assert wait_until(lambda: not runs(pid))
