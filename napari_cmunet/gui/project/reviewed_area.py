@@ -52,6 +52,7 @@ class ReviewedArea:
     def __init__(self, controller: Controller, opened: OpenImage) -> None:
         self._controller, self._opened = controller, opened
         self.layer: Shapes | None = None
+        self._removed = False
         # The label, draft or reading that the area begins with, where it has one.
         self._before: dict[int, Label] = {}
         self._by_looking: set[int] = set()
@@ -183,7 +184,22 @@ class ReviewedArea:
         self._clear(frame)
         if label.reviewed is not None:
             self._before[frame] = label
+        self._compare(frame)
         self.changed.emit()
+
+    def _compare(self, frame: int) -> None:
+        """Note where the area of a frame is its label's again."""
+        label, before = self._opened.labels.get(frame), self._before.get(frame)
+        if label is None or frame in self._by_looking or frame in self._frames():
+            return
+        if before is None:
+            same = label.reviewed is None
+        else:
+            same = _same(before.reviewed, label.reviewed) and np.array_equal(
+                before.mask, label.mask
+            )
+        if same:
+            self._changed.discard(frame)
 
     def _state(self, frame: int) -> _AreaState:
         shapes = []
@@ -201,7 +217,8 @@ class ReviewedArea:
             self._before[frame] = state.before
         if state.by_looking:
             self._by_looking.add(frame)
-        if state.shapes:
+        self._compare(frame)
+        if state.shapes and not self._removed:
             layer = self.layer
             if layer is None or layer not in self._layers:
                 layer = self._add_layer()
@@ -213,7 +230,8 @@ class ReviewedArea:
         self._changed.add(frame)
 
     def remove(self) -> None:
-        """Take the layer out of the viewer."""
+        """Take the layer out of the viewer; an undo does not bring it back."""
+        self._removed = True
         layer = self.layer
         self._disconnect()
         if layer is not None and layer in self._layers:

@@ -114,6 +114,34 @@ def test_undo_of_a_choice_brings_back_a_box(reviewer):
     np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), before)
 
 
+def test_undo_of_a_choice_leaves_a_decided_frame_unchanged(reviewer, ready):
+    session, image, second = reviewer
+    decided(session, ready, image)
+    session.navigator.next()
+    ready(session)
+    session.navigator.previous()
+    ready(session)
+    opened = session.navigator.current
+    assert session.annotation.is_unchanged(opened, 0)
+    session.review.use(second)
+    assert not session.annotation.is_unchanged(opened, 0)
+    opened.image_state.mask.undo()
+    assert session.annotation.is_unchanged(opened, 0)
+
+
+def test_an_undo_adds_no_box_to_an_image_that_was_left(reviewer):
+    session, _, second = reviewer
+    area, opened = session.navigator.area, session.navigator.current
+    area.draw(BOX)
+    area.layer.add_rectangles([[22, 20], [22, 30], [30, 30], [30, 20]])
+    layers = session.controller.viewer.layers
+    session.review.use(second)
+    area.remove()
+    before = list(layers)
+    opened.image_state.mask.undo()
+    assert list(layers) == before
+
+
 def test_undo_of_a_restored_version_brings_back_its_area(session, project, ready):
     opened, labels = project.navigator.current, project.project.labels
     for mask, reviewed in ((MASKS[""], AREAS[""]), (MASKS["b"], None)):
@@ -131,3 +159,6 @@ def test_undo_of_a_restored_version_brings_back_its_area(session, project, ready
     opened.image_state.mask.undo()
     assert not area.is_part(0)
     assert not project.annotation.is_unchanged(opened, 0)
+    opened.image_state.mask.redo()
+    np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), AREAS[""])
+    assert project.annotation.is_unchanged(opened, 0)
