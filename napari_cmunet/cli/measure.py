@@ -249,7 +249,7 @@ def _given_masks(args: argparse.Namespace) -> MaskOf:
         masks = mask.reshape(image.frames.shape)
         filled = np.array([artery.any() for artery in masks])
         frame = _frame(path, image, args, filled)
-        return frame, masks[frame], made or Provenance()
+        return frame, masks[frame], made or Provenance(imported_from="a file")
 
     return mask_of
 

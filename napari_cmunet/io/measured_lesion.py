@@ -24,6 +24,7 @@ SAME_LESION = 20.0
 """Pixels that two narrowest places of one lesion may lie apart."""
 
 _LONGEST = 20_000  # points of a stretch
+_LARGEST = 1e9  # number
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,7 @@ class MeasuredLesion:
     def number(self, name: str, *, of_model: bool = False) -> float | None:
         """A finite number of the row, None if it has none."""
         row = self.model if of_model else self.numbers
-        value = (row or {}).get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return float(value) if math.isfinite(value) else None
+        return finite((row or {}).get(name))
 
     @property
     def is_resolved(self) -> bool:
@@ -176,6 +174,13 @@ class MeasuredFrame:
     lesions: Sequence[MeasuredLesion]
     calibration: Calibration
     provenance: Provenance
+
+
+def finite(value: object) -> float | None:
+    """A number of a label's JSON that can be calculated with, None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _LARGEST else None
 
 
 def change_record(

@@ -25,6 +25,7 @@ DOUBTFUL = 0.5
 """A proposed name with more doubt is shown with a question mark, and not exported."""
 
 _SPACING = 10  # pixels between the points of a name
+_LARGEST = 2**31  # row or column
 _BESIDE = 2.0  # pixels that a centreline may move beyond the lumen's border
 
 
@@ -337,6 +338,7 @@ def names_from_json(values: object) -> tuple[SegmentName, ...]:
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             continue
         known = isinstance(segment, str) and segment in {"", *SEGMENTS}
-        if points and known and 0 <= doubt <= 1:
+        inside = all(0 <= place < _LARGEST for point in points for place in point)
+        if points and known and inside and 0 <= doubt <= 1:
             names.append(SegmentName(segment, points, doubt))
     return tuple(names)

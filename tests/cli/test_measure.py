@@ -110,6 +110,16 @@ def test_without_masks_the_model_s_are_measured(folders):
     assert json.loads((out / "a.json").read_text())["frame"] == 0
 
 
+def test_a_report_says_that_a_mask_without_a_record_is_of_unknown_origin(folders):
+    _, mask, _ = vessel(stenosed(), noise=1.0)
+    (folders / "masks" / "a.tif").unlink()
+    Image.fromarray(mask).save(folders / "masks" / "a.png")
+    _, out = measure(folders, "--report")
+    text = (out / "report.html").read_text("utf-8")
+    assert "none: imported from a file" in text
+    assert "<th>Correction</th>" not in text
+
+
 def test_whether_a_lesion_is_resolved_is_yes_or_no(folders):
     # So tight that the blur hides how tight.
     frame, mask, _ = vessel(stenosed(healthy=6, share=0.8), blur=1.4)
@@ -141,6 +151,7 @@ def test_a_report_and_dicom_of_dicom_images_alone(folders, capsys):
     text = (out / "report.html").read_text("utf-8")
     assert text.count("<section") == 2
     assert "<h2>a.tif</h2>" in text
+    assert "none: imported from a file" not in text  # its record says who made it
     lesion = rows(out / "lesions.csv")[0]
     assert f"{float(lesion['minimum_diameter_mm']):.2f}&nbsp;±" in text
     for value in IDENTITY.values():

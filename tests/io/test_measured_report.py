@@ -33,6 +33,7 @@ from napari_cmunet.io.report.page import (
     write_report,
 )
 from napari_cmunet.io.report.plots import Agreement
+from napari_cmunet.project.labels.measured_changes import pairs_of
 from napari_cmunet.vessels.naming import SegmentName
 from napari_cmunet.vessels.qca import Calibration, analyse, analyse_tree
 from tests.io.dicom_making import IDENTITY, write_dicom
@@ -156,6 +157,23 @@ def test_lesions_of_old_records_have_numbers_without_a_profile(measured):
     section = frame_section(replace(measured, lesions=[old]), "a", [])
     assert section.count("<svg") == 1
     assert "→" in cells(section)[2]
+
+
+def test_no_number_of_a_damaged_record_is_too_large(measured):
+    numbers = {**measured.lesions[0].numbers, "minimum_diameter_mm": 10**400}
+    lesion = recorded_lesion({"corrected": numbers, "model": None})
+    section = frame_section(replace(measured, lesions=[lesion]), "a", [])
+    assert cells(section)[4].endswith("px")
+    rows = [{"x_model": 1, "x_corrected": 2}, {"x_model": 10**400, "x_corrected": 2}]
+    assert pairs_of(rows, "x") == [(1.0, 2.0)]
+
+
+def test_the_origin_of_a_mask_of_another_program_is_unknown(measured):
+    origin = Provenance(imported_from="COCO", created="2026-01-02T03:04:05+00:00")
+    facts = dict(frame_facts(replace(measured, provenance=origin)))
+    assert facts["Model"] == "none: imported from COCO"
+    assert "Correction" not in facts
+    assert facts["Mask imported"] == "2026-01-02 03:04 UTC"
 
 
 def test_the_bland_altman_plot(measured):

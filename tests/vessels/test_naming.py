@@ -161,6 +161,8 @@ def test_names_as_json(mask):
         {"segment": "6", "points": [[1]]},
         {"segment": "6", "points": []},
         {"segment": "6", "points": [[float("nan"), 2]]},
+        {"segment": "6", "points": [[10**300, 2]]},
+        {"segment": "6", "points": [[-1, 2]]},
         {"segment": ["6"], "points": [[1, 2]]},
         {"segment": "6", "points": [[1, 2]], "doubt": 2},
     ]

@@ -75,7 +75,7 @@ class ReportSaver:
         state = self._controller.active
         shown = state and (state, self._controller.shown(state))
         if not self.running and shown != self._of:
-            self.message = ""
+            self._of, self.message = None, ""
 
     def close(self) -> None:
         """Wait for nothing any more. Idempotent."""

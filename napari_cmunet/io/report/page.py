@@ -86,17 +86,18 @@ def frame_facts(
     """
     provenance, calibration = measured.provenance, measured.calibration
     facts = [("Pixel size", _calibration_text(calibration))]
-    model = provenance.model or (
-        f"none: imported from {provenance.imported_from}"
-        if provenance.imported_from
-        else "none"
-    )
+    imported = provenance.imported_from if provenance.model is None else None
+    model = provenance.model or "none"
+    if imported:
+        model += f": imported from {imported}"
     if provenance.threshold is not None:
         model += f", threshold {provenance.threshold:.2f}"
     if provenance.model_sha256:
         model += f", SHA-256 {provenance.model_sha256[:16]}…"
     facts.append(("Model", model))
-    facts.append(("Correction", _change_text(changed, added, provenance, calibration)))
+    if changed is not None or not imported:  # what came before is unknown
+        text = _change_text(changed, added, provenance, calibration)
+        facts.append(("Correction", text))
     if reviewed < 1:
         facts.append(("Reviewed", f"{100 * reviewed:.0f} % of the frame"))
     if provenance.inverted:
@@ -104,7 +105,7 @@ def frame_facts(
     if provenance.source_sha256:
         facts.append(("Image file", f"SHA-256 {provenance.source_sha256[:16]}…"))
     made = provenance.created[:16].replace("T", " ")
-    facts.append(("Mask made", f"{made} UTC"))
+    facts.append(("Mask imported" if imported else "Mask made", f"{made} UTC"))
     return facts
 
 

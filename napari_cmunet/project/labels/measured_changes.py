@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.masks.label_file import MEASUREMENT
+from napari_cmunet.io.measured_lesion import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,11 +101,11 @@ def read_changes(
 
 def pairs_of(rows: list[dict[str, object]], name: str) -> list[tuple[float, float]]:
     """The model's and the corrected number, of those rows that have both."""
-    pairs = [(row[f"{name}_model"], row[f"{name}_corrected"]) for row in rows]
+    pairs = [
+        (finite(row[f"{name}_model"]), finite(row[f"{name}_corrected"])) for row in rows
+    ]
     return [
-        (float(former), float(now))
-        for former, now in pairs
-        if isinstance(now, (int, float)) and isinstance(former, (int, float))
+        (former, now) for former, now in pairs if former is not None and now is not None
     ]
 
 

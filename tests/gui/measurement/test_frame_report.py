@@ -72,6 +72,7 @@ def test_the_report_has_the_reader_s_change(
     viewer.dims.set_point(0, 0)
     section.refresh()
     assert "Saved" not in section.message.text()
+    assert section.saver._of is None  # an image that is closed is let go
 
 
 def test_without_a_measurement_the_whole_tree_is_reported(

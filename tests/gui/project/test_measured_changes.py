@@ -62,6 +62,9 @@ def test_a_label_keeps_the_numbers_of_its_mask_alone(project, ready, tmp_path, c
     printed = [line.split(",") for line in printed]
     bias = {name: float(bias) for name, count, bias, *_ in printed if count == "1"}
     assert bias["diameter_stenosis_percent"] == pytest.approx(moved, abs=0.15)
+    assert {tuple(limits) for _, count, _, *limits in printed if count == "1"} == {
+        ("nan", "nan")
+    }
     narrower = corrected.mld - model.mld
     assert bias["minimum_diameter_px"] == pytest.approx(narrower, abs=0.02)
     with (tmp_path / "out" / "changes.csv").open(newline="") as file:
