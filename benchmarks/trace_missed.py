@@ -84,7 +84,8 @@ def wide_cases(
     for points, width in missed(tree, np.zeros_like(truth)):
         if width > least:
             radii = np.full(len(points), 0.75 * width)
-            out = tube(points.astype(float), radii, truth.shape)
+            out = np.zeros_like(truth, bool)
+            out[tube(points.astype(float), radii, truth.shape)] = True
             features = compute_features(image, np.where(out, 0, probability))
             yield EditContext(features, build_tree(truth & ~out)), points, width
 
