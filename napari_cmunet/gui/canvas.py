@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QLabel,
     QListView,
     QOpenGLWidget,
     QWidget,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOOK_AGAIN_MS = 50
 _MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
+_SPINNER_PERCENT = 10
 _TOO_LATE_S = 1.0  # as long as a hand needs to see that a message is gone
 _guarded: weakref.WeakSet[ViewerModel] = weakref.WeakSet()
 
@@ -37,6 +39,18 @@ def canvas_of(window: QWidget | None) -> QOpenGLWidget | None:
     """The visible canvas of a window."""
     found = window.findChildren(QOpenGLWidget) if window is not None else []
     return next((widget for widget in found if widget.isVisible()), None)
+
+
+def slow_spinner(window: QWidget) -> None:
+    """Slow down napari's spinner, which turns as long as a training runs.
+
+    Each of its pictures has the whole window composed anew, canvas included. Without a
+    GPU that takes most of a core from the training and from the user.
+    """
+    for label in window.findChildren(QLabel):
+        movie = label.movie()
+        if movie is not None:
+            movie.setSpeed(_SPINNER_PERCENT)
 
 
 def guard_canvas(viewer: ViewerModel, window: QWidget | None) -> None:

@@ -11,6 +11,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QGridLayout, QScrollArea, QWidget
 
+from napari_cmunet.gui.canvas import slow_spinner
 from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.training.plot import TrainingPlot
 from napari_cmunet.gui.widgets import (
@@ -296,6 +297,7 @@ class FinetuneSection(QWidget):
             self._clock.stop()
         elif not self._clock.isActive():
             self._clock.start()
+            slow_spinner(self.window())
         if self._training is None:
             self.labels.setText("Open or make a project first.")
             self._show_rows(running=False, undecided=False, plot=False)
