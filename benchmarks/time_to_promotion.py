@@ -86,7 +86,6 @@ def main() -> None:
 def fine_tune(loop: Loop, frames: Frames, args: argparse.Namespace) -> dict:
     """Correct and accept, press the button, wait until the training has ended."""
     from qtpy.QtTest import QTest
-    from qtpy.QtWidgets import QLabel
 
     from napari_cmunet.gui.training.state import LEARNING
 
@@ -105,10 +104,6 @@ def fine_tune(loop: Loop, frames: Frames, args: argparse.Namespace) -> dict:
 
     while training.running:
         QTest.qWait(200)  # not Loop.until, whose polling would take time from training
-        for label in section.window().findChildren(QLabel):
-            # napari's spinner redraws the window, which without a GPU takes a core.
-            if (movie := label.movie()) is not None:
-                movie.stop()
         if not promoted and not loop.uses(FIRST):
             promoted.append(round(time.monotonic() - began, 1))
             print("promoted after", promoted[0], "s", flush=True)

@@ -42,10 +42,10 @@ def canvas_of(window: QWidget | None) -> QOpenGLWidget | None:
 
 
 def slow_spinner(window: QWidget) -> None:
-    """Slow down napari's spinner, which turns as long as a training runs.
+    """Slow down napari's spinner, which is shown as long as a training runs.
 
-    Each of its pictures has the whole window composed anew, canvas included. Without a
-    GPU that takes most of a core from the training and from the user.
+    Each frame of it makes Qt redraw the whole window, canvas included. Without a GPU,
+    that takes most of a core from the training and the user.
     """
     for label in window.findChildren(QLabel):
         movie = label.movie()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _SNAP = 8  # a point is this far from the mask at most
 
@@ -13,7 +18,7 @@ def length(points: np.ndarray) -> float:
     return float(np.hypot(*np.diff(points, axis=0).T).sum()) if len(points) > 1 else 0.0
 
 
-def resample(points: np.ndarray, spacing: float = 1.0) -> np.ndarray:
+def resample(points: ArrayLike, spacing: float = 1.0) -> np.ndarray:
     """Resample a curve (N, 2) at even spacing, keeping both ends."""
     points = np.asarray(points, float)
     if len(points) < 2:

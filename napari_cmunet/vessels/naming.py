@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_cmunet.vessels.centreline import resample
 from napari_cmunet.vessels.segments import SEGMENTS, UNNAMED, VALUES
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ DOUBTFUL = 0.5
 """A proposed name with more doubt is shown with a question mark, and not exported."""
 
 _SPACING = 10  # pixels between the points of a name
+_MOVED = 5.0  # pixels that a centreline may have moved since it was named
 _LARGEST = 2**31  # row or column
 _BESIDE = 2.0  # pixels that a centreline may move beyond the lumen's border
 
@@ -121,19 +123,19 @@ class NamedTree:
     def _split(self, branch: Branch) -> list[NamedStretch]:
         marks = sorted(self._attached.get(branch.number, []))
         bounds = [0]
-        told = [self._told(marks[0])] if marks else [("", 0.0)]
+        names = [self._name_at(marks[0])] if marks else [("", 0.0)]
         for one, other in pairwise(marks):
-            if self._told(one) != self._told(other):
+            if self._name_at(one) != self._name_at(other):
                 bounds.append((one.at + other.at + 1) // 2)
-                told.append(self._told(other))
+                names.append(self._name_at(other))
         bounds.append(len(branch.points))
         return [
             NamedStretch(branch.number, start, end, *name)
-            for (start, end), name in zip(pairwise(bounds), told, strict=True)
+            for (start, end), name in zip(pairwise(bounds), names, strict=True)
             if end > start
         ]
 
-    def _told(self, mark: _Mark) -> tuple[str, float]:
+    def _name_at(self, mark: _Mark) -> tuple[str, float]:
         name = self.names[mark.name]
         return name.segment, name.doubt
 
@@ -280,12 +282,12 @@ class NamedTree:
         values[self.tree.mask] = UNNAMED
         for branch in self.tree.branches:
             parts = self.stretches[branch.number]
-            told = [VALUES[p.segment] if p.is_named else UNNAMED for p in parts]
+            codes = [VALUES[p.segment] if p.is_named else UNNAMED for p in parts]
             where = self.tree.pixels(branch)
             if len(parts) == 1:
-                values[where] = told[0]
+                values[where] = codes[0]
                 continue
-            along = np.repeat(told, [part.end - part.start for part in parts])
+            along = np.repeat(codes, [part.end - part.start for part in parts])
             _, at = cKDTree(branch.points).query(np.transpose(where))
             values[where] = along[at]
         return values
@@ -305,17 +307,17 @@ def _nearest(branch: Branch, point: tuple[float, float]) -> int:
 
 
 def segment_near(names: Iterable[SegmentName], point: tuple[float, float]) -> str:
-    """SYNTAX number of the certain name nearest to a point of a centreline.
+    """SYNTAX number of the certain name whose centreline passes a point.
 
-    Empty where there is none near. Takes no tree, and microseconds.
+    Empty where none does, as beside a named vessel. Takes no tree, and microseconds.
     """
     found = [
-        (float(np.hypot(*(np.asarray(name.points) - point).T).min()), name.segment)
+        (float(np.hypot(*(resample(name.points) - point).T).min()), name.segment)
         for name in names
         if name.doubt <= DOUBTFUL
     ]
     away, segment = min(found, default=(np.inf, ""))
-    return segment if away <= 1.5 * _SPACING else ""
+    return segment if away <= _MOVED else ""
 
 
 def names_to_json(names: Iterable[SegmentName]) -> list[dict[str, Any]]:

@@ -143,6 +143,12 @@ def test_the_name_near_a_lesion(mask):
     assert segment_near(names, (126, 100)) == segment_near((), (126, 100)) == ""
 
 
+def test_a_branch_beside_a_named_vessel_has_no_name(mask):
+    names = named(mask, named(mask).rename(TRUNK, "6")).rename(DISTAL, "7")
+    assert segment_near(names, (120, 61)) == "7"
+    assert segment_near(names, (107, 70)) == ""
+
+
 def test_an_empty_mask_has_no_names(mask):
     names = named(mask).rename(TRUNK, "6")
     tree = named(np.zeros_like(mask), names)

@@ -30,10 +30,6 @@ class Hand:
         self._app = QApplication
         self.viewer = napari.Viewer(title="napari-cmunet")
         self.viewer.window.resize(1200, 900)
-        # Each picture of napari's turning wheel has the whole window composed anew,
-        # which keeps a machine without a GPU from anything else.
-        bar = self.viewer.window._qt_window.statusBar()
-        bar._activity_item._inProgressIndicator.movie().setSpeed(1)
         _, self.panel = self.viewer.window.add_plugin_dock_widget(
             "napari-cmunet", "CM-UNet"
         )

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtWidgets import QApplication, QLabel, QMessageBox
 
 from napari_cmunet.gui.training.section import FinetuneSection, ask_before_ending
 from tests.gui.training.conftest import settled, wait_until
@@ -168,11 +168,14 @@ def test_closing_napari_asks_once_and_ends_the_training(
     section.start.click()
     assert wait_until(lambda: section.stop.isEnabled())
     window, questions = section.window(), []
+    # napari's spinner turns, but seldom has the window drawn anew.
+    movies = [label.movie() for label in window.findChildren(QLabel)]
+    assert [movie.speed() for movie in movies if movie is not None] == [10]
 
     def answer() -> None:
         dialog = QApplication.activeModalWidget()
         if dialog is not None:
-            texts = [x.text() for x in dialog.findChildren(type(section.labels))]
+            texts = [x.text() for x in dialog.findChildren(QLabel)]
             questions.append(" ".join(texts))
             dialog.accept()
 
