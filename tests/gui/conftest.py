@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from npe2 import PluginManifest
 from qtpy.QtCore import QCoreApplication, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
@@ -23,6 +24,13 @@ from napari_cmunet.gui.preferences import Preferences
 
 LEFT, NONE = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+
+
+@pytest.fixture
+def napari_reader(npe2pm):
+    """napari's own reader, which only a window registers."""
+    with npe2pm.tmp_plugin(manifest=PluginManifest.from_distribution("napari")):
+        yield
 
 
 @dataclass

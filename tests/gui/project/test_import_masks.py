@@ -78,7 +78,7 @@ def open_napari(session, viewer, paths, qtbot):
 
 @pytest.mark.parametrize("open_by", [open_row, open_napari])
 def test_a_mask_that_is_opened_as_an_image_is_offered(
-    project, masks, viewer, qtbot, open_by
+    project, masks, viewer, qtbot, open_by, napari_reader
 ):
     actions = ProjectActions(project, None, list)
     actions.connect()
