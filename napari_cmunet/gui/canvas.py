@@ -41,13 +41,13 @@ def canvas_of(window: QWidget | None) -> QOpenGLWidget | None:
     return next((widget for widget in found if widget.isVisible()), None)
 
 
-def slow_spinner(window: QWidget) -> None:
+def slow_spinner(window: QWidget | None) -> None:
     """Slow down napari's spinner, which is shown as long as a training runs.
 
     Each frame of it makes Qt redraw the whole window, canvas included. Without a GPU,
     that takes most of a core from the training and the user.
     """
-    for label in window.findChildren(QLabel):
+    for label in window.findChildren(QLabel) if window is not None else ():
         movie = label.movie()
         if movie is not None:
             movie.setSpeed(_SPINNER_PERCENT)
