@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.vessels.naming import SegmentName
 
-_LONG = 60.0  # pixels of a frame 512 pixels wide; shorter stretches show the number
+# Pixels of a frame 512 pixels wide; stretches that are not long show the number.
+_LONG, _SHORT = 60.0, 30.0
 
 
 class NamesLayer:
@@ -75,10 +76,14 @@ class NamesLayer:
 def shown_names(
     names: tuple[SegmentName, ...], mask: np.ndarray
 ) -> tuple[tuple[tuple[int, int], str], ...]:
-    """Place and text of each name that has a vessel in the mask."""
-    long = _LONG * max(mask.shape) / 512
+    """Place and text of each name that has a vessel in the mask.
+
+    Of a proposed segment, short stretches beside a longer one have no text.
+    """
+    scale = max(mask.shape) / 512
     height, width = mask.shape
-    found = []
+    shown = []
+    longest: dict[str, float] = {}
     for name in names:
         points = [
             (row, column)
@@ -88,8 +93,15 @@ def shown_names(
         if not name.segment or 2 * len(points) < len(name.points):
             continue
         length = np.hypot(*np.diff(points, axis=0).T).sum() if len(points) > 1 else 0
-        text = segment_title(name.segment) if length >= long else name.segment
+        shown.append((name, points[len(points) // 2], length))
+        longest[name.segment] = max(longest.get(name.segment, 0), length)
+    found = []
+    for name, place, length in shown:
+        if name.doubt and length < min(_SHORT * scale, longest[name.segment]):
+            continue
+        long = length >= _LONG * scale
+        text = segment_title(name.segment) if long else name.segment
         if name.doubt > DOUBTFUL:
             text += " ?"
-        found.append((points[len(points) // 2], text))
+        found.append((place, text))
     return tuple(found)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import line
 
+from napari_cmunet.gui.vessel_names.layer import shown_names
 from napari_cmunet.vessels.naming import SegmentName
 
 TRUNK, DISTAL, SIDE = (40, 60), (120, 60), (105, 95)
@@ -166,3 +167,14 @@ def test_clicks_name_until_another_tool_is_taken(reader, panel, controller):
     reader.section.name.click()
     panel.vessels.row.buttons["add"].click()
     assert not reader.naming.picking
+
+
+def test_short_proposals_beside_a_longer_one_have_no_text():
+    mask = np.ones((512, 512), bool)
+    trunk = SegmentName("13", ((10, 10), (50, 10)), doubt=0.2)
+    twig = SegmentName("13", ((10, 30), (15, 30)), doubt=0.7)
+    own = SegmentName("13", ((10, 50), (15, 50)))
+    other = SegmentName("14", ((10, 70), (15, 70)), doubt=0.7)
+    shown = shown_names((trunk, twig, own, other), mask)
+    assert [text for _, text in shown] == ["13", "13", "14 ?"]
+    assert [column for (_, column), _ in shown] == [10, 50, 70]
