@@ -33,7 +33,7 @@ from napari_cmunet.model.vessel_names import (
     CLASSES,
     NAMES_MODEL,
     at_points,
-    tell_stretches,
+    predict_stretches,
 )
 from napari_cmunet.vessels.naming import DOUBTFUL
 from napari_cmunet.vessels.segments import SEGMENTS, segment_title
@@ -216,9 +216,9 @@ def evaluate(options: argparse.Namespace) -> None:
                 continue
             mask = found
         tree = build_tree(mask)
-        known, told = Counter(), Counter()
+        known, predicted = Counter(), Counter()
         by_branch: dict[int, list] = {}
-        for stretch in tell_stretches(tree, model):
+        for stretch in predict_stretches(tree, model):
             by_branch.setdefault(stretch.branch, []).append(stretch)
         for branch in tree.branches:
             classes = truth[tuple(branch.points.T)]
@@ -236,10 +236,11 @@ def evaluate(options: argparse.Namespace) -> None:
                 rows.append((segment, name, doubts[name], end - start))
                 known[SEGMENTS[segment].side] += end - start
                 if name:
-                    told[SEGMENTS[name].side] += end - start
+                    predicted[SEGMENTS[name].side] += end - start
         if known:
             sides.append(
-                bool(told) and known.most_common(1)[0][0] == told.most_common(1)[0][0]
+                bool(predicted)
+                and known.most_common(1)[0][0] == predicted.most_common(1)[0][0]
             )
     _print(rows, sides)
 
@@ -254,8 +255,10 @@ def _runs(classes: np.ndarray) -> list[tuple[str, int, int]]:
 
 
 def _print(rows: list[tuple[str, str, float, int]], sides: list[bool]) -> None:
-    right = np.array([known == told for known, told, _, _ in rows])
-    sure = np.array([doubt <= DOUBTFUL and told != "" for _, told, doubt, _ in rows])
+    right = np.array([known == predicted for known, predicted, _, _ in rows])
+    sure = np.array(
+        [doubt <= DOUBTFUL and predicted != "" for _, predicted, doubt, _ in rows]
+    )
     lengths = np.array([length for *_, length in rows])
     print(f"{len(sides)} frames, {len(rows)} stretches of a branch with one segment")
     print(f"left or right: {100 * np.mean(sides):.1f} %")
@@ -270,7 +273,7 @@ def _print(rows: list[tuple[str, str, float, int]], sides: list[bool]) -> None:
     print("|---|---|---|---|")
     for segment in SEGMENTS:
         own = np.array([known == segment for known, *_ in rows])
-        called = np.array([told == segment for _, told, *_ in rows])
+        called = np.array([predicted == segment for _, predicted, *_ in rows])
         found = f"{100 * right[own].mean():.0f}" if own.any() else "-"
         precise = f"{100 * right[called].mean():.0f}" if called.any() else "-"
         print(f"| {segment_title(segment)} | {own.sum()} | {found} | {precise} |")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_cmunet.cli.arguments import (
+    add_flags,
     add_large_masks,
     add_model_options,
     add_output,
@@ -84,7 +85,8 @@ def add_parser(commands: Any) -> None:
     p.add_argument("--pixel-size", type=float, metavar="MM", help=text)
     text = "standard error of the size of a pixel, carried into the results"
     p.add_argument("--pixel-error", type=float, metavar="PERCENT", help=text)
-    for name, text in (
+    add_flags(
+        p,
         ("--pictures", "also write NAME.png: borders and lesions"),
         ("--report", "also write report.html: pictures, profiles and numbers"),
         (
@@ -92,8 +94,7 @@ def add_parser(commands: Any) -> None:
             "also write NAME_sr.dcm, a Structured Report, and NAME_measured.dcm, its "
             "picture, of DICOM images",
         ),
-    ):
-        p.add_argument(name, action="store_true", help=text)
+    )
     add_model_options(p)
     p.set_defaults(command="measure", usage_error=p.error)
 

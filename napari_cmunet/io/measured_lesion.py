@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cmunet.io.measurements import lesion_row, ranked, segment_of
+from napari_cmunet.io.measurements import lesion_row, ranked, rounded, segment_of
 from napari_cmunet.vessels.borders import Borders
 from napari_cmunet.vessels.segments import SEGMENTS
 
@@ -54,11 +54,11 @@ class Stretch:
         """As plain JSON types."""
         borders = self.borders
         return {
-            "centreline": _rounded(borders.centre),
-            "left_px": _rounded(borders.left),
-            "right_px": _rounded(borders.right),
+            "centreline": rounded(borders.centre),
+            "left_px": rounded(borders.left),
+            "right_px": rounded(borders.right),
             "resolution_px": round(borders.resolution, 2),
-            "reference_px": _rounded(self.reference),
+            "reference_px": rounded(self.reference),
             "used": self.usable.astype(int).tolist(),
             "start": self.start,
             "at": self.at,
@@ -251,7 +251,3 @@ def reported(
         )
     ]
     return elsewhere if recorded is None else [recorded, *elsewhere]
-
-
-def _rounded(values: np.ndarray) -> list[Any]:
-    return np.round(values, 2).tolist()

@@ -181,9 +181,9 @@ def as_json(
     for row in rows:
         analysis = segments[int(str(row["branch"]))]
         row |= {
-            "centreline": _rounded(analysis.borders.centre),
-            "diameter_px": _rounded(analysis.borders.diameter),
-            "reference_px": _rounded(analysis.reference),
+            "centreline": rounded(analysis.borders.centre),
+            "diameter_px": rounded(analysis.borders.diameter),
+            "reference_px": rounded(analysis.reference),
             "used": analysis.usable.tolist(),
         }
     return {
@@ -196,5 +196,6 @@ def as_json(
     }
 
 
-def _rounded(values: np.ndarray) -> list[Any]:
+def rounded(values: np.ndarray) -> list[Any]:
+    """Pixels as JSON values, to a hundredth."""
     return np.round(values, 2).tolist()

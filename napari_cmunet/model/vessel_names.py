@@ -1,7 +1,7 @@
 """Propose SYNTAX segments for the branches of a mask's tree, with their doubt.
 
 A small CM-UNet sees the mask alone, scaled to a coarse grid, so that neither hospital
-nor contrast matters, and tells at each point of the centreline which segment it is.
+nor contrast matters, and predicts the segment at each point of the centreline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES_MODEL = "syntax-names"
 CLASSES = ("", *SEGMENTS)
 """Of the network's logits; the first is a vessel that has no number."""
 
-_STEP = 4  # pixels of the centreline between the points that are told
+_STEP = 4  # pixels of the centreline between two predictions
 _SWITCH = 6.0  # nats that one more name on a branch costs
 _SIDES = {
     side: np.array([not c or SEGMENTS[c].side == side for c in CLASSES])
@@ -91,7 +91,7 @@ def propose_names(
     Returns
     -------
     tuple of SegmentName
-        With their doubt. Left or right coronary artery is told of the whole tree.
+        With their doubt. The whole tree is of the left or of the right coronary artery.
     """
     tree = build_tree(mask)
     named = NamedTree(tree, [name for name in names if not name.doubt])
@@ -100,15 +100,19 @@ def propose_names(
         for number, parts in named.stretches.items()
         if any(part.segment for part in parts)
     }
-    stretches = [s for s in tell_stretches(tree, model) if s.branch not in own]
-    told = {stretch.branch for stretch in stretches if stretch.segment}
+    stretches = [s for s in predict_stretches(tree, model) if s.branch not in own]
+    proposed = {stretch.branch for stretch in stretches if stretch.segment}
     return (
         *named.names,
-        *(named.name_of(stretch) for stretch in stretches if stretch.branch in told),
+        *(
+            named.name_of(stretch)
+            for stretch in stretches
+            if stretch.branch in proposed
+        ),
     )
 
 
-def tell_stretches(tree: VesselTree, model: LoadedModel) -> list[NamedStretch]:
+def predict_stretches(tree: VesselTree, model: LoadedModel) -> list[NamedStretch]:
     """The most likely segments of all branches, with their doubt."""
     if not tree.branches:
         return []
@@ -135,8 +139,8 @@ def _probabilities(tree: VesselTree, model: LoadedModel) -> list[np.ndarray]:
     assert grid % STRIDE == 0
     with torch.inference_mode():
         logits = model.network(network_input(tree.mask, grid))
-        told = at_points(logits, torch.from_numpy(shares.astype(np.float32))[None])
-        chances = told[0].softmax(dim=0).T.double().numpy()
+        sampled = at_points(logits, torch.from_numpy(shares.astype(np.float32))[None])
+        chances = sampled[0].softmax(dim=0).T.double().numpy()
     return np.split(chances, np.cumsum([len(p) for p in points])[:-1])
 
 
@@ -152,17 +156,17 @@ def _stretches(branch: Branch, chances: np.ndarray) -> list[NamedStretch]:
     path = [int(best.argmax())]
     for step in reversed(came):
         path.append(int(step[path[-1]]))
-    told = np.array(path[::-1])
-    cuts = np.flatnonzero(np.diff(told)) + 1
-    bounds = [0, *cuts.tolist(), len(told)]
+    path = path[::-1]
+    cuts = np.flatnonzero(np.diff(path)) + 1
+    bounds = [0, *cuts.tolist(), len(path)]
     last = len(branch.points)
     return [
         NamedStretch(
             branch.number,
             _STEP * start,
             min(_STEP * end, last),
-            CLASSES[told[start]],
-            round(1 - float(chances[start:end, told[start]].mean()), 3),
+            CLASSES[path[start]],
+            round(1 - float(chances[start:end, path[start]].mean()), 3),
         )
         for start, end in pairwise(bounds)
     ]

@@ -253,6 +253,17 @@ def insert_above(viewer: ViewerModel, layer: Layer, below: Layer | None) -> None
         layers.selection.update(selected)
 
 
+def remove_layer(viewer: ViewerModel, layer: Layer | None) -> None:
+    """Remove a layer, if it is there; another active one stays active."""
+    layers = viewer.layers
+    if layer is None or layer not in layers:
+        return
+    active = layers.selection.active
+    layers.remove(layer)
+    if active is not None and active is not layer:
+        layers.selection.active = active
+
+
 def watch_undo(
     mask: Labels,
     history: MaskHistory,

@@ -9,7 +9,12 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 from napari.utils.transforms import Affine
 
-from napari_cmunet.gui.images.layers import METADATA, geometry, insert_above
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    geometry,
+    insert_above,
+    remove_layer,
+)
 from napari_cmunet.vessels.centreline import resample
 
 if TYPE_CHECKING:
@@ -56,11 +61,7 @@ class MeasurementOverlay:
     def hide(self) -> None:
         """Remove the layer. Idempotent."""
         layer, self.layer = self.layer, None
-        if layer is not None and layer in self._viewer.layers:
-            active = self._viewer.layers.selection.active
-            self._viewer.layers.remove(layer)
-            if active is not None and active is not layer:
-                self._viewer.layers.selection.active = active
+        remove_layer(self._viewer, layer)
 
     def _holds(self, points: np.ndarray) -> bool:
         assert self.layer is not None

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Points
 
-from napari_cmunet.gui.images.layers import METADATA, geometry, insert_above
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    geometry,
+    insert_above,
+    remove_layer,
+)
 from napari_cmunet.vessels.naming import DOUBTFUL
 from napari_cmunet.vessels.segments import segment_title
 
@@ -31,8 +36,8 @@ class NamesLayer:
 
     def show(self, image_state: ImageState, frame: int) -> None:
         """Show the names of a frame whose vessels the mask has."""
-        mask = image_state.mask_frame(frame) != 0
-        texts = shown_names(image_state.names.get(frame, ()), mask)
+        names = image_state.names.get(frame, ())
+        texts = names and shown_names(names, image_state.mask_frame(frame) != 0)
         if not texts:
             self.hide()
             return
@@ -66,11 +71,7 @@ class NamesLayer:
 
     def _remove(self) -> None:
         layer, self.layer = self.layer, None
-        if layer is not None and layer in self._viewer.layers:
-            active = self._viewer.layers.selection.active
-            self._viewer.layers.remove(layer)
-            if active is not None and active is not layer:
-                self._viewer.layers.selection.active = active
+        remove_layer(self._viewer, layer)
 
 
 def shown_names(

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
-    from napari_cmunet.vessels.naming import SegmentName
+    from napari_cmunet.gui.images.mask_steps import Names
 
-    Names = tuple[SegmentName, ...]
     Act = Callable[[np.ndarray, Names], Names]
 
 _HINT = "Click on a branch to name it. With Shift: from there on. Esc: stop."

@@ -13,6 +13,7 @@ from napari_cmunet.gui.images.layers import (
     METADATA,
     PREDICTION_COLOUR,
     insert_above,
+    remove_layer,
 )
 from napari_cmunet.vessels.centreline import tube
 
@@ -112,11 +113,7 @@ class Preview:
     def hide(self) -> None:
         """Remove the layer."""
         layer, self.layer, self._of = self.layer, None, None
-        if layer is not None and layer in self._viewer.layers:
-            active = self._viewer.layers.selection.active
-            self._viewer.layers.remove(layer)
-            if active is not None and active is not layer:
-                self._viewer.layers.selection.active = active
+        remove_layer(self._viewer, layer)
 
     def draw_below(self, marks: list[Mark]) -> None:
         """Set the marks shown below every edit."""

@@ -16,6 +16,7 @@ from napari_cmunet.io.report.plots import (
     agreement_plot,
     frame_picture,
     profile_plot,
+    signed_number,
 )
 from napari_cmunet.util.atomic import atomic_write
 from napari_cmunet.util.text import counted
@@ -325,9 +326,8 @@ def _change(former: str, now: str) -> str:
 
 
 def _signed(value: float, unit: str) -> str:
-    digits = 1 if unit == "%" else 2
     named = "points" if unit == "%" else unit
-    return f"{value:+.{digits}f}&nbsp;{named}".replace("-", "&minus;")
+    return f"{signed_number(value, unit)}&nbsp;{named}"
 
 
 def _calibration_text(calibration: Calibration) -> str:

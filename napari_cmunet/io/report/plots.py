@@ -118,7 +118,6 @@ def agreement_plot(found: Agreement) -> str:
     )
     zero = axes.at(0, 0)[1]
     parts.append(_rule(axes, zero, _FAINT, ""))
-    decimals = 1 if unit == "%" else 2
     for value, text, dash in zip(
         limits, ("&minus;1.96 SD", "bias", "+1.96 SD"), ("6 4", "", "6 4"), strict=True
     ):
@@ -126,14 +125,20 @@ def agreement_plot(found: Agreement) -> str:
             continue
         y = axes.at(0, value)[1]
         parts.append(_rule(axes, y, _ORANGE, dash))
-        signed = f"{value:+.{decimals}f}".replace("-", "&minus;")
-        parts.append(_text(axes.right + 6, y + 4, f"{text} {signed}", "start"))
+        signed = f"{text} {signed_number(value, unit)}"
+        parts.append(_text(axes.right + 6, y + 4, signed, "start"))
     for x, y in (axes.at(*pair) for pair in zip(mean, difference, strict=True)):
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_BLUE}" '
             'fill-opacity=".65"/>'
         )
     return "".join([*parts, "</svg>"])
+
+
+def signed_number(value: float, unit: str) -> str:
+    """A difference with its sign, as HTML."""
+    digits = 1 if unit == "%" else 2
+    return f"{value:+.{digits}f}".replace("-", "&minus;")
 
 
 class _Axes:
