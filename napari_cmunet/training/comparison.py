@@ -20,6 +20,7 @@ from napari_cmunet.training.events import (
     CANNOT_TELL,
     ENOUGH_PATIENTS,
     NOT_BETTER,
+    TOLERATED_LOSS,
     Verdict,
 )
 from napari_cmunet.training.metrics import cldice, dice
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.90
 """Confidence level of the interval, two-sided."""
-
-TOLERATED_LOSS = 0.01
-"""Loss of Dice or clDice that a gain of the other may outweigh."""
 
 REGRESSION_SEEDS = (2, 3, 5, 7, 11, 13)
 REGRESSION_SIZE = 256

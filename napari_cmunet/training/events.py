@@ -138,6 +138,13 @@ class Verdict:
     sentinels_before: float | None = None
 
     @property
+    def worst_change(self) -> float:
+        """The lesser of the changes of Dice and clDice; 0 where they are not known."""
+        pairs = ((self.dice, self.dice_before), (self.cldice, self.cldice_before))
+        known = [a - b for a, b in pairs if a is not None and b is not None]
+        return min(known, default=0.0)
+
+    @property
     def near_own(self) -> bool:
         """Whether the labels are nearly what the model in use found by itself."""
         return min(self.dice_before or 0.0, self.cldice_before or 0.0) >= 0.98
@@ -145,6 +152,9 @@ class Verdict:
 
 ENOUGH_PATIENTS = 3
 """Least number of patients for a comparison."""
+
+TOLERATED_LOSS = 0.01
+"""Loss of Dice or clDice that a gain of the other may outweigh."""
 
 BETTER, NOT_BETTER, CANNOT_TELL = "better", "not better", "cannot tell"
 

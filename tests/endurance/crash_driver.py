@@ -183,7 +183,7 @@ def power(args: argparse.Namespace, ledger: Ledger) -> dict:
     cuts = {"strict": 0, "by chance": 0}
 
     def cut() -> None:
-        if busy or choose.random() > 0.1 or sum(cuts.values()) >= args.rounds:
+        if busy or choose.random() > 0.03 or sum(cuts.values()) >= args.rounds:
             return
         kind = choose.choice(list(cuts))
         left = args.spare / "left"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from napari_cmunet.project.models.promotion import (
@@ -117,6 +119,21 @@ def test_between_the_stages_the_mean_gain_decides(gain, decision, head):
     end = TrainingResult(DONE, second.text, "b", second)
     _, _, result = follow(*QUICK, *DEEP, second, end=end)
     assert (result.decision, result.text) == (decision, head)
+
+
+def test_a_gain_of_one_measure_does_not_outweigh_the_fall_of_the_other():
+    """The first model stays: on average it is worse, but Dice falls too far."""
+    second = replace(
+        verdict("b", "a", events.CANNOT_TELL),
+        dice=0.90,
+        dice_before=0.92,
+        cldice=0.99,
+        cldice_before=0.95,
+    )
+    end = TrainingResult(DONE, second.text, "b", second)
+    models, _, result = follow(*QUICK, *DEEP, second, end=end)
+    assert (result.decision, models.name) == (REFUSED, "a")
+    assert result.text == "Not better than a. Figures."
 
 
 def test_against_the_former_model_it_does_not():

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.training import events
-from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
+from napari_cmunet.training.events import (
+    BETTER,
+    CANNOT_TELL,
+    NOT_BETTER,
+    TOLERATED_LOSS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -162,7 +167,7 @@ def _after(first: TrainingResult, result: TrainingResult) -> TrainingResult:
     if verdict.outcome != CANNOT_TELL or verdict.against != first.model:
         return result
     figures = verdict.text.partition(". ")[2]
-    if verdict.gain > 0:
+    if verdict.gain > 0 and verdict.worst_change >= -TOLERATED_LOSS:
         head, outcome = f"Better on average than {first.model}", BETTER
     else:
         head, outcome = f"Not better than {first.model}", NOT_BETTER

@@ -55,15 +55,20 @@ def test_a_better_model_takes_over_and_goes_back_to_the_bit(
     result = settled(training)
 
     assert result.kind == DONE
-    assert result.verdict.outcome == BETTER, result.text
     assert result.verdict.patients == 15
-    assert (ends, result.decision) == ([result], PROMOTED)
+    assert ends == [result]
     assert LEARNING in phases
     assert LEAVING_OUT not in phases
-    assert used[0] == "tuned-001"  # of the first stage
-    *_, promoted = [d for d in journalled(project, "promoted") if "reason" in d]
-    assert promoted["reason"] == result.verdict.text
-    assert promoted["dice"] > promoted["dice_before"]
+    first, *second = [d for d in journalled(project, "promoted") if "reason" in d]
+    assert (used[0], first["against"]) == ("tuned-001", "weak")
+    assert (first["outcome"], first["patients"]) == (BETTER, 15)
+    assert first["dice"] > first["dice_before"]
+    assert first["cldice"] > first["cldice_before"]
+    # The second stage's model may be no better than the first one.
+    assert result.decision == (PROMOTED if second else REFUSED), result.text
+    *_, last = second or journalled(project, "refused")
+    assert last["reason"] == result.verdict.text
+    assert (last["gain"] > 0 and result.verdict.worst_change >= -0.01) == bool(second)
     after = predictions(project, phantoms)
     assert after != before
 
