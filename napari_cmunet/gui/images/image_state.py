@@ -326,12 +326,16 @@ class ImageState:
     # -- changes that can be undone -------------------------------------------
 
     def replace(
-        self, frame: int, wanted: np.ndarray, companion: Companion | None = None
+        self,
+        frame: int,
+        wanted: np.ndarray,
+        names: Names | None = None,
+        companion: Companion | None = None,
     ) -> None:
-        """Set a frame of the mask, bool (Y, X), in one undo step with its companion."""
+        """Set a frame of the mask, bool (Y, X), and its names, in one undo step."""
         rows, columns = np.nonzero((self.mask_frame(frame) != 0) != wanted)
         values = wanted[rows, columns].astype(np.uint8)
-        self.history.write_with(companion, frame, (rows, columns), values)
+        self.history.write_with(names, companion, frame, (rows, columns), values)
 
     def write(self, frame: int, where: Where, values: Pixels) -> None:
         """Set pixels of a frame through napari's own undo history."""

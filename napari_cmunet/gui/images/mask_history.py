@@ -13,17 +13,23 @@ when the program is idle.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from napari_cmunet.gui.images.mask_steps import Companion, Naming, State, Step
+from napari_cmunet.gui.images.mask_steps import Naming, State, Step
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.images.mask_steps import EditedMask, Names, Pixels, Where
+    from napari_cmunet.gui.images.mask_steps import (
+        Companion,
+        EditedMask,
+        Names,
+        Pixels,
+        Where,
+    )
 
-Item = Step | Companion | Naming | None
+Item = Step | Naming | None
 
 # napari forgets undo steps beyond this number.
 _HISTORY = 100
@@ -34,7 +40,7 @@ class MaskHistory:
 
     def __init__(self, mask: EditedMask) -> None:
         self._edited = mask
-        # Without namings as long as napari's own; None stands for a stroke of the user.
+        # Without bare namings as long as napari's own; None stands for a stroke.
         self._done: deque[Item] = deque(maxlen=_HISTORY)
         self._undone: deque[Item] = deque(maxlen=_HISTORY)
         self._next: Item = None
@@ -164,10 +170,24 @@ class MaskHistory:
         self._next = None
 
     def write_with(
-        self, companion: Companion | None, frame: int, where: Where, value: Pixels
+        self,
+        names: Names | None,
+        companion: Companion | None,
+        frame: int,
+        where: Where,
+        value: Pixels,
     ) -> None:
-        """Set pixels of a frame in one undo step, which the companion follows."""
-        self._next = companion
+        """Set pixels and names of a frame in one undo step, with its companion.
+
+        Names that are None stay as they are.
+        """
+        before = self._edited.names.get(frame, ())
+        after = before if names is None else names
+        if not len(where[0]):
+            self._add(Naming(frame, before, after, companion))
+            return
+        self._next = Naming(frame, before, after, companion, with_pixels=True)
+        self._edited.names[frame] = after
         self._edited.write(frame, where, value)
         self._next = None
 
@@ -251,33 +271,38 @@ class MaskHistory:
 
     def set_names(self, frame: int, names: Names) -> None:
         """Name the vessels of a frame, in one undo step."""
-        before = self._edited.names.get(frame, ())
-        if names != before:
-            self._done.append(Naming(frame, before, names))
+        self._add(Naming(frame, self._edited.names.get(frame, ()), names))
+
+    def _add(self, step: Naming) -> None:
+        """Make a naming without pixels a step, if it changes anything."""
+        if step.after != step.before or step.companion is not None:
+            self._edited.names[step.frame] = step.after
+            self._done.append(step)
             self._undone.clear()
-            self._name(frame, names)
+            self._tell(step.frame)
 
     def undo_naming(self) -> bool:
-        """Undo the last step if it is a naming."""
-        if not self._done or not isinstance(step := self._done[-1], Naming):
+        """Undo the last step if it is a naming without pixels."""
+        step = self._done[-1] if self._done else None
+        if not _is_bare(step):
             return False
-        self._undone.append(self._done.pop())
-        self._name(step.frame, step.before)
+        self.note_undo()
+        self._tell(step.frame)
         return True
 
     def redo_naming(self) -> bool:
-        """Redo the next step if it is a naming.
+        """Redo the next step if it is a naming without pixels.
 
         Where there is none at all, napari's own are older than a naming.
         """
-        if not self._undone or not isinstance(step := self._undone[-1], Naming):
+        step = self._undone[-1] if self._undone else None
+        if not _is_bare(step):
             return not self._undone
-        self._done.append(self._undone.pop())
-        self._name(step.frame, step.after)
+        self.note_redo()
+        self._tell(step.frame)
         return True
 
-    def _name(self, frame: int, names: Names) -> None:
-        self._edited.names[frame] = names
+    def _tell(self, frame: int) -> None:
         self._edited.mask_changed.emit({frame})
         self._edited.undone.emit(self._edited, {frame})
 
@@ -320,7 +345,7 @@ class MaskHistory:
         """Forget what belongs to the steps: the pixels are new."""
         for steps in (self._done, self._undone):
             for at, step in enumerate(steps):
-                steps[at] = step if isinstance(step, Naming) else None
+                steps[at] = step if _is_bare(step) else None
         self._kept.clear()
 
     def forget_history(self) -> None:
@@ -330,8 +355,10 @@ class MaskHistory:
 
     def _restore(self, step: Item, *, back: bool) -> None:
         edited = self._edited
-        if isinstance(step, Companion):
-            (step.undo if back else step.redo)()
+        if isinstance(step, Naming):
+            edited.names[step.frame] = step.before if back else step.after
+            if (companion := step.companion) is not None:
+                (companion.undo if back else companion.redo)()
         elif isinstance(step, Step):
             state = step.before if back else step.after
             edited.threshold = state.threshold
@@ -348,6 +375,11 @@ class MaskHistory:
             self._kept.pop(frame, None)
         else:
             self._kept[frame] = kept
+
+
+def _is_bare(step: Item) -> TypeGuard[Naming]:
+    """Whether a step is a naming that napari's own history does not have."""
+    return isinstance(step, Naming) and not step.with_pixels
 
 
 def _frames_of(step: Item) -> set[int]:

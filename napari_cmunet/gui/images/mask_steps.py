@@ -76,8 +76,10 @@ class Companion:
 
 @dataclass(frozen=True)
 class Naming:
-    """A change of the names of a frame's vessels, which napari does not know of."""
+    """A change of the names of a frame's vessels, and what goes with it."""
 
     frame: int
     before: Names
     after: Names
+    companion: Companion | None = None
+    with_pixels: bool = False  # as a step of napari, which knows of no names

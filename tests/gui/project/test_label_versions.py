@@ -88,7 +88,7 @@ def test_a_version_is_compared_and_restored_by_keys(loop, ready, tmp_path):
     ready(session)
     assert file.read_bytes() == first
     np.testing.assert_array_equal(opened.mask(0), mask)
-    assert "restored (version 1)" in dialog.history.toPlainText()
+    assert dialog.history.toPlainText().count("restored (version 1)") == 1
     assert session.annotation.is_unchanged(opened, 0)
 
     # The mask can be undone; the label is still the restored one.

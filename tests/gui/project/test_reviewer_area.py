@@ -7,6 +7,7 @@ import pytest
 
 from napari_cmunet.gui.project.reviewed_area import BOX
 from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER
+from napari_cmunet.vessels.naming import SegmentName
 
 SHAPE = (32, 32)
 
@@ -18,6 +19,10 @@ def block(rows: slice, columns: slice) -> np.ndarray:
 
 
 MASKS = {"": block(slice(4, 8), slice(4, 28)), "b": block(slice(6, 10), slice(4, 28))}
+NAMES = {
+    "": (SegmentName("6", ((6, 6), (6, 24))),),
+    "b": (SegmentName("1", ((8, 6), (8, 24))),),
+}
 AREAS = {"": block(slice(0, 20), slice(0, 32)), "b": block(slice(0, 32), slice(0, 16))}
 
 
@@ -32,7 +37,9 @@ def reviewer(project, ready):
     for reader, key in ((FIRST_READER, ""), (second, "b")):
         project.open(made.folder, reader=reader)
         ready(project)
-        project.project.labels.accept(image, 0, MASKS[key], AREAS[key])
+        project.project.labels.accept(
+            image, 0, MASKS[key], AREAS[key], names=NAMES[key]
+        )
     project.open(made.folder, reader=REVIEWER)
     ready(project)
     assert project.navigator.current.id == image
@@ -79,14 +86,17 @@ def test_a_choice_brings_its_area(reviewer, ready, choice):
     np.testing.assert_array_equal(label.reviewed, area)
 
 
-def test_undo_of_a_choice_brings_back_mask_and_area(reviewer, ready):
+def test_undo_of_a_choice_brings_back_mask_names_and_area(reviewer, ready):
     session, image, second = reviewer
-    area, mask = session.navigator.area, session.navigator.current.image_state.mask
+    area, state = session.navigator.area, session.navigator.current.image_state
+    mask = state.mask
 
     def is_now(key: str) -> bool:
         found = session.navigator.current.mask(0)
-        return np.array_equal(found, MASKS[key]) and np.array_equal(
-            area.reviewed(0, found), AREAS[key]
+        return (
+            np.array_equal(found, MASKS[key])
+            and np.array_equal(area.reviewed(0, found), AREAS[key])
+            and state.names[0] == NAMES[key]
         )
 
     assert is_now("")
@@ -99,6 +109,27 @@ def test_undo_of_a_choice_brings_back_mask_and_area(reviewer, ready):
     mask.undo()
     label = decided(session, ready, image)
     np.testing.assert_array_equal(label.reviewed, AREAS[""])
+    assert label.names == NAMES[""]
+
+
+def test_a_choice_of_the_same_mask_is_undone_too(reviewer):
+    session, _, second = reviewer
+    area, opened = session.navigator.area, session.navigator.current
+    state = opened.image_state
+    state.replace(0, MASKS["b"])
+    session.review.use(second)
+    assert state.names[0] == NAMES["b"]
+    np.testing.assert_array_equal(area.reviewed(0, MASKS["b"]), AREAS["b"])
+    state.mask.undo()
+    assert state.names[0] == NAMES[""]
+    np.testing.assert_array_equal(opened.mask(0), MASKS["b"])
+    assert not area.reviewed(0, MASKS["b"])[25, 5]
+    state.mask.redo()
+    np.testing.assert_array_equal(area.reviewed(0, MASKS["b"]), AREAS["b"])
+    for _ in range(2):
+        state.mask.undo()
+    np.testing.assert_array_equal(opened.mask(0), MASKS[""])
+    assert state.names[0] == NAMES[""]
 
 
 def test_undo_of_a_choice_brings_back_a_box(reviewer):
@@ -142,10 +173,12 @@ def test_an_undo_adds_no_box_to_an_image_that_was_left(reviewer):
     assert list(layers) == before
 
 
-def test_undo_of_a_restored_version_brings_back_its_area(session, project, ready):
+def test_undo_of_a_restored_version_brings_back_its_area_and_names(
+    session, project, ready
+):
     opened, labels = project.navigator.current, project.project.labels
-    for mask, reviewed in ((MASKS[""], AREAS[""]), (MASKS["b"], None)):
-        labels.accept(opened.id, 0, mask, reviewed)
+    for key, reviewed in (("", AREAS[""]), ("b", None)):
+        labels.accept(opened.id, 0, MASKS[key], reviewed, names=NAMES[key])
     project.navigator.next()
     ready(project)
     project.navigator.previous()
@@ -155,9 +188,10 @@ def test_undo_of_a_restored_version_brings_back_its_area(session, project, ready
     project.annotation.restore(labels.older(opened.id, 0)[-1])
     ready(project)
     np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), AREAS[""])
-    assert project.annotation.is_unchanged(opened, 0)
+    names = opened.image_state.names
+    assert project.annotation.is_unchanged(opened, 0) and names[0] == NAMES[""]
     opened.image_state.mask.undo()
-    assert not area.is_part(0)
+    assert not area.is_part(0) and names[0] == NAMES["b"]
     assert not project.annotation.is_unchanged(opened, 0)
     opened.image_state.mask.redo()
     np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), AREAS[""])

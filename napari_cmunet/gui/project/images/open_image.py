@@ -218,9 +218,10 @@ class OpenImage:
         image_state = self.image_state
         image_state.own_masks[frame] = label.mask.copy()
         self.origins[frame] = label.provenance
-        image_state.names[frame] = label.names
         if image_state.usable_mask:
-            image_state.replace(frame, label.mask, companion)
+            image_state.replace(frame, label.mask, label.names, companion)
+        else:
+            image_state.names[frame] = label.names
 
     def key(self, frame: int) -> FrameKey:
         """Image id and frame."""

@@ -165,6 +165,7 @@ class LabelVersionsDialog(QDialog):
     def _on_restore(self) -> None:
         version = self._selected()
         if version is not None and version.older and self.restore.isEnabled():
+            self.restore.setEnabled(False)  # Enter comes from list and button
             self._session.annotation.restore(version.older)
 
 

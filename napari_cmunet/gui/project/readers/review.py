@@ -14,6 +14,7 @@ from napari_cmunet.gui.widgets import button, text_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_cmunet.gui.images.mask_steps import Names
     from napari_cmunet.gui.project.images.navigator import Navigator
     from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.readers.readings import Readings
@@ -86,9 +87,10 @@ class Review:
     # -- decisions --------------------------------------------------------------
 
     def use(self, reader: str) -> None:
-        """Let the mask and the reviewed area be a reader's, in one undo step."""
+        """Let mask, names and reviewed area be a reader's, in one undo step."""
         if (readings := self.readings) and reader in readings.labels:
-            self._replace(readings.labels[reader])
+            label = readings.labels[reader]
+            self._replace(label, label.names)
 
     def use_common(self) -> None:
         """Let the mask be what all readers have."""
@@ -100,12 +102,12 @@ class Review:
         if readings := self.readings:
             self._replace(readings.merged(common=False))
 
-    def _replace(self, label: Label) -> None:
+    def _replace(self, label: Label, names: Names | None = None) -> None:
         opened, frame = self._navigator.shown, self._navigator.frame
         if opened is not None and opened.image_state.usable_mask:
             _, area, _ = self._navigator.parts()
             companion = area.take_over(frame, label)
-            opened.image_state.replace(frame, label.mask, companion)
+            opened.image_state.replace(frame, label.mask, names, companion)
             self._workspace.changed.emit()
 
     def reject(self, reader: str, reason: str) -> None:
