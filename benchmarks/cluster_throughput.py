@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_cmunet.cli.main import main as command
+from napari_cmunet.model.card import ModelCard, Preprocessing
 from napari_cmunet.model.network import CMUNet
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import ModelCard, save_model
+from napari_cmunet.model.registry import save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 
 _PRELOAD = """

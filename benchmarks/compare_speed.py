@@ -123,7 +123,7 @@ def serve(clock: Callable[[], float]) -> None:
             tune_malloc()
             model = load_model("cmunet-ssl")
             labels = [Label(*both, name=str(n)) for n, both in enumerate(shown)]
-            prepared = prepare_labels(labels, model.preprocessing)
+            prepared = prepare_labels(labels, model.card.preprocessing)
             warm["trainer"] = Trainer(
                 model.network, prepared, None, FinetuneConfig(), device, 100
             )

@@ -120,7 +120,7 @@ def examples(
             frame, arteries, devices = make_frame_with_devices(config)
         else:
             frame, arteries, devices = with_devices(path, images[path.stem], n)
-        x, geo = prepare(frame, model.preprocessing)
+        x, geo = prepare(frame, model.card.preprocessing)
         levels, logit = features(model.network, x)
         artery = F.avg_pool2d(prepare_mask(arteries, geo), 2)[0]
         device = F.max_pool2d(prepare_mask(devices, geo), 2)[0]
@@ -178,7 +178,7 @@ def measure(model: LoadedModel, head: DeviceHead, folder: Path, frames: int) -> 
     _, labels = draw(folder, 0)
     found: dict[str, list[tuple[float, float, int]]] = {}
     for label in labels[:: max(1, len(labels) // frames)][:frames]:
-        x, geo = prepare(label.frame, model.preprocessing)
+        x, geo = prepare(label.frame, model.card.preprocessing)
         levels, logit = features(model.network, x)
         device = torch.sigmoid(F.interpolate(head(levels), scale_factor=2))[0, 0]
         threshold = model.card.threshold
@@ -190,8 +190,8 @@ def measure(model: LoadedModel, head: DeviceHead, folder: Path, frames: int) -> 
             own = logit.clone()
             own[0, 0][torch.from_numpy(mask & np.isin(tree.numbers, devices))] = LOW
             own = suppress_small_components(own)
-            assert model.postprocessing is not None
-            own, _ = suppress_uncertain(own, threshold, model.postprocessing)
+            assert model.card.postprocessing is not None
+            own, _ = suppress_uncertain(own, threshold, model.card.postprocessing)
             shown = (255 * restore(own, geo)[0, 0].sigmoid()).round().byte().numpy()
             made, truth = mask_at(shown, threshold), label.mask
             scores = (dice(made, truth), cldice(made, truth), wrong_places(made, truth))

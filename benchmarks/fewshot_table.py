@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from napari_cmunet.cli.label_folders import read_label_folders
+from napari_cmunet.model.card import ModelCard, Preprocessing
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard, load_model
+from napari_cmunet.model.registry import LoadedModel, LoadReport, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.config import RANDOM_RATE, WISE_FT_PRIOR, FinetuneConfig
@@ -159,7 +159,7 @@ def _start(
     network = CMUNet(model.card.width) if row.start == "random" else model.network
     if row.start == "random":
         config = replace(config, learning_rate=RANDOM_RATE, wise_ft_prior=0.0)
-    return network, model.preprocessing, config
+    return network, model.card.preprocessing, config
 
 
 def _read(data: Path) -> tuple[dict[str, Label], dict]:

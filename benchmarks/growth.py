@@ -56,7 +56,7 @@ def train(labels: int) -> dict[str, float]:
     drawn = list(itertools.islice(phantom_labels(60, seed=5, workers=1), 20))
     began = time.perf_counter()
     taken = itertools.islice(itertools.cycle(drawn), labels)
-    frames = prepare_labels(taken, model.preprocessing)
+    frames = prepare_labels(taken, model.card.preprocessing)
     prepared = time.perf_counter() - began
     ends = []
     config = FinetuneConfig(steps=1 + TIMED_STEPS, validate_every=10**9)

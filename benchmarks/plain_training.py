@@ -25,7 +25,7 @@ def train_plainly(
     tune_malloc()
     loaded = load_model(start)
     torch.manual_seed(config.seed)
-    frames = prepare_labels(labels, loaded.preprocessing)
+    frames = prepare_labels(labels, loaded.card.preprocessing)
     config = replace(config, validate_every=10**9)
     training = finetune(loaded.network, frames, config, device=device)
     while True:

@@ -79,7 +79,7 @@ def profile_frame(predictor: Predictor, repeats: int) -> tuple[Times, float]:
     finally:
         for name, function in originals.items():
             setattr(prediction, name, function)
-    _, geo = prepare(image, predictor.preprocessing)
+    _, geo = prepare(image, predictor.card.preprocessing)
     return times, flop_count(predictor.card.width, *geo.padded) / 1e9
 
 
@@ -89,7 +89,7 @@ def profile_training(model: LoadedModel, steps: int) -> Times:
         Label(*read_frame(PHANTOMS, name), name=name)
         for name, _ in list_frames(PHANTOMS, "", 4)
     ]
-    frames = prepare_labels(labels, model.preprocessing)
+    frames = prepare_labels(labels, model.card.preprocessing)
     network = CMUNet(model.card.width)
     network.load_state_dict(model.network.state_dict())
     device = choose_device("cpu")

@@ -45,7 +45,7 @@ def main() -> None:
     print("| fed at, px | Dice | 95 % | clDice | ms a frame |\n|---|---|---|---|---|")
     for grid in args.grids:
         model = load_model(args.model)
-        fed = replace(model.preprocessing, grid=grid)
+        fed = replace(model.card.preprocessing, grid=grid)
         model = replace(model, card=replace(model.card, preprocessing=fed))
         predictor = Predictor(model, choose_device(args.device))
         predictor.predict(frames[0].frame)

@@ -48,8 +48,8 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """
     import numpy as np
 
-    from napari_cmunet.io.discovery import is_folder
-    from napari_cmunet.io.images import find_images, read_angiogram
+    from napari_cmunet.io.discovery import find_images, is_folder
+    from napari_cmunet.io.images import read_angiogram
     from napari_cmunet.io.sniffing import is_dicom
 
     given = [Path(p) for p in _as_list(path)]

@@ -68,9 +68,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import torch
 
+    from napari_cmunet.model.card import ModelCard, Preprocessing
     from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.model.preprocess import Preprocessing
-    from napari_cmunet.model.registry import ModelCard, save_model
+    from napari_cmunet.model.registry import save_model
     from napari_cmunet.synthetic import PhantomConfig, make_frame
     from napari_cmunet.training.augment import Augmentation
     from napari_cmunet.training.config import FinetuneConfig

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError, ReadError, display_name
-from napari_cmunet.io.discovery import stem_of
-from napari_cmunet.io.images import find_images, read_angiogram
+from napari_cmunet.io.discovery import find_images, stem_of
+from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import (
     LargeMaskError,
     LargeMasks,

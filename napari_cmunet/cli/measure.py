@@ -18,8 +18,8 @@ from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, ReadError, UsageError, display_name
 from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.discovery import stem_of
-from napari_cmunet.io.images import find_images, output_paths, read_angiogram
+from napari_cmunet.io.discovery import find_images, output_paths, stem_of
+from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.measured_lesion import MeasuredFrame, reported, tree_lesions
 from napari_cmunet.io.measured_picture import write_picture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import ModelError, printable
+from napari_cmunet.model.card import read_card
 from napari_cmunet.model.published import (
     MEGABYTES,
     PUBLISHED,
@@ -20,10 +21,9 @@ from napari_cmunet.model.published import (
 from napari_cmunet.model.registry import (
     find_model,
     list_models,
+    load_model,
     model_folders,
-    read_card,
     user_models_folder,
-    verify_model,
 )
 from napari_cmunet.util.text import duration
 
@@ -107,7 +107,7 @@ def verify(model: str | None) -> int:
     failed = 0
     for folder in folders:
         try:
-            report = verify_model(folder)
+            report = load_model(folder).report
         except ModelError as exc:
             failed += 1
             print(exc, file=sys.stderr)

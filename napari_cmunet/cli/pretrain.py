@@ -17,8 +17,8 @@ from safetensors.torch import save
 from napari_cmunet import __version__
 from napari_cmunet.cli.progress import Progress, event_writer, stop_on_signals
 from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.card import Preprocessing
 from napari_cmunet.model.device import tune_malloc
-from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.pretraining.checkpoint import read_state
 from napari_cmunet.pretraining.config import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from napari_cmunet.model.registry import ModelCard
+    from napari_cmunet.model.card import ModelCard
     from napari_cmunet.pretraining.distributed import ProcessGroup
     from napari_cmunet.training.dataset import Label
 

@@ -265,7 +265,7 @@ class CloseQuestion(QObject):
 
 def _read(paths: Sequence[Path], report: Report, should_stop: ShouldStop) -> _Opened:
     """Read files and folders as image layers, and say what could not be read."""
-    from napari_cmunet.io.images import find_images
+    from napari_cmunet.io.discovery import find_images
 
     files = [file.path for file in find_images(list(paths))]
     check_count(len(files))

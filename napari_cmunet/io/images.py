@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.discovery import (
-    InputFile,
-    find_images,
     holds_images,
     is_folder,
-    output_paths,
 )
 from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS, DecodedImage, ReadLimits
 from napari_cmunet.io.formats.greyscale import make_finite, to_grey, to_plain_type
@@ -30,18 +27,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import numpy as np
-
-__all__ = [
-    "DEFAULT_LIMITS",
-    "SUFFIXES",
-    "Angiogram",
-    "InputFile",
-    "ReadLimits",
-    "decode",
-    "find_images",
-    "output_paths",
-    "read_angiogram",
-]
 
 _BURNED_IN = (
     "there may be text in its pixels, such as a name or a date. Masks do not show it; "

@@ -122,7 +122,7 @@ class MeasuredLesion:
 
     @property
     def is_resolved(self) -> bool:
-        """False if the vessel is too thin there for its width to be told."""
+        """False if the vessel is too thin there for its width to be measured."""
         return self.numbers.get("resolved") != "no"
 
     @property
@@ -224,7 +224,7 @@ def tree_lesions(
     calibration: Calibration,
     names: Sequence[SegmentName] = (),
 ) -> list[MeasuredLesion]:
-    """The lesions of a tree by rank; last, those too thin to be told."""
+    """The lesions of a tree by rank; last, those too thin to be measured."""
     return [
         MeasuredLesion(
             {"segment": segment_of(segments[number], lesion.at, names)}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
 
-_PLAIN = 30.0  # per cent of stenosis that are told from an uneven border
+_PLAIN = 30.0  # per cent of stenosis that differ from an uneven border
 
 LENGTHS = (
     "minimum_diameter",
@@ -120,7 +120,7 @@ def segment_row(analysis: Analysis, calibration: Calibration) -> dict[str, objec
 
 
 def ranked(segments: dict[int, Analysis]) -> list[tuple[int, Lesion]]:
-    """Segment and lesion by :func:`lesion_score`; last, those too thin to be told."""
+    """Segments and lesions by :func:`lesion_score`; last, those too thin to measure."""
     found = [
         (number, lesion)
         for number, analysis in segments.items()

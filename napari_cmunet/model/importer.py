@@ -10,27 +10,29 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from napari_cmunet.errors import ModelError, display_name, printable
+from napari_cmunet.model.card import (
+    CARD,
+    MAX_WIDTH,
+    ModelCard,
+    Preprocessing,
+    is_model_name,
+)
 from napari_cmunet.model.checkpoint import Checkpoint, load_checkpoint
 from napari_cmunet.model.layouts import HEAD, Found, find_tensors
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.pickle_screen import RefusedError
-from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.model.published import (
     LICENCE,
     PublishedFile,
     published_by_hash,
 )
 from napari_cmunet.model.registry import (
-    CARD,
-    MAX_WIDTH,
     LoadReport,
-    ModelCard,
     bundled_models_folder,
-    is_model_name,
+    load_model,
     load_weights,
     save_model,
     user_models_folder,
-    verify_model,
 )
 from napari_cmunet.util.atomic import atomic_write
 
@@ -142,7 +144,7 @@ def import_checkpoint(
     text = f"# {name}\n\nImported from a checkpoint.\n\n{report}\n"
     with atomic_write(folder / "README.md", "w") as file:
         file.write(text)
-    verify_model(folder)
+    load_model(folder)  # raises if what was written is not sound
     return folder, report
 
 

@@ -98,8 +98,6 @@ class Predictor:
         reduced_precision: bool = True,
     ) -> None:
         self.card = model.card
-        self.preprocessing = model.preprocessing
-        self.postprocessing = model.postprocessing
         self.notices: list[str] = []
         self._model = model.network
         self._reduced = reduced_precision
@@ -255,7 +253,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(self, frames: np.ndarray, exact: bool) -> tuple[np.ndarray, list[bool]]:
-        x, geo = prepare(frames, self.preprocessing, self.device)
+        x, geo = prepare(frames, self.card.preprocessing, self.device)
         if self.dtype != torch.int8:
             x = x.to(self.dtype, memory_format=torch.channels_last)
         if self._tiled:
@@ -264,9 +262,9 @@ class Predictor:
             logit = self._network(x).float()
         logit = suppress_small_components(logit)
         contrast = [True] * len(frames)
-        if self.postprocessing is not None:
+        if self.card.postprocessing is not None:
             logit, contrast = suppress_uncertain(
-                logit, self.card.threshold, self.postprocessing
+                logit, self.card.threshold, self.card.postprocessing
             )
         own = restore(logit, geo)[:, 0]
         # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.

@@ -12,23 +12,16 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_cmunet.model.card import Preprocessing
 from napari_cmunet.model.network import STRIDE
 
-__all__ = [
-    "Geometry",
-    "Preprocessing",
-    "geometry",
-    "prepare",
-    "prepare_mask",
-    "resample",
-    "restore",
-]
+if TYPE_CHECKING:
+    from napari_cmunet.model.card import Preprocessing
 
 # Beyond this, sums over a frame overflow float32; such values mark missing data.
 _LARGEST = np.float64(1e30)

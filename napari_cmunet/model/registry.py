@@ -23,10 +23,7 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.model.card import (
     CARD,
-    MAX_WIDTH,
     ModelCard,
-    Postprocessing,
-    Preprocessing,
     card_from_json,
     card_to_json,
     is_model_name,
@@ -40,28 +37,6 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.model.network import CMUNet
-
-__all__ = [
-    "CARD",
-    "DEFAULT_MODEL",
-    "MAX_WIDTH",
-    "START_MODEL",
-    "WEIGHTS",
-    "LoadReport",
-    "LoadedModel",
-    "ModelCard",
-    "bundled_models_folder",
-    "find_model",
-    "is_model_name",
-    "list_models",
-    "load_model",
-    "load_weights",
-    "model_folders",
-    "read_card",
-    "save_model",
-    "user_models_folder",
-    "verify_model",
-]
 
 WEIGHTS = "weights.safetensors"
 DEFAULT_MODEL = "cmunet-artery"
@@ -109,16 +84,6 @@ class LoadedModel:
     card: ModelCard
     report: LoadReport
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How frames are made ready for it."""
-        return self.card.preprocessing
-
-    @property
-    def postprocessing(self) -> Postprocessing | None:
-        """How its predictions are cleaned up; None if they are not."""
-        return self.card.postprocessing
-
 
 def bundled_models_folder() -> Path:
     """The ``models`` folder of the wheel, or of the repository when editable."""
@@ -127,14 +92,18 @@ def bundled_models_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "models"
 
 
-def user_models_folder() -> Path:
-    """Where imported and fine-tuned models are kept.
+def user_folder() -> Path:
+    """The folder of the user's own data.
 
     ``NAPARI_CMUNET_HOME`` overrides the place that the system provides.
     """
     home = os.environ.get("NAPARI_CMUNET_HOME")
-    base = Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
-    return base / "models"
+    return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
+
+
+def user_models_folder() -> Path:
+    """Where imported models are kept."""
+    return user_folder() / "models"
 
 
 def list_models() -> list[tuple[ModelCard, Path]]:
@@ -227,11 +196,6 @@ def load_model(name_or_folder: str | Path) -> LoadedModel:
             "which nothing is found."
         )
     return LoadedModel(network.eval(), card, report)
-
-
-def verify_model(folder: Path) -> LoadReport:
-    """Check card, hash and tensors of a model folder; raises ``ModelError``."""
-    return load_model(folder).report
 
 
 def load_weights(

@@ -135,7 +135,7 @@ def _probabilities(tree: VesselTree, model: LoadedModel) -> list[np.ndarray]:
     """Of the classes (N, C) at every few points of each branch's centreline."""
     points = [branch.points[::_STEP] for branch in tree.branches]
     shares = (np.concatenate(points) + 0.5) / max(tree.mask.shape)
-    grid = model.preprocessing.grid
+    grid = model.card.preprocessing.grid
     assert grid % STRIDE == 0
     with torch.inference_mode():
         logits = model.network(network_input(tree.mask, grid))

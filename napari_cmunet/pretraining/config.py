@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.model.registry import MAX_WIDTH
+from napari_cmunet.model.card import MAX_WIDTH
 from napari_cmunet.training.options import option
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_cmunet.model.card import name_for
+from napari_cmunet.model.card import CARD, ModelCard, Preprocessing, name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import CARD, ModelCard, save_model
+from napari_cmunet.model.registry import save_model
 from napari_cmunet.util.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:

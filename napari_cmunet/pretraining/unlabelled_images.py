@@ -10,8 +10,10 @@ import torch.nn.functional as F
 
 from napari_cmunet.errors import CMUNetError, TrainingError, display_name
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.images import find_images, read_angiogram
-from napari_cmunet.model.preprocess import Preprocessing, prepare
+from napari_cmunet.io.discovery import find_images
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.model.card import Preprocessing
+from napari_cmunet.model.preprocess import prepare
 from napari_cmunet.pretraining.config import UnlabelledFrames, digest
 from napari_cmunet.util.text import counted
 

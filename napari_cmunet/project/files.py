@@ -10,10 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from platformdirs import user_data_path
 
 from napari_cmunet.errors import (
     NotFlushedError,
@@ -27,6 +24,7 @@ from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pydantic import TypeAdapter
 
@@ -61,12 +59,6 @@ MAX_IMAGES_BYTES = 2**28
 
 _ID = re.compile(r"[0-9a-f]{12}")
 _FRAME_FILE = re.compile(r"frame_(\d{4,6})\.tif")
-
-
-def user_folder() -> Path:
-    """Return the folder of the user's own data on projects."""
-    home = os.environ.get("NAPARI_CMUNET_HOME")
-    return Path(home) if home else user_data_path("napari-cmunet", appauthor=False)
 
 
 def is_project(folder: Path) -> bool:

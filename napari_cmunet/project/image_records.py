@@ -27,6 +27,7 @@ from napari_cmunet.errors import (
     WriteError,
 )
 from napari_cmunet.io.discovery import find_images
+from napari_cmunet.model.registry import user_folder
 from napari_cmunet.project.files import (
     MAX_IMAGES_BYTES,
     VERSION,
@@ -34,7 +35,6 @@ from napari_cmunet.project.files import (
     inside,
     read_bytes,
     read_json,
-    user_folder,
     validate,
 )
 from napari_cmunet.util.atomic import atomic_write, make_folder, write_json

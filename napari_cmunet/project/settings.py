@@ -16,6 +16,7 @@ from napari_cmunet.errors import (
     ProjectError,
     ReadError,
 )
+from napari_cmunet.model.registry import user_folder
 from napari_cmunet.project.files import (
     FORMAT,
     IMAGES,
@@ -27,7 +28,6 @@ from napari_cmunet.project.files import (
     project_file,
     read_json,
     set_aside,
-    user_folder,
     validate,
 )
 from napari_cmunet.project.models.history import ModelName  # noqa: TC001

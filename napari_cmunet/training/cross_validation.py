@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cmunet.model.card import ModelCard
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, LoadReport, ModelCard
+from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at, threshold_byte
 from napari_cmunet.training.comparison import score_masks
 from napari_cmunet.training.dataset import REVIEWED, TARGET

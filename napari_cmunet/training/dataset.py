@@ -15,13 +15,14 @@ from skimage.morphology import skeletonize
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.network import STRIDE
-from napari_cmunet.model.preprocess import Preprocessing, prepare, prepare_mask
+from napari_cmunet.model.preprocess import prepare, prepare_mask
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training.augment import augment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from napari_cmunet.model.card import Preprocessing
     from napari_cmunet.training.config import FinetuneConfig
 
 

@@ -19,16 +19,11 @@ from napari_cmunet.errors import (
     UsageError,
     WriteError,
 )
+from napari_cmunet.model.card import ModelCard, Preprocessing
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import (
-    LoadedModel,
-    ModelCard,
-    find_model,
-    load_model,
-)
+from napari_cmunet.model.registry import LoadedModel, find_model, load_model
 from napari_cmunet.training import events
 from napari_cmunet.training.config import (
     BATCH,
@@ -84,7 +79,7 @@ class StartModel:
                 f"--width {options.width} does not fit: '{model.card.name}' has width "
                 f"{width}. Leave --width out."
             )
-        preprocessing = model.preprocessing
+        preprocessing = model.card.preprocessing
         if options.grid:
             preprocessing = replace(preprocessing, grid=options.grid)
         return cls(model, width, preprocessing, str(model.report), options.seed)

@@ -255,8 +255,9 @@ def _diameter(found: np.ndarray, contrast: np.ndarray, blur: float) -> np.ndarra
         return by_edges
     by_contrast = np.minimum(np.sqrt(np.maximum(contrast, 0) / density), found)
     slope = np.gradient(answer, true)
-    told = np.interp(by_contrast / blur, true, slope)  # how far edges follow the width
-    of_edges = np.clip(told, 0.05, 1) ** 2 / _EDGE_ERROR**2
+    # How far edges follow the width.
+    response = np.interp(by_contrast / blur, true, slope)
+    of_edges = np.clip(response, 0.05, 1) ** 2 / _EDGE_ERROR**2
     of_contrast = 1 / (_CONTRAST_ERROR * by_contrast + 0.1) ** 2
     return (of_edges * by_edges + of_contrast * by_contrast) / (of_edges + of_contrast)
 

@@ -104,7 +104,7 @@ class Lesion:
     mean_diameter : float
         Of the lumen within the lesion.
     is_resolved : bool
-        False if the vessel is too thin there for its width to be told.
+        False if the vessel is too thin there for its width to be measured.
     """
 
     start: int
@@ -344,7 +344,7 @@ def _lesions(
         at = limits[0] + int((borders.diameter[part] / reference[part]).argmin())
     if at is not None:
         return [_lesion(borders, reference, at, limits)]
-    # Of a vessel that is thinner than the blur all along, nothing can be told.
+    # Of a vessel that is thinner than the blur all along, nothing can be measured.
     usable = usable & (reference >= borders.resolution)
     narrowing = np.where(usable, 1 - borders.diameter / reference, 0)
     found = []

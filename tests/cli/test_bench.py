@@ -20,9 +20,9 @@ def tiny(tmp_path, monkeypatch):
     """A model that the measuring processes load quickly."""
     import torch
 
+    from napari_cmunet.model.card import ModelCard, Preprocessing
     from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.model.preprocess import Preprocessing
-    from napari_cmunet.model.registry import ModelCard, save_model
+    from napari_cmunet.model.registry import save_model
 
     torch.manual_seed(0)
     folder = tmp_path / "tiny"

@@ -15,8 +15,9 @@ from napari_cmunet.cli.label_folders import number_patients, read_label_folders
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import read_mask, write_mask
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.model.card import read_card
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import load_model, read_card, save_model
+from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import events
 from napari_cmunet.training import loop as engine

@@ -10,7 +10,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.model import registry as models
-from napari_cmunet.model.registry import read_card
+from napari_cmunet.model.card import read_card
 
 
 @pytest.fixture

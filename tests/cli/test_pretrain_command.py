@@ -17,7 +17,8 @@ from PIL import Image
 
 from napari_cmunet.cli import main as cli
 from napari_cmunet.cli import pretrain as command
-from napari_cmunet.model.registry import load_model, read_card
+from napari_cmunet.model.card import read_card
+from napari_cmunet.model.registry import load_model
 from napari_cmunet.pretraining.distributed import process_group
 from napari_cmunet.pretraining.unlabelled_images import read_unlabelled
 from napari_cmunet.training.events import PretrainFinished, PretrainStarted, from_line

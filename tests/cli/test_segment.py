@@ -18,8 +18,9 @@ from PIL import Image
 from napari_cmunet.cli.main import main
 from napari_cmunet.cli.segment import one as segment_module
 from napari_cmunet.io.masks.files import read_mask, read_provenance
+from napari_cmunet.model.card import read_card
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import load_model, read_card, save_model
+from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 from napari_cmunet.util import atomic
 

@@ -15,7 +15,8 @@ from pydicom import data as pydicom_data
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.images import ReadLimits, read_angiogram
+from napari_cmunet.io.formats.decoded import ReadLimits
+from napari_cmunet.io.images import read_angiogram
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 _ROOT = Path(pydicom_data.__file__).parent

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_cmunet.model.card import Preprocessing
+from napari_cmunet.model.card import CARD, ModelCard, Preprocessing, read_card
 from napari_cmunet.model.network import CMUNet
-from napari_cmunet.model.registry import (
-    CARD,
-    WEIGHTS,
-    ModelCard,
-    load_model,
-    read_card,
-    save_model,
-)
+from napari_cmunet.model.registry import WEIGHTS, load_model, save_model
 from tests.fuzzing.mutations import EXTREMES, spoil, spoil_json, stranger
 from tests.fuzzing.targets import MEGABYTE
 
@@ -59,7 +52,7 @@ class ModelFolder:
     def read(self) -> None:
         read_card(self.folder)
         loaded = load_model(self.folder)
-        assert loaded.preprocessing.grid > 0
+        assert loaded.card.preprocessing.grid > 0
         with torch.inference_mode():
             assert torch.isfinite(loaded.network(torch.zeros(1, 1, 32, 32))).all()
 

@@ -193,8 +193,9 @@ def test_a_dicomdir_leads_nowhere_else(tmp_path, parts):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_nothing_waits_for_a_pipe(tmp_path):
     from napari_cmunet.errors import CMUNetError
+    from napari_cmunet.model.card import CARD
     from napari_cmunet.model.importer import read_checkpoint
-    from napari_cmunet.model.registry import CARD, WEIGHTS, load_model
+    from napari_cmunet.model.registry import WEIGHTS, load_model
     from napari_cmunet.project.patients import read_patients
 
     folder = tmp_path / "model"

@@ -8,7 +8,8 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, fragment_frame
 
-from napari_cmunet.io.images import ReadLimits, read_angiogram
+from napari_cmunet.io.formats.decoded import ReadLimits
+from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.io.dicom_making import (

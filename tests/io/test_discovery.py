@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_cmunet.io.images import InputFile, find_images, output_paths
+from napari_cmunet.io.discovery import InputFile, find_images, output_paths
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links")
 

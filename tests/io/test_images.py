@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.images import ReadLimits, read_angiogram
+from napari_cmunet.io.formats.decoded import ReadLimits
+from napari_cmunet.io.images import read_angiogram
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.images import SUFFIXES, read_angiogram
+from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.sniffing import SUFFIXES
 
 if TYPE_CHECKING:
     from pathlib import Path

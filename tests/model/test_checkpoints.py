@@ -12,13 +12,13 @@ from torch import nn
 
 from napari_cmunet.errors import ModelError
 from napari_cmunet.model import published
-from napari_cmunet.model.card import card_to_json
+from napari_cmunet.model.card import card_to_json, read_card
 from napari_cmunet.model.importer import (
     ImportReport,
     import_checkpoint,
     read_checkpoint,
 )
-from napari_cmunet.model.registry import load_model, read_card
+from napari_cmunet.model.registry import load_model
 from tests.model import checkpoint_makers as make
 from tests.model.checkpoint_makers import refusal
 
@@ -50,7 +50,7 @@ def assert_loaded(path: Path, source: nn.Module, parts: str) -> ImportReport:
     assert made.card.kind == report.kind == ("artery" if "head" in parts else "ssl")
     assert made.report.head_loaded == ("head" in parts)
     assert made.card.width == report.width == make.WIDTH
-    assert made.preprocessing.grid == 256
+    assert made.card.preprocessing.grid == 256
     assert str(report) in (folder / "README.md").read_text(encoding="utf-8")
     return report
 

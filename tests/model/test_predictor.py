@@ -73,7 +73,7 @@ def test_prediction_is_network_specks_and_geometry_and_nothing_else(
     predictor, model, frames
 ):
     with torch.inference_mode():
-        x, geo = prepare(frames[0], model.preprocessing)
+        x, geo = prepare(frames[0], model.card.preprocessing)
         logit = restore(suppress_small_components(artery_logit(model.network(x))), geo)
         expected = torch.sigmoid(logit)[0, 0].numpy() * 255
     found = predictor.predict(frames[0]).astype(float)
@@ -262,7 +262,9 @@ def limited(predictor: Predictor, monkeypatch, fits, error=None) -> list[tuple]:
 @pytest.fixture
 def large_grid(model) -> LoadedModel:
     """The tiny model on a grid of more than one tile."""
-    card = replace(model.card, preprocessing=replace(model.preprocessing, grid=320))
+    card = replace(
+        model.card, preprocessing=replace(model.card.preprocessing, grid=320)
+    )
     return LoadedModel(model.network, card, model.report)
 
 

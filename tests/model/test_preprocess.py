@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import center_of_mass, gaussian_filter
 
-from napari_cmunet.model.card import ModelCard, card_from_json, card_to_json
-from napari_cmunet.model.preprocess import (
+from napari_cmunet.model.card import (
+    ModelCard,
     Preprocessing,
+    card_from_json,
+    card_to_json,
+)
+from napari_cmunet.model.preprocess import (
     exposed_field,
     geometry,
     prepare,
@@ -325,7 +329,8 @@ def test_memory_for_a_large_frame_is_a_few_bytes_a_pixel():
     """In a process of its own, so that nothing else counts in its peak."""
     code = """
 import resource, numpy as np, torch
-from napari_cmunet.model.preprocess import Preprocessing, prepare, restore
+from napari_cmunet.model.card import Preprocessing
+from napari_cmunet.model.preprocess import prepare, restore
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 prepare(np.zeros((64, 64), np.uint16), Preprocessing())
 frame = np.zeros((5000, 5000), np.uint16)

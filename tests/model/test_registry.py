@@ -19,21 +19,24 @@ from safetensors.torch import load, save
 
 from napari_cmunet.errors import ModelError, UnknownModelError, WriteError
 from napari_cmunet.model import registry as models
-from napari_cmunet.model.card import Postprocessing, card_to_json, name_for
-from napari_cmunet.model.network import CMUNet, parameter_count
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import (
+from napari_cmunet.model.card import (
     CARD,
-    WEIGHTS,
     ModelCard,
-    find_model,
+    Postprocessing,
+    Preprocessing,
+    card_to_json,
     is_model_name,
+    name_for,
+    read_card,
+)
+from napari_cmunet.model.network import CMUNet, parameter_count
+from napari_cmunet.model.registry import (
+    WEIGHTS,
+    find_model,
     list_models,
     load_model,
     load_weights,
-    read_card,
     save_model,
-    verify_model,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +94,7 @@ def test_round_trip_in_half_precision(folder):
     for name, value in loaded.network.state_dict().items():
         assert torch.equal(value, weights[name].half().to(value.dtype))
     assert not loaded.network.training
-    assert loaded.preprocessing == Preprocessing(grid=48)
+    assert loaded.card.preprocessing == Preprocessing(grid=48)
     assert {v.dtype for v in load((folder / WEIGHTS).read_bytes()).values()} == {
         torch.float16,
         torch.int64,
@@ -110,7 +113,6 @@ def test_saving_gives_the_card_with_the_hash_of_what_was_written(folder):
 def test_receipt_says_what_was_loaded(folder):
     text = "134 of 134 encoder and decoder tensors from a-model, with conv_last"
     assert str(load_model(folder).report) == text
-    assert verify_model(folder) == load_model(folder).report
 
 
 def test_card_is_plain_json_with_all_that_the_readme_promises(folder):
@@ -148,7 +150,7 @@ def test_one_altered_byte_is_noticed(folder):
     with pytest.raises(ModelError, match=r"'a-model'.*altered.*[Ii]mport"):
         load_model(folder)
     with pytest.raises(ModelError, match="a-model"):
-        verify_model(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
@@ -362,7 +364,7 @@ def test_a_card_with_impossible_values(folder, changes):
 
 def test_a_card_with_an_earlier_measure_of_contrast_is_read(folder):
     edit_card(folder, postprocessing={"twig_margin": 2.0, "contrast_length": 0.52})
-    assert load_model(folder).postprocessing == Postprocessing(twig_margin=2.0)
+    assert load_model(folder).card.postprocessing == Postprocessing(twig_margin=2.0)
 
 
 def test_an_enormous_card_is_not_read(folder):
@@ -388,7 +390,7 @@ def test_pickles_in_the_folder_are_never_touched(folder, tmp_path):
     for name in ("weights.pt", "card.pkl", "weights.pth", "model.ckpt"):
         (folder / name).write_bytes(pickle.dumps(Bomb(crater)))
     load_model(folder)
-    verify_model(folder)
+    load_model(folder)
     assert not crater.exists()
     # The trap itself works.
     pickle.loads((folder / "card.pkl").read_bytes())
@@ -605,7 +607,7 @@ def test_bundled_models_lie_in_the_wheel_or_in_the_repository():
 
 def test_every_bundled_model_is_sound():
     for path in models.bundled_models_folder().glob(f"*/{CARD}"):
-        assert verify_model(path.parent).total == 134
+        assert load_model(path.parent).report.total == 134
         assert read_card(path.parent).name == path.parent.name
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard
+from napari_cmunet.model.card import CARD, ModelCard, Preprocessing
+from napari_cmunet.model.registry import WEIGHTS
 from napari_cmunet.project.project import Project
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from napari_cmunet.errors import (
     ProjectVersionError,
     WriteError,
 )
-from napari_cmunet.model.registry import CARD, DEFAULT_MODEL, WEIGHTS
+from napari_cmunet.model.card import CARD
+from napari_cmunet.model.registry import DEFAULT_MODEL, WEIGHTS
 from napari_cmunet.project.files import read_json
 from napari_cmunet.project.models import models as models_module
 from napari_cmunet.project.models.history import (

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.model.preprocess import Preprocessing, geometry, restore
+from napari_cmunet.model.card import Preprocessing
+from napari_cmunet.model.preprocess import geometry, restore
 from napari_cmunet.training.dataset import (
     REVIEWED,
     SKELETON,

@@ -11,8 +11,8 @@ import torch
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.model import device as device_module
+from napari_cmunet.model.card import Preprocessing
 from napari_cmunet.model.network import CMUNet
-from napari_cmunet.model.preprocess import Preprocessing
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import dataset as dataset_module
 from napari_cmunet.training import loop as finetune_module

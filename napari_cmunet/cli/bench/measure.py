@@ -283,7 +283,7 @@ def fine_tuning(
     # Some phantoms show next to no artery and are left out: draw a few more.
     drawn = phantom_labels(2 * (labels + VALIDATION_FRAMES), seed=11, workers=1)
     taken = itertools.islice(drawn, labels + VALIDATION_FRAMES)
-    frames = prepare_labels(taken, model.preprocessing)
+    frames = prepare_labels(taken, model.card.preprocessing)
     learned = frames.subset(range(labels))
     others = frames.subset(range(labels, len(frames)))
     steps = default_steps(labels)

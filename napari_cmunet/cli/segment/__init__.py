@@ -22,8 +22,7 @@ from napari_cmunet.cli.segment.one import (
 from napari_cmunet.errors import UnknownModelError, UsageError, WriteError, display_name
 from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.discovery import is_folder
-from napari_cmunet.io.images import find_images, output_paths
+from napari_cmunet.io.discovery import find_images, is_folder, output_paths
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from napari_cmunet.io.images import InputFile
+    from napari_cmunet.io.discovery import InputFile
     from napari_cmunet.model.registry import LoadedModel
 
 SUMMARY = "summary.csv"

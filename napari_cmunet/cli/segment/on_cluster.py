@@ -124,8 +124,9 @@ def _take(
     if outcome.made is None:
         return job, outcome
     written = attempt(partial(_write, job.outputs, files, outcome.made))
-    told = {"made": written.made, "reason": written.reason, "named": written.named}
-    return job, replace(outcome, **told)
+    return job, replace(
+        outcome, made=written.made, reason=written.reason, named=written.named
+    )
 
 
 def _wait(client: Client, done: queue.SimpleQueue[Future]) -> tuple[Future, Any]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_cmunet.io.images import Angiogram, InputFile
+    from napari_cmunet.io.discovery import InputFile
+    from napari_cmunet.io.images import Angiogram
     from napari_cmunet.model.card import ModelCard
     from napari_cmunet.model.predictor import Predictor
 

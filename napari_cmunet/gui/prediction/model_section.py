@@ -16,7 +16,7 @@ from napari_cmunet.util.cluster import check_address, is_address
 
 if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.model.registry import ModelCard
+    from napari_cmunet.model.card import ModelCard
 
 _OTHER = "remote"
 DEVICE_TEXT = {

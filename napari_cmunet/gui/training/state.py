@@ -114,14 +114,14 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
                 note="",
             )
         case events.Fold():
-            told = replace(progress, fold=event.number, folds=event.folds)
+            updated = replace(progress, fold=event.number, folds=event.folds)
             if staged:
-                return told
+                return updated
             # The note told that there will be folds, or how the one before ended.
-            told = replace(told, phase=LEAVING_OUT, patients=event.folds)
-            return replace(told, step=0, losses=(), note="")
+            updated = replace(updated, phase=LEAVING_OUT, patients=event.folds)
+            return replace(updated, step=0, losses=(), note="")
         case events.Started():
-            told = replace(
+            updated = replace(
                 progress,
                 phase=LEARNING,
                 labels=event.labels,
@@ -130,8 +130,10 @@ def progress_after(progress: Progress, event: events.Event) -> Progress:
                 validation_patients=event.validation_patients,
             )
             if staged:
-                return told
-            return replace(told, fold=0, step=0, steps=event.steps, losses=(), note="")
+                return updated
+            return replace(
+                updated, fold=0, step=0, steps=event.steps, losses=(), note=""
+            )
         case events.Step():
             left = event.seconds_left + progress.seconds_after
             known = progress if staged else replace(progress, seconds_left=None)

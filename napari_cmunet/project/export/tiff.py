@@ -172,7 +172,7 @@ def _groups(
 def labels_of(
     project: Project, keys: list[FrameKey], problems: list[str]
 ) -> dict[FrameKey, Label]:
-    """Read these labels; those that cannot be read are told in ``problems``."""
+    """Read these labels; those that cannot be read are listed in ``problems``."""
     labels = {}
     for key in keys:
         try:

@@ -89,7 +89,7 @@ def image_history(
     frame : int, optional
         Leave out what concerns other frames alone.
     readers : collection of str, optional
-        Codes of the readers whose labels are told of; all by default.
+        Codes of the readers whose labels are included; all by default.
     """
     names = known_readers(project.id)
     entries = [

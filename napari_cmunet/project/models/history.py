@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError, ProjectError
-from napari_cmunet.model.registry import DEFAULT_MODEL, is_model_name
+from napari_cmunet.model.card import is_model_name
+from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.files import CURRENT, MODELS
 from napari_cmunet.util.text import validate
 

@@ -20,14 +20,8 @@ from napari_cmunet.errors import (
     ProjectError,
     ProjectVersionError,
 )
-from napari_cmunet.model.registry import (
-    CARD,
-    WEIGHTS,
-    ModelCard,
-    find_model,
-    is_model_name,
-    read_card,
-)
+from napari_cmunet.model.card import CARD, ModelCard, is_model_name, read_card
+from napari_cmunet.model.registry import WEIGHTS, find_model
 from napari_cmunet.project.files import CURRENT, MODELS, TRAINING, inside, read_json
 from napari_cmunet.project.models.history import (
     ModelHistory,

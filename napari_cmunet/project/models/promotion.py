@@ -1,7 +1,7 @@
 """How a training ended, and whether its model is put to use.
 
 The new model is promoted if it is better than the one in use, refused if it is not, and
-left to the user where that cannot be told. The criterion is in
+left to the user where that is not clear. The criterion is in
 :mod:`napari_cmunet.training.comparison`.
 """
 

@@ -78,8 +78,8 @@ def plan_project(
         refs = project.reference.refs()
         patients = len({ref.patient for ref in refs})
         plan = plan_stages(start, chosen, len(refs), patients, view_seconds)
-    told = events.Planned(plan.labels, plan.possible, str(plan), plan.seconds)
-    return told, view_seconds
+    planned = events.Planned(plan.labels, plan.possible, str(plan), plan.seconds)
+    return planned, view_seconds
 
 
 def finetune_project(

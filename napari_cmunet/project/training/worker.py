@@ -186,7 +186,7 @@ def _write(event: Event) -> None:
 
 
 class TrainingProcess:
-    """One child. It may be told something at any time and from any thread."""
+    """One child. Its methods may be called at any time and from any thread."""
 
     def __init__(self) -> None:
         self.stopping = self.cancelled = False

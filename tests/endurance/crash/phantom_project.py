@@ -67,9 +67,9 @@ def install_model() -> None:
 def _save_model(folder: Path, name: str) -> None:
     import torch
 
+    from napari_cmunet.model.card import ModelCard, Preprocessing
     from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.model.preprocess import Preprocessing
-    from napari_cmunet.model.registry import ModelCard, save_model
+    from napari_cmunet.model.registry import save_model
 
     torch.manual_seed(0)
     weights = CMUNet(4).state_dict()

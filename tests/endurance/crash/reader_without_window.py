@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.model.preprocess import Preprocessing
-from napari_cmunet.model.registry import CARD, WEIGHTS, ModelCard
+from napari_cmunet.model.card import CARD, ModelCard, Preprocessing
+from napari_cmunet.model.registry import WEIGHTS
 from napari_cmunet.project.export.formats import export_masks
 from tests.endurance.crash.ledger import hash_of, value_of
 
