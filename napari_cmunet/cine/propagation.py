@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,8 @@ from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from napari_cmunet.vessels.naming import SegmentName
 
 SIDE = 256
 """Side, in pixels, to which frames are reduced for the optical flow."""
@@ -69,7 +71,7 @@ def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a user changed in the mask of a frame."""
+    """What a user changed in the mask of a frame, and the names of its vessels."""
 
     #: added, removed: bool array (Y, X)
     added: np.ndarray
@@ -77,6 +79,8 @@ class Changes:
     #: How well the frame matches the one that was corrected, around the changes:
     #: the correlation of both, 1 for the corrected frame itself.
     confidence: float = 1.0
+    #: As doubtful as the frame is unlike the one whose vessels were named.
+    names: tuple[SegmentName, ...] = ()
 
     def apply(self, mask: np.ndarray) -> np.ndarray:
         """Return a mask (Y, X) with the changes, bool.
@@ -137,12 +141,42 @@ def propagate_changes(
             warp(part.astype(np.float32), flow) > 0.5
             for part in (changes.added, changes.removed)
         )
-        place = binary_dilation(added | removed, iterations=around)
+        names = _move(changes.names, flow)
+        place = added | removed
+        if names and not place.any():
+            place[tuple(np.transpose([p for name in names for p in name.points]))] = (
+                True
+            )
+        place = binary_dilation(place, iterations=around)
         confidence = _correlation(warp(reference, flow), _detail(frame, 1.0), place)
         if confidence < MIN_CONFIDENCE:
             return
-        yield index, Changes(added, removed, confidence)
+        doubt = max(0.001, round(1 - confidence, 3))  # nobody has confirmed them
+        names = tuple(replace(n, doubt=max(n.doubt, doubt)) for n in names)
+        yield index, Changes(added, removed, confidence, names)
         before = frame
+
+
+def _move(names: Sequence[SegmentName], flow: np.ndarray) -> tuple[SegmentName, ...]:
+    """Names at their place in the frame whose pixels a flow takes back."""
+    moved = []
+    for name in names:
+        points = np.transpose(name.points).astype(np.float32)
+        at = points
+        for _ in range(_WARPS):  # the inverse of the flow, as its fixed point
+            back = [map_coordinates(part, at, order=1, mode="nearest") for part in flow]
+            at = points - back
+        rows, columns = at.round().astype(int)
+        seen = (
+            (rows >= 0)
+            & (rows < flow.shape[1])
+            & (columns >= 0)
+            & (columns < flow.shape[2])
+        )
+        if seen.any():
+            places = zip(rows[seen].tolist(), columns[seen].tolist(), strict=True)
+            moved.append(replace(name, points=tuple(places)))
+    return tuple(moved)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, place: np.ndarray) -> float:

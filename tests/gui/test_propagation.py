@@ -8,7 +8,10 @@ from scipy.ndimage import shift
 
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.vessels.edits import Edit
+from napari_cmunet.vessels.naming import NamedTree, SegmentName
+from napari_cmunet.vessels.segments import VALUES
 from napari_cmunet.vessels.tools import ADD
+from napari_cmunet.vessels.tree import build_tree
 from tests.gui.vessel_bench import angiogram
 
 SOURCE, COUNT = 3, 8
@@ -112,6 +115,41 @@ def test_what_was_marked_as_no_artery_is_marked_in_the_other_frames(image_state,
     press()
     press()
     assert record.background(4, image_state.mask_frame(4))[14, 30]
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_names_go_along(image_state, panel, press, viewer, corrected):
+    if not corrected:  # names alone are propagated, too
+        image_state.undo()
+    names = (SegmentName("7", tuple((64, column) for column in range(40, 100, 10))),)
+    image_state.history.set_names(SOURCE, names)
+    own = (SegmentName("1", ((64, 50),)),)
+    image_state.history.set_names(5, own)
+    before = image_state.mask.data.copy()
+    press()
+    press()
+    assert viewer.dims.current_step[0] == SOURCE
+    assert image_state.names[5] == own
+    for frame in (1, 2, 4, 6):
+        mask = image_state.mask_frame(frame) != 0
+        (found,) = image_state.names[frame]
+        assert 0 < found.doubt < 0.4  # to be confirmed
+        away = np.subtract(found.points, names[0].points) - (0, frame - SOURCE)
+        assert abs(away).max() <= 1
+        values = NamedTree(build_tree(mask), image_state.names[frame]).values()
+        assert values[64, 60] == VALUES["7"]
+    assert np.array_equal(before, image_state.mask.data) != corrected
+    # One step of each frame, with its names.
+    named = [n for n in range(COUNT) if image_state.names.get(n)]
+    image_state.undo()
+    left = [n for n in range(COUNT) if image_state.names.get(n)]
+    assert len(named) - len(left) == 1
+    if not corrected:  # what was propagated gives way to what is named afterwards
+        image_state.history.set_names(SOURCE, (*names, *own))
+        viewer.dims.set_point(0, SOURCE)
+        press()
+        press()
+        assert [name.segment for name in image_state.names[4]] == ["7", "1"]
 
 
 def test_from_another_frame_the_nearest_corrected_one_is_the_source(

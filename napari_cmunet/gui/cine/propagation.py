@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_cmunet.cine.propagation import Changes
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.images.mask_steps import Names
 
 MAX_FRAMES = 30
 """Frames in each direction over which changes are propagated."""
@@ -52,6 +53,7 @@ class _Request:
     forward: tuple[int, ...]
     before: np.ndarray
     after: np.ndarray
+    names: Names
 
     def run(
         self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
@@ -62,7 +64,8 @@ class _Request:
         def read(index: int) -> np.ndarray:
             return read_frame(self.frames, index, cine=True, rgb=self.rgb)
 
-        changes = Changes(self.after & ~self.before, self.before & ~self.after)
+        added, removed = self.after & ~self.before, self.before & ~self.after
+        changes = Changes(added, removed, names=self.names)
         total = len(self.backward) + len(self.forward)
         found: dict[int, Changes] = {}
         for targets in (self.backward, self.forward):
@@ -116,12 +119,13 @@ class MaskPropagation:
         if source is None:
             self._say(
                 f"No frame within {MAX_FRAMES} is corrected. Correct one first: its "
-                "changes are propagated to the frames around it."
+                "changes and names are propagated to the frames around it."
             )
             return
         before = image_state.thresholded(source)
         after = image_state.mask_frame(source) != 0
-        if np.array_equal(before, after):
+        names = image_state.names.get(source, ())
+        if np.array_equal(before, after) and not names:
             self._say(f"Nothing was changed in frame {source}.")
             return
         self.started.emit()
@@ -133,6 +137,7 @@ class MaskPropagation:
             target_frames(image_state, source, 1),
             before,
             after,
+            names,
         )
         self.proposal = PropagatedChanges(image_state, source, {})
         self._bind_escape(image_state.mask)
@@ -140,7 +145,10 @@ class MaskPropagation:
         self.jobs.start(request.run, on_result=self._on_result, on_error=self._on_error)
 
     def accept(self) -> None:
-        """Apply the changes, as one undo step for each frame."""
+        """Apply the changes, as one undo step for each frame.
+
+        A frame in which the reader has named a vessel keeps its own names.
+        """
         proposal = self.proposal
         if proposal is None or not proposal.ready:
             return
@@ -157,7 +165,9 @@ class MaskPropagation:
                 record.add_background(
                     frame, Edit(edit.rows[gone], edit.columns[gone], edit.values[gone])
                 )
-            image_state.write(frame, edit.where, edit.values)
+            own = any(not name.doubt for name in image_state.names.get(frame, ()))
+            names = changes.names if changes.names and not own else None
+            image_state.history.write_with(names, None, frame, edit.where, edit.values)
         count = len(proposal.changes)
         frames = "1 frame" if count == 1 else f"{count} frames"
         self._say(f"The changes of frame {proposal.source} are in {frames} now.")
@@ -264,10 +274,12 @@ class MaskPropagation:
 
 
 def corrected_frame(image_state: ImageState, frame: int) -> int | None:
-    """Frame itself if it is corrected, or the nearest corrected one."""
+    """Frame itself if it is corrected or named, or the nearest one that is."""
     for distance in range(MAX_FRAMES + 1):
         for other in (frame - distance, frame + distance):
-            if 0 <= other < image_state.count and image_state.is_corrected(other):
+            if 0 <= other < image_state.count and (
+                image_state.is_corrected(other) or image_state.names.get(other)
+            ):
                 return other
     return None
 
@@ -285,8 +297,9 @@ def target_frames(image_state: ImageState, source: int, step: int) -> tuple[int,
 
 
 _PROPOSE = (
-    "Propagate what you changed in this frame, or in the nearest corrected one, to the "
-    f"frames around it, as far as they match ({PROPAGATE}). It is a preview at first."
+    "Propagate what you changed and named in this frame, or in the nearest corrected "
+    f"one, to the frames around it, as far as they match ({PROPAGATE}). It is a "
+    "preview at first."
 )
 _ACCEPT = f"Apply the changes to these frames ({PROPAGATE}). Undo with Ctrl+Z."
 

@@ -279,7 +279,7 @@ class MaskHistory:
             self._edited.names[step.frame] = step.after
             self._done.append(step)
             self._undone.clear()
-            self._tell(step.frame)
+            self._edited.mask_changed.emit({step.frame})
 
     def undo_naming(self) -> bool:
         """Undo the last step if it is a naming without pixels."""
