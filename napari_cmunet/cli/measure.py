@@ -45,6 +45,7 @@ from napari_cmunet.project.labels.measured_changes import (
 from napari_cmunet.project.project import Project
 from napari_cmunet.util.atomic import make_folder, write_json
 from napari_cmunet.util.text import counted
+from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +67,8 @@ def add_parser(commands: Any) -> None:
         description="Quantitative coronary analysis of whole trees. Of each image: its "
         "segments from bifurcation to bifurcation (segments.csv), their lesions, those "
         "of wide vessels first (lesions.csv), and all diameters (NAME.json). In "
-        "millimetres where the size of a pixel is known, otherwise in pixels. Of a "
+        "millimetres where the size of a pixel is known, otherwise in pixels. SYNTAX "
+        "segments are proposed by a model; where it doubts, there is none. Of a "
         "project: how far its readers moved the model's numbers (changes.csv; bias and "
         "95 % limits of agreement are printed). Research use only.",
     )
@@ -105,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     Writes ``segments.csv`` and ``lesions.csv`` for all images, and JSON for each.
     """
     # Slow to import.
+    from napari_cmunet.model.registry import load_model
+    from napari_cmunet.model.vessel_names import NAMES_MODEL, propose_names
     from napari_cmunet.vessels.qca import analyse_tree
 
     projects = [path for path in args.inputs if is_project(path)]
@@ -116,16 +120,16 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--least is between 0 and 100")
     if (args.pixel_size or 1) <= 0 or (args.pixel_error or 0) < 0:
         args.usage_error("--pixel-size is above 0, --pixel-error at least 0")
-    found = find_images(args.inputs, skip=[args.output, *args.masks])
-    files = without_identity(found)
+    files = without_identity(find_images(args.inputs, skip=[args.output, *args.masks]))
     mask_of = _given_masks(args) if args.masks else _predicted_masks(args)
+    names_model = load_model(NAMES_MODEL)
     make_folder(args.output)
     progress = Progress(len(files))
     segments: list[dict[str, object]] = []
     lesions: list[dict[str, object]] = []
     sections: list[str] = []
-    names = output_paths(files, ".json")
-    for number, (file, name) in enumerate(zip(files, names, strict=True), 1):
+    outputs = output_paths(files, ".json")
+    for number, (file, output) in enumerate(zip(files, outputs, strict=True), 1):
         shown = display_name(file.relative)
         progress.show(shown)
         try:
@@ -135,33 +139,37 @@ def run(args: argparse.Namespace) -> int:
             pixels = np.asarray(image.frames[frame])
             tree = analyse_tree(pixels, mask, least=args.least / 100)
             calibration = _calibration(image, args)
+            names = propose_names(mask, names_model)
             where = {"number": number, "input": str(file.relative), "frame": frame}
-            found_segments, found_lesions = tables(tree, calibration)
-            segments += [where | row for row in found_segments]
-            lesions += [where | row for row in found_lesions]
-            path = args.output / name
+            found = tables(tree, calibration, names)
+            segments += [where | row for row in found[0]]
+            lesions += [where | row for row in found[1]]
+            path = args.output / output
             make_folder(path.parent)
-            write_json(path, as_json(tree, calibration) | {"frame": frame})
+            written = as_json(tree, calibration, *found)
+            proposed = names_to_json(names)
+            write_json(path, written | {"frame": frame, "proposed_names": proposed})
             if args.pictures and not image.burned_in:
                 write_picture(path.with_suffix(".png"), pixels, tree, image.window)
             if args.pictures and image.burned_in:  # it may show a name
                 text = "note: text may be in it; no picture was written"
                 progress.complain(f"{shown}: {text}")
-            measured = MeasuredFrame(
-                frame,
-                pixels,
-                image.window,
-                image.burned_in,
-                mask,
-                reported(None, tree_lesions(tree, calibration)),
-                calibration,
-                origin,
-            )
+            if args.dicom or args.report:
+                measured = MeasuredFrame(
+                    frame,
+                    pixels,
+                    image.window,
+                    image.burned_in,
+                    mask,
+                    reported(None, tree_lesions(tree, calibration, names)),
+                    calibration,
+                    origin,
+                )
             if args.dicom:
                 _write_dicom(path, file.path, measured, progress, shown)
             if args.report:
                 title = f"{shown}, frame {frame}" if image.is_cine else shown
-                facts = frame_facts(measured)
+                facts = [*frame_facts(measured), ("Segments", "proposed by a model")]
                 sections.append(frame_section(measured, title, facts))
         except CMUNetError as error:
             reason = error.reason if isinstance(error, ReadError) else str(error)

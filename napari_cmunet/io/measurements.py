@@ -174,24 +174,32 @@ def tables(
 def as_json(
     segments: dict[int, Analysis],
     calibration: Calibration,
-    names: Sequence[SegmentName] = (),
+    rows: Sequence[dict[str, object]],
+    lesions: Sequence[dict[str, object]],
 ) -> dict[str, Any]:
-    """All measurements with centrelines and diameter functions, as plain JSON types."""
-    rows, lesions = tables(segments, calibration, names)
-    for row in rows:
-        analysis = segments[int(str(row["branch"]))]
-        row |= {
+    """All measurements with centrelines and diameter functions, as plain JSON types.
+
+    Parameters
+    ----------
+    rows, lesions : sequences of dict
+        From :func:`tables`.
+    """
+    whole = [
+        row
+        | {
             "centreline": rounded(analysis.borders.centre),
             "diameter_px": rounded(analysis.borders.diameter),
             "reference_px": rounded(analysis.reference),
             "used": analysis.usable.tolist(),
         }
+        for row, analysis in zip(rows, segments.values(), strict=True)
+    ]
     return {
         "content": "coronary measurements",
         "pixel_size_mm": calibration.mm,
         "pixel_size_relative_error": calibration.error,
         "pixel_size_source": calibration.source,
-        "segments": rows,
+        "segments": whole,
         "lesions": lesions,
     }
 

@@ -12,7 +12,12 @@ from PIL import Image
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.measured_lesion import tree_lesions
 from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.model.vessel_names import NAMES_MODEL, propose_names
+from napari_cmunet.synthetic import PhantomConfig, make_cine
+from napari_cmunet.vessels.naming import DOUBTFUL, names_from_json
 from tests.io.dicom_making import IDENTITY, write_dicom
 from tests.vessels.test_qca import stenosed, vessel
 
@@ -92,6 +97,40 @@ def test_a_higher_limit_leaves_lesions_out(folders):
     _, out = measure(folders, "--least", "70")
     assert rows(out / "lesions.csv") == []
     assert rows(out / "segments.csv")[0]["lesions"] == "0"
+
+
+def test_segments_are_proposed_and_doubtful_ones_are_left_out(folders):
+    cine = make_cine(PhantomConfig(frames=8, size=256, seed=5))
+    mask = cine.masks[-1]
+    tifffile.imwrite(folders / "images" / "a.tif", cine.frames[-1])
+    write_mask(folders / "masks" / "a.tif", mask, Provenance())
+    _, out = measure(folders, "--report", "--least", "10")
+    proposed = propose_names(mask, load_model(NAMES_MODEL))
+    record = json.loads((out / "a.json").read_text())
+    assert names_from_json(record["proposed_names"]) == proposed
+    certain = {name.segment for name in proposed if name.doubt <= DOUBTFUL}
+    for table in ("segments", "lesions"):
+        found = [row["segment"] for row in rows(out / f"{table}.csv")]
+        assert found == [row["segment"] for row in record[table]]
+        assert set(found) - {""} <= certain
+        assert any(found)
+    text = (out / "report.html").read_text("utf-8")
+    assert "<td>proposed by a model</td>" in text
+    assert "<th>Segment</th>" in text
+
+
+def test_without_a_report_no_lesion_is_prepared_for_one(folders, monkeypatch):
+    made = []
+
+    def note(*args):
+        made.append(args)
+        return tree_lesions(*args)
+
+    monkeypatch.setattr("napari_cmunet.cli.measure.tree_lesions", note)
+    measure(folders)
+    assert not made
+    measure(folders, "--report")
+    assert len(made) == 1
 
 
 def test_a_missing_mask_is_named_and_the_others_are_measured(folders, capsys):
