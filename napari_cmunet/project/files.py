@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from napari_cmunet.errors import (
     NotFlushedError,
@@ -18,7 +18,12 @@ from napari_cmunet.errors import (
     ProjectError,
     ProjectVersionError,
 )
-from napari_cmunet.util.atomic import atomic_write, sync_folder, write_errors
+from napari_cmunet.util.atomic import (
+    atomic_write,
+    sync_folder,
+    write_errors,
+    write_json,
+)
 from napari_cmunet.util.safe_files import is_device, read_plain
 from napari_cmunet.util.text import parse_json, validate
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 FORMAT = "napari-cmunet project"
 VERSION = 1
@@ -226,19 +233,51 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def read_valid(path: Path, adapter: TypeAdapter[Any]) -> Any:
-    """Read and validate a JSON file of the project; a missing one is as an empty one.
+def read_valid(
+    path: Path, name: str, adapter: TypeAdapter[dict[str, T]]
+) -> dict[str, T]:
+    """Read and validate one value of a JSON file; empty if it is missing.
 
     Raises
     ------
     ProjectDamagedError, ProjectVersionError
     """
     try:
-        return validate(adapter, read_json(path) or {})
+        return validate(adapter, (read_json(path) or {}).get(name, {}))
     except ValueError as error:
         raise ProjectDamagedError(
-            f"In the project, {path.name} is damaged ({error})."
+            f"In the project, {path.name} is damaged ({name}: {error})."
         ) from error
+
+
+class Table(Generic[T]):
+    """Values by name, in a JSON file of the project.
+
+    Parameters
+    ----------
+    name : str
+        What the file calls the values.
+    adapter : TypeAdapter
+        Validates all of them.
+    """
+
+    def __init__(
+        self, path: Path, name: str, adapter: TypeAdapter[dict[str, T]]
+    ) -> None:
+        self.path = path
+        self._name, self._adapter = name, adapter
+        self._values: dict[str, T] = {}
+
+    def load(self) -> None:
+        """Read the file; raises ProjectDamagedError, ProjectVersionError."""
+        self._values = read_valid(self.path, self._name, self._adapter)
+
+    def save(self, values: dict[str, T] | None = None) -> None:
+        """Write the file, with new values if they are given; raises WriteError."""
+        values = self._values if values is None else values
+        plain = self._adapter.dump_python(values)
+        write_json(self.path, {"version": 1, self._name: plain})
+        self._values = values
 
 
 def set_aside(path: Path) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, StrictBool, TypeAdapter
 
-from napari_cmunet.project.files import is_image_id, read_valid
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.project.files import Table, is_image_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,14 +35,7 @@ def _image_id(value: str) -> str:
     return value
 
 
-@dataclass
-class _File:
-    images: dict[Annotated[str, AfterValidator(_image_id)], ImageFlags] = field(
-        default_factory=dict
-    )
-
-
-_FILE = TypeAdapter(_File)
+_FLAGS = TypeAdapter(dict[Annotated[str, AfterValidator(_image_id)], ImageFlags])
 
 
 @dataclass(frozen=True)
@@ -79,44 +71,21 @@ class Progress:
         return ", ".join(parts)
 
 
-class FlagTable:
-    """The notes on all images of a project.
-
-    Parameters
-    ----------
-    path : Path
-        ``flags.json``.
-    """
+class FlagTable(Table[ImageFlags]):
+    """The notes on all images of a project, ``flags.json``."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._flags: dict[str, ImageFlags] = {}
-
-    def load(self) -> None:
-        """Read the file; raises ProjectDamagedError."""
-        self._flags = read_valid(self.path, _FILE).images
+        super().__init__(path, "images", _FLAGS)
 
     def recall(self, flags: dict[str, ImageFlags]) -> None:
         """Take over flags from the journal, in memory."""
-        self._flags = {k: v for k, v in flags.items() if v != ImageFlags()}
+        self._values = {k: v for k, v in flags.items() if v != ImageFlags()}
 
     def __getitem__(self, image: str) -> ImageFlags:
-        return self._flags.get(image, ImageFlags())
+        return self._values.get(image, ImageFlags())
 
-    def change(self, image: str, **changes: Any) -> ImageFlags:
+    def change(self, image: str, **changes: Any) -> None:
         """Change the flags of an image and write the file; raises WriteError."""
-        changed = replace(self[image], **changes)
-        flags = {k: v for k, v in self._flags.items() if k != image}
-        if changed != ImageFlags():
-            flags[image] = changed
-        self._write(flags)
-        self._flags = flags
-        return changed
-
-    def save(self) -> None:
-        """Write the file; raises WriteError."""
-        self._write(self._flags)
-
-    def _write(self, flags: dict[str, ImageFlags]) -> None:
-        values = {k: asdict(v) for k, v in flags.items()}
-        write_json(self.path, {"version": 1, "images": values})
+        changed = {image: replace(self[image], **changes)}
+        flags = self._values | changed
+        self.save({k: v for k, v in flags.items() if v != ImageFlags()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
@@ -82,12 +81,7 @@ def _draw(project: str, image: str | None) -> int:
 _MODELS_KEPT = 3
 
 
-@dataclass
-class _File:
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-_FILE = TypeAdapter(_File)
+_SCORES = TypeAdapter(dict[str, dict[str, Any]])
 
 
 class AcquisitionScores:
@@ -104,7 +98,7 @@ class AcquisitionScores:
         """Return the scores by image of the model with these weights' hash."""
         if self._known is None:
             try:
-                models = read_valid(self._path, _FILE).models
+                models = read_valid(self._path, "models", _SCORES)
                 self._known = {m: _valid(scores) for m, scores in models.items()}
             except ProjectDamagedError:
                 self._known = {}

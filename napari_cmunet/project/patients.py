@@ -12,14 +12,12 @@ import hashlib
 import hmac
 import io
 import unicodedata
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.project.files import read_valid
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.project.files import Table
 from napari_cmunet.util.safe_files import read_plain
 
 if TYPE_CHECKING:
@@ -133,43 +131,27 @@ def read_patients(path: Path) -> dict[str, str]:
         raise ReadError(path, f"the list cannot be read ({reason}).") from error
 
 
-@dataclass
-class _File:
-    patients: dict[str, Side] = field(default_factory=dict)
+_SIDES = TypeAdapter(dict[str, Side])
 
 
-_FILE = TypeAdapter(_File)
-
-
-class Split:
-    """The sides of a project's patients.
-
-    Parameters
-    ----------
-    path : Path
-        ``split.json``.
-    """
+class Split(Table[Side]):
+    """The sides of a project's patients, ``split.json``."""
 
     def __init__(self, path: Path, salt: bytes) -> None:
-        self.path = path
+        super().__init__(path, "patients", _SIDES)
         self._salt = salt
-        self._sides: dict[str, Side] = {}
-
-    def load(self) -> None:
-        """Read the file; raises ProjectDamagedError."""
-        self._sides = read_valid(self.path, _FILE).patients
 
     def side(self, patient: str) -> Side | None:
         """Return the side of a patient, None before the first label."""
-        return self._sides.get(patient)
+        return self._values.get(patient)
 
     def sides(self) -> dict[str, Side]:
         """Return all patients that have a side, in the order of assignment."""
-        return dict(self._sides)
+        return dict(self._values)
 
     def preview(self, patients: Iterable[str]) -> dict[str, Side]:
         """Return the sides with further patients, in this order; nothing is written."""
-        sides = dict(self._sides)
+        sides = dict(self._values)
         for patient in patients:
             if patient not in sides:
                 sides[patient] = self._draw(len(sides))
@@ -184,19 +166,14 @@ class Split:
             The new ones.
         """
         sides = self.preview(patients)
-        new = {p: s for p, s in sides.items() if p not in self._sides}
+        new = {p: s for p, s in sides.items() if p not in self._values}
         if new:
-            write_json(self.path, {"version": 1, "patients": sides})
-            self._sides = sides
+            self.save(sides)
         return new
 
     def recall(self, sides: Mapping[str, Side]) -> None:
         """Take over sides from the journal where none is known, in memory."""
-        self._sides = {**sides, **self._sides}
-
-    def save(self) -> None:
-        """Write the file; raises WriteError."""
-        write_json(self.path, {"version": 1, "patients": self._sides})
+        self._values = {**sides, **self._values}
 
     def _draw(self, number: int) -> Side:
         block, place = divmod(number, BLOCK)

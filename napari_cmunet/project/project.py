@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.journal import Entry
-    from napari_cmunet.project.readers.reviews import Rejection
+    from napari_cmunet.project.readers.reference import Rejection
     from napari_cmunet.project.recovery import OpenedProject
     from napari_cmunet.project.settings import Settings
 
@@ -379,13 +379,7 @@ class Project:
         """Return the entries of the journal, from the first; slow."""
         return self._context.journal.entries()
 
-    def note_export(self, count: int) -> None:
-        """Note an export in the journal, if it can be written."""
+    def note(self, what: str, count: int) -> None:
+        """Note an export or import in the journal, if it can be written."""
         with contextlib.suppress(ProjectError, WriteError), self._context.writing():
-            self._context.journal.append("exported", count=count)
-
-    def note_import(self, count: int, *, drafts: bool) -> None:
-        """Note an import of masks in the journal, if it can be written."""
-        with contextlib.suppress(ProjectError, WriteError), self._context.writing():
-            what = "drafts_imported" if drafts else "masks_imported"
             self._context.journal.append(what, count=count)

@@ -44,8 +44,7 @@ from napari_cmunet.project.files import (
 from napari_cmunet.project.flags import FlagTable
 from napari_cmunet.project.image_records import read_records
 from napari_cmunet.project.images import ProjectImages
-from napari_cmunet.project.journal import Journal
-from napari_cmunet.project.journal_state import JournalState, replay
+from napari_cmunet.project.journal import Journal, JournalState, replay
 from napari_cmunet.project.labels.labels import ProjectLabels
 from napari_cmunet.project.lock import Lock, ProjectContext
 from napari_cmunet.project.models.history import ModelHistory
@@ -57,7 +56,7 @@ from napari_cmunet.project.readers.readers import (
     reader_root,
     readers_on_disk,
 )
-from napari_cmunet.project.readers.reviews import ReviewTable
+from napari_cmunet.project.readers.reference import ReviewTable
 from napari_cmunet.project.settings import (
     Settings,
     load_settings,

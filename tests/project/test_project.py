@@ -200,7 +200,10 @@ def test_labels_of_one_side(project):
     for image in project.images.ids():
         project.labels.accept(image, 0, mask_of(1))
     refs = project.labels.refs()
-    train, held_out = project.labels.refs("train"), project.labels.refs("validation")
+    train, held_out = (
+        [ref for ref in project.labels.refs() if ref.side == side]
+        for side in ("train", "validation")
+    )
     assert sorted(train + held_out, key=refs.index) == refs
     assert {r.patient for r in train}.isdisjoint({r.patient for r in held_out})
 

@@ -9,8 +9,13 @@ from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.project.labels.fitted_mask import fit_to_image, mask_problem
-from napari_cmunet.project.labels.mask_pairing import index_files, mask_name, pair
+from napari_cmunet.project.labels.mask_matching import (
+    fit_to_image,
+    index_files,
+    mask_name,
+    mask_problem,
+    pair,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

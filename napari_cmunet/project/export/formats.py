@@ -291,7 +291,7 @@ def export_masks(
     done = {f.name: f.write(task) for f in FORMATS if f.name in chosen.formats}
     labels = max((w.labels for w in done.values()), default=0)
     if labels:
-        project.note_export(labels)
+        project.note("exported", labels)
     elif is_new:
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()

@@ -18,8 +18,13 @@ from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import known_of
-from napari_cmunet.project.labels.fitted_mask import fit_to_image, mask_problem
-from napari_cmunet.project.labels.mask_pairing import index_images, mask_name, pair
+from napari_cmunet.project.labels.mask_matching import (
+    fit_to_image,
+    index_images,
+    mask_name,
+    mask_problem,
+    pair,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from napari_cmunet.io.masks.files import LargeMasks
     from napari_cmunet.io.masks.foreign_masks import ForeignMask
     from napari_cmunet.io.masks.label_file import Label
-    from napari_cmunet.project.labels.fitted_mask import FittedMask
+    from napari_cmunet.project.labels.mask_matching import FittedMask
     from napari_cmunet.project.project import Project
 
 
@@ -197,7 +202,8 @@ def run_import(
             saved += 1
     progress(len(plan.pairs), len(plan.pairs))
     if saved:
-        project.note_import(saved, drafts=options.drafts)
+        what = "drafts_imported" if options.drafts else "masks_imported"
+        project.note(what, saved)
     there = sum(len(pair.known) for pair in plan.pairs)
     return ImportResult(saved, there, tuple(problems))
 

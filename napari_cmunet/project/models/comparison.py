@@ -25,6 +25,7 @@ from napari_cmunet.training.dataset import Label
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import torch
 
     from napari_cmunet.project.models.history import ModelVersion
@@ -81,63 +82,41 @@ def compare(
     project.models.load()  # another one may have been chosen during the training
     current = project.models.current
     write(events.Comparing(name, current.name))
+    known = {} if known is None else known
     try:
-        return _compare(
-            project,
-            name,
-            current,
-            held_out,
-            label_hashes,
-            left_out,
-            project.models.learned_patients(parent) if parent else set(),
-            device,
-            check,
-            {} if known is None else known,
-        )
+        new = Predictor(load_model(project.models.path(name)), device)
+        old = Predictor(load_model(project.models.folder(current)), device)
+        refs = held_out or [
+            r for r in project.reference.refs() if r.patient in left_out
+        ]
+        # The new model has seen what its start has learned from.
+        parent_learned = project.models.learned_patients(parent) if parent else set()
+        refs = [r for r in refs if r.patient not in parent_learned]
+        new_scores = left_out or _scores(project, new, refs, check)
+        learned = project.models.learned_patients(current)
+        recorded: Scores = {}
+        if not current.installed:
+            training = project.models.training(current.name)
+            recorded = _recorded(training, label_hashes)
+        frames = list(_checked(regression_frames(), check))
+        if old.card.sha256 not in known:
+            unrecorded = [r for r in refs if r.patient not in recorded]
+            known[old.card.sha256] = (
+                recorded | _scores(project, old, unrecorded, check),
+                _regression(old, frames, check),
+            )
+        old_scores, old_regression = known[old.card.sha256]
+        regression = _regression(new, frames, check), old_regression
     except Cancelled:
         raise
     except CMUNetError as exc:
         why = f"the models could not be compared ({exc})"
+        return judge(name, current.name, current.sha256, {}, why_none=why)
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
         why = "memory did not suffice to compare the models"
-    return judge(name, current.name, current.sha256, {}, why_none=why)
-
-
-def _compare(
-    project: Project,
-    name: str,
-    current: ModelVersion,
-    held_out: Sequence[LabelRef],
-    label_hashes: Mapping[str, set[str]],
-    left_out: Scores,
-    parent_learned: set[str],
-    device: torch.device,
-    check: Callable[[], None],
-    known: dict[str, Known],
-) -> events.Verdict:
-    new = Predictor(load_model(project.models.path(name)), device)
-    old = Predictor(load_model(project.models.folder(current)), device)
-    refs = held_out or [r for r in project.reference.refs() if r.patient in left_out]
-    # The new model has seen what its start has learned from.
-    refs = [r for r in refs if r.patient not in parent_learned]
-    new_scores = left_out or _scores(project, new, refs, check)
-    learned = project.models.learned_patients(current)
-    recorded: Scores = {}
-    if not current.installed:
-        training = project.models.training(current.name)
-        recorded = _recorded(training, label_hashes)
-    frames = list(_checked(regression_frames(), check))
-    if old.card.sha256 not in known:
-        unrecorded = [r for r in refs if r.patient not in recorded]
-        known[old.card.sha256] = (
-            recorded | _scores(project, old, unrecorded, check),
-            score_regression_set(
-                old.predict, old.card.threshold, _checked(frames, check)
-            ),
-        )
-    old_scores, old_regression = known[old.card.sha256]
+        return judge(name, current.name, current.sha256, {}, why_none=why)
     pairs = {
         patient: Pair(
             new_scores[patient],
@@ -147,10 +126,6 @@ def _compare(
         for patient in dict.fromkeys(r.patient for r in refs)
         if patient in new_scores and patient in old_scores
     }
-    regression = (
-        score_regression_set(new.predict, new.card.threshold, _checked(frames, check)),
-        old_regression,
-    )
     return judge(
         name,
         current.name,
@@ -172,6 +147,15 @@ def _scores(
         as_label(label) for label in _checked(project.reference.read(refs), check)
     )
     return score_frames(predictor.predict, predictor.card.threshold, labels)
+
+
+def _regression(
+    predictor: Predictor,
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    check: Callable[[], None],
+) -> float:
+    frames = _checked(frames, check)
+    return score_regression_set(predictor.predict, predictor.card.threshold, frames)
 
 
 def _recorded(training: dict[str, Any], label_hashes: Mapping[str, set[str]]) -> Scores:

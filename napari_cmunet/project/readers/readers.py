@@ -80,18 +80,13 @@ class KnownReaders:
         return self.names.get(reader) or given.get(reader) or f"reader {reader[:4]}"
 
 
-@dataclass
-class _File:
-    projects: dict[str, KnownReaders] = field(default_factory=dict)
-
-
-_FILE = TypeAdapter(_File)
+_KNOWN = TypeAdapter(dict[str, KnownReaders])
 
 
 def known_readers(project_id: str) -> KnownReaders:
     """Return what this computer knows of a project's readers; never raises."""
     try:
-        known = read_valid(user_folder() / _NAMES, _FILE).projects.get(project_id)
+        known = read_valid(user_folder() / _NAMES, "projects", _KNOWN).get(project_id)
     except CMUNetError:
         known = None
     known = known or KnownReaders()
@@ -104,7 +99,7 @@ def known_readers(project_id: str) -> KnownReaders:
 def note_reader(project_id: str, reader: str, name: str = "") -> None:
     """Note who reads a project now, and the name; raises WriteError."""
     try:
-        projects = read_valid(user_folder() / _NAMES, _FILE).projects
+        projects = read_valid(user_folder() / _NAMES, "projects", _KNOWN)
     except CMUNetError:
         projects = {}
     known = known_readers(project_id)
@@ -112,6 +107,6 @@ def note_reader(project_id: str, reader: str, name: str = "") -> None:
     if name.strip():
         known.names[reader] = name.strip()[:80]
     projects[project_id] = known
-    values = {k: {"names": v.names, "current": v.current} for k, v in projects.items()}
     make_folder(user_folder())
-    write_json(user_folder() / _NAMES, {"version": 1, "projects": values})
+    values = {"version": 1, "projects": _KNOWN.dump_python(projects)}
+    write_json(user_folder() / _NAMES, values)

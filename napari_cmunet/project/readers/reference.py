@@ -3,17 +3,28 @@
 Of each frame that is the reviewer's label; without one, the label of the only reader
 who has one that is not rejected. A frame that several readers have labelled waits for
 the reviewer's decision. With one reader, these are that reader's labels.
+
+The reviewer rejects a version of a label, by the hash of its file, with a reason, in
+``reviews.json``. The reason may name people: it goes into no export and not into the
+journal.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field, TypeAdapter
+
+from napari_cmunet.project.files import Table
+from napari_cmunet.project.flags import MAX_COMMENT
 from napari_cmunet.project.readers.readers import REVIEWER
 from napari_cmunet.project.training.labels import LabelCollection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from napari_cmunet.io.masks.label_file import Label
     from napari_cmunet.project.files import FrameKey
@@ -21,7 +32,45 @@ if TYPE_CHECKING:
     from napari_cmunet.project.labels.labels import ProjectLabels
     from napari_cmunet.project.lock import ProjectContext
     from napari_cmunet.project.patients import Split
-    from napari_cmunet.project.readers.reviews import ReviewTable
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a version of a label is not used."""
+
+    reason: Annotated[str, Field(max_length=MAX_COMMENT)] = ""
+    time: Annotated[str, Field(max_length=40)] = ""  # UTC
+
+
+_REJECTED = TypeAdapter(dict[str, Rejection])
+
+
+class ReviewTable(Table[Rejection]):
+    """The rejections of a project by the hashes of labels, ``reviews.json``."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rejected", _REJECTED)
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def recall(self, rejected: Iterable[str]) -> None:
+        """Take over rejections from the journal, in memory; the reasons are lost."""
+        self._values = {sha256: Rejection() for sha256 in rejected}
+
+    def rejection(self, sha256: str | None) -> Rejection | None:
+        """Return why a label is rejected, None if it is not."""
+        return self._values.get(sha256 or "")
+
+    def reject(self, sha256: str, reason: str) -> None:
+        """Reject a version of a label and write the file; raises WriteError."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made = Rejection(reason.strip()[:MAX_COMMENT], now)
+        self.save(self._values | {sha256: made})
+
+    def admit(self, sha256: str) -> None:
+        """Undo a rejection and write the file; raises WriteError."""
+        self.save({k: v for k, v in self._values.items() if k != sha256})
 
 
 class ReferenceLabels(LabelCollection):

@@ -91,96 +91,72 @@ class LabelCollection:
         """Return which patients train and which validate."""
         return self._split.sides()
 
-    def refs(self, side: Side | None = None) -> list[LabelRef]:
+    def refs(self) -> list[LabelRef]:
         """Return references to all labels, in the order of the images."""
         with self._context.reading():
             order = {r.id: (n, r.patient) for n, r in enumerate(self._images)}
             keys = [key for key in self.keys() if key[0] in order]
             keys.sort(key=lambda key: (order[key[0]][0], key[1]))
             sides = self._split.preview(order[image][1] for image, _ in keys)
-        refs = [LabelRef(i, f, order[i][1], sides[order[i][1]]) for i, f in keys]
-        return [ref for ref in refs if side in (None, ref.side)]
+        return [LabelRef(i, f, order[i][1], sides[order[i][1]]) for i, f in keys]
 
     def read(
         self,
         refs: Sequence[LabelRef] | None = None,
-        problem: Callable[[str], None] | None = None,
+        problem: Callable[[str], None] = lambda text: None,
     ) -> Iterator[ProjectLabel]:
-        """Read labels with their frames, one by one; slow.
+        """Read labels with their frames, one by one and each image once; slow.
 
         Parameters
         ----------
         refs : sequence of LabelRef, optional
-            From :meth:`refs`; all by default.
-        problem : callable, optional
+            From :meth:`refs`, those of one image in a row; all by default.
+        problem : callable
             Called with a sentence, without file names, for each unusable label.
         """
-        return read_labels(
-            self.refs() if refs is None else refs,
-            self.read_file,
-            self._images,
-            problem or (lambda text: None),
-        )
-
-
-def read_labels(
-    refs: Sequence[LabelRef],
-    read: Callable[[str, int], tuple[Label, str] | None],
-    images: ProjectImages,
-    problem: Callable[[str], None],
-) -> Iterator[ProjectLabel]:
-    """Read labels and their frames, each image once.
-
-    Parameters
-    ----------
-    refs : sequence of LabelRef
-        Those of one image in a row.
-    read : callable
-        Reads the label of an image and frame, with the hash of its file.
-    problem : callable
-        Called with a sentence for each unusable label.
-    """
-    open_image, angiogram = "", None
-    seen: dict[str, str] = {}
-    for ref in refs:
-        if ref.image != open_image:
-            open_image, angiogram = ref.image, None  # frees the former one
-            angiogram = _read_image(ref.image, images, problem)
-        if angiogram is None:
-            continue
-        try:
-            found = read(ref.image, ref.frame)
-        except CMUNetError as error:
-            problem(f"Label {ref.name}: {_reason(error)}")
-            continue
-        if found is None:
-            continue  # withdrawn meanwhile
-        label, sha256 = found
-        wrong = _misfit(label, ref, angiogram)
-        if wrong:
-            problem(f"Label {ref.name}: {wrong}")
-            continue
-        # A copy: a view would keep the whole cine in memory.
-        frame = angiogram.frames[ref.frame].copy()
-        if label.provenance.inverted:
-            frame = invert_array(frame)
-        pixels = hashlib.sha256(frame.data).hexdigest()
-        if pixels in seen:
-            problem(f"Label {ref.name}: the same frame as {seen[pixels]}; left out.")
-            continue
-        seen[pixels] = ref.name
-        yield ProjectLabel(
-            frame,
-            label.mask,
-            label.reviewed,
-            ref.patient,
-            ref.name,
-            ref,
-            sha256,
-            angiogram.burned_in,
-            is_large(label.mask) and not label.note.get(LARGE_ON_PURPOSE),
-            label.names,
-        )
+        open_image, angiogram = "", None
+        seen: dict[str, str] = {}
+        for ref in self.refs() if refs is None else refs:
+            if ref.image != open_image:
+                open_image, angiogram = ref.image, None  # frees the former one
+                angiogram = _read_image(ref.image, self._images, problem)
+            if angiogram is None:
+                continue
+            try:
+                found = self.read_file(ref.image, ref.frame)
+            except CMUNetError as error:
+                problem(f"Label {ref.name}: {_reason(error)}")
+                continue
+            if found is None:
+                continue  # withdrawn meanwhile
+            label, sha256 = found
+            wrong = _misfit(label, ref, angiogram)
+            if wrong:
+                problem(f"Label {ref.name}: {wrong}")
+                continue
+            # A copy: a view would keep the whole cine in memory.
+            frame = angiogram.frames[ref.frame].copy()
+            if label.provenance.inverted:
+                frame = invert_array(frame)
+            pixels = hashlib.sha256(frame.data).hexdigest()
+            if pixels in seen:
+                problem(
+                    f"Label {ref.name}: the same frame as {seen[pixels]}; left out."
+                )
+                continue
+            seen[pixels] = ref.name
+            yield ProjectLabel(
+                frame,
+                label.mask,
+                label.reviewed,
+                ref.patient,
+                ref.name,
+                ref,
+                sha256,
+                angiogram.burned_in,
+                is_large(label.mask) and not label.note.get(LARGE_ON_PURPOSE),
+                label.names,
+            )
 
 
 def _read_image(

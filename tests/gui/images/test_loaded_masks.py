@@ -25,9 +25,9 @@ def files(tmp_path):
 @pytest.fixture
 def any_orientation(monkeypatch):
     """Noise has no orientation."""
-    from napari_cmunet.project.labels import fitted_mask
+    from napari_cmunet.project.labels import mask_matching
 
-    monkeypatch.setattr(fitted_mask, "better_orientation", lambda *_: "")
+    monkeypatch.setattr(mask_matching, "better_orientation", lambda *_: "")
 
 
 def opened(panel, viewer, settled, *paths):
