@@ -35,7 +35,7 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame_with_devices
 from napari_cmunet.synthetic.cine import make_scene
 from napari_cmunet.synthetic.devices import make_clutter
-from napari_cmunet.training.metrics import cldice, dice, wrong_places
+from napari_cmunet.training.evaluation.metrics import cldice, dice, wrong_places
 from napari_cmunet.vessels.tree import build_tree
 
 CHANNELS, DILATIONS = 24, (1, 2, 4, 8, 16)

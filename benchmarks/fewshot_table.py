@@ -34,9 +34,9 @@ from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.augment import Augmentation
 from napari_cmunet.training.config import RANDOM_RATE, WISE_FT_PRIOR, FinetuneConfig
 from napari_cmunet.training.dataset import Label, prepare_labels
+from napari_cmunet.training.evaluation.metrics import score
 from napari_cmunet.training.events import Step
 from napari_cmunet.training.loop import finetune
-from napari_cmunet.training.metrics import score
 
 PUBLISHED = FinetuneConfig(
     batch=16,

@@ -31,7 +31,7 @@ from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.config import FinetuneConfig
-from napari_cmunet.training.metrics import score
+from napari_cmunet.training.evaluation.metrics import score
 from napari_cmunet.vessels.uncertainty import expected_gain
 
 if TYPE_CHECKING:

@@ -31,11 +31,11 @@ from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.training.comparison import Pair, judge
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.comparison import Pair, judge
+from napari_cmunet.training.evaluation.metrics import cldice, dice, wrong_places
 from napari_cmunet.training.finetuning import StartModel, model_card
-from napari_cmunet.training.metrics import cldice, dice, wrong_places
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.staged_finetuning import train_in_stages
 

@@ -24,7 +24,7 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.training.metrics import bootstrap_interval, score
+from napari_cmunet.training.evaluation.metrics import bootstrap_interval, score
 
 
 def main() -> None:

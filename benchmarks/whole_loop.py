@@ -159,7 +159,7 @@ class Truth:
 
     def dice_of_prediction(self, loop: Loop) -> float:
         """Of what the model in use finds in the open image."""
-        from napari_cmunet.training.metrics import score
+        from napari_cmunet.training.evaluation.metrics import score
 
         found = loop.opened.image_state.found(0)
         return round(float(score(found, self.of(loop)).dice), 4)

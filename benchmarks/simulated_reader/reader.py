@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from benchmarks.simulated_reader.errors import Error, Truth
 from benchmarks.simulated_reader.hand import Hand, Tally
-from napari_cmunet.training.metrics import cldice, dice
+from napari_cmunet.training.evaluation.metrics import cldice, dice
 from napari_cmunet.vessels.centreline import length, resample, smooth, tube
 from napari_cmunet.vessels.tools import (
     EditContext,

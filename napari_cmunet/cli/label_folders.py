@@ -20,8 +20,8 @@ from napari_cmunet.io.masks.files import (
     read_provenance,
 )
 from napari_cmunet.project.patients import by_dicom, read_patients
-from napari_cmunet.training.cross_validation import validates
 from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.cross_validation import validates
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ def read_label_folders(
 def number_patients(labels: Iterable[Label]) -> list[Label]:
     """Return the labels with numbers in place of what may name their patients.
 
-    A number is the next one on the patient's side of
-    :func:`napari_cmunet.training.cross_validation.validates`, so that a patient who
-    was once left out is so again, whoever else is there.
+    A number is the next one on the patient's side of :func:`validates`, so that a
+    patient who was once left out is so again, whoever else is there.
     """
     validating = filter(validates, map("patient-{}".format, count(1)))
     training = filterfalse(validates, map("patient-{}".format, count(1)))

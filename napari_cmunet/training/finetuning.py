@@ -24,6 +24,7 @@ from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import LoadedModel, find_model, load_model
+from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training import events
 from napari_cmunet.training.config import (
     BATCH,
@@ -34,7 +35,6 @@ from napari_cmunet.training.config import (
 )
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
 from napari_cmunet.training.options import RANDOM
-from napari_cmunet.training.pseudo_labels import completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from napari_cmunet.model.card import Postprocessing
     from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.options import FinetuneOptions
+
+CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.7, 0.3
+"""Probabilities from which, and below which, the model is confident."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -151,6 +154,35 @@ def prepare(
     yield events.Note(f"Drawing {options.phantoms} synthetic frames.")
     drawn = phantom_labels(options.phantoms, options.seed)
     return frames, prepare_labels(drawn, start.preprocessing)
+
+
+def completed(labels: Iterable[Label], predictor: Predictor) -> Iterator[Label]:
+    """Add confident predictions to masks (pseudo-labels).
+
+    What is unlabelled in such a mask is unknown, not background. A fixed model adds the
+    missing branches before training: ignoring the predictions of the network that is
+    being trained would let it unlearn the branches.
+
+    Parameters
+    ----------
+    labels : iterable of Label
+        Whose masks are right, but leave arteries out.
+    predictor : Predictor
+        Of a model that segments whole trees.
+
+    Yields
+    ------
+    Label
+        Its mask with every pixel from :data:`CONFIDENT_ARTERY`; unlabelled pixels from
+        :data:`CONFIDENT_BACKGROUND` to there are not reviewed.
+    """
+    for label in labels:
+        probability = predictor.predict(label.frame)
+        mask = label.mask.astype(bool) | mask_at(probability, CONFIDENT_ARTERY)
+        reviewed = mask | ~mask_at(probability, CONFIDENT_BACKGROUND)
+        if label.reviewed is not None:
+            reviewed &= label.reviewed.astype(bool)
+        yield replace(label, mask=mask, reviewed=reviewed)
 
 
 def config_for(start: StartModel, options: FinetuneOptions) -> FinetuneConfig:

@@ -19,7 +19,8 @@ import torch
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
-from napari_cmunet.training.cross_validation import (
+from napari_cmunet.training.dataset import prepare_labels
+from napari_cmunet.training.evaluation.cross_validation import (
     FOLDS,
     MANY_PATIENTS,
     THRESHOLD_PRIOR,
@@ -27,7 +28,6 @@ from napari_cmunet.training.cross_validation import (
     folds_of,
     split_by_patient,
 )
-from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.events import (
     DEEP_STAGE,
     QUICK_STAGE,
@@ -48,8 +48,8 @@ from napari_cmunet.training.plan import Plan, make_plan, seconds_per_view
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-    from napari_cmunet.training.cross_validation import ReadLabels
     from napari_cmunet.training.dataset import Label, LabelledFrames
+    from napari_cmunet.training.evaluation.cross_validation import ReadLabels
     from napari_cmunet.training.finetuning import StartModel
     from napari_cmunet.training.late_decoder import FeatureViews
     from napari_cmunet.training.options import FinetuneOptions
@@ -247,9 +247,9 @@ def train_stage(
         ``steps`` and ``minutes`` are those of all trainings together.
     start : StartModel
     folds : sequence of (list of int, list of int)
-        See :func:`napari_cmunet.training.cross_validation.folds_of`.
+        See :func:`napari_cmunet.training.evaluation.cross_validation.folds_of`.
     read, threshold_prior
-        See :class:`napari_cmunet.training.cross_validation.LeftOutPredictions`.
+        See :class:`LeftOutPredictions`.
     starts : sequence of dict, optional
         Weights that each fold goes on from.
     final : bool

@@ -22,7 +22,7 @@ from napari_cmunet.model.preprocess import prepare, restore
 from napari_cmunet.model.registry import LoadedModel, load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.training.metrics import dice
+from napari_cmunet.training.evaluation.metrics import dice
 from tests.model.precisions import BFLOAT16
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.training import events
-from napari_cmunet.training.comparison import (
+from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.comparison import (
     Pair,
     judge,
     regression_frames,
-    score_frames,
     score_regression_set,
 )
-from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.scores import score_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

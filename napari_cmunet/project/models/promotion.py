@@ -2,7 +2,7 @@
 
 The new model is promoted if it is better than the one in use, refused if it is not, and
 left to the user where that is not clear. The criterion is in
-:mod:`napari_cmunet.training.comparison`.
+:mod:`napari_cmunet.training.evaluation.comparison`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.io.masks.label_file import MEASUREMENT
 from napari_cmunet.io.measured_lesion import SAME_LESION
 from napari_cmunet.project.readers.readers import REVIEWER
-from napari_cmunet.training.metrics import (
+from napari_cmunet.training.evaluation.metrics import (
     bootstrap_interval,
     cldice,
     dice,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cmunet.training.comparison import (
+from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.comparison import (
     Pair,
     interval,
     judge,
     regression_frames,
-    score_frames,
     score_regression_set,
 )
-from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.scores import score_frames
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.training.cross_validation import (
+from napari_cmunet.training.dataset import Label
+from napari_cmunet.training.evaluation.cross_validation import (
     LeftOutPredictions,
     split_by_patient,
     validates,
 )
-from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.options import FinetuneOptions
 

@@ -15,6 +15,7 @@ from scipy.special import stdtrit  # scipy.stats is slow to import
 
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
+from napari_cmunet.training.evaluation.metrics import dice
 from napari_cmunet.training.events import (
     BETTER,
     CANNOT_TELL,
@@ -23,13 +24,10 @@ from napari_cmunet.training.events import (
     TOLERATED_LOSS,
     Verdict,
 )
-from napari_cmunet.training.metrics import cldice, dice
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from napari_cmunet.training.dataset import Label
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Predict = Callable[[np.ndarray], np.ndarray]
     Scores = dict[str, tuple[float, float]]
@@ -67,45 +65,6 @@ class Pair:
     def gain(self) -> float:
         """Mean of the differences of Dice and clDice."""
         return float(np.mean(np.subtract(self.new, self.old)))
-
-
-def score_frames(predict: Predict, threshold: float, labels: Iterable[Label]) -> Scores:
-    """Dice and clDice of each patient, on the images' own grid.
-
-    Parameters
-    ----------
-    predict : callable
-        Artery probability (uint8) of a frame (Y, X).
-    threshold : float
-    labels : iterable of Label
-        Consumed one by one. What was not reviewed is left out of both masks.
-
-    Returns
-    -------
-    dict
-        Means over the frames of each patient.
-    """
-
-    def masks() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        for label in labels:
-            mask = mask_at(predict(label.frame), threshold)
-            truth = label.mask.astype(bool)
-            if label.reviewed is not None:
-                mask, truth = mask & label.reviewed, truth & label.reviewed
-            yield label.patient, mask, truth
-
-    return score_masks(masks())
-
-
-def score_masks(masks: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Scores:
-    """Mean Dice and clDice of each patient; a patient, a mask and its truth each."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for patient, mask, truth in masks:
-        found.setdefault(patient, []).append((dice(mask, truth), cldice(mask, truth)))
-    return {
-        patient: (float(np.mean([d for d, _ in s])), float(np.mean([c for _, c in s])))
-        for patient, s in found.items()
-    }
 
 
 @functools.cache  # both stages of a training are compared on them

@@ -14,8 +14,8 @@ from napari_cmunet.model.card import ModelCard
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at, threshold_byte
-from napari_cmunet.training.comparison import score_masks
 from napari_cmunet.training.dataset import REVIEWED, TARGET
+from napari_cmunet.training.evaluation.scores import score_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from napari_cmunet.model.network import CMUNet
-    from napari_cmunet.training.comparison import Scores
     from napari_cmunet.training.dataset import Label, LabelledFrames
+    from napari_cmunet.training.evaluation.comparison import Scores
     from napari_cmunet.training.finetuning import StartModel
 
     Fold = tuple[list[int], list[int]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.pseudo_labels import (
+from napari_cmunet.training.finetuning import (
     CONFIDENT_ARTERY,
     CONFIDENT_BACKGROUND,
     completed,

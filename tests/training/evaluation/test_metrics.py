@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.morphology import skeletonize
 
-from napari_cmunet.training.metrics import (
+from napari_cmunet.training.evaluation.metrics import (
     bootstrap_interval,
     cldice,
     dice,

@@ -1,0 +1,1 @@
+"""Measure networks, leave patients out, compare models."""
