@@ -32,6 +32,7 @@ from napari_cmunet.io.measurements import (
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.io.report.page import (
     REPORT,
+    FrameSections,
     frame_facts,
     frame_section,
     write_report,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from napari_cmunet.io.discovery import InputFile
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.vessels.qca import Calibration
 
@@ -106,11 +108,6 @@ def run(args: argparse.Namespace) -> int:
 
     Writes ``segments.csv`` and ``lesions.csv`` for all images, and JSON for each.
     """
-    # Slow to import.
-    from napari_cmunet.model.registry import load_model
-    from napari_cmunet.model.vessel_names import NAMES_MODEL, propose_names
-    from napari_cmunet.vessels.qca import analyse_tree
-
     projects = [path for path in args.inputs if is_project(path)]
     if projects:
         if len(args.inputs) > 1:
@@ -122,12 +119,26 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--pixel-size is above 0, --pixel-error at least 0")
     files = without_identity(find_images(args.inputs, skip=[args.output, *args.masks]))
     mask_of = _given_masks(args) if args.masks else _predicted_masks(args)
-    names_model = load_model(NAMES_MODEL)
     make_folder(args.output)
+    with FrameSections(args.output) as sections:
+        return _measure_images(args, files, mask_of, sections)
+
+
+def _measure_images(
+    args: argparse.Namespace,
+    files: list[InputFile],
+    mask_of: MaskOf,
+    sections: FrameSections,
+) -> int:
+    # Slow to import.
+    from napari_cmunet.model.registry import load_model
+    from napari_cmunet.model.vessel_names import NAMES_MODEL, propose_names
+    from napari_cmunet.vessels.qca import analyse_tree
+
+    names_model = load_model(NAMES_MODEL)
     progress = Progress(len(files))
     segments: list[dict[str, object]] = []
     lesions: list[dict[str, object]] = []
-    sections: list[str] = []
     outputs = output_paths(files, ".json")
     for number, (file, output) in enumerate(zip(files, outputs, strict=True), 1):
         shown = display_name(file.relative)
@@ -170,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
             if args.report:
                 title = f"{shown}, frame {frame}" if image.is_cine else shown
                 facts = [*frame_facts(measured), ("Segments", "proposed by a model")]
-                sections.append(frame_section(measured, title, facts))
+                sections.add(frame_section(measured, title, facts))
         except CMUNetError as error:
             reason = error.reason if isinstance(error, ReadError) else str(error)
             progress.complain(f"{shown}: {reason}")
@@ -186,8 +197,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         write_table(args.output / table, (*_WHERE, *columns), rows)
         print(args.output / table)
-    if sections:
-        write_report(args.output / REPORT, counted(len(sections), "image"), sections)
+    if sections.count:
+        write_report(args.output / REPORT, counted(sections.count, "image"), sections)
         print(args.output / REPORT)
     return 1 if progress.failed else 0
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.measured_lesion import change_record
+from napari_cmunet.io.report.page import frame_section
 from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.vessels.qca import Calibration, analyse
 from tests.io.dicom_making import IDENTITY, write_dicom
@@ -71,6 +73,30 @@ def test_a_report_of_a_project(measured, tmp_path):
     assert "0.2 mm ± 3.0 %, catheter" in text
     for value in (*IDENTITY.values(), "seen with Dr", "PID-", "Mustermann"):
         assert value not in text
+
+
+def test_a_report_holds_one_frame_at_a_time(measured, tmp_path, monkeypatch):
+    large = 20 * 2**20
+
+    def larger(*args):
+        return frame_section(*args) + f"<!--{'x' * large}-->"
+
+    monkeypatch.setattr("napari_cmunet.project.export.report.frame_section", larger)
+    tracemalloc.start()
+    try:
+        export_masks(measured, tmp_path / "out", formats=("report",))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * large  # one of three, as text and as bytes
+    (report,) = (tmp_path / "out").iterdir()
+    text = report.read_text("utf-8")
+    assert len(text) > 3 * large
+    assert text.endswith("--></body></html>\n")
+    order = [
+        text.index(x) for x in ("Readers and model", "All frames", "class='frame'")
+    ]
+    assert order == sorted(order)
 
 
 def test_names_and_comments_where_somebody_asks(measured, tmp_path):

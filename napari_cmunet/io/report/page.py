@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from functools import partial
 from html import escape
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from napari_cmunet.io.provenance import NOTICE, PROGRAM, program_version
@@ -18,11 +20,11 @@ from napari_cmunet.io.report.plots import (
     profile_plot,
     signed_number,
 )
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.atomic import TEMPORARY_PREFIX, atomic_write, write_errors
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from napari_cmunet.io.measured_lesion import MeasuredFrame, MeasuredLesion
@@ -215,31 +217,62 @@ def agreement_section(agreements: Sequence[Agreement]) -> str:
     )
 
 
-def write_report(path: Path, about: str, sections: Sequence[str]) -> None:
+class FrameSections:
+    """Sections of frames, in a temporary file of a folder: their pictures are large."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / REPORT
+        with write_errors(self._path):
+            self._file = TemporaryFile(
+                "w+", encoding="utf-8", prefix=TEMPORARY_PREFIX, dir=folder
+            )
+        self.count = 0
+
+    def __enter__(self) -> FrameSections:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, section: str) -> None:
+        """Append one from :func:`frame_section`; raises WriteError."""
+        with write_errors(self._path):
+            self._file.write(section)
+        self.count += 1
+
+    def __iter__(self) -> Iterator[str]:
+        """Read them back in pieces."""
+        self._file.seek(0)
+        yield from iter(partial(self._file.read, 2**20), "")
+
+
+def write_report(path: Path, about: str, sections: Iterable[str]) -> None:
     """Write the page.
 
     Parameters
     ----------
     about : str
         A line below the heading.
-    sections : sequence of str
-        HTML, in their order.
+    sections : iterable of str
+        HTML, in their order, of which one at a time is in memory.
 
     Raises
     ------
     WriteError
     """
     today = f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"
-    page = (
+    head = (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
         f"<title>Coronary measurements</title><style>{_STYLE}</style></head><body>"
         f"<header><h1>Coronary measurements</h1><span>{escape(about)}</span></header>"
         f"<p class='quiet'>{PROGRAM} {escape(program_version())}, {today}. "
-        f"<b>{NOTICE}</b></p>{''.join(sections)}</body></html>\n"
+        f"<b>{NOTICE}</b></p>"
     )
-    with atomic_write(path) as handle:
-        handle.write(page.encode())
+    with atomic_write(path, "w") as handle:
+        handle.write(head)
+        handle.writelines(sections)
+        handle.write("</body></html>\n")
 
 
 def _lesion_table(lesions: Sequence[MeasuredLesion], total: int) -> str:

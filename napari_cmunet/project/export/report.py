@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from napari_cmunet.io.measured_lesion import (
 )
 from napari_cmunet.io.report.page import (
     REPORT,
+    FrameSections,
     agreement_section,
     frame_facts,
     frame_section,
@@ -58,10 +60,14 @@ _COMPARED = (
 
 def write_project_report(task: ExportTask) -> Written:
     """Write ``report.html`` of all labels; raises WriteError."""
+    with FrameSections(task.options.folder) as sections:
+        return _write_report(task, sections)
+
+
+def _write_report(task: ExportTask, sections: FrameSections) -> Written:
     project, named = task.project, task.options.original_names
     problems: list[str] = []
     changes = pixels_changed(project)
-    sections: list[str] = []
     rows: list[str] = []
     for ref, label, measured in _measured_frames(task, problems):
         status = project.status(ref.image)
@@ -73,17 +79,17 @@ def write_project_report(task: ExportTask) -> Written:
         if named and status.comment:  # as the names of images, it may name people
             facts.append(("Comment", status.comment))
         title, anchor = _title(project, ref, named=named), f"{ref.image}-{ref.frame}"
-        sections.append(frame_section(measured, title, facts, anchor))
+        sections.add(frame_section(measured, title, facts, anchor))
         rows.append(overview_row(measured, title, anchor))
     complete = not task.should_stop()
-    if not sections or not complete:
+    if not rows or not complete:
         return Written([], problems, 0, complete)
     patients = len({ref.patient for ref in task.refs})
     about = f"{counted(len(rows), 'frame')} of {counted(patients, 'patient')}"
+    first = []
     if len(rows) > 1:
-        agreement = agreement_section(_agreements(task))
-        sections = [agreement, overview_section(rows), *sections]
-    write_report(task.options.folder / REPORT, about, sections)
+        first = [agreement_section(_agreements(task)), overview_section(rows)]
+    write_report(task.options.folder / REPORT, about, chain(first, sections))
     return Written([REPORT], problems, len(rows))
 
 
