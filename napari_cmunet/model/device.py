@@ -165,6 +165,18 @@ def training_autocast(device: torch.device) -> torch.autocast:
     )
 
 
+def training_layout(device: torch.device) -> torch.memory_format:
+    """The memory format in which convolutions are trained fastest.
+
+    Channels last, but not on a CPU without AVX-512, whose weight gradients take up to
+    three times as long in it.
+    """
+    torch = import_torch()
+    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_f"):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 def is_out_of_memory(exc: BaseException) -> bool:
     """Whether memory ran out, on any device and system."""
     torch = import_torch()

@@ -115,7 +115,7 @@ def finished_weights(
     """
     config = stepper.config
     network = CMUNet(config.width)
-    network.to(stepper.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(stepper.device, memory_format=stepper.layout)  # type: ignore[call-overload]
     network.load_state_dict(stepper.networks.target_network.state_dict())
     for layer in batch_norms(network):
         layer.reset_running_stats()
@@ -155,7 +155,7 @@ def _rebuild(
     masked = views * ~to_pixels(mask, stepper.config.patch)
     with stepper.autocast():
         online = stepper.networks.online(
-            masked.contiguous(memory_format=torch.channels_last)
+            masked.contiguous(memory_format=stepper.layout)
         )
     return online.pixels.float()
 

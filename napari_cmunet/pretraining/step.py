@@ -12,7 +12,11 @@ import torch
 from torch import nn
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.model.device import is_out_of_memory, training_dtype
+from napari_cmunet.model.device import (
+    is_out_of_memory,
+    training_dtype,
+    training_layout,
+)
 from napari_cmunet.pretraining.augment import (
     copy_paste_pairs,
     draw,
@@ -110,7 +114,8 @@ class PretrainStepper:
                 config.width, segments=phantoms is not None, start=start
             )
         share_batch_statistics(networks, group)
-        networks.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = training_layout(self.device)
+        networks.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.networks = networks
         self.trained = {
             name: p for name, p in self.networks.named_parameters() if p.requires_grad
@@ -189,9 +194,10 @@ class PretrainStepper:
         own = torch.arange(part.start, part.stop, device=self.device)
         with self.autocast():
             targets, logit = self.networks.target(
-                _channels_last(moved), segments=self.consistent
+                moved.contiguous(memory_format=self.layout),
+                segments=self.consistent,
             )
-            online = self.networks.online(_channels_last(masked))
+            online = self.networks.online(masked.contiguous(memory_format=self.layout))
         rebuilt = reconstruction_loss(online.pixels, views, mask, config.patch)
         contrast, accuracy = info_nce(
             online.embedding, group.all_gather(targets), own, groups, config.temperature
@@ -239,7 +245,7 @@ class PretrainStepper:
             self._copy_paste(views, maps, part, chance, pseudo, step)
         views = jitter_intensity(views, draws, PHANTOM_VIEWS)
         with self.autocast():
-            logits = self.networks.segment(_channels_last(views))
+            logits = self.networks.segment(views.contiguous(memory_format=self.layout))
         target = maps[:, TARGET : TARGET + 1]
         seen = (maps[:, REVIEWED : REVIEWED + 1] > 0.99).float()
         centre = (maps[:, SKELETON : SKELETON + 1] > 0.5).float()
@@ -380,10 +386,6 @@ def failures(device: torch.device) -> Iterator[None]:
             f"Pre-training failed on {device.type}: {text}. Go on from the last "
             "checkpoint with --resume."
         ) from exc
-
-
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _place(frames: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_cmunet.model.device import is_out_of_memory, training_autocast
+from napari_cmunet.model.device import (
+    is_out_of_memory,
+    training_autocast,
+    training_layout,
+)
 from napari_cmunet.training.config import wise_ft_alpha
 from napari_cmunet.training.dataset import LabelBatches
 from napari_cmunet.training.late_decoder import (
@@ -72,7 +76,8 @@ class Trainer:
         steps: int,
     ) -> None:
         self.config, self.device = config, device
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._layout = training_layout(device)
+        network.to(device, memory_format=self._layout)  # type: ignore[call-overload]
         self.network: nn.Module = network
         self._batches: LabelBatches | FeatureBatches
         if isinstance(train, FeatureViews):
@@ -180,9 +185,7 @@ class Trainer:
 
     def _logits(self, inputs: Inputs) -> torch.Tensor:
         with training_autocast(self.device):
-            return self.network(
-                *(x.to(memory_format=torch.channels_last) for x in inputs)
-            )
+            return self.network(*(x.to(memory_format=self._layout) for x in inputs))
 
     def _loss(self, logits: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         return map_loss(logits, maps, skeleton_weight=self.config.skeleton_weight)

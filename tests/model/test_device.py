@@ -81,6 +81,18 @@ def test_8_bit_integers_need_vnni(monkeypatch):
     assert device.inference_dtype(torch.device("mps")) == torch.float16
 
 
+def test_training_layout(monkeypatch):
+    for has, expected in (
+        (True, torch.channels_last),
+        (False, torch.contiguous_format),
+    ):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda has=has: {"avx512_f": has}
+        )
+        assert device.training_layout(torch.device("cpu")) == expected
+        assert device.training_layout(torch.device("cuda")) == torch.channels_last
+
+
 @pytest.mark.parametrize(
     ("generation", "fast", "training"),
     [(9, torch.bfloat16, torch.bfloat16), (7, torch.float16, torch.float32)],

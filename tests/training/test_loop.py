@@ -288,6 +288,21 @@ def test_out_of_memory_same_gradients_from_smaller_parts(
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_gradients_are_the_same_in_either_layout(labels, monkeypatch):
+    full_precision(monkeypatch)
+    config = FinetuneConfig(batch=4, frozen_batchnorm=True)
+    gradients = []
+    for avx512 in (True, False):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda avx512=avx512: {"avx512_f": avx512}
+        )
+        trainer = Trainer(network(), labels, None, config, CPU, 10)
+        trainer.take_step()
+        gradients.append([p.grad for p in trainer.network.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-6)
+
+
 def test_out_of_memory_is_said_and_training_goes_on(labels, little_memory):
     config = replace(QUICK, batch=4)
     events, result = run(finetune(little_memory(network(), 1), labels, config))
