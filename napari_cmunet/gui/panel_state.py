@@ -259,12 +259,13 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
 def _empty(image_state: ImageState, frame: int) -> str:
     """Say why the mask of a frame is empty, and what to do."""
     what = "artery"
-    if image_state.lacks_contrast(frame):
-        what = "contrast"
+    if image_state.is_empty(frame):
+        if image_state.sources[frame].tells_contrast:
+            what = "contrast"
         if image_state.is_cine and all(
-            map(image_state.lacks_contrast, range(image_state.count))
+            map(image_state.is_empty, range(image_state.count))
         ):
-            return "No contrast in this cine: no artery found in any frame."
+            return f"No {what} in this cine: no artery found in any frame."
     best = image_state.best_frame
     then = "Lower the threshold, or draw with Paint or Add."
     if best not in (None, frame):

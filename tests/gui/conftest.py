@@ -46,6 +46,7 @@ class FakeModel:
     threads: set[int] = field(default_factory=set)
     offset: int = 0
     threshold: float = 0.5
+    tells_contrast: bool = True
 
     def __post_init__(self) -> None:
         self.open = threading.Event()
@@ -62,6 +63,7 @@ class FakeModel:
             name=choice.model,
             sha256="a" * 64,
             threshold=self.threshold,
+            tells_contrast=self.tells_contrast,
             devices=self.devices,
             device=lambda: "cpu",
             device_text=lambda: "CPU (2 threads)",

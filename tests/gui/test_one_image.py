@@ -277,6 +277,22 @@ def test_keys_work_after_a_slider_and_a_box_were_used(window, qtbot, settled):
 # -- true words ---------------------------------------------------------------
 
 
+def test_a_model_that_knows_no_contrast_has_found_no_artery(
+    viewer, make_controller, settled, model
+):
+    model.tells_contrast = False
+    controller = make_controller()
+    bright = np.full((3, 40, 40), 255, np.uint8)
+    bright[:, ::2] = 250
+    viewer.add_image(bright[0], name="frame")
+    settled(controller)
+    assert describe(controller).kind == EMPTY
+    assert describe(controller).status.startswith("No artery in this frame. Lower")
+    viewer.add_image(bright, name="cine")
+    settled(controller)
+    assert describe(controller).status.startswith("No artery in this cine:")
+
+
 def test_four_states_are_told_apart(viewer, make_controller, settled, model):
     controller = make_controller(pre_segment=False)
     viewer.add_image(frame(0), name="a")

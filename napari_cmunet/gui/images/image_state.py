@@ -256,15 +256,15 @@ class ImageState:
         """Whether a frame has a probability, perhaps of an earlier model."""
         return frame in self.sources
 
-    def lacks_contrast(self, frame: int) -> bool:
-        """Whether a frame was predicted, and no artery is filled in it."""
+    def is_empty(self, frame: int) -> bool:
+        """Whether a frame was predicted, and no artery was found in it."""
         return self.has_prediction(frame) and not self.found(frame).any()
 
     @property
     def best_frame(self) -> int | None:
         """The frame best filled with contrast; None if unknown, or if none is."""
         frame = self.fullest_frame
-        return None if frame is None or self.lacks_contrast(frame) else frame
+        return None if frame is None or self.is_empty(frame) else frame
 
     def discard_predictions(self) -> None:
         """Have all frames predicted again; masks stay until they are replaced."""

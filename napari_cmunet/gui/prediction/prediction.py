@@ -48,6 +48,7 @@ class Engine:
     name: str
     sha256: str
     threshold: float  # the threshold that the model's card recommends
+    tells_contrast: bool  # whether it leaves frames without contrast agent empty
     devices: tuple[str, ...]  # all devices of this machine
     #: device, device_text: the device in use, as a name and for people. It may
     #: change after a failure.
@@ -64,11 +65,18 @@ class Source:
     sha256: str
     device: str
     threshold: float
+    tells_contrast: bool
 
     @classmethod
     def of(cls, engine: Engine) -> Source:
         """Describe a loaded model as it is now."""
-        return cls(engine.name, engine.sha256, engine.device(), engine.threshold)
+        return cls(
+            engine.name,
+            engine.sha256,
+            engine.device(),
+            engine.threshold,
+            engine.tells_contrast,
+        )
 
 
 class EngineFactory(Protocol):
@@ -248,6 +256,7 @@ def load_engine(choice: ModelChoice) -> Engine:
         name=predictor.card.name,
         sha256=predictor.card.sha256,
         threshold=predictor.card.threshold,
+        tells_contrast=predictor.card.postprocessing is not None,
         devices=tuple(available_devices()),
         device=lambda: predictor.device.type,
         device_text=lambda: predictor.description,

@@ -12,7 +12,7 @@ from napari_cmunet.gui.images.layers import is_image, unsupported
 from napari_cmunet.gui.prediction.prediction import Source
 from tests.gui.conftest import cine, expected, frame
 
-SOURCE = Source("m", "a" * 64, "cpu", 0.5)
+SOURCE = Source("m", "a" * 64, "cpu", 0.5, True)
 
 
 def read(image: np.ndarray, shown: int = 0) -> ImageState:
