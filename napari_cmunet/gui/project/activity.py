@@ -54,16 +54,19 @@ class ActivityTracker:
     def _on_move(self, viewer: ViewerModel, event: Any) -> None:
         self._on_activity()
 
-    def _on_wheel(self, viewer: ViewerModel, event: Any) -> None:
+    def note_gesture(self) -> None:
+        """Note a gesture outside the viewer, such as a drag of a slider."""
         self._on_activity()
         self._on_gesture()
+
+    def _on_wheel(self, viewer: ViewerModel, event: Any) -> None:
+        self.note_gesture()
 
     def _on_press(self, viewer: ViewerModel, event: Any) -> Generator[None]:
         self._on_activity()
         yield
         while event.type == "mouse_move":
-            self._on_activity()
-            self._on_gesture()
+            self.note_gesture()
             yield
 
     def _on_frame(self, event: Any) -> None:

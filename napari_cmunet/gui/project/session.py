@@ -70,7 +70,7 @@ class ProjectSession:
         self.image_order = ImageOrder(self.workspace)
         self.training = ProjectTraining(self.workspace)
         self.preview = ModelPreview(self.workspace, self.navigator, self.training)
-        self._activity = ActivityTracker(
+        self.activity = ActivityTracker(
             self.navigator.tick, self.training.pause_briefly
         )
         self._connect()
@@ -135,7 +135,7 @@ class ProjectSession:
             self.navigator.close_window()
         if self.job is not None:
             self.job.cancel()
-        self._activity.stop()
+        self.activity.stop()
         self.image_order.stop()
         self.training.close()
         writer, project = self.workspace.writer, self.project
@@ -197,7 +197,7 @@ class ProjectSession:
         self._model = found.model
         if found.model:
             self.controller.set_choice(model=found.model)
-        self._activity.start(self.controller.viewer)
+        self.activity.start(self.controller.viewer)
         self.training.open(found.project)
         self.image_order.score()
         if found.missing:
@@ -224,7 +224,7 @@ class ProjectSession:
         if project is None:
             return
         self.navigator.close()
-        self._activity.stop()
+        self.activity.stop()
         self.workspace.set_project(None, Overview())
         self.missing = ()
         self.messages.clear()
