@@ -578,6 +578,25 @@ def test_a_mask_of_another_image_file_is_refused(project, masks):
     assert project.labels.get(image_of(project, "still"), 0) is None
 
 
+def test_a_draft_keeps_the_reviewed_area_and_a_label_says_that_it_does_not(
+    project, masks
+):
+    still, seen = image_of(project, "still"), np.zeros((HIGH, WIDE), bool)
+    seen[:, :50] = True
+    project.labels.accept(still, 0, ~TRUTH, seen)
+    Image.fromarray(TRUTH).save(masks / "still.png")
+    plan, _ = imported(project, masks, drafts=True, replace=True)
+    assert str(plan.pairs[0]) == "still.png -> still.png, frame 0"
+    draft = project.drafts.load(still, 0)
+    np.testing.assert_array_equal(draft.mask, TRUTH)
+    np.testing.assert_array_equal(draft.reviewed, seen)
+    plan, _ = imported(project, masks, replace=True)
+    assert str(plan.pairs[0]).endswith(
+        "frame 0: all counts as reviewed, no longer a part"
+    )
+    check_label(project, "still")
+
+
 def test_a_mask_of_which_nothing_was_reviewed_stops_no_other(project, masks):
     tiff_of_this_program(masks)
     write_mask(masks / "still_reviewed.tif", np.zeros_like(TRUTH), Provenance())

@@ -22,7 +22,7 @@ from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.project.workspace import look
 from napari_cmunet.gui.widgets import check, combo, labelled, row, text_label
-from napari_cmunet.io.masks.label_file import Label
+from napari_cmunet.io.masks.label_file import NAMES, Label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.mask_import import (
     ImportOptions,
@@ -31,6 +31,7 @@ from napari_cmunet.project.labels.mask_import import (
     run_import,
 )
 from napari_cmunet.util.text import counted
+from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,7 +234,8 @@ def _show(
     for frame, label in labels.items():
         if label is None:
             continue
-        opened.show_label(frame, label, area.restored(frame, label))
+        take_over = area.take_over if drafts else area.restored
+        opened.show_label(frame, label, take_over(frame, label))
         if not drafts:
             opened.labels[frame] = label
             draft_saver.discard(frame)
@@ -295,7 +297,9 @@ def use_labels(session: ProjectSession, layer: Labels, _: bool = False) -> None:
     used = 0
     for frame, mask in enumerate(drawn.reshape(opened.image_state.shape)):
         if mask.any():
-            opened.show_label(frame, Label(mask, None, origin))
+            names = opened.image_state.names.get(frame, ())  # they follow the tree
+            note = {NAMES: names_to_json(names)}
+            opened.show_label(frame, Label(mask, None, origin, note=note))
             used += 1
     text = f"The mask of {counted(used, 'frame')} is that of the layer “{layer.name}”."
     session.messages.show(f"{text} Accept it, or undo.")

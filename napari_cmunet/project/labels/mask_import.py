@@ -59,16 +59,26 @@ class MaskPair:
     frames: tuple[int, ...]  # that get a label or draft
     known: tuple[int, ...] = ()  # that have this very mask already
     empty: tuple[int, ...] = ()  # frames of it that have no artery
+    widened: tuple[int, ...] = ()  # of which a part was reviewed, and now all is
 
     def __str__(self) -> str:
         there = "" if self.frames else " (there already)"
         text = f"{mask_name(self.mask)} -> {self.image_name}, "
         text += f"{_frames(self.frames or self.known)}{there}"
-        if not self.empty:
-            return text
-        some = {*self.frames, *self.known} - {*self.empty}
-        where = f" in {_frames(self.empty)}" if some else ""
-        return f"{text}: no artery is marked{where}"
+        notes = [
+            f"{note}{self._where(numbers)}"
+            for note, numbers in (
+                ("no artery is marked", self.empty),
+                ("all counts as reviewed, no longer a part", self.widened),
+            )
+            if numbers
+        ]
+        return f"{text}: {'; '.join(notes)}" if notes else text
+
+    def _where(self, numbers: Sequence[int]) -> str:
+        """Names frames, unless they are all."""
+        some = {*self.frames, *self.known} - {*numbers}
+        return f" in {_frames(numbers)}" if some else ""
 
 
 def _frames(numbers: Sequence[int]) -> str:
@@ -238,6 +248,7 @@ def _compared(
     known: list[int] = []
     new: list[int] = []
     other: list[int] = []
+    widened: list[int] = []
     for frame, pixels in loaded.frames.items():
         label = project.labels.get(image, frame)
         draft = project.drafts.load(image, frame)
@@ -249,6 +260,9 @@ def _compared(
             _same(x, pixels, seen) for x in (label, draft) if x
         ):
             new.append(frame)
+            if seen is None and not options.drafts:
+                if any(x.reviewed is not None for x in (label, draft) if x):
+                    widened.append(frame)
         else:
             other.append(frame)
     if other:
@@ -262,6 +276,7 @@ def _compared(
         tuple(new),
         tuple(known),
         tuple(frame for frame, pixels in loaded.frames.items() if not pixels.any()),
+        tuple(widened),
     )
 
 
@@ -309,6 +324,10 @@ def _save(
     pixels, reviewed = loaded.frames[frame], loaded.reviewed[frame]
     project.images.learn(pair.image, loaded.image)
     if drafts:
+        if reviewed is None:  # the mask does not say: what the reader has said stays
+            before = project.drafts.load(pair.image, frame)
+            before = before or project.labels.get(pair.image, frame)
+            reviewed = before.reviewed if before else None
         project.drafts.save(pair.image, frame, pixels, reviewed, provenance=provenance)
         return
     as_predicted = provenance.model is not None and not provenance.corrected

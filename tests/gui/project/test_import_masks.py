@@ -13,6 +13,8 @@ from napari_cmunet.gui.project.import_masks import (
     LabelsMenu,
     import_masks,
 )
+from napari_cmunet.gui.project.reviewed_area import BOX
+from napari_cmunet.vessels.naming import SegmentName
 from tests.gui.conftest import frame
 
 MASK = np.zeros((32, 32), bool)
@@ -105,8 +107,11 @@ def test_a_labels_layer_becomes_the_mask(project, ready, qtbot):
         ("mine", True),
         ("other", False),
     ]
+    names = (SegmentName("6", ((7, 5), (7, 20))),)
+    opened.image_state.history.set_names(0, names)
     menu.actions()[0].trigger()
     assert np.array_equal(opened.mask(0), MASK)
+    assert opened.image_state.names[0] == names  # they follow the mask
     assert layer in viewer.layers
     opened.image_state.undo()
     assert np.array_equal(opened.mask(0), before)
@@ -130,3 +135,21 @@ def test_drafts_keep_where_they_come_from(project, dialog, ready, qtbot):
     ready(project)
     made = project.project.labels.get(opened.id, 0).provenance
     assert (made.imported_from, made.model) == ("PNG", None)
+
+
+def test_a_draft_keeps_the_reviewed_area(project, dialog, ready, qtbot):
+    area, opened = project.navigator.area, project.navigator.current
+    area.draw(BOX)
+    area.layer.add_rectangles([[2, 2], [2, 28], [20, 28], [20, 2]])
+    for box in (dialog.drafts, dialog.replace):
+        box.setChecked(True)
+    qtbot.waitUntil(lambda: dialog.ok.isEnabled())
+    import_masks(project, dialog.plan, dialog.options())
+    ready(project)
+    assert np.array_equal(opened.mask(0), MASK)
+    reviewed = area.reviewed(0, MASK)
+    assert reviewed[15, 15] and not reviewed[28, 15]
+    project.annotation.accept()
+    ready(project)
+    label = project.project.labels.get(opened.id, 0)
+    assert np.array_equal(label.reviewed, reviewed)
