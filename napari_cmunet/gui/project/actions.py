@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.project.session import ProjectSession
 
     ShowResult = Callable[[str, str], None]
+    Then = Callable[[], None] | None
 
 
 class ProjectActions:
@@ -62,7 +63,7 @@ class ProjectActions:
     ) -> None:
         self._session, self._parent, self._chosen = session, parent, chosen
         self._last = ""
-        self.masks = OpenedMasks(session, self._import, self._make_of)
+        self.masks = OpenedMasks(session, self._import, self._make_for)
 
     def connect(self) -> None:
         """Ask for folders when the session needs one."""
@@ -78,35 +79,39 @@ class ProjectActions:
 
     # -- a project --------------------------------------------------------------
 
-    def choose_folder(self) -> None:
+    def choose_folder(self, *, then: Then = None) -> None:
         """Ask for a folder of angiograms; open its project, or make one of it."""
         folder = self._ask("Folder of angiograms, or of a project")
         if folder is not None:
-            self.begin(folder)
+            self.begin(folder, then=then)
 
-    def begin(self, folder: Path) -> None:
+    def begin(self, folder: Path, *, then: Then = None) -> None:
         """Open the project in a folder or beside it, or make one of its images."""
         suggested = suggested_folder([folder], self._working_folder())
         if is_project(folder):
-            self._session.open(folder)
+            self._session.open(folder, then)
         elif is_project(suggested):
             alerts.project_beside(
                 self._session.messages,
                 suggested.name,
-                open_it=lambda: self._session.open(suggested),
-                make=lambda: self._make([folder], free_folder(suggested)),
+                open_it=lambda: self._session.open(suggested, then),
+                make=lambda: self._make([folder], free_folder(suggested), then),
             )
         else:
-            self._make([folder], suggested)
+            self._make([folder], suggested, then)
 
     def use_open_images(self) -> None:
         """Make a project of the images that are open now."""
         self._make_of(self._session.controller.image_states)
 
-    def _make_of(self, image_states: Sequence[ImageState]) -> None:
+    def _make_for(self, masks: list[Path], image_states: Sequence[ImageState]) -> None:
+        """Make a project of open images, and import masks into it."""
+        self._make_of(image_states, partial(self._import, masks))
+
+    def _make_of(self, image_states: Sequence[ImageState], then: Then = None) -> None:
         """Make a project of open images; ask for a folder if there are none."""
         if not image_states:
-            self.choose_folder()
+            self.choose_folder(then=then)
             return
         files = [source_file(state) for state in image_states]
         inputs = [path for path in files if path is not None and path.exists()]
@@ -114,15 +119,15 @@ class ProjectActions:
             alerts.no_files(self._session.messages)
             return
         inputs = list(dict.fromkeys(inputs))
-        self._make(inputs, suggested_folder(inputs, self._working_folder()))
+        self._make(inputs, suggested_folder(inputs, self._working_folder()), then)
 
-    def _make(self, inputs: list[Path], folder: Path) -> None:
+    def _make(self, inputs: list[Path], folder: Path, then: Then = None) -> None:
         choice = self._session.controller.choice.model
         # A model folder elsewhere cannot be named in a project.
         model = choice if Path(choice).name == choice else "cmunet-artery"
         dialog = NewProjectDialog(inputs, free_folder(folder), model, self._parent)
         if dialog.exec():
-            self._session.create(dialog.new_project())
+            self._session.create(dialog.new_project(), then)
 
     def open_other(self) -> None:
         """Ask for the folder of a project and open it."""
@@ -220,6 +225,8 @@ class ProjectActions:
         self.masks.load(chosen, None if active is None else source_file(active))
 
     def _import(self, masks: list[Path]) -> None:
+        if self._session.workspace.writable is None:
+            return
         dialog = ImportMasksDialog(self._session, masks, self._parent)
         if dialog.exec() and dialog.plan is not None:
             import_masks(self._session, dialog.plan, dialog.options())

@@ -31,14 +31,14 @@ class OpenedMasks:
     import_masks : callable
         Imports files of masks into the open project.
     make_project : callable
-        Makes a project of open images.
+        Makes a project of open images, and imports files of masks into it.
     """
 
     def __init__(
         self,
         session: ProjectSession,
         import_masks: Callable[[list[Path]], None],
-        make_project: Callable[[Sequence[ImageState]], None],
+        make_project: Callable[[list[Path], Sequence[ImageState]], None],
     ) -> None:
         self._session = session
         self._import, self._make_project = import_masks, make_project
@@ -121,8 +121,8 @@ class OpenedMasks:
 
             text = f"Use as the mask of {image.image.name}"
             choices.append((text, "It can be corrected, and undone", after(use)))
-        tip = "Of the images of these masks; then choose More > Import masks…"
-        make = partial(self._make_project, others)
+        tip = "Of the images of these masks; then see which mask is for which"
+        make = partial(self._make_project, files, others)
         return [*choices, ("Make a project…", tip, after(make))]
 
     # -- masks for open images --------------------------------------------------

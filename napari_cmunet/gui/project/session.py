@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
-from qtpy.QtCore import QCoreApplication
+from qtpy.QtCore import QCoreApplication, QTimer
 
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
@@ -149,19 +149,24 @@ class ProjectSession:
 
     # -- opening and closing --------------------------------------------------
 
-    def create(self, new: NewProject) -> None:
-        """Make a project and open it."""
+    def create(self, new: NewProject, then: Callable[[], None] | None = None) -> None:
+        """Make a project and open it; then go on, if that succeeds."""
         self._open_by(
             "Making the project",
             lambda _, should_stop: create_project(new, should_stop),
             new.folder,
+            then,
         )
 
-    def open(self, folder: Path, **how: Any) -> None:
+    def open(
+        self, folder: Path, then: Callable[[], None] | None = None, **how: Any
+    ) -> None:
         """Open a project; if it cannot be opened, show what can be done.
 
         Parameters
         ----------
+        then : callable, optional
+            Called if it was opened.
         how : Any
             ``reader``, ``read_only`` and so on; see ``open_project``.
         """
@@ -169,18 +174,28 @@ class ProjectSession:
             "Opening the project",
             lambda _, should_stop: open_project(folder, should_stop, **how),
             folder,
+            then,
         )
 
-    def _open_by(self, text: str, function: JobFunction, folder: Path) -> None:
+    def _open_by(
+        self,
+        text: str,
+        function: JobFunction,
+        folder: Path,
+        then: Callable[[], None] | None,
+    ) -> None:
         if self.busy:
             return
-        start = partial(self.run, text, function, partial(self._on_opened, folder))
+        on_end = partial(self._on_opened, folder, then)
+        start = partial(self.run, text, function, on_end)
         if self.project is None:
             start()
         else:
             self.close(then=start)
 
-    def _on_opened(self, folder: Path, outcome: JobResult) -> None:
+    def _on_opened(
+        self, folder: Path, then: Callable[[], None] | None, outcome: JobResult
+    ) -> None:
         messages = self.messages
         if outcome.error is not None:
             open_with = partial(self.open, folder)
@@ -207,6 +222,8 @@ class ProjectSession:
         elif not found.missing:
             alerts.no_image(messages, self.more_wanted.emit)
         self.workspace.changed.emit()
+        if then is not None:
+            QTimer.singleShot(0, then)  # it may ask, which is not to keep this waiting
 
     def _reopen(self) -> None:
         if self.project is not None:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from napari_cmunet.gui.export import origin
 from napari_cmunet.gui.project import actions
+from napari_cmunet.gui.project.import_masks import ImportMasksDialog
+from napari_cmunet.gui.project.new_project_dialog import NewProjectDialog
 from tests.gui.conftest import frame
 
 MASK = np.zeros((32, 32), bool)
@@ -104,3 +106,26 @@ def test_a_mask_opened_as_an_image_becomes_the_mask_of_its_image(
     assert np.array_equal(mask_of(panel, "b")[1], MASK)
     assert "b_mask" not in [layer.name for layer in viewer.layers]
     assert messages.alert is None
+
+
+def test_a_project_that_is_made_for_a_mask_imports_it(
+    panel, viewer, settled, files, qtbot, any_orientation, monkeypatch
+):
+    session = panel.project
+    for dialog in (NewProjectDialog, ImportMasksDialog):
+        accept = lambda made: qtbot.waitUntil(made.ok.isEnabled) or True  # noqa: E731
+        monkeypatch.setattr(dialog, "exec", accept)
+    monkeypatch.setenv("NAPARI_CMUNET_HOME", str(files / "home"))
+    opened(panel, viewer, settled, files / "a.png", files / "b.png")
+    opened(panel, viewer, settled, files / "b_mask.png")
+    qtbot.waitUntil(lambda: session.messages.alert is not None)
+    (make,) = (a for a in session.messages.alert.actions if "project" in a.text)
+    make.act()
+    qtbot.waitUntil(lambda: session.messages.text == "1 label imported.", timeout=20000)
+    project = session.project
+    (image,) = (
+        i for i in project.images.ids() if project.images.path(i).name == "b.png"
+    )
+    assert np.array_equal(project.labels.get(image, 0).mask, MASK)
+    assert session.overview.progress.labelled == 1
+    session.close_window()
