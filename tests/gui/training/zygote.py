@@ -87,7 +87,9 @@ def serve(descriptor: int) -> None:
     import torch._dynamo  # noqa: F401 - with the first optimiser
 
     import napari_cmunet.project.training.finetuning  # noqa: F401
+    from napari_cmunet.training.evaluation.comparison import regression_frames
 
+    regression_frames()  # drawn once for all
     gc.freeze()
     children: dict[int, int] = {}
     with socket.socket(fileno=descriptor) as client:
