@@ -1,17 +1,11 @@
-"""Tiny pre-trainings in a process of their own, to be killed or shared.
-
-``python pretrain_child.py FOLDER CHECKPOINT|none PAUSE RUN...`` makes each run in turn,
-such as ``float32-6``: that precision and six phantoms. It writes the weights and the
-curve to FOLDER/RUN.safetensors, and resumes from CHECKPOINT if that is there. Runs in
-float64 come last.
-"""
+"""Tiny pre-trainings in a process of their own, to be killed or shared."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +14,9 @@ from napari_cmunet.pretraining.config import PretrainConfig, UnlabelledFrames
 from napari_cmunet.pretraining.distributed import ProcessGroup, process_group
 from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.training.dataset import WHOLE, LabelledFrames
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def frames(count: int = 14, side: int = 32) -> UnlabelledFrames:
@@ -63,17 +60,30 @@ def check_group(group: ProcessGroup) -> None:
     group.barrier()
 
 
-def main() -> None:
-    folder, checkpoint, pause, *runs = sys.argv[1:]
+def main(arguments: tuple[Any, ...], variables: dict[str, object]) -> None:
+    """Make one run after the other.
+
+    Parameters
+    ----------
+    arguments : tuple
+        Folder, checkpoint or None, seconds to pause after each event, and the runs,
+        such as ``float32-6``: that precision and six phantoms. Weights and curve go to
+        FOLDER/RUN.safetensors. It resumes from the checkpoint if that is there. Runs in
+        float64 come last.
+    variables : dict
+        Of the environment, such as torchrun sets.
+    """
+    folder, checkpoint, pause, *runs = arguments
+    os.environ.update({name: str(value) for name, value in variables.items()})
     torch.set_num_threads(1)
     with process_group("cpu") as group:
         check_group(group)
         for run in runs:
-            pretrain_as(run, group, Path(folder), checkpoint, float(pause))
+            pretrain_as(run, group, folder, checkpoint, pause)
 
 
 def pretrain_as(
-    run: str, group: ProcessGroup, folder: Path, checkpoint: str, pause: float
+    run: str, group: ProcessGroup, folder: Path, checkpoint: Path | None, pause: float
 ) -> None:
     precision, count = run.split("-")
     if precision == "float64":  # where rounding does not hide a wrong gradient
@@ -91,7 +101,7 @@ def pretrain_as(
         ),
         phantoms(int(count)) if int(count) else None,
         group,
-        None if checkpoint == "none" else Path(checkpoint),
+        checkpoint,
         resume=True,
     )
     for _ in training.run():
@@ -105,7 +115,3 @@ def pretrain_as(
         state = {k: v.contiguous() for k, v in state.items()}
         folder.mkdir(exist_ok=True)
         save_file(state, folder / f"{run}.safetensors", {"curve": json.dumps(curve)})
-
-
-if __name__ == "__main__":
-    main()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import multiprocessing
 import random
-import subprocess
+import socket
 import sys
 import time
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -36,11 +36,13 @@ from napari_cmunet.training.events import (
     PretrainStep,
 )
 from napari_cmunet.training.losses import segmentation_loss
+from tests.pretraining import pretrain_child
 from tests.pretraining.pretrain_child import config, frames, phantoms
 
-pytestmark = pytest.mark.slow
+if TYPE_CHECKING:
+    from pathlib import Path
 
-CHILD = Path(__file__).with_name("pretrain_child.py")
+pytestmark = pytest.mark.slow
 
 
 def finish(generator):
@@ -59,11 +61,28 @@ def pretrain(frames, how, **options):
     return training.result()
 
 
-def child(*arguments, launcher=(), **popen) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(CHILD.parents[2])
-    command = [sys.executable, *launcher, CHILD, *arguments]
-    return subprocess.Popen(list(map(str, command)), env=environment, **popen)
+@pytest.fixture(scope="module")
+def start():
+    """Start a process of pretrain_child.py, where possible with torch imported."""
+    fork = sys.platform != "win32"
+    context = multiprocessing.get_context("forkserver" if fork else "spawn")
+    if fork:
+        context.set_forkserver_preload([pretrain_child.__name__, "torch._dynamo"])
+
+    def start_it(*arguments, **variables):
+        process = context.Process(
+            target=pretrain_child.main, args=(arguments, variables)
+        )
+        process.start()
+        return process
+
+    return start_it
+
+
+def ended_well(*processes) -> bool:
+    for process in processes:
+        process.join()
+    return not any(process.exitcode for process in processes)
 
 
 def read(folder: Path, run: str):
@@ -285,26 +304,25 @@ def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
     assert all(torch.equal(v, second.result().weights[k]) for k, v in c.items())
 
 
-def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_never_killed(tmp_path, start):
     whole, killed, run = tmp_path / "whole", tmp_path / "killed", "float32-6"
     checkpoint = tmp_path / "checkpoint.safetensors"
-    undisturbed = child(whole, "none", 0, run)
+    undisturbed = start(whole, None, 0, run)
     kills, steps = 0, []
     while kills < 2:
-        process = child(killed, checkpoint, 0.15, run)
+        process = start(killed, checkpoint, 0.15, run)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.poll() is None and (
+        while process.is_alive() and (
             not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before
         ):
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.6))
         process.kill()
-        process.wait()
+        process.join()
         kills += 1
         steps.append(read_state(checkpoint)["step"])
     assert 0 < steps[0] <= steps[1]
-    assert child(killed, checkpoint, 0, run).wait() == 0
-    assert undisturbed.wait() == 0
+    assert ended_well(start(killed, checkpoint, 0, run), undisturbed)
     (a, curve), (b, other) = read(whole, run), read(killed, run)
     assert curve == other
     assert a.keys() == b.keys()
@@ -315,14 +333,17 @@ RUNS = {"float32-0": 1e-4, "float64-6": 1e-9}
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
-    """What one process left, and two that shared the work."""
+def one_and_two(tmp_path_factory, start):
+    """What one process left, and two that shared the work as torchrun starts them."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    shared = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    alone = child(one, "none", 0, *RUNS)
-    pair = child(two, "none", 0, *RUNS, launcher=shared, stderr=subprocess.PIPE)
-    assert pair.communicate()[1] is not None
-    assert (alone.wait(), pair.returncode) == (0, 0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+    alone = start(one, None, 0, *RUNS)
+    pair = [
+        start(two, None, 0, *RUNS, RANK=n, LOCAL_RANK=n, WORLD_SIZE=2, **address)
+        for n in range(2)
+    ]
+    assert ended_well(alone, *pair)
     return one, two
 
 
