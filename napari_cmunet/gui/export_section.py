@@ -18,12 +18,17 @@ from napari_cmunet.gui.export import (
 )
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.questions import confirm
-from napari_cmunet.gui.widgets import button, check, column, embolden, text_label
+from napari_cmunet.gui.widgets import (
+    add_action,
+    button,
+    check,
+    column,
+    embolden,
+    text_label,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from qtpy.QtGui import QAction
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
@@ -145,23 +150,15 @@ class ExportSection(QWidget):
             "Also write the mask's provenance and how many pixels you changed",
         )
         self.menu = QMenu(self)
-        self.labels = self._action("Accepted masks of the project…")
-        self.one = self._action("The mask of this image…")
-        self.all = self._action("All masks to a folder…")
+        self.labels = add_action(self.menu, "Accepted masks of the project…")
+        one, all_masks = "The mask of this image…", "All masks to a folder…"
+        self.one = add_action(self.menu, one, act=self.export_mask)
+        self.all = add_action(self.menu, all_masks, act=self.export_masks)
         self.saved = text_label()
         self.result = text_label()
         self.result.hide()
-        layout = column(self.button, self.record, self.saved, self.result)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(column(self.button, self.record, self.saved, self.result))
         self.button.clicked.connect(self.export_mask)
-        self.one.triggered.connect(self.export_mask)
-        self.all.triggered.connect(self.export_masks)
-
-    def _action(self, text: str) -> QAction:
-        action = self.menu.addAction(text)
-        assert action is not None
-        return action
 
     @property
     def idle(self) -> bool:

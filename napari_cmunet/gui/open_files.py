@@ -96,9 +96,7 @@ class OpenRow(QWidget):
             "Open angiograms: DICOM, PNG, TIFF, JPEG, NPY, or a folder of them",
         )
         self.close_image = button("Close image", "Close this image and its mask")
-        layout = row(self.open, self.close_image)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(row(self.open, self.close_image))
         self.open.clicked.connect(self.ask)
         self.close_image.clicked.connect(self.ask_to_close)
 

@@ -49,6 +49,7 @@ from napari_cmunet.gui.widgets import (
     check,
     column,
     embolden,
+    group,
     heading,
     labelled,
     one_place,
@@ -62,6 +63,12 @@ _COLOUR_OF_KIND = {
     PENDING: "#5b8def",
     REFUSED: "#d1495b",
 }
+_TOOLS = (
+    ("paint", "Paint", "Draw artery with the brush (P)"),
+    ("erase", "Erase", "Erase artery with the brush (E)"),
+    ("fill", "Fill", "Fill an enclosed area with one click (F)"),
+    ("pan_zoom", "Move", "Drag to move the image (Z); or hold Space"),
+)
 _WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
 _ALL_DONE = "This mask is a label now, and no image is left without one."
@@ -128,7 +135,7 @@ class CMUNetPanel(QWidget):
         self.invert = invert_switch(self.controller)
         self.cine = CineSection(self.controller)
         self.status = StatusLabel()
-        self.tools = ToolRow()
+        self.tools = ToolRow(_TOOLS)
         self.vessels = VesselSection(self.controller)
         self.undo = button("&Undo", "Undo the last change to the mask (Ctrl+Z)")
         self.redo = button("&Redo", "Redo what was undone (Ctrl+Shift+Z)")
@@ -164,13 +171,10 @@ class CMUNetPanel(QWidget):
         self.notice = text_label(NOT_A_DEVICE)
         self.notice.setAlignment(Qt.AlignmentFlag.AlignHCenter)
 
-        segment = QWidget()
-        segment.setLayout(one_place(self.segment, self.work))
-        inside = QWidget()
         content = column(
             self.opening,
             row(self.image_label, self.image, stretch=1),
-            row(segment, self.invert, stretch=0),
+            row(group(one_place(self.segment, self.work)), self.invert, stretch=0),
             self.on_opening,
             self.status,
             self.cine,
@@ -195,10 +199,9 @@ class CMUNetPanel(QWidget):
         )
         content.setContentsMargins(8, 4, 8, 4)
         content.addStretch(1)
-        inside.setLayout(content)
         below = column(self.status.whole, self.project_section.notices)
         below.setContentsMargins(8, 0, 8, 0)
-        outer = column(Column(inside), below, self.notice)
+        outer = column(Column(group(content)), below, self.notice)
         outer.setContentsMargins(0, 0, 0, 4)
         self.setLayout(outer)
 
@@ -297,7 +300,7 @@ class CMUNetPanel(QWidget):
             control.setEnabled(state.can_correct)
         self.undo.setEnabled(state.can_undo)
         self.redo.setEnabled(state.can_redo)
-        self.tools.show_mode("" if self.vessels.active else state.mode)
+        self.tools.show_active("" if self.vessels.active else state.mode)
         self.vessels.refresh()
         self.measuring.refresh()
         self.reset.setEnabled(state.can_reset)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
 from qtpy.QtWidgets import (
-    QButtonGroup,
     QCheckBox,
     QComboBox,
     QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -25,8 +26,9 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from qtpy.QtGui import QAction
     from qtpy.QtWidgets import QLayout
 
 # Controls get the focus by Tab only. A click leaves it with the canvas, so that P, E or
@@ -93,21 +95,35 @@ def heading(text: str) -> QLabel:
     return label
 
 
-def embolden(label: QLabel, bold: bool) -> None:
-    """Make a label bold or plain."""
+def embolden(widget: QWidget, bold: bool = True) -> None:
+    """Make the text of a widget bold or plain."""
     # By font, not by style sheet: setting one of those restyles every time.
-    font = label.font()
+    font = widget.font()
     if font.bold() != bold:
         font.setBold(bold)
-        label.setFont(font)
+        widget.setFont(font)
 
 
-def button(text: str, tip: str) -> QPushButton:
+def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
     """Make a push button."""
     made = QPushButton(text)
     made.setToolTip(tip)
     made.setFocusPolicy(TAB_ONLY)
+    made.setCheckable(checkable)
     return made
+
+
+def add_action(
+    menu: QMenu, text: str, tip: str = "", act: Callable[..., object] | None = None
+) -> QAction:
+    """Add an entry to a menu."""
+    action = menu.addAction(text)
+    assert action is not None
+    if tip:
+        action.setToolTip(tip)
+    if act is not None:
+        action.triggered.connect(act)
+    return action
 
 
 def check(text: str, tip: str) -> QCheckBox:
@@ -204,45 +220,34 @@ class NameCombo(QComboBox):
 
 
 class ToolRow(QWidget):
-    """Buttons for napari's tools; shows the current one."""
+    """A button for each tool; shows the active one.
+
+    Parameters
+    ----------
+    tools : iterable of (name, text, tooltip)
+    """
 
     picked = Signal(str)
 
-    TOOLS = (
-        ("paint", "Paint", "Draw artery with the brush (P)"),
-        ("erase", "Erase", "Erase artery with the brush (E)"),
-        ("fill", "Fill", "Fill an enclosed area with one click (F)"),
-        ("pan_zoom", "Move", "Drag to move the image (Z); or hold Space"),
-    )
-
-    def __init__(self) -> None:
+    def __init__(self, tools: Iterable[tuple[str, str, str]]) -> None:
         super().__init__()
-        self._buttons: dict[str, QPushButton] = {}
-        self._group = QButtonGroup(self)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        for mode, text, tip in self.TOOLS:
-            tool = button(text, tip)
-            tool.setCheckable(True)
+        self.buttons: dict[str, QPushButton] = {}
+        for name, text, tip in tools:
+            made = self.buttons[name] = button(text, tip, checkable=True)
             # Equal shares of the row, however narrow the dock.
-            tool.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            tool.clicked.connect(self._on_clicked)
-            self._group.addButton(tool)
-            self._buttons[mode] = tool
-            layout.addWidget(tool)
+            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            made.clicked.connect(partial(self._on_clicked, name))
+        layout = row(*self.buttons.values())
+        layout.setSpacing(2)
+        self.setLayout(layout)
 
-    def show_mode(self, mode: str) -> None:
-        """Show the current tool; no button for napari's other tools."""
-        self._group.setExclusive(False)
-        for name, tool in self._buttons.items():
-            tool.setChecked(name == mode)
-        self._group.setExclusive(mode in self._buttons)
+    def _on_clicked(self, name: str) -> None:
+        self.picked.emit(name)
 
-    def _on_clicked(self) -> None:
-        for name, tool in self._buttons.items():
-            if tool is self.sender():
-                self.picked.emit(name)
+    def show_active(self, name: str) -> None:
+        """Show the active tool; the row may not have it."""
+        for known, made in self.buttons.items():
+            made.setChecked(known == name)
 
 
 class WorkBar(QWidget):
@@ -253,10 +258,7 @@ class WorkBar(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.cancel = button(text, tip)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.bar, 1)
-        layout.addWidget(self.cancel)
+        self.setLayout(row(self.bar, self.cancel, stretch=0))
 
     def show_work(self, busy: bool, done: int, total: int) -> None:
         """Show the progress; a total of 0 means that it is unknown."""
@@ -283,16 +285,9 @@ class Fold(QWidget):
         self.title.setAutoRaise(True)
         self.title.setFocusPolicy(TAB_ONLY)
         self.title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        font = self.title.font()
-        font.setBold(True)
-        self.title.setFont(font)
-        self.content = content if isinstance(content, QWidget) else QWidget()
-        if not isinstance(content, QWidget):
-            content.setContentsMargins(0, 0, 0, 0)
-            self.content.setLayout(content)
-        layout = column(self.title, self.content)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        embolden(self.title)
+        self.content = content if isinstance(content, QWidget) else group(content)
+        self.setLayout(column(self.title, self.content))
         self.title.toggled.connect(self._on_toggled)
         self._on_toggled(is_open)
 
@@ -304,8 +299,9 @@ class Fold(QWidget):
 
 
 def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:
-    """Stack widgets and layouts."""
+    """Stack widgets and layouts, without margins."""
     layout = QVBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(spacing)
     for item in items:
         if isinstance(item, QWidget):
@@ -313,6 +309,13 @@ def column(*items: QWidget | QLayout, spacing: int = 4) -> QVBoxLayout:
         else:
             layout.addLayout(item)
     return layout
+
+
+def group(layout: QLayout) -> QWidget:
+    """Make a widget of what is shown, hidden or enabled together."""
+    made = QWidget()
+    made.setLayout(layout)
+    return made
 
 
 def one_place(*items: QWidget) -> QGridLayout:
@@ -333,6 +336,7 @@ def one_place(*items: QWidget) -> QGridLayout:
 def row(*items: QWidget, stretch: int | None = None) -> QHBoxLayout:
     """Put widgets side by side; ``stretch`` is the index of the one that grows."""
     layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for index, item in enumerate(items):
         layout.addWidget(item, 1 if index == stretch else 0)

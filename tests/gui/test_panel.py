@@ -202,7 +202,7 @@ def test_the_slider_is_fast(panel, controller, viewer, settled):
 def test_tools_follow_the_layer_and_lead_it(qtbot, panel, controller, opened, viewer):
     panel.refresh()
     mask = controller.active.mask
-    buttons = panel.tools._buttons
+    buttons = panel.tools.buttons
     assert buttons["pan_zoom"].isChecked()
     qtbot.mouseClick(buttons["erase"], Qt.MouseButton.LeftButton)
     assert mask.mode == "erase"

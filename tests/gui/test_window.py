@@ -69,7 +69,7 @@ def test_open_correct_threshold_export(window, qtbot, settled, monkeypatch, tmp_
     reader.stroke((40, 10), (40, 50))
     erased = mask.data.copy()
     assert (erased[40, 10:50] == 0).all()
-    qtbot.waitUntil(lambda: panel.tools._buttons["erase"].isChecked())
+    qtbot.waitUntil(lambda: panel.tools.buttons["erase"].isChecked())
 
     # Threshold by the mouse; the corrections stay. One Ctrl+Z takes it back.
     qtbot.waitUntil(panel.threshold.isEnabled)

@@ -315,11 +315,9 @@ class PropagationRow(QWidget):
         self.propose = button("Propagate changes", _PROPOSE)
         self.dismiss = button("Dismiss", "Leave the masks as they are (Esc)")
         self.message = text_label(lines=2)
-        layout = column(
-            row(self.propose, self.dismiss, stretch=0), self.message, spacing=2
+        self.setLayout(
+            column(row(self.propose, self.dismiss, stretch=0), self.message, spacing=2)
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
         self.message.hide()
         self.propose.clicked.connect(self.propagation.press)
         self.dismiss.clicked.connect(self.propagation.dismiss)

@@ -27,6 +27,7 @@ from napari_cmunet.gui.widgets import (
     button,
     column,
     combo,
+    group,
     lay_out_again,
     row,
     text_label,
@@ -76,17 +77,12 @@ class PixelSizeRow(QWidget):
         self.apply = button("Use", "Use this pixel size for the image")
         self.cancel = button("Cancel", "Keep the pixel size as it is")
         self.message = text_label(lines=4)
-        self.measuring = QWidget()
-        inside = column(
-            row(self.french, self.apply, self.cancel, stretch=0), self.message
+        self.measuring = group(
+            column(row(self.french, self.apply, self.cancel, stretch=0), self.message)
         )
-        inside.setContentsMargins(0, 0, 0, 0)
-        self.measuring.setLayout(inside)
-        layout = column(
-            row(self.text, self.start, self.reset, stretch=0), self.measuring
+        self.setLayout(
+            column(row(self.text, self.start, self.reset, stretch=0), self.measuring)
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
         self.start.clicked.connect(self.calibration.start)
         self.reset.clicked.connect(self.calibration.reset)
         self.apply.clicked.connect(self.calibration.apply)
@@ -150,9 +146,7 @@ class CineSection(QWidget):
         self.propagation = PropagationRow(controller)
         self.pixel_size = PixelSizeRow(controller)
         self.best = button("Best frame", "Show the frame that is best filled")
-        layout = column(self.best, self.propagation, self.pixel_size)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(column(self.best, self.propagation, self.pixel_size))
         self._shown: weakref.ref[ImageState] | None = None
         self._jobs = JobRunner("Searching the best frame")
         self.destroyed.connect(self._jobs.cancel)

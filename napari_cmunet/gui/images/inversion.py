@@ -11,7 +11,7 @@ from napari_cmunet.gui.images.layers import (
     record_of,
     source_array,
 )
-from napari_cmunet.gui.widgets import check
+from napari_cmunet.gui.widgets import check, embolden
 from napari_cmunet.io.polarity import invert, invert_window
 
 if TYPE_CHECKING:
@@ -71,6 +71,4 @@ def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
     bright = image_state is not None and image_state.bright_vessels
     switch.setChecked(inverted)
     switch.setText("Invert: seems bright" if bright else "Invert")
-    font = switch.font()
-    font.setBold(bright)
-    switch.setFont(font)
+    embolden(switch, bright)

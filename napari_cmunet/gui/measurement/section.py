@@ -19,6 +19,7 @@ from napari_cmunet.gui.widgets import (
     NameCombo,
     button,
     column,
+    group,
     lay_out_again,
     leave_wheel,
     row,
@@ -56,11 +57,13 @@ class MeasureSection(QWidget):
             "Two points",
             "Measure a vessel between two clicks, from proximal to distal "
             f"({POINT_KEY})",
+            checkable=True,
         )
         self.branch = button(
             "Branch",
             "Measure a branch from bifurcation to bifurcation, with one click "
             f"({BRANCH_KEY})",
+            checkable=True,
         )
         self.search = button(
             "Find stenoses",
@@ -80,8 +83,6 @@ class MeasureSection(QWidget):
             "Save picture, profiles and numbers of this frame as a page to read, print "
             "or save as PDF",
         )
-        for way in (self.points, self.branch):
-            way.setCheckable(True)
         self.message = text_label(lines=2)
         self.plot = ProfilePlot()
         self.numbers = QLabel()
@@ -98,19 +99,18 @@ class MeasureSection(QWidget):
         self.reset = button(
             "Find markers again", "Let the program find lesion and reference again"
         )
-        self.found = QWidget()
-        inside = column(self.plot, self.numbers, self.source, row(self.reset))
-        inside.setContentsMargins(0, 0, 0, 0)
-        self.found.setLayout(inside)
-        layout = column(
-            row(self.points, self.branch, self.clear, self.report),
-            row(self.search, self.least, self.places, stretch=2),
-            self.message,
-            self.found,
-            self.names,
+        self.found = group(
+            column(self.plot, self.numbers, self.source, row(self.reset))
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(
+            column(
+                row(self.points, self.branch, self.clear, self.report),
+                row(self.search, self.least, self.places, stretch=2),
+                self.message,
+                self.found,
+                self.names,
+            )
+        )
         measurement, naming = self.measurement, self.names.naming
         for one, other in ((measurement, naming), (naming, measurement)):
             one.started.connect(other.stop_picking)

@@ -23,6 +23,7 @@ from napari_cmunet.gui.project.new_project_dialog import (
 )
 from napari_cmunet.gui.project.opened_masks import OpenedMasks
 from napari_cmunet.gui.project.readers.label_versions import LabelVersionsDialog
+from napari_cmunet.gui.widgets import add_action
 from napari_cmunet.project.export.formats import (
     ExportConflictError,
     ExportOptions,
@@ -141,15 +142,11 @@ class ProjectActions:
         def show(folders: list[Path]) -> None:
             menu.clear()
             for folder in folders:
-                action = menu.addAction(folder.name)
-                assert action is not None
-                action.setToolTip(str(folder))
-                action.triggered.connect(partial(self._open_recent, folder))
+                act = partial(self._open_recent, folder)
+                add_action(menu, folder.name, str(folder), act)
             if folders:
                 menu.addSeparator()
-            other = menu.addAction("Another one…")
-            assert other is not None
-            other.triggered.connect(self.open_other)
+            add_action(menu, "Another one…", act=self.open_other)
 
         show([])
         worker = create_worker(recent_projects)

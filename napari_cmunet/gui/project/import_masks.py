@@ -21,7 +21,14 @@ from qtpy.QtWidgets import (
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.project.workspace import look
-from napari_cmunet.gui.widgets import check, combo, labelled, row, text_label
+from napari_cmunet.gui.widgets import (
+    add_action,
+    check,
+    combo,
+    labelled,
+    row,
+    text_label,
+)
 from napari_cmunet.io.masks.label_file import NAMES, Label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.mask_import import (
@@ -265,25 +272,21 @@ class LabelsMenu(QMenu):
                 continue
             if "role" in record_of(layer):  # one of this program's previews
                 continue
-            action = self.addAction(layer.name)
-            assert action is not None
             fits = (
                 state is not None
                 and state.usable_mask
                 and state.mask is not None
                 and layer.data.shape == state.mask.data.shape
             )
-            action.setEnabled(fits)
-            action.setToolTip(
+            tip = (
                 "Replace the mask of the open image; can be undone"
                 if fits
                 else "It is not of the size of the open image"
             )
-            action.triggered.connect(partial(use_labels, self._session, layer))
+            use = partial(use_labels, self._session, layer)
+            add_action(self, layer.name, tip, use).setEnabled(fits)
         if self.isEmpty():
-            none = self.addAction("There is no other Labels layer")
-            assert none is not None
-            none.setEnabled(False)
+            add_action(self, "There is no other Labels layer").setEnabled(False)
 
 
 def use_labels(session: ProjectSession, layer: Labels, _: bool = False) -> None:

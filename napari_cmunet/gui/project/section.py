@@ -31,12 +31,14 @@ from napari_cmunet.gui.project.readers.review import ReviewBox
 from napari_cmunet.gui.project.reviewed_area import BOX, LASSO
 from napari_cmunet.gui.project.section_state import SectionState, describe_project
 from napari_cmunet.gui.widgets import (
-    TAB_ONLY,
     Fold,
     WorkBar,
+    add_action,
     button,
     column,
     combo,
+    embolden,
+    group,
     plain_tip,
     row,
     text_label,
@@ -64,9 +66,7 @@ class ProjectSection(QWidget):
         self.message = text_label()
         self.start = StartPage()
         self.page = ProjectPage(session)
-        layout = column(self.start, self.page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(column(self.start, self.page))
         #: What comes and goes. Put below what scrolls, where it moves nothing.
         self.notices = column(self.alert, self.work_text, self.work, self.message)
         self.commands = ProjectActions(session, self, self.page.list.chosen_images)
@@ -90,9 +90,7 @@ class ProjectSection(QWidget):
             ("Another project…", commands.choose_folder),
             ("Close the project", commands.close),
         ):
-            action = menu.addAction(text)
-            assert action is not None
-            action.triggered.connect(act)
+            add_action(menu, text, act=act)
         self.order = OrderMenu(self._session.image_order, self)
         menu.insertMenu(menu.actions()[0], self.order)
         self.readers = ReaderMenu(self._session, self)
@@ -150,11 +148,9 @@ class StartPage(QWidget):
         self.open = button("Open a pro&ject", "Go on with a project where you left off")
         self.recent = QMenu(self)
         self.open.setMenu(self.recent)
-        layout = column(
-            text_label(_WELCOME), self.new, self.these, self.open, self.masks
+        self.setLayout(
+            column(text_label(_WELCOME), self.new, self.these, self.open, self.masks)
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
 
 
 class ProjectPage(QWidget):
@@ -177,32 +173,29 @@ class ProjectPage(QWidget):
         self.effort = text_label()
         self.name = QElidingLabel()
         self.name.setTextFormat(Qt.TextFormat.PlainText)
-        self.accept = button(
-            "&Accept",
-            "Save this mask as a label (K)",
-        )
-        self.accept.setMinimumHeight(34)
-        font = self.accept.font()
-        font.setBold(True)
-        self.accept.setFont(font)
+        self.accept = button("&Accept", "Save this mask as a label (K)")
+        embolden(self.accept)
         self.accept_next = button(
             "and next [D]", "Save this mask as a label and open the next image (D)"
         )
-        self.accept_next.setMinimumHeight(34)
+        for widget in (self.accept, self.accept_next):
+            widget.setMinimumHeight(34)
         self.label = text_label()
         self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.previous = button("Pre&vious", "The image before this one (Shift+N)")
         self.next = button(
             "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
         )
-        self.skip = button("S&kip image", "Leave this image out and go on (W)")
-        self.flag = button("F&lag", "Mark this image for a second look (U)")
+        self.skip = button(
+            "S&kip image", "Leave this image out and go on (W)", checkable=True
+        )
+        self.flag = button(
+            "F&lag", "Mark this image for a second look (U)", checkable=True
+        )
         self.back = button(
             "Take &back",
             "Withdraw the label of this frame; the mask stays as a draft (Shift+K)",
         )
-        self.skip.setCheckable(True)
-        self.flag.setCheckable(True)
         self.box = button(
             "Box", "Draw a box: only what is inside, and what you paint, counts (R)"
         )
@@ -214,10 +207,11 @@ class ProjectPage(QWidget):
             "Looked at",
             "Only what you looked at with Q, removed as no artery or painted counts; "
             "nothing is learned from the rest",
+            checkable=True,
         )
-        self.looked.setCheckable(True)
-        self.whole = button("Whole", "The whole frame counts as reviewed")
-        self.whole.setCheckable(True)
+        self.whole = button(
+            "Whole", "The whole frame counts as reviewed", checkable=True
+        )
         self._areas = (self.box, self.lasso, self.looked, self.whole)
         self.change = text_label()
         self.hide_change = button(
@@ -237,26 +231,25 @@ class ProjectPage(QWidget):
             column(self.list, row(self.filter, self.comment, stretch=1)),
         )
         self.review = ReviewBox(session.review)
-        self.changes = QWidget()
-        inner = column(self.change, row(self.take_over, self.hide_change, stretch=0))
-        inner.setContentsMargins(0, 0, 0, 0)
-        self.changes.setLayout(inner)
-        layout = column(
-            row(self.title, self.to_training, self.menu, stretch=0),
-            self.bar,
-            self.progress,
-            self.effort,
-            self.name,
-            row(self.accept, self.accept_next, stretch=0),
-            self.label,
-            self.review,
-            row(self.previous, self.next, stretch=1),
-            row(self.skip, self.flag, self.back, stretch=2),
-            row(QLabel("Reviewed"), *self._areas, stretch=0),
-            self.changes,
+        self.changes = group(
+            column(self.change, row(self.take_over, self.hide_change, stretch=0))
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
+        self.setLayout(
+            column(
+                row(self.title, self.to_training, self.menu, stretch=0),
+                self.bar,
+                self.progress,
+                self.effort,
+                self.name,
+                row(self.accept, self.accept_next, stretch=0),
+                self.label,
+                self.review,
+                row(self.previous, self.next, stretch=1),
+                row(self.skip, self.flag, self.back, stretch=2),
+                row(QLabel("Reviewed"), *self._areas, stretch=0),
+                self.changes,
+            )
+        )
         self._connect()
 
     def _connect(self) -> None:
@@ -316,8 +309,7 @@ class ProjectPage(QWidget):
         # Room for two lines, so that the buttons below stay where they are.
         lines = QFontMetrics(font).boundingRect(0, 0, 400, 400, 0, "A\nA").height()
         self.label.setMinimumHeight(lines + 2)
-        font.setBold(state.saved)
-        self.label.setFont(font)
+        embolden(self.label, state.saved)
         for widget in (self.previous, self.next):
             widget.setEnabled(state.can_move)
         for marked in (self.skip, self.flag, self.comment):
@@ -365,19 +357,13 @@ class AlertBox(QFrame):
         if alert is None:
             return
         self.text.setText(alert.text)
-        font = self.text.font()
-        font.setBold(alert.serious)
-        self.text.setFont(font)
-        buttons = QWidget()
+        embolden(self.text, alert.serious)
         made = []
         for action in alert.actions:
             one = button(action.text, action.tip)
-            one.setFocusPolicy(TAB_ONLY)
             one.clicked.connect(lambda _=False, act=action.act: act())
             made.append(one)
-        inner = column(*made)
-        inner.setContentsMargins(0, 0, 0, 0)
-        buttons.setLayout(inner)
+        buttons = group(column(*made))
         layout = self.layout()
         assert layout is not None
         layout.replaceWidget(self._buttons, buttons)

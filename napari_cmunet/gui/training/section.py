@@ -150,9 +150,10 @@ class FinetuneSection(QWidget):
             text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.details = Fold("Figures", self.figures, is_open=False)
         self.compare = button(
-            "Compare on this image   [I]", "Show what a new model would change"
+            "Compare on this image   [I]",
+            "Show what a new model would change",
+            checkable=True,
         )
-        self.compare.setCheckable(True)
         self.comparison = text_label()
         self.use = button("", "Segment with the new model from now on")
         self.keep = button("", "Go on with the model in use; the new one stays")
@@ -161,22 +162,22 @@ class FinetuneSection(QWidget):
         )
         self.back = button("◀ Back", "Use the model before")
         self.forward = button("Forward ▶", "Use the model after, once gone back")
-        content = column(
-            self.labels,
-            self.start,
-            row(self.stop, self.cancel, stretch=0),
-            self.options.form,
-            self.plot,
-            self.status,
-            self.details,
-            self.compare,
-            self.comparison,
-            row(self.use, self.keep, stretch=0),
-            row(labelled("In use", self.version), self.version, stretch=1),
-            row(self.back, self.forward),
+        self.setLayout(
+            column(
+                self.labels,
+                self.start,
+                row(self.stop, self.cancel, stretch=0),
+                self.options.form,
+                self.plot,
+                self.status,
+                self.details,
+                self.compare,
+                self.comparison,
+                row(self.use, self.keep, stretch=0),
+                row(labelled("In use", self.version), self.version, stretch=1),
+                row(self.back, self.forward),
+            )
         )
-        content.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(content)
         # The section is disabled without a training.
         self.start.clicked.connect(self._on_start)
         self.stop.clicked.connect(lambda: self._session.stop())

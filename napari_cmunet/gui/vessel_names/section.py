@@ -31,8 +31,8 @@ class NamesSection(QWidget):
             "Name",
             "Name vessels by clicks: each up to the next bifurcation, with Shift from "
             f"the click on. {NAME_KEY}: the vessel under the cursor",
+            checkable=True,
         )
-        self.name.setCheckable(True)
         self.segment = NameCombo("The SYNTAX segment that a click gives")
         self.segment.show_names(_TITLES, 0, "")
         self.propose = button(
@@ -42,13 +42,13 @@ class NamesSection(QWidget):
         )
         self.confirm = button("Confirm all", "Take all proposed names for your own")
         self.message = text_label()
-        layout = column(
-            row(self.name, self.segment, stretch=1),
-            row(self.propose, self.confirm),
-            self.message,
+        self.setLayout(
+            column(
+                row(self.name, self.segment, stretch=1),
+                row(self.propose, self.confirm),
+                self.message,
+            )
         )
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
         naming = self.naming
         self.name.clicked.connect(naming.pick)
         self.segment.chosen.connect(self._on_segment)

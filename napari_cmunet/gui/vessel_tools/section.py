@@ -5,22 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.vessel_tools.controller import VesselTools
 from napari_cmunet.gui.vessel_tools.guided_review import GuidedReview
-from napari_cmunet.gui.widgets import button, column, row, text_label
+from napari_cmunet.gui.widgets import ToolRow, button, column, row, text_label
 from napari_cmunet.vessels.tools import TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qtpy.QtWidgets import QPushButton
-
     from napari_cmunet.gui.controller import Controller
-    from napari_cmunet.vessels.tools import VesselTool
 
 NEXT_PLACE, SKIP_PLACE = "Q", "Shift+Q"
 
@@ -43,15 +39,20 @@ class VesselSection(QWidget):
         self.tools = VesselTools(controller)
         self.review = GuidedReview(self.tools)
         self._keys: KeyBindings | None = None
-        self.row = ToolRow()
+        self.row = ToolRow((t.name, t.title, f"{t.tooltip} ({t.key})") for t in TOOLS)
+        self.hint = text_label(lines=2)
         self.next = button("Next uncertain place", "")
         self.skip = button("Skip", f"Go on without reviewing this place ({SKIP_PLACE})")
         self.place = text_label(lines=2)
-        content = column(
-            self.row, row(self.next, self.skip, stretch=0), self.place, spacing=2
+        self.setLayout(
+            column(
+                self.row,
+                self.hint,
+                row(self.next, self.skip, stretch=0),
+                self.place,
+                spacing=2,
+            )
         )
-        content.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(content)
         self.row.picked.connect(self._on_picked)
         self.next.clicked.connect(self.review.confirm)
         self.skip.clicked.connect(self.review.skip)
@@ -85,8 +86,8 @@ class VesselSection(QWidget):
         self.review.stop()
         self.tools.close()
 
-    def _on_picked(self, tool: VesselTool) -> None:
-        self.tools.toggle(tool)
+    def _on_picked(self, name: str) -> None:
+        self.tools.toggle(next(tool for tool in TOOLS if tool.name == name))
         self.refresh()
 
     def _on_changed(self) -> None:
@@ -98,9 +99,10 @@ class VesselSection(QWidget):
         self.tools.follow()
         usable = self.tools.current_frame() is not None
         self.review.follow()
-        self.row.setEnabled(usable)
-        self.row.show_tool(self.tools.tool, self.tools.hint)
-        self.next.setEnabled(usable)
+        for widget in (self.row, self.hint, self.next):
+            widget.setEnabled(usable)
+        self.row.show_active(self.tools.tool.name if self.tools.tool else "")
+        self.hint.setText(self.tools.hint)
         reviewing = self.review.place is not None
         self.skip.setEnabled(usable and reviewing)
         self.next.setText(
@@ -113,36 +115,3 @@ class VesselSection(QWidget):
         )
         self.place.setText(self.review.text)
         self.place.setVisible(bool(self.review.text))
-
-
-class ToolRow(QWidget):
-    """A checkable button for each tool, and the hint of the active one."""
-
-    picked = Signal(object)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.buttons: dict[str, QPushButton] = {}
-        line = QHBoxLayout()
-        line.setSpacing(2)
-        for tool in TOOLS:
-            made = button(tool.title, f"{tool.tooltip} ({tool.key})")
-            made.setCheckable(True)
-            made.clicked.connect(partial(self._on_clicked, tool))
-            # Equal shares of the row, however narrow the dock.
-            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            line.addWidget(made, 1)
-            self.buttons[tool.name] = made
-        self.hint = text_label(lines=2)
-        layout = column(line, self.hint, spacing=2)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.setLayout(layout)
-
-    def show_tool(self, tool: VesselTool | None, hint: str) -> None:
-        """Check the button of the active tool and show its hint."""
-        for name, made in self.buttons.items():
-            made.setChecked(tool is not None and name == tool.name)
-        self.hint.setText(hint)
-
-    def _on_clicked(self, tool: VesselTool) -> None:
-        self.picked.emit(tool)

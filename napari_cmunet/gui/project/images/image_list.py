@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import (
@@ -36,6 +37,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.project.workspace import Overview
+from napari_cmunet.gui.widgets import add_action
 from napari_cmunet.project.next_image import LISTED, RANDOM, UNSURE
 
 if TYPE_CHECKING:
@@ -116,19 +118,17 @@ class OrderMenu(QMenu):
         group = QActionGroup(self)
         self.orders: dict[str, QAction] = {}
         for order, (text, tip) in _TEXTS.items():
-            action = self.addAction(text)
-            assert action is not None
+            choose = partial(self._on_chosen, order)
+            action = self.orders[order] = add_action(self, text, tip, choose)
             action.setCheckable(True)
-            action.setToolTip(tip)
-            action.triggered.connect(lambda _=False, o=order: image_order.choose(o))
             group.addAction(action)
-            self.orders[order] = action
         self.addSeparator()
-        how_far = self.addAction("")
-        assert how_far is not None
-        self.how_far = how_far
+        self.how_far = add_action(self, "")
         self.how_far.setEnabled(False)
         self.aboutToShow.connect(self.refresh)
+
+    def _on_chosen(self, order: str) -> None:
+        self._image_order.choose(order)
 
     def refresh(self) -> None:
         """Show the order, and how far the scoring is."""

@@ -7,7 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDialog, QListWidget, QPlainTextEdit, QWidget
+from qtpy.QtWidgets import (
+    QDialog,
+    QListWidget,
+    QPlainTextEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.project.difference_layer import DifferenceLayer
@@ -56,7 +62,7 @@ class LabelVersionsDialog(QDialog):
         self.history.setReadOnly(True)
         self.history.setTabChangesFocus(True)
         self.history.setToolTip("What was done to this image, by the project's journal")
-        self.setLayout(
+        QVBoxLayout(self).addLayout(
             column(
                 labelled("&Versions", self.list),
                 self.list,

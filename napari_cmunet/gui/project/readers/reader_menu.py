@@ -13,11 +13,12 @@ from qtpy.QtWidgets import (
     QInputDialog,
     QMenu,
     QPlainTextEdit,
+    QVBoxLayout,
     QWidget,
 )
 
 from napari_cmunet.gui.project.workspace import Overview, look
-from napari_cmunet.gui.widgets import button, column, row
+from napari_cmunet.gui.widgets import add_action, button, column, row
 from napari_cmunet.project.readers.agreement import (
     agreement_table,
     compare_readers,
@@ -60,31 +61,25 @@ class ReaderMenu(QMenu):
         readers = [FIRST_READER, *project.readers, *known.names, REVIEWER]
         for reader in sorted(dict.fromkeys(readers), key=lambda r: r == REVIEWER):
             if reader == REVIEWER:
-                another = self.addAction("Another reader…", self.ask)
-                assert another is not None
-                another.setToolTip("Begin a second reading, blind to the other labels")
+                tip = "Begin a second reading, blind to the other labels"
+                add_action(self, "Another reader…", tip, self.ask)
                 self.addSeparator()
             name = known.name(reader).replace("&", "&&")
-            action = self.addAction(name[:1].upper() + name[1:])
-            assert action is not None
+            action = add_action(
+                self,
+                name[:1].upper() + name[1:],
+                _TIPS.get(reader, "Labels of this reader alone"),
+                partial(self.change, reader),
+            )
             action.setCheckable(True)
             action.setChecked(reader == project.reader)
-            action.setToolTip(_TIPS.get(reader, "Labels of this reader alone"))
-            action.triggered.connect(partial(self.change, reader))
             group.addAction(action)
-        self._add_more()
-
-    def _add_more(self) -> None:
-        project = self._session.project
-        assert project is not None
         if project.reader == FIRST_READER:
-            own = self.addAction("Name of the first reader…", self.ask_own_name)
-            assert own is not None
-            own.setToolTip("Kept on this computer alone")
+            text, tip = "Name of the first reader…", "Kept on this computer alone"
+            add_action(self, text, tip, self.ask_own_name)
         if project.reader == REVIEWER:
-            compare = self.addAction("Agreement of readers…", self.show_agreement)
-            assert compare is not None
-            compare.setToolTip("Dice, clDice, distance and wrong places by frame")
+            tip = "Dice, clDice, distance and wrong places by frame"
+            add_action(self, "Agreement of readers…", tip, self.show_agreement)
 
     def ask_own_name(self) -> None:
         """Ask what the first reader is called."""
@@ -166,7 +161,8 @@ class AgreementDialog(QDialog):
         self.table.setToolTip("By frame, where both readers have reviewed it")
         self.copy = button("&Copy", "Copy the table")
         self.close_button = button("C&lose", "Close this window")
-        self.setLayout(column(self.table, row(self.copy, self.close_button, stretch=0)))
+        buttons = row(self.copy, self.close_button, stretch=0)
+        QVBoxLayout(self).addLayout(column(self.table, buttons))
         self.resize(820, 420)
         self.copy.clicked.connect(self._on_copy)
         self.close_button.clicked.connect(self.close)
