@@ -318,16 +318,14 @@ def change_models(loop: Loop, truth: Truth, report: dict) -> None:
 def finish(loop: Loop, truth: Truth, report: dict) -> None:
     """Export, close, open again, go on."""
     from qtpy.QtCore import QTimer
-    from qtpy.QtWidgets import QApplication, QDialogButtonBox
+    from qtpy.QtWidgets import QApplication
 
     reader, folder = loop.reader, truth.folder.with_name("masks")
 
     def answer() -> None:
         dialog = QApplication.activeModalWidget()
         dialog.folder.setText(str(folder))
-        ok = QDialogButtonBox.ButtonRole.AcceptRole
-        roles = {dialog.buttons.buttonRole(b): b for b in dialog.buttons.buttons()}
-        roles[ok].click()
+        dialog.ok.click()
 
     QTimer.singleShot(500, answer)
     loop.panel.exporting.labels.trigger()

@@ -113,14 +113,6 @@ def same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def with_suffix(path: str) -> Path:
-    """Add the suffix of a TIFF to a path if it has none."""
-    target = Path(path)
-    if target.suffix.lower() not in (".tif", ".tiff"):
-        target = target.with_name(f"{target.name}.tif")
-    return target
-
-
 def origin(image_state: ImageState) -> Provenance:
     """Return the provenance of the mask as it is now."""
     sources = set(image_state.sources.values())

@@ -9,15 +9,14 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from napari_cmunet.gui import export
+from napari_cmunet.gui.dialogs import ask_for_file, confirm
 from napari_cmunet.gui.export import (
     file_name,
     file_names,
     same_file,
     source_file,
-    with_suffix,
 )
 from napari_cmunet.gui.jobs import JobRunner
-from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import (
     add_action,
     button,
@@ -53,15 +52,11 @@ def ask_where(
     if not _finished_enough(image_states, parent):
         return []
     if len(image_states) == 1:
-        # The suffix may still be added, so we ask about overwriting ourselves.
-        chosen, _ = QFileDialog.getSaveFileName(
-            parent,
-            "Export mask",
-            str(_suggestion(image_states[0], Path(folder))),
-            "Mask (*.tif *.tiff)",
-            options=QFileDialog.Option.DontConfirmOverwrite,
+        suggestion = _suggestion(image_states[0], Path(folder))
+        target = ask_for_file(
+            parent, "Export mask", suggestion, "Mask", ".tif", ".tiff"
         )
-        targets = [with_suffix(chosen)] if chosen else []
+        targets = [target] if target is not None else []
     else:
         chosen = QFileDialog.getExistingDirectory(
             parent, f"Folder for {len(image_states)} masks", folder

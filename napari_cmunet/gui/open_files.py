@@ -13,8 +13,8 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QOpenGLWidget, QWidget
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui.canvas import canvas_of
+from napari_cmunet.gui.dialogs import confirm
 from napari_cmunet.gui.jobs import JobRunner
-from napari_cmunet.gui.questions import confirm
 from napari_cmunet.gui.widgets import button, row
 from napari_cmunet.io.sniffing import KIND_OF_SUFFIX
 from napari_cmunet.project.files import is_project

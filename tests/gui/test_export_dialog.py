@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 from napari.layers._source import layer_source
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_cmunet.gui.export import prepare, summary, with_suffix, write_masks
+from napari_cmunet.gui.dialogs import with_suffix
+from napari_cmunet.gui.export import prepare, summary, write_masks
 from napari_cmunet.gui.export_section import ask_where
 from napari_cmunet.gui.panel_state import describe
 from tests.gui.conftest import cine, frame
@@ -50,7 +53,7 @@ def dialogs(monkeypatch):
     [("a", "a.tif"), ("a.tif", "a.tif"), ("a.TIFF", "a.TIFF"), ("a.b", "a.b.tif")],
 )
 def test_the_suffix_is_tiff(chosen, meant):
-    assert with_suffix(chosen).name == meant
+    assert with_suffix(Path(chosen), ".tif", ".tiff").name == meant
 
 
 def test_a_new_file_is_not_asked_about(panel, controller, opened, dialogs, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 from napari_cmunet.cli import segment
 from napari_cmunet.cli.main import main
 from napari_cmunet.errors import ReadError
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.reader import read_layers
@@ -249,9 +249,8 @@ def test_window_and_command_line_agree(
         return
     assert code == 0
     assert state.unsupported is None
-    shown = source_array(state.image)
-    how = {"cine": state.is_cine, "rgb": state.image.rgb}
-    frames = [read_frame(shown, n, **how) for n in range(state.count)]
+    shown = Frames.of(state.image)
+    frames = [shown[n] for n in range(state.count)]
     assert np.array_equal(np.stack(frames), right)
     if right.dtype == np.uint8:  # the fake model's own type
         for number in range(state.count):

@@ -6,7 +6,7 @@ can be undone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +15,16 @@ from psygnal import Signal
 
 from napari_cmunet.gui.images.layers import (
     METADATA,
+    Frames,
     geometry,
     let_viewer_keys_through,
-    read_frame,
     record_of,
     set_visible,
-    source_array,
 )
 from napari_cmunet.gui.jobs import JobRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from napari_cmunet.cine.catheter import CatheterWidth
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.jobs import Report, ShouldStop
 
 USUAL_FRENCH = 6
 BEFORE = "before_calibration"
@@ -44,27 +44,16 @@ HINT = (
 )
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Copies and references that a worker may read."""
+def _measure(
+    frames: Frames, frame: int, line: np.ndarray, report: Report, stop: ShouldStop
+) -> CatheterWidth | str:
+    """Measure in a worker; return a message if no catheter was found."""
+    from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
 
-    frames: Any
-    frame: int
-    cine: bool
-    rgb: bool
-    line: np.ndarray
-
-    def run(
-        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> CatheterWidth | str:
-        """Measure in a worker; return a message if no catheter was found."""
-        from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
-
-        frame = read_frame(self.frames, self.frame, cine=self.cine, rgb=self.rgb)
-        try:
-            return measure_catheter(frame, *self.line)
-        except CatheterNotFoundError as error:
-            return str(error)
+    try:
+        return measure_catheter(frames[frame], *line)
+    except CatheterNotFoundError as error:
+        return str(error)
 
 
 class CatheterCalibration:
@@ -198,15 +187,10 @@ class CatheterCalibration:
         line = np.array(layer.data[-1], float)
         self.width = None
         self._show(line, None)
-        request = _Request(
-            source_array(image_state.image),
-            self._controller.shown(image_state),
-            image_state.is_cine,
-            bool(image_state.image.rgb),
-            line[:, -2:],
-        )
+        frame = self._controller.shown(image_state)
+        measure = partial(_measure, Frames.of(image_state.image), frame, line[:, -2:])
         self._say("Measuring…")
-        self.jobs.start(request.run, on_result=self._on_measured, on_error=self._say)
+        self.jobs.start(measure, on_result=self._on_measured, on_error=self._say)
 
     def _on_measured(self, found: CatheterWidth | str) -> None:
         if self.layer is None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.shortcuts import PROPAGATE
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
@@ -19,7 +20,7 @@ from napari_cmunet.gui.widgets import button, column, lay_out_again, row, text_l
 from napari_cmunet.vessels.edits import Edit, edit_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from napari.layers import Labels
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.images.mask_steps import Names
+    from napari_cmunet.gui.jobs import Report, ShouldStop
 
 MAX_FRAMES = 30
 """Frames in each direction over which changes are propagated."""
@@ -42,38 +44,35 @@ class PropagatedChanges:
     ready: bool = False  # whether they are computed
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Copies and references that a worker may read."""
+def _propagate(
+    frames: Frames,
+    before: np.ndarray,
+    after: np.ndarray,
+    names: Names,
+    orders: Sequence[tuple[int, ...]],
+    report: Report,
+    should_stop: ShouldStop,
+) -> dict[int, Changes]:
+    """Decode frames and propagate the changes. Runs in a worker.
 
-    frames: Any
-    rgb: bool
-    source: int
-    backward: tuple[int, ...]
-    forward: tuple[int, ...]
-    before: np.ndarray
-    after: np.ndarray
-    names: Names
+    Parameters
+    ----------
+    before, after : bool array (Y, X)
+        The predicted and the corrected mask.
+    orders : sequence of tuple of int
+        The corrected frame and those after it, in each direction.
+    """
+    from napari_cmunet.cine.propagation import Changes, propagate_changes
 
-    def run(
-        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> dict[int, Changes]:
-        """Decode frames and propagate the changes. Runs in a worker."""
-        from napari_cmunet.cine.propagation import Changes, propagate_changes
-
-        def read(index: int) -> np.ndarray:
-            return read_frame(self.frames, index, cine=True, rgb=self.rgb)
-
-        added, removed = self.after & ~self.before, self.before & ~self.after
-        changes = Changes(added, removed, names=self.names)
-        total = len(self.backward) + len(self.forward)
-        found: dict[int, Changes] = {}
-        for targets in (self.backward, self.forward):
-            order = (self.source, *targets)
-            for frame, moved in propagate_changes(changes, read, order, should_stop):
-                found[frame] = moved
-                report(len(found), total)
-        return found
+    changes = Changes(after & ~before, before & ~after, names=names)
+    total = sum(len(order) - 1 for order in orders)
+    found: dict[int, Changes] = {}
+    for order in orders:
+        read = frames.__getitem__
+        for frame, moved in propagate_changes(changes, read, order, should_stop):
+            found[frame] = moved
+            report(len(found), total)
+    return found
 
 
 class MaskPropagation:
@@ -129,20 +128,14 @@ class MaskPropagation:
             self._say(f"Nothing was changed in frame {source}.")
             return
         self.started.emit()
-        request = _Request(
-            source_array(image_state.image),
-            bool(image_state.image.rgb),
-            source,
-            target_frames(image_state, source, -1),
-            target_frames(image_state, source, 1),
-            before,
-            after,
-            names,
+        orders = [(source, *target_frames(image_state, source, s)) for s in (-1, 1)]
+        propagate = partial(
+            _propagate, Frames.of(image_state.image), before, after, names, orders
         )
         self.proposal = PropagatedChanges(image_state, source, {})
         self._bind_escape(image_state.mask)
         self._say(f"Propagating the changes of frame {source}…")
-        self.jobs.start(request.run, on_result=self._on_result, on_error=self._on_error)
+        self.jobs.start(propagate, on_result=self._on_result, on_error=self._on_error)
 
     def accept(self) -> None:
         """Apply the changes, as one undo step for each frame.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari.settings import get_settings
 from qtpy.QtWidgets import QWidget
@@ -16,11 +16,10 @@ from napari_cmunet.gui.cine.calibration import (
 )
 from napari_cmunet.gui.cine.propagation import PropagationRow
 from napari_cmunet.gui.images.layers import (
+    Frames,
     pixel_size_mm,
-    read_frame,
     record_of,
     show_frame,
-    source_array,
 )
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.widgets import (
@@ -34,12 +33,9 @@ from napari_cmunet.gui.widgets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.jobs import Report, ShouldStop
 
 
 def play_at(frames_per_second: object) -> None:
@@ -194,7 +190,7 @@ class CineSection(QWidget):
             self._controller.changed.emit()
 
         self._jobs.start(
-            partial(_find, source_array(image)),
+            partial(_find, Frames.of(image)),
             on_result=on_result,
             on_error=lambda _: self._controller.changed.emit(),
         )
@@ -206,23 +202,8 @@ class CineSection(QWidget):
             show_frame(image_state.image, self._controller.viewer, frame)
 
 
-class _Frames:
-    """Frames of a layer, read one at a time."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return read_frame(self._data, index, cine=True, rgb=False)
-
-
-def _find(
-    data: Any, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-) -> int | None:
+def _find(frames: Frames, report: Report, should_stop: ShouldStop) -> int | None:
     """Find the best frame. Runs in a worker; may decode every frame."""
     from napari_cmunet.cine.best_frame import find_best_frame
 
-    return find_best_frame(_Frames(data), should_stop)
+    return find_best_frame(frames, should_stop)

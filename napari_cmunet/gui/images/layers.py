@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,10 +126,26 @@ def _is_grey(data: Any, ndim: int) -> bool:
     return bool((sample == sample[..., :1]).all())
 
 
-def read_frame(data: Any, index: int, *, cine: bool, rgb: bool) -> np.ndarray:
-    """Read one frame as (Y, X). May read from disk: for worker threads."""
-    frame = np.asarray(data[index] if cine else data)
-    return frame[..., 0] if rgb else frame
+@dataclass(frozen=True)
+class Frames:
+    """The frames of an image. Reading one may decode a file: for worker threads."""
+
+    data: Any
+    is_cine: bool
+    rgb: bool
+
+    @classmethod
+    def of(cls, image: Image) -> Frames:
+        """Refer to the frames that an image layer has now."""
+        return cls(source_array(image), is_cine(image), bool(image.rgb))
+
+    def __len__(self) -> int:
+        return len(self.data) if self.is_cine else 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Read one frame as (Y, X)."""
+        frame = np.asarray(self.data[index] if self.is_cine else self.data)
+        return frame[..., 0] if self.rgb else frame
 
 
 def frame_shape(image: Image) -> tuple[int, int, int]:

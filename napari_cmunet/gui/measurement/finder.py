@@ -9,17 +9,16 @@ import numpy as np
 from psygnal import Signal
 
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.measurement import calibration_of
 from napari_cmunet.io.measurements import ranked
 from napari_cmunet.vessels.qca import LEAST_STENOSIS, Markers, analyse_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.gui.measurement.measurement import Measurement
     from napari_cmunet.vessels.qca import Calibration, Lesion
 
@@ -64,16 +63,10 @@ class StenosisFinder:
         drawn = None
         if state.has_prediction(frame):
             drawn = mask != state.thresholded(frame).astype(bool)
-        read = partial(
-            read_frame,
-            source_array(state.image),
-            frame,
-            cine=state.is_cine,
-            rgb=bool(state.image.rgb),
-        )
         self.places = None
+        frames = Frames.of(state.image)
         self._jobs.start(
-            partial(_search, read, mask, drawn, self.least),
+            partial(_search, frames, frame, mask, drawn, self.least),
             on_result=self._on_result,
             on_error=self._on_error,
         )
@@ -128,15 +121,16 @@ class StenosisFinder:
 
 
 def _search(
-    read: Callable[[], np.ndarray],
+    frames: Frames,
+    frame: int,
     mask: np.ndarray,
     drawn: np.ndarray | None,
     least: float,
-    report: Callable[[int, int], None],
-    should_stop: Callable[[], bool],
+    report: Report,
+    should_stop: ShouldStop,
 ) -> list[Any]:
     """Measure the whole tree. Runs in a worker."""
-    tree = analyse_tree(read(), mask, drawn=drawn, least=least)
+    tree = analyse_tree(frames[frame], mask, drawn=drawn, least=least)
     return [
         (tuple(map(float, tree[number].borders.centre[lesion.at])), lesion)
         for number, lesion in ranked(tree)

@@ -10,7 +10,12 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.gui.images.layers import pixel_size_mm, record_of, source_array
+from napari_cmunet.gui.images.layers import (
+    Frames,
+    pixel_size_mm,
+    record_of,
+    source_array,
+)
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
@@ -254,14 +259,12 @@ class Measurement:
         if self._of is None or self.markers is None:
             return
         image_state, frame = self._of
-        image, former = image_state.image, self._key
+        former = self._key
         self._key = self._now()
         known = self._known if former[3:] == self._key[3:] else None
         request = Request(
-            frames=source_array(image),
+            frames=Frames.of(image_state.image),
             frame=frame,
-            cine=image_state.is_cine,
-            rgb=bool(image.rgb),
             mask=image_state.mask_frame(frame) != 0,
             found=image_state.thresholded(frame).astype(bool)
             if image_state.has_prediction(frame)

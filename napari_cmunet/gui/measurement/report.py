@@ -8,28 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog
 
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.gui import export
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.dialogs import ask_for_file, confirm
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.measurement import calibration_of, measurement_of
-from napari_cmunet.gui.questions import confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from qtpy.QtWidgets import QWidget
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.io.provenance import Provenance
     from napari_cmunet.vessels.naming import SegmentName
     from napari_cmunet.vessels.qca import Calibration
-
-_SUFFIXES = (".html", ".htm")
 
 
 class ReportSaver:
@@ -94,10 +90,8 @@ class ReportRequest:
     """Copies and references that a worker may read."""
 
     path: Path
-    frames: Any
+    frames: Frames
     frame: int
-    cine: bool
-    rgb: bool
     window: tuple[float, float]
     mask: np.ndarray
     found: np.ndarray | None
@@ -109,9 +103,7 @@ class ReportRequest:
     title: str
     least: float
 
-    def run(
-        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> Path:
+    def run(self, report: Report, should_stop: ShouldStop) -> Path:
         """Measure the tree and write the page. Runs in a worker."""
         # Slow to import, or seldom needed.
         from napari_cmunet.io.dicom.identity import safe_name
@@ -128,7 +120,7 @@ class ReportRequest:
         )
         from napari_cmunet.vessels.qca import analyse_tree
 
-        pixels = read_frame(self.frames, self.frame, cine=self.cine, rgb=self.rgb)
+        pixels = self.frames[self.frame]
         drawn = None if self.found is None else self.mask != self.found
         tree = analyse_tree(pixels, self.mask, drawn=drawn, least=self.least)
         found = tree_lesions(tree, self.calibration, self.names)
@@ -149,7 +141,7 @@ class ReportRequest:
             added=added,
         )
         title = safe_name(self.source) if self.source is not None else self.title
-        if self.cine:
+        if self.frames.is_cine:
             title += f", frame {self.frame}"
         write_report(self.path, "1 frame", [frame_section(measured, title, facts)])
         return self.path
@@ -160,10 +152,8 @@ def _request(state: ImageState, frame: int, least: float, path: Path) -> ReportR
     low, high = (0.0, 255.0) if image.rgb else image.contrast_limits
     return ReportRequest(
         path,
-        source_array(image),
+        Frames.of(image),
         frame,
-        state.is_cine,
-        bool(image.rgb),
         (float(low), float(high)),
         state.mask_frame(frame) != 0,
         state.thresholded(frame).astype(bool) if state.has_prediction(frame) else None,
@@ -183,19 +173,9 @@ def _ask_where(
     """Ask for the file; None if the user cancels."""
     name = Path(export.file_name(state)).with_suffix(".html").name
     suggestion = Path(export.start_folder(state, working_folder)) / name
-    # The suffix may still be added, so we ask about overwriting ourselves.
-    chosen, _ = QFileDialog.getSaveFileName(
-        parent,
-        "Save report",
-        str(suggestion),
-        "Report (*.html)",
-        options=QFileDialog.Option.DontConfirmOverwrite,
-    )
-    if not chosen:
+    path = ask_for_file(parent, "Save report", suggestion, "Report", ".html", ".htm")
+    if path is None:
         return None
-    path = Path(chosen)
-    if path.suffix.lower() not in _SUFFIXES:
-        path = path.with_name(f"{path.name}.html")
     text = f"{path.name} exists already."
     if path.exists() and not confirm(parent, "Overwrite?", text, "Overwrite"):
         return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.images.layers import read_frame
 from napari_cmunet.vessels.centreline import path_between
 from napari_cmunet.vessels.qca import Markers, analyse
 from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from napari_cmunet.gui.images.layers import Frames
+    from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.vessels.qca import Analysis
 
     Point = tuple[float, float]
@@ -48,10 +47,8 @@ class Request:
     they can be used again: then it takes milliseconds.
     """
 
-    frames: Any
+    frames: Frames
     frame: int
-    cine: bool
-    rgb: bool
     mask: np.ndarray
     found: np.ndarray | None
     points: tuple[Point, ...]
@@ -59,15 +56,10 @@ class Request:
     known: Measured | None
     live: bool
 
-    def run(
-        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> Measured:
+    def run(self, report: Report, should_stop: ShouldStop) -> Measured:
         """Measure in a worker."""
         known = self.known
-        if known is not None:
-            pixels = known.pixels
-        else:
-            pixels = read_frame(self.frames, self.frame, cine=self.cine, rgb=self.rgb)
+        pixels = self.frames[self.frame] if known is None else known.pixels
         path, joints = self._stretch()
         markers = self.markers
         if known is not None and known.path is not path:

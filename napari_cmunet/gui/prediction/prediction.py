@@ -13,10 +13,9 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from napari_cmunet.errors import Cancelled, CMUNetError
-from napari_cmunet.gui.images.layers import read_frame
 from napari_cmunet.gui.jobs import exiting, spare_thread
 from napari_cmunet.io.polarity import has_bright_vessels
 from napari_cmunet.util.cluster import is_address
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
+
+    from napari_cmunet.gui.images.layers import Frames
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,7 @@ class PredictionRequest:
     """One image to predict. ``queue`` says which frames, and when to stop."""
 
     number: int
-    frames: Any
-    cine: bool
-    rgb: bool
+    frames: Frames | None  # None: only the model is loaded
     choice: ModelChoice
     queue: FrameQueue
     engine: Engine | None
@@ -207,16 +206,16 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
         _import_ahead()
         engine = request.load(request.choice)
         yield EngineReady(request.number, engine)
-    middle = len(request.frames) // 2 if request.cine else 0
-    while (frame := request.queue.take()) is not None:
+    frames = request.frames
+    while frames is not None and (frame := request.queue.take()) is not None:
         started = time.perf_counter()
-        pixels = read_frame(request.frames, frame, cine=request.cine, rgb=request.rgb)
+        pixels = frames[frame]
         probability = engine.predict(pixels)
         if request.queue.stopped():
             return
         seconds = time.perf_counter() - started
         flat = is_flat(pixels)
-        bright = has_bright_vessels(pixels) if frame == middle else None
+        bright = has_bright_vessels(pixels) if frame == len(frames) // 2 else None
         yield FrameReady(
             request.number, frame, probability, seconds, engine, flat, bright
         )

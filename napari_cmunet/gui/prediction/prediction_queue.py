@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.gui.images.layers import source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.prediction.prediction import (
     Engine,
     EngineFactory,
@@ -24,7 +24,7 @@ from napari_cmunet.gui.prediction.prediction import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from napari_cmunet.gui.images.image_state import ImageState
 
@@ -144,14 +144,14 @@ class PredictionQueue:
             self.waiting.remove(active)
             if self.current is not None:
                 self.waiting.insert(0, self.current)
-            self._start_image(active, choice)
+            self._start(active, choice)
         elif self.current is None and self.waiting:
-            self._start_image(self.waiting.pop(0), choice)
+            self._start(self.waiting.pop(0), choice)
 
     def warm_up(self, choice: ModelChoice) -> None:
         """Load a model ahead of time, unless something is at work."""
         if not self.running and self._loaded_engine(choice) is None:
-            self._start(None, [], focus=0, cine=False, rgb=False, choice=choice)
+            self._start(None, choice)
 
     def set_focus(self, frame: int) -> None:
         """Predict the frames next to this one first."""
@@ -160,38 +160,22 @@ class PredictionQueue:
 
     # -- the worker -----------------------------------------------------------
 
-    def _start_image(self, image_state: ImageState, choice: ModelChoice) -> None:
-        self.current = image_state
-        image = image_state.image
-        only = self._single_frame.get(image_state)
-        self._start(
-            source_array(image),
-            image_state.waiting_frames() if only is None else [only],
-            focus=self._shown(image_state) if only is None else only,
-            cine=image_state.is_cine,
-            rgb=image.rgb,
-            choice=choice,
-        )
-
-    def _start(
-        self,
-        frames: Any,
-        waiting: Iterable[int],
-        *,
-        focus: int,
-        cine: bool,
-        rgb: bool,
-        choice: ModelChoice,
-    ) -> None:
+    def _start(self, image_state: ImageState | None, choice: ModelChoice) -> None:
+        """Predict an image, or only load a model."""
         self._stop()
-        waiting = list(waiting)
+        waiting, focus, frames = [], 0, None
+        if image_state is not None:
+            self.current = image_state
+            frames = Frames.of(image_state.image)
+            waiting, focus = image_state.waiting_frames(), self._shown(image_state)
+            if image_state in self._single_frame:
+                focus = self._single_frame[image_state]
+                waiting = [focus]
         self._number += 1
         self._total, self._done, self._seconds = len(waiting), 0, []
         self._request = self._next = PredictionRequest(
             number=self._number,
             frames=frames,
-            cine=cine,
-            rgb=rgb,
             choice=choice,
             queue=FrameQueue(waiting, focus),
             engine=None,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import (
     QCheckBox,
     QDialog,
-    QDialogButtonBox,
     QFileDialog,
     QLineEdit,
     QRadioButton,
@@ -16,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cmunet.gui.dialogs import dialog_buttons
 from napari_cmunet.gui.widgets import button, row, text_label
 from napari_cmunet.project.export.formats import FORMATS, ExportFormat, ExportOptions
 
@@ -76,14 +76,9 @@ class ExportLabelsDialog(QDialog):
         self.folder = QLineEdit(str(folder))
         self.folder.setToolTip("The folder of the masks; made if it is not there")
         self.browse = button("Choose…", "Choose the folder of the masks")
-        self.buttons = QDialogButtonBox()
-        ok = self.buttons.addButton("Export", QDialogButtonBox.ButtonRole.AcceptRole)
-        assert ok is not None
-        ok.setToolTip("Write the masks in the chosen formats")
-        self.ok = ok
-        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        assert cancel is not None
-        cancel.setToolTip("Export nothing")
+        buttons, self.ok = dialog_buttons(
+            self, "Export", "Write the masks in the chosen formats", "Export nothing"
+        )
         layout = QVBoxLayout(self)
         boxes = (self.segments, self.stacks, self.records)
         for widget in (self.all, self.some, *self.formats.values()):
@@ -91,13 +86,11 @@ class ExportLabelsDialog(QDialog):
         for option in (*boxes, self.names, self.caution):
             layout.addWidget(option)
         layout.addLayout(row(self.folder, self.browse, stretch=0))
-        layout.addWidget(self.buttons)
+        layout.addWidget(buttons)
         self.resize(520, self.sizeHint().height())
         self.browse.clicked.connect(self._on_browse)
         for box in self.formats.values():
             box.toggled.connect(self._on_format)
-        self.buttons.accepted.connect(self.accept)
-        self.buttons.rejected.connect(self.reject)
 
     @staticmethod
     def _format_box(export_format: ExportFormat) -> QCheckBox:

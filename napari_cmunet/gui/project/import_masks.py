@@ -9,7 +9,6 @@ import numpy as np
 from napari.layers import Labels
 from qtpy.QtWidgets import (
     QDialog,
-    QDialogButtonBox,
     QLineEdit,
     QListWidget,
     QMenu,
@@ -18,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cmunet.gui.dialogs import dialog_buttons
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.project.workspace import look
@@ -99,15 +99,8 @@ class ImportMasksDialog(QDialog):
             "Names of the categories that are artery, with commas between them; for "
             "files that tell several apart"
         )
-        self.buttons = QDialogButtonBox()
-        role = QDialogButtonBox.ButtonRole.AcceptRole
-        ok = self.buttons.addButton("Import", role)
-        assert ok is not None
-        self.ok = ok
-        self.ok.setToolTip("Save the masks that fit in the project")
-        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        assert cancel is not None
-        cancel.setToolTip("Import nothing")
+        tip = "Save the masks that fit in the project"
+        buttons, self.ok = dialog_buttons(self, "Import", tip, "Import nothing")
         layout = QVBoxLayout(self)
         for widget in (
             self.summary,
@@ -122,7 +115,7 @@ class ImportMasksDialog(QDialog):
             layout.addWidget(widget)
         name = labelled("Categories that are &artery", self.artery)
         layout.addLayout(row(name, self.artery, stretch=1))
-        layout.addWidget(self.buttons)
+        layout.addWidget(buttons)
         self.resize(620, 560)
         self._job.changed.connect(self._on_progress)
         self.labels.toggled.connect(self.look)
@@ -130,8 +123,6 @@ class ImportMasksDialog(QDialog):
         self.turned.toggled.connect(self.look)
         self.large.activated.connect(self.look)
         self.artery.editingFinished.connect(self.look)
-        self.buttons.accepted.connect(self.accept)
-        self.buttons.rejected.connect(self.reject)
         self.finished.connect(lambda _: self._job.cancel())
         self.look()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cmunet.errors import Cancelled
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.prediction.prediction import ModelChoice
 from napari_cmunet.gui.project import alerts
@@ -303,11 +303,7 @@ class ModelPreview:
         assert project is not None
         models = project.models
         name, device = self.model, controller.choice.device
-        data, cine, rgb = (
-            source_array(image_state.image),
-            image_state.is_cine,
-            image_state.image.rgb,
-        )
+        frames = Frames.of(image_state.image)
         engine, load = self._engine, controller.queue.load
 
         def act(_: Any, should_stop: Any) -> tuple[Engine, Any]:
@@ -317,8 +313,7 @@ class ModelPreview:
                 ready = load(ModelChoice(str(folder), device))
             if should_stop():
                 raise Cancelled
-            pixels = read_frame(data, frame, cine=cine, rgb=rgb)
-            return ready, mask_at(ready.predict(pixels), ready.threshold)
+            return ready, mask_at(ready.predict(frames[frame]), ready.threshold)
 
         ended = partial(self._on_compared, name, image_state, frame, source)
         self._job = Job("Comparing the models", act, ended)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QDialog,
-    QDialogButtonBox,
     QFileDialog,
     QGridLayout,
     QLineEdit,
@@ -18,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.errors import Cancelled, ReadError
+from napari_cmunet.gui.dialogs import dialog_buttons
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.gui.widgets import button, combo, labelled, text_label
@@ -166,16 +166,8 @@ class NewProjectDialog(QDialog):
         )
         self.browse = button("Change…", "Choose another place for the project")
         self.problem = text_label()
-        self.buttons = QDialogButtonBox()
-        ok = self.buttons.addButton(
-            "Make the project", QDialogButtonBox.ButtonRole.AcceptRole
-        )
-        assert ok is not None
-        self.ok = ok
-        self.ok.setToolTip("Make the project and open its first image")
-        cancel = self.buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        assert cancel is not None
-        cancel.setToolTip("Make nothing")
+        tip = "Make the project and open its first image"
+        buttons, self.ok = dialog_buttons(self, "Make the project", tip, "Make nothing")
         self.ok.setEnabled(False)
         layout = QGridLayout(self)
         layout.setColumnStretch(1, 1)
@@ -189,10 +181,8 @@ class NewProjectDialog(QDialog):
         layout.addWidget(self.folder, 4, 1)
         layout.addWidget(self.browse, 4, 2)
         layout.addWidget(self.problem, 5, 1, 1, 2)
-        layout.addWidget(self.buttons, 6, 0, 1, 3)
+        layout.addWidget(buttons, 6, 0, 1, 3)
         self.resize(560, self.sizeHint().height())
-        self.buttons.accepted.connect(self.accept)
-        self.buttons.rejected.connect(self.reject)
         self.patients.activated.connect(self._on_patients)
         self.browse.clicked.connect(self._on_browse)
         self.folder.textChanged.connect(self._check)

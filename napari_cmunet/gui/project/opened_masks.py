@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_cmunet.gui.export import source_file
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.images.loaded_masks import load_masks, show_masks
 from napari_cmunet.gui.jobs import Job, JobRunner
 from napari_cmunet.io.discovery import stem_of
@@ -57,27 +57,17 @@ class OpenedMasks:
     # -- masks that are opened as images ----------------------------------------
 
     def _on_added(self, added: list[ImageState]) -> None:
-        middle = {
-            state: partial(
-                read_frame,
-                source_array(state.image),
-                state.count // 2,
-                cine=state.is_cine,
-                rgb=bool(state.image.rgb),
-            )
-            for state in added
-            if state.unsupported is None
-        }
+        frames = {s: Frames.of(s.image) for s in added if s.unsupported is None}
 
         def look(report: Report, should_stop: ShouldStop) -> list[ImageState]:
-            return [s for s, read in middle.items() if looks_like_mask(read())]
+            return [s for s, f in frames.items() if looks_like_mask(f[len(f) // 2])]
 
         def ended(outcome: JobResult) -> None:
             self._jobs.remove(job)
             # An image that cannot be read is reported by who segments it.
             self._offer(outcome.result or [])
 
-        if middle:
+        if frames:
             job = Job("Looking for masks", look, ended)
             self._jobs.append(job)
             job.start()

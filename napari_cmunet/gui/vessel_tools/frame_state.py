@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 
 from napari_cmunet.gui.images.corrections import fingerprint
-from napari_cmunet.gui.images.layers import read_frame, source_array
+from napari_cmunet.gui.images.layers import Frames, source_array
 from napari_cmunet.gui.jobs import JobRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.vessels.edits import Edit
     from napari_cmunet.vessels.tools import EditContext
     from napari_cmunet.vessels.uncertainty import Segment
@@ -30,33 +29,23 @@ _MAX_CACHED_FRAMES = 6
 _NEAR = 6.0
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Copies and references that a worker may read."""
+def _prepare(
+    frames: Frames,
+    frame: int,
+    probability: np.ndarray,
+    mask: np.ndarray,
+    background: np.ndarray | None,
+    features: FrameFeatures | None,
+    report: Report,
+    should_stop: ShouldStop,
+) -> EditContext:
+    """Prepare the context in a worker, which imports what the tools need."""
+    from napari_cmunet.vessels.tools import prepare_context
+    from napari_cmunet.vessels.vesselness import compute_features
 
-    key: tuple[int, ...]
-    fingerprint: int
-    frames: Any
-    frame: int
-    cine: bool
-    rgb: bool
-    probability: np.ndarray
-    mask: np.ndarray
-    background: np.ndarray | None
-    features: FrameFeatures | None
-
-    def run(
-        self, report: Callable[[int, int], None], should_stop: Callable[[], bool]
-    ) -> EditContext:
-        """Prepare the context in a worker, which imports what the tools need."""
-        from napari_cmunet.vessels.tools import prepare_context
-        from napari_cmunet.vessels.vesselness import compute_features
-
-        features = self.features
-        if features is None:
-            frame = read_frame(self.frames, self.frame, cine=self.cine, rgb=self.rgb)
-            features = compute_features(frame, self.probability)
-        return prepare_context(features, self.mask, self.background)
+    if features is None:
+        features = compute_features(frames[frame], probability)
+    return prepare_context(features, mask, background)
 
 
 class ContextCache:
@@ -117,24 +106,20 @@ class ContextCache:
         current: int,
         background: np.ndarray | None,
     ) -> None:
-        image = image_state.image
-        request = _Request(
-            key=key,
-            fingerprint=current,
-            frames=source_array(image),
-            frame=frame,
-            cine=image_state.is_cine,
-            rgb=bool(image.rgb),
-            probability=image_state.probability[frame].copy(),
-            mask=image_state.mask_frame(frame) != 0,
-            background=background,
-            features=self._features.get(key),
+        prepare = partial(
+            _prepare,
+            Frames.of(image_state.image),
+            frame,
+            image_state.probability[frame].copy(),
+            image_state.mask_frame(frame) != 0,
+            background,
+            self._features.get(key),
         )
 
         def on_result(context: EditContext) -> None:
             self.problem = ""
-            self._context = (request.key, request.fingerprint, context)
-            self._features[request.key] = context.features
+            self._context = (key, current, context)
+            self._features[key] = context.features
             while len(self._features) > _MAX_CACHED_FRAMES:
                 self._features.popitem(last=False)
             self.ready.emit()
@@ -143,7 +128,7 @@ class ContextCache:
             self.problem = message
             self.ready.emit()
 
-        self._jobs.start(request.run, on_result=on_result, on_error=on_error)
+        self._jobs.start(prepare, on_result=on_result, on_error=on_error)
 
 
 class ReviewRecord:
