@@ -139,10 +139,6 @@ class Controller:
         """Index of the shown frame."""
         return self.images.shown_frame(image_state)
 
-    def can_edit(self, image_state: ImageState) -> bool:
-        """Whether there is a mask to edit in the frame that is shown."""
-        return image_state.usable_mask and self.images.has_shown_frame(image_state)
-
     def unsaved(self, image_state: ImageState) -> str:
         """What would be lost if the image were closed; empty if nothing."""
         if image_state.in_project or not image_state.usable_mask:
@@ -172,16 +168,9 @@ class Controller:
         self.images.on_frame()
 
     def replace_image(self, former: ImageState, image_state: ImageState) -> None:
-        """Show an image in place of another one, which is closed.
-
-        Reuses the layers where possible: napari is slow in removing and adding layers.
-        """
-        if self.images.can_replace(former, image_state):
-            self.queue.remove(former)
-            self.images.replace(former, image_state)
-        else:
-            self.images.open(image_state)
-            self.close_image(former)
+        """Show an image in place of another one, which is closed."""
+        self.queue.remove(former)
+        self.images.replace(former, image_state)
 
     def close_image(self, image_state: ImageState) -> None:
         """Remove an image and its overlays from the viewer."""

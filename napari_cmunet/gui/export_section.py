@@ -166,9 +166,9 @@ class ExportSection(QWidget):
         self.saved.setVisible(bool(state.saved))
         embolden(self.saved, state.unsaved)
         self.button.setText("&Export masks…" if state.masks > 1 else "&Export mask…")
-        self.button.setEnabled((state.can_export or is_project) and self.idle)
+        self.button.setEnabled((bool(state.masks) or is_project) and self.idle)
         self.button.setMenu(self.menu if state.masks > 1 or is_project else None)
-        self.record.setVisible(state.can_export)
+        self.record.setVisible(bool(state.masks))
         self.labels.setVisible(is_project)
         if not is_project:
             self.result.hide()

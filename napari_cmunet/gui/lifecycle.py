@@ -32,11 +32,6 @@ def may_close(panel: weakref.ref[Any]) -> bool:
     return found is None or found.may_end_training()
 
 
-def on_window_destroyed(project: weakref.ref[ProjectSession]) -> None:
-    if (session := project()) is not None:
-        session.close_window()
-
-
 def on_panel_destroyed(controller: Controller, project: ProjectSession) -> None:
     # When the program ends, Qt may have deleted the controller's timers already.
     with suppress(RuntimeError):

@@ -16,11 +16,7 @@ from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
 from napari_cmunet.gui.labels import KeyList, Legend, StatusLabel
-from napari_cmunet.gui.lifecycle import (
-    may_close,
-    on_panel_destroyed,
-    on_window_destroyed,
-)
+from napari_cmunet.gui.lifecycle import may_close, on_panel_destroyed
 from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
@@ -28,7 +24,7 @@ from napari_cmunet.gui.prediction.model_section import ModelSection
 from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
-from napari_cmunet.gui.project.session import ProjectSession
+from napari_cmunet.gui.project.session import ProjectSession, close_session
 from napari_cmunet.gui.shortcuts import (
     PROPAGATE,
     KeyBindings,
@@ -224,7 +220,7 @@ class CMUNetPanel(QWidget):
         self.threshold.released.connect(controller.editor.end_threshold)
         self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
         self.outline.clicked.connect(controller.editor.set_outline)
-        self.prediction_shown.clicked.connect(controller.images.set_prediction_visible)
+        self.prediction_shown.clicked.connect(controller.editor.set_prediction_visible)
         commands = self.project_section.commands
         to_training = self.project_section.page.to_training
         to_training.clicked.connect(self.finetune.scroll_into_view)
@@ -376,9 +372,8 @@ class CMUNetPanel(QWidget):
             assert window is not None
             DropTarget(self.opening)
             CloseQuestion(window, self.controller, self.project)
-            window.destroyed.connect(
-                partial(on_window_destroyed, weakref.ref(self.project))
-            )
+            close = partial(close_session, weakref.ref(self.project))
+            window.destroyed.connect(close)
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 

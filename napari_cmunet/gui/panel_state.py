@@ -63,7 +63,6 @@ class PanelState:
     saved: str = ""
     unsaved: bool = False
     masks: int = 0
-    can_export: bool = False
     devices: tuple[str, ...] = ("cpu",)
     device_in_use: str = ""
 
@@ -73,15 +72,13 @@ def describe(controller: Controller) -> PanelState:
     image_state = controller.active
     image_states = controller.image_states
     names = tuple(_name(controller, r) for r in image_states)
-    masks = [r for r in image_states if r.usable_mask]
     engine = controller.queue.engine
     common = {
         "images": names,
         "active": image_states.index(image_state)
         if image_state in image_states
         else -1,
-        "masks": len(masks),
-        "can_export": bool(masks),
+        "masks": sum(r.usable_mask for r in image_states),
         "devices": engine.devices if engine is not None else ("cpu",),
         "device_in_use": _device(controller),
         "status_tip": controller.message_tip,
@@ -97,7 +94,7 @@ def describe(controller: Controller) -> PanelState:
         return PanelState(status=image_state.unsupported, kind=REFUSED, **common)
 
     frame = controller.shown(image_state)
-    mask = image_state.mask if controller.can_edit(image_state) else None
+    mask = image_state.mask if controller.images.editable else None
     threshold = float(image_state.thresholds[frame])
     if image_state.history.dragging:
         threshold = image_state.threshold

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cmunet.gui.canvas import is_click
+from napari_cmunet.gui.images.layers import pixel_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,25 +80,14 @@ class Picker:
         self._viewer.mouse_drag_callbacks.remove(self._on_press)
         self._on_stop()
 
-    def here(self) -> tuple[ImageState, int] | None:
-        """The active image, if its mask can be edited, and the shown frame."""
-        image_state = self._controller.active
-        if image_state is None or not self._controller.can_edit(image_state):
-            return None
-        return image_state, self._controller.shown(image_state)
-
     def place(self, position: tuple[float, ...]) -> Place | None:
         """Image, frame, and row and column of a position that is inside."""
-        here = self.here()
+        here = self._controller.images.editable
         if here is None:
             return None
-        image_state, frame = here
-        assert image_state.mask is not None
-        row, column = image_state.mask.world_to_data(position)[-2:]
-        rows, columns = image_state.shape[1:]
-        if not (-0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5):
-            return None
-        return image_state, frame, (float(row), float(column))
+        assert here[0].mask is not None
+        point = pixel_at(here[0].mask, position)
+        return None if point is None else (*here, point)
 
     def _on_mode(self, event: Any) -> None:
         if str(event.source.mode) != "pan_zoom":

@@ -174,17 +174,10 @@ def mask_actions(
         for layer in shown:
             set_visible(layer, True)
 
-    def prediction() -> None:
-        image_state = controller.active
-        if image_state is not None:
-            layer = image_state.prediction
-            visible = layer is not None and layer.visible
-            controller.images.set_prediction_visible(not visible)
-
     return {
         PEEK: peek,
         OUTLINE: controller.editor.toggle_outline,
-        PREDICTION: prediction,
+        PREDICTION: controller.editor.toggle_prediction,
         LOWER: lambda: step_threshold(-1),
         HIGHER: lambda: step_threshold(1),
     }

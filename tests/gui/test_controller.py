@@ -289,7 +289,7 @@ def test_a_deleted_prediction_comes_back_when_asked(viewer, controller, opened):
     state = describe(controller)
     assert not state.prediction_visible
     assert state.can_cut
-    controller.images.set_prediction_visible(True)
+    controller.editor.set_prediction_visible(True)
     assert image_state.prediction in viewer.layers
     np.testing.assert_array_equal(image_state.prediction.data, expected(opened))
 

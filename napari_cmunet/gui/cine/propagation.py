@@ -106,15 +106,10 @@ class MaskPropagation:
 
     def propose(self) -> None:
         """Propagate the changes of the shown frame, or of the nearest corrected one."""
-        image_state = self._controller.active
-        if (
-            image_state is None
-            or not image_state.usable_mask
-            or not image_state.is_cine
-            or not self._controller.images.has_shown_frame(image_state)
-        ):
+        here = self._controller.images.editable
+        if here is None or not here[0].is_cine:
             return
-        source = corrected_frame(image_state, self._controller.shown(image_state))
+        image_state, source = here[0], corrected_frame(*here)
         if source is None:
             self._say(
                 f"No frame within {MAX_FRAMES} is corrected. Correct one first: its "
@@ -323,7 +318,7 @@ class PropagationRow(QWidget):
         self.propagation.update()
         proposal = self.propagation.proposal
         ready = proposal is not None and proposal.ready
-        usable = image_state is not None and self._controller.can_edit(image_state)
+        usable = self._controller.images.editable is not None
         self.propose.setEnabled(usable and (proposal is None or ready))
         self.propose.setText("Accept" if ready else "Propagate changes")
         self.propose.setToolTip(_ACCEPT if ready else _PROPOSE)

@@ -14,7 +14,7 @@ from napari.utils.colormaps import CyclicLabelColormap
 from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -168,6 +168,14 @@ def shown_frame(image: Image, viewer: ViewerModel, count: int) -> int:
     """Index of the image's frame, of ``count``, that the viewer shows."""
     position = frame_position(image, viewer)
     return int(np.clip(np.round(position), 0, max(0, count - 1)))
+
+
+def pixel_at(mask: Labels, position: Sequence[float]) -> tuple[float, float] | None:
+    """Row and column of a mask at a position in the world; None outside."""
+    row, column = mask.world_to_data(position)[-2:]
+    rows, columns = mask.data.shape[-2:]
+    inside = -0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5
+    return (float(row), float(column)) if inside else None
 
 
 def show_frame(image: Image, viewer: ViewerModel, frame: int) -> None:

@@ -1,4 +1,4 @@
-"""Edits of the active mask: tools, threshold, undo, and how the mask is shown.
+"""Edits of the active mask: tools, threshold, undo, and what is shown of it.
 
 In a cine the frames that are not shown follow the threshold when the program is idle.
 """
@@ -73,6 +73,24 @@ class MaskEditor:
         if (mask := self._mask()) is not None:
             self.set_outline(mask.contour == 0)
 
+    def set_prediction_visible(self, visible: bool) -> None:
+        """Show or hide the active image's prediction; make it anew if deleted."""
+        image_state = self._images.active
+        if image_state is None:
+            return
+        image_state.show_prediction = visible
+        set_visible(image_state.prediction, visible)
+        if visible:
+            image_state.prediction_was_deleted = False
+            self._images.add_prediction(image_state)
+        self.changed.emit()
+
+    def toggle_prediction(self) -> None:
+        """Show the prediction if it is hidden, or hide it."""
+        if (image_state := self._images.active) is not None:
+            layer = image_state.prediction
+            self.set_prediction_visible(layer is None or not layer.visible)
+
     def select_mask(self) -> Labels | None:
         """Select and show the active mask, so that tools act on it; return it."""
         mask = self._mask()
@@ -81,40 +99,31 @@ class MaskEditor:
             self._images.viewer.layers.selection.active = mask
         return mask
 
-    def _image_state(self) -> ImageState | None:
-        """The active image, if it has a mask and its frame is shown."""
-        image_state = self._images.active
-        if image_state is None or not image_state.usable_mask:
-            return None
-        # Nothing acts on a frame that is not shown.
-        return image_state if self._images.has_shown_frame(image_state) else None
-
     def _mask(self) -> Labels | None:
-        image_state = self._image_state()
-        return None if image_state is None else image_state.mask
+        here = self._images.editable
+        return None if here is None else here[0].mask
 
     # -- threshold ------------------------------------------------------------
 
     def begin_threshold(self) -> None:
         """Begin a drag of the threshold slider."""
-        if (image_state := self._image_state()) is not None:
+        if (here := self._images.editable) is not None:
+            image_state, frame = here
             set_visible(image_state.mask, True)
-            image_state.history.begin_drag(self._images.shown_frame(image_state))
+            image_state.history.begin_drag(frame)
 
     def move_threshold(self, threshold: float, join: bool = False) -> None:
         """Set the threshold; during a drag, as a preview.
 
         ``join`` makes it one undo step with the move before.
         """
-        image_state = self._image_state()
-        if image_state is None:
+        if (here := self._images.editable) is None:
             return
+        image_state, frame = here
         if image_state.history.dragging:
             image_state.history.preview(threshold)
         else:
-            image_state.history.set_threshold(
-                self._images.shown_frame(image_state), threshold, join=join
-            )
+            image_state.history.set_threshold(frame, threshold, join=join)
             self.start_idle()
         self.changed.emit()
 
@@ -128,12 +137,9 @@ class MaskEditor:
 
     def reset_frame(self) -> None:
         """Make the shown frame's mask the prediction again. Can be undone."""
-        image_state = self._image_state()
-        if image_state is None:
-            return
-        frame = self._images.shown_frame(image_state)
-        if image_state.has_prediction(frame):
-            image_state.history.reset(frame)
+        here = self._images.editable
+        if here is not None and here[0].has_prediction(here[1]):
+            here[0].history.reset(here[1])
             self.changed.emit()
 
     def undo(self) -> None:

@@ -140,6 +140,14 @@ class OpenImages:
         image = None if self.active is None else self.active.image
         return image if image in self.viewer.layers else None
 
+    @property
+    def editable(self) -> tuple[ImageState, int] | None:
+        """The active image and the shown frame, where there is a mask to edit."""
+        state = self.active
+        if state is None or not state.usable_mask or not self.has_shown_frame(state):
+            return None
+        return state, self.shown_frame(state)
+
     def set_active(self, image_state: ImageState) -> None:
         """Work on another image; what is visible stays as it is."""
         self.active = image_state
@@ -165,12 +173,15 @@ class OpenImages:
             self.add_prediction(image_state)
         show_alone(self.viewer, self.images, image_state)
 
-    def can_replace(self, former: ImageState, image_state: ImageState) -> bool:
-        """Whether an image can be shown in the layers of another one."""
-        return former in self.images and can_reuse(self.viewer, former, image_state)
-
     def replace(self, former: ImageState, image_state: ImageState) -> None:
-        """Show an image in the layers of another one, which is closed."""
+        """Show an image in place of another one, which is closed.
+
+        Reuses the layers where possible: napari is slow in removing and adding layers.
+        """
+        if former not in self.images or not can_reuse(self.viewer, former, image_state):
+            self.open(image_state)
+            self.close(former)
+            return
         self._disconnect_layers(*former.layers())
         reuse_layers(former, image_state)
         self.images[self.images.index(former)] = image_state
@@ -221,18 +232,6 @@ class OpenImages:
             layers.insert_above(self.viewer, layer, image_state.image)
             self._connect_layers(layer)
             self.changed.emit()
-
-    def set_prediction_visible(self, visible: bool) -> None:
-        """Show or hide the active image's prediction; make it anew if deleted."""
-        image_state = self.active
-        if image_state is None:
-            return
-        image_state.show_prediction = visible
-        layers.set_visible(image_state.prediction, visible)
-        if visible:
-            image_state.prediction_was_deleted = False
-            self.add_prediction(image_state)
-        self.changed.emit()
 
     def _viewer_slots(self, viewer: ViewerModel) -> Iterator[tuple[Any, Callable]]:
         yield viewer.layers.events.inserted, self._on_inserted

@@ -54,10 +54,9 @@ class StenosisFinder:
 
     def find(self) -> None:
         """Search the shown mask, in a worker."""
-        state = self._controller.active
-        if state is None or not self._controller.can_edit(state):
+        if (here := self._controller.images.editable) is None:
             return
-        frame = self._controller.shown(state)
+        state, frame = here
         mask = state.mask_frame(frame) != 0
         self._of, self._searched = (state, frame), fingerprint(mask)
         drawn = None
@@ -75,15 +74,7 @@ class StenosisFinder:
 
     def follow(self) -> None:
         """Drop what was found of another image or frame; edits of the mask keep it."""
-        if self._of is None:
-            return
-        state, frame = self._of
-        controller = self._controller
-        if (
-            state is not controller.active
-            or not controller.can_edit(state)
-            or frame != controller.shown(state)
-        ):
+        if self._of != self._controller.images.editable:
             self.clear()
 
     def clear(self) -> None:

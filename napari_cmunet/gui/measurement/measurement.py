@@ -204,7 +204,7 @@ class Measurement:
 
     def follow(self) -> None:
         """Measure again after an edit; close with the image."""
-        if self.picking is not None and self._picker.here() is None:
+        if self.picking is not None and self._controller.images.editable is None:
             self.stop_picking()
         if self._of is None:
             return

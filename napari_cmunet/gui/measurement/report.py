@@ -55,13 +55,13 @@ class ReportSaver:
         parent : QWidget, optional
             Of the dialogs.
         """
-        state = self._controller.active
-        if self.running or state is None or not self._controller.can_edit(state):
+        here = self._controller.images.editable
+        if self.running or here is None:
             return
+        state, frame = here
         path = _ask_where(state, self._controller.working_folder, parent)
         if path is not None:
-            frame = self._controller.shown(state)
-            self._of = (state, frame)
+            self._of = here
             request = _request(state, frame, least, path)
             self._jobs.start(request.run, on_result=self._on_saved, on_error=self._say)
             self._say("Saving the report…")

@@ -179,8 +179,8 @@ class MeasureSection(QWidget):
             self.finder.go(number - 1)
 
     def _show(self) -> None:
-        measurement, active = self.measurement, self._controller.active
-        usable = active is not None and self._controller.can_edit(active)
+        measurement = self.measurement
+        usable = self._controller.images.editable is not None
         for way, made in ((POINTS, self.points), (BRANCH, self.branch)):
             made.setEnabled(usable)
             made.setChecked(measurement.picking == way)

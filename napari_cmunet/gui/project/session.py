@@ -76,7 +76,7 @@ class ProjectSession:
         self._connect()
         app = QCoreApplication.instance()
         if app is not None:
-            app.aboutToQuit.connect(partial(_close_window, weakref.ref(self)))
+            app.aboutToQuit.connect(partial(close_session, weakref.ref(self)))
 
     def _connect(self) -> None:
         self.navigator.image_left.connect(self.preview.leave_image)
@@ -386,6 +386,7 @@ class ProjectSession:
     may_close: Callable[[], bool] = staticmethod(lambda: True)
 
 
-def _close_window(ref: weakref.ref[ProjectSession]) -> None:
+def close_session(ref: weakref.ref[ProjectSession]) -> None:
+    """Close a session, if it exists, before Qt deletes what it needs."""
     if (session := ref()) is not None:
         session.close_window()

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from napari.qt.threading import create_worker
 from psygnal import Signal
 
-from napari_cmunet.errors import CMUNetError
-from napari_cmunet.gui.jobs import spare_thread
+from napari_cmunet.gui.jobs import Job, JobResult, spare_thread
 from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
 from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.models.promotion import (
@@ -341,27 +340,18 @@ class TrainingSession:
     ) -> None:
         """Change the project in a worker; show why if that is not possible."""
 
-        def guarded() -> tuple[Any, str]:
-            try:
-                return change(), ""
-            except CMUNetError as error:
-                return None, str(error)
-
-        def done(result: tuple[Any, str]) -> None:
+        def ended(outcome: JobResult) -> None:
             self._changes -= 1
-            value, problem = result
-            if self._closed:
+            if self._closed or outcome.cancelled:
                 return
-            if problem:
-                self._problem = problem
+            if outcome.error is not None:
+                self._problem = str(outcome.error)
             else:
-                then(value)
+                then(outcome.result)
             self.changed.emit()
 
         self._changes += 1
-        worker = create_worker(guarded)
-        worker.returned.connect(done)
-        worker.start()
+        Job("Changing the project", lambda *_: change(), ended).start()
 
     def _read_models(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
         """Labels that the newest model learned from, and models never in use."""

@@ -66,7 +66,7 @@ class Naming:
     @property
     def names(self) -> Names:
         """Those of the shown frame."""
-        here = self._picker.here()
+        here = self._controller.images.editable
         return here[0].names.get(here[1], ()) if here else ()
 
     # -- naming ------------------------------------------------------------------
@@ -99,13 +99,13 @@ class Naming:
 
     def propose(self) -> None:
         """Propose names for the branches that the reader has not named."""
-        here = self._picker.here()
+        here = self._controller.images.editable
         if here is not None:
             self._act(*here, self._propose)
 
     def confirm(self) -> None:
         """Take all proposed names of the shown frame for the reader's own."""
-        here = self._picker.here()
+        here = self._controller.images.editable
         if here is not None:
             names = tuple(replace(name, doubt=0.0) for name in self.names)
             here[0].history.set_names(here[1], names)
@@ -159,7 +159,7 @@ class Naming:
 
     def follow(self) -> None:
         """Show the names of the shown frame, as its mask has the vessels."""
-        here = self._picker.here()
+        here = self._controller.images.editable
         if here is None:
             self.stop_picking()
         self._connect(here[0] if here else None)

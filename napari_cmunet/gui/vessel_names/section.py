@@ -66,8 +66,8 @@ class NamesSection(QWidget):
         self.naming.segment = _CHOICES[number]
 
     def _show(self) -> None:
-        naming, active = self.naming, self._controller.active
-        usable = active is not None and self._controller.can_edit(active)
+        naming = self.naming
+        usable = self._controller.images.editable is not None
         self.name.setEnabled(usable)
         self.name.setChecked(naming.picking)
         self.propose.setEnabled(usable and not naming.running)

@@ -12,6 +12,7 @@ from napari.layers import Shapes
 from psygnal import Signal
 
 from napari_cmunet.gui.canvas import is_click
+from napari_cmunet.gui.images.layers import pixel_at
 from napari_cmunet.gui.vessel_tools.frame_state import ContextCache, review_record
 from napari_cmunet.gui.vessel_tools.preview import Preview, uncertain_marks
 from napari_cmunet.vessels.tools import NARROWER, WIDER, propose_path
@@ -205,14 +206,8 @@ class VesselTools:
 
     def current_frame(self) -> tuple[ImageState, int] | None:
         """Image and frame that the tools act on."""
-        image_state = self._controller.active
-        if image_state is None or not image_state.usable_mask:
-            return None
-        if image_state.image not in self.viewer.layers:
-            return None
-        if not self._controller.images.has_shown_frame(image_state):
-            return None
-        return image_state, self._controller.shown(image_state)
+        here = self._controller.images.editable
+        return here if here and here[0].image in self.viewer.layers else None
 
     def context(self) -> EditContext | None:
         """Edit context of the shown frame, or None until it is ready."""
@@ -227,10 +222,7 @@ class VesselTools:
         if self._cursor is None:
             return None
         assert image_state.mask is not None
-        row, column = image_state.mask.world_to_data(self._cursor)[-2:]
-        rows, columns = image_state.shape[1:]
-        inside = -0.5 <= row < rows - 0.5 and -0.5 <= column < columns - 0.5
-        return (float(row), float(column)) if inside else None
+        return pixel_at(image_state.mask, self._cursor)
 
     def _hover(self) -> None:
         if self.tool is None or (here := self.current_frame()) is None:
