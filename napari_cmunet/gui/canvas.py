@@ -168,13 +168,9 @@ class KeyFocus(QObject):
             if isinstance(app, QApplication):
                 app.focusChanged.disconnect(self._on_focus)
 
-    def _window(self) -> QWidget | None:
+    def _canvas(self) -> QWidget | None:
         panel = self._panel()
-        return panel.window() if panel is not None else None
-
-    def canvas(self) -> QWidget | None:
-        """The visible canvas of the window."""
-        return canvas_of(self._window())
+        return canvas_of(panel.window() if panel is not None else None)
 
     def _on_focus(self, old: QWidget | None, new: QWidget | None) -> None:
         if isinstance(old, (QAbstractSpinBox, QListView)):
@@ -197,13 +193,13 @@ class KeyFocus(QObject):
         if QApplication.mouseButtons() or QApplication.activePopupWidget() is not None:
             self._timer.start(_LOOK_AGAIN_MS)
             return
-        focused, canvas = QApplication.focusWidget(), self.canvas()
+        focused, canvas = QApplication.focusWidget(), self._canvas()
         if canvas is not None and focused is not None and _gives_back(focused):
             canvas.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Send letters in a number box to the canvas, and leave it on Return."""
-        canvas = self.canvas()
+        canvas = self._canvas()
         if event.type() != QEvent.Type.KeyPress or canvas is None:
             return False
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):

@@ -259,9 +259,6 @@ class CMUNetPanel(QWidget):
         if not self._refresh_soon.isActive():
             self._refresh_soon.start(0)
 
-    def _on_accepted(self, key: object) -> None:
-        self.vessels.review.stop()
-
     def refresh(self) -> None:
         """Show the controller's state as it is now."""
         self.project.preview.update()
@@ -326,7 +323,7 @@ class CMUNetPanel(QWidget):
         self.measuring.shut_down()
         if self.controller.connected:
             self.project.workspace.changed.disconnect(self._on_changed)
-            self.project.annotation.accepted.disconnect(self._on_accepted)
+            self.project.annotation.accepted.disconnect(self.vessels.review.stop)
             self.project_section.commands.disconnect()
             wanted = self.project.training.result_wanted
             wanted.disconnect(self.finetune.scroll_into_view)
@@ -341,8 +338,6 @@ class CMUNetPanel(QWidget):
         self._listen()
         self.project.connect_panel(self.controller)
         self._bind_keys()
-        self.vessels.connect_keys()
-        self.measuring.connect_keys()
         self.refresh()
 
     def _bind_keys(self) -> None:
@@ -351,13 +346,15 @@ class CMUNetPanel(QWidget):
             self._viewer,
             project_actions(self.project)
             | mask_actions(self.controller, self.threshold.step)
-            | {PROPAGATE: self.cine.propagation.propagation.press},
+            | {PROPAGATE: self.cine.propagation.propagation.press}
+            | self.vessels.key_actions()
+            | self.measuring.key_actions(),
         )
 
     def _listen(self) -> None:
         self.controller.changed.connect(self._on_changed)
         self.project.workspace.changed.connect(self._on_changed)
-        self.project.annotation.accepted.connect(self._on_accepted)
+        self.project.annotation.accepted.connect(self.vessels.review.stop)
         self.project_section.commands.connect()
         self.project.training.result_wanted.connect(self.finetune.scroll_into_view)
         # The session outlives the panel: hold a weak reference only.

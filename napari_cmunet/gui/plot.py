@@ -6,8 +6,13 @@ window together, and a few lines need none.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QPen
+from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
 
 LEFT = 34
 """Width of the numbers on the left, in pixels."""
@@ -17,9 +22,20 @@ _ON_DARK = QColor(86, 180, 233), QColor(230, 159, 0)
 _ON_LIGHT = QColor(0, 114, 178), QColor(170, 90, 0)
 
 
-def colours_on(ink: QColor) -> tuple[QColor, QColor]:
-    """Blue and orange for a theme whose text has the colour ``ink``."""
-    return _ON_DARK if ink.lightness() > 127 else _ON_LIGHT
+def begin(widget: QWidget) -> tuple[QPainter, QColor, QColor, QColor]:
+    """Return a painter on a widget, and the colours of text and of two curves."""
+    painter = QPainter(widget)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    ink = widget.palette().windowText().color()
+    # Blue and orange that show on the theme's background.
+    return painter, ink, *(_ON_DARK if ink.lightness() > 127 else _ON_LIGHT)
+
+
+def draw_diamond(painter: QPainter, centre: QPointF) -> None:
+    """Mark a point."""
+    x, y = centre.x(), centre.y()
+    corners = ((x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y))
+    painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
 
 
 class Scale:

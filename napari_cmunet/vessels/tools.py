@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,8 +25,12 @@ from napari_cmunet.vessels.tree import Branch, Gap, VesselTree, build_tree, find
 from napari_cmunet.vessels.uncertainty import likely_missing, mask_segments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_cmunet.vessels.uncertainty import Segment
     from napari_cmunet.vessels.vesselness import FrameFeatures
+
+T = TypeVar("T", "Segment", Gap)
 
 Point = tuple[float, float]
 """Row and column in pixels of a frame."""
@@ -255,11 +259,8 @@ def propose_path(
 
 def propose_branch(context: EditContext, point: Point) -> Proposal | None:
     """Propose to add the missing branch at a point."""
-    near = [(segment.distance(point), segment) for segment in context.missing]
-    if not near:
-        return None
-    away, segment = min(near, key=lambda pair: pair[0])
-    if away > _REACH_MISSING * context.features.step:
+    segment = _nearest(context, context.missing, point)
+    if segment is None:
         return None
     edit = draw_vessel(context.features, context.mask, _linked(context, segment))
     return Proposal(
@@ -267,6 +268,15 @@ def propose_branch(context: EditContext, point: Point) -> Proposal | None:
         f"Click: add this branch ({segment.length:.0f} px long, "
         f"{100 * segment.artery_probability:.0f} % likely artery)",
     )
+
+
+def _nearest(context: EditContext, places: Sequence[T], point: Point) -> T | None:
+    """The place nearest to a point, if it is within reach."""
+    nearest = min(places, key=lambda place: place.distance(point), default=None)
+    if nearest is None:
+        return None
+    reach = _REACH_MISSING * context.features.step
+    return nearest if nearest.distance(point) <= reach else None
 
 
 def _linked(context: EditContext, segment: Segment) -> np.ndarray:
@@ -293,11 +303,8 @@ def _linked(context: EditContext, segment: Segment) -> np.ndarray:
 
 def propose_bridge(context: EditContext, point: Point) -> Proposal | None:
     """Propose to close the gap at a point."""
-    near = [(gap.distance(point), gap) for gap in context.gaps]
-    if not near:
-        return None
-    away, gap = min(near, key=lambda pair: pair[0])
-    if away > _REACH_MISSING * context.features.step:
+    gap = _nearest(context, context.gaps, point)
+    if gap is None:
         return None
     path = short_path(context.features, gap.start, gap.end)
     edit = draw_vessel(context.features, context.mask, path)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtGui import QColor, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_cmunet.gui.plot import LEFT, Scale, colours_on, draw_axes
+from napari_cmunet.gui.plot import LEFT, Scale, begin, draw_axes, draw_diamond
 from napari_cmunet.gui.widgets import TAB_ONLY
 
 if TYPE_CHECKING:
@@ -156,10 +156,7 @@ class ProfilePlot(QWidget):
         found = self._analysis
         if found is None:
             return
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        ink = self.palette().windowText().color()
-        blue, orange = colours_on(ink)
+        painter, ink, blue, orange = begin(self)
         scale, lesion = self._scale(), found.narrowest
         self._shade(painter, scale, ~found.usable, ink, 45)
         inside = np.zeros(len(found.usable), bool)
@@ -214,8 +211,7 @@ class ProfilePlot(QWidget):
         if name == "reference":
             painter.drawEllipse(place, 5.0, 5.0)
         elif name == "at":
-            corners = ((x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y))
-            painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
+            draw_diamond(painter, place)
         else:
             bottom, lean = scale.box.bottom(), 4.0 if name == "start" else -4.0
             painter.drawLine(place, QPointF(x, bottom))

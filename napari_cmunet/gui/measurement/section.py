@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from napari_cmunet.gui.measurement.finder import StenosisFinder
 from napari_cmunet.gui.measurement.measurement import BRANCH, POINTS, Measurement
 from napari_cmunet.gui.measurement.profile import ProfilePlot
 from napari_cmunet.gui.measurement.report import ReportSaver
-from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.vessel_names.section import NAME_KEY, NAME_KEYS, NamesSection
 from napari_cmunet.gui.widgets import (
     TAB_ONLY,
@@ -28,6 +28,8 @@ from napari_cmunet.gui.widgets import (
 from napari_cmunet.vessels.qca import Markers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.vessels.qca import Analysis, Calibration, Lesion
 
@@ -52,7 +54,6 @@ class MeasureSection(QWidget):
         self.finder = StenosisFinder(controller, self.measurement)
         self.saver = ReportSaver(controller)
         self.names = NamesSection(controller)
-        self._keys: KeyBindings | None = None
         self.points = button(
             "Two points",
             "Measure a vessel between two clicks, from proximal to distal "
@@ -130,27 +131,18 @@ class MeasureSection(QWidget):
         )
         self.saver.changed.connect(self._show)
         self._listed: object = None
-        self.connect_keys()
         self.refresh()
 
-    def connect_keys(self) -> None:
-        """Bind the keys. Idempotent."""
-        if self._keys is None:
-            take = self.measurement.take
-            self._keys = KeyBindings(
-                self._controller.viewer,
-                {
-                    POINT_KEY: lambda: take(POINTS),
-                    BRANCH_KEY: lambda: take(BRANCH),
-                    NAME_KEY: self.names.naming.take_here,
-                },
-            )
+    def key_actions(self) -> dict[str, Callable[[], object]]:
+        """Return what the keys do, by key."""
+        return {
+            POINT_KEY: partial(self.measurement.take, POINTS),
+            BRANCH_KEY: partial(self.measurement.take, BRANCH),
+            NAME_KEY: self.names.naming.take_here,
+        }
 
     def shut_down(self) -> None:
-        """Remove the measurement and unbind the keys. Idempotent."""
-        if self._keys is not None:
-            self._keys.unbind()
-            self._keys = None
+        """Remove the measurement. Idempotent."""
         self.finder.clear()
         self.saver.close()
         self.measurement.stop_picking()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
-    QCheckBox,
     QDialog,
     QFileDialog,
     QLineEdit,
@@ -16,8 +15,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmunet.gui.dialogs import dialog_buttons
-from napari_cmunet.gui.widgets import button, row, text_label
-from napari_cmunet.project.export.formats import FORMATS, ExportFormat, ExportOptions
+from napari_cmunet.gui.widgets import button, check, row, text_label
+from napari_cmunet.project.export.formats import FORMATS, ExportOptions
 
 if TYPE_CHECKING:
     from napari_cmunet.project.files import FrameKey
@@ -52,26 +51,30 @@ class ExportLabelsDialog(QDialog):
         self.some.setToolTip("Choose several images in the list with Ctrl or Shift")
         self.all.setChecked(True)
         self.some.setEnabled(bool(chosen))
-        self.formats = {f.name: self._format_box(f) for f in FORMATS}
+        self.formats = {
+            f.name: check(f.title, f"As {f.name} on the command line") for f in FORMATS
+        }
         self.formats["tiff"].setChecked(True)
-        self.names = QCheckBox("Name the files as the images are named, with comments")
-        self.names.setToolTip(
-            "In the report, too. Otherwise images are named by their random id"
+        self.names = check(
+            "Name the files as the images are named, with comments",
+            "In the report, too. Otherwise images are named by their random id",
         )
         self.caution = text_label(
             "File names and comments may name patients. In any case, index.csv "
             "identifies images by the hash of their files."
         )
-        self.stacks = QCheckBox("One file for each cine, a page for each frame")
-        self.stacks.setToolTip("Otherwise each frame has a file of its own")
-        self.records = QCheckBox("A JSON record beside each mask")
-        self.records.setToolTip(
-            "Where the mask comes from, which part was reviewed, how much was changed"
+        self.stacks = check(
+            "One file for each cine, a page for each frame",
+            "Otherwise each frame has a file of its own",
         )
-        self.segments = QCheckBox("Vessel names, where they are given")
-        self.segments.setToolTip(
+        self.records = check(
+            "A JSON record beside each mask",
+            "Where the mask comes from, which part was reviewed, how much was changed",
+        )
+        self.segments = check(
+            "Vessel names, where they are given",
             "SYNTAX segments: as TIFF a second file of values beside each mask, with a "
-            "table; in the other formats categories, classes and coded segments"
+            "table; in the other formats categories, classes and coded segments",
         )
         self.folder = QLineEdit(str(folder))
         self.folder.setToolTip("The folder of the masks; made if it is not there")
@@ -91,12 +94,6 @@ class ExportLabelsDialog(QDialog):
         self.browse.clicked.connect(self._on_browse)
         for box in self.formats.values():
             box.toggled.connect(self._on_format)
-
-    @staticmethod
-    def _format_box(export_format: ExportFormat) -> QCheckBox:
-        box = QCheckBox(export_format.title)
-        box.setToolTip(f"As {export_format.name} on the command line")
-        return box
 
     def _on_format(self) -> None:
         tiff, report = (self.formats[f].isChecked() for f in ("tiff", "report"))

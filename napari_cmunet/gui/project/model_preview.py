@@ -52,7 +52,7 @@ class ProjectTraining:
     #: The training has changed.
     changed = Signal()
     #: Another model is in use.
-    model_changed = Signal()
+    model_changed = Signal(ModelVersion)
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -65,7 +65,7 @@ class ProjectTraining:
         self.close()
         if not project.read_only and not project.is_blind:
             self.session = TrainingSession(project, device=self._device)
-            self.session.model_changed.connect(self._on_model_changed)
+            self.session.model_changed.connect(self.model_changed.emit)
             self.session.ended.connect(self._on_ended)
             self.session.changed.connect(self._on_changed)
 
@@ -117,9 +117,6 @@ class ProjectTraining:
     def _show_result(self) -> None:
         self._workspace.messages.dismiss("training")
         self.result_wanted.emit()
-
-    def _on_model_changed(self, version: ModelVersion) -> None:
-        self.model_changed.emit()
 
 
 class ModelPreview:

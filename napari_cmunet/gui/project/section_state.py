@@ -42,7 +42,6 @@ class SectionState:
     image: str = ""
     accept_text: str = "&Accept"
     can_accept: bool = False
-    why_not: str = ""
     label: str = ""
     saved: bool = False
     can_take_back: bool = False
@@ -160,7 +159,6 @@ def _label(session: ProjectSession) -> dict[str, Any]:
     what = "reviewed part" if is_part else "frame" if cine else "mask"
     known = {
         "can_accept": not why_not and key not in annotation.saving,
-        "why_not": why_not,
         "accept_text": f"&Accept the {what}",
         "is_part": is_part,
         "is_by_looking": area.is_by_looking(frame),

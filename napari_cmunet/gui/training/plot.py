@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtGui import QColor, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_cmunet.gui.plot import LEFT, Scale, colours_on, draw_axes
+from napari_cmunet.gui.plot import LEFT, Scale, begin, draw_axes, draw_diamond
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +54,7 @@ class TrainingPlot(QWidget):
         progress = self._progress
         if progress is None:
             return
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        ink = self.palette().windowText().color()
-        blue, orange = colours_on(ink)
+        painter, ink, blue, orange = begin(self)
         line = painter.fontMetrics().lineSpacing()
         top, width = line / 2, self.width() - LEFT - 6.0
         height = (self.height() - 2.2 * line - top) / 2
@@ -119,9 +116,8 @@ def _mark_best(painter, scale: Scale, point: QPointF, value: float, ink) -> None
     """A diamond, and the figure beside it where there is room."""
     painter.setPen(QPen(ink, 1.5))
     painter.setBrush(Qt.BrushStyle.NoBrush)
+    draw_diamond(painter, point)
     x, y = point.x(), point.y()
-    corners = ((x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y))
-    painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
     text = f"best {value:.3f}"
     width = painter.fontMetrics().horizontalAdvance(text)
     line = painter.fontMetrics().lineSpacing()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
-from napari_cmunet.gui.shortcuts import KeyBindings
 from napari_cmunet.gui.vessel_tools.controller import VesselTools
 from napari_cmunet.gui.vessel_tools.guided_review import GuidedReview
 from napari_cmunet.gui.widgets import ToolRow, button, column, row, text_label
@@ -38,7 +37,6 @@ class VesselSection(QWidget):
         self._controller = controller
         self.tools = VesselTools(controller)
         self.review = GuidedReview(self.tools)
-        self._keys: KeyBindings | None = None
         self.row = ToolRow((t.name, t.title, f"{t.tooltip} ({t.key})") for t in TOOLS)
         self.hint = text_label(lines=2)
         self.next = button("Next uncertain place", "")
@@ -57,7 +55,8 @@ class VesselSection(QWidget):
         self.next.clicked.connect(self.review.confirm)
         self.skip.clicked.connect(self.review.skip)
         self.destroyed.connect(self.tools.cache.clear)
-        self.connect_keys()
+        self.tools.changed.connect(self._on_changed)
+        self.review.changed.connect(self.refresh)
         self.refresh()
 
     @property
@@ -65,24 +64,17 @@ class VesselSection(QWidget):
         """Whether a vessel tool is active."""
         return self.tools.tool is not None
 
-    def connect_keys(self) -> None:
-        """Bind the keys and follow the tools. Idempotent."""
-        if self._keys is None:
-            actions: dict[str, Callable[[], None]] = {
-                tool.key: partial(self.tools.toggle, tool) for tool in TOOLS
-            }
-            actions |= {NEXT_PLACE: self.review.confirm, SKIP_PLACE: self.review.skip}
-            self._keys = KeyBindings(self.tools.viewer, actions)
-            self.tools.changed.connect(self._on_changed)
-            self.review.changed.connect(self.refresh)
+    def key_actions(self) -> dict[str, Callable[[], object]]:
+        """Return what the keys do, by key."""
+        toggles = {tool.key: partial(self.tools.toggle, tool) for tool in TOOLS}
+        return {
+            **toggles,
+            NEXT_PLACE: self.review.confirm,
+            SKIP_PLACE: self.review.skip,
+        }
 
     def close_tools(self) -> None:
-        """Deactivate the tools and unbind the keys. Idempotent."""
-        if self._keys is not None:
-            self._keys.unbind()
-            self._keys = None
-            self.tools.changed.disconnect(self._on_changed)
-            self.review.changed.disconnect(self.refresh)
+        """Deactivate the tools. Idempotent."""
         self.review.stop()
         self.tools.close()
 

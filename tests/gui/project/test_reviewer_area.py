@@ -76,10 +76,10 @@ def test_a_choice_brings_its_area(reviewer, ready, choice):
         review.use(second)
         mask, area = two, AREAS["b"]
     elif choice == "common":
-        review.use_common()
+        review.merge(common=True)
         mask = one & two
     else:
-        review.use_all()
+        review.merge(common=False)
         mask = one | two
     label = decided(session, ready, image)
     np.testing.assert_array_equal(label.mask, mask)

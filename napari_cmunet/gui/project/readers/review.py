@@ -92,15 +92,10 @@ class Review:
             label = readings.labels[reader]
             self._replace(label, label.names)
 
-    def use_common(self) -> None:
-        """Let the mask be what all readers have."""
+    def merge(self, common: bool, _: bool = False) -> None:
+        """Let the mask be what all readers have, or what any of them has."""
         if readings := self.readings:
-            self._replace(readings.merged(common=True))
-
-    def use_all(self) -> None:
-        """Let the mask be what any reader has."""
-        if readings := self.readings:
-            self._replace(readings.merged(common=False))
+            self._replace(readings.merged(common=common))
 
     def _replace(self, label: Label, names: Names | None = None) -> None:
         opened, frame = self._navigator.shown, self._navigator.frame
@@ -161,8 +156,8 @@ class ReviewBox(QWidget):
         self._grid.addWidget(self.text, 0, 0, 1, 2)
         self._grid.addWidget(self.common, 9, 0)
         self._grid.addWidget(self.all, 9, 1)
-        self.common.clicked.connect(review.use_common)
-        self.all.clicked.connect(review.use_all)
+        self.common.clicked.connect(partial(review.merge, True))
+        self.all.clicked.connect(partial(review.merge, False))
         self.hide()
 
     def show_readings(self) -> None:
