@@ -129,7 +129,7 @@ def test_unsegmented_frames_are_told(
     ]
     dialogs.say = "Export all the same"
     assert len(ask_where([controller.active], "", panel)) == 1
-    assert describe(controller).can_export
+    assert describe(controller).masks
 
 
 def test_exporting_a_cine_says_which_frames_were_corrected(
