@@ -15,8 +15,8 @@ from napari_cmunet.gui.cine.section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
 from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
+from napari_cmunet.gui.images.layers import is_image
 from napari_cmunet.gui.labels import KeyList, Legend, StatusLabel
-from napari_cmunet.gui.lifecycle import may_close, on_panel_destroyed
 from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
@@ -24,7 +24,7 @@ from napari_cmunet.gui.prediction.model_section import ModelSection
 from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
-from napari_cmunet.gui.project.session import ProjectSession, close_session
+from napari_cmunet.gui.project.session import ProjectSession, close_panel, close_session
 from napari_cmunet.gui.shortcuts import (
     PROPAGATE,
     KeyBindings,
@@ -110,9 +110,7 @@ class CMUNetPanel(QWidget):
         self._refresh_soon.timeout.connect(self.refresh)
         self._listen()
         # A window that closes deletes its docks without closing them.
-        self.destroyed.connect(
-            partial(on_panel_destroyed, self.controller, self.project)
-        )
+        self.destroyed.connect(partial(close_panel, self.controller, self.project))
         self.refresh()
 
     def _build(self) -> None:
@@ -245,15 +243,9 @@ class CMUNetPanel(QWidget):
 
     def _on_tool(self, mode: str) -> None:
         self.vessels.tools.deactivate()
-        mask = self.controller.editor.select_mask()
-        if mask is not None:
+        if (mask := self.controller.editor.select_mask()) is not None:
             mask.mode = mode
         self._on_changed()
-
-    def may_end_training(self) -> bool:
-        """Ask before a running training is ended."""
-        training = self.project.training.session
-        return training is None or ask_before_ending(training, self)
 
     def _on_changed(self) -> None:
         if not self._refresh_soon.isActive():
@@ -358,7 +350,7 @@ class CMUNetPanel(QWidget):
         self.project_section.commands.connect()
         self.project.training.result_wanted.connect(self.finetune.scroll_into_view)
         # The session outlives the panel: hold a weak reference only.
-        self.project.may_close = partial(may_close, weakref.ref(self))
+        self.project.may_close = partial(_may_close, weakref.ref(self))
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
@@ -393,3 +385,17 @@ class CMUNetPanel(QWidget):
     def closeEvent(self, event: Any) -> None:
         self.shut_down()
         super().closeEvent(event)
+
+
+def _may_close(panel: weakref.ref[CMUNetPanel]) -> bool:
+    """Whether the project may be closed: an existing panel asks about a training."""
+    found = panel()
+    training = found.project.training.session if found is not None else None
+    return training is None or ask_before_ending(training, found)
+
+
+def segment_arteries(viewer: napari.Viewer) -> None:
+    """Open the panel and segment the selected image. Command of the layer menu."""
+    layer = viewer.layers.selection.active
+    _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
+    panel.controller.segment_layer(layer if layer and is_image(layer) else None)

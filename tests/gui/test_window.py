@@ -22,7 +22,7 @@ from skimage import io as skimage_io
 
 from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.canvas import canvas_of
-from napari_cmunet.gui.lifecycle import segment_arteries
+from napari_cmunet.gui.panel import segment_arteries
 from tests.gui.conftest import (
     CTRL,
     LEFT,

@@ -390,3 +390,13 @@ def close_session(ref: weakref.ref[ProjectSession]) -> None:
     """Close a session, if it exists, before Qt deletes what it needs."""
     if (session := ref()) is not None:
         session.close_window()
+
+
+def close_panel(controller: Controller, session: ProjectSession) -> None:
+    """Close what a panel has shown. Called by Qt, which may have deleted half of it."""
+    # When the program ends, Qt may have deleted the controller's timers already.
+    with suppress(RuntimeError):
+        if controller.connected:  # otherwise the dock was closed before
+            session.workspace.changed.disconnect()
+            session.close_window()
+        controller.disconnect()
