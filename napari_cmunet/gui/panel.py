@@ -305,14 +305,14 @@ class CMUNetPanel(QWidget):
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
 
-    def shut_down(self) -> None:
+    def stop(self) -> None:
         """Stop work and unbind the shortcuts; layers stay. Idempotent."""
         self._refresh_soon.stop()
-        self.cine.shut_down()
+        self.cine.stop()
         self._shortcuts.unbind()
         self._key_focus.stop()
         self.vessels.close_tools()
-        self.measuring.shut_down()
+        self.measuring.stop()
         if self.controller.connected:
             self.project.workspace.changed.disconnect(self._on_changed)
             self.project.annotation.accepted.disconnect(self.vessels.review.stop)
@@ -379,11 +379,11 @@ class CMUNetPanel(QWidget):
                 self._docked = True
                 self._wake_up()
             elif self._docked:
-                self.shut_down()
+                self.stop()
         return super().event(event)
 
     def closeEvent(self, event: Any) -> None:
-        self.shut_down()
+        self.stop()
         super().closeEvent(event)
 
 

@@ -188,7 +188,7 @@ def project_actions(project: ProjectSession) -> dict[str, Callable[[], object]]:
     annotation, navigator = project.annotation, project.navigator
     return {
         ACCEPT: annotation.accept,
-        ACCEPT_NEXT: project.accept_and_go_on,
+        ACCEPT_NEXT: project.accept_and_next,
         TAKE_BACK: annotation.take_back,
         NEXT: navigator.next,
         PREVIOUS: navigator.previous,

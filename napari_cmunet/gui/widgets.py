@@ -145,19 +145,19 @@ def keep_narrow(box: QComboBox, tip: str) -> None:
     """Let a combo box be narrower than its longest name; ignore the wheel."""
     box.setToolTip(tip)
     box.setFocusPolicy(TAB_ONLY)
-    leave_wheel(box)
+    ignore_wheel(box)
     box.setMinimumContentsLength(8)
     box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
 
 
-def leave_wheel(widget: QWidget) -> None:
+def ignore_wheel(widget: QWidget) -> None:
     """Pass wheel events on to the panel: scrolling past a widget changes nothing."""
-    widget.installEventFilter(_WheelPasses(widget))
+    widget.installEventFilter(_WheelFilter(widget))
 
 
-class _WheelPasses(QObject):
+class _WheelFilter(QObject):
     def eventFilter(self, watched, event) -> bool:
         if event.type() == QEvent.Type.Wheel:
             event.ignore()

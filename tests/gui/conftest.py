@@ -249,6 +249,6 @@ def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
     qtbot.waitExposed(panel)
     yield viewer, panel, model
     model.open.set()
-    panel.shut_down()
+    panel.stop()
     assert panel.controller.queue.wait()
     qtbot.waitUntil(lambda: panel.exporting.idle)

@@ -315,7 +315,7 @@ def test_own_keys_are_bound_and_given_back(viewer, make_controller, qtbot):
     qtbot.addWidget(panel)
     bound = {str(key) for key in viewer.keymap}
     assert {"H", "T", ",", "."} <= bound
-    panel.shut_down()
+    panel.stop()
     left = {str(k): f for k, f in viewer.keymap.items() if k not in before}
     assert left == {"G": taken}
 

@@ -267,7 +267,7 @@ def test_keys_are_free_and_given_back(bench):
         assert not {str(key) for key in keys} & set(ours), name
     bound = {str(key) for key in bench.viewer.keymap}
     assert {"A", "S", "Q"} <= bound
-    bench.panel.shut_down()
+    bench.panel.stop()
     assert not {"A", "S", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 

@@ -183,7 +183,7 @@ def test_closing_the_dock_in_the_middle(window, qtbot, settled):
     again.segment.click()
     settled(again.controller)
     assert again.controller.active.predicted.all()
-    again.shut_down()
+    again.stop()
     assert again.controller.queue.wait()
 
 
@@ -228,7 +228,7 @@ def test_two_windows(window, make_napari_viewer_proxy, settled):
     settled(second.controller)
     np.testing.assert_array_equal(panel.controller.active.mask.data, expected(a))
     np.testing.assert_array_equal(second.controller.active.mask.data, expected(b))
-    second.shut_down()
+    second.stop()
     assert second.controller.queue.wait()
 
 

@@ -170,7 +170,7 @@ class CineSection(QWidget):
         ):
             self._search(image_state)
 
-    def shut_down(self) -> None:
+    def stop(self) -> None:
         """Stop the search, and drop what is not accepted. Idempotent."""
         self._jobs.cancel()
         self.propagation.propagation.dismiss()

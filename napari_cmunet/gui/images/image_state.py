@@ -229,9 +229,9 @@ class ImageState:
 
     def _on_editable(self, event) -> None:
         if event.source is self.mask and not self.mask.editable:
-            self.history.forget_history()
+            self.history.clear()
 
-    def forget_mask(self) -> None:
+    def on_mask_removed(self) -> None:
         """Follow the removal of the mask layer; keep corrections for the next one."""
         if self.usable_mask:
             for frame in self.corrections.in_history:
@@ -240,7 +240,7 @@ class ImageState:
         self.mask = None
         self.mask_was_deleted = True
 
-    def forget_prediction(self) -> None:
+    def on_prediction_removed(self) -> None:
         """Follow the removal of the prediction layer; the probability is kept."""
         self.prediction = None
         self.prediction_was_deleted = True
@@ -362,7 +362,7 @@ class ImageState:
 
     def on_data_replaced(self) -> None:
         """Follow a new array in the mask layer: all of it is the user's own."""
-        self.history.forget()
+        self.history.on_pixels_replaced()
         if self.usable_mask:
             self.corrections.note_change(range(self.count))
             self.mask_changed.emit(set(range(self.count)))

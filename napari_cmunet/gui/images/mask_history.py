@@ -341,14 +341,14 @@ class MaskHistory:
         self._restore(step, back=False)
         return _frames_of(step)
 
-    def forget(self) -> None:
+    def on_pixels_replaced(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""
         for steps in (self._done, self._undone):
             for at, step in enumerate(steps):
                 steps[at] = step if _is_bare(step) else None
         self._kept.clear()
 
-    def forget_history(self) -> None:
+    def clear(self) -> None:
         """Follow napari in emptying its undo history."""
         self._done.clear()
         self._undone.clear()

@@ -112,9 +112,9 @@ class OpenImages:
     def _take_over(self, image_state: ImageState) -> None:
         present = self.viewer.layers
         if image_state.prediction is not None and image_state.prediction not in present:
-            image_state.forget_prediction()
+            image_state.on_prediction_removed()
         if image_state.mask is not None and image_state.mask not in present:
-            image_state.forget_mask()
+            image_state.on_mask_removed()
         if image_state.image in present or image_state.mask is not None:
             self.images.append(image_state)
             self._follow(image_state)
@@ -305,9 +305,9 @@ class OpenImages:
         else:
             self._disconnect_layers(layer)
             if layer is image_state.mask:
-                image_state.forget_mask()
+                image_state.on_mask_removed()
             else:
-                image_state.forget_prediction()
+                image_state.on_prediction_removed()
         # The mask of a removed image can still be corrected and exported.
         if image_state.image not in self.viewer.layers and image_state.mask is None:
             self._disconnect_layers(*image_state.layers())

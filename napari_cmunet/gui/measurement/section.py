@@ -20,8 +20,8 @@ from napari_cmunet.gui.widgets import (
     button,
     column,
     group,
+    ignore_wheel,
     lay_out_again,
-    leave_wheel,
     row,
     text_label,
 )
@@ -76,7 +76,7 @@ class MeasureSection(QWidget):
         self.least.setValue(round(100 * self.finder.least))
         self.least.setToolTip("Diameter stenosis from which a narrowing is listed")
         self.least.setFocusPolicy(TAB_ONLY)
-        leave_wheel(self.least)
+        ignore_wheel(self.least)
         self.places = NameCombo("Go to a narrowing and measure its branch")
         self.clear = button("Clear", "Remove the measurement from the image")
         self.report = button(
@@ -141,7 +141,7 @@ class MeasureSection(QWidget):
             NAME_KEY: self.names.naming.take_here,
         }
 
-    def shut_down(self) -> None:
+    def stop(self) -> None:
         """Remove the measurement. Idempotent."""
         self.finder.clear()
         self.saver.close()

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QWidget
 from superqt.utils import signals_blocked
 
-from napari_cmunet.gui.widgets import TAB_ONLY, leave_wheel
+from napari_cmunet.gui.widgets import TAB_ONLY, ignore_wheel
 
 _STEPS = 100
 # Steps within this time of each other are one undo step.
@@ -47,8 +47,8 @@ class ThresholdSlider(QWidget):
         self.number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.number.setFixedWidth(8 * self.number.fontMetrics().averageCharWidth())
         self.number.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        leave_wheel(self.slider)
-        leave_wheel(self.number)
+        ignore_wheel(self.slider)
+        ignore_wheel(self.number)
         self._last_step = float("-inf")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -12,7 +12,7 @@ from napari_cmunet.errors import ProjectError
 from napari_cmunet.gui.images.layers import pixel_size_mm, record_of
 from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.workspace import look_at
+from napari_cmunet.gui.project.workspace import read_change
 from napari_cmunet.io.masks.files import is_large
 from napari_cmunet.io.masks.label_file import NAMES, Label, read_label
 from napari_cmunet.vessels.naming import names_to_json
@@ -154,7 +154,11 @@ class Annotation:
         area.accepted(frame)
         self.saving.add(key)
         future = workspace.writer.submit(
-            lambda: (act(), time.perf_counter() - started, look_at(project, key[0])),
+            lambda: (
+                act(),
+                time.perf_counter() - started,
+                read_change(project, key[0]),
+            ),
             partial(self._on_accepted, opened, label, cost),
             partial(self._on_refused, opened, frame),
         )
@@ -210,7 +214,7 @@ class Annotation:
             labels, fits = project.labels, partial(opened.fits, frame=frame)
             if accepted is None or not labels.undo_accept(accepted, fits):
                 labels.withdraw(*key)
-            return project.labels.get(*key), look_at(project, key[0])
+            return project.labels.get(*key), read_change(project, key[0])
 
         workspace.writer.submit(
             act, partial(self._on_taken_back, opened, frame), self._on_problem
@@ -248,7 +252,7 @@ class Annotation:
                 )
             accepted = project.labels.restore(older)
             label = project.labels.get(older.image, older.frame)
-            return accepted, label, look_at(project, older.image)
+            return accepted, label, read_change(project, older.image)
 
         self._workspace.writer.submit(
             act, partial(self._on_restored, opened), self._on_problem
@@ -268,7 +272,7 @@ class Annotation:
         self._workspace.apply(change)
         self.accepted.emit(key)
 
-    # -- marks ----------------------------------------------------------------
+    # -- flags and comments ---------------------------------------------------
 
     def skip(self) -> None:
         """Skip the image and open the next one, or undo that."""
@@ -282,7 +286,7 @@ class Annotation:
             )
             return
         skipped = state == "skipped"
-        self._mark(image, lambda project: project.skip(image, not skipped))
+        self._submit(image, lambda project: project.skip(image, not skipped))
         if not skipped:
             self._navigator.next()
 
@@ -291,12 +295,12 @@ class Annotation:
         image = self._image()
         if image is not None:
             flagged = self._workspace.overview.status(image).flagged
-            self._mark(image, lambda project: project.flag(image, not flagged))
+            self._submit(image, lambda project: project.flag(image, not flagged))
 
     def comment(self, image: str, text: str) -> None:
         """Save a comment on an image."""
         if text != self._workspace.overview.status(image).comment:
-            self._mark(image, lambda project: project.comment(image, text))
+            self._submit(image, lambda project: project.comment(image, text))
 
     def _image(self) -> str | None:
         navigator = self._navigator
@@ -306,18 +310,18 @@ class Annotation:
             return None
         return navigator.current.id
 
-    def _mark(self, image: str, act: Callable[..., None]) -> None:
+    def _submit(self, image: str, act: Callable[..., None]) -> None:
         project = self._workspace.project
         assert project is not None
 
-        def mark() -> Any:
+        def changed() -> Any:
             act(project)
-            return look_at(project, image)
+            return read_change(project, image)
 
-        self._workspace.writer.submit(mark, self._workspace.apply, self._on_problem)
+        self._workspace.writer.submit(changed, self._workspace.apply, self._on_problem)
 
     def _on_problem(self, problem: str) -> None:
-        self._messages.show_error(problem, about="mark")
+        self._messages.show_error(problem, about="flag")
 
     # -- the reviewed area ----------------------------------------------------
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 from napari_cmunet.gui.dialogs import dialog_buttons
 from napari_cmunet.gui.images.layers import record_of
 from napari_cmunet.gui.jobs import JobRunner
-from napari_cmunet.gui.project.workspace import look
+from napari_cmunet.gui.project.workspace import read_overview
 from napari_cmunet.gui.widgets import (
     add_action,
     check,
@@ -118,13 +118,13 @@ class ImportMasksDialog(QDialog):
         layout.addWidget(buttons)
         self.resize(620, 560)
         self._job.changed.connect(self._on_progress)
-        self.labels.toggled.connect(self.look)
-        self.replace.toggled.connect(self.look)
-        self.turned.toggled.connect(self.look)
-        self.large.activated.connect(self.look)
-        self.artery.editingFinished.connect(self.look)
+        self.labels.toggled.connect(self.find_pairs)
+        self.replace.toggled.connect(self.find_pairs)
+        self.turned.toggled.connect(self.find_pairs)
+        self.large.activated.connect(self.find_pairs)
+        self.artery.editingFinished.connect(self.find_pairs)
         self.finished.connect(lambda _: self._job.cancel())
-        self.look()
+        self.find_pairs()
 
     def options(self) -> ImportOptions:
         """How the masks are to be imported."""
@@ -137,7 +137,7 @@ class ImportMasksDialog(QDialog):
             artery=tuple(name for name in names if name),
         )
 
-    def look(self) -> None:
+    def find_pairs(self) -> None:
         """Pair and check the masks with the chosen options, in a worker."""
         project = self._session.project
         if project is None:
@@ -179,7 +179,7 @@ def import_masks(
     session: ProjectSession, plan: ImportPlan, options: ImportOptions
 ) -> None:
     """Save strokes in the open image, then import in a worker."""
-    session.navigator.leave(partial(_import, session, plan, options))
+    session.navigator.save_then(partial(_import, session, plan, options))
 
 
 def _import(session: ProjectSession, plan: ImportPlan, options: ImportOptions) -> None:
@@ -195,7 +195,7 @@ def _import(session: ProjectSession, plan: ImportPlan, options: ImportOptions) -
         pairs = [pair for pair in plan.pairs if pair.image == shown]
         get = project.drafts.load if options.drafts else project.labels.get
         frames = [frame for pair in pairs for frame in pair.frames]
-        return result, look(project), {f: get(shown, f) for f in frames}
+        return result, read_overview(project), {f: get(shown, f) for f in frames}
 
     def ended(outcome: JobResult) -> None:
         if outcome.error is not None:

@@ -225,7 +225,7 @@ class ModelPreview:
         self._shown = self._image_state = None
         self._known.clear()
 
-    def leave_image(self) -> None:
+    def on_image_left(self) -> None:
         """Remove all differences: another image is being opened."""
         if self.change is not None:
             self.change.remove()

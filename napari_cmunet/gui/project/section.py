@@ -170,7 +170,7 @@ class ProjectPage(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(6)
         self.progress = text_label()
-        self.effort = text_label()
+        self.annotation_time = text_label()
         self.name = QElidingLabel()
         self.name.setTextFormat(Qt.TextFormat.PlainText)
         self.accept = button("&Accept", "Save this mask as a label (K)")
@@ -239,7 +239,7 @@ class ProjectPage(QWidget):
                 row(self.title, self.to_training, self.menu, stretch=0),
                 self.bar,
                 self.progress,
-                self.effort,
+                self.annotation_time,
                 self.name,
                 row(self.accept, self.accept_next, stretch=0),
                 self.label,
@@ -255,7 +255,7 @@ class ProjectPage(QWidget):
     def _connect(self) -> None:
         session = self._session
         self.accept.clicked.connect(self._on_accept)
-        self.accept_next.clicked.connect(session.accept_and_go_on)
+        self.accept_next.clicked.connect(session.accept_and_next)
         self.filter.activated.connect(
             lambda: self.list.show_only(self.filter.currentData())
         )
@@ -292,12 +292,12 @@ class ProjectPage(QWidget):
         self.bar.setRange(0, max(1, state.images))
         self.bar.setValue(state.labelled)
         self.progress.setText(state.progress)
-        self.effort.setText(state.effort)
-        self.effort.setToolTip(state.effort_tip)
-        self.effort.setVisible(bool(state.effort))
+        self.annotation_time.setText(state.annotation_time)
+        self.annotation_time.setToolTip(state.annotation_time_tip)
+        self.annotation_time.setVisible(bool(state.annotation_time))
         # Nested as this is, Qt gives a label that wraps too little room.
-        high = self.effort.heightForWidth(self.effort.width())
-        self.effort.setMinimumHeight(max(0, high))
+        high = self.annotation_time.heightForWidth(self.annotation_time.width())
+        self.annotation_time.setMinimumHeight(max(0, high))
         self.name.setText(" · ".join(t for t in (state.place, state.name) if t))
         self.name.setToolTip(plain_tip(state.name))
         self.accept.setText(f"{state.accept_text}   [K]")
@@ -313,7 +313,7 @@ class ProjectPage(QWidget):
         for widget in (self.previous, self.next):
             widget.setEnabled(state.can_move)
         for marked in (self.skip, self.flag, self.comment):
-            marked.setEnabled(state.can_mark)
+            marked.setEnabled(state.can_flag)
         self.skip.setChecked(state.skipped)
         self.flag.setChecked(state.flagged)
         self.flag.setText("F&lagged" if state.flagged else "F&lag")

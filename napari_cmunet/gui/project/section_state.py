@@ -35,8 +35,8 @@ class SectionState:
     labelled: int = 0
     all_done: bool = False
     progress: str = ""
-    effort: str = ""
-    effort_tip: str = ""
+    annotation_time: str = ""
+    annotation_time_tip: str = ""
     place: str = ""
     name: str = ""
     image: str = ""
@@ -46,7 +46,7 @@ class SectionState:
     saved: bool = False
     can_take_back: bool = False
     can_move: bool = False
-    can_mark: bool = False
+    can_flag: bool = False
     skipped: bool = False
     flagged: bool = False
     comment: str = ""
@@ -82,13 +82,13 @@ def describe_project(session: ProjectSession) -> SectionState:
         labelled=overview.progress.labelled,
         all_done=not overview.progress.left,
         progress=_progress(session),
-        effort=_effort(overview.annotation_time),
-        effort_tip=_HOW if overview.annotation_time.still_pays else _NO_MORE,
+        annotation_time=_annotation_time(overview.annotation_time),
+        annotation_time_tip=_HOW if overview.annotation_time.still_pays else _NO_MORE,
         place=f"Image {overview.number(image)} of {len(overview.ids)}" if image else "",
         name=overview.name(image) if image else "",
         image=image,
         can_move=navigator.opening is None and bool(overview.ids),
-        can_mark=writable and bool(image) and navigator.opening is None,
+        can_flag=writable and bool(image) and navigator.opening is None,
         skipped=status.state == "skipped",
         flagged=status.flagged,
         comment=status.comment,
@@ -125,13 +125,13 @@ _NO_MORE = (
 )
 
 
-def _effort(effort: AnnotationTime) -> str:
+def _annotation_time(time: AnnotationTime) -> str:
     """What a label costs: at first, and by now."""
-    now, first = effort.seconds, effort.first_seconds
+    now, first = time.seconds, time.first_seconds
     if now is None:
         return ""
     was = "" if first is None else f"{first:.0f} s → "
-    more = "" if effort.still_pays else "; more may not pay"
+    more = "" if time.still_pays else "; more may not pay"
     return f"{was}{now:.0f} s a frame{more}"
 
 

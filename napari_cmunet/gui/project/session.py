@@ -29,9 +29,9 @@ from napari_cmunet.gui.project.workspace import (
     Overview,
     Workspace,
     create_project,
-    look,
     model_in_use,
     open_project,
+    read_overview,
 )
 from napari_cmunet.util.text import some_of
 
@@ -79,7 +79,7 @@ class ProjectSession:
             app.aboutToQuit.connect(partial(close_session, weakref.ref(self)))
 
     def _connect(self) -> None:
-        self.navigator.image_left.connect(self.preview.leave_image)
+        self.navigator.image_left.connect(self.preview.on_image_left)
         self.navigator.open_failed.connect(self._on_open_failed)
         self.annotation.accepted.connect(self.training.on_accepted)
         self.annotation.withdrawn.connect(self.training.on_withdrawn)
@@ -234,7 +234,7 @@ class ProjectSession:
     def close(self, then: Callable[[], object] | None = None) -> None:
         """Close the project, once every stroke is saved and the window agrees."""
         if self.project is not None and self.may_close():
-            self.navigator.leave(partial(self._close, then))
+            self.navigator.save_then(partial(self._close, then))
 
     def _close(self, then: Callable[[], object] | None) -> None:
         project = self.project
@@ -312,7 +312,7 @@ class ProjectSession:
             return
 
         def add(_: Report, should_stop: ShouldStop) -> object:
-            return project.images.add(inputs, None, should_stop), look(project)
+            return project.images.add(inputs, None, should_stop), read_overview(project)
 
         self.run("Adding images", add, self._on_added)
 
@@ -352,7 +352,7 @@ class ProjectSession:
             self.workspace.changed.emit()
             self.image_order.score()
 
-    def accept_and_go_on(self) -> None:
+    def accept_and_next(self) -> None:
         """Accept the shown mask and open the next image; stay where it asks."""
         self.annotation.accept()
         opened = self.navigator.current

@@ -79,7 +79,7 @@ class Overview:
         return self.ids.index(image) + 1 if image in self.ids else 0
 
 
-def look(project: Project) -> Overview:
+def read_overview(project: Project) -> Overview:
     """Read the overview of a project. Runs in the writer thread."""
     records = list(project.images)
     ids = tuple(record.id for record in records)
@@ -104,7 +104,7 @@ class Change:
     progress: Progress
 
 
-def look_at(project: Project, image: str) -> Change:
+def read_change(project: Project, image: str) -> Change:
     """Read the state of one image. Runs in the writer thread."""
     return Change(image, project.status(image), project.progress())
 
@@ -159,7 +159,7 @@ def create_project(new: NewProject, should_stop: Callable[[], bool]) -> OpenedPr
                 project.models.promote(new.model, installed=True, reason="chosen")
             except CMUNetError as error:
                 notices.append(str(error))
-        return survey(project, tuple(notices))
+        return describe_opened(project, tuple(notices))
     except BaseException:
         project.close()
         raise
@@ -191,13 +191,13 @@ def open_project(
             raise Cancelled
         if project.reader == REVIEWER:
             find_disagreement(project, should_stop)
-        return survey(project)
+        return describe_opened(project)
     except BaseException:
         project.close()
         raise
 
 
-def survey(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
+def describe_opened(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
     """Look at all that the window shows first."""
     model, problem = model_in_use(project)
     first: tuple[str, int | None] | None = project.position
@@ -208,7 +208,7 @@ def survey(project: Project, notices: tuple[str, ...] = ()) -> OpenedProject:
     note_recent(project.folder)
     return OpenedProject(
         project,
-        look(project),
+        read_overview(project),
         model,
         first,
         tuple(project.images.missing()),

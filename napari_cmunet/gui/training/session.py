@@ -49,14 +49,14 @@ class _Run:
 
     process: TrainingProcess
     progress: Progress  # as of the last event
-    told_at: float = field(default_factory=time.monotonic)  # time of the last event
+    last_event_at: float = field(default_factory=time.monotonic)
     first: TrainingResult | None = None  # of the quick stage
     result: TrainingResult | None = None
     worker: Any = None
 
     def progress_now(self) -> Progress:
         """The progress, with the time since the last event."""
-        return self.progress.later(time.monotonic() - self.told_at)
+        return self.progress.later(time.monotonic() - self.last_event_at)
 
 
 class TrainingSession:
@@ -259,7 +259,7 @@ class TrainingSession:
                 self.model_changed.emit(self.project.models.current)
         else:
             self._run.progress = progress_after(self._run.progress_now(), event)
-            self._run.told_at = time.monotonic()
+            self._run.last_event_at = time.monotonic()
         self.changed.emit()
 
     def _on_returned(self, result: TrainingResult) -> None:

@@ -52,13 +52,13 @@ class GuidedReview:
         """Mark the place as reviewed and go to the next."""
         if (here := self._here()) is not None and self.place is not None:
             review_record(here[0]).add_segment(here[1], self.place)
-        self._go_on()
+        self._show_next()
 
     def skip(self) -> None:
         """Go to the next place without reviewing this one."""
         if (here := self._here()) is not None and self.place is not None:
             review_record(here[0]).add_skipped(here[1], self.place)
-        self._go_on()
+        self._show_next()
 
     def stop(self) -> None:
         """Leave the place and remove its mark."""
@@ -79,7 +79,7 @@ class GuidedReview:
             self.stop()
         return here
 
-    def _go_on(self) -> None:
+    def _show_next(self) -> None:
         self.place = None
         self._of = self._tools.current_frame()
         if self._of is None:
@@ -97,7 +97,7 @@ class GuidedReview:
     def _on_ready(self) -> None:
         self.follow()
         if self._wanted:
-            self._go_on()
+            self._show_next()
 
     def _go_to_worst(self, context: EditContext) -> None:
         assert self._of is not None
@@ -123,7 +123,7 @@ class GuidedReview:
             )
             return
         self.place = max(places, key=lambda s: s.error_probability)
-        self._look_at(image_state, frame, self.place)
+        self._center_on(image_state, frame, self.place)
         probability = f"{100 * self.place.artery_probability:.0f} % likely artery"
         what = (
             f"In the mask, {probability}. If it is not: {REMOVE.key}, then click it."
@@ -138,7 +138,7 @@ class GuidedReview:
             else f"{what} The last one worth a look."
         )
 
-    def _look_at(self, image_state: ImageState, frame: int, place: Segment) -> None:
+    def _center_on(self, image_state: ImageState, frame: int, place: Segment) -> None:
         viewer, mask = self._tools.viewer, image_state.mask
         assert mask is not None
         middle = (place.points.min(axis=0) + place.points.max(axis=0)) / 2

@@ -305,7 +305,7 @@ def test_it_belongs_to_its_image_and_frame(measuring, viewer, controller, settle
     overlay = measuring.measurement.overlay.layer
     assert overlay.data.shape[0] == 1
     assert overlay.data_to_world((0, 0, 0))[0] == 1
-    measuring.panel.shut_down()
+    measuring.panel.stop()
     assert overlay not in viewer.layers
 
 

@@ -77,6 +77,6 @@ def test_the_keys_work_with_an_image_layer_selected(
     measuring.settle()
     found = measuring.measurement
     assert found.analysis.narrowest.percent_diameter == pytest.approx(50, abs=6)
-    panel.shut_down()
+    panel.stop()
     viewer.layers.selection.active = viewer.layers["frame"]
     hand.key(Qt.Key.Key_Y)  # nothing of ours is left

@@ -277,7 +277,7 @@ def test_by_the_button_and_its_key(
     qtbot.waitUntil(lambda: not panel.finetune.compare.isChecked())
     assert panel.finetune.comparison.isHidden()
     qtbot.mouseClick(panel.finetune.compare, Qt.MouseButton.LeftButton)
-    panel.shut_down()
+    panel.stop()
     assert not trying.model
 
 
@@ -305,4 +305,4 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     assert project.messages.alert is None
     training.cancel()
     qtbot.waitUntil(lambda: not training.running)
-    panel.shut_down()
+    panel.stop()

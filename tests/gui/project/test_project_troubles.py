@@ -42,7 +42,7 @@ def test_a_locked_project_can_be_read(project, elsewhere, ready):
     state = describe_project(elsewhere)
     assert state.progress == "0 of 5 labelled (read only)"
     assert not state.can_accept
-    assert not state.can_mark
+    assert not state.can_flag
     assert "not kept" in state.label
     elsewhere.annotation.accept()
     ready(elsewhere)

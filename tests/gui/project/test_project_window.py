@@ -125,7 +125,7 @@ def test_the_panel_is_closed_and_opened_at_any_moment(loop, ready, qtbot):
     third.project.navigator.next()
     ready(session)
     assert len(viewer.layers) == 3
-    third.shut_down()
+    third.stop()
     assert third.controller.queue.wait()
 
 

@@ -380,7 +380,7 @@ def test_accept_and_next_stays_where_the_mask_is_refused(
     session.annotation.accept()
     viewer.dims.set_point(0, 0)
     session.annotation.draw_area(BOX)
-    session.accept_and_go_on()
+    session.accept_and_next()
     disk.set()
     assert session.messages.text.startswith("Draw the box or lasso first")
     ready(session)
@@ -388,7 +388,7 @@ def test_accept_and_next_stays_where_the_mask_is_refused(
     assert session.project.labels.frames(session.navigator.current.id) == (3,)
     viewer.dims.set_point(0, 0)
     session.annotation.review_all()
-    session.accept_and_go_on()
+    session.accept_and_next()
     ready(session)
     assert name(session) != "b"
 
@@ -639,12 +639,12 @@ def test_the_trend_is_shown(project):
     for number in range(10):
         effort = effort.with_label((f"{number:012x}", 0), 62 if number < 5 else 18)
     project.workspace.set_annotation_time(effort)
-    assert describe_project(project).effort == "62 s → 18 s a frame"
+    assert describe_project(project).annotation_time == "62 s → 18 s a frame"
     for number in range(10, 15):
         effort = effort.with_label((f"{number:012x}", 0), 19)
     for _ in range(2):
         effort = effort.with_training(4, -0.01)
     project.workspace.set_annotation_time(effort)
     state = describe_project(project)
-    assert state.effort == "62 s → 19 s a frame; more may not pay"
-    assert "not better beyond chance" in state.effort_tip
+    assert state.annotation_time == "62 s → 19 s a frame; more may not pay"
+    assert "not better beyond chance" in state.annotation_time_tip

@@ -153,7 +153,7 @@ class Navigator:
         self.opening = image
         self._generation += 1
         self._messages.show("")
-        self.leave(partial(self._load, image, frame, self._generation))
+        self.save_then(partial(self._load, image, frame, self._generation))
 
     def retry(self) -> None:
         """Open again what could not be opened."""
@@ -165,7 +165,7 @@ class Navigator:
         if self.current is not None:
             self._prefetcher.plan(self.current.id)
 
-    def leave(self, then: Callable[[], None]) -> None:
+    def save_then(self, then: Callable[[], None]) -> None:
         """Save the strokes in the open image, then go on; ask if they cannot be."""
         if self.draft_saver is not None:
             self.draft_saver.flush()
@@ -183,7 +183,7 @@ class Navigator:
         alerts.not_saved(
             self._messages,
             next(iter(self.draft_saver.problems.values())),
-            again=partial(self.leave, then),
+            again=partial(self.save_then, then),
             without=then,
         )
 

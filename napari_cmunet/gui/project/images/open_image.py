@@ -140,7 +140,7 @@ class AnnotationClock:
         self._seconds = 0.0
         self._last = monotonic()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Resume: the image is shown again."""
         self._last = monotonic()
 
@@ -319,7 +319,7 @@ class ImageMemory:
             memory, opened.clock = self._known[opened.id]
             restore_record(opened.image_state, memory)
         self._known[opened.id] = review_record(opened.image_state), opened.clock
-        opened.clock.go_on()
+        opened.clock.resume()
 
     def clear(self) -> None:
         """Forget all images: the project is closed."""

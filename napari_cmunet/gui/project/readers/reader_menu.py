@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cmunet.gui.project.workspace import Overview, look
+from napari_cmunet.gui.project.workspace import Overview, read_overview
 from napari_cmunet.gui.widgets import add_action, button, column, row
 from napari_cmunet.project.readers.agreement import (
     agreement_table,
@@ -89,7 +89,7 @@ class ReaderMenu(QMenu):
 
             def act() -> Overview:
                 note_reader(project.id, FIRST_READER, name)
-                return look(project)
+                return read_overview(project)
 
             session.workspace.writer.submit(
                 act, session.workspace.set_overview, session.messages.show_error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QGridLayout, QInputDialog, QPushButton, QWidget
 
 from napari_cmunet.gui.project.difference_layer import DifferenceLayer
-from napari_cmunet.gui.project.workspace import look_at
+from napari_cmunet.gui.project.workspace import read_change
 from napari_cmunet.gui.widgets import button, text_label
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ class Review:
 
         def act() -> Any:
             project.reject(reader, image, frame, reason)
-            return look_at(project, image)
+            return read_change(project, image)
 
         self._workspace.writer.submit(
             act,
             partial(self._on_rejected, opened, frame, reader),
-            partial(self._workspace.messages.show_error, about="mark"),
+            partial(self._workspace.messages.show_error, about="flag"),
         )
 
     def _on_rejected(
