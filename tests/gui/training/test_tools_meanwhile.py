@@ -9,7 +9,7 @@ import pytest
 
 from napari_cmunet.vessels.tools import ADD, REMOVE
 from tests.gui.training.conftest import wait_until
-from tests.gui.vessel_bench import Bench, angiogram, one_step
+from tests.gui.vessel_tools.bench import Bench, angiogram, one_step
 
 
 @pytest.mark.slow

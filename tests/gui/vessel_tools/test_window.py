@@ -10,7 +10,7 @@ from qtpy.QtTest import QTest
 
 from napari_cmunet.vessels.tools import REMOVE
 from tests.gui.conftest import CTRL, LEFT, NONE, Reader
-from tests.gui.vessel_bench import Bench, angiogram
+from tests.gui.vessel_tools.bench import Bench, angiogram
 
 pytestmark = pytest.mark.slow
 

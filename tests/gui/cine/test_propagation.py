@@ -12,7 +12,7 @@ from napari_cmunet.vessels.naming import NamedTree, SegmentName
 from napari_cmunet.vessels.segments import VALUES
 from napari_cmunet.vessels.tools import ADD
 from napari_cmunet.vessels.tree import build_tree
-from tests.gui.vessel_bench import angiogram
+from tests.gui.vessel_tools.bench import angiogram
 
 SOURCE, COUNT = 3, 8
 FRAME = angiogram("faint")

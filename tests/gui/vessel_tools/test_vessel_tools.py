@@ -12,7 +12,7 @@ from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNCERTAIN
 from napari_cmunet.gui.vessel_tools.section import NEXT_PLACE, SKIP_PLACE
 from napari_cmunet.vessels.tools import ADD, REMOVE, TOOLS
-from tests.gui.vessel_bench import Bench, angiogram, one_step
+from tests.gui.vessel_tools.bench import Bench, angiogram, one_step
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from tests.project.project_making import mask_of, reopened
 
 
 def labelled(*seconds: float, first: int = 0) -> AnnotationTime:
-    effort = AnnotationTime()
+    annotation_time = AnnotationTime()
     for number, each in enumerate(seconds):
-        effort = effort.with_label((f"{number + first:012x}", 0), each, 100)
-    return effort
+        annotation_time = annotation_time.with_label(
+            (f"{number + first:012x}", 0), each, 100
+        )
+    return annotation_time
 
 
 def test_the_journal_tells_seconds_and_pixels(project):
@@ -24,17 +26,17 @@ def test_the_journal_tells_seconds_and_pixels(project):
     # Accepted once more, it was looked at before and is no measure.
     project.labels.accept(ids[0], 0, mask_of(9), seconds=1.0, pixels_changed=1)
     project.labels.accept(ids[5], 0, mask_of(1))  # by a program, without a clock
-    effort = annotation_time_of(reopened(project).journal())
-    assert len(effort.labels) == 5
-    assert effort.seconds == 58
-    assert effort.pixels == 20
-    assert effort.first_seconds is None
+    annotation_time = annotation_time_of(reopened(project).journal())
+    assert len(annotation_time.labels) == 5
+    assert annotation_time.seconds == 58
+    assert annotation_time.pixels == 20
+    assert annotation_time.first_seconds is None
 
 
 def test_the_trend_is_of_the_first_and_the_last_five():
-    effort = labelled(70, 62, 61, 63, 10, 30, 40, 18, 17, 19, 16, 200)
-    assert effort.first_seconds == 62
-    assert effort.seconds == 18
+    annotation_time = labelled(70, 62, 61, 63, 10, 30, 40, 18, 17, 19, 16, 200)
+    assert annotation_time.first_seconds == 62
+    assert annotation_time.seconds == 18
     assert labelled(1, 2, 3, 4).seconds is None
     assert labelled(1, 2, 3, 4, 5, 6).first_seconds is None
 
@@ -53,10 +55,10 @@ def test_the_trend_is_of_the_first_and_the_last_five():
     ],
 )
 def test_more_labels_pay_while_one_of_the_two_gets_better(gains, seconds, pays):
-    effort = labelled(*seconds)
+    annotation_time = labelled(*seconds)
     for patients, low in gains:
-        effort = effort.with_training(patients, low)
-    assert effort.still_pays is pays
+        annotation_time = annotation_time.with_training(patients, low)
+    assert annotation_time.still_pays is pays
 
 
 def test_a_refused_model_counts_as_a_training(project, make_model):
