@@ -203,8 +203,8 @@ class NamedTree:
         )
         if first != last:
             return bool(first < last)
-        third = max(1, len(branch.radii) // 3)
-        return bool(branch.radii[:third].mean() >= branch.radii[-third:].mean())
+        begin, end = branch.end_radii
+        return begin >= end
 
     @cached_property
     def _depths(self) -> tuple[dict[int, float], set[int]]:
@@ -215,10 +215,7 @@ class NamedTree:
             for joint in branch.joints:
                 meeting.setdefault(joint, []).append(branch)
             if (branch.joints[0] < 0) != (branch.joints[1] < 0):
-                third = max(1, len(branch.radii) // 3)
-                free = branch.radii[:third] if branch.joints[0] < 0 else None
-                width = (branch.radii[-third:] if free is None else free).mean()
-                ends.append((float(width), branch.number))
+                ends.append((branch.end_radii[branch.joints[1] < 0], branch.number))
         depths: dict[int, float] = {}
         trunks: set[int] = set()
         for _, number in sorted(ends, reverse=True):

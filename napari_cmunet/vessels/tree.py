@@ -38,6 +38,12 @@ class Branch:
         """Median half width, in pixels."""
         return float(np.median(self.radii))
 
+    @property
+    def end_radii(self) -> tuple[float, float]:
+        """Mean half width of the first and of the last third, in pixels."""
+        third = max(1, len(self.radii) // 3)
+        return float(self.radii[:third].mean()), float(self.radii[-third:].mean())
+
 
 @dataclass(frozen=True)
 class VesselTree:
@@ -110,14 +116,6 @@ class VesselTree:
         sizes[0] = 0
         return bool(parts[tuple(branch.points[0])] != sizes.argmax())
 
-    def neighbours(self, branch: Branch, joint: int) -> list[Branch]:
-        """Other branches that meet a branch at a bifurcation."""
-        return [
-            other
-            for other in self.branches
-            if other.number != branch.number and joint in other.joints
-        ]
-
     def downstream(self, branch: Branch) -> tuple[np.ndarray, list[Joint]]:
         """Points of a branch from its wider end on, and what is at both ends.
 
@@ -129,8 +127,8 @@ class VesselTree:
             else (int(end[0]), int(end[1]), branch.radius)
             for joint, end in zip(branch.joints, branch.points[[0, -1]], strict=True)
         ]
-        third = max(1, len(branch.radii) // 3)
-        if branch.radii[:third].mean() < branch.radii[-third:].mean():
+        first, last = branch.end_radii
+        if first < last:
             return branch.points[::-1], ends
         return branch.points, ends
 

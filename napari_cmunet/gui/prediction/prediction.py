@@ -126,9 +126,6 @@ class FrameQueue:
             self._waiting.discard(frame)
             return frame
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
 
 @dataclass(frozen=True)
 class PredictionRequest:
@@ -140,14 +137,6 @@ class PredictionRequest:
     queue: FrameQueue
     engine: Engine | None
     load: EngineFactory
-
-
-@dataclass(frozen=True)
-class EngineReady:
-    """The model is loaded."""
-
-    number: int
-    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,7 @@ class Failure:
     message: str
 
 
-Event = EngineReady | FrameReady | Failure
+Event = Engine | FrameReady | Failure
 
 
 def predict_frames(request: PredictionRequest) -> Iterator[Event]:
@@ -205,7 +194,7 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
     if engine is None:
         _import_ahead()
         engine = request.load(request.choice)
-        yield EngineReady(request.number, engine)
+        yield engine
     frames = request.frames
     while frames is not None and (frame := request.queue.take()) is not None:
         started = time.perf_counter()

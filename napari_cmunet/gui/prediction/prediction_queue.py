@@ -13,7 +13,6 @@ from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.prediction.prediction import (
     Engine,
     EngineFactory,
-    EngineReady,
     Event,
     Failure,
     FrameQueue,
@@ -202,12 +201,12 @@ class PredictionQueue:
         self._worker.start()
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, EngineReady):
+        if isinstance(event, Engine):
             # Also of a request that was stopped: the next one need not load again.
-            self.engine = event.engine
+            self.engine = event
             self._notices_shown = 0
-            self.engine_ready.emit(event.engine)
-            self._emit_notices(event.engine)
+            self.engine_ready.emit(event)
+            self._emit_notices(event)
             return
         if self._request is None or event.number != self._request.number:
             return
