@@ -66,8 +66,8 @@ class Annotation:
             return "No image of the project is open yet."
         if workspace.project.read_only:
             return "The project is open for reading only."
-        image_state = opened.image_state
-        if not navigator.is_shown or workspace.controller.active is not image_state:
+        image_state, images = opened.image_state, workspace.controller.images
+        if not navigator.is_shown or images.active is not image_state:
             return "Another image is selected."
         if image_state.image_replaced:
             return (
@@ -78,7 +78,7 @@ class Annotation:
             if image_state.mask_was_deleted:
                 return "The mask was deleted. Make it again."
             return "The image is not segmented yet."
-        if not workspace.controller.images.has_shown_frame(image_state):
+        if not images.has_shown_frame(image_state):
             return "The slider is at a frame that this cine does not have."
         frame = navigator.frame
         if (

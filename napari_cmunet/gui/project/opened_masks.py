@@ -78,7 +78,8 @@ class OpenedMasks:
         def ended(outcome: JobResult) -> None:
             self._jobs.remove(job)
             # An image that cannot be read is reported by who segments it.
-            self._offer(outcome.result or [])
+            if outcome.result:
+                self._offer(outcome.result)
 
         if frames:
             job = Job("Looking for masks", look, ended)

@@ -74,7 +74,7 @@ class ReviewedArea:
 
     @property
     def _layers(self) -> LayerList:
-        return self._controller.viewer.layers
+        return self._controller.images.viewer.layers
 
     # -- drawing --------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.images.layers import is_inverted
+from napari_cmunet.gui.images.layers import is_inverted, show_frame
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.draft_saver import DraftSaver
@@ -65,12 +65,12 @@ class Navigator:
     @property
     def is_shown(self) -> bool:
         """Whether the viewer still has the open image's layer."""
-        opened, viewer = self.current, self._controller.viewer
+        opened, images = self.current, self._controller.images
         return (
             opened is not None
-            and viewer is not None
-            and opened.image_state in self._controller.image_states
-            and opened.image_state.image in viewer.layers
+            and images.viewer is not None
+            and opened.image_state in images.images
+            and opened.image_state.image in images.viewer.layers
         )
 
     @property
@@ -82,7 +82,7 @@ class Navigator:
     def frame(self) -> int:
         """The frame of the open image that is shown."""
         assert self.current is not None
-        return self._controller.shown(self.current.image_state)
+        return self._controller.images.shown_frame(self.current.image_state)
 
     def parts(self) -> tuple[OpenImage, ReviewedArea, DraftSaver]:
         """The open image, its reviewed area and its saver; an image must be open."""
@@ -283,8 +283,7 @@ class Navigator:
     def _show_frame(self, image_state: ImageState, frame: int) -> None:
         viewer = self._controller.viewer
         if image_state.is_cine and viewer is not None:
-            point = image_state.image.data_to_world((frame, 0, 0))
-            viewer.dims.set_point(viewer.dims.ndim - 3, point[0])
+            show_frame(image_state.image, viewer, frame)
 
     def _remove(self, opened: OpenImage) -> None:
         """Remove an image's layers, if the program has added them."""
