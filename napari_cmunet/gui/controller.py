@@ -28,11 +28,10 @@ from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image
     from psygnal import SignalInstance
 
     from napari_cmunet.gui.images.image_state import ImageState
@@ -183,10 +182,6 @@ class Controller:
         if image_state is not None and image_state.unsupported is None:
             self.images.remake_mask(image_state)
             self.show_message("")
-
-    def add_images(self, images: Sequence[tuple[Path, Layer]]) -> None:
-        """Show images that were read from files; the last one is the active one."""
-        self.images.add(images)
 
     def _on_added(self, added: list[ImageState]) -> None:
         for image_state in added:

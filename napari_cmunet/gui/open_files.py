@@ -157,7 +157,7 @@ class OpenRow(QWidget):
     def _on_read(self, result: _Opened) -> None:
         found, problems = result
         images = [(path, Layer.create(*layer_data)) for path, layer_data in found]
-        self._controller.add_images(images)
+        self._controller.images.add(images)
         if problems:
             text, tip = some_of(problems, 2), "\n".join(problems)
             self._controller.show_message(text, failed=True, tip=tip)
@@ -226,12 +226,6 @@ class CloseQuestion(QObject):
 
     napari asks as well, but names a training only if the window system closes the
     window. Closing by a script asks nothing.
-
-    Parameters
-    ----------
-    window : QWidget
-    controller : Controller
-    project : ProjectSession
     """
 
     def __init__(

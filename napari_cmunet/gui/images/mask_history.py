@@ -325,21 +325,19 @@ class MaskHistory:
 
     def note_undo(self) -> set[int]:
         """Follow an undo of napari; return the frames of a step of the program."""
-        if not self._done:
-            return set()
-        step = self._done.pop()
-        self._undone.append(step)
-        self._restore(step, back=True)
-        return _frames_of(step)
+        return self._step(self._done, self._undone)
 
     def note_redo(self) -> set[int]:
         """Follow a redo of napari; return the frames of a step of the program."""
-        if not self._undone:
+        return self._step(self._undone, self._done)
+
+    def _step(self, source: deque[Item], target: deque[Item]) -> set[int]:
+        if not source:
             return set()
-        step = self._undone.pop()
-        self._done.append(step)
-        self._restore(step, back=False)
-        return _frames_of(step)
+        step = source.pop()
+        target.append(step)
+        self._restore(step, back=target is self._undone)
+        return {step.shown, step.frame} if isinstance(step, Step) else set()
 
     def on_pixels_replaced(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""
@@ -380,7 +378,3 @@ class MaskHistory:
 def _is_bare(step: Item) -> TypeGuard[Naming]:
     """Whether a step is a naming that napari's own history does not have."""
     return isinstance(step, Naming) and not step.with_pixels
-
-
-def _frames_of(step: Item) -> set[int]:
-    return {step.shown, step.frame} if isinstance(step, Step) else set()

@@ -72,15 +72,15 @@ class ViewFitter:
     def connect(self, viewer: ViewerModel) -> None:
         """Follow Home and the size of the canvas."""
         self._viewer = weakref.ref(viewer)
-        viewer.events.reset_view.connect(self._on_reset)
+        viewer.events.reset_view.connect(self.fit)
         viewer.canvas.events.size.connect(self._on_resized)
 
     def disconnect(self, viewer: ViewerModel) -> None:
         """Stop following."""
-        viewer.events.reset_view.disconnect(self._on_reset)
+        viewer.events.reset_view.disconnect(self.fit)
         viewer.canvas.events.size.disconnect(self._on_resized)
 
-    def fit(self) -> None:
+    def fit(self, event: Any = None) -> None:
         """Fit the view to the image."""
         viewer = self._viewer() if self._viewer is not None else None
         if viewer is None:
@@ -89,9 +89,6 @@ class ViewFitter:
         if image is not None and not _fit_2d(viewer, image):
             return
         self._fitted = _camera(viewer)
-
-    def _on_reset(self, event: Any = None) -> None:
-        self.fit()
 
     def _on_resized(self, event: Any = None) -> None:
         viewer = self._viewer() if self._viewer is not None else None

@@ -69,7 +69,6 @@ class ModelSection(QWidget):
         )
 
     def _show_models(self, found: list[tuple[ModelCard, Path]]) -> None:
-        chosen = self._controller.choice.model
         with signals_blocked(self.model):
             self.model.clear()
             for card, folder in found:
@@ -77,9 +76,14 @@ class ModelSection(QWidget):
                 if card.kind == "artery":
                     self.model.addItem(card.name, folder.name)
                     self._cards[folder.name] = card
-            if self.model.findData(chosen) < 0:
-                self.model.addItem(Path(chosen).name, chosen)
-            self.model.setCurrentIndex(self.model.findData(chosen))
+        self._select(self._controller.choice.model)
+
+    def _select(self, model: str) -> None:
+        """Show the model in use, be it listed or not."""
+        with signals_blocked(self.model):
+            if self.model.findData(model) < 0:
+                self.model.addItem(Path(model).name, model)
+            self.model.setCurrentIndex(self.model.findData(model))
         self._show_about()
 
     def show_choice(self, *, in_project: bool) -> None:
@@ -88,13 +92,8 @@ class ModelSection(QWidget):
             widget.setVisible(not in_project)
         self._show_about()
         chosen = self._controller.choice.model
-        if self.model.currentData() == chosen:
-            return
-        with signals_blocked(self.model):
-            if self.model.findData(chosen) < 0:
-                self.model.addItem(Path(chosen).name, chosen)
-            self.model.setCurrentIndex(self.model.findData(chosen))
-        self._show_about()
+        if self.model.currentData() != chosen:
+            self._select(chosen)
 
     def _on_model(self) -> None:
         model = self.model.currentData()

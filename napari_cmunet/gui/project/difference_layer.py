@@ -37,17 +37,7 @@ class Difference:
 
 
 class DifferenceLayer:
-    """The layer, made once there is something to show, over its image's others.
-
-    Parameters
-    ----------
-    controller : Controller
-        Knows the viewer.
-    image_state : ImageState
-        Of the image that the layer covers.
-    name : str
-        Of the layer.
-    """
+    """The layer, made once there is something to show, over its image's others."""
 
     def __init__(
         self,
@@ -113,8 +103,6 @@ class ModelChange:
 
     Parameters
     ----------
-    controller : Controller
-        Knows the viewer.
     image_state : ImageState
         Just about to be predicted anew.
     """

@@ -38,13 +38,7 @@ class _AreaState:
 
 
 class ReviewedArea:
-    """The reviewed area of each frame of an image; the whole frame by default.
-
-    Parameters
-    ----------
-    controller : Controller
-        Knows the viewer.
-    """
+    """The reviewed area of each frame of an image; the whole frame by default."""
 
     #: The reviewed area has changed.
     changed = Signal()

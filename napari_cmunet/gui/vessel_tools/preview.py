@@ -53,13 +53,7 @@ _COLOURS = CyclicLabelColormap(
 
 
 class Preview:
-    """A layer of one frame above a mask, for the active tool and the guided review.
-
-    Parameters
-    ----------
-    name : str
-        Of the layer.
-    """
+    """A layer of one frame above a mask, for the active tool and the guided review."""
 
     def __init__(self, viewer: ViewerModel, name: str = "vessel tool preview") -> None:
         self._viewer, self._name = viewer, name
