@@ -197,8 +197,7 @@ class CineSection(QWidget):
 
     def _on_clicked(self) -> None:
         image_state = self._shown_state()
-        if image_state is not None and image_state.best_frame is not None:
-            frame = image_state.best_frame
+        if image_state is not None and (frame := image_state.best_frame) is not None:
             show_frame(image_state.image, self._controller.viewer, frame)
 
 

@@ -268,7 +268,8 @@ class ModelPreview:
         if not self.model:
             return
         deleted = self._shown is not None and self._shown.was_deleted
-        if deleted or not self.candidate or self._is_decided():
+        decided = self._training.result is not self._result
+        if deleted or not self.candidate or decided:
             self.stop()
             return
         if self._job is not None or self.why_not():
@@ -291,9 +292,6 @@ class ModelPreview:
         """The layer that shows the difference, unless the user has deleted it."""
         shown = self._shown
         return None if shown is None or shown.was_deleted else shown
-
-    def _is_decided(self) -> bool:
-        return self._training.result is not self._result
 
     def _start(self, image_state: ImageState, frame: int, source: Source) -> None:
         controller, project = self._workspace.controller, self._workspace.project
