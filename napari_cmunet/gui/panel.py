@@ -142,12 +142,11 @@ class CMUNetPanel(QWidget):
             "&Make the mask again", "Make a new mask from the prediction"
         )
         self.threshold = ThresholdSlider()
-        tip = (
-            "Probability from which a pixel counts as artery. A lower threshold finds "
-            "more. Your corrections stay. One drag is one undo step."
-        )
-        self.threshold.slider.setToolTip(tip)
-        self.threshold.number.setToolTip(tip)
+        for part in (self.threshold.slider, self.threshold.number):
+            part.setToolTip(
+                "Probability from which a pixel counts as artery. A lower threshold "
+                "finds more. Your corrections stay. One drag is one undo step."
+            )
         self.threshold_note = text_label()
         self.mask_shown = check("Show mask", "Show the mask")
         self.outline = check("Outline", "Show the mask as an outline (T)")
@@ -219,9 +218,8 @@ class CMUNetPanel(QWidget):
         self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
         self.outline.clicked.connect(controller.editor.set_outline)
         self.prediction_shown.clicked.connect(controller.editor.set_prediction_visible)
-        commands = self.project_section.commands
-        to_training = self.project_section.page.to_training
-        to_training.clicked.connect(self.finetune.scroll_into_view)
+        commands, page = self.project_section.commands, self.project_section.page
+        page.to_training.clicked.connect(self.finetune.scroll_into_view)
         self.exporting.labels.triggered.connect(commands.export)
         commands.exported.connect(self.exporting.show_result)
         self.vessels.review.changed.connect(self.project.navigator.tick)

@@ -74,8 +74,7 @@ class ProjectSession:
             self.navigator.tick, self.training.pause_briefly
         )
         self._connect()
-        app = QCoreApplication.instance()
-        if app is not None:
+        if (app := QCoreApplication.instance()) is not None:
             app.aboutToQuit.connect(partial(close_session, weakref.ref(self)))
 
     def _connect(self) -> None:
@@ -280,8 +279,7 @@ class ProjectSession:
 
     def relink(self, folder: Path) -> None:
         """Look for missing images in a folder."""
-        project = self.project
-        if project is not None:
+        if (project := self.project) is not None:
             self.run(
                 "Looking for the images",
                 lambda _, should_stop: project.images.relink(folder, should_stop),
@@ -393,8 +391,7 @@ def close_session(ref: weakref.ref[ProjectSession]) -> None:
 
 
 def close_panel(controller: Controller, session: ProjectSession) -> None:
-    """Close what a panel has shown. Called by Qt, which may have deleted half of it."""
-    # When the program ends, Qt may have deleted the controller's timers already.
+    """Close what a panel has shown; Qt may have deleted the controller's timers."""
     with suppress(RuntimeError):
         if controller.connected:  # otherwise the dock was closed before
             session.workspace.changed.disconnect()
