@@ -6,12 +6,19 @@ import gc
 import ipaddress
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.training_zygote import Zygote
 
 # Set before torch, napari and platformdirs are imported: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,6 +67,26 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host in ("localhost", "")
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process from which training processes are forked."""
+    from tests.training_zygote import Zygote
+
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def forked_trainings(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the window's training processes start with torch imported (Linux)."""
+    from napari_cmunet.project.training import worker
+
+    if sys.platform == "linux":
+        has = SimpleNamespace(Popen=zygote.popen, PIPE=subprocess.PIPE)
+        monkeypatch.setattr(worker, "subprocess", has)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.endurance import soak
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [
@@ -110,15 +112,11 @@ def test_the_driver_finds_a_label_that_is_lost(tmp_path):
     assert done.stdout.split() == ["gone", "half", "other"], done.stderr
 
 
-def test_nothing_piles_up(tmp_path, qapp):
+def test_nothing_piles_up(tmp_path, qapp, forked_trainings, monkeypatch):
+    for name in ("NAPARI_CMUNET_HOME", "NAPARI_CONFIG"):  # given back after the test
+        monkeypatch.setenv(name, "")
     figures = tmp_path / "figures.json"
-    words = ["--images", "4", "--trainings", "2", "--json", figures]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.endurance.soak", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    words = ["soak", "--images", "4", "--trainings", "2", "--json", str(figures)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert soak.main() == 0, figures.read_text()
     assert json.loads(figures.read_text())["labels"] == 4

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from napari_cmunet.model.network import CMUNet
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.training import worker
-from tests.gui.training.zygote import Zygote
 
 SIZE = 96
 
@@ -47,19 +44,9 @@ def _draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return frame.clip(0, 255).astype(np.uint8), mask
 
 
-@pytest.fixture(scope="session")
-def zygote():
-    made = Zygote()
-    yield made
-    made.close()
-
-
 @pytest.fixture(autouse=True)
-def forked(zygote, monkeypatch):
+def forked(forked_trainings):
     """Let training processes start with torch imported, where that can be."""
-    if sys.platform == "linux":
-        has = SimpleNamespace(Popen=zygote.popen, PIPE=subprocess.PIPE)
-        monkeypatch.setattr(worker, "subprocess", has)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from napari_cmunet.project.training import worker
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, *worker.COMMAND]
 
 
