@@ -22,13 +22,13 @@ from napari_cmunet.io.discovery import find_images, output_paths, stem_of
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.measured_lesion import MeasuredFrame, reported, tree_lesions
-from napari_cmunet.io.measured_picture import write_picture
 from napari_cmunet.io.measurements import (
     COLUMNS,
     SEGMENT_COLUMNS,
     as_json,
     tables,
 )
+from napari_cmunet.io.overlay import write_picture
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.io.report.page import (
     REPORT,

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from napari_cmunet import __version__
 from napari_cmunet.cli.progress import Progress, event_writer, stop_on_signals
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.model.card import Preprocessing
+from napari_cmunet.model.card import CARD, Preprocessing
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.pretraining.checkpoint import read_state
@@ -31,7 +31,6 @@ from napari_cmunet.pretraining.distributed import process_group
 from napari_cmunet.pretraining.loop import Pretraining
 from napari_cmunet.pretraining.output import (
     RECONSTRUCTIONS,
-    holds_run,
     write_curves,
     write_model,
     write_reconstructions,
@@ -189,7 +188,7 @@ def _config(
 ) -> PretrainConfig:
     there = checkpoint.exists()
     if not args.resume:
-        if there or holds_run(args.output):
+        if there or (args.output / CARD).exists():
             raise TrainingError(
                 f"The folder '{args.output.name}' holds a run or a model already. "
                 "Choose another with -o, or go on with the run by --resume."

@@ -80,10 +80,6 @@ class Provenance:
         values["frames"] = None if self.frames is None else list(self.frames)
         return {"schema": SCHEMA, **values}
 
-    def to_json(self) -> str:
-        """Return one line of ASCII JSON."""
-        return json.dumps(self.to_dict())
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
         """Create from the result of ``to_dict``; ignore unknown keys.
@@ -103,17 +99,6 @@ class Provenance:
             return cls(**{k: v for k, v in values.items() if k in names})
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError("a damaged provenance record") from error
-
-    @classmethod
-    def from_json(cls, text: str) -> Provenance:
-        """Create from the result of ``to_json``; raise ValueError as ``from_dict``."""
-        try:
-            values = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("not a provenance record of napari-cmunet") from error
-        if not isinstance(values, dict):
-            raise ValueError("not a provenance record of napari-cmunet")
-        return cls.from_dict(values)
 
 
 def record_path(mask: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,16 +64,11 @@ class FramePrediction:
     contrast : bool
         Whether the frame shows arteries filled with contrast agent. Always True for a
         model whose card does not say how to tell.
-    done, total : int
-    seconds_left : float
     """
 
     index: int
     probability: np.ndarray
     contrast: bool
-    done: int
-    total: int
-    seconds_left: float
 
 
 class Predictor:
@@ -165,17 +159,13 @@ class Predictor:
             float32, 0 to 1, instead of uint8; :func:`to_uint8` makes one the other.
         """
         todo = deque(range(len(frames)) if order is None else order)
-        total, began = len(todo), time.monotonic()
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         if self.batch == 1 < cores:
             predict = self._predict_in_threads
         else:
             predict = self._predict_in_batches
-        for done, (index, probability, contrast) in enumerate(
-            predict(frames, todo, should_stop, exact), 1
-        ):
-            left = (time.monotonic() - began) / done * (total - done)
-            yield FramePrediction(index, probability, contrast, done, total, left)
+        for found in predict(frames, todo, should_stop, exact):
+            yield FramePrediction(*found)
 
     def _predict_in_batches(
         self,

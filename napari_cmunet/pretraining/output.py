@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_cmunet.model.card import CARD, ModelCard, Preprocessing, name_for
+from napari_cmunet.model.card import ModelCard, Preprocessing, name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.util.atomic import atomic_write, write_json
@@ -111,14 +111,5 @@ def write_reconstructions(path: Path, examples: Reconstructions) -> None:
             grey = (part[row, 0].numpy() - low) / max(high - low, 1e-6)
             grey = (np.clip(grey, 0, 1) * 255).astype(np.uint8)
             picture.paste(Image.fromarray(grey), (x, head + row * (height + gap)))
-    _write_png(path, picture)
-
-
-def holds_run(folder: Path) -> bool:
-    """Whether a model is in a folder already."""
-    return (folder / CARD).exists()
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
     with atomic_write(path) as file:
         picture.save(file, "PNG")

@@ -28,18 +28,16 @@ class AnnotationTime:
     Only first acceptances measure how good the prediction was.
     """
 
-    labels: tuple[tuple[FrameKey, float, int | None], ...] = ()  # oldest first
+    labels: tuple[tuple[FrameKey, float], ...] = ()  # oldest first
     #: Lower bound of the interval of each training's gain on unseen patients,
     #: oldest first.
     gains: tuple[float, ...] = ()
 
-    def with_label(
-        self, key: FrameKey, seconds: float | None, pixels: int | None = None
-    ) -> AnnotationTime:
+    def with_label(self, key: FrameKey, seconds: float | None) -> AnnotationTime:
         """Return this with one more label."""
-        if seconds is None or any(known == key for known, *_ in self.labels):
+        if seconds is None or any(known == key for known, _ in self.labels):
             return self
-        return replace(self, labels=(*self.labels, (key, seconds, pixels)))
+        return replace(self, labels=(*self.labels, (key, seconds)))
 
     def with_training(
         self, patients: int | None, gain_low: float | None
@@ -60,12 +58,6 @@ class AnnotationTime:
         return self._median(WINDOW) if len(self.labels) >= 2 * WINDOW else None
 
     @property
-    def pixels(self) -> float | None:
-        """Median of the pixels changed in the last five labels."""
-        known = [p for *_, p in self.labels[-WINDOW:] if p is not None]
-        return float(median(known)) if len(known) == WINDOW else None
-
-    @property
     def still_pays(self) -> bool:
         """Whether more labels are likely to be worth their time.
 
@@ -83,7 +75,7 @@ class AnnotationTime:
     def _median(self, end: int) -> float | None:
         if end < WINDOW:
             return None
-        return float(median(s for _, s, _ in self.labels[end - WINDOW : end]))
+        return float(median(s for _, s in self.labels[end - WINDOW : end]))
 
 
 def annotation_time_of(entries: Iterable[Entry], reader: str = "") -> AnnotationTime:
@@ -94,10 +86,7 @@ def annotation_time_of(entries: Iterable[Entry], reader: str = "") -> Annotation
             if entry.reader != reader:
                 continue
             key = (entry.image, entry.frame or 0)
-            pixels = _number(entry, "pixels_changed")
-            time = time.with_label(
-                key, _number(entry, "seconds"), None if pixels is None else int(pixels)
-            )
+            time = time.with_label(key, _number(entry, "seconds"))
         elif entry.what in ("promoted", "refused"):
             patients = _number(entry, "patients")
             time = time.with_training(

@@ -57,7 +57,6 @@ class Progress:
     skipped: int
     flagged: int
     frames: int = 0  # with a label
-    patients: int = 0  # with a label
 
     @property
     def left(self) -> int:

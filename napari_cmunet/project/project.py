@@ -260,7 +260,6 @@ class Project:
                 skipped=sum(marks[i].skipped for i in ids if i not in labelled),
                 flagged=sum(mark.flagged for mark in marks.values()),
                 frames=len(keys),
-                patients=len({self.images[i].patient for i in labelled}),
             )
 
     def next_image(self, after: str | None = None) -> str | None:

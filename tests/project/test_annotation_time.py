@@ -11,25 +11,20 @@ from tests.project.project_making import mask_of, reopened
 def labelled(*seconds: float, first: int = 0) -> AnnotationTime:
     annotation_time = AnnotationTime()
     for number, each in enumerate(seconds):
-        annotation_time = annotation_time.with_label(
-            (f"{number + first:012x}", 0), each, 100
-        )
+        annotation_time = annotation_time.with_label((f"{number + first:012x}", 0), each)
     return annotation_time
 
 
-def test_the_journal_tells_seconds_and_pixels(project):
+def test_the_journal_tells_seconds(project):
     ids = project.images.ids()
     for number, image in enumerate(ids[:5]):
-        project.labels.accept(
-            image, 0, mask_of(number), seconds=60 - number, pixels_changed=10 * number
-        )
+        project.labels.accept(image, 0, mask_of(number), seconds=60 - number)
     # Accepted once more, it was looked at before and is no measure.
-    project.labels.accept(ids[0], 0, mask_of(9), seconds=1.0, pixels_changed=1)
+    project.labels.accept(ids[0], 0, mask_of(9), seconds=1.0)
     project.labels.accept(ids[5], 0, mask_of(1))  # by a program, without a clock
     annotation_time = annotation_time_of(reopened(project).journal())
     assert len(annotation_time.labels) == 5
     assert annotation_time.seconds == 58
-    assert annotation_time.pixels == 20
     assert annotation_time.first_seconds is None
 
 

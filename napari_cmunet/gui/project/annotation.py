@@ -159,14 +159,14 @@ class Annotation:
                 time.perf_counter() - started,
                 read_change(project, key[0]),
             ),
-            partial(self._on_accepted, opened, label, cost),
+            partial(self._on_accepted, opened, label, cost[0]),
             partial(self._on_refused, opened, frame),
         )
         workspace.writer.wait_for(future, WAIT_SECONDS)
         workspace.changed.emit()
 
     def _on_accepted(
-        self, opened: OpenImage, label: Label, cost: tuple[float, int], result: Any
+        self, opened: OpenImage, label: Label, seconds: float, result: Any
     ) -> None:
         accepted, self.seconds, change = result
         key = (accepted.image, accepted.frame)
@@ -181,7 +181,7 @@ class Annotation:
         self._messages.show(accepted.notice)
         self._workspace.apply(change)
         self._workspace.set_annotation_time(
-            self._workspace.overview.annotation_time.with_label(key, *cost)
+            self._workspace.overview.annotation_time.with_label(key, seconds)
         )
         self.accepted.emit(key)
 

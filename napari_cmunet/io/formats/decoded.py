@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Declared:
     frames: int
     height: int
     width: int
-    bytes_per_pixel: int = field(default=1)  # all samples together, decoded
+    bytes_per_pixel: int = 1  # all samples together, decoded
 
     def check(self, file: SniffedFile, limits: ReadLimits) -> None:
         """Raise ReadError where the size is outside the limits."""

@@ -213,13 +213,18 @@ def _settle_large(path: Path, mask: np.ndarray, large: LargeMasks) -> np.ndarray
     )
 
 
-def _is_own(description: str) -> bool:
-    """Whether an ImageDescription is of this program's own masks."""
+def record_of(description: str) -> dict[str, Any]:
+    """Return the JSON object of an ImageDescription, empty if it is none."""
     try:
         record = json.loads(description)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and record.get("content") == "artery mask"
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_own(description: str) -> bool:
+    """Whether an ImageDescription is of this program's own masks."""
+    return record_of(description).get("content") == "artery mask"
 
 
 def _artery(path: Path, decoded: DecodedImage) -> np.ndarray:
@@ -270,15 +275,14 @@ def read_provenance(path: Path | str) -> Provenance | None:
         If the file cannot be read, or its record is damaged or newer than this program.
     """
     path = Path(path)
-    description = read_pixels(path).description
+    record = record_of(read_pixels(path).description)
+    return provenance_of(path, record) if "program" in record else None
+
+
+def provenance_of(path: Path, record: dict[str, Any]) -> Provenance:
+    """Return the provenance in the record of a mask; raises ReadError."""
     try:
-        values = json.loads(description)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or "program" not in values:
-        return None
-    try:
-        return Provenance.from_dict(values)
+        return Provenance.from_dict(record)
     except ValueError as error:
         raise ReadError(
             path, f"its record of origin cannot be used: {error}."

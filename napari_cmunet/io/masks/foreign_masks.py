@@ -7,7 +7,6 @@ in a folder of their own.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from napari_cmunet.io.masks.files import (
     read_provenance,
 )
 from napari_cmunet.io.sniffing import is_dicom, open_sniffed
-from napari_cmunet.util.safe_files import read_plain
+from napari_cmunet.util.safe_files import hash_file, read_plain
 from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:
@@ -75,9 +74,8 @@ class ForeignMask:
     frames: tuple[int, ...] | None = None  # of the image, one a page; None: as they are
 
     def sha256(self) -> str:
-        """Hash the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Hash the file; raises OSError."""
+        return hash_file(self.path)
 
 
 @dataclass

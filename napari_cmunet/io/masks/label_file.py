@@ -7,18 +7,24 @@ label is a mask TIFF; its record holds a ``note`` beside the provenance.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.formats.decoded import ReadLimits
-from napari_cmunet.io.masks.files import read_pixels, write_pixels
-from napari_cmunet.io.provenance import Provenance
+from napari_cmunet.io.masks.files import (
+    provenance_of,
+    read_pixels,
+    record_of,
+    write_pixels,
+)
 from napari_cmunet.vessels.naming import SegmentName, names_from_json
+
+if TYPE_CHECKING:
+    from napari_cmunet.io.provenance import Provenance
 
 LARGE_ON_PURPOSE = "large_on_purpose"
 """Key of a note: the user confirmed that so much of the frame is artery."""
@@ -85,13 +91,10 @@ def read_label(path: Path | str) -> Label:
     path = Path(path)
     decoded = read_pixels(path, _LIMITS)
     pixels = decoded.array[..., 0]
-    record = _record(path, decoded.description)
-    try:
-        provenance = Provenance.from_dict(record)
-    except ValueError as error:
-        raise ReadError(
-            path, f"its record of origin cannot be used: {error}."
-        ) from error
+    record = record_of(decoded.description)
+    if not record:
+        raise ReadError(path, "it is not a label of this program: it has no record.")
+    provenance = provenance_of(path, record)
     pages = record.get("pages")
     if pages not in (["artery"], ["artery", "reviewed"]) or len(pages) != len(pixels):
         raise ReadError(path, "it is not a label of this program: its pages differ.")
@@ -123,13 +126,3 @@ def _check(label: Label) -> None:
     seen = label.reviewed
     if seen is not None and (seen.dtype != bool or seen.shape != label.mask.shape):
         raise TypeError("the reviewed part is bool, of the mask's shape")
-
-
-def _record(path: Path, description: str) -> dict[str, Any]:
-    try:
-        record = json.loads(description)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise ReadError(path, "it is not a label of this program: it has no record.")
-    return record

@@ -61,7 +61,6 @@ class Event:
 
     time: str  # UTC
     user: str
-    reader: str  # code; empty for the first one
     frame: int | None  # None: of the whole image
     text: str
 
@@ -120,7 +119,7 @@ def image_history(
             numbers = versions.get((entry.reader, entry.frame), {})
             text = _in_words(entry, numbers, project)
         if text:
-            yield Event(entry.time, user, entry.reader, entry.frame, text)
+            yield Event(entry.time, user, entry.frame, text)
 
 
 _IMAGE_WORDS = {
@@ -177,8 +176,8 @@ def _learned(entry: Entry, project: Project, versions: _Versions) -> Iterator[Ev
     if model not in project.models.names():
         return
     learned = project.models.learned_labels(model)
-    for (reader, frame), numbers in versions.items():
+    for (_, frame), numbers in versions.items():
         for sha256, number in numbers.items():
             if sha256 in learned:
                 text = f"learned by {model} (version {number})"
-                yield Event(entry.time, entry.user, reader, frame, text)
+                yield Event(entry.time, entry.user, frame, text)

@@ -104,7 +104,6 @@ class ImportResult:
     """What was imported."""
 
     saved: int = 0  # labels or drafts
-    known: int = 0  # that were there already
     problems: tuple[str, ...] = ()
     complete: bool = True  # False if it was stopped
 
@@ -192,7 +191,7 @@ def run_import(
     known: dict[str, tuple[Angiogram, bool]] = {}
     for number, planned in enumerate(plan.pairs):
         if should_stop():
-            return ImportResult(saved, 0, tuple(problems), complete=False)
+            return ImportResult(saved, tuple(problems), complete=False)
         progress(number, len(plan.pairs))
         mask = planned.mask
         try:
@@ -214,8 +213,7 @@ def run_import(
     if saved:
         what = "drafts_imported" if options.drafts else "masks_imported"
         project.note(what, saved)
-    there = sum(len(pair.known) for pair in plan.pairs)
-    return ImportResult(saved, there, tuple(problems))
+    return ImportResult(saved, tuple(problems))
 
 
 # -- checks ------------------------------------------------------------------------

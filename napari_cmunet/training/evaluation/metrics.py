@@ -5,7 +5,7 @@ Dice and clDice are defined as in the usual scorers: two empty masks agree fully
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +29,6 @@ class Scores:
     precision: float
     recall: float
     hd95: float
-
-    def to_json(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:

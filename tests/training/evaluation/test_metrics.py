@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -32,7 +34,7 @@ def test_two_boxes_by_hand():
     assert found.dice == pytest.approx(2 * 50 / 200)
     assert found.precision == pytest.approx(0.5)
     assert found.recall == pytest.approx(0.5)
-    assert found.to_json()["dice"] == found.dice
+    assert asdict(found)["dice"] == found.dice
 
 
 def test_precision_and_recall_are_not_swapped():
@@ -46,7 +48,7 @@ def test_precision_and_recall_are_not_swapped():
 def test_the_same_mask_is_perfect():
     mask = box(10, 20, 5, 30)
     found = score(mask, mask)
-    assert found.to_json() == {
+    assert asdict(found) == {
         "dice": 1,
         "cldice": 1,
         "precision": 1,
@@ -56,7 +58,7 @@ def test_the_same_mask_is_perfect():
 
 
 def test_two_empty_masks_agree_and_one_does_not():
-    assert score(EMPTY, EMPTY).to_json() == {
+    assert asdict(score(EMPTY, EMPTY)) == {
         "dice": 1,
         "cldice": 1,
         "precision": 1,
