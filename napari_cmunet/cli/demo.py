@@ -26,12 +26,7 @@ FILLED_FRAME = 18
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the demo; returns the exit code."""
-    return demo(args.screenshot)
-
-
-def demo(screenshot: Path | None = None) -> int:
-    """Open the demo; with ``screenshot`` save the window's picture and close it.
+    """Open the demo; with ``--screenshot`` save the window's picture and close it.
 
     Returns
     -------
@@ -43,10 +38,10 @@ def demo(screenshot: Path | None = None) -> int:
     _, panel = viewer.window.add_plugin_dock_widget("napari-cmunet", "CM-UNet")
     viewer.open_sample("napari-cmunet", "cine")
     viewer.dims.set_current_step(0, FILLED_FRAME)
-    if screenshot is None:
+    if args.screenshot is None:
         napari.run()
         return 0
-    picture = _Picture(viewer, panel, screenshot)
+    picture = _Picture(viewer, panel, args.screenshot)
     napari.run()
     return picture.exit_code
 

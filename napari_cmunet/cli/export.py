@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {waiting}", file=sys.stderr)
         if args.images is not None:
             _look_for_images(project, args.images)
+        # --coco and --nnunet are short for further formats.
+        more = [name for name in ("coco", "nnunet") if getattr(args, name)]
         progress = Progress(0)
         try:
             exported = export_masks(
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 records=args.record,
                 stacks=args.stack,
                 segments=args.segments,
-                formats=_formats(args),
+                formats=[*(args.formats or ["tiff"]), *more],
                 progress=lambda done, total: progress.line(f"{done}/{total} labels"),
             )
         except ExportConflictError as error:
@@ -108,12 +110,6 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         print("note: --images DIR finds images that were moved.", file=sys.stderr)
     return 1 if exported.problems else 0
-
-
-def _formats(args: argparse.Namespace) -> list[str]:
-    # --coco and --nnunet are short for further formats.
-    more = [name for name in ("coco", "nnunet") if getattr(args, name)]
-    return [*(args.formats or ["tiff"]), *more]
 
 
 def _look_for_images(project: Project, folder: Path) -> None:

@@ -226,41 +226,6 @@ def load_weights(
     import torch
 
     own = network.state_dict()
-    body, head, loaded = check_fit(own, tensors, source, allow_missing)
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise ModelError(f"Model '{source}' is damaged: {name} is not finite.")
-        if name.endswith("running_var") and (value < 0).any():
-            raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
-    head_loaded = head <= set(tensors)
-    kept = loaded | (head if head_loaded else set())
-    network.load_state_dict(
-        own | {k: tensors[k].to(own[k].dtype, copy=True) for k in kept},
-        strict=True,
-        assign=True,
-    )
-    return LoadReport(source, len(loaded), len(body), head_loaded)
-
-
-def check_fit(
-    own: dict[str, torch.Tensor],
-    tensors: dict[str, torch.Tensor],
-    source: str,
-    allow_missing: int = 0,
-) -> tuple[set[str], set[str], set[str]]:
-    """Compare tensors with those of a network by name, type and shape.
-
-    Returns
-    -------
-    body, head, loaded : set of str
-        Names of the network's encoder and decoder, of its last convolution, and
-        those of the body that are among ``tensors``.
-
-    Raises
-    ------
-    ModelError
-        If one does not fit, or too few do.
-    """
     body = {name for name in own if not name.startswith("conv_last.")}
     head = set(own) - body
     unknown = sorted(set(tensors) - set(own))
@@ -286,7 +251,19 @@ def check_fit(
             f"Only {len(loaded)} of {len(body)} encoder and decoder tensors were found "
             f"in model '{source}'. Nothing was loaded."
         )
-    return body, head, loaded
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"Model '{source}' is damaged: {name} is not finite.")
+        if name.endswith("running_var") and (value < 0).any():
+            raise ModelError(f"Model '{source}' is damaged: {name} is negative.")
+    head_loaded = head <= set(tensors)
+    kept = loaded | (head if head_loaded else set())
+    network.load_state_dict(
+        own | {k: tensors[k].to(own[k].dtype, copy=True) for k in kept},
+        strict=True,
+        assign=True,
+    )
+    return LoadReport(source, len(loaded), len(body), head_loaded)
 
 
 def save_model(

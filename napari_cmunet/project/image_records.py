@@ -297,7 +297,11 @@ def find_again(
             if place and record.size in (None, file_size(file)):
                 matches[record.id][place] = file
                 votes[record.root][place] += 1
-    places = {r: _most(c) for r, c in votes.items() if r not in fixed}
+    places = {
+        root: max(found, key=lambda place: (found[place], -len(place.parts)))
+        for root, found in votes.items()
+        if root not in fixed
+    }
     moved: dict[str, str] = {}
     lost: list[ImageRecord] = []
     for record in records:
@@ -360,10 +364,6 @@ def _place(file: Path, path: str) -> Path | None:
     place = file.parents[len(_parts(path)) - 1]
     # Where case or code points differ, the record's path may not find the file.
     return place if (place / path).exists() else None
-
-
-def _most(votes: Counter[Path]) -> Path:
-    return max(votes, key=lambda place: (votes[place], -len(place.parts)))
 
 
 def _folded(name: str) -> str:

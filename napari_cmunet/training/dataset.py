@@ -202,7 +202,7 @@ def phantom_labels(
     workers : int, optional
         Processes; as many as there are processors by default.
     """
-    seeds = _seeds(count, seed)
+    seeds = [seed * 1_000_003 + i for i in range(count)]
     workers = workers or os.cpu_count() or 1
     # A worker of a cluster may be a daemon, which has no processes of its own.
     if workers == 1 or count < 16 or multiprocessing.current_process().daemon:
@@ -211,10 +211,6 @@ def phantom_labels(
     # A fork would copy torch's threads in an undefined state.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from _usable(pool.imap(_draw, seeds, chunksize=8))
-
-
-def _seeds(count: int, seed: int) -> list[int]:
-    return [seed * 1_000_003 + i for i in range(count)]
 
 
 def _draw(seed: int) -> tuple[int, np.ndarray, np.ndarray]:

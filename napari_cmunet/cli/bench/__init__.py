@@ -127,7 +127,8 @@ def _table(figures: dict[str, Any]) -> Iterator[str]:
         if "failed" in f:
             yield _row(name, "failed", "", "", "", "")
             continue
-        yield _row(name, *_cells(f), f"{f['times_faster']:.1f}", _memory(f))
+        memory = f"{f['memory_gb']:.2f} GB" if "memory_gb" in f else ""
+        yield _row(name, *_cells(f), f"{f['times_faster']:.1f}", memory)
     yield ""
     yield (
         "labels: time until 99.5 % of the best validation Dice. Published: width 64 in "
@@ -144,10 +145,6 @@ def _cells(f: dict[str, Any]) -> tuple[str, str, str]:
     first = seconds(f["first_s"]) if "first_s" in f else ""
     ours = f.get("warm") or f["ours"]
     return first, seconds(ours["median"]), seconds(f["paper"]["median"])
-
-
-def _memory(f: dict[str, Any]) -> str:
-    return f"{f['memory_gb']:.2f} GB" if "memory_gb" in f else ""
 
 
 def _row(name: str, *cells: str) -> str:

@@ -73,8 +73,9 @@ def _decode(file: SniffedFile, limits: ReadLimits) -> DecodedImage:
     pixels = pixel_format(file, header)
     height, width = pixels.rows, pixels.columns
     Declared(1, height, width, 1).check(file, limits)
-    if not _is_known(header.transfer_syntax):
-        raise _unsupported(file, header.transfer_syntax)
+    declared = header.transfer_syntax
+    if declared.is_private or not declared.is_transfer_syntax:
+        raise _unsupported(file, declared)
     try:
         transform = (
             greyscale_transform(dataset, pixels)
@@ -215,10 +216,6 @@ def _with_true_bits(
         return stored, frame
     shifted = replace(stored, options=options, shift=pixels.shift, bits=pixels.stored)
     return shifted, _stored_frame(shifted, middle)
-
-
-def _is_known(syntax: uid.UID) -> bool:
-    return not syntax.is_private and syntax.is_transfer_syntax
 
 
 def _unsupported(file: SniffedFile, syntax: uid.UID) -> ReadError:

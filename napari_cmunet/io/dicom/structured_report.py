@@ -80,25 +80,6 @@ def write_measurements(
 
     There is no picture where text may be in it.
 
-    Raises
-    ------
-    ReadError
-        If nothing can refer to the source, or there is no lesion.
-    WriteError
-    """
-    names = [f"{stem}_sr.dcm"]
-    write_structured_report(folder / names[0], source_path, measured)
-    if not measured.has_text:
-        names.append(f"{stem}_measured.dcm")
-        write_measured_picture(folder / names[1], source_path, measured)
-    return names
-
-
-def write_structured_report(
-    path: Path, source_path: Path, measured: MeasuredFrame
-) -> None:
-    """Write the lesions of a frame.
-
     Parameters
     ----------
     source_path : Path
@@ -154,7 +135,12 @@ def write_structured_report(
         ),
         _container(("126010", "DCM", "Imaging Measurements"), groups),
     ]
-    save_derived(path, made)
+    names = [f"{stem}_sr.dcm"]
+    save_derived(folder / names[0], made)
+    if not measured.has_text:
+        names.append(f"{stem}_measured.dcm")
+        write_measured_picture(folder / names[1], source_path, measured)
+    return names
 
 
 def _group(

@@ -18,7 +18,7 @@ import numpy as np
 
 from napari_cmunet.errors import CMUNetError, ReadError, printable
 from napari_cmunet.io.discovery import find_images, is_folder, stem_of
-from napari_cmunet.io.masks.coco_reader import draw_mask, read_coco
+from napari_cmunet.io.masks.coco import draw_mask, read_coco
 from napari_cmunet.io.masks.files import (
     BESIDE_MASK,
     LargeMasks,
@@ -36,8 +36,8 @@ from napari_cmunet.util.text import parse_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from napari_cmunet.io.dicom.read_segmentation import Segmentation
-    from napari_cmunet.io.masks.coco_reader import CocoAnnotations, CocoImage
+    from napari_cmunet.io.dicom.segmentation import Segmentation
+    from napari_cmunet.io.masks.coco import CocoAnnotations, CocoImage
     from napari_cmunet.io.provenance import Provenance
 
 NNUNET_LABELS, NNUNET_CARD = "labelsTr", "dataset.json"
@@ -296,7 +296,7 @@ def _read_coco(
 
 def _dicom_masks(path: Path, artery: Collection[str]) -> Iterator[ForeignMask]:
     # Deferred: importing pydicom is slow.
-    from napari_cmunet.io.dicom import read_segmentation as seg
+    from napari_cmunet.io.dicom import segmentation as seg
     from napari_cmunet.io.dicom.identity import safe_name
 
     if not seg.is_segmentation(path):
@@ -334,7 +334,7 @@ def _read_dicom(
     shape: tuple[int, ...],
     large: LargeMasks,
 ) -> MaskPages:
-    from napari_cmunet.io.dicom.read_segmentation import read_segments
+    from napari_cmunet.io.dicom.segmentation import read_segments
 
     pixels = read_segments(content)
     parts = {n: label for n, label in content.segments.items() if label in names}

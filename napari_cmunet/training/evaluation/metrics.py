@@ -45,9 +45,10 @@ def cldice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """
     if not predicted.any() and not truth.any():
         return 1.0
-    return _harmonic(
-        _share(_skeleton(predicted), truth), _share(_skeleton(truth), predicted)
-    )
+    precision = _share(_skeleton(predicted), truth)
+    recall = _share(_skeleton(truth), predicted)
+    total = precision + recall
+    return 2 * precision * recall / total if total else 0.0
 
 
 def _skeleton(mask: np.ndarray) -> np.ndarray:
@@ -163,7 +164,3 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float:
     """Share of ``part`` that lies in ``whole``; 0 if ``part`` is empty."""
     n = int(part.sum())
     return int((part & whole).sum()) / n if n else 0.0
-
-
-def _harmonic(a: float, b: float) -> float:
-    return 2 * a * b / (a + b) if a + b else 0.0
