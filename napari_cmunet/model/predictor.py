@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from napari_cmunet.model.postprocess import (
 from napari_cmunet.model.preprocess import prepare, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from napari_cmunet.model.registry import LoadedModel
 
@@ -138,12 +139,7 @@ class Predictor:
         return self._predict_batch(np.asarray(frame)[None])[0][0]
 
     def predict_frames(
-        self,
-        frames: np.ndarray,
-        order: Iterable[int] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        *,
-        exact: bool = False,
+        self, frames: np.ndarray, *, exact: bool = False
     ) -> Iterator[FramePrediction]:
         """Predict frames one after the other, as they are done.
 
@@ -151,44 +147,32 @@ class Predictor:
         ----------
         frames : array (T, Y, X)
             May be lazy; frames are taken when needed.
-        order : iterable of int, optional
-            Which frames, and which first.
-        should_stop : callable
-            Asked before each batch.
         exact : bool
             float32, 0 to 1, instead of uint8; :func:`to_uint8` makes one the other.
         """
-        todo = deque(range(len(frames)) if order is None else order)
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         if self.batch == 1 < cores:
-            predict = self._predict_in_threads
-        else:
-            predict = self._predict_in_batches
-        for found in predict(frames, todo, should_stop, exact):
-            yield FramePrediction(*found)
+            return self._predict_in_threads(frames, exact)
+        return self._predict_in_batches(frames, exact)
 
     def _predict_in_batches(
-        self,
-        frames: np.ndarray,
-        todo: deque[int],
-        should_stop: Callable[[], bool],
-        exact: bool,
-    ) -> Iterator[tuple[int, np.ndarray, bool]]:
-        first = True
-        while todo and not should_stop():
+        self, frames: np.ndarray, exact: bool
+    ) -> Iterator[FramePrediction]:
+        done = 0
+        while done < len(frames):
             # The first frame alone: somebody is looking at it.
-            count = 1 if first else min(self.batch, len(todo))
-            taken, first = [todo.popleft() for _ in range(count)], False
-            batch = np.stack([np.asarray(frames[i]) for i in taken])
-            yield from zip(taken, *self._predict_batch(batch, exact), strict=True)
+            end = min(done + (self.batch if done else 1), len(frames))
+            batch = np.stack([np.asarray(frames[i]) for i in range(done, end)])
+            made = self._predict_batch(batch, exact)
+            for index, probability, contrast in zip(
+                range(done, end), *made, strict=True
+            ):
+                yield FramePrediction(index, probability, contrast)
+            done = end
 
     def _predict_in_threads(
-        self,
-        frames: np.ndarray,
-        todo: deque[int],
-        should_stop: Callable[[], bool],
-        exact: bool,
-    ) -> Iterator[tuple[int, np.ndarray, bool]]:
+        self, frames: np.ndarray, exact: bool
+    ) -> Iterator[FramePrediction]:
         """Predict the first frame with all cores, then a frame on each core.
 
         Frames are read here, beside the prediction of those before them.
@@ -200,28 +184,24 @@ class Predictor:
             torch.set_num_threads(max(1, threads // workers))  # of this thread
             return self._run(frame, exact)
 
-        running: deque[tuple[int, np.ndarray, Future[tuple[np.ndarray, list[bool]]]]]
+        running: deque[tuple[np.ndarray, Future[tuple[np.ndarray, list[bool]]]]]
         running = deque()
+        ahead = iter(range(1, len(frames)))
         try:
             with ThreadPoolExecutor(workers) as pool:
-                first = True
-                while (todo or running) and not should_stop():
-                    while todo and not first and len(running) <= workers:
-                        index = todo.popleft()
-                        frame = np.array(frames[index])[None]
-                        running.append((index, frame, pool.submit(run, frame)))
-                    if first:
-                        index, first = todo.popleft(), False
-                        made = self._predict_batch(np.array(frames[index])[None], exact)
+                for index in range(len(frames)):
+                    if not index:
+                        made = self._predict_batch(np.array(frames[0])[None], exact)
                     else:
-                        index, frame, future = running.popleft()
+                        for number in islice(ahead, workers + 1 - len(running)):
+                            frame = np.array(frames[number])[None]
+                            running.append((frame, pool.submit(run, frame)))
+                        frame, future = running.popleft()
                         try:
                             made = future.result()
                         except RuntimeError:  # memory: alone, and in smaller parts
                             made = self._predict_batch(frame, exact)
-                    yield index, made[0][0], made[1][0]
-                for *_, future in running:
-                    future.cancel()
+                    yield FramePrediction(index, made[0][0], made[1][0])
         finally:
             torch.set_num_threads(threads)
 

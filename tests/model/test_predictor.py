@@ -143,10 +143,11 @@ def threads(request) -> Iterator[int]:
 
 
 def test_predict_and_predict_frames_agree_bit_for_bit(predictor, frames, threads):
-    found = list(predictor.predict_frames(frames, order=[1, 0, 4, 2]))
-    assert [one.index for one in found] == [1, 0, 4, 2]
+    found = list(predictor.predict_frames(frames))
+    assert [one.index for one in found] == [0, 1, 2, 3, 4]
     for one in found:
         assert np.array_equal(one.probability, predictor.predict(frames[one.index]))
+    assert list(predictor.predict_frames(frames[:0])) == []
 
 
 def test_a_frame_that_fails_beside_others_is_predicted_alone(
@@ -168,17 +169,6 @@ def test_a_frame_that_fails_beside_others_is_predicted_alone(
     assert not short.notices
 
 
-def test_frames_of_a_cine(predictor, frames):
-    found = list(predictor.predict_frames(frames))
-    assert [one.index for one in found] == [0, 1, 2, 3, 4]
-
-
-def test_order_is_followed(predictor, frames):
-    found = list(predictor.predict_frames(frames, order=iter([3, 0, 3])))
-    assert [one.index for one in found] == [3, 0, 3]
-    assert list(predictor.predict_frames(frames, order=[])) == []
-
-
 def test_frames_are_taken_when_they_are_needed(predictor, frames):
     taken = []
 
@@ -193,14 +183,6 @@ def test_frames_are_taken_when_they_are_needed(predictor, frames):
     prediction = predictor.predict_frames(Lazy())
     next(prediction)
     assert taken == [0]
-
-
-def test_stop_is_asked_between_frames(predictor, frames):
-    done = []
-    for one in predictor.predict_frames(frames, should_stop=lambda: len(done) == 2):
-        done.append(one.index)
-    assert done == [0, 1]
-    assert list(predictor.predict_frames(frames, should_stop=lambda: True)) == []
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
