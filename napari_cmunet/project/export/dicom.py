@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.project.export.segments import segment_values
-from napari_cmunet.project.export.tiff import (
+from napari_cmunet.project.export.task import (
     Written,
     label_problem,
     labels_of,
+    segment_values,
     stack_labels,
 )
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.masks.label_file import Label
-    from napari_cmunet.project.export.tiff import ExportTask
+    from napari_cmunet.project.export.task import ExportTask
     from napari_cmunet.project.files import FrameKey
 
 

@@ -23,14 +23,13 @@ from napari_cmunet.errors import (
 from napari_cmunet.io.masks.coco import CocoFile
 from napari_cmunet.project.export.dicom import write_dicom_sc, write_dicom_seg
 from napari_cmunet.project.export.report import write_dicom_sr, write_project_report
-from napari_cmunet.project.export.segments import segment_values
-from napari_cmunet.project.export.tiff import (
+from napari_cmunet.project.export.task import (
     ExportOptions,
     ExportTask,
     Written,
-    target_names,
-    write_tiff,
+    segment_values,
 )
+from napari_cmunet.project.export.tiff import target_names, write_tiff
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
 from napari_cmunet.util.atomic import (
     atomic_write,

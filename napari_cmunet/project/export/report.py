@@ -27,7 +27,7 @@ from napari_cmunet.io.report.page import (
     write_report,
 )
 from napari_cmunet.io.report.plots import Agreement
-from napari_cmunet.project.export.tiff import (
+from napari_cmunet.project.export.task import (
     Written,
     label_problem,
     labels_of,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from napari_cmunet.io.images import Angiogram
     from napari_cmunet.io.masks.label_file import Label
-    from napari_cmunet.project.export.tiff import ExportTask
+    from napari_cmunet.project.export.task import ExportTask
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training.labels import LabelRef
 
