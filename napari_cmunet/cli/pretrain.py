@@ -44,6 +44,7 @@ from napari_cmunet.training.dataset import (
 )
 from napari_cmunet.training.events import Event, PretrainEpoch, PretrainFinished
 from napari_cmunet.util.atomic import atomic_write, make_folder
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -101,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.events != "-":
         print(args.output, flush=True)
     if failed:
-        plural = "s" if failed > 1 else ""
-        print(f"{failed} image{plural} could not be read.", file=sys.stderr)
+        print(f"{counted(failed, 'image')} could not be read.", file=sys.stderr)
     if reason == "stopped":
         print("Stopped; go on with --resume.", file=sys.stderr)
     return 1 if failed or reason == "stopped" else 0
@@ -229,14 +229,14 @@ def _phantoms(
 def _draw_phantoms(args: argparse.Namespace, config: PretrainConfig) -> LabelledFrames:
     progress = Progress(config.phantoms)
 
-    def counted() -> Iterator[Label]:
+    def shown() -> Iterator[Label]:
         for label in phantom_labels(config.phantoms, config.seed, args.workers):
             progress.show("making phantoms")
             yield label
             progress.advance()
 
     try:
-        return prepare_labels(counted(), Preprocessing(grid=config.grid))
+        return prepare_labels(shown(), Preprocessing(grid=config.grid))
     finally:
         progress.clear()
 

@@ -7,6 +7,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import DeviceError
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -109,8 +110,7 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return "Apple GPU"
-    threads = torch.get_num_threads()
-    return f"CPU ({threads} thread{'s' * (threads != 1)})"
+    return f"CPU ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from napari_cmunet.project.files import (
 )
 from napari_cmunet.util.atomic import atomic_write, make_folder, write_json
 from napari_cmunet.util.safe_files import hash_file
-from napari_cmunet.util.text import parse_json
+from napari_cmunet.util.text import folded, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -348,15 +347,15 @@ def _by_ending(
     """Index files by the last parts of their paths, as many as any record has."""
     found: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in files:
-        folded = tuple(map(_folded, file.parts))
+        parts = tuple(map(folded, file.parts))
         for length in lengths:
-            if 0 < length < len(folded):
-                found[folded[-length:]].append(file)
+            if 0 < length < len(parts):
+                found[parts[-length:]].append(file)
     return found
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    return tuple(map(_folded, path.split("/"))) if path else ()
+    return tuple(map(folded, path.split("/"))) if path else ()
 
 
 def _place(file: Path, path: str) -> Path | None:
@@ -364,7 +363,3 @@ def _place(file: Path, path: str) -> Path | None:
     place = file.parents[len(_parts(path)) - 1]
     # Where case or code points differ, the record's path may not find the file.
     return place if (place / path).exists() else None
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

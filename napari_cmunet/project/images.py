@@ -135,13 +135,7 @@ class ProjectImages:
     # -- files of images -------------------------------------------------------------
 
     def path(self, image: str) -> Path:
-        """Return the file of an image, whether it exists or not.
-
-        Raises
-        ------
-        ImageMissingError
-            If its folder is not known on this computer.
-        """
+        """Return the file of an image, as :meth:`ImageRoots.path` does."""
         return self.roots.path(self[image])
 
     def found_path(self, image: str) -> Path:

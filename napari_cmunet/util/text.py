@@ -1,8 +1,9 @@
-"""Durations, lists and counts as text; strict JSON, and checks of what it holds."""
+"""Durations, lists, counts and names as text; strict JSON, and checks of it."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +27,11 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Format a count: ``1 label``, ``2 labels``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def folded(name: str) -> str:
+    """Return a name to compare: without case, its accents composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def some_of(sentences: Sequence[str], most: int = 3) -> str:

@@ -86,7 +86,8 @@ def read_segmented_table(
         words = np.frombuffer(raw, np.uint8)
     else:
         words = np.frombuffer(raw[: len(raw) // 2 * 2], f"{order}u2")
-    entries = _expand(words.tolist(), count, 1 if bits <= 8 else 2)
+    entries: list[int] = []
+    _expand(words.tolist(), 0, _MOST_SEGMENTS, entries, count, 1 if bits <= 8 else 2)
     if len(entries) < count:
         raise LookupTableError("fewer entries than declared")
     return LookupTable(first, np.array(entries[:count], np.int64))
@@ -126,14 +127,7 @@ def _swapped(raw: bytes) -> bytes:
     return np.frombuffer(raw[: len(raw) // 2 * 2], ">u2").astype("<u2").tobytes()
 
 
-def _expand(words: list[int], count: int, word_bytes: int) -> list[int]:
-    """Expand the segments to at most ``count`` entries."""
-    entries: list[int] = []
-    _expand_from(words, 0, _MOST_SEGMENTS, entries, count, word_bytes, nested=False)
-    return entries
-
-
-def _expand_from(
+def _expand(
     words: list[int],
     at: int,
     segments: int,
@@ -141,8 +135,9 @@ def _expand_from(
     count: int,
     word_bytes: int,
     *,
-    nested: bool,
+    nested: bool = False,
 ) -> None:
+    """Expand the segments from a word on, to at most ``count`` entries."""
     while at + 2 < len(words) and len(entries) < count and segments > 0:
         kind, length = words[at], words[at + 1]
         at += 2
@@ -163,7 +158,7 @@ def _expand_from(
             at += size
             target = offset // word_bytes
             before = len(entries)
-            _expand_from(words, target, length, entries, count, word_bytes, nested=True)
+            _expand(words, target, length, entries, count, word_bytes, nested=True)
             if len(entries) == before:
                 raise LookupTableError("an empty segment")
         else:

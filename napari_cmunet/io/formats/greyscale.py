@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cmunet.errors import ReadError
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +144,7 @@ def make_finite(path: Path, frames: np.ndarray) -> tuple[str, ...]:
         frames[index] = medians[nearest]
     if not bad:
         return ()
-    values = "1 value" if bad == 1 else f"{bad} values"
+    values = counted(bad, "value")
     return (f"{values} (NaN or infinite) replaced by the median of the frame",)
 
 

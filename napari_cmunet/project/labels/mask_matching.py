@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from napari_cmunet.errors import ProjectError, ReadError, display_name
 from napari_cmunet.io.discovery import stem_of
 from napari_cmunet.io.masks.orientation import better_orientation
 from napari_cmunet.io.sniffing import SUFFIXES, is_dicom
+from napari_cmunet.util.text import folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def index_files(paths: dict[str, Path], *, with_uids: bool) -> ImageIndex:
     for image, path in paths.items():
         stem = stem_of(path)
         for name in {image, stem, _CHANNEL.sub("", stem), path.name}:
-            index.by_stem[_folded(name)].append(image)
+            index.by_stem[folded(name)].append(image)
         if with_uids and is_dicom(path):
             try:
                 index.by_uid[read_source(path).sop_instance] = image
@@ -91,7 +91,7 @@ def pair(index: ImageIndex, mask: ForeignMask) -> tuple[str, ForeignMask]:
             )
         return image, mask
     for name, frame in _names(mask.name):
-        images = index.by_stem.get(_folded(name), [])
+        images = index.by_stem.get(folded(name), [])
         if len(images) > 1:
             images = _in_same_folder(index, mask, images)
         if len(images) == 1:
@@ -129,18 +129,14 @@ def _in_same_folder(
     index: ImageIndex, mask: ForeignMask, images: list[str]
 ) -> list[str]:
     """Return the images whose folders end as the mask's do."""
-    parts = tuple(map(_folded, mask.relative.parent.parts))
+    parts = tuple(map(folded, mask.relative.parent.parts))
     same = [
         image
         for image in images
         if parts
-        and tuple(map(_folded, index.paths[image].parent.parts))[-len(parts) :] == parts
+        and tuple(map(folded, index.paths[image].parent.parts))[-len(parts) :] == parts
     ]
     return same or images
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def mask_name(mask: ForeignMask) -> str:

@@ -19,6 +19,7 @@ from napari_cmunet.training.evaluation.metrics import (
     nsd,
     wrong_places,
 )
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,9 +226,8 @@ def agreement_table(
         ):
             lines.append(f"{name:>{width}} {'':5} {_cells(values)}")
     patients = len({f.patient for f in frames})
-    count = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
-    of = "1 patient" if patients == 1 else f"{patients} patients"
-    return [*lines, f"{count} of {of}"]
+    count = counted(len(frames), "frame")
+    return [*lines, f"{count} of {counted(patients, 'patient')}"]
 
 
 def _cells(values: Sequence[float | None]) -> str:
