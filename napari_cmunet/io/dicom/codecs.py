@@ -32,9 +32,14 @@ _plugin_lock = threading.Lock()
 DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("imagecodecs>=2024.6",))
 
 
+def is_available(syntax: str) -> bool:
+    """Whether frames of a transfer syntax can be decoded."""
+    return syntax in SYNTAXES
+
+
 def decoder_for(syntax: uid.UID) -> Decoder | None:
     """Return pydicom's decoder for a transfer syntax, with this plugin added."""
-    if syntax.is_private or (syntax.is_compressed and syntax not in SYNTAXES):
+    if syntax.is_private or (syntax.is_compressed and not is_available(syntax)):
         return None
     try:
         decoder = get_decoder(syntax)
