@@ -104,7 +104,7 @@ def test_progress_and_marks(project):
     with reopened(project) as again:
         progress = again.progress()
         assert str(progress) == "2 of 6, 1 skipped, 1 flagged"
-        assert (progress.frames, progress.patients) == (3, 2)
+        assert progress.frames == 3
         assert again.status(ids[0]).state == "labelled"
         assert again.status(ids[0]).frames == (0, 3)
         status = again.status(ids[1])
