@@ -11,7 +11,9 @@ from tests.project.project_making import mask_of, reopened
 def labelled(*seconds: float, first: int = 0) -> AnnotationTime:
     annotation_time = AnnotationTime()
     for number, each in enumerate(seconds):
-        annotation_time = annotation_time.with_label((f"{number + first:012x}", 0), each)
+        annotation_time = annotation_time.with_label(
+            (f"{number + first:012x}", 0), each
+        )
     return annotation_time
 
 
