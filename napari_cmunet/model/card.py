@@ -103,9 +103,9 @@ class Postprocessing:
     __pydantic_config__: ClassVar = _CLOSED
 
     twig_margin: _Margin = 1.35
-    twig_length: _Margin = 0.18
-    core_margin: _Margin = 2.63
-    contrast_margin: _Margin = 3.25
+    twig_length: _Margin = 0.25
+    core_margin: _Margin = 3.5
+    contrast_margin: _Margin = 3.0
 
 
 def _postprocessing(values: Any) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 JOIN_PROBABILITY = 0.25
 """Pixels of at least this probability join what lies on either side of them."""
 
-MIN_RELATIVE_EXTENT = 0.4
+MIN_RELATIVE_EXTENT = 0.5
 """Least extent of a component (diagonal of its box) as a share of the largest one's.
 
 Relative to the largest component and not to the frame, so that the first part of a tree

@@ -96,7 +96,7 @@ def test_where_there_are_only_twigs_all_goes():
 
 def test_margins_follow_the_threshold():
     logit = np.full((128, 128), -8.0, np.float32)
-    logit[62:66, 4:124] = 2.9
+    logit[62:66, 4:124] = HOW.core_margin + 0.3
     assert not find_uncertain(logit, 0.5, HOW)[0].any()
     assert find_uncertain(logit, 0.7, HOW)[0][62:66, 4:124].all()
 
