@@ -293,7 +293,6 @@ def test_the_largest_frame_allowed_makes_no_warning(tmp_path):
         st.sampled_from(["u1", "i2", "u2", "f4", "f8"]),
         st.tuples(st.integers(32, 40), st.integers(32, 40)),
         elements=None,
-        fill=st.nothing(),
     )
 )
 @pytest.mark.slow
