@@ -55,6 +55,7 @@ def test_every_command_is_used():
     assert {contribution.command for contribution in used} == set(COMMANDS)
 
 
+@pytest.mark.slow
 def test_menu_and_script_open_the_same_panel(make_napari_viewer_proxy, plugin):
     from napari._app_model import get_app_model
 

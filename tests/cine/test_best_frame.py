@@ -8,6 +8,7 @@ from napari_cmunet.synthetic import PhantomConfig, make_cine
 
 
 @pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.slow
 def test_the_best_filled_frame_shows_most_of_the_tree(seed):
     cine = make_cine(PhantomConfig(frames=20, size=192, seed=seed))
     area = cine.masks.sum(axis=(1, 2))

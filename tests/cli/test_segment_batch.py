@@ -114,6 +114,7 @@ def test_the_tree_comes_out_and_a_table_tells_of_it(tree, tmp_path, tiny_model, 
         assert overlay.mode == "RGB"
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_what_is_there(tree, tmp_path, tiny_model, capsys):
     out = tmp_path / "out"
     run(tree, out, tiny_model, capsys)

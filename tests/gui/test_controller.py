@@ -247,6 +247,7 @@ def test_selecting_a_layer_switches_the_image(viewer, controller, settled):
     assert controller.active is second
 
 
+@pytest.mark.slow
 def test_every_image_begins_at_the_threshold_of_its_model(
     viewer, model, controller, settled
 ):

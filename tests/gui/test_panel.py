@@ -90,6 +90,7 @@ def test_a_click_leaves_the_keys_with_the_canvas(panel):
             assert not widget.focusPolicy() & Qt.FocusPolicy.ClickFocus, widget
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_at_the_width_of_a_dock(qtbot, panel, opened_cine):
     panel.resize(320, 800)
     panel.show()

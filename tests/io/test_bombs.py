@@ -120,6 +120,7 @@ def test_the_header_of_an_old_npy_file_is_read(tmp_path):
     assert read_angiogram(path).shape == (64, 64)
 
 
+@pytest.mark.slow
 def test_a_dicom_file_of_a_million_elements(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", CINE)
     data = path.read_bytes()

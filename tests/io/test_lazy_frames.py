@@ -74,6 +74,7 @@ def test_two_who_want_one_frame_wait_for_one_decoding():
     assert decode.calls == [7]
 
 
+@pytest.mark.slow
 def test_a_cine_that_is_gone_takes_no_memory():
     cache = FrameCache(10_000)
     frames = LazyFrames((5, 4, 4), np.dtype("u1"), Decoder(), cache)

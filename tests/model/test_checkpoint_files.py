@@ -158,6 +158,7 @@ def test_storages_that_are_not_there(tmp_path: Path) -> None:
     assert "numbers are missing" in refusal(path)
 
 
+@pytest.mark.slow
 def test_archives_of_other_kinds(tmp_path: Path) -> None:
     path, empty = tmp_path / "x.pth", b"\x80\x02}."
 

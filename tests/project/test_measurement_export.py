@@ -75,6 +75,7 @@ def test_a_report_of_a_project(measured, tmp_path):
         assert value not in text
 
 
+@pytest.mark.slow
 def test_a_report_holds_one_frame_at_a_time(measured, tmp_path, monkeypatch):
     large = 20 * 2**20
 

@@ -64,6 +64,7 @@ def test_it_stands_still_while_a_hand_is_at_work(child):
     assert pauser.share > 0
 
 
+@pytest.mark.slow
 def test_it_is_paused_for_a_part_of_its_time_only(child, monkeypatch):
     monkeypatch.setattr(priority, "LONGEST_SECONDS", 0.3)
     pauser, began = Pauser(child), time.monotonic()

@@ -21,6 +21,7 @@ def cine():
     return make_cine(PhantomConfig(frames=12, size=SIZE, seed=5, fps=7.5))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes():
     config = PhantomConfig(frames=3, size=128, seed=11)
     one, two = make_cine(config), make_cine(config)
@@ -32,6 +33,7 @@ def test_same_seed_gives_the_same_bytes():
     assert first[1].tobytes() == second[1].tobytes()
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_gives_the_same_bytes(monkeypatch):
     config = PhantomConfig(frames=5, size=128, seed=12, side="left")
     made = []
@@ -130,6 +132,7 @@ def test_the_catheter_is_not_in_the_mask(monkeypatch):
     assert not with_it.masks[0].any()
 
 
+@pytest.mark.slow
 def test_masks_stay_inside_the_collimated_field():
     for seed in range(12):
         image, mask = make_frame(PhantomConfig(size=128, seed=seed))

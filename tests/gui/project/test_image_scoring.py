@@ -60,6 +60,7 @@ def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtb
     assert len(model.seen) - seen <= 3  # the images that were shown, or made ready
 
 
+@pytest.mark.slow
 def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot):
     scored(project)
     model.open.clear()

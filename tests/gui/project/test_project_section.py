@@ -105,6 +105,7 @@ def test_from_a_folder_to_the_first_label(
     assert box.isHidden()
 
 
+@pytest.mark.slow
 def test_a_project_of_the_images_that_are_open(
     qtbot, panel, session, controller, viewer, settled, ready, pictures, monkeypatch
 ):

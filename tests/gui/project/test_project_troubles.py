@@ -303,6 +303,7 @@ def test_closing_the_panel_keeps_the_project_and_its_strokes(
     assert len(viewer.layers) == 3
 
 
+@pytest.mark.slow
 def test_layers_that_go_while_the_panel_is_closed(
     project, controller, viewer, make_controller, make_session, ready, qtbot
 ):

@@ -241,6 +241,7 @@ def test_taking_back_gives_the_label_before(project, ready):
     assert "has changed since" in describe_project(project).label
 
 
+@pytest.mark.slow
 def test_an_image_with_a_label_is_not_skipped_in_silence(project, ready):
     image = project.navigator.current.id
     project.annotation.accept()
@@ -440,6 +441,7 @@ def test_an_image_that_is_open_is_taken_up_with_its_corrections(
     np.testing.assert_array_equal(mask.data, mine)
 
 
+@pytest.mark.slow
 def test_layers_of_the_reader_s_own_stay(project, ready, viewer):
     points = viewer.add_points([[1, 1]], name="stenosis")
     other = viewer.add_labels(np.zeros((32, 32), int), name="mine")
@@ -562,6 +564,7 @@ def test_clearing_all_layers(project, ready, viewer):
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
+@pytest.mark.slow
 def test_other_pixels_in_the_image_layer_are_not_accepted(project, ready):
     image_state = project.navigator.current.image_state
     image_state.image.data = frame(77)

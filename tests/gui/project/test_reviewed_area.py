@@ -144,6 +144,7 @@ def test_the_part_comes_back_with_the_label(project, ready, viewer):
     assert not again.all()
 
 
+@pytest.mark.slow
 def test_the_part_comes_back_with_a_draft(project, ready):
     image = project.navigator.current.id
     box(project, 2, 3, 10, 12)
@@ -190,6 +191,7 @@ def test_a_box_on_a_label_is_a_change(project, ready):
     assert "changed" not in describe_project(project).label
 
 
+@pytest.mark.slow
 def test_a_box_belongs_to_its_frame(session, mixed, tmp_path, ready, viewer):
     session.create(NewProject(tmp_path / "project", (mixed,)))
     ready(session)
@@ -315,6 +317,7 @@ def test_an_image_that_was_left_knows_what_was_reviewed(project, ready):
     assert review_record(again).is_done(0, place)
 
 
+@pytest.mark.slow
 def test_a_reviewed_part_is_not_asked_about_again(project, ready):
     opened = project.navigator.current
     box(project, 2, 2, 12, 12)
