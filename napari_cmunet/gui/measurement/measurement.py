@@ -250,7 +250,7 @@ class Measurement:
         )
 
     def _place(self) -> tuple[Any, ...]:
-        """Size of the image's pixels, in which the measurement is told and drawn."""
+        """Size of the image's pixels, in which the measurement is shown."""
         assert self._of is not None
         image = self._of[0].image
         return self.calibration, tuple(image.scale), image.units

@@ -262,6 +262,6 @@ def _notes(analysis: Analysis, calibration: Calibration) -> str:
     if not analysis.narrowest.is_resolved:
         notes.append(
             "The vessel is thinner there than the blur of the image: its diameter "
-            "cannot be told."
+            "cannot be measured."
         )
     return " ".join(notes)

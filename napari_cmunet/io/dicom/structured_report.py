@@ -242,7 +242,9 @@ def _comments(lesion: MeasuredLesion, calibration: Calibration) -> list[str]:
             f"Lumen diameter stenosis in the model's own mask: {former:.1f} %."
         )
     if not lesion.is_resolved:
-        comments.append("Thinner than the blur of the image: it cannot be told.")
+        comments.append(
+            "Thinner than the blur of the image: the diameter cannot be measured."
+        )
     if calibration.mm is None:
         comments.append("The size of a pixel is unknown; lengths are in pixels.")
     elif calibration.source:

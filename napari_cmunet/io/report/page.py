@@ -307,7 +307,7 @@ def _lesion_table(lesions: Sequence[MeasuredLesion], total: int) -> str:
     if not all(lesion.is_resolved for lesion in lesions):
         notes.append(
             "?: the vessel is thinner there than the blur of the image; its diameter "
-            "cannot be told."
+            "cannot be measured."
         )
     if total > len(lesions):
         notes.append(f"{total - len(lesions)} more narrowings were found.")
