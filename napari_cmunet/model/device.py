@@ -172,7 +172,7 @@ def training_layout(device: torch.device) -> torch.memory_format:
     three times as long in it.
     """
     torch = import_torch()
-    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_f"):
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         return torch.contiguous_format
     return torch.channels_last
 

@@ -82,12 +82,14 @@ def test_8_bit_integers_need_vnni(monkeypatch):
 
 
 def test_training_layout(monkeypatch):
-    for has, expected in (
-        (True, torch.channels_last),
-        (False, torch.contiguous_format),
+    # Newer than the oldest torch that the package allows.
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for name, expected in (
+        ("AVX512", torch.channels_last),
+        ("AVX2", torch.contiguous_format),
     ):
         monkeypatch.setattr(
-            torch.cpu, "get_capabilities", lambda has=has: {"avx512_f": has}
+            torch.backends.cpu, "get_cpu_capability", lambda name=name: name
         )
         assert device.training_layout(torch.device("cpu")) == expected
         assert device.training_layout(torch.device("cuda")) == torch.channels_last
