@@ -6,7 +6,6 @@ image and a click without a drag is ours. Any other napari mode deactivates the 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Shapes
@@ -87,8 +86,8 @@ class VesselTools:
         mask.events.mode.connect(self._on_mode)
         # On this layer only, and only for now: napari's own Escape is for polygons.
         mask.bind_key("Escape", self._on_escape, overwrite=True)
-        for key, factor in ((WIDER, _WIDENING), (NARROWER, 1 / _WIDENING)):
-            mask.bind_key(key, partial(self._widen, factor), overwrite=True)
+        mask.bind_key(WIDER, self._on_wider, overwrite=True)
+        mask.bind_key(NARROWER, self._on_narrower, overwrite=True)
         for callbacks, ours in self._callbacks():
             if ours not in callbacks:
                 callbacks.append(ours)
@@ -176,7 +175,15 @@ class VesselTools:
         else:
             self.deactivate()
 
-    def _widen(self, factor: float, layer: Labels) -> None:
+    # napari asks every bound function for its name: a partial has none, and no key of
+    # the window would work.
+    def _on_wider(self, layer: Labels) -> None:
+        self._widen(_WIDENING)
+
+    def _on_narrower(self, layer: Labels) -> None:
+        self._widen(1 / _WIDENING)
+
+    def _widen(self, factor: float) -> None:
         """Change the width of the path before its second click."""
         if self._tracer is not None:
             self._widening *= factor

@@ -50,6 +50,22 @@ def test_the_mouse_takes_the_same_branch_at_any_zoom(window, qtbot, settled):
     assert bench.tools.tool is None
 
 
+def test_the_keys_work_while_a_tool_is_in_hand(window, settled):
+    viewer, panel, _ = window
+    viewer.add_image(angiogram(times=4), name="frame")
+    settled(panel.controller, 60_000)
+    hand, tools = Reader(viewer, panel), panel.vessels.tools
+    for letter in (Qt.Key.Key_A, Qt.Key.Key_S):
+        hand.key(letter)
+        taken, contour = tools.tool, panel.controller.active.mask.contour
+        assert taken is not None
+        hand.key(Qt.Key.Key_T)
+        assert bool(panel.controller.active.mask.contour) is not bool(contour)
+        assert tools.tool is taken
+    hand.key(Qt.Key.Key_Escape)
+    assert tools.tool is None
+
+
 def test_the_keys_work_while_a_line_is_in_hand(window, settled):
     viewer, panel, _ = window
     viewer.add_image(angiogram(times=4), name="frame")
