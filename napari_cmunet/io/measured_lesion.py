@@ -108,12 +108,15 @@ class MeasuredLesion:
         The row of the model's own mask, where a reader measured.
     by_reader : bool
         Whether a reader chose it; otherwise it was found in the tree.
+    is_proposed : bool
+        Whether its segment was proposed by a model, and no reader has confirmed it.
     """
 
     numbers: Mapping[str, Any]
     stretch: Stretch | None
     model: Mapping[str, Any] | None = None
     by_reader: bool = False
+    is_proposed: bool = False
 
     def number(self, name: str, *, of_model: bool = False) -> float | None:
         """A finite number of the row, None if it has none."""
@@ -225,14 +228,19 @@ def tree_lesions(
     names: Sequence[SegmentName] = (),
 ) -> list[MeasuredLesion]:
     """The lesions of a tree by rank; last, those too thin to be measured."""
-    return [
-        MeasuredLesion(
-            {"segment": segment_of(segments[number], lesion.at, names)}
-            | lesion_row(lesion, segments[number], calibration),
-            Stretch.of(segments[number], lesion),
+    confirmed = [name for name in names if not name.doubt]
+    lesions = []
+    for number, lesion in ranked(segments):
+        analysis = segments[number]
+        segment = segment_of(analysis, lesion.at, names)
+        lesions.append(
+            MeasuredLesion(
+                {"segment": segment} | lesion_row(lesion, analysis, calibration),
+                Stretch.of(analysis, lesion),
+                is_proposed=segment != segment_of(analysis, lesion.at, confirmed),
+            )
         )
-        for number, lesion in ranked(segments)
-    ]
+    return lesions
 
 
 def reported(

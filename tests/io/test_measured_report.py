@@ -208,6 +208,19 @@ def source(measured, tmp_path):
     return path
 
 
+def test_a_proposed_segment_is_said_to_be_one(measured, source, tmp_path):
+    note = "The finding site was proposed by a model; no reader has confirmed it."
+    tree = analyse_tree(measured.pixels, measured.mask)
+    for name, doubt in (("asked", 0.2), ("read", 0.0)):
+        named = [SegmentName("7", ((80, 80),), doubt)]
+        lesions = tree_lesions(tree, KNOWN, named)
+        assert [lesion.segment is not None for lesion in lesions] == [True]
+        write_measurements(tmp_path, name, source, replace(measured, lesions=lesions))
+        found = pydicom.dcmread(tmp_path / f"{name}_sr.dcm").iterall()
+        texts = [item.value for item in found if item.keyword == "TextValue"]
+        assert (note in texts) == (doubt > 0)
+
+
 def test_highdicom_reads_the_structured_report(measured, source, tmp_path):
     sr = pytest.importorskip("highdicom").sr
     assert write_measurements(tmp_path, "a", source, measured) == [

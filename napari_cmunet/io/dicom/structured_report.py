@@ -236,6 +236,10 @@ def _comments(lesion: MeasuredLesion, calibration: Calibration) -> list[str]:
     """What no code says of a lesion."""
     chosen = "measured by a reader" if lesion.by_reader else "found by the program"
     comments = [f"Research use only. This lesion was {chosen}."]
+    if lesion.is_proposed:
+        comments.append(
+            "The finding site was proposed by a model; no reader has confirmed it."
+        )
     former = lesion.number("diameter_stenosis_percent", of_model=True)
     if former is not None:
         comments.append(
