@@ -27,6 +27,7 @@ from napari_cmunet.project.labels.mask_import import (
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers.readers import REVIEWER
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
+from napari_cmunet.vessels.naming import SegmentName
 from tests.io.dicom_making import write_dicom
 
 HIGH, WIDE, FRAMES = 96, 128, 4
@@ -672,6 +673,18 @@ def test_another_label_is_replaced_only_if_asked(project, masks):
     assert result.saved == 1
     check_label(project, "still")
     assert len(project.labels.older(image, 0)) == 1
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_names_of_vessels_stay(project, masks, drafts):
+    image, names = image_of(project, "still"), (SegmentName("7", ((20, 30),)),)
+    project.labels.accept(image, 0, TRUTH[::-1], names=names)
+    png(masks)
+    _, result = imported(project, masks, drafts=drafts, replace=True)
+    assert result.saved == 1
+    label = (project.drafts.load if drafts else project.labels.get)(image, 0)
+    assert np.array_equal(label.mask, TRUTH)
+    assert label.names == names
 
 
 def test_a_draft_stays_unless_it_may_be_replaced(project, masks):

@@ -16,6 +16,7 @@ import numpy as np
 from napari_cmunet.errors import Cancelled, CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
+from napari_cmunet.io.masks.label_file import NAMES
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import known_of
 from napari_cmunet.project.labels.mask_matching import (
@@ -25,6 +26,7 @@ from napari_cmunet.project.labels.mask_matching import (
     mask_problem,
     pair,
 )
+from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -321,12 +323,21 @@ def _save(
 ) -> None:
     pixels, reviewed = loaded.frames[frame], loaded.reviewed[frame]
     project.images.learn(pair.image, loaded.image)
+    # The mask may not say what was reviewed, and names no vessels.
+    before = project.drafts.load(pair.image, frame)
+    before = before or project.labels.get(pair.image, frame)
+    names = before.names if before else ()  # they follow the tree
     if drafts:
-        if reviewed is None:  # the mask does not say: what the reader has said stays
-            before = project.drafts.load(pair.image, frame)
-            before = before or project.labels.get(pair.image, frame)
-            reviewed = before.reviewed if before else None
-        project.drafts.save(pair.image, frame, pixels, reviewed, provenance=provenance)
+        if reviewed is None and before:
+            reviewed = before.reviewed
+        project.drafts.save(
+            pair.image,
+            frame,
+            pixels,
+            reviewed,
+            provenance=provenance,
+            note={NAMES: names_to_json(names)},
+        )
         return
     as_predicted = provenance.model is not None and not provenance.corrected
     project.labels.accept(
@@ -339,4 +350,5 @@ def _save(
         pixel_size_source=sized.pixel_size_source,
         pixel_size_error=sized.pixel_size_error,
         pixels_changed=0 if as_predicted else None,
+        names=names,
     )
