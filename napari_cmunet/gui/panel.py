@@ -214,6 +214,7 @@ class CMUNetPanel(QWidget):
         self.threshold.grabbed.connect(controller.editor.begin_threshold)
         self.threshold.moved.connect(controller.editor.move_threshold)
         self.threshold.moved.connect(self.project.activity.note_gesture)
+        self.measuring.plot.moved.connect(self.project.activity.note_gesture)
         self.threshold.released.connect(controller.editor.end_threshold)
         self.mask_shown.clicked.connect(controller.editor.set_mask_visible)
         self.outline.clicked.connect(controller.editor.set_outline)

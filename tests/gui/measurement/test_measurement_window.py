@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
@@ -13,7 +15,7 @@ from tests.gui.measurement.test_measurement import ROW, Measuring, angiogram, st
 pytestmark = pytest.mark.slow
 
 
-def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled):
+def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled, monkeypatch):
     viewer, panel, _ = window
     viewer.add_image(np.stack([angiogram(stenosed())] * 2), name="cine")
     settled(panel.controller)
@@ -49,9 +51,12 @@ def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled):
     assert found.analysis.length == pytest.approx(100, abs=3)
     plot, start = panel.measuring.plot, found.analysis.narrowest.start
     qtbot.waitUntil(plot.isVisible)
-    handle = plot.place("start").toPoint()
+    handle, gestures = plot.place("start").toPoint(), []
+    note = partial(gestures.append, "a training pauses for it")
+    monkeypatch.setattr(panel.project.activity, "_on_gesture", note)
     hand.drag(plot, handle, handle + QPoint(-12, 0), handle + QPoint(-25, 0))
     assert found.analysis.narrowest.start < start - 3
+    assert gestures
     assert panel.measuring.reset.isEnabled()
 
 
