@@ -153,7 +153,7 @@ class MaskPropagation:
                 record.add_background(
                     frame, Edit(edit.rows[gone], edit.columns[gone], edit.values[gone])
                 )
-            own = any(not name.doubt for name in image_state.names.get(frame, ()))
+            own = has_own_names(image_state, frame)
             names = changes.names if changes.names and not own else None
             image_state.history.write_with(names, None, frame, edit.where, edit.values)
         count = len(proposal.changes)
@@ -261,12 +261,17 @@ class MaskPropagation:
         return id(image_state), self._controller.shown(image_state)
 
 
+def has_own_names(image_state: ImageState, frame: int) -> bool:
+    """Whether the reader has named a vessel of a frame, or confirmed its name."""
+    return any(not name.doubt for name in image_state.names.get(frame, ()))
+
+
 def corrected_frame(image_state: ImageState, frame: int) -> int | None:
     """Frame itself if it is corrected or named, or the nearest one that is."""
     for distance in range(MAX_FRAMES + 1):
         for other in (frame - distance, frame + distance):
             if 0 <= other < image_state.count and (
-                image_state.is_corrected(other) or image_state.names.get(other)
+                image_state.is_corrected(other) or has_own_names(image_state, other)
             ):
                 return other
     return None

@@ -155,6 +155,8 @@ def test_names_go_along(image_state, panel, press, viewer, corrected):
 def test_from_another_frame_the_nearest_corrected_one_is_the_source(
     image_state, panel, press, viewer
 ):
+    # What a model has proposed there is nothing that the reader did.
+    image_state.history.set_names(6, (SegmentName("7", ((64, 50),), doubt=0.2),))
     viewer.dims.set_point(0, 6)
     press()
     assert panel.cine.propagation.propagation.proposal.source == SOURCE
