@@ -306,7 +306,6 @@ class CMUNetPanel(QWidget):
 
     def stop(self) -> None:
         """Stop work and unbind the shortcuts; layers stay. Idempotent."""
-        self._refresh_soon.stop()
         self.cine.stop()
         self._shortcuts.unbind()
         self._key_focus.stop()
@@ -321,6 +320,7 @@ class CMUNetPanel(QWidget):
             del self.project.may_close
             self.project.disconnect_panel()
         self.controller.disconnect()
+        self._refresh_soon.stop()  # what is stopped above may have started it
 
     def _wake_up(self) -> None:
         if self.controller.connected:

@@ -271,6 +271,13 @@ def test_keys_are_free_and_given_back(bench):
     assert not {"A", "S", "Q"} & {str(key) for key in bench.viewer.keymap}
 
 
+def test_a_panel_that_is_closed_with_a_tool_in_hand_shows_nothing_more(bench):
+    bench.take(ADD)
+    bench.panel.stop()
+    assert bench.tools.tool is None
+    assert not bench.panel._refresh_soon.isActive()
+
+
 def test_the_mark_of_a_place_goes_with_the_review(bench):
     bench.review.confirm()
     bench.settle()
