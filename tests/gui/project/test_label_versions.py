@@ -150,7 +150,7 @@ def test_a_damaged_version_does_not_hide_the_others(loop, ready):
 
 
 def test_a_version_of_another_file_is_not_restored(loop, ready):
-    _, _, session, hand = loop
+    _, panel, session, hand = loop
     opened, labels = session.navigator.current, session.project.labels
     for size, sha256 in (((40, 40), "0" * 64), ((64, 64), "1" * 64)):
         labels.accept(
@@ -169,6 +169,15 @@ def test_a_version_of_another_file_is_not_restored(loop, ready):
         assert "does not fit the image any more" in session.messages.alert.text
         assert file.read_bytes() == label
         np.testing.assert_array_equal(opened.mask(0), mask)
+    # Once its file is there again it can be tried again.
+    dialog = open_dialog(panel)
+    ready(session)
+    dialog.list.setCurrentRow(1)
+    ready(session)
+    dialog.restore.click()
+    ready(session)
+    assert file.read_bytes() == label
+    assert dialog.restore.isEnabled()
 
 
 def test_taking_back_does_not_restore_a_label_of_another_file(loop, ready):

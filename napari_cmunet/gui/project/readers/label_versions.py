@@ -171,8 +171,10 @@ class LabelVersionsDialog(QDialog):
     def _on_restore(self) -> None:
         version = self._selected()
         if version is not None and version.older and self.restore.isEnabled():
-            self.restore.setEnabled(False)  # Enter comes from list and button
             self._session.annotation.restore(version.older)
+            # Disables the button, as Enter comes from list and button, until the
+            # writer is done; also where nothing could be restored.
+            self._on_row(self.list.currentRow())
 
 
 def _read(
