@@ -16,6 +16,7 @@ from napari_cmunet.errors import (
     display_name,
 )
 from napari_cmunet.io.discovery import find_images
+from napari_cmunet.io.masks.files import is_own_mask
 from napari_cmunet.project.files import (
     DRAFTS,
     IMAGES,
@@ -233,7 +234,7 @@ class ProjectImages:
         files: list[tuple[Path, InputFile, int, str | None]] = []
         own_folders = [self._context.folder / n for n in (LABELS, DRAFTS, MODELS)]
         # Slow disks first, without holding the project.
-        for file in find_images(inputs, skip=own_folders):
+        for file in find_angiograms(inputs, skip=own_folders):
             if should_stop():
                 raise Cancelled
             path = Path(os.path.abspath(file.path))  # noqa: PTH100
@@ -333,3 +334,18 @@ def _new_id(taken: set[str]) -> str:
     while (made := secrets.token_hex(6)) in taken:
         pass
     return made
+
+
+def find_angiograms(
+    inputs: Iterable[Path], skip: Iterable[Path] = ()
+) -> list[InputFile]:
+    """List image files without the masks that were exported beside them.
+
+    A mask is left out of a folder; a file that is given itself is listed.
+    """
+    given = list(inputs)
+    return [
+        file
+        for file in find_images(given, skip)
+        if file.path in given or not is_own_mask(file.path)
+    ]

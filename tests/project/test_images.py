@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from napari_cmunet.errors import (
     ReadError,
 )
 from napari_cmunet.io.images import read_angiogram
+from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.image_records import read_records, write_records
 from napari_cmunet.project.patients import by_csv, by_folder, by_prefix
 from napari_cmunet.project.project import Project
@@ -49,6 +52,18 @@ def test_adding_again_adds_nothing(project, pictures):
     assert (len(added.images), added.known) == (2, 6)
     with reopened(project) as again:
         assert len(again.images) == 8
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_masks_exported_beside_the_images_are_no_images(project, pictures, frames):
+    exported = pictures / "patient-0" / "frame-0.tif"
+    mask = np.zeros((frames, 64, 64), bool)
+    mask[:, 20:30] = True
+    write_mask(exported, mask, Provenance(model="mine"), pixel_size_mm=(0.2, 0.2))
+    tifffile.imwrite(pictures / "patient-1" / "new.tif", mask[0].astype(np.uint8))
+    added = project.images.add([pictures])
+    assert [project.images[i].path for i in added.images] == ["patient-1/new.tif"]
+    assert len(project.images.add([exported]).images) == 1  # it is asked for by name
 
 
 def test_no_path_of_this_computer_is_in_the_project(project, pictures):

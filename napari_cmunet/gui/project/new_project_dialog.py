@@ -21,8 +21,8 @@ from napari_cmunet.gui.dialogs import dialog_buttons
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.gui.widgets import button, combo, labelled, text_label
-from napari_cmunet.io.discovery import find_images
 from napari_cmunet.project.files import is_project
+from napari_cmunet.project.images import find_angiograms
 from napari_cmunet.project.patients import by_csv, by_dicom, by_folder, by_prefix
 from napari_cmunet.util.text import counted
 
@@ -205,7 +205,7 @@ class NewProjectDialog(QDialog):
     def _find(
         self, _: Report, should_stop: ShouldStop
     ) -> tuple[list[InputFile], dict[PurePosixPath, str]]:
-        files, headers = find_images(self._inputs), {}
+        files, headers = find_angiograms(self._inputs), {}
         for file in files:
             if should_stop():
                 raise Cancelled

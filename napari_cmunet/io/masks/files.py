@@ -222,6 +222,20 @@ def record_of(description: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def is_own_mask(path: Path) -> bool:
+    """Whether a TIFF is a mask or a probability that this program wrote.
+
+    Only its first bytes are read, where the description is.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with open_sniffed(path) as file:
+            return b'"content": "artery ' in file.header
+    except ReadError:
+        return False
+
+
 def _is_own(description: str) -> bool:
     """Whether an ImageDescription is of this program's own masks."""
     return record_of(description).get("content") == "artery mask"

@@ -17,6 +17,8 @@ from napari_cmunet.gui.project.new_project_dialog import (
     suggested_folder,
 )
 from napari_cmunet.gui.project.workspace import NewProject
+from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.project import Project
 from tests.gui.conftest import frame
 from tests.gui.project.conftest import name, stroke
@@ -412,6 +414,15 @@ def test_the_form(form, pictures, tmp_path):
     new = form.new_project()
     assert new == NewProject(tmp_path / "s", (pictures,), None, "cmunet-artery")
     assert form.summary.text() == "5 patients in 5 files."
+
+
+def test_the_form_counts_no_exported_mask(qtbot, pictures, tmp_path):
+    mask = np.zeros((64, 64), bool)
+    write_mask(pictures / "mask.tif", mask, Provenance(model="mine"))
+    made = NewProjectDialog([pictures], tmp_path / "s", "cmunet-artery", None)
+    qtbot.addWidget(made)
+    qtbot.waitUntil(lambda: "Looking" not in made.images.text())
+    assert made.images.text() == f"5 in {pictures.name}"
 
 
 def test_the_form_refuses_a_folder_that_cannot_be(form, tmp_path):
