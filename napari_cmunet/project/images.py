@@ -337,13 +337,13 @@ def _new_id(taken: set[str]) -> str:
 
 
 def find_angiograms(
-    inputs: Iterable[Path], skip: Iterable[Path] = ()
+    inputs: Iterable[Path | str], skip: Iterable[Path] = ()
 ) -> list[InputFile]:
     """List image files without the masks that were exported beside them.
 
     A mask is left out of a folder; a file that is given itself is listed.
     """
-    given = list(inputs)
+    given = [Path(path) for path in inputs]
     return [
         file
         for file in find_images(given, skip)
