@@ -262,7 +262,9 @@ def _empty(image_state: ImageState, frame: int) -> str:
         if image_state.is_cine and all(
             map(image_state.is_empty, range(image_state.count))
         ):
-            return f"No {what} in this cine: no artery found in any frame."
+            if what == "artery":
+                return "No artery found in any frame of this cine."
+            return "No contrast in this cine: no artery found in any frame."
     best = image_state.best_frame
     then = "Lower the threshold, or draw with Paint or Add."
     if best not in (None, frame):
