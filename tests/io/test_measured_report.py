@@ -215,6 +215,8 @@ def test_a_proposed_segment_is_said_to_be_one(measured, source, tmp_path):
         named = [SegmentName("7", ((80, 80),), doubt)]
         lesions = tree_lesions(tree, KNOWN, named)
         assert [lesion.segment is not None for lesion in lesions] == [True]
+        page = frame_section(replace(measured, lesions=lesions), "frame", [], "one")
+        assert ("(proposed)" in page) == (doubt > 0)
         write_measurements(tmp_path, name, source, replace(measured, lesions=lesions))
         found = pydicom.dcmread(tmp_path / f"{name}_sr.dcm").iterall()
         texts = [item.value for item in found if item.keyword == "TextValue"]

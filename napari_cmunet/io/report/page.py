@@ -170,7 +170,7 @@ def overview_row(measured: MeasuredFrame, title: str, anchor: str) -> str:
     if measured.lesions:
         lesion = measured.lesions[0]
         cells = [
-            escape(lesion.name) or _NONE,
+            _segment(lesion) or _NONE,
             _share(lesion, "diameter_stenosis_percent"),
             _length(lesion, "minimum_diameter"),
             "reader" if lesion.by_reader else "program",
@@ -289,7 +289,7 @@ def _lesion_table(lesions: Sequence[MeasuredLesion], total: int) -> str:
         ]
         cells = [
             f"<b>{number}</b>",
-            *([escape(lesion.name) or _NONE] if named else []),
+            *([_segment(lesion) or _NONE] if named else []),
             _share(lesion, "diameter_stenosis_percent"),
             _share(lesion, "area_stenosis_percent"),
             _length(lesion, "minimum_diameter"),
@@ -321,8 +321,12 @@ def _row(tag: str, cells: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
 
+def _segment(lesion: MeasuredLesion) -> str:
+    return escape(lesion.name) + " (proposed)" * lesion.is_proposed
+
+
 def _heading(lesion: MeasuredLesion) -> str:
-    named = f"{escape(lesion.name)}, " if lesion.name else ""
+    named = f"{segment}, " if (segment := _segment(lesion)) else ""
     return f"{named}{_share(lesion, 'diameter_stenosis_percent', plain=True)} stenosis"
 
 
