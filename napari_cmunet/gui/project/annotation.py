@@ -67,7 +67,7 @@ class Annotation:
         if workspace.project.read_only:
             return "The project is open for reading only."
         image_state, images = opened.image_state, workspace.controller.images
-        if not navigator.is_shown or images.active is not image_state:
+        if not navigator.is_shown or self.other_is_selected:
             return "Another image is selected."
         if image_state.image_replaced:
             return (
@@ -308,7 +308,19 @@ class Annotation:
             return navigator.stuck
         if navigator.current is None or navigator.opening is not None:
             return None
+        if self.other_is_selected:
+            self._messages.show("Another image is selected.")
+            return None
         return navigator.current.id
+
+    @property
+    def other_is_selected(self) -> bool:
+        """Whether an image is looked at that is not the shown one of the project."""
+        navigator, images = self._navigator, self._workspace.controller.images
+        opened = navigator.current
+        if opened is None or not navigator.is_shown:
+            return False
+        return images.active is not opened.image_state
 
     def _submit(self, image: str, act: Callable[..., None]) -> None:
         project = self._workspace.project

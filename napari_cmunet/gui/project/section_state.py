@@ -88,7 +88,10 @@ def describe_project(session: ProjectSession) -> SectionState:
         name=overview.name(image) if image else "",
         image=image,
         can_move=navigator.opening is None and bool(overview.ids),
-        can_flag=writable and bool(image) and navigator.opening is None,
+        can_flag=writable
+        and bool(image)
+        and navigator.opening is None
+        and (navigator.stuck is not None or not session.annotation.other_is_selected),
         skipped=status.state == "skipped",
         flagged=status.flagged,
         comment=status.comment,
@@ -145,7 +148,7 @@ def _label(session: ProjectSession) -> dict[str, Any]:
         return {}
     if not navigator.is_shown:
         return {"label": "This image was closed. Open it again from the list."}
-    if session.controller.active is not opened.image_state:
+    if annotation.other_is_selected:
         return {
             "label": "Another image is selected. Choose one from the list to go on."
         }

@@ -311,6 +311,23 @@ def test_in_a_project_the_panel_speaks_of_accepting(panel, page, project):
     assert panel.on_opening.isHidden()
 
 
+def test_no_flag_for_an_image_that_is_not_looked_at(page, project, ready, panel):
+    panel.refresh()
+    assert page.flag.isEnabled()
+    other = project.controller.viewer.add_image(frame(), name="other")
+    ready(project)
+    panel.refresh()
+    assert project.controller.active.image is other
+    assert not page.flag.isEnabled()
+    assert not page.skip.isEnabled()
+    project.annotation.flag()  # by their keys
+    project.annotation.skip()
+    ready(project)
+    image = project.navigator.current.id
+    assert not project.overview.status(image).flagged
+    assert project.overview.status(image).state != "skipped"
+
+
 def test_the_list_shows_one_kind(page, project, ready):
     project.annotation.accept()
     ready(project)
