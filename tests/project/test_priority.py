@@ -37,6 +37,12 @@ def state(pid: int) -> str:
     return status.rpartition(")")[2].split()[0]
 
 
+def comes_to_rest(pid: int) -> bool:
+    """Whether a process of ``sleep`` has begun to sleep."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    return name == "sleep" and state(pid) == "S"
+
+
 def wait_until(done, seconds: float = 10) -> bool:
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
@@ -47,6 +53,7 @@ def wait_until(done, seconds: float = 10) -> bool:
 @pytest.fixture
 def child():
     with subprocess.Popen(["sleep", "60"], process_group=0) as process:
+        assert wait_until(lambda: comes_to_rest(process.pid))
         yield process.pid
         with contextlib.suppress(OSError):
             process.kill()
