@@ -58,6 +58,7 @@ def imports() -> nx.DiGraph:
     return graph
 
 
+@pytest.mark.slow
 def test_imports_go_down(imports):
     def room(module: str) -> str:
         return module.split(".")[1] if "." in module else ""
@@ -75,6 +76,7 @@ def test_no_import_cycle(imports):
     assert not cycles, cycles
 
 
+@pytest.mark.slow
 def test_the_science_knows_no_window():
     for room in sorted(set(BELOW) - {"gui", "cli", "reader", "writer", "sample_data"}):
         for path in (ROOT / room).rglob("*.py"):

@@ -118,6 +118,7 @@ def test_samples_are_angiograms(plugin, key, shape):
     assert options["name"]
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_each_time():
     from napari_cmunet.sample_data import sample_frame
 

@@ -17,6 +17,7 @@ def test_the_best_filled_frame_shows_most_of_the_tree(seed):
     assert area[best] > 1.2 * area.mean()
 
 
+@pytest.mark.slow
 def test_bits_and_sizes_do_not_matter():
     cine = make_cine(PhantomConfig(frames=12, size=192, seed=3))
     larger = np.repeat(np.repeat(cine.frames, 2, axis=1), 2, axis=2)

@@ -58,6 +58,7 @@ def test_phantom_catheters_before_the_injection():
     assert np.abs(errors).max() < 0.15
 
 
+@pytest.mark.slow
 def test_where_there_is_none_it_is_said():
     noise = np.random.default_rng(0).normal(100, 5, (160, 160))
     with pytest.raises(CatheterNotFoundError, match="atheter"):
@@ -69,6 +70,7 @@ def test_where_there_is_none_it_is_said():
         measure_catheter(frame, (0, 0), (0, 60))
 
 
+@pytest.mark.slow
 def test_a_catheter_full_of_contrast_is_not_measured():
     frame, start, end = tube(10, lumen=4.0)
     with pytest.raises(CatheterNotFoundError, match="full of contrast"):

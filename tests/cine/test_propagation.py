@@ -20,6 +20,7 @@ def dice(one, other):
     return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
+@pytest.mark.slow
 def test_a_mask_follows_a_shifted_frame(filled):
     frame, mask = filled
     moved = shift(frame, (3, -4), order=1, mode="nearest")
@@ -41,6 +42,7 @@ def test_a_mask_follows_the_beating_heart():
     assert np.mean(carried) > np.mean(copied) + 0.05
 
 
+@pytest.mark.slow
 def test_large_frames_are_carried_on_their_own_grid():
     cine = make_cine(PhantomConfig(frames=2, size=384, seed=5))
     moved = propagate_mask(cine.masks[1], cine.frames[1], cine.frames[1])

@@ -44,6 +44,7 @@ def offered(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return server
 
 
+@pytest.mark.slow
 def test_import(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source, path = make.network(), tmp_path / "theirs.pth"
     torch.save(source.state_dict(), path)
@@ -88,6 +89,7 @@ def test_fetch_without_a_name_lists(capsys: pytest.CaptureFixture) -> None:
     assert lines[0].startswith("published-cmunet-50-30\tPublished by the authors")
 
 
+@pytest.mark.slow
 def test_fetch(offered: Server, capsys: pytest.CaptureFixture, home: Path) -> None:
     assert main(["models", "fetch", NAME, "--url", offered.url, "--yes"]) == 0
     out, err = capsys.readouterr()
@@ -100,6 +102,7 @@ def test_fetch(offered: Server, capsys: pytest.CaptureFixture, home: Path) -> No
     assert not list((home / "downloads").iterdir())
 
 
+@pytest.mark.slow
 def test_fetch_says_that_there_is_no_licence_and_asks(
     offered: Server, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

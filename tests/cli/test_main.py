@@ -72,6 +72,7 @@ def test_every_command_has_its_help():
         assert caught.value.code == 0
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program():
     done = subprocess.run(
         [sys.executable, "-m", "napari_cmunet", "--version"],

@@ -492,6 +492,7 @@ def test_napari_s_own_save_knows_where_a_mask_comes_from(
     assert not provenance.corrected
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_says_so_and_keeps_the_corrections(
     qtbot, panel, controller, opened, answer, tmp_path
 ):

@@ -112,6 +112,7 @@ def test_pixel_size_comes_back_exactly(tmp_path):
 @given(
     hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=3, max_side=12, min_side=1))
 )
+@pytest.mark.slow
 def test_any_mask_comes_back(tmp_path_factory, mask):
     path = tmp_path_factory.getbasetemp() / "any.tif"
     write_mask(path, mask, ORIGIN)

@@ -223,6 +223,7 @@ def test_a_proposed_segment_is_said_to_be_one(measured, source, tmp_path):
         assert (note in texts) == (doubt > 0)
 
 
+@pytest.mark.slow
 def test_highdicom_reads_the_structured_report(measured, source, tmp_path):
     sr = pytest.importorskip("highdicom").sr
     assert write_measurements(tmp_path, "a", source, measured) == [

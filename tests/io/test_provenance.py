@@ -32,6 +32,7 @@ def test_defaults_say_what_and_when():
         corrected=st.booleans(),
     )
 )
+@pytest.mark.slow
 def test_round_trip(provenance):
     text = json.dumps(provenance.to_dict())
     assert text.isascii()

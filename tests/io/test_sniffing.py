@@ -137,6 +137,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_bytes_never_escape_as_another_error(tmp_path_factory, kind, data):
     content = bytearray(encoded(kind))
     places = st.integers(0, min(len(content), 400) - 1) | st.integers(

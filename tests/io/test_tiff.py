@@ -298,6 +298,7 @@ assert (read_mask(folder + "mask.tif") == mask).all()
 """
 
 
+@pytest.mark.slow
 def test_without_imagecodecs(tmp_path, cine):
     """An install has tifffile without its codecs: Pillow reads what it cannot."""
     pages = [Image.fromarray(page) for page in cine]

@@ -96,6 +96,7 @@ def test_whole_pickled_module(tmp_path: Path) -> None:
     assert report.layout == "a whole pickled module"
 
 
+@pytest.mark.slow
 def test_whole_pickled_module_in_data_parallel(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "whole.pth"
     make.save_whole(path, source, wrap=True)
@@ -109,12 +110,14 @@ def test_data_parallel(tmp_path: Path) -> None:
     assert report.layout == "a state dict with 'module.' (DataParallel)"
 
 
+@pytest.mark.slow
 def test_state_dict_in_a_dict(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "training.pth"
     torch.save({"epoch": 4, "state_dict": source.state_dict()}, path)
     assert_loaded(path, source, "encoder decoder head")
 
 
+@pytest.mark.slow
 def test_mmengine(tmp_path: Path) -> None:
     source, path = make.network(), tmp_path / "epoch_300.pth"
     make.save_mmengine(path, source)

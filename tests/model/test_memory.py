@@ -27,6 +27,7 @@ print(faults[-1])
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so eagerly"
 )
+@pytest.mark.slow
 def test_freed_memory_is_not_fetched_from_the_system_again():
     faults = {
         mode: int(

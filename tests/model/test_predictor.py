@@ -62,6 +62,7 @@ def truth(phantoms) -> np.ndarray:
 # What is predicted
 
 
+@pytest.mark.slow
 def test_the_tiny_model_finds_the_phantoms_arteries(predictor, frames, truth):
     probability = predictor.predict(frames[0])
     assert probability.dtype == np.uint8
@@ -245,6 +246,7 @@ def large_grid(model) -> LoadedModel:
     return LoadedModel(model.network, card, model.report)
 
 
+@pytest.mark.slow
 def test_tiles_with_context_equal_the_whole(large_grid, frames):
     whole = Predictor(large_grid, CPU, reduced_precision=False)
     tiled = Predictor(large_grid, CPU, reduced_precision=False)

@@ -125,6 +125,7 @@ def test_card_is_plain_json_with_all_that_the_readme_promises(folder):
     assert {"sha256", "program", "created"} <= set(values)
 
 
+@pytest.mark.slow
 def test_a_published_width_loads(tmp_path):
     save_model(tmp_path / "m", weights_of(64), card_of(width=64))
     assert parameter_count(load_model(tmp_path / "m").network) == 31_042_434
@@ -584,6 +585,7 @@ def test_saving_does_not_change_what_it_is_given(tmp_path):
 # No torch
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported_before_it_is_needed(folder):
     home = folder.parent / "home"
     shutil.copytree(folder, home / "models" / "mine")

@@ -96,6 +96,7 @@ def _say(folder, **values):
     (folder / "lock").write_text(json.dumps(holder | values))
 
 
+@pytest.mark.slow
 def test_another_computer_is_believed_until_someone_decides(tmp_path):
     _say(tmp_path)
     with pytest.raises(ProjectLockedError, match="elsewhere"):

@@ -122,6 +122,7 @@ def test_measure_of_a_project_writes_the_same_report(measured, tmp_path, capsys)
     assert (out / "changes.csv").exists()
 
 
+@pytest.mark.slow
 def test_structured_reports_of_a_project(measured, tmp_path):
     sr = pytest.importorskip("highdicom").sr
     done = export_masks(measured, tmp_path / "out", formats=("dicom-sr",))

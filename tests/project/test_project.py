@@ -26,6 +26,7 @@ from tests.project.project_making import events, mask_of, reopened, save_picture
 EXAMPLES = int(os.environ.get("NAPARI_CMUNET_TEST_EXAMPLES", "120"))
 
 
+@pytest.mark.slow
 def test_no_torch_no_qt_no_napari(run_python):
     run_python(
         "import sys, napari_cmunet.project.project\n"

@@ -80,6 +80,7 @@ def take_turns(folder, number, results):
     results.put(done)
 
 
+@pytest.mark.slow
 def test_programs_that_open_it_in_turn_lose_nothing(project):
     project.close()
     context = multiprocessing.get_context("fork")

@@ -45,6 +45,7 @@ def test_any_number_of_threads_gives_the_same_bytes(monkeypatch):
     assert len({m.masks.tobytes() for m in made}) == 1
 
 
+@pytest.mark.slow
 def test_other_seeds_give_other_pictures():
     masks = [make_frame(PhantomConfig(size=128, seed=s))[1] for s in range(4)]
     for index, mask in enumerate(masks):
@@ -53,6 +54,7 @@ def test_other_seeds_give_other_pictures():
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.slow
 def test_bit_depth(bits):
     config = PhantomConfig(frames=2, size=128, seed=2, bits=bits)
     image, mask = make_frame(config)
@@ -108,6 +110,7 @@ def test_the_heart_beats(cine):
     assert contraction(0.9) == pytest.approx(0)
 
 
+@pytest.mark.slow
 def test_the_catheter_is_not_in_the_mask(monkeypatch):
     """The same seed with and without the catheter drawn has the same mask."""
     from napari_cmunet.synthetic import cine as module

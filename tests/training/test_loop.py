@@ -199,6 +199,7 @@ def test_the_averaged_network_is_a_mean_of_the_past(labels):
 
 
 @pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.slow
 def test_the_averaged_network_keeps_a_share_of_its_start(labels, count):
     """By the number of labels: one weighs as much as the start where 1 is kept."""
     config = replace(QUICK, augmentation=STILL)
@@ -303,6 +304,7 @@ def test_gradients_are_the_same_in_either_layout(labels, monkeypatch):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_said_and_training_goes_on(labels, little_memory):
     config = replace(QUICK, batch=4)
     events, result = run(finetune(little_memory(network(), 1), labels, config))
@@ -312,6 +314,7 @@ def test_out_of_memory_is_said_and_training_goes_on(labels, little_memory):
     assert (result.reason, result.steps) == ("done", 6)
 
 
+@pytest.mark.slow
 def test_statistics_are_counted_once_in_parts(labels, little_memory):
     """The pass that only looks for the gradient moves no running statistics."""
     config = replace(QUICK, batch=2)
@@ -453,6 +456,7 @@ def test_every_label_comes_before_any_comes_again(labels):
         assert sorted(drawn[start] + drawn[start + 1]) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_frozen_batchnorm_keeps_the_statistics(labels):
     for frozen in (True, False):
         config = replace(QUICK, steps=2, frozen_batchnorm=frozen)

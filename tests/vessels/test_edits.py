@@ -34,6 +34,7 @@ def applied(edit, mask):
     return changed
 
 
+@pytest.mark.slow
 def test_two_clicks_bring_a_missing_vessel_back(phantom):
     frame, truth, tree = phantom
     branch = long_branch(tree, least=1.2, most=5.0)

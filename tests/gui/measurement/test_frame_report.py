@@ -30,6 +30,7 @@ def save(qtbot, monkeypatch):
     return save
 
 
+@pytest.mark.slow
 def test_the_report_has_the_reader_s_change(
     qtbot, viewer, panel, controller, settled, save, tmp_path
 ):

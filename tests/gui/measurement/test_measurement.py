@@ -130,6 +130,7 @@ def test_a_branch_with_one_click_by_key(measuring, viewer):
     assert not analysis.usable[[0, -1]].any()
 
 
+@pytest.mark.slow
 def test_calibrated_lengths_are_millimetres_with_the_error(
     qtbot, viewer, panel, controller, settled
 ):
@@ -151,6 +152,7 @@ def test_calibrated_lengths_are_millimetres_with_the_error(
     assert tuple(overlay.scale) == pytest.approx((0.05, 0.05))
 
 
+@pytest.mark.slow
 def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring):
     measuring.between()
     state = measuring.panel.controller.active
@@ -176,6 +178,7 @@ def test_calibrated_afterwards_lengths_and_overlay_are_of_the_new_size(measuring
     assert " px" in measuring.number("MLD")
 
 
+@pytest.mark.slow
 def test_other_frames_of_a_cine_keep_their_numbers_in_the_new_size(
     qtbot, viewer, panel, controller, settled
 ):
@@ -199,6 +202,7 @@ def test_other_frames_of_a_cine_keep_their_numbers_in_the_new_size(
     assert "minimum_diameter_mm" not in measurement_of(state, 0)["corrected"]
 
 
+@pytest.mark.slow
 def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
     measuring.between()
     before = measuring.measurement.analysis
@@ -234,6 +238,7 @@ def test_a_border_painted_in_by_two_pixels_shows_as_geometry_says(measuring):
     assert "→" not in measuring.section.numbers.text()
 
 
+@pytest.mark.slow
 def test_markers_are_dragged_and_found_again(measuring):
     measuring.between()
     plot, found = measuring.section.plot, measuring.measurement
@@ -278,6 +283,7 @@ def test_the_keyboard_moves_markers(measuring):
     assert found.analysis.narrowest.end == end - 5
 
 
+@pytest.mark.slow
 def test_points_that_the_mask_does_not_connect(measuring):
     state = measuring.panel.controller.active
     rows, columns = np.mgrid[0:SIZE, 60:64]
@@ -291,6 +297,7 @@ def test_points_that_the_mask_does_not_connect(measuring):
     assert not measuring.section.message.text()
 
 
+@pytest.mark.slow
 def test_it_belongs_to_its_image_and_frame(measuring, viewer, controller, settled):
     measuring.between()
     overlay = measuring.measurement.overlay.layer
@@ -350,6 +357,7 @@ def test_stenoses_are_found_and_flown_to(measuring, viewer):
     measuring.qtbot.waitUntil(lambda: section.finder.places is None)
 
 
+@pytest.mark.slow
 def test_a_found_stenosis_is_measured_anew_on_a_branch_that_was_cut(measuring):
     section = measuring.section
     section.search.click()

@@ -35,6 +35,7 @@ def export(session, folder, **options):
     return asked, shown
 
 
+@pytest.mark.slow
 def test_all(labelled, ready, tmp_path):
     folder = tmp_path / "masks"
     _, shown = export(labelled, folder)
@@ -59,6 +60,7 @@ def test_chosen_ones_by_their_names(labelled, ready, tmp_path):
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["index.csv", "p1.tif"]
 
 
+@pytest.mark.slow
 def test_other_files_are_asked_about(labelled, ready, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -99,6 +101,7 @@ def test_a_folder_that_cannot_be_made(labelled, ready, tmp_path):
     assert "Not exported" in labelled.messages.alert.text
 
 
+@pytest.mark.slow
 def test_the_dialog(qtbot, labelled, ready, tmp_path, monkeypatch):
     wanted = list(labelled.overview.ids[:2])
     seen = []
@@ -145,6 +148,7 @@ def test_the_dialog_shows_every_format_of_the_table(qtbot, tmp_path):
     assert not dialog.ok.isEnabled()  # nothing to write
 
 
+@pytest.mark.slow
 def test_in_two_formats(labelled, ready, tmp_path):
     folder = tmp_path / "masks"
     _, shown = export(labelled, folder, formats=("tiff", "coco"))
@@ -154,6 +158,7 @@ def test_in_two_formats(labelled, ready, tmp_path):
     assert "Exported 2 masks in 2 formats to" in shown[0][0]
 
 
+@pytest.mark.slow
 def test_a_format_that_wrote_nothing_is_not_counted(labelled, ready, tmp_path):
     folder = tmp_path / "masks"
     _, shown = export(labelled, folder, formats=("tiff", "dicom-seg"))

@@ -29,6 +29,7 @@ def scored(qtbot, ready):
     return wait
 
 
+@pytest.mark.slow
 def test_as_listed_nothing_is_scored(project, scored, model):
     scored(project)
     assert project.image_order.order == LISTED
@@ -36,6 +37,7 @@ def test_as_listed_nothing_is_scored(project, scored, model):
     assert len(model.loaded) == 1
 
 
+@pytest.mark.slow
 def test_least_sure_first_once_the_images_are_scored(project, scored, model, qtbot):
     project.image_order.choose(UNSURE)
     scored(project)
@@ -102,6 +104,7 @@ def test_an_image_with_an_inverted_draft_is_scored_inverted(tmp_path):
     assert seen == [0, 65534]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_in_the_menu(
     project, scored, model, qtbot
 ):
@@ -149,6 +152,7 @@ def test_closing_the_project_ends_the_scoring(project, scored, model, ready, qtb
     assert project.project is None
 
 
+@pytest.mark.slow
 def test_the_scored_images_reach_their_total(project, scored, ready, qtbot):
     for _ in range(2):
         project.annotation.accept()

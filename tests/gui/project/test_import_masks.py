@@ -79,6 +79,7 @@ def open_napari(session, viewer, paths, qtbot):
 
 
 @pytest.mark.parametrize("open_by", [open_row, open_napari])
+@pytest.mark.slow
 def test_a_mask_that_is_opened_as_an_image_is_offered(
     project, masks, viewer, qtbot, open_by, napari_reader
 ):
@@ -94,6 +95,7 @@ def test_a_mask_that_is_opened_as_an_image_is_offered(
     assert [a.text for a in alert.actions] == ["Import as mask…", "Leave it"]
 
 
+@pytest.mark.slow
 def test_a_labels_layer_becomes_the_mask(project, ready, qtbot):
     viewer, opened = project.controller.viewer, project.navigator.current
     before = opened.mask(0)

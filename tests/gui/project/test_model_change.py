@@ -69,6 +69,7 @@ def test_taking_over_the_new_prediction_can_be_undone(project, ready, promoted):
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
 
 
+@pytest.mark.slow
 def test_what_is_accepted_names_the_model_it_began_with(project, ready, promoted):
     stroke(project)
     project.annotation.accept()
@@ -133,6 +134,7 @@ def test_a_model_that_is_gone(project, ready, monkeypatch):
     assert describe_project(project).can_accept
 
 
+@pytest.mark.slow
 def test_a_cine(session, mixed, tmp_path, ready, viewer, model, monkeypatch):
     session.create(NewProject(tmp_path / "project", (mixed,)))
     ready(session)

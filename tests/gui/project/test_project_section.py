@@ -56,6 +56,7 @@ def test_at_first_it_offers_a_folder(panel):
     assert not section.start.these.isEnabled()
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_the_first_label(
     qtbot, panel, session, ready, pictures, monkeypatch, tmp_path
 ):
@@ -132,6 +133,7 @@ def test_a_project_of_the_images_that_are_open(
     assert len(viewer.layers) == 6
 
 
+@pytest.mark.slow
 def test_the_list_goes_anywhere(qtbot, page, project, ready, panel):
     panel.show()
     qtbot.waitExposed(panel)
@@ -166,6 +168,7 @@ def test_the_states_have_icons_that_differ(qapp):
     assert all(a != b for n, a in enumerate(images) for b in images[:n])
 
 
+@pytest.mark.slow
 def test_the_icons_take_the_colour_of_another_theme_at_once(qtbot, panel, page):
     panel.show()
     qtbot.waitExposed(panel)
@@ -206,6 +209,7 @@ def test_a_list_of_many_images_is_quick(qtbot):
     assert told == [7]
 
 
+@pytest.mark.slow
 def test_a_comment_belongs_to_the_image_it_was_written_for(
     qtbot, page, project, ready, panel
 ):
@@ -222,6 +226,7 @@ def test_a_comment_belongs_to_the_image_it_was_written_for(
     assert project.overview.status(project.navigator.current.id).comment == ""
 
 
+@pytest.mark.slow
 def test_the_keys_go_back_to_the_canvas_after_a_comment(
     qtbot, page, project, ready, panel
 ):
@@ -241,6 +246,7 @@ def test_the_keys_go_back_to_the_canvas_after_a_comment(
     qtbot.waitUntil(lambda: not page.comment.hasFocus())
 
 
+@pytest.mark.slow
 def test_images_of_one_name_are_told_by_their_folders(
     qtbot, session, ready, tmp_path, panel
 ):
@@ -252,6 +258,7 @@ def test_images_of_one_name_are_told_by_their_folders(
     assert list(session.overview.names.values()) == ["a/view", "b/view"]
 
 
+@pytest.mark.slow
 def test_marks_by_buttons(qtbot, page, project, ready, panel):
     qtbot.mouseClick(page.flag, LEFT)
     ready(project)
@@ -268,6 +275,7 @@ def test_marks_by_buttons(qtbot, page, project, ready, panel):
     assert page.skip.isChecked()
 
 
+@pytest.mark.slow
 def test_taking_back_by_button(qtbot, page, project, ready, panel):
     assert not page.back.isEnabled()
     qtbot.mouseClick(page.accept, LEFT)
@@ -279,6 +287,7 @@ def test_taking_back_by_button(qtbot, page, project, ready, panel):
     assert page.progress.text() == "0 of 5 labelled"
 
 
+@pytest.mark.slow
 def test_a_notice_s_buttons(qtbot, panel, project, ready, monkeypatch):
     def full(*_, **__):
         from napari_cmunet.errors import WriteError
@@ -328,6 +337,7 @@ def test_no_flag_for_an_image_that_is_not_looked_at(page, project, ready, panel)
     assert project.overview.status(image).state != "skipped"
 
 
+@pytest.mark.slow
 def test_the_list_shows_one_kind(page, project, ready):
     project.annotation.accept()
     ready(project)
@@ -393,6 +403,7 @@ def test_recent_projects(qtbot, panel, project, ready, tmp_path):
     assert project.project.folder == tmp_path / "project"
 
 
+@pytest.mark.slow
 def test_further_images(qtbot, panel, project, ready, monkeypatch, tmp_path):
     more = tmp_path / "more"
     more.mkdir()
@@ -492,6 +503,7 @@ def test_where_a_project_is_kept(pictures, tmp_path):
     assert free_folder(tmp_path / "x") == tmp_path / "x 2"
 
 
+@pytest.mark.slow
 def test_after_the_last_image_nothing_next_is_promised(panel, page, project, ready):
     for _ in range(4):
         project.annotation.skip()
@@ -503,6 +515,7 @@ def test_after_the_last_image_nothing_next_is_promised(panel, page, project, rea
     assert "N opens" not in panel.status.text()
 
 
+@pytest.mark.slow
 def test_the_review_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     qtbot, panel, project, ready
 ):
@@ -520,6 +533,7 @@ def test_the_review_ends_with_the_acceptance_and_the_next_image_is_seen_whole(
     assert camera.zoom == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_an_inversion_is_kept_without_label_or_draft(panel, project, ready):
     panel.refresh()
     image = project.navigator.current.id

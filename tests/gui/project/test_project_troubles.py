@@ -34,6 +34,7 @@ def elsewhere(project, ready, make_controller, make_session):
     assert window is other.controller.viewer
 
 
+@pytest.mark.slow
 def test_a_locked_project_can_be_read(project, elsewhere, ready):
     assert elsewhere.project is None
     assert "is open in a program on this computer" in elsewhere.messages.alert.text
@@ -75,6 +76,7 @@ def test_a_project_on_a_disk_that_can_only_be_read(project, ready, monkeypatch):
     assert project.messages.alert is None
 
 
+@pytest.mark.slow
 def test_strokes_in_a_project_that_is_only_read_are_not_dropped_in_silence(
     project, elsewhere, ready
 ):
@@ -119,6 +121,7 @@ def full(*_args, **_options):
     raise WriteError("frame_0000.tif", "the disk is full. Free some space.")
 
 
+@pytest.mark.slow
 def test_a_full_disk(project, ready, monkeypatch):
     stroke(project)
     mine = project.navigator.current.mask(0)
@@ -188,6 +191,7 @@ def test_images_that_lie_elsewhere_are_asked_for(project, ready, pictures, tmp_p
     assert name(project) == "p1"
 
 
+@pytest.mark.slow
 def test_a_folder_without_the_images(project, ready, pictures, tmp_path):
     project.close()
     ready(project)
@@ -204,6 +208,7 @@ def test_a_folder_without_the_images(project, ready, pictures, tmp_path):
     assert name(project) == "p0"
 
 
+@pytest.mark.slow
 def test_one_bad_image_does_not_stop_the_others(
     session, pictures, tmp_path, ready, qtbot
 ):
@@ -221,6 +226,7 @@ def test_one_bad_image_does_not_stop_the_others(
     assert session.messages.alert is None
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_opened_can_be_skipped(
     session, pictures, tmp_path, ready
 ):
@@ -240,6 +246,7 @@ def test_an_image_that_cannot_be_opened_can_be_skipped(
     assert name(session) == "p2"
 
 
+@pytest.mark.slow
 def test_a_damaged_project_can_be_saved(project, ready, tmp_path):
     project.annotation.accept()
     ready(project)
@@ -276,6 +283,7 @@ def test_the_project_s_folder_is_gone(project, ready, tmp_path):
     assert describe_project(project).saved
 
 
+@pytest.mark.slow
 def test_closing_the_panel_keeps_the_project_and_its_strokes(
     project, controller, viewer, make_controller, make_session, ready, qtbot
 ):
@@ -320,6 +328,7 @@ def test_layers_that_go_while_the_panel_is_closed(
     np.testing.assert_array_equal(again.navigator.current.mask(0), mine)
 
 
+@pytest.mark.slow
 def test_closing_the_panel_while_an_image_is_opened(
     project, controller, viewer, make_controller, make_session, ready, qtbot
 ):

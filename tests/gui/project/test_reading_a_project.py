@@ -80,6 +80,7 @@ def test_after_accepting(project, ready):
     assert project.annotation.seconds < 1
 
 
+@pytest.mark.slow
 def test_next_opens_the_next_image_without_a_label(project, ready, viewer):
     project.annotation.accept()
     project.navigator.next()
@@ -124,6 +125,7 @@ def test_every_layer_is_the_same_from_image_to_image(project, ready, viewer):
     np.testing.assert_array_equal(mask.data, expected(frame(1)))
 
 
+@pytest.mark.slow
 def test_all_round(project, ready):
     for number in range(5):
         assert name(project) == f"p{number}"
@@ -134,6 +136,7 @@ def test_all_round(project, ready):
     assert describe_project(project).progress == "5 of 5 labelled"
 
 
+@pytest.mark.slow
 def test_the_last_one_without_a_label(project, ready):
     for _ in range(4):
         project.annotation.accept()
@@ -185,6 +188,7 @@ def test_strokes_that_are_not_accepted_come_back(project, ready, tmp_path):
         np.testing.assert_array_equal(again.drafts.load(image, 0).mask, mine)
 
 
+@pytest.mark.slow
 def test_strokes_that_are_undone_leave_no_draft(project, qtbot, ready):
     stroke(project)
     qtbot.waitUntil(lambda: bool(project.project.drafts.keys()))
@@ -192,6 +196,7 @@ def test_strokes_that_are_undone_leave_no_draft(project, qtbot, ready):
     qtbot.waitUntil(lambda: not project.project.drafts.keys())
 
 
+@pytest.mark.slow
 def test_a_moved_threshold_is_kept_as_a_draft(project, ready):
     project.controller.editor.move_threshold(0.3)
     image = project.navigator.current.id
@@ -205,6 +210,7 @@ def test_a_moved_threshold_is_kept_as_a_draft(project, ready):
     assert describe_project(project).label.endswith("kept as a draft.")
 
 
+@pytest.mark.slow
 def test_taking_back(project, ready):
     image = project.navigator.current.id
     stroke(project)
@@ -255,6 +261,7 @@ def test_an_image_with_a_label_is_not_skipped_in_silence(project, ready):
     assert project.overview.status(image).state == "unseen"
 
 
+@pytest.mark.slow
 def test_skip_flag_and_comment(project, ready):
     image = project.navigator.current.id
     project.annotation.comment(image, "catheter only")
@@ -319,6 +326,7 @@ def test_nothing_is_accepted_before_it_is_segmented(
     assert describe_project(session).can_accept
 
 
+@pytest.mark.slow
 def test_reopening_goes_on_where_one_left_off(
     project, ready, make_controller, make_session, viewer, tmp_path
 ):
@@ -339,6 +347,7 @@ def test_reopening_goes_on_where_one_left_off(
     assert describe_project(project).progress == "1 of 5 labelled"
 
 
+@pytest.mark.slow
 def test_cines_and_other_sizes(session, mixed, tmp_path, ready, viewer):
     session.create(NewProject(tmp_path / "project", (mixed,)))
     ready(session)
@@ -368,6 +377,7 @@ def test_cines_and_other_sizes(session, mixed, tmp_path, ready, viewer):
     assert describe_project(session).saved
 
 
+@pytest.mark.slow
 def test_accept_and_next_stays_where_the_mask_is_refused(
     session, mixed, tmp_path, ready, viewer
 ):
@@ -394,6 +404,7 @@ def test_accept_and_next_stays_where_the_mask_is_refused(
     assert name(session) != "b"
 
 
+@pytest.mark.slow
 def test_the_threshold_leaves_accepted_frames_alone(
     session, mixed, tmp_path, ready, viewer
 ):
@@ -509,6 +520,7 @@ def test_a_slow_disk_does_not_hold_the_window(project, ready, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["mask", "prediction", "image"])
+@pytest.mark.slow
 def test_a_removed_layer_costs_nothing(project, ready, viewer, what):
     stroke(project)
     mine = project.navigator.current.mask(0)
@@ -593,6 +605,7 @@ def test_what_is_painted_after_the_project_was_closed_is_not_taken_away(
     np.testing.assert_array_equal(mask.data, painted)
 
 
+@pytest.mark.slow
 def test_an_image_that_a_closed_project_left_gives_way(
     project, ready, viewer, tmp_path
 ):
@@ -606,6 +619,7 @@ def test_an_image_that_a_closed_project_left_gives_way(
     assert len(viewer.layers) == 3
 
 
+@pytest.mark.slow
 def test_seconds_are_those_of_attention(project, ready, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(clock_module, "monotonic", lambda: now[0])

@@ -97,6 +97,7 @@ def test_escape_puts_the_box_away(project, viewer):
     assert describe_project(project).can_accept
 
 
+@pytest.mark.slow
 def test_the_part_is_kept_when_a_label_is_taken_back(project, ready):
     box(project, 2, 3, 10, 12)
     project.annotation.accept()
@@ -122,6 +123,7 @@ def test_the_whole_frame_again(project, ready):
     assert label(project).reviewed is None
 
 
+@pytest.mark.slow
 def test_the_part_comes_back_with_the_label(project, ready, viewer):
     image = project.navigator.current.id
     box(project, 2, 3, 10, 12)
@@ -156,6 +158,7 @@ def test_the_part_comes_back_with_a_draft(project, ready):
     assert describe_project(project).is_part
 
 
+@pytest.mark.slow
 def test_a_box_alone_comes_back_too(project, ready):
     image = project.navigator.current.id
     box(project, 2, 3, 10, 12)
@@ -173,6 +176,7 @@ def test_a_box_alone_comes_back_too(project, ready):
     assert not project.navigator.draft_saver.has_draft(0)
 
 
+@pytest.mark.slow
 def test_a_box_on_a_label_is_a_change(project, ready):
     image = project.navigator.current.id
     project.annotation.accept()
@@ -217,6 +221,7 @@ def test_a_box_belongs_to_its_frame(session, mixed, tmp_path, ready, viewer):
     assert describe_project(session).is_part
 
 
+@pytest.mark.slow
 def test_an_ellipse_of_napari_s_own_counts(project, ready):
     project.annotation.draw_area(BOX)
     corners = np.array([[4, 4], [4, 20], [20, 20], [20, 4]])
@@ -228,6 +233,7 @@ def test_an_ellipse_of_napari_s_own_counts(project, ready):
     assert not reviewed[4, 4]
 
 
+@pytest.mark.slow
 def test_a_box_outside_the_image_is_nothing(project, ready):
     box(project, -20, -20, -10, -10)
     project.annotation.accept()
@@ -237,6 +243,7 @@ def test_a_box_outside_the_image_is_nothing(project, ready):
 
 
 @pytest.mark.parametrize("how", ["remove", "clear"])
+@pytest.mark.slow
 def test_the_layer_of_boxes_may_go(project, ready, viewer, how):
     box(project, 2, 3, 10, 12)
     if how == "remove":
@@ -279,6 +286,7 @@ def test_what_was_looked_at_counts_and_no_more(project, ready):
     assert (learned.reviewed == reviewed).all()
 
 
+@pytest.mark.slow
 def test_what_is_no_artery_counts_as_background(project, ready):
     opened = project.navigator.current
     mask = opened.mask(0)
@@ -294,6 +302,7 @@ def test_what_is_no_artery_counts_as_background(project, ready):
     assert not found.mask[rows, columns].any()
 
 
+@pytest.mark.slow
 def test_nothing_looked_at_is_no_label(project, ready):
     project.annotation.review_looked_at()
     project.annotation.accept()
@@ -304,6 +313,7 @@ def test_nothing_looked_at_is_no_label(project, ready):
     assert not describe_project(project).is_part
 
 
+@pytest.mark.slow
 def test_an_image_that_was_left_knows_what_was_reviewed(project, ready):
     opened = project.navigator.current
     place = segment(4, 2, 6)

@@ -52,6 +52,7 @@ def decided(session, ready, image):
     return session.project.reference.get(image, 0)
 
 
+@pytest.mark.slow
 def test_the_first_reading_is_accepted_with_its_area(reviewer, ready):
     session, image, _ = reviewer
     label = decided(session, ready, image)
@@ -68,6 +69,7 @@ def test_the_first_reading_is_accepted_with_its_area(reviewer, ready):
 
 
 @pytest.mark.parametrize("choice", ["use", "common", "all"])
+@pytest.mark.slow
 def test_a_choice_brings_its_area(reviewer, ready, choice):
     session, image, second = reviewer
     review = session.review
@@ -86,6 +88,7 @@ def test_a_choice_brings_its_area(reviewer, ready, choice):
     np.testing.assert_array_equal(label.reviewed, area)
 
 
+@pytest.mark.slow
 def test_undo_of_a_choice_brings_back_mask_names_and_area(reviewer, ready):
     session, image, second = reviewer
     area, state = session.navigator.area, session.navigator.current.image_state
@@ -112,6 +115,7 @@ def test_undo_of_a_choice_brings_back_mask_names_and_area(reviewer, ready):
     assert label.names == NAMES[""]
 
 
+@pytest.mark.slow
 def test_a_choice_of_the_same_mask_is_undone_too(reviewer):
     session, _, second = reviewer
     area, opened = session.navigator.area, session.navigator.current
@@ -132,6 +136,7 @@ def test_a_choice_of_the_same_mask_is_undone_too(reviewer):
     assert state.names[0] == NAMES[""]
 
 
+@pytest.mark.slow
 def test_undo_of_a_choice_brings_back_a_box(reviewer):
     session, _, second = reviewer
     area, opened = session.navigator.area, session.navigator.current
@@ -145,6 +150,7 @@ def test_undo_of_a_choice_brings_back_a_box(reviewer):
     np.testing.assert_array_equal(area.reviewed(0, opened.mask(0)), before)
 
 
+@pytest.mark.slow
 def test_undo_of_a_choice_leaves_a_decided_frame_unchanged(reviewer, ready):
     session, image, second = reviewer
     decided(session, ready, image)
@@ -160,6 +166,7 @@ def test_undo_of_a_choice_leaves_a_decided_frame_unchanged(reviewer, ready):
     assert session.annotation.is_unchanged(opened, 0)
 
 
+@pytest.mark.slow
 def test_an_undo_adds_no_box_to_an_image_that_was_left(reviewer):
     session, _, second = reviewer
     area, opened = session.navigator.area, session.navigator.current
@@ -173,6 +180,7 @@ def test_an_undo_adds_no_box_to_an_image_that_was_left(reviewer):
     assert list(layers) == before
 
 
+@pytest.mark.slow
 def test_undo_of_a_restored_version_brings_back_its_area_and_names(
     session, project, ready
 ):

@@ -72,6 +72,7 @@ def test_nothing_is_shown_before_a_name_is_given(reader, viewer):
     assert not reader.section.confirm.isEnabled()
 
 
+@pytest.mark.slow
 def test_clicks_name_branches_and_undo_takes_names_back(reader, controller):
     state = controller.active
     before = state.mask_frame(0).copy()
@@ -115,6 +116,7 @@ def test_shift_names_from_the_click_on(reader):
     assert reader.texts == ["1 RCA proximal"]
 
 
+@pytest.mark.slow
 def test_names_follow_the_mask(reader, controller):
     reader.name("6 LAD proximal", TRUNK)
     reader.name("9 D1", SIDE)

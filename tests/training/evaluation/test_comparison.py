@@ -94,6 +94,7 @@ def test_why_nothing_can_be_known():
     assert "all labels are of one patient" in v.text
 
 
+@pytest.mark.slow
 def test_interval_is_students():
     from scipy.stats import ttest_1samp
 
