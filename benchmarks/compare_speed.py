@@ -123,7 +123,9 @@ def serve(clock: Callable[[], float]) -> None:
             tune_malloc()
             model = load_model("cmunet-ssl")
             labels = [Label(*both, name=str(n)) for n, both in enumerate(shown)]
-            prepared = prepare_labels(labels, model.card.preprocessing)
+            # In earlier versions the card's was a dictionary.
+            how = getattr(model, "preprocessing", model.card.preprocessing)
+            prepared = prepare_labels(labels, how)
             warm["trainer"] = Trainer(
                 model.network, prepared, None, FinetuneConfig(), device, 100
             )
