@@ -174,14 +174,18 @@ def test_other_label_values_stay_and_the_selected_one_is_drawn(bench):
     assert 3 in bench.frame
 
 
-def test_the_review_offers_a_place_once_and_ends(bench):
-    seen = []
+def places(bench):
+    """Confirm one place of the guided review after the other."""
     for _ in range(30):
         bench.review.confirm()
         bench.settle()
         if bench.review.place is None:
             break
-        seen.append(bench.review.place.middle)
+        yield bench.review.place
+
+
+def test_the_review_offers_a_place_once_and_ends(bench):
+    seen = [place.middle for place in places(bench)]
     assert bench.review.place is None
     assert len(set(seen)) == len(seen)
     assert "No uncertain place" in bench.review.text
@@ -192,12 +196,8 @@ def test_the_review_offers_a_place_once_and_ends(bench):
 
 def test_the_review_begins_with_the_most_probable_error_and_counts(bench):
     probabilities, texts = [], []
-    for _ in range(30):
-        bench.review.confirm()
-        bench.settle()
-        if bench.review.place is None:
-            break
-        probabilities.append(bench.review.place.error_probability)
+    for place in places(bench):
+        probabilities.append(place.error_probability)
         texts.append(bench.review.text)
     assert probabilities == sorted(probabilities, reverse=True)
     assert min(probabilities) >= 0.5
