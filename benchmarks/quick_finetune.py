@@ -3,14 +3,15 @@
 
 usage: python -m benchmarks.quick_finetune DATA RESULTS.jsonl [--hospitals ica_nj
            hospital_b hospital_c] [--draws 0] [--frames 20] [--start cmunet-artery]
-           [--quick-only]
+           [--quick-only] [--readers 0]
 
 DATA holds a folder with images/ and masks/ for each hospital; ica_nj also index.csv
 (stem, split, patient) and fewshot18.json. At the others, 18 frames of a seeded draw
 are learned from, and patients of the rest are measured. Each model is one line in
 RESULTS.jsonl: the start, the quick model, the deep one; with Dice, clDice and wrong
 places a frame on these patients, at the threshold that the labels chose and at the
-start's, and the verdict from the patients left out in turn.
+start's, and the verdict from the patients left out in turn. With ``--readers``, also
+the mean seconds that a simulated reader needs to correct so many of these frames.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.simulated_reader import Action, correct
 from napari_cmunet.model.device import tune_malloc
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import LoadedModel, LoadReport
@@ -38,6 +40,7 @@ from napari_cmunet.training.evaluation.metrics import cldice, dice, wrong_places
 from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.staged_finetuning import train_in_stages
+from napari_cmunet.vessels.vesselness import compute_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,13 +96,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[0])
     parser.add_argument("--frames", type=int, default=20, help="to measure on")
     parser.add_argument("--quick-only", action="store_true")
+    parser.add_argument("--readers", type=int, default=0, help="frames to correct")
     args = parser.parse_args()
     tune_malloc()
     for hospital in args.hospitals:
         for number in args.draws:
             train, rest = draw(args.data / hospital, number)
             rest = rest[:: max(1, len(rest) // args.frames)][: args.frames]
-            for row in run(args.start, train, rest, number, args.quick_only):
+            corrected = rest[:: max(1, len(rest) // max(args.readers, 1))]
+            corrected = corrected[: args.readers]
+            for row in run(args.start, train, rest, number, args.quick_only, corrected):
                 line = json.dumps({"hospital": hospital, "draw": number} | row)
                 print(line, flush=True)
                 with args.results.open("a", encoding="utf-8") as file:
@@ -107,13 +113,20 @@ def main() -> None:
 
 
 def run(
-    name: str, train: list[Label], rest: list[Label], seed: int, quick_only: bool
+    name: str,
+    train: list[Label],
+    rest: list[Label],
+    seed: int,
+    quick_only: bool,
+    corrected: Sequence[Label] = (),
 ) -> list[dict]:
     """One fine-tuning: rows for the start, the quick and the deep model."""
     options = FinetuneOptions(start=name, seed=seed)
     start = StartModel.load(options)
     assert start.model is not None
     rows = [row("start", measured(start.model, rest), (0.0, 0.0))]
+    if corrected:
+        rows[0]["reader_seconds"] = reader_seconds(start.model, corrected)
     before = {
         label.patient: scores[:2]
         for label, scores in zip(train, measured(start.model, train), strict=True)
@@ -144,6 +157,9 @@ def run(
             for x in (verdict.gain, verdict.gain_low, verdict.gain_high)
             if x is not None
         ]
+        if corrected:
+            model = LoadedModel(network, card, report)
+            rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
         if quick_only:
             break
         began, cpu = time.monotonic() - seconds[0], time.process_time() - seconds[1]
@@ -163,6 +179,19 @@ def measured(
             (dice(mask, truth), cldice(mask, truth), wrong_places(mask, truth))
         )
     return found
+
+
+def reader_seconds(model: LoadedModel, labels: Sequence[Label]) -> list[float]:
+    """Seconds in which a simulated reader corrects the prediction for each frame."""
+    predictor = Predictor(model, CPU)
+    seconds = []
+    for label in labels:
+        probability = predictor.predict(label.frame)
+        found = mask_at(probability, model.card.threshold)
+        features = compute_features(label.frame, probability)
+        correction = correct(features, found, label.mask, list(Action))
+        seconds.append(round(correction.tally.seconds, 1))
+    return seconds
 
 
 def row(
