@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from napari_cmunet.errors import WriteError
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 

@@ -18,7 +18,7 @@ from napari_cmunet.project.readers.agreement import (
     reader_pairs,
 )
 from napari_cmunet.project.readers.readers import known_readers
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.safe_files import write_json
 
 if TYPE_CHECKING:
     import argparse

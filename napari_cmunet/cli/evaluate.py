@@ -17,7 +17,7 @@ from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.evaluation.metrics import Scores, bootstrap_interval, score
-from napari_cmunet.util.atomic import atomic_write, write_json
+from napari_cmunet.util.safe_files import atomic_write, write_json
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from napari_cmunet.cli.arguments import (
 )
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, ReadError, UsageError, display_name
-from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.discovery import find_images, output_paths, stem_of
 from napari_cmunet.io.images import read_angiogram
@@ -44,7 +43,7 @@ from napari_cmunet.project.labels.measured_changes import (
     read_changes,
 )
 from napari_cmunet.project.project import Project
-from napari_cmunet.util.atomic import make_folder, write_json
+from napari_cmunet.util.safe_files import make_folder, write_json, write_table
 from napari_cmunet.util.text import counted
 from napari_cmunet.vessels.naming import names_to_json
 

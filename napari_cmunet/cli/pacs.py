@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet.cli.arguments import add_output
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError, PacsGoneError, UsageError
-from napari_cmunet.util.atomic import make_folder
+from napari_cmunet.util.safe_files import make_folder
 
 if TYPE_CHECKING:
     import argparse

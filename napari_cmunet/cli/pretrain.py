@@ -43,7 +43,7 @@ from napari_cmunet.training.dataset import (
     prepare_labels,
 )
 from napari_cmunet.training.events import Event, PretrainEpoch, PretrainFinished
-from napari_cmunet.util.atomic import atomic_write, make_folder
+from napari_cmunet.util.safe_files import atomic_write, make_folder
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:

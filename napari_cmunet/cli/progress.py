@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from napari_cmunet.training import events
-from napari_cmunet.util.atomic import write_errors
+from napari_cmunet.util.safe_files import write_errors
 from napari_cmunet.util.text import duration
 
 if TYPE_CHECKING:

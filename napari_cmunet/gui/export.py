@@ -18,8 +18,7 @@ from napari_cmunet.gui.images.layers import (
 )
 from napari_cmunet.io.masks.files import write_mask
 from napari_cmunet.io.provenance import Provenance, record_path, write_record
-from napari_cmunet.util.atomic import make_folder
-from napari_cmunet.util.safe_files import hash_file, safe_name
+from napari_cmunet.util.safe_files import hash_file, make_folder, safe_name
 from napari_cmunet.util.text import some_of
 
 if TYPE_CHECKING:

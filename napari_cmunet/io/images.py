@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import scipy
+
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.discovery import (
-    holds_images,
-    is_folder,
+from napari_cmunet.io.discovery import holds_images, is_folder
+from napari_cmunet.io.formats.decoded import (
+    DEFAULT_LIMITS,
+    DecodedImage,
+    ReadLimits,
+    make_finite,
+    to_grey,
+    to_plain_type,
 )
-from napari_cmunet.io.formats.decoded import DEFAULT_LIMITS, DecodedImage, ReadLimits
-from napari_cmunet.io.formats.greyscale import make_finite, to_grey, to_plain_type
 from napari_cmunet.io.formats.npy import decode_npy
 from napari_cmunet.io.formats.raster import decode_raster
 from napari_cmunet.io.formats.tiff import decode_tiff
@@ -25,8 +31,6 @@ from napari_cmunet.io.sniffing import SUFFIXES, SniffedFile, open_sniffed, read_
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-
-    import numpy as np
 
 _BURNED_IN = (
     "there may be text in its pixels, such as a name or a date. Masks do not show it; "
@@ -147,8 +151,6 @@ def read_angiogram(
 
 
 def _shows_text(frames: np.ndarray | LazyFrames) -> bool:
-    from napari_cmunet.io.burned_in import has_text
-
     middle = frames[len(frames) // 2]
     return has_text(middle, frames[0] if len(frames) > 1 else None)
 
@@ -210,3 +212,77 @@ def _no_memory(path: Path) -> ReadError:
     return ReadError(
         path, "this computer has not enough free memory for it. Close other programs."
     )
+
+
+BORDER = 0.25
+"""Share of the frame's height and width at each side that is searched."""
+
+_CHARACTERS = 4  # in a line
+_STEP = 0.35  # least jump from a character to what is beside it, of the whole range
+_SMALLEST, _LARGEST = 5, 0.09  # height: pixels, and part of the frame's
+
+
+def has_text(frame: np.ndarray, other: np.ndarray | None = None) -> bool:
+    """Whether a line of text seems to be near the border of a frame.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+    other : array (Y, X), optional
+        Another frame of the cine: text stays where it is, vessels do not.
+    """
+    values = np.asarray(frame, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return False
+    values = (values - low) / (high - low)
+    still = np.ones(frame.shape, bool) if other is None else frame == other
+    near = _near_border(frame.shape)
+    for bright in (True, False):
+        tone = values if bright else 1 - values
+        # A character is of one tone: its brightest, and no noise in it.
+        ink = (tone > 0.97) & still & near
+        if not ink.any():
+            continue
+        ink &= tone - scipy.ndimage.minimum_filter(tone, 5) > _STEP
+        if ink.any() and _has_line(ink):
+            return True
+    return False
+
+
+def _near_border(shape: tuple[int, int]) -> np.ndarray:
+    near = np.ones(shape, bool)
+    rows, columns = (max(1, round(n * BORDER)) for n in shape)
+    near[rows:-rows, columns:-columns] = False
+    return near
+
+
+def _has_line(ink: np.ndarray) -> bool:
+    """Whether enough character-like components form a line."""
+    # Strokes of a character that barely touch belong together.
+    pieces, count = scipy.ndimage.label(
+        scipy.ndimage.maximum_filter(ink, (3, 1)), np.ones((3, 3))
+    )
+    if count > 5000:  # noise, not writing
+        return False
+    boxes: list[tuple[int, ...]] = []
+    tallest = max(_SMALLEST, _LARGEST * ink.shape[0])
+    for rows, columns in scipy.ndimage.find_objects(pieces):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if _SMALLEST <= height <= tallest and width <= 2.5 * height:
+            boxes.append((rows.start, rows.stop, columns.start, columns.stop))
+    boxes.sort(key=lambda box: box[2])
+    return any(_line_from(box, boxes) >= _CHARACTERS for box in boxes)
+
+
+def _line_from(first: tuple[int, ...], boxes: list[tuple[int, ...]]) -> int:
+    """Count the characters of the line that starts with this one."""
+    line, last = 1, first
+    for box in boxes:
+        height = last[1] - last[0]
+        same_line = abs(box[1] - last[1]) <= 0.35 * height
+        alike = 0.5 <= (box[1] - box[0]) / height <= 2
+        gap = box[2] - last[3]
+        if same_line and alike and -1 <= gap <= 1.5 * height:
+            line, last = line + 1, box
+    return line

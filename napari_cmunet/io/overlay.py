@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from napari_cmunet.io.measured_lesion import tree_lesions
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 from napari_cmunet.vessels.qca import Calibration
 
 if TYPE_CHECKING:

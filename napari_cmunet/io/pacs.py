@@ -22,7 +22,7 @@ from napari_cmunet.errors import (
     printable,
 )
 from napari_cmunet.io.dicom.derived import PATIENT_AND_STUDY
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -165,7 +165,7 @@ def pixel_size_of_dicom(dataset: Dataset) -> PixelSize:
     -----
     DICOM PS3.3, 10.7 (Basic Pixel Spacing Calibration) and C.8.7.5 (XA positioner).
     """
-    from napari_cmunet.io.dicom.values import text
+    from napari_cmunet.io.dicom.header import text
 
     spacing = _pair(_shared(dataset, "PixelMeasuresSequence"), "PixelSpacing")
     properties = _shared(dataset, "FramePixelDataPropertiesSequence")
@@ -216,7 +216,7 @@ def _magnification(dataset: Dataset) -> tuple[float | None, str]:
 
 def _shared(dataset: Dataset, keyword: str) -> Dataset:
     """What all frames of an enhanced object share; the header itself otherwise."""
-    from napari_cmunet.io.dicom.values import items
+    from napari_cmunet.io.dicom.header import items
 
     for groups in items(dataset, "SharedFunctionalGroupsSequence"):
         for item in items(groups, keyword):
@@ -226,7 +226,7 @@ def _shared(dataset: Dataset, keyword: str) -> Dataset:
 
 def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     """Return two positive sizes: height of a row, width of a column."""
-    from napari_cmunet.io.dicom.values import numbers  # deferred: pydicom is slow
+    from napari_cmunet.io.dicom.header import numbers  # deferred: pydicom is slow
 
     found = [n for n in numbers(dataset, keyword) if n is not None and n > 0]
     both = len(found) == 2 == len(numbers(dataset, keyword))
@@ -234,7 +234,7 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
 
 
 def _positive(dataset: Dataset, keyword: str) -> float | None:
-    from napari_cmunet.io.dicom.values import number
+    from napari_cmunet.io.dicom.header import number
 
     found = number(dataset, keyword)
     return found if found is not None and found > 0 else None

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,13 @@ from napari_cmunet.model.card import (
     Preprocessing,
     is_model_name,
 )
-from napari_cmunet.model.checkpoint import Checkpoint, load_checkpoint
-from napari_cmunet.model.layouts import HEAD, Found, find_tensors
+from napari_cmunet.model.checkpoint import (
+    HEAD,
+    Checkpoint,
+    Found,
+    find_tensors,
+    load_checkpoint,
+)
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.pickle_screen import RefusedError
 from napari_cmunet.model.published import (
@@ -34,7 +39,7 @@ from napari_cmunet.model.registry import (
     save_model,
     user_models_folder,
 )
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

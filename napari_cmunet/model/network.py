@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STRIDE = 16
 """Height and width fed to the network must be multiples of this (four poolings)."""
@@ -140,6 +144,30 @@ class CMUNet(nn.Module):
                 f"not {tuple(x.shape[2:])}; pad the frame first"
             )
         return self.conv_last(self.decode(*self.encode(x)))
+
+
+def artery_conv(last: nn.Conv2d) -> nn.Conv2d:
+    """The last convolution, giving artery against background in one channel."""
+    assert last.bias is not None
+    conv = nn.Conv2d(last.in_channels, 1, 1).requires_grad_(False)
+    conv.weight.copy_(last.weight[1:2] - last.weight[0:1])
+    assert conv.bias is not None
+    conv.bias.copy_(last.bias[1:2] - last.bias[0:1])
+    return conv
+
+
+def fuse_batchnorm(network: CMUNet) -> CMUNet:
+    """A copy for prediction with each BatchNorm folded into its convolution."""
+    fused = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    for module in fused.modules():
+        if isinstance(module, DoubleConv):
+            layers: list[Any] = list(module.double_conv)
+            for conv in (0, 3):
+                layers[conv] = fuse_conv_bn_eval(layers[conv], layers[conv + 1])
+            module.double_conv = nn.Sequential(
+                layers[0], layers[2], layers[3], layers[5]
+            )
+    return fused
 
 
 def artery_logit(logits: torch.Tensor) -> torch.Tensor:

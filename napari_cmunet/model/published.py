@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmunet import __version__
 from napari_cmunet.errors import DownloadError, ModelError, WriteError
-from napari_cmunet.util.atomic import write_reason
+from napari_cmunet.util.safe_files import write_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,7 @@ from napari_cmunet.model.card import (
     is_model_name,
     read_card,
 )
-from napari_cmunet.util.atomic import atomic_write, make_folder
-from napari_cmunet.util.safe_files import read_plain
+from napari_cmunet.util.safe_files import atomic_write, make_folder, read_plain
 from napari_cmunet.vessels.segments import SEGMENTS
 
 if TYPE_CHECKING:

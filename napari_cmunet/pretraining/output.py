@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_cmunet.model.card import ModelCard, Preprocessing, name_for
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.registry import save_model
-from napari_cmunet.util.atomic import atomic_write, write_json
+from napari_cmunet.util.safe_files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

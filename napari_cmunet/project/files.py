@@ -18,13 +18,14 @@ from napari_cmunet.errors import (
     ProjectError,
     ProjectVersionError,
 )
-from napari_cmunet.util.atomic import (
+from napari_cmunet.util.safe_files import (
     atomic_write,
+    is_device,
+    read_plain,
     sync_folder,
     write_errors,
     write_json,
 )
-from napari_cmunet.util.safe_files import is_device, read_plain
 from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:

@@ -36,8 +36,12 @@ from napari_cmunet.project.files import (
     read_json,
     validate,
 )
-from napari_cmunet.util.atomic import atomic_write, make_folder, write_json
-from napari_cmunet.util.safe_files import hash_file
+from napari_cmunet.util.safe_files import (
+    atomic_write,
+    hash_file,
+    make_folder,
+    write_json,
+)
 from napari_cmunet.util.text import folded, parse_json
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from napari_cmunet.project.flags import ImageFlags
 from napari_cmunet.project.models.history import ModelHistory, history_from
 from napari_cmunet.project.patients import TRAIN, VALIDATION
 from napari_cmunet.project.readers.readers import is_reader
-from napari_cmunet.util.atomic import sync_folder, write_reason
-from napari_cmunet.util.safe_files import without_waiting
+from napari_cmunet.util.safe_files import sync_folder, without_waiting, write_reason
 from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:

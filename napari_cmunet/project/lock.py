@@ -31,7 +31,7 @@ from napari_cmunet.errors import (
     display_name,
 )
 from napari_cmunet.project.files import read_bytes
-from napari_cmunet.util.atomic import write_errors, write_reason
+from napari_cmunet.util.safe_files import write_errors, write_reason
 from napari_cmunet.util.text import parse_json, validate
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from napari_cmunet.errors import ProjectDamagedError
 from napari_cmunet.project.files import is_image_id, read_valid
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.safe_files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set

@@ -26,7 +26,7 @@ from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER, reader
 from napari_cmunet.project.readers.reference import ReferenceLabels
 from napari_cmunet.project.recovery import open_project
 from napari_cmunet.project.settings import new_identity, save_settings
-from napari_cmunet.util.atomic import make_folder, write_json
+from napari_cmunet.util.safe_files import make_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

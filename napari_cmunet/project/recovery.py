@@ -63,7 +63,11 @@ from napari_cmunet.project.settings import (
     read_identity,
     salvage_identity,
 )
-from napari_cmunet.util.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, write_errors
+from napari_cmunet.util.safe_files import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    write_errors,
+)
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:

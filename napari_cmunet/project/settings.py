@@ -33,7 +33,7 @@ from napari_cmunet.project.files import (
 from napari_cmunet.project.models.history import ModelName  # noqa: TC001
 from napari_cmunet.project.next_image import LISTED, Order
 from napari_cmunet.training.options import FinetuneOptions
-from napari_cmunet.util.atomic import make_folder, write_json
+from napari_cmunet.util.safe_files import make_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

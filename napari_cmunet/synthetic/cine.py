@@ -9,7 +9,6 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from napari_cmunet.synthetic.anatomy import Anatomy, make_anatomy
-from napari_cmunet.synthetic.calibre import STEP, Vessel
 from napari_cmunet.synthetic.detector import Detector, make_blades
 from napari_cmunet.synthetic.devices import (
     Catheter,
@@ -25,7 +24,7 @@ from napari_cmunet.synthetic.heart import (
     make_heart,
 )
 from napari_cmunet.synthetic.projection import CArm, draw, join, tube
-from napari_cmunet.synthetic.tree import TreeMaker, TreeStyle
+from napari_cmunet.synthetic.tree import STEP, TreeMaker, TreeStyle, Vessel
 
 VIEWS = {
     "left": ((-30, -22), (-25, 28), (5, 35), (42, 25), (45, -28), (0, -28), (-10, -35)),

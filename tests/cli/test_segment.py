@@ -22,7 +22,7 @@ from napari_cmunet.model.card import read_card
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
-from napari_cmunet.util import atomic
+from napari_cmunet.util import safe_files
 
 pytestmark = pytest.mark.slow
 
@@ -371,9 +371,9 @@ def test_a_disk_that_takes_no_more_leaves_old_masks_whole(
     def full(descriptor):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr(safe_files.os, "fsync", full)
     status, printed, errors = run(images, "-o", out)
-    monkeypatch.setattr(atomic.os, "fsync", real)
+    monkeypatch.setattr(safe_files.os, "fsync", real)
     assert (status, printed) == (1, [])
     # Of three masks, and of the summary.
     assert sum(told in line for line in errors) == 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_cmunet.io.burned_in import has_text
+from napari_cmunet.io.images import has_text
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 
 

@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from napari_cmunet.io.csv_table import write_table
+from napari_cmunet.util.safe_files import write_table
 
 SIGNS = "=+-@"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.model.inference import fuse_batchnorm, inference_network
-from napari_cmunet.model.network import CMUNet, artery_logit
+from napari_cmunet.model.inference import inference_network
+from napari_cmunet.model.network import CMUNet, artery_logit, fuse_batchnorm
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at

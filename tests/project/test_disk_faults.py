@@ -15,7 +15,7 @@ from napari_cmunet.project import lock as lock_module
 from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.project.labels.labels import ProjectLabels
 from napari_cmunet.project.project import Project
-from napari_cmunet.util import atomic
+from napari_cmunet.util import safe_files
 from tests.project.project_making import events, mask_of, reopened
 
 
@@ -25,7 +25,7 @@ def one_fault(monkeypatch):
 
     def install(folder) -> list[str]:
         failed: list[str] = []
-        real = atomic.sync_folder
+        real = safe_files.sync_folder
 
         def sync(path):
             if path == folder and not failed:
@@ -33,7 +33,7 @@ def one_fault(monkeypatch):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             real(path)
 
-        for module in (atomic, files_module):
+        for module in (safe_files, files_module):
             monkeypatch.setattr(module, "sync_folder", sync)
         return failed
 
@@ -91,7 +91,7 @@ def test_a_disk_that_goes_on_failing_does_not_part_memory_from_disk(
         raise OSError(errno.EIO, "fault")
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "sync_folder", fail)
+        patch.setattr(safe_files, "sync_folder", fail)
         patch.setattr(files_module, "_put_back", fail)
         with pytest.raises(WriteError):
             project.labels.accept(image, 0, mask_of(2))

@@ -16,7 +16,7 @@ from napari_cmunet.project.files import (
     read_bytes,
     read_json,
 )
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.safe_files import write_json
 from napari_cmunet.util.text import parse_json
 
 

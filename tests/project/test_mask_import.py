@@ -15,7 +15,6 @@ from napari_cmunet.errors import Cancelled
 from napari_cmunet.io.dicom.segmentation import write_segmentation
 from napari_cmunet.io.masks.coco import CocoFile
 from napari_cmunet.io.masks.files import write_mask
-from napari_cmunet.io.masks.orientation import better_orientation
 from napari_cmunet.io.polarity import invert_array
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.export.formats import export_masks
@@ -24,6 +23,7 @@ from napari_cmunet.project.labels.mask_import import (
     plan_import,
     run_import,
 )
+from napari_cmunet.project.labels.mask_matching import better_orientation
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers.readers import REVIEWER
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame

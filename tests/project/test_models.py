@@ -21,7 +21,7 @@ from napari_cmunet.project.models.history import (
     ModelVersion,
     history_from,
 )
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.safe_files import write_json
 from tests.project.project_making import events, mask_of, reopened
 
 

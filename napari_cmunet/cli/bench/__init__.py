@@ -13,7 +13,7 @@ from napari_cmunet.cli.bench.measure import peak_memory, seconds
 from napari_cmunet.cli.progress import Progress
 from napari_cmunet.errors import CMUNetError
 from napari_cmunet.model.registry import START_MODEL
-from napari_cmunet.util.atomic import write_json
+from napari_cmunet.util.safe_files import write_json
 
 if TYPE_CHECKING:
     import argparse

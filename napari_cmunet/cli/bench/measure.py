@@ -25,8 +25,13 @@ from napari_cmunet.model.device import (
     fast_dtype,
     tune_malloc,
 )
-from napari_cmunet.model.inference import fuse_batchnorm
-from napari_cmunet.model.network import STRIDE, CMUNet, artery_logit, flop_count
+from napari_cmunet.model.network import (
+    STRIDE,
+    CMUNet,
+    artery_logit,
+    flop_count,
+    fuse_batchnorm,
+)
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame

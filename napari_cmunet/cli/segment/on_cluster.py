@@ -21,8 +21,8 @@ from napari_cmunet.errors import ClusterError
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.util.atomic import atomic_write, make_folder
 from napari_cmunet.util.cluster import ONE_AT_A_TIME, connect, submit
+from napari_cmunet.util.safe_files import atomic_write, make_folder
 
 if TYPE_CHECKING:
     import argparse

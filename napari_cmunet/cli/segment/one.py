@@ -26,7 +26,7 @@ from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.model.predictor import to_uint8
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.util.atomic import make_folder
+from napari_cmunet.util.safe_files import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

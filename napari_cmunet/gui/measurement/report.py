@@ -184,8 +184,7 @@ def _ask_where(
 
 def _shows_text(source: Path | None, pixels: np.ndarray) -> bool:
     """Whether text may be in the picture, as file or frame say."""
-    from napari_cmunet.io.burned_in import has_text
-    from napari_cmunet.io.images import read_angiogram
+    from napari_cmunet.io.images import has_text, read_angiogram
 
     if source is not None:
         with suppress(CMUNetError):

@@ -16,7 +16,7 @@ from pydicom.valuerep import DSfloat
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.dicom.header import read_elements
 from napari_cmunet.io.sniffing import open_sniffed
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

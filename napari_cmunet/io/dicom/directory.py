@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.io.dicom.header import read_elements
-from napari_cmunet.io.dicom.values import items, text, value_of
+from napari_cmunet.io.dicom.header import items, read_elements, text, value_of
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.util.safe_files import is_device
 

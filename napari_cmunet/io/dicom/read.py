@@ -11,19 +11,22 @@ from pydicom.encaps import encapsulate
 
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.dicom.codecs import PLUGIN, check_size, decoder_for
-from napari_cmunet.io.dicom.fragments import Span, locate_frames, read_fragments
-from napari_cmunet.io.dicom.header import read_header
+from napari_cmunet.io.dicom.header import number, numbers, read_header, text
 from napari_cmunet.io.dicom.identity import shielded
-from napari_cmunet.io.dicom.lookup_table import LookupTableError
-from napari_cmunet.io.dicom.pixel_format import PixelFormat, pixel_format
-from napari_cmunet.io.dicom.values import number, numbers, text
+from napari_cmunet.io.dicom.pixel_data import (
+    PixelFormat,
+    Span,
+    locate_frames,
+    pixel_format,
+    read_fragments,
+)
 from napari_cmunet.io.dicom.voi_lut import (
     GreyscaleTransform,
+    LookupTableError,
     colour_transform,
     greyscale_transform,
 )
-from napari_cmunet.io.formats.decoded import Declared, DecodedImage, ReadLimits
-from napari_cmunet.io.formats.greyscale import to_grey
+from napari_cmunet.io.formats.decoded import Declared, DecodedImage, ReadLimits, to_grey
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.pixel_size import pixel_size_of_dicom
 from napari_cmunet.io.sniffing import open_sniffed

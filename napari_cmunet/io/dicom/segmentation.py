@@ -27,9 +27,8 @@ from napari_cmunet.io.dicom.derived import (
     read_source,
     save_derived,
 )
-from napari_cmunet.io.dicom.header import read_elements
+from napari_cmunet.io.dicom.header import integer, items, read_elements, text, value_of
 from napari_cmunet.io.dicom.identity import shielded
-from napari_cmunet.io.dicom.values import integer, items, text, value_of
 from napari_cmunet.io.formats.decoded import Declared, ReadLimits
 from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.vessels.segments import UNNAMED, vessel_code, vessel_title

@@ -16,8 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from napari_cmunet.errors import ReadError
 from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.provenance import NOTICE, program_version
-from napari_cmunet.util.atomic import atomic_write
-from napari_cmunet.util.safe_files import read_plain
+from napari_cmunet.util.safe_files import atomic_write, read_plain
 from napari_cmunet.util.text import parse_json
 from napari_cmunet.vessels.segments import UNNAMED, VALUES, vessel_title
 

@@ -15,12 +15,11 @@ import numpy as np
 import tifffile
 
 from napari_cmunet.errors import ReadError, WriteError
-from napari_cmunet.io.formats.decoded import DecodedImage, ReadLimits
-from napari_cmunet.io.formats.greyscale import to_grey
+from napari_cmunet.io.formats.decoded import DecodedImage, ReadLimits, to_grey
 from napari_cmunet.io.images import decode
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.io.sniffing import open_sniffed
-from napari_cmunet.util.atomic import atomic_write
+from napari_cmunet.util.safe_files import atomic_write
 
 MAX_ARTERY_SHARE = 1 / 3
 """Of a frame; more of it is hardly ever artery, but often a mask with white around."""

@@ -20,7 +20,7 @@ from napari_cmunet.io.report.plots import (
     profile_plot,
     signed_number,
 )
-from napari_cmunet.util.atomic import TEMPORARY_PREFIX, atomic_write, write_errors
+from napari_cmunet.util.safe_files import TEMPORARY_PREFIX, atomic_write, write_errors
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from napari_cmunet.project.export.task import (
 )
 from napari_cmunet.project.export.tiff import target_names, write_tiff
 from napari_cmunet.project.files import DRAFTS, LABELS, MODELS
-from napari_cmunet.util.atomic import (
+from napari_cmunet.util.safe_files import (
     atomic_write,
     make_folder,
     write_json,

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from napari_cmunet.errors import CMUNetError
-from napari_cmunet.io.csv_table import write_table
 from napari_cmunet.io.discovery import InputFile, output_paths
 from napari_cmunet.io.masks.files import BESIDE_MASK, write_mask, write_pixels
 from napari_cmunet.io.provenance import record_path, write_record
@@ -25,8 +24,7 @@ from napari_cmunet.project.export.task import (
     segment_values,
     stack_labels,
 )
-from napari_cmunet.util.atomic import make_folder
-from napari_cmunet.util.safe_files import safe_name
+from napari_cmunet.util.safe_files import make_folder, safe_name, write_table
 from napari_cmunet.vessels.segments import UNNAMED, VALUES, vessel_code, vessel_title
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from napari_cmunet.project.files import (
     inside,
     names_in,
 )
-from napari_cmunet.util.atomic import make_folder, write_errors
+from napari_cmunet.util.safe_files import make_folder, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -42,7 +42,7 @@ from napari_cmunet.project.files import (
 from napari_cmunet.project.labels.drafts import discard_draft
 from napari_cmunet.project.readers.readers import FIRST_READER, reader_root
 from napari_cmunet.project.training.labels import LabelCollection
-from napari_cmunet.util.atomic import atomic_write, make_folder, remove_file
+from napari_cmunet.util.safe_files import atomic_write, make_folder, remove_file
 from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:

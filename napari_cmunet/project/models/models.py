@@ -29,14 +29,14 @@ from napari_cmunet.project.models.history import (
     check_model_name,
     history_from,
 )
-from napari_cmunet.util.atomic import (
+from napari_cmunet.util.safe_files import (
+    hash_file,
     make_folder,
     rename,
     sync_folder,
     write_errors,
     write_json,
 )
-from napari_cmunet.util.safe_files import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

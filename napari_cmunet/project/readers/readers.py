@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter
 from napari_cmunet.errors import CMUNetError, ProjectError
 from napari_cmunet.model.registry import user_folder
 from napari_cmunet.project.files import inside, names_in, read_valid
-from napari_cmunet.util.atomic import make_folder, write_json
+from napari_cmunet.util.safe_files import make_folder, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

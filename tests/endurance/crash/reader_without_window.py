@@ -173,7 +173,7 @@ class Reader:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from napari_cmunet.util.atomic import atomic_write
+    from napari_cmunet.util.safe_files import atomic_write
 
     with atomic_write(path) as file:
         file.write(data)

@@ -16,13 +16,13 @@ from napari_cmunet.gui.cine.calibration import BEFORE
 from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.images.image_state import ImageState
 from napari_cmunet.gui.images.layers import METADATA, is_inverted
-from napari_cmunet.gui.project.readers.readings import Readings, read_readings
 from napari_cmunet.gui.vessel_tools.frame_state import restore_record, review_record
 from napari_cmunet.io.images import Angiogram, read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.polarity import invert_window
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import as_labelled, labelled_inverted
+from napari_cmunet.project.readers.agreement import Readings, read_readings
 from napari_cmunet.reader import layer_name, layer_options
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.images.mask_steps import Names
     from napari_cmunet.gui.project.images.navigator import Navigator
     from napari_cmunet.gui.project.images.open_image import OpenImage
-    from napari_cmunet.gui.project.readers.readings import Readings
     from napari_cmunet.gui.project.workspace import Workspace
     from napari_cmunet.io.masks.label_file import Label
+    from napari_cmunet.project.readers.agreement import Readings
 
 LAYER = "first, second reader"
 
