@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from tests.training_zygote import Zygote
 
+# Compile the modules once for all processes that the tests start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Set before torch, napari and platformdirs are imported: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 _HOME = tempfile.TemporaryDirectory(

@@ -16,7 +16,7 @@ from qtpy.QtCore import QCoreApplication
 
 from napari_cmunet.gui.training.session import TrainingSession
 from napari_cmunet.model.network import CMUNet
-from napari_cmunet.model.registry import load_model, save_model
+from napari_cmunet.model.registry import load_model, save_model, user_models_folder
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.training import worker
 
@@ -61,8 +61,13 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def make_project(tmp_path, phantoms):
-    """Make an open project of so many patients, one accepted label each."""
+def make_project(tmp_path, phantoms, tiny_model):
+    """Make an open project of so many patients, one accepted label each.
+
+    A tiny installed model is in use: new ones are soon compared with it.
+    """
+    installed = user_models_folder() / tiny_model.name
+    shutil.copytree(tiny_model, installed, dirs_exist_ok=True)
     made: list[Project] = []
 
     def make(patients: int, masks=None, accepted: int | None = None) -> Project:
@@ -74,6 +79,7 @@ def make_project(tmp_path, phantoms):
         project = Project.create(tmp_path / f"project-{len(made)}", user="reader-1")
         made.append(project)
         project.images.add([images], lambda path: path.parts[0])
+        project.models.promote(tiny_model.name, installed=True)
         for image in project.images.ids()[: patients if accepted is None else accepted]:
             accept(project, image, phantoms, masks)
         return project
