@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from napari_cmunet.synthetic import PhantomConfig, make_cine
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: As a detector of 12 bits sees it.
+CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12)).frames
 
 
 @pytest.fixture

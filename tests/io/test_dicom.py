@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate, fragment_frame
 from napari_cmunet.io.formats.decoded import ReadLimits
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.lazy_frames import LazyFrames
-from napari_cmunet.synthetic import PhantomConfig, make_cine
+from tests.io.conftest import CINE
 from tests.io.dicom_making import (
     LOSSY,
     SYNTAXES,
@@ -22,7 +22,6 @@ from tests.io.dicom_making import (
     write_dicom,
 )
 
-CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12)).frames
 EIGHT = (CINE >> 4).astype(np.uint8)
 SIGNED = CINE.astype(np.int16) - 2048
 

@@ -14,12 +14,11 @@ from pydicom.encaps import encapsulate
 
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.synthetic import PhantomConfig, make_cine
+from tests.io.conftest import CINE
 from tests.io.dicom_making import IDENTITY, encode, make_dataset, write_dicom
 
 # As the program has it; pytest sets the warnings anew for each test.
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")
-CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12)).frames
 
 
 def refused(path, words: str) -> str:

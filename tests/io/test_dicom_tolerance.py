@@ -11,13 +11,12 @@ from pydicom import Dataset
 
 from napari_cmunet.io.discovery import find_images
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.synthetic import PhantomConfig, make_cine
 from tests.fuzzing.dicom_inputs import file_list
+from tests.io.conftest import CINE
 from tests.io.dicom_making import encode, make_dataset, write_dicom
 
 # As the program has it; pytest sets the warnings anew for each test.
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")
-CINE = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12)).frames
 _PLACE = b"9.87"
 
 

@@ -7,28 +7,32 @@ import pytest
 
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.polarity import invert, invert_window, polarity
-from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
+from napari_cmunet.synthetic import PhantomConfig, make_frame
+from tests.io.conftest import CINE
 from tests.io.dicom_making import write_dicom
 
-FRAMES = [make_frame(PhantomConfig(size=256, seed=seed))[0] for seed in range(6)]
+
+@pytest.fixture(scope="module")
+def frames():
+    return [make_frame(PhantomConfig(size=256, seed=seed))[0] for seed in range(6)]
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-def test_the_score_changes_its_sign_with_the_image(frame):
-    score = polarity(frame)
-    assert score > 0
-    assert polarity(255 - frame) == pytest.approx(-score, abs=1e-3)
-    assert polarity(frame * 3.5 - 100) == pytest.approx(score, abs=1e-3)
+def test_the_score_changes_its_sign_with_the_image(frames):
+    for frame in frames:
+        score = polarity(frame)
+        assert score > 0
+        assert polarity(255 - frame) == pytest.approx(-score, abs=1e-3)
+        assert polarity(frame * 3.5 - 100) == pytest.approx(score, abs=1e-3)
 
 
-def test_frames_without_structure_have_no_polarity():
+def test_frames_without_structure_have_no_polarity(frames):
     slope = np.add.outer(np.arange(200.0), np.arange(200.0))
-    for frame in (np.zeros((200, 200)), slope, FRAMES[0][:100, :100]):
+    for frame in (np.zeros((200, 200)), slope, frames[0][:100, :100]):
         assert polarity(frame) == pytest.approx(0, abs=0.01)
 
 
-def test_an_inverted_export_is_noticed(tmp_path):
-    frame = max(FRAMES, key=polarity)
+def test_an_inverted_export_is_noticed(frames, tmp_path):
+    frame = max(frames, key=polarity)
     path = tmp_path / "a.npy"
     np.save(path, frame)
     assert not read_angiogram(path).has_bright_vessels()
@@ -43,16 +47,15 @@ def test_an_inverted_export_is_noticed(tmp_path):
 
 
 def test_a_cine_is_inverted_frame_by_frame(tmp_path):
-    frames = make_cine(PhantomConfig(frames=3, size=64, seed=3, bits=12)).frames
     path = write_dicom(
-        tmp_path / "a.dcm", frames, bits=12, WindowCenter="2000", WindowWidth="1001"
+        tmp_path / "a.dcm", CINE, bits=12, WindowCenter="2000", WindowWidth="1001"
     )
     image = read_angiogram(path)
     turned = image.inverted()
-    assert np.array_equal(np.asarray(turned.frames), 65535 - frames)
+    assert np.array_equal(np.asarray(turned.frames), 65535 - CINE)
     assert turned.window == (65535 - 2499.5, 65535 - 1499.5)
     back = turned.inverted()
-    assert np.array_equal(np.asarray(back.frames), frames)
+    assert np.array_equal(np.asarray(back.frames), CINE)
     assert (back.window, back.is_inverted) == (image.window, False)
 
 

@@ -101,7 +101,7 @@ def test_a_model_that_is_not_better_is_used_after_a_question_only(
 
         return exec_
 
-    for which, used in ((1, "cmunet-artery"), (0, "weak")):
+    for which, used in ((1, tiny_model.name), (0, "weak")):
         monkeypatch.setattr(QMessageBox, "exec", answer(which))
         section.version.chosen.emit(index)
         settled(training)
