@@ -1,4 +1,4 @@
-"""The window's canvas: keyboard focus, OpenGL context, clicks too late or in a cine."""
+"""The window's canvas: keyboard focus, OpenGL context, clicks, the user's activity."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.qt import QtViewer
+from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, QRect, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
@@ -23,10 +24,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cmunet.gui.images.layers import pixel_at
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.images.image_state import ImageState
+
+    Place = tuple[ImageState, int, tuple[float, float]]
 
 _LOOK_AGAIN_MS = 50
 _MAX_CLICK_MOVE = 4.0  # pixels of the screen; more is a drag
@@ -223,3 +232,144 @@ def _gives_back(widget: QWidget) -> bool:
     if isinstance(widget, QComboBox):
         return not widget.isEditable()
     return isinstance(widget, (QAbstractSlider, QAbstractButton))
+
+
+class Picker:
+    """Takes clicks on the active mask until it is stopped.
+
+    Esc and any tool of napari's stop it, too.
+
+    Parameters
+    ----------
+    controller : Controller
+    on_click : callable
+        Called with the position in the world, and whether Shift was held.
+    on_stop : callable
+        Called once it has stopped.
+    """
+
+    #: Clicks are about to be taken.
+    starting = Signal()
+
+    def __init__(
+        self,
+        controller: Controller,
+        on_click: Callable[[tuple[float, ...], bool], None],
+        on_stop: Callable[[], None],
+    ) -> None:
+        self._controller, self._viewer = controller, controller.viewer
+        self._on_click, self._on_stop = on_click, on_stop
+        self._mask: Labels | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether clicks are taken."""
+        return self._mask is not None
+
+    def start(self) -> bool:
+        """Take clicks from now on; False if there is no mask to click on."""
+        self.stop()
+        mask = self._controller.editor.select_mask()
+        if mask is None:
+            return False
+        self.starting.emit()
+        mask.mode = "pan_zoom"
+        mask.cursor = "crosshair"
+        mask.events.mode.connect(self._on_mode)
+        mask.bind_key("Escape", lambda _layer: self.stop(), overwrite=True)
+        self._mask = mask
+        self._viewer.mouse_drag_callbacks.append(self._on_press)
+        return True
+
+    def stop(self) -> None:
+        """Take no more clicks. Idempotent."""
+        mask, self._mask = self._mask, None
+        if mask is None:
+            return
+        mask.events.mode.disconnect(self._on_mode)
+        mask.bind_key("Escape", None)
+        if str(mask.mode) == "pan_zoom":
+            mask.cursor = "standard"
+        self._viewer.mouse_drag_callbacks.remove(self._on_press)
+        self._on_stop()
+
+    def place(self, position: tuple[float, ...]) -> Place | None:
+        """Image, frame, and row and column of a position that is inside."""
+        here = self._controller.images.editable
+        if here is None:
+            return None
+        assert here[0].mask is not None
+        point = pixel_at(here[0].mask, position)
+        return None if point is None else (*here, point)
+
+    def _on_mode(self, event: Any) -> None:
+        if str(event.source.mode) != "pan_zoom":
+            self.stop()
+
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        position, shift = tuple(event.position), "Shift" in event.modifiers
+        if (yield from is_click(event)):
+            self._on_click(position, shift)
+
+
+class ActivityTracker:
+    """Calls back while the viewer is used.
+
+    Parameters
+    ----------
+    on_activity : callable
+        Called whenever the mouse moves or is pressed: it must be quick.
+    on_gesture : callable
+        Called while a hand paints, drags, zooms or changes the frame.
+    """
+
+    def __init__(
+        self, on_activity: Callable[[], None], on_gesture: Callable[[], None]
+    ) -> None:
+        self._on_activity, self._on_gesture = on_activity, on_gesture
+        self._viewer: ViewerModel | None = None
+
+    def start(self, viewer: ViewerModel) -> None:
+        """Start following a viewer."""
+        self.stop()
+        self._viewer = viewer
+        for callbacks, own in self._lists(viewer):
+            callbacks.append(own)
+        viewer.dims.events.current_step.connect(self._on_frame)
+
+    def stop(self) -> None:
+        """Stop following the viewer. Idempotent."""
+        viewer, self._viewer = self._viewer, None
+        if viewer is not None:
+            for callbacks, own in self._lists(viewer):
+                if own in callbacks:
+                    callbacks.remove(own)
+            viewer.dims.events.current_step.disconnect(self._on_frame)
+
+    def _lists(self, viewer: ViewerModel) -> tuple[tuple[list, Callable], ...]:
+        return (
+            (viewer.mouse_move_callbacks, self._on_move),
+            (viewer.mouse_wheel_callbacks, self._on_wheel),
+            (viewer.mouse_drag_callbacks, self._on_press),
+        )
+
+    def _on_move(self, viewer: ViewerModel, event: Any) -> None:
+        self._on_activity()
+
+    def note_gesture(self) -> None:
+        """Note a gesture outside the viewer, such as a drag of a slider."""
+        self._on_activity()
+        self._on_gesture()
+
+    def _on_wheel(self, viewer: ViewerModel, event: Any) -> None:
+        self.note_gesture()
+
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Generator[None]:
+        self._on_activity()
+        yield
+        while event.type == "mouse_move":
+            self.note_gesture()
+            yield
+
+    def _on_frame(self, event: Any) -> None:
+        self._on_gesture()

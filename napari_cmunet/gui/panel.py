@@ -14,14 +14,17 @@ from napari_cmunet.gui.canvas import KeyFocus, guard_canvas
 from napari_cmunet.gui.cine.section import CineSection
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.export_section import ExportSection
-from napari_cmunet.gui.images.inversion import invert_switch, refresh_switch
 from napari_cmunet.gui.images.layers import is_image
 from napari_cmunet.gui.labels import KeyList, Legend, StatusLabel
 from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
-from napari_cmunet.gui.prediction.model_section import ModelSection
-from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.prediction.section import (
+    ModelSection,
+    ThresholdSlider,
+    invert_switch,
+    refresh_switch,
+)
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
 from napari_cmunet.gui.project.session import ProjectSession, close_panel, close_session

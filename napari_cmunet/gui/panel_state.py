@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
 
-
 FOUND, EMPTY, PENDING, REFUSED = "found", "empty", "pending", "refused"
 
 

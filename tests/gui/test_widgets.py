@@ -8,7 +8,7 @@ from qtpy.QtGui import QTextDocument, QWheelEvent
 from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_cmunet.gui.labels import StatusLabel
-from napari_cmunet.gui.prediction.threshold_slider import ThresholdSlider
+from napari_cmunet.gui.prediction.section import ThresholdSlider
 from napari_cmunet.gui.widgets import combo, plain_tip, text_label
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.cine.propagation import Changes
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.images.corrections import Names
     from napari_cmunet.gui.images.image_state import ImageState
-    from napari_cmunet.gui.images.mask_steps import Names
     from napari_cmunet.gui.jobs import Report, ShouldStop
 
 MAX_FRAMES = 30

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels, Layer
 
-    from napari_cmunet.gui.images.mask_steps import Companion, Names, Pixels, Where
+    from napari_cmunet.gui.images.corrections import Companion, Names, Pixels, Where
     from napari_cmunet.gui.prediction.prediction import Source
     from napari_cmunet.io.provenance import Provenance
     from napari_cmunet.vessels.qca import Analysis

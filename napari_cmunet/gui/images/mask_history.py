@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from napari_cmunet.gui.images.mask_steps import Naming, State, Step
+from napari_cmunet.gui.images.corrections import Naming, State, Step
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
-    from napari_cmunet.gui.images.mask_steps import (
+    from napari_cmunet.gui.images.corrections import (
         Companion,
         EditedMask,
         Names,

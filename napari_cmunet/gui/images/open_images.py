@@ -13,9 +13,8 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cmunet.gui.images import layers
-from napari_cmunet.gui.images.file_check import FileCheck
 from napari_cmunet.gui.images.image_state import ImageState
-from napari_cmunet.gui.images.layer_reuse import can_reuse, reuse_layers
+from napari_cmunet.gui.images.layer_exchange import FileCheck, can_reuse, reuse_layers
 from napari_cmunet.gui.images.view import StrokeHold, UnitKeeper, ViewFitter, show_alone
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
-
 
 # Images of closed panels, for the life of the viewer: a panel that is opened again goes
 # on with the same masks.

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from napari_cmunet.gui.images.image_state import ImageState
 
-
 _MARGIN = 0.05  # of the canvas, as napari's own
 
 

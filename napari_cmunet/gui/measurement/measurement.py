@@ -9,6 +9,7 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_cmunet.gui.canvas import Picker
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import (
     Frames,
@@ -19,7 +20,6 @@ from napari_cmunet.gui.images.layers import (
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.measurement.overlay import MeasurementOverlay
 from napari_cmunet.gui.measurement.request import Request
-from napari_cmunet.gui.picker import Picker
 from napari_cmunet.io.measured_lesion import change_record
 from napari_cmunet.vessels.qca import Calibration, Markers, evaluate
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
 
-
 FOUND, GONE = 1, 2
 # Apart from each other, from the orange mask and from the cyan prediction, for every
 # kind of colour vision; the panel names them.

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from napari_cmunet.io.discovery import InputFile
     from napari_cmunet.project.patients import PatientRule
 
-
 _SEPARATORS = ("_", "-", " ")
 _MOST_IMAGES = 8
 """More images of each patient, in the mean, are not believed at first."""

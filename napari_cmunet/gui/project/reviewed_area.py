@@ -9,8 +9,8 @@ import numpy as np
 from napari.layers import Shapes
 from psygnal import Signal
 
+from napari_cmunet.gui.images.corrections import Companion
 from napari_cmunet.gui.images.layers import METADATA, geometry, let_viewer_keys_through
-from napari_cmunet.gui.images.mask_steps import Companion
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
 
 if TYPE_CHECKING:

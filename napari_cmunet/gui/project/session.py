@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtCore import QCoreApplication, QTimer
 
+from napari_cmunet.gui.canvas import ActivityTracker
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.activity import ActivityTracker
 from napari_cmunet.gui.project.annotation import Annotation
-from napari_cmunet.gui.project.images.image_scoring import ImageOrder
 from napari_cmunet.gui.project.images.navigator import Navigator
+from napari_cmunet.gui.project.images.next_image import ImageOrder
 from napari_cmunet.gui.project.model_preview import ModelPreview, ProjectTraining
 from napari_cmunet.gui.project.readers.review import Review
 from napari_cmunet.gui.project.workspace import (

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QGridLayout, QScrollArea, QWidget
 
 from napari_cmunet.gui.canvas import slow_spinner
 from napari_cmunet.gui.dialogs import confirm
-from napari_cmunet.gui.training.plot import TrainingPlot
+from napari_cmunet.gui.plot import TrainingPlot
 from napari_cmunet.gui.widgets import (
     Fold,
     NameCombo,

@@ -15,7 +15,7 @@ from napari.utils.interactions import (
     mouse_wheel_callbacks,
 )
 
-from napari_cmunet.gui.project.activity import ActivityTracker
+from napari_cmunet.gui.canvas import ActivityTracker
 
 
 def event(kind: str, **more) -> ReadOnlyWrapper:

@@ -11,7 +11,7 @@ import pytest
 from napari_cmunet.errors import ModelError
 from napari_cmunet.gui.prediction.prediction import ModelChoice
 from napari_cmunet.gui.project.images.image_list import OrderMenu
-from napari_cmunet.gui.project.images.image_scoring import score_images
+from napari_cmunet.gui.project.images.next_image import score_images
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.next_image import LISTED, RANDOM, UNSURE
 from napari_cmunet.project.project import Project

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import line
 
-from napari_cmunet.gui.vessel_names.layer import shown_names
+from napari_cmunet.gui.vessel_tools.vessel_names import shown_names
 from napari_cmunet.vessels.naming import SegmentName
 
 TRUNK, DISTAL, SIDE = (40, 60), (120, 60), (105, 95)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QKeyEvent, QShowEvent
 
-    from napari_cmunet.gui.project.images.image_scoring import ImageOrder
+    from napari_cmunet.gui.project.images.next_image import ImageOrder
     from napari_cmunet.project.flags import ImageStatus
 
 

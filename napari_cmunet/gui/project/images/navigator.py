@@ -13,6 +13,7 @@ from napari_cmunet.gui.images.layers import is_inverted, show_frame
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.draft_saver import DraftSaver
+from napari_cmunet.gui.project.images.next_image import Prefetcher
 from napari_cmunet.gui.project.images.open_image import (
     ImageMemory,
     LoadedImage,
@@ -20,7 +21,6 @@ from napari_cmunet.gui.project.images.open_image import (
     find_open,
     load_image,
 )
-from napari_cmunet.gui.project.images.prefetch import Prefetcher
 from napari_cmunet.gui.project.reviewed_area import ReviewedArea
 
 if TYPE_CHECKING:

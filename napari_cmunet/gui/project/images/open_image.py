@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from napari_cmunet.gui.images.mask_steps import Companion
+    from napari_cmunet.gui.images.corrections import Companion
     from napari_cmunet.gui.vessel_tools.frame_state import ReviewRecord
     from napari_cmunet.io.masks.label_file import Label
     from napari_cmunet.project.files import FrameKey

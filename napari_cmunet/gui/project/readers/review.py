@@ -14,7 +14,7 @@ from napari_cmunet.gui.widgets import button, text_label
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_cmunet.gui.images.mask_steps import Names
+    from napari_cmunet.gui.images.corrections import Names
     from napari_cmunet.gui.project.images.navigator import Navigator
     from napari_cmunet.gui.project.images.open_image import OpenImage
     from napari_cmunet.gui.project.workspace import Workspace

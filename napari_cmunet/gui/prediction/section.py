@@ -1,21 +1,49 @@
-"""The panel's choice of model and device. In a project, *Fine-tune* has the model."""
+"""What a prediction depends on, in the panel: model, device, threshold, inversion."""
 
 from __future__ import annotations
 
+import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QGridLayout, QInputDialog, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QInputDialog,
+    QSlider,
+    QWidget,
+)
 from superqt.utils import signals_blocked
 
 from napari_cmunet.errors import UsageError
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    is_inverted,
+    record_of,
+    source_array,
+)
 from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.preferences import load_preferences, save_preference
-from napari_cmunet.gui.widgets import combo, labelled, text_label
+from napari_cmunet.gui.widgets import (
+    TAB_ONLY,
+    check,
+    combo,
+    embolden,
+    ignore_wheel,
+    labelled,
+    text_label,
+)
+from napari_cmunet.io.polarity import invert, invert_window
 from napari_cmunet.util.cluster import check_address, is_address
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QCheckBox
+
     from napari_cmunet.gui.controller import Controller
+    from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.model.card import ModelCard
 
 _OTHER = "remote"
@@ -164,3 +192,137 @@ def _list_models() -> list[tuple[ModelCard, Path]]:
     from napari_cmunet.model.registry import list_models
 
     return list_models()
+
+
+_STEPS = 100
+# Steps within this time of each other are one undo step.
+_JOIN_SECONDS = 1.0
+
+
+class ThresholdSlider(QWidget):
+    """Slider and number field for a threshold in steps of 0.01.
+
+    Signals
+    -------
+    grabbed, released
+        A drag begins and ends; the moves in between are one change.
+    moved : float, bool
+        The new value, and whether it continues a step made just before.
+    """
+
+    grabbed = Signal()
+    moved = Signal(float, bool)
+    released = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setFocusPolicy(TAB_ONLY)
+        self.slider.setRange(0, _STEPS)
+        self.slider.setPageStep(5)
+        self.number = QDoubleSpinBox()
+        self.number.setRange(0, 1)
+        self.number.setSingleStep(1 / _STEPS)
+        self.number.setDecimals(2)
+        self.number.setKeyboardTracking(False)
+        self.number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.number.setFixedWidth(8 * self.number.fontMetrics().averageCharWidth())
+        self.number.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        ignore_wheel(self.slider)
+        ignore_wheel(self.number)
+        self._last_step = float("-inf")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.slider, 1)
+        layout.addWidget(self.number)
+        self.setFocusProxy(self.slider)
+        self.slider.sliderPressed.connect(self.grabbed)
+        self.slider.sliderReleased.connect(self.released)
+        self.slider.valueChanged.connect(self._on_slider)
+        self.number.valueChanged.connect(self._on_number)
+
+    def value(self) -> float:
+        """Return the threshold."""
+        return self.slider.value() / _STEPS
+
+    def show_value(self, value: float) -> None:
+        """Show a value without emitting a signal."""
+        if self.slider.isSliderDown():
+            return
+        with signals_blocked(self.slider), signals_blocked(self.number):
+            self.slider.setValue(round(value * _STEPS))
+            if not self.number.hasFocus():
+                self.number.setValue(value)
+
+    def step(self, by: int) -> None:
+        """Move by hundredths, for the shortcuts."""
+        self.slider.setValue(self.slider.value() + by)
+
+    def _on_slider(self, value: int) -> None:
+        with signals_blocked(self.number):
+            self.number.setValue(value / _STEPS)
+        self._emit()
+
+    def _on_number(self, value: float) -> None:
+        with signals_blocked(self.slider):
+            self.slider.setValue(round(value * _STEPS))
+        self._emit()
+
+    def _emit(self) -> None:
+        now = time.monotonic()
+        join = now - self._last_step < _JOIN_SECONDS
+        self._last_step = float("-inf") if self.slider.isSliderDown() else now
+        self.moved.emit(self.value(), join)
+
+
+def invert_image(image_state: ImageState) -> None:
+    """Invert the grey values of an image; twice restores them. Masks stay."""
+    image = image_state.image
+    if image.multiscale or image_state.unsupported is not None:
+        return
+    data = source_array(image)
+    limits = invert_window(tuple(image.contrast_limits), data.dtype)
+    record = {**record_of(image), "is_inverted": not is_inverted(image)}
+    was_replaced = image_state.image_replaced
+    image.metadata = {**image.metadata, METADATA: record}
+    image.data = invert(data)
+    image.contrast_limits_range = sorted(
+        (
+            min(limits[0], image.contrast_limits_range[0]),
+            max(limits[1], image.contrast_limits_range[1]),
+        )
+    )
+    image.contrast_limits = limits
+    image_state.image_replaced = was_replaced  # still the pixels of its file
+    image_state.bright_vessels = False
+
+
+def invert_switch(controller: Controller) -> QCheckBox:
+    """Make the panel's switch; call its ``refresh`` when the state has changed."""
+    switch = check(
+        "Invert",
+        "The model expects dark arteries. Invert the grey values of an image whose "
+        "arteries are bright; masks stay.",
+    )
+    found = weakref.ref(controller)
+
+    def on_clicked(_: bool) -> None:
+        owner = found()
+        if owner is None or owner.active is None:
+            return
+        invert_image(owner.active)
+        if owner.pre_segment:
+            owner.segment()
+
+    switch.clicked.connect(on_clicked)
+    return switch
+
+
+def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
+    """Show whether the image is inverted; offer it where its arteries seem bright."""
+    switch.setEnabled(image_state is not None and image_state.unsupported is None)
+    inverted = image_state is not None and is_inverted(image_state.image)
+    bright = image_state is not None and image_state.bright_vessels
+    switch.setChecked(inverted)
+    switch.setText("Invert: seems bright" if bright else "Invert")
+    embolden(switch, bright)

@@ -1,1 +1,0 @@
-"""SYNTAX segments of vessels in the window."""
