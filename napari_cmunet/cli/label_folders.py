@@ -21,7 +21,7 @@ from napari_cmunet.io.masks.files import (
 )
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.evaluation.cross_validation import validates
+from napari_cmunet.training.evaluation.validation import validates
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from napari_cmunet.io.measurements import (
     as_json,
     tables,
 )
-from napari_cmunet.io.overlay import write_picture
+from napari_cmunet.io.pictures import write_picture
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.io.report.page import (
+from napari_cmunet.io.report import (
     REPORT,
     FrameSections,
     frame_facts,
@@ -37,7 +37,7 @@ from napari_cmunet.io.report.page import (
     write_report,
 )
 from napari_cmunet.project.files import is_project
-from napari_cmunet.project.labels.measured_changes import (
+from napari_cmunet.project.labels.as_labelled import (
     CHANGE_COLUMNS,
     agreements,
     read_changes,

@@ -20,10 +20,9 @@ from napari_cmunet.gui.measurement.section import MEASURE_KEYS, MeasureSection
 from napari_cmunet.gui.open_files import CloseQuestion, DropTarget, OpenRow
 from napari_cmunet.gui.panel_state import EMPTY, FOUND, PENDING, REFUSED, describe
 from napari_cmunet.gui.prediction.section import (
+    InvertSwitch,
     ModelSection,
     ThresholdSlider,
-    invert_switch,
-    refresh_switch,
 )
 from napari_cmunet.gui.preferences import save_preference
 from napari_cmunet.gui.project.section import ProjectSection
@@ -129,7 +128,7 @@ class CMUNetPanel(QWidget):
         )
         self.opening = OpenRow(self.controller)
         self.work = WorkBar("Stop segmenting; frames already done are kept", "Ca&ncel")
-        self.invert = invert_switch(self.controller)
+        self.invert = InvertSwitch(self.controller)
         self.cine = CineSection(self.controller)
         self.status = StatusLabel()
         self.tools = ToolRow(_TOOLS)
@@ -269,9 +268,8 @@ class CMUNetPanel(QWidget):
         self.segment.setEnabled(state.can_segment)
         self.work.show_work(state.busy, state.done, state.total)
         self.segment.setVisible(state.show_segment)
-        self.on_opening.setVisible(
-            not (state.in_project and self.controller.pre_segment)
-        )
+        needless = state.in_project and self.controller.pre_segment
+        self.on_opening.setVisible(not needless)
         for widget in (self.image, self.image_label):
             widget.setVisible(not state.in_project or len(state.images) > 1)
         accepted = in_project.saved and not (
@@ -302,7 +300,7 @@ class CMUNetPanel(QWidget):
         self.threshold_note.setVisible(bool(state.threshold_note))
         self.exporting.refresh(state, is_project=self.project.project is not None)
         self.cine.show_image_state(self.controller.active)
-        refresh_switch(self.invert, self.controller.active)
+        self.invert.refresh()
         self.model.show_choice(in_project=self.project.project is not None)
         self.model.show_devices(state.devices)
         self.model.show_device_in_use(state.device_in_use)
@@ -363,8 +361,7 @@ class CMUNetPanel(QWidget):
             assert window is not None
             DropTarget(self.opening)
             CloseQuestion(window, self.controller, self.project)
-            close = partial(close_session, weakref.ref(self.project))
-            window.destroyed.connect(close)
+            window.destroyed.connect(partial(close_session, weakref.ref(self.project)))
             self.model.look_for_models()
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from napari_cmunet.synthetic.projection import (
+from napari_cmunet.synthetic.c_arm import (
     CArm,
     draw,
     ellipsoid_thickness,

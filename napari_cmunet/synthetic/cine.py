@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from napari_cmunet.synthetic.anatomy import Anatomy, make_anatomy
-from napari_cmunet.synthetic.detector import Detector, make_blades
+from napari_cmunet.synthetic.c_arm import CArm, Detector, draw, join, make_blades, tube
 from napari_cmunet.synthetic.devices import (
     Catheter,
     make_catheter,
@@ -23,7 +23,6 @@ from napari_cmunet.synthetic.heart import (
     make_bolus,
     make_heart,
 )
-from napari_cmunet.synthetic.projection import CArm, draw, join, tube
 from napari_cmunet.synthetic.tree import STEP, TreeMaker, TreeStyle, Vessel
 
 VIEWS = {

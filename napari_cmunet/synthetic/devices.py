@@ -8,7 +8,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 
-from napari_cmunet.synthetic.projection import CArm, draw, join, tube
+from napari_cmunet.synthetic.c_arm import CArm, draw, join, tube
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from napari_cmunet.training.config import (
     default_steps,
 )
 from napari_cmunet.training.dataset import REVIEWED, TARGET, LabelledFrames
-from napari_cmunet.training.evaluation.scores import measure
+from napari_cmunet.training.evaluation.validation import measure
 from napari_cmunet.training.events import (
     Event,
     Finished,

@@ -20,7 +20,7 @@ import torch
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
 from napari_cmunet.training.dataset import prepare_labels
-from napari_cmunet.training.evaluation.cross_validation import (
+from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
     THRESHOLD_PRIOR,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from napari_cmunet.training.dataset import Label, LabelledFrames
-    from napari_cmunet.training.evaluation.cross_validation import ReadLabels
+    from napari_cmunet.training.evaluation.validation import ReadLabels
     from napari_cmunet.training.finetuning import StartModel
     from napari_cmunet.training.late_decoder import FeatureViews
     from napari_cmunet.training.options import FinetuneOptions
@@ -247,7 +247,7 @@ def train_stage(
         ``steps`` and ``minutes`` are those of all trainings together.
     start : StartModel
     folds : sequence of (list of int, list of int)
-        See :func:`napari_cmunet.training.evaluation.cross_validation.folds_of`.
+        See :func:`napari_cmunet.training.evaluation.validation.folds_of`.
     read, threshold_prior
         See :class:`LeftOutPredictions`.
     starts : sequence of dict, optional

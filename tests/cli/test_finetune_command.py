@@ -23,11 +23,11 @@ from napari_cmunet.training import events
 from napari_cmunet.training import loop as engine
 from napari_cmunet.training import staged_finetuning as command
 from napari_cmunet.training.config import WISE_FT_PRIOR
-from napari_cmunet.training.evaluation.cross_validation import (
+from napari_cmunet.training.evaluation.metrics import score
+from napari_cmunet.training.evaluation.validation import (
     split_by_patient,
     validates,
 )
-from napari_cmunet.training.evaluation.metrics import score
 from tests.io.dicom_making import write_dicom
 
 TINY = ["--start", "random", "--width", "2", "--grid", "32", "--steps", "6"]

@@ -23,8 +23,9 @@ from napari_cmunet.io.measured_lesion import (
     reported,
     tree_lesions,
 )
+from napari_cmunet.io.pictures import Agreement
 from napari_cmunet.io.provenance import Provenance
-from napari_cmunet.io.report.page import (
+from napari_cmunet.io.report import (
     agreement_section,
     frame_facts,
     frame_section,
@@ -32,8 +33,7 @@ from napari_cmunet.io.report.page import (
     overview_section,
     write_report,
 )
-from napari_cmunet.io.report.plots import Agreement
-from napari_cmunet.project.labels.measured_changes import pairs_of
+from napari_cmunet.project.labels.as_labelled import pairs_of
 from napari_cmunet.vessels.naming import SegmentName
 from napari_cmunet.vessels.qca import Calibration, analyse, analyse_tree
 from tests.io.dicom_making import IDENTITY, write_dicom

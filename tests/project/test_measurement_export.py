@@ -10,7 +10,7 @@ import pytest
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.measured_lesion import change_record
-from napari_cmunet.io.report.page import frame_section
+from napari_cmunet.io.report import frame_section
 from napari_cmunet.project.export.formats import export_masks
 from napari_cmunet.vessels.qca import Calibration, analyse
 from tests.io.dicom_making import IDENTITY, write_dicom

@@ -8,9 +8,9 @@ from scipy import ndimage
 
 from napari_cmunet.synthetic import PhantomConfig, make_cine, make_frame
 from napari_cmunet.synthetic import cine as phantom_cine
+from napari_cmunet.synthetic.c_arm import CArm, Tube, draw, ellipsoid_thickness
 from napari_cmunet.synthetic.devices import make_catheter
 from napari_cmunet.synthetic.heart import Bolus, contraction, make_heart
-from napari_cmunet.synthetic.projection import CArm, Tube, draw, ellipsoid_thickness
 from napari_cmunet.synthetic.tree import TreeMaker, TreeStyle
 
 SIZE = 192

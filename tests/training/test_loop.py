@@ -27,7 +27,7 @@ from napari_cmunet.training.dataset import (
     LabelledFrames,
     prepare_labels,
 )
-from napari_cmunet.training.evaluation.scores import Measured, measure
+from napari_cmunet.training.evaluation.validation import Measured, measure
 from napari_cmunet.training.events import Finished, Note, Started, Step, Validated
 from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.optim import WarmupCosineLR

@@ -12,7 +12,7 @@ from napari_cmunet.errors import TrainingError
 from napari_cmunet.training import events, staged_finetuning
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
-from napari_cmunet.training.evaluation.cross_validation import folds_of
+from napari_cmunet.training.evaluation.validation import folds_of
 from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.options import FinetuneOptions
 from napari_cmunet.training.plan import LEAST_STEPS, QUICK_STEPS, make_plan

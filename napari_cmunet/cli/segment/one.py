@@ -21,7 +21,7 @@ from napari_cmunet.io.masks.files import (
     write_mask,
     write_probability,
 )
-from napari_cmunet.io.overlay import write_overlay
+from napari_cmunet.io.pictures import write_overlay
 from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.model.predictor import to_uint8

@@ -113,7 +113,7 @@ class ReportRequest:
             reported,
             tree_lesions,
         )
-        from napari_cmunet.io.report.page import (
+        from napari_cmunet.io.report import (
             frame_facts,
             frame_section,
             write_report,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDoubleSpinBox,
     QGridLayout,
     QHBoxLayout,
@@ -29,7 +29,6 @@ from napari_cmunet.gui.jobs import JobRunner
 from napari_cmunet.gui.preferences import load_preferences, save_preference
 from napari_cmunet.gui.widgets import (
     TAB_ONLY,
-    check,
     combo,
     embolden,
     ignore_wheel,
@@ -40,8 +39,6 @@ from napari_cmunet.io.polarity import invert, invert_window
 from napari_cmunet.util.cluster import check_address, is_address
 
 if TYPE_CHECKING:
-    from qtpy.QtWidgets import QCheckBox
-
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.model.card import ModelCard
@@ -297,32 +294,31 @@ def invert_image(image_state: ImageState) -> None:
     image_state.bright_vessels = False
 
 
-def invert_switch(controller: Controller) -> QCheckBox:
-    """Make the panel's switch; call its ``refresh`` when the state has changed."""
-    switch = check(
-        "Invert",
-        "The model expects dark arteries. Invert the grey values of an image whose "
-        "arteries are bright; masks stay.",
-    )
-    found = weakref.ref(controller)
+class InvertSwitch(QCheckBox):
+    """Inverts the active image; the panel calls ``refresh``."""
 
-    def on_clicked(_: bool) -> None:
-        owner = found()
-        if owner is None or owner.active is None:
-            return
-        invert_image(owner.active)
-        if owner.pre_segment:
-            owner.segment()
+    def __init__(self, controller: Controller) -> None:
+        super().__init__("Invert")
+        self._controller = controller
+        self.setToolTip(
+            "The model expects dark arteries. Invert the grey values of an image whose "
+            "arteries are bright; masks stay."
+        )
+        self.setFocusPolicy(TAB_ONLY)
+        self.clicked.connect(self._on_clicked)
 
-    switch.clicked.connect(on_clicked)
-    return switch
+    def _on_clicked(self) -> None:
+        image_state = self._controller.active
+        if image_state is not None:
+            invert_image(image_state)
+            if self._controller.pre_segment:
+                self._controller.segment()
 
-
-def refresh_switch(switch: QCheckBox, image_state: ImageState | None) -> None:
-    """Show whether the image is inverted; offer it where its arteries seem bright."""
-    switch.setEnabled(image_state is not None and image_state.unsupported is None)
-    inverted = image_state is not None and is_inverted(image_state.image)
-    bright = image_state is not None and image_state.bright_vessels
-    switch.setChecked(inverted)
-    switch.setText("Invert: seems bright" if bright else "Invert")
-    embolden(switch, bright)
+    def refresh(self) -> None:
+        """Show whether the image is inverted; offer it where arteries seem bright."""
+        image_state = self._controller.active
+        bright = image_state is not None and image_state.bright_vessels
+        self.setEnabled(image_state is not None and image_state.unsupported is None)
+        self.setChecked(image_state is not None and is_inverted(image_state.image))
+        self.setText("Invert: seems bright" if bright else "Invert")
+        embolden(self, bright)

@@ -16,7 +16,7 @@ from pydicom.valuerep import DSfloat
 from scipy import ndimage
 
 from napari_cmunet.io.dicom.derived import make_derived, read_source, save_derived
-from napari_cmunet.io.overlay import COLOUR, draw_lesions, grey_levels
+from napari_cmunet.io.pictures import COLOUR, draw_lesions, grey_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,8 @@ from napari_cmunet.io.measured_lesion import (
     reported,
     tree_lesions,
 )
-from napari_cmunet.io.report.page import (
+from napari_cmunet.io.pictures import Agreement
+from napari_cmunet.io.report import (
     REPORT,
     FrameSections,
     agreement_section,
@@ -26,16 +27,15 @@ from napari_cmunet.io.report.page import (
     overview_section,
     write_report,
 )
-from napari_cmunet.io.report.plots import Agreement
 from napari_cmunet.project.export.task import (
     Written,
     label_problem,
     labels_of,
     pixels_changed,
 )
-from napari_cmunet.project.labels.as_labelled import as_labelled
-from napari_cmunet.project.labels.measured_changes import (
+from napari_cmunet.project.labels.as_labelled import (
     agreements,
+    as_labelled,
     pairs_of,
     read_changes,
 )

@@ -20,7 +20,7 @@ from napari_cmunet.training.evaluation.comparison import (
     regression_frames,
     score_regression_set,
 )
-from napari_cmunet.training.evaluation.scores import score_frames
+from napari_cmunet.training.evaluation.validation import score_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

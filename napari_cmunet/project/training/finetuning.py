@@ -20,7 +20,7 @@ from napari_cmunet.project.project import Project
 from napari_cmunet.training import events
 from napari_cmunet.training.cluster import train_on_cluster
 from napari_cmunet.training.config import FinetuneResult
-from napari_cmunet.training.evaluation.cross_validation import MANY_PATIENTS
+from napari_cmunet.training.evaluation.validation import MANY_PATIENTS
 from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import CURRENT
 from napari_cmunet.training.plan import seconds_per_view

@@ -10,7 +10,7 @@ import pytest
 from napari_cmunet.cli.main import main
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.io.measured_lesion import change_record
-from napari_cmunet.project.labels.measured_changes import LimitsOfAgreement
+from napari_cmunet.project.labels.as_labelled import LimitsOfAgreement
 from napari_cmunet.vessels.naming import SegmentName
 from napari_cmunet.vessels.qca import Analysis, Calibration, analyse
 from tests.gui.measurement.test_measurement import ROW, SIZE, angiogram, stenosed

@@ -13,7 +13,7 @@ from napari_cmunet.training.evaluation.comparison import (
     regression_frames,
     score_regression_set,
 )
-from napari_cmunet.training.evaluation.scores import score_frames
+from napari_cmunet.training.evaluation.validation import score_frames
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 
 

@@ -10,7 +10,7 @@ import torch
 
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.evaluation.cross_validation import (
+from napari_cmunet.training.evaluation.validation import (
     LeftOutPredictions,
     split_by_patient,
     validates,

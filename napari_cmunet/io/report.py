@@ -12,14 +12,14 @@ from html import escape
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from napari_cmunet.io.provenance import NOTICE, PROGRAM, program_version
-from napari_cmunet.io.report.plots import (
+from napari_cmunet.io.pictures import (
     Agreement,
     agreement_plot,
     frame_picture,
     profile_plot,
     signed_number,
 )
+from napari_cmunet.io.provenance import NOTICE, PROGRAM, program_version
 from napari_cmunet.util.safe_files import TEMPORARY_PREFIX, atomic_write, write_errors
 from napari_cmunet.util.text import counted
 

@@ -1,4 +1,4 @@
-"""The pictures of a report as SVG: frame, diameter profile, Bland-Altman plot."""
+"""Pictures of frames with masks and lesions, as pixels; those of a report, as SVG."""
 
 from __future__ import annotations
 
@@ -8,18 +8,123 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage.measure import find_contours
 
-from napari_cmunet.io.overlay import grey_levels
+from napari_cmunet.io.measured_lesion import tree_lesions
+from napari_cmunet.util.safe_files import atomic_write
+from napari_cmunet.vessels.qca import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from napari_cmunet.io.measured_lesion import MeasuredLesion, Stretch
+    from napari_cmunet.vessels.borders import Borders
+    from napari_cmunet.vessels.qca import Analysis
+
+
+# Orange that lets the vessel through and suits every kind of colour vision.
+COLOUR, _OPACITY = (255, 140, 0), 0.45
+_BORDER, _LESION = (86, 180, 233), (230, 159, 0)
+
+
+def write_overlay(
+    path: Path,
+    frame: np.ndarray,
+    mask: np.ndarray,
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Write a PNG of a frame (Y, X) with its mask (Y, X, bool) in orange.
+
+    Parameters
+    ----------
+    window : (low, high), optional
+        Grey values to show as black and white; nearly all of the frame's by default.
+
+    Raises
+    ------
+    WriteError
+    """
+    colour = np.repeat(grey_levels(frame, window)[..., None], 3, axis=-1)
+    mixed = (1 - _OPACITY) * colour + _OPACITY * np.array(COLOUR)
+    colour[mask] = mixed[mask]
+    with atomic_write(path) as handle:
+        Image.fromarray(colour.round().astype(np.uint8)).save(handle, "PNG")
+
+
+def grey_levels(
+    frame: np.ndarray, window: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return a frame (Y, X) as it is shown, float64 from 0 to 255.
+
+    Parameters
+    ----------
+    window : (low, high), optional
+        Grey values to show as black and white; nearly all of the frame's by default.
+    """
+    low, high = window or np.percentile(frame, (0.5, 99.5))
+    scale = 255 / max(high - low, 1e-9)
+    return np.clip((frame.astype(np.float64) - low) * scale, 0, 255)
+
+
+def draw_lesions(
+    frame: np.ndarray,
+    window: tuple[float, float] | None,
+    borders: Iterable[Borders],
+    lesions: Iterable[MeasuredLesion],
+) -> Image.Image:
+    """Draw a frame, twice as large, with borders and numbered lesions."""
+    grey = Image.fromarray(grey_levels(frame, window).astype(np.uint8))
+    picture = grey.convert("RGB").resize((2 * grey.width, 2 * grey.height))
+    draw = ImageDraw.Draw(picture)
+    for part in borders:
+        for curve in part.curves():
+            draw.line(_points(curve), fill=_BORDER)
+    for number, lesion in enumerate(lesions, 1):
+        if lesion.stretch is not None:
+            inside = slice(lesion.stretch.start, lesion.stretch.end + 1)
+            for curve in lesion.stretch.borders.curves():
+                draw.line(_points(curve[inside]), fill=_LESION, width=3)
+        percent = lesion.number("diameter_stenosis_percent")
+        if lesion.place is None or percent is None:
+            continue
+        row, column = lesion.place
+        draw.text(
+            (2 * column + 14, 2 * row - 12),
+            f"{number}: {percent:.0f} %",
+            fill=_LESION,
+            font_size=20,
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
+    return picture
+
+
+def write_picture(
+    path: Path,
+    frame: np.ndarray,
+    segments: dict[int, Analysis],
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Write a PNG of the frame, with all borders and ranked lesions.
+
+    Raises
+    ------
+    WriteError
+    """
+    borders = [analysis.borders for analysis in segments.values()]
+    lesions = tree_lesions(segments, Calibration())
+    with atomic_write(path) as handle:
+        draw_lesions(frame, window, borders, lesions).save(handle, "PNG")
+
+
+def _points(curve: np.ndarray) -> list[tuple[float, float]]:
+    return [(2 * column + 0.5, 2 * row + 0.5) for row, column in curve]
+
 
 # Apart for every kind of colour vision, on a dark picture and on paper.
-_MASK, _LESION = "#56b4e9", "#e69f00"
+_MASK, _STENOSIS = "#56b4e9", "#e69f00"
 _BLUE, _ORANGE, _INK, _FAINT = "#0072b2", "#aa5a00", "#222", "#bbb"
 _WIDTH, _HEIGHT, _AGREEMENT_HEIGHT = 520, 170, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
@@ -69,9 +174,9 @@ def frame_picture(
         if stretch is not None:
             left, right = stretch.borders.curves()
             inside = slice(stretch.start, stretch.end + 1)
-            parts += [_line(c[inside], _LESION, 1.8 * size) for c in (left, right)]
+            parts += [_line(c[inside], _STENOSIS, 1.8 * size) for c in (left, right)]
             bar = np.array([left[stretch.at], right[stretch.at]])
-            parts.append(_line(bar, _LESION, 1.8 * size))
+            parts.append(_line(bar, _STENOSIS, 1.8 * size))
         if place is not None:
             labels.append(_number(number, place, size, (height, width)))
     return "".join([*parts, *labels, "</svg>"])
@@ -87,7 +192,9 @@ def profile_plot(stretch: Stretch, mm: float | None) -> str:
     parts = [_begin("Diameter along the vessel")]
     for first, last in _runs(~stretch.usable):
         parts.append(axes.band(factor * first, factor * last, "#000", 0.08))
-    parts.append(axes.band(factor * stretch.start, factor * stretch.end, _LESION, 0.22))
+    parts.append(
+        axes.band(factor * stretch.start, factor * stretch.end, _STENOSIS, 0.22)
+    )
     parts += axes.draw(f"from proximal to distal, {unit}", f"diameter, {unit}")
     parts.append(axes.curve(factor * along, factor * reference, _ORANGE, "6 4"))
     parts.append(axes.curve(factor * along, factor * diameter, _BLUE))
@@ -239,7 +346,7 @@ def _number(
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{18 * size:.1f}" '
         f'text-anchor="middle" dominant-baseline="central" font-weight="bold" '
-        f'fill="{_LESION}" stroke="#000" stroke-width="{3 * size:.1f}" '
+        f'fill="{_STENOSIS}" stroke="#000" stroke-width="{3 * size:.1f}" '
         f'paint-order="stroke">{number}</text>'
     )
 

@@ -1,1 +1,0 @@
-"""The report of measurements, one HTML file."""
