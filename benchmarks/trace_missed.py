@@ -27,12 +27,11 @@ from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.threshold import mask_at
-from napari_cmunet.vessels.centreline import length, tube
+from napari_cmunet.vessels.centreline import length, measure_lumen, tube
 from napari_cmunet.vessels.minimal_path import snap
 from napari_cmunet.vessels.tools import EditContext, propose_path, start_path
 from napari_cmunet.vessels.tree import VesselTree, build_tree
 from napari_cmunet.vessels.vesselness import compute_features
-from napari_cmunet.vessels.width import measure_lumen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

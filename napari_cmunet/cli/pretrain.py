@@ -29,7 +29,7 @@ from napari_cmunet.pretraining.config import (
 )
 from napari_cmunet.pretraining.distributed import process_group
 from napari_cmunet.pretraining.loop import Pretraining
-from napari_cmunet.pretraining.output import (
+from napari_cmunet.pretraining.result import (
     RECONSTRUCTIONS,
     write_curves,
     write_model,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,9 +27,9 @@ from napari_cmunet.pretraining.config import (
     split,
 )
 from napari_cmunet.pretraining.distributed import ProcessGroup
-from napari_cmunet.pretraining.evaluate import (
+from napari_cmunet.pretraining.result import (
     HELD_OUT_PHANTOMS,
-    Reconstructions,
+    PretrainResult,
     finished_weights,
     held_out_error,
     phantom_dice,
@@ -50,38 +50,6 @@ if TYPE_CHECKING:
 
     from napari_cmunet.model.network import CMUNet
     from napari_cmunet.training.dataset import LabelledFrames
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """Result of a pre-training.
-
-    Parameters
-    ----------
-    weights : dict of str to tensor
-        Of the CM-UNet, ready for fine-tuning.
-    history : tuple of PretrainEpoch
-        All epochs, of earlier runs too where it was resumed.
-    examples : Reconstructions
-        Of held-out frames.
-    held_out : float
-        The online network's error at their masked pixels (1: each patch's mean).
-    phantom_dice : float or None
-    reason : str
-        See :class:`napari_cmunet.training.events.PretrainFinished`.
-    step : int
-    seconds : float
-        Of training.
-    """
-
-    weights: dict[str, torch.Tensor]
-    history: tuple[PretrainEpoch, ...]
-    examples: Reconstructions
-    held_out: float
-    phantom_dice: float | None
-    reason: str
-    step: int
-    seconds: float
 
 
 class Pretraining:

@@ -8,8 +8,7 @@ from functools import cache
 import numpy as np
 import scipy
 
-from napari_cmunet.vessels.centreline import normals
-from napari_cmunet.vessels.width import smoothest_path
+from napari_cmunet.vessels.centreline import normals, smoothest_path
 
 _SPACING = 0.25  # of the samples across the vessel, in pixels
 _SCALE = 0.8  # of the derivatives across

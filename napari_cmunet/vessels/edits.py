@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cmunet.vessels.centreline import resample, tube
-from napari_cmunet.vessels.width import measure_lumen
+from napari_cmunet.vessels.centreline import measure_lumen, resample, tube
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,12 +7,11 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from napari_cmunet.synthetic import PhantomConfig, make_frame
-from napari_cmunet.vessels.centreline import resample, tube
+from napari_cmunet.vessels.centreline import measure_lumen, resample, tube
 from napari_cmunet.vessels.edits import draw_vessel, follow_run, remove_branches
 from napari_cmunet.vessels.minimal_path import Tracer, snap
 from napari_cmunet.vessels.tree import build_tree, find_gaps
 from napari_cmunet.vessels.vesselness import compute_features
-from napari_cmunet.vessels.width import measure_lumen
 
 
 @pytest.fixture(scope="module")
