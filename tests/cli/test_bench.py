@@ -33,6 +33,7 @@ def tiny(tmp_path, monkeypatch):
     for name, value in (
         ("PAPER_WIDTH", 4),
         ("TIMED_SECONDS", 0.02),
+        ("MATRIX_SIDE", 512),
         ("VALIDATION_FRAMES", 2),
     ):
         monkeypatch.setattr(measure, name, value)

@@ -52,6 +52,8 @@ PAPER_WIDTH, PAPER_BATCH, PAPER_GRID, PAPER_EPOCHS = 64, 16, 256, 128
 VALIDATION_FRAMES, VALIDATIONS = 8, 10
 TIMED_SECONDS = 1.0
 """Quick things are repeated for this long."""
+MATRIX_SIDE = 2048
+"""Of the matrices whose product shows what a CPU can do."""
 
 ENOUGH = 0.995
 """Share of the best validation Dice at which a training counts as done."""
@@ -140,7 +142,7 @@ def machine(device_name: str) -> dict[str, Any]:
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
     """10^9 operations a second of a large matrix product."""
-    n = 8192 if device.type == "cuda" else 2048
+    n = 8192 if device.type == "cuda" else MATRIX_SIDE
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     timing = timed(lambda: a @ b, at_least=TIMED_SECONDS, synchronise=_waiter(device))
     return 2 * n**3 / timing.fastest / 1e9

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL = "tiny"
-SIZE, DRAWN = 256, 8
+SIZE, DRAWN = 256, 2
 
 
 def make_home(folder: Path) -> None:

@@ -82,7 +82,7 @@ def ready(qtbot):
 
         for _ in range(3):  # one thing leads to another
             qtbot.waitUntil(is_ready, timeout=timeout)
-            qtbot.wait(10)
+            qtbot.wait(1)
         qtbot.waitUntil(is_ready, timeout=timeout)
 
     return wait
