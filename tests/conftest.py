@@ -136,3 +136,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_model(folder, weights, card)
     return folder
+
+
+@pytest.fixture
+def run_python():
+    """Run a program in a Python of its own, which must end well."""
+
+    def run(program: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

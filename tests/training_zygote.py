@@ -84,8 +84,6 @@ class ForkedProcess:
 
 def serve(descriptor: int) -> None:
     """Fork a training process for each message; tell how each has ended."""
-    import torch._dynamo  # noqa: F401 - with the first optimiser
-
     import napari_cmunet.project.training.finetuning  # noqa: F401
     from napari_cmunet.training.evaluation.comparison import regression_frames
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 
+class AdamW(torch.optim.AdamW):
+    """AdamW whose methods do not import torch's compiler, which takes seconds."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def adamw(
     parameters: Iterable[nn.Parameter],
     learning_rate: float,
@@ -24,7 +33,7 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     *,
     fused: bool | None = None,
-) -> torch.optim.AdamW:
+) -> AdamW:
     """AdamW with weight decay on kernels, not on biases and normalisation."""
     trained = [p for p in parameters if p.requires_grad]
     groups = [
@@ -34,7 +43,7 @@ def adamw(
         },
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
+    return AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
 
 
 class WarmupCosineLR(LRScheduler):

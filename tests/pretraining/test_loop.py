@@ -67,7 +67,7 @@ def start():
     fork = sys.platform != "win32"
     context = multiprocessing.get_context("forkserver" if fork else "spawn")
     if fork:
-        context.set_forkserver_preload([pretrain_child.__name__, "torch._dynamo"])
+        context.set_forkserver_preload([pretrain_child.__name__])
 
     def start_it(*arguments, **variables):
         process = context.Process(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,17 +40,3 @@ def project(tmp_path: Path, pictures: Path):
 def make_model():
     """Put a model folder into a project: a card and some bytes for weights."""
     return save_model_folder
-
-
-@pytest.fixture
-def run_python():
-    """Run a program in a Python of its own, which must end well."""
-
-    def run(program: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run

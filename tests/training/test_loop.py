@@ -522,3 +522,17 @@ def test_no_warning_on_processors_without_bfloat16(labels, monkeypatch):
     full_precision(monkeypatch)
     train, validation = labels.subset([0, 1]), labels.subset([2])
     run(finetune(network(), train, replace(QUICK, steps=2), validation=validation))
+
+
+def test_an_optimiser_does_not_import_torchs_compiler(run_python):
+    run_python(
+        "import sys, torch\n"
+        "from napari_cmunet.training.optim import adamw\n"
+        "weight = torch.nn.Parameter(torch.ones(2, 2))\n"
+        "optimiser = adamw([weight], 0.1, 0.0)\n"
+        "optimiser.zero_grad()\n"
+        "weight.sum().backward()\n"
+        "optimiser.step()\n"
+        "assert weight.max() < 1\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
