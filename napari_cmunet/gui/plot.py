@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_cmunet.gui.training.state import Progress
+    from napari_cmunet.gui.training.state import TrainingProgress
 
 LEFT = 34
 """Width of the numbers on the left, in pixels."""
@@ -84,11 +84,11 @@ _POINTS = 300
 
 
 class TrainingPlot(QWidget):
-    """Shows a :class:`napari_cmunet.gui.training.state.Progress`."""
+    """Shows a :class:`napari_cmunet.gui.training.state.TrainingProgress`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._progress: Progress | None = None
+        self._progress: TrainingProgress | None = None
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.update)
@@ -108,7 +108,7 @@ class TrainingPlot(QWidget):
             self._progress.losses or self._progress.validations
         )
 
-    def show_progress(self, progress: Progress) -> None:
+    def show_progress(self, progress: TrainingProgress) -> None:
         """Draw this, a few times a second at most."""
         self._progress = progress
         if not self._soon.isActive():

@@ -49,7 +49,7 @@ class ImageStatus:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProjectProgress:
     """The progress of a project, in images; ``str()`` is for people."""
 
     images: int

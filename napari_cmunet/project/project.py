@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cmunet.errors import CMUNetError, ProjectError, WriteError
 from napari_cmunet.model.card import read_card
 from napari_cmunet.project.files import POSITION, SCORES, SETTINGS, inside, project_file
-from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, Progress
+from napari_cmunet.project.flags import MAX_COMMENT, ImageStatus, ProjectProgress
 from napari_cmunet.project.labels.drafts import ProjectDrafts
 from napari_cmunet.project.next_image import (
     LISTED,
@@ -24,7 +24,7 @@ from napari_cmunet.project.next_image import (
 )
 from napari_cmunet.project.readers.readers import FIRST_READER, REVIEWER, reader_code
 from napari_cmunet.project.readers.reference import ReferenceLabels
-from napari_cmunet.project.recovery import open_project
+from napari_cmunet.project.recovery import open_parts
 from napari_cmunet.project.settings import new_identity, save_settings
 from napari_cmunet.util.safe_files import make_folder, write_json
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from napari_cmunet.project.files import FrameKey
     from napari_cmunet.project.journal import Entry
     from napari_cmunet.project.readers.reference import Rejection
-    from napari_cmunet.project.recovery import OpenedProject
+    from napari_cmunet.project.recovery import ProjectParts
     from napari_cmunet.project.settings import Settings
 
 
 class Project:
     """An open project; use :meth:`create` or :meth:`open`."""
 
-    def __init__(self, opened: OpenedProject) -> None:
+    def __init__(self, opened: ProjectParts) -> None:
         self._context = opened.context
         self._flags = opened.flags
         self._settings, self._settings_file = opened.settings
@@ -115,7 +115,7 @@ class Project:
         ProjectLockedError, ProjectDamagedError, ProjectVersionError, WriteError
         """
         return cls(
-            open_project(
+            open_parts(
                 folder,
                 user=user,
                 reader=reader,
@@ -246,7 +246,7 @@ class Project:
             state = "rejected"
         return ImageStatus(state, frames, mark.flagged, mark.comment)
 
-    def progress(self) -> Progress:
+    def progress(self) -> ProjectProgress:
         """Return the progress of the project."""
         with self._context.reading():
             keys = {key for key in self.labels.keys() if key[0] in self.images}
@@ -254,7 +254,7 @@ class Project:
             labelled -= {key[0] for key in keys if self.rejection(*key)}
             ids = self.images.ids()
             marks = {i: self._flags[i] for i in ids}
-            return Progress(
+            return ProjectProgress(
                 images=len(ids),
                 labelled=len(labelled),
                 skipped=sum(marks[i].skipped for i in ids if i not in labelled),

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class OpenedProject:
+class ProjectParts:
     """The parts of an open project."""
 
     context: ProjectContext
@@ -92,7 +92,7 @@ class OpenedProject:
     position: FrameKey
 
 
-def open_project(
+def open_parts(
     folder: Path,
     *,
     user: str,
@@ -100,7 +100,7 @@ def open_project(
     read_only: bool,
     break_lock: bool,
     salvage: bool,
-) -> OpenedProject:
+) -> ProjectParts:
     """See :meth:`napari_cmunet.project.project.Project.open`."""
     folder = Path(folder).absolute()
     salvage = salvage and not read_only
@@ -134,7 +134,7 @@ def open_project(
         raise
 
 
-def _read(context: ProjectContext, reader: str, salvage: bool) -> OpenedProject:
+def _read(context: ProjectContext, reader: str, salvage: bool) -> ProjectParts:
     folder, journal = context.folder, context.journal
     writable = not context.read_only
     repaired = writable and journal.repair()
@@ -193,7 +193,7 @@ def _read(context: ProjectContext, reader: str, salvage: bool) -> OpenedProject:
             _try(context, split.save)
     if writable:
         _try(context, lambda: _assign(context, split, images, labels.values()))
-    return OpenedProject(
+    return ProjectParts(
         context,
         images,
         split,

@@ -58,7 +58,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Step:
+class ThresholdStep:
     """One undoable change that the program has made."""
 
     frame: int
@@ -76,7 +76,7 @@ class Companion:
 
 
 @dataclass(frozen=True)
-class Naming:
+class NamesStep:
     """A change of the names of a frame's vessels, and what goes with it."""
 
     frame: int

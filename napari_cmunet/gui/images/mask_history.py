@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from napari_cmunet.gui.images.corrections import Naming, State, Step
+from napari_cmunet.gui.images.corrections import NamesStep, State, ThresholdStep
 from napari_cmunet.model.threshold import mask_at, threshold_byte, threshold_change
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Where,
     )
 
-Item = Step | Naming | None
+Item = ThresholdStep | NamesStep | None
 
 # napari forgets undo steps beyond this number.
 _HISTORY = 100
@@ -108,7 +108,7 @@ class MaskHistory:
     def set_threshold(self, frame: int, threshold: float, *, join: bool) -> None:
         """Set the threshold; ``join`` makes it one undo step with the last."""
         last = self._done[-1] if self._done else None
-        if join and isinstance(last, Step) and last is self._last_by_key:
+        if join and isinstance(last, ThresholdStep) and last is self._last_by_key:
             if last.shown == frame:
                 self._edited.undo()
         self._last_by_key = self._done[-1] if self._move(frame, threshold) else None
@@ -165,7 +165,7 @@ class MaskHistory:
     def _record(
         self, frame: int, shown: int, where: Where, value: Pixels, before: State
     ) -> None:
-        self._next = Step(frame, shown, before, self._state(frame, shown))
+        self._next = ThresholdStep(frame, shown, before, self._state(frame, shown))
         self._edited.write(frame, where, value)
         self._next = None
 
@@ -184,9 +184,9 @@ class MaskHistory:
         before = self._edited.names.get(frame, ())
         after = before if names is None else names
         if not len(where[0]):
-            self._add(Naming(frame, before, after, companion))
+            self._add(NamesStep(frame, before, after, companion))
             return
-        self._next = Naming(frame, before, after, companion, with_pixels=True)
+        self._next = NamesStep(frame, before, after, companion, with_pixels=True)
         self._edited.names[frame] = after
         self._edited.write(frame, where, value)
         self._next = None
@@ -271,9 +271,9 @@ class MaskHistory:
 
     def set_names(self, frame: int, names: Names) -> None:
         """Name the vessels of a frame, in one undo step."""
-        self._add(Naming(frame, self._edited.names.get(frame, ()), names))
+        self._add(NamesStep(frame, self._edited.names.get(frame, ()), names))
 
-    def _add(self, step: Naming) -> None:
+    def _add(self, step: NamesStep) -> None:
         """Make a naming without pixels a step, if it changes anything."""
         if step.after != step.before or step.companion is not None:
             self._edited.names[step.frame] = step.after
@@ -337,7 +337,7 @@ class MaskHistory:
         step = source.pop()
         target.append(step)
         self._restore(step, back=target is self._undone)
-        return {step.shown, step.frame} if isinstance(step, Step) else set()
+        return {step.shown, step.frame} if isinstance(step, ThresholdStep) else set()
 
     def on_pixels_replaced(self) -> None:
         """Forget what belongs to the steps: the pixels are new."""
@@ -353,11 +353,11 @@ class MaskHistory:
 
     def _restore(self, step: Item, *, back: bool) -> None:
         edited = self._edited
-        if isinstance(step, Naming):
+        if isinstance(step, NamesStep):
             edited.names[step.frame] = step.before if back else step.after
             if (companion := step.companion) is not None:
                 (companion.undo if back else companion.redo)()
-        elif isinstance(step, Step):
+        elif isinstance(step, ThresholdStep):
             state = step.before if back else step.after
             edited.threshold = state.threshold
             edited.thresholds[step.shown] = state.shown_threshold
@@ -375,6 +375,6 @@ class MaskHistory:
             self._kept[frame] = kept
 
 
-def _is_bare(step: Item) -> TypeGuard[Naming]:
+def _is_bare(step: Item) -> TypeGuard[NamesStep]:
     """Whether a step is a naming that napari's own history does not have."""
-    return isinstance(step, Naming) and not step.with_pixels
+    return isinstance(step, NamesStep) and not step.with_pixels

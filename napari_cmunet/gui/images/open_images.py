@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.gui.images import layers
+from napari_cmunet.gui.images import layers, view
 from napari_cmunet.gui.images.image_state import ImageState
-from napari_cmunet.gui.images.layer_exchange import FileCheck, can_reuse, reuse_layers
-from napari_cmunet.gui.images.view import StrokeHold, UnitKeeper, ViewFitter, show_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,14 +54,14 @@ class OpenImages:
         self.images: list[ImageState] = []
         self.active: ImageState | None = None
         self.connected = False
-        self._stroke = StrokeHold()
-        self._view = ViewFitter(self._image_to_fit)
-        self._units = UnitKeeper()
+        self._stroke = view.StrokeHold()
+        self._view = view.ViewFitter(self._image_to_fit)
+        self._units = view.UnitKeeper()
         self.new: list[Image] = []
         self._new_timer = QTimer()
         self._new_timer.setSingleShot(True)
         self._new_timer.timeout.connect(self.take_new)
-        self._check = FileCheck(self._viewer, lambda: self._new_timer.start(0))
+        self._check = view.FileCheck(self._viewer, lambda: self._new_timer.start(0))
 
     @property
     def viewer(self) -> ViewerModel:
@@ -153,7 +151,7 @@ class OpenImages:
     def show(self, image_state: ImageState) -> None:
         """Work on an image: show its layers, hide the others, and fit the view."""
         self.active = image_state
-        show_alone(self.viewer, self.images, image_state)
+        view.show_alone(self.viewer, self.images, image_state)
         self._view.fit()
 
     def open(self, image_state: ImageState) -> None:
@@ -169,19 +167,21 @@ class OpenImages:
             if image_state.mask is None:
                 self.add_mask(image_state)
             self.add_prediction(image_state)
-        show_alone(self.viewer, self.images, image_state)
+        view.show_alone(self.viewer, self.images, image_state)
 
     def replace(self, former: ImageState, image_state: ImageState) -> None:
         """Show an image in place of another one, which is closed.
 
         Reuses the layers where possible: napari is slow in removing and adding layers.
         """
-        if former not in self.images or not can_reuse(self.viewer, former, image_state):
+        if former not in self.images or not view.can_reuse(
+            self.viewer, former, image_state
+        ):
             self.open(image_state)
             self.close(former)
             return
         self._disconnect_layers(*former.layers())
-        reuse_layers(former, image_state)
+        view.reuse_layers(former, image_state)
         self.images[self.images.index(former)] = image_state
         former.undone.disconnect(self._on_undone, missing_ok=True)
         self._follow(image_state)

@@ -23,7 +23,7 @@ from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.gui.project.alerts import Messages
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.project.annotation_time import AnnotationTime, annotation_time_of
-from napari_cmunet.project.flags import ImageStatus, Progress
+from napari_cmunet.project.flags import ImageStatus, ProjectProgress
 from napari_cmunet.project.models.history import ModelHistory
 from napari_cmunet.project.project import Project
 from napari_cmunet.project.readers.agreement import find_disagreement
@@ -56,7 +56,9 @@ class Overview:
     #: What an image is called in the window.
     names: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, ImageStatus] = field(default_factory=dict)
-    progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+    progress: ProjectProgress = field(
+        default_factory=lambda: ProjectProgress(0, 0, 0, 0)
+    )
     readers: KnownReaders = field(default_factory=KnownReaders)
     #: What the labels have cost so far.
     annotation_time: AnnotationTime = field(default_factory=AnnotationTime)
@@ -101,7 +103,7 @@ class Change:
 
     image: str
     status: ImageStatus
-    progress: Progress
+    progress: ProjectProgress
 
 
 def read_change(project: Project, image: str) -> Change:

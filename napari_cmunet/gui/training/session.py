@@ -18,7 +18,11 @@ from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from napari_cmunet.gui.jobs import Job, JobResult, spare_thread
-from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
+from napari_cmunet.gui.training.state import (
+    TrainingProgress,
+    TrainingState,
+    progress_after,
+)
 from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.models.promotion import (
     CANCELLED,
@@ -48,13 +52,13 @@ class _Run:
     """One training at work."""
 
     process: TrainingProcess
-    progress: Progress  # as of the last event
+    progress: TrainingProgress  # as of the last event
     last_event_at: float = field(default_factory=time.monotonic)
     first: TrainingResult | None = None  # of the quick stage
     result: TrainingResult | None = None
     worker: Any = None
 
-    def progress_now(self) -> Progress:
+    def progress_now(self) -> TrainingProgress:
         """The progress, with the time since the last event."""
         return self.progress.later(time.monotonic() - self.last_event_at)
 
@@ -156,7 +160,7 @@ class TrainingSession:
         if self._run is not None or self._closed or self.project.read_only:
             return False
         minutes = self.options.get("minutes", self.project.settings.minutes)
-        progress = Progress(limit=60 * (minutes or math.inf))
+        progress = TrainingProgress(limit=60 * (minutes or math.inf))
         run = self._run = _Run(self._process(), progress)
         self._result, self._problem = None, ""
         self._begun |= self._hashes()

@@ -34,7 +34,7 @@ STARTING, LEAVING_OUT, LEARNING, COMPARING = (
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     In a training of several stages, steps and losses are counted through all of them.
@@ -80,7 +80,7 @@ class Progress:
         """The best validation so far."""
         return max(self.validations, key=lambda v: v.dice, default=None)
 
-    def later(self, seconds: float) -> Progress:
+    def later(self, seconds: float) -> TrainingProgress:
         """The progress after some seconds without an event."""
         if self.seconds_left is None:
             return self
@@ -88,7 +88,7 @@ class Progress:
         return replace(self, seconds_left=left)
 
 
-def _time_left(progress: Progress, seconds: float) -> dict[str, Any]:
+def _time_left(progress: TrainingProgress, seconds: float) -> dict[str, Any]:
     """The time left and its pace by a new estimate; it only falls."""
     left, before = min(seconds, progress.limit), progress.seconds_left
     if before is not None and before < left:
@@ -96,7 +96,7 @@ def _time_left(progress: Progress, seconds: float) -> dict[str, Any]:
     return {"seconds_left": left, "pace": 1.0}
 
 
-def progress_after(progress: Progress, event: events.Event) -> Progress:
+def progress_after(progress: TrainingProgress, event: events.Event) -> TrainingProgress:
     """The progress after an event."""
     staged = bool(progress.stage)
     match event:
@@ -173,7 +173,7 @@ class TrainingState:
     #: that the newest model has not seen.
     new_labels: int
     current: ModelVersion  # the model in use
-    progress: Progress | None = None  # None while nothing is trained
+    progress: TrainingProgress | None = None  # None while nothing is trained
     #: stopping, cancelling: what the training was asked to do.
     stopping: bool = False
     cancelling: bool = False
@@ -287,7 +287,7 @@ class TrainingState:
             )
         return ""
 
-    def _working(self, progress: Progress) -> str:
+    def _working(self, progress: TrainingProgress) -> str:
         if self.stopping and progress.phase != COMPARING:
             return "Stopping; the best model so far is kept."
         labels = counted(progress.labels, "label")

@@ -192,14 +192,14 @@ def test_a_list_of_many_images_is_quick(qtbot):
     from time import perf_counter
 
     from napari_cmunet.gui.project.workspace import Change, Overview
-    from napari_cmunet.project.flags import ImageStatus, Progress
+    from napari_cmunet.project.flags import ImageStatus, ProjectProgress
 
     ids = tuple(f"{n:012x}" for n in range(5000))
-    overview = Overview(ids, {i: i for i in ids}, {}, Progress(5000, 0, 0, 0))
+    overview = Overview(ids, {i: i for i in ids}, {}, ProjectProgress(5000, 0, 0, 0))
     model = ImageModel(QColor("white"))
     model.show(overview)
     change = Change(
-        ids[7], ImageStatus("labelled", (0,), False, ""), Progress(5000, 1, 0, 0)
+        ids[7], ImageStatus("labelled", (0,), False, ""), ProjectProgress(5000, 1, 0, 0)
     )
     told = []
     model.dataChanged.connect(lambda first, last: told.append(first.row()))

@@ -6,7 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from napari_cmunet.gui.training.state import Progress, TrainingState, progress_after
+from napari_cmunet.gui.training.state import (
+    TrainingProgress,
+    TrainingState,
+    progress_after,
+)
 from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.models.promotion import (
     CANCELLED,
@@ -36,8 +40,8 @@ TOLD = (
 )
 
 
-def progress_at(count: int) -> Progress:
-    progress = Progress()
+def progress_at(count: int) -> TrainingProgress:
+    progress = TrainingProgress()
     for event in TOLD[:count]:
         progress = progress_after(progress, event)
     return progress
@@ -180,7 +184,7 @@ STAGES = (
 
 
 def test_stages_make_one_curve_and_a_time_left_that_falls():
-    progress, left = Progress(), []
+    progress, left = TrainingProgress(), []
     for event in STAGES:
         progress = progress_after(progress, event)
         left.append(progress.seconds_left)
@@ -193,7 +197,7 @@ def test_stages_make_one_curve_and_a_time_left_that_falls():
 
 
 def test_the_first_model_is_told_while_all_layers_are_trained():
-    progress = Progress()
+    progress = TrainingProgress()
     for event in STAGES[:3]:
         progress = progress_after(progress, event)
     shown = replace(IDLE, progress=progress).status
@@ -221,14 +225,14 @@ def test_the_plan_is_told_before_the_start():
 
 
 def test_the_time_left_stays_within_the_limit_and_falls_between_events():
-    progress = Progress(limit=120.0)
+    progress = TrainingProgress(limit=120.0)
     for event in (*STAGES[:5], events.Step(20, 60, 0.8, 30.0, 500.0)):
         progress = progress_after(progress, event)
         assert (progress.seconds_left or 0.0) <= 120
     left = progress.seconds_left
     assert 0 < progress.later(20.0).seconds_left < left
     # The longer the estimate, the slower: it ends with the training, not before.
-    slow = progress_after(Progress(), events.Planned(12, True, "", 100.0))
+    slow = progress_after(TrainingProgress(), events.Planned(12, True, "", 100.0))
     slow = progress_after(slow, events.Stage(events.DEEP_STAGE, 0, 80, 0.0))
     slow = progress_after(slow, events.Step(5, 80, 0.9, 5.0, 200.0))
     assert slow.seconds_left == 100
