@@ -20,6 +20,7 @@ from napari_cmunet.io.dicom.identity import without_identity
 from napari_cmunet.io.discovery import find_images, output_paths, stem_of
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import read_mask, read_provenance
+from napari_cmunet.io.masks.label_file import names_to_json
 from napari_cmunet.io.measured_lesion import MeasuredFrame, reported, tree_lesions
 from napari_cmunet.io.measurements import (
     COLUMNS,
@@ -45,7 +46,6 @@ from napari_cmunet.project.labels.as_labelled import (
 from napari_cmunet.project.project import Project
 from napari_cmunet.util.safe_files import make_folder, write_json, write_table
 from napari_cmunet.util.text import counted
-from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     import argparse

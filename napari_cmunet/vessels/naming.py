@@ -10,12 +10,12 @@ import heapq
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from napari_cmunet.vessels.centreline import resample
-from napari_cmunet.vessels.segments import SEGMENTS, UNNAMED, VALUES
+from napari_cmunet.vessels.segments import UNNAMED, VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,6 @@ DOUBTFUL = 0.5
 
 _SPACING = 10  # pixels between the points of a name
 _MOVED = 5.0  # pixels that a centreline may have moved since it was named
-_LARGEST = 2**31  # row or column
 _BESIDE = 2.0  # pixels that a centreline may move beyond the lumen's border
 
 
@@ -315,29 +314,3 @@ def segment_near(names: Iterable[SegmentName], point: tuple[float, float]) -> st
     ]
     away, segment = min(found, default=(np.inf, ""))
     return segment if away <= _MOVED else ""
-
-
-def names_to_json(names: Iterable[SegmentName]) -> list[dict[str, Any]]:
-    """Names as plain JSON types."""
-    return [
-        {"segment": name.segment, "points": [list(point) for point in name.points]}
-        | ({"doubt": round(name.doubt, 3)} if name.doubt else {})
-        for name in names
-    ]
-
-
-def names_from_json(values: object) -> tuple[SegmentName, ...]:
-    """Names from JSON values; what does not fit is left out."""
-    names = []
-    for value in values if isinstance(values, list) else []:
-        try:
-            points = tuple((int(row), int(column)) for row, column in value["points"])
-            doubt = float(value.get("doubt", 0.0))
-            segment = value["segment"]
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            continue
-        known = isinstance(segment, str) and segment in {"", *SEGMENTS}
-        inside = all(0 <= place < _LARGEST for point in points for place in point)
-        if points and known and inside and 0 <= doubt <= 1:
-            names.append(SegmentName(segment, points, doubt))
-    return tuple(names)

@@ -12,12 +12,13 @@ from PIL import Image
 
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import write_mask
+from napari_cmunet.io.masks.label_file import names_from_json
 from napari_cmunet.io.measured_lesion import tree_lesions
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.model.vessel_names import NAMES_MODEL, propose_names
 from napari_cmunet.synthetic import PhantomConfig, make_cine
-from napari_cmunet.vessels.naming import DOUBTFUL, names_from_json
+from napari_cmunet.vessels.naming import DOUBTFUL
 from tests.io.dicom_making import IDENTITY, write_dicom
 from tests.vessels.test_qca import stenosed, vessel
 

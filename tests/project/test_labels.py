@@ -7,10 +7,10 @@ import pytest
 import tifffile
 
 from napari_cmunet.errors import ImageMissingError, ProjectError, ReadError, WriteError
-from napari_cmunet.io.masks.label_file import Label, write_label
+from napari_cmunet.io.masks.label_file import Label, names_from_json, write_label
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project import files as files_module
-from napari_cmunet.vessels.naming import SegmentName, names_from_json
+from napari_cmunet.vessels.naming import SegmentName
 from tests.project.project_making import SHAPE, events, mask_of, reopened
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from skimage.draw import line
 
+from napari_cmunet.io.masks.label_file import names_from_json, names_to_json
 from napari_cmunet.vessels.naming import (
     NamedStretch,
     NamedTree,
     SegmentName,
-    names_from_json,
-    names_to_json,
     segment_near,
 )
 from napari_cmunet.vessels.segments import SEGMENTS, UNNAMED, VALUES

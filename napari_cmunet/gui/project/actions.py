@@ -12,9 +12,9 @@ from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_cmunet.gui.export import short, source_file
+from napari_cmunet.gui.export_section import ExportLabelsDialog
 from napari_cmunet.gui.open_files import ask_what
 from napari_cmunet.gui.project import alerts
-from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
 from napari_cmunet.gui.project.import_masks import ImportMasksDialog, import_masks
 from napari_cmunet.gui.project.new_project_dialog import (
     NewProjectDialog,

@@ -14,8 +14,7 @@ from napari_cmunet.gui.measurement.measurement import measurement_of
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.workspace import read_change
 from napari_cmunet.io.masks.files import is_large
-from napari_cmunet.io.masks.label_file import NAMES, Label, read_label
-from napari_cmunet.vessels.naming import names_to_json
+from napari_cmunet.io.masks.label_file import NAMES, Label, names_to_json, read_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_cmunet.io.masks.label_file import NAMES
-from napari_cmunet.vessels.naming import names_to_json
+from napari_cmunet.io.masks.label_file import NAMES, names_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -29,7 +29,7 @@ from napari_cmunet.gui.widgets import (
     row,
     text_label,
 )
-from napari_cmunet.io.masks.label_file import NAMES, Label
+from napari_cmunet.io.masks.label_file import NAMES, Label, names_to_json
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.mask_import import (
     ImportOptions,
@@ -38,7 +38,6 @@ from napari_cmunet.project.labels.mask_import import (
     run_import,
 )
 from napari_cmunet.util.text import counted
-from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from pathlib import Path

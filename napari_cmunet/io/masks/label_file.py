@@ -21,9 +21,12 @@ from napari_cmunet.io.masks.files import (
     record_of,
     write_pixels,
 )
-from napari_cmunet.vessels.naming import SegmentName, names_from_json
+from napari_cmunet.vessels.naming import SegmentName
+from napari_cmunet.vessels.segments import SEGMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_cmunet.io.provenance import Provenance
 
 LARGE_ON_PURPOSE = "large_on_purpose"
@@ -36,6 +39,7 @@ NAMES = "names"
 """Key of a note: the SYNTAX segments of its vessels."""
 
 _LIMITS = ReadLimits(min_side=1, max_decoded_bytes=2**29, max_frames=2)
+_LARGEST = 2**31  # row or column of a point
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,32 @@ def read_label(path: Path | str) -> Label:
         decoded.pixel_size_mm,
         note if isinstance(note, dict) else {},
     )
+
+
+def names_to_json(names: Iterable[SegmentName]) -> list[dict[str, Any]]:
+    """Names of vessels as plain JSON types, for a note."""
+    return [
+        {"segment": name.segment, "points": [list(point) for point in name.points]}
+        | ({"doubt": round(name.doubt, 3)} if name.doubt else {})
+        for name in names
+    ]
+
+
+def names_from_json(values: object) -> tuple[SegmentName, ...]:
+    """Names of vessels from JSON values; what does not fit is left out."""
+    names = []
+    for value in values if isinstance(values, list) else []:
+        try:
+            points = tuple((int(row), int(column)) for row, column in value["points"])
+            doubt = float(value.get("doubt", 0.0))
+            segment = value["segment"]
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            continue
+        known = isinstance(segment, str) and segment in {"", *SEGMENTS}
+        inside = all(0 <= place < _LARGEST for point in points for place in point)
+        if points and known and inside and 0 <= doubt <= 1:
+            names.append(SegmentName(segment, points, doubt))
+    return tuple(names)
 
 
 def _is_mask(page: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
-from napari_cmunet.io.masks.label_file import MEASUREMENT, NAMES
+from napari_cmunet.io.masks.label_file import MEASUREMENT
 from napari_cmunet.io.measured_lesion import (
     MeasuredFrame,
     recorded_lesion,
@@ -40,7 +40,6 @@ from napari_cmunet.project.labels.as_labelled import (
     read_changes,
 )
 from napari_cmunet.util.text import counted
-from napari_cmunet.vessels.naming import names_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,7 +150,7 @@ def _measured_frames(
         calibration = Calibration.of(
             sized.pixel_size_mm, sized.pixel_size_error, sized.pixel_size_source
         )
-        names = names_from_json(label.note.get(NAMES))
+        names = label.names
         found = tree_lesions(analyse_tree(pixels, label.mask), calibration, names)
         lesions = reported(recorded_lesion(record), found)
         yield (

@@ -25,6 +25,7 @@ from napari_cmunet.io.masks.label_file import (
     MEASUREMENT,
     NAMES,
     Label,
+    names_to_json,
     read_label,
     write_label,
 )
@@ -43,7 +44,6 @@ from napari_cmunet.project.labels.drafts import discard_draft
 from napari_cmunet.project.readers.readers import FIRST_READER, reader_root
 from napari_cmunet.project.training.labels import LabelCollection
 from napari_cmunet.util.safe_files import atomic_write, make_folder, remove_file
-from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

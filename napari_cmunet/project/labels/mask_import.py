@@ -16,7 +16,7 @@ import numpy as np
 from napari_cmunet.errors import Cancelled, CMUNetError, ReadError
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.foreign_masks import find_masks
-from napari_cmunet.io.masks.label_file import NAMES
+from napari_cmunet.io.masks.label_file import NAMES, names_to_json
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.labels.as_labelled import known_of
 from napari_cmunet.project.labels.mask_matching import (
@@ -26,7 +26,6 @@ from napari_cmunet.project.labels.mask_matching import (
     mask_problem,
     pair,
 )
-from napari_cmunet.vessels.naming import names_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,8 +7,8 @@ import csv
 import numpy as np
 import pytest
 
+from napari_cmunet.gui.export_section import ExportLabelsDialog
 from napari_cmunet.gui.project.actions import ProjectActions, export_labels
-from napari_cmunet.gui.project.export_dialog import ExportLabelsDialog
 from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.project.export.formats import FORMATS, ExportOptions
 
