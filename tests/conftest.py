@@ -95,8 +95,23 @@ def forked_trainings(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder ``tiny`` of width 4 that finds something in phantom frames."""
+    """A model folder ``tiny`` of width 4 that finds something in phantom frames.
 
+    The first of the processes that needs it trains it.
+    """
+    from filelock import FileLock
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "models" / "tiny"
+    with FileLock(shared / "models.lock"):
+        if not folder.exists():
+            _train_tiny_model(folder)
+    return folder
+
+
+def _train_tiny_model(folder: Path) -> None:
     import torch
 
     from napari_cmunet.model.card import ModelCard, Preprocessing
@@ -130,12 +145,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         except StopIteration as end:
             weights = end.value.weights
             break
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     card = ModelCard(
         name="tiny", kind="artery", width=4, preprocessing=how, threshold=0.5
     )
     save_model(folder, weights, card)
-    return folder
 
 
 @pytest.fixture

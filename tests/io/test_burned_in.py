@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_cmunet.io.images import has_text
 from napari_cmunet.synthetic import PhantomConfig, make_frame
+
+
+@functools.cache
+def phantom(seed: int) -> np.ndarray:
+    return make_frame(PhantomConfig(size=384, seed=seed))[0]
 
 
 def written(frame: np.ndarray, text: str, place, tone: int = 255) -> np.ndarray:
@@ -17,14 +24,14 @@ def written(frame: np.ndarray, text: str, place, tone: int = 255) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_name_in_a_corner_is_seen_and_vessels_are_no_text(seed):
-    frame, _ = make_frame(PhantomConfig(size=384, seed=seed))
+    frame = phantom(seed)
     assert not has_text(frame)
     assert has_text(written(frame, "DOE JOHN 1950-01-01", (6, 6)))
     assert has_text(written(frame, "ID 4711-0815", (200, 350)))
 
 
 def test_deep_frames_and_the_middle_of_the_frame():
-    frame, _ = make_frame(PhantomConfig(size=384, seed=1))
+    frame = phantom(1)
     deep = written(frame, "DOE JOHN 1950-01-01", (6, 6)).astype(np.uint16) * 16
     assert has_text(deep)
     assert not has_text(written(frame, "DOE JOHN", (150, 190)))
@@ -32,7 +39,7 @@ def test_deep_frames_and_the_middle_of_the_frame():
 
 
 def test_text_stands_still_over_a_cine():
-    frame, _ = make_frame(PhantomConfig(size=384, seed=1))
+    frame = phantom(1)
     one = written(frame, "DOE JOHN 1950-01-01", (6, 6))
     assert has_text(one, written(frame, "DOE JOHN 1950-01-01", (6, 6)))
     assert not has_text(one, frame)

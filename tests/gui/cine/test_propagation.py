@@ -60,6 +60,7 @@ def preview(viewer):
     return found[0] if found else None
 
 
+@pytest.mark.slow
 def test_changes_are_shown_in_each_frame_and_accepted_as_one_step_each(
     image_state, panel, press, viewer, controller
 ):
@@ -96,6 +97,7 @@ def test_changes_are_shown_in_each_frame_and_accepted_as_one_step_each(
     assert sum(restored) == 1
 
 
+@pytest.mark.slow
 def test_corrected_frames_are_not_touched_nor_passed(image_state, press):
     image_state.replace(5, moved(FRAME == 60, 5) & False)
     kept = image_state.mask_frame(5).copy()
@@ -108,6 +110,7 @@ def test_corrected_frames_are_not_touched_nor_passed(image_state, press):
     assert image_state.is_corrected(1)
 
 
+@pytest.mark.slow
 def test_what_was_marked_as_no_artery_is_marked_in_the_other_frames(image_state, press):
     rows, columns = np.nonzero(FRAME[:20] == 60)
     record = review_record(image_state)
@@ -118,6 +121,7 @@ def test_what_was_marked_as_no_artery_is_marked_in_the_other_frames(image_state,
 
 
 @pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.slow
 def test_names_go_along(image_state, panel, press, viewer, corrected):
     if not corrected:  # names alone are propagated, too
         image_state.undo()
@@ -152,6 +156,7 @@ def test_names_go_along(image_state, panel, press, viewer, corrected):
         assert [name.segment for name in image_state.names[4]] == ["7", "1"]
 
 
+@pytest.mark.slow
 def test_from_another_frame_the_nearest_corrected_one_is_the_source(
     image_state, panel, press, viewer
 ):
@@ -165,6 +170,7 @@ def test_from_another_frame_the_nearest_corrected_one_is_the_source(
 
 
 @pytest.mark.parametrize("way", ["escape", "button"])
+@pytest.mark.slow
 def test_a_proposal_is_dismissed(image_state, panel, press, viewer, way):
     before = image_state.mask.data.copy()
     press()
@@ -181,6 +187,7 @@ def test_a_proposal_is_dismissed(image_state, panel, press, viewer, way):
     assert np.array_equal(image_state.mask.data, before)
 
 
+@pytest.mark.slow
 def test_strokes_meanwhile_are_part_of_what_is_shown(image_state, panel, press, viewer):
     press()
     viewer.dims.set_point(0, 4)
