@@ -48,9 +48,10 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """
     import numpy as np
 
-    from napari_cmunet.io.discovery import find_images, is_folder
+    from napari_cmunet.io.discovery import find_images
     from napari_cmunet.io.images import read_angiogram
     from napari_cmunet.io.sniffing import is_dicom
+    from napari_cmunet.util.safe_files import is_folder
 
     given = [Path(p) for p in _as_list(path)]
     folders = any(map(is_folder, given))
@@ -127,8 +128,9 @@ def read_again(path: Path) -> LayerData:
 
 
 def _is_ours(path: Path) -> bool:
-    from napari_cmunet.io.discovery import DICOMDIR, is_folder
+    from napari_cmunet.io.discovery import DICOMDIR
     from napari_cmunet.io.sniffing import KIND_OF_SUFFIX, is_dicom
+    from napari_cmunet.util.safe_files import is_folder
 
     kind = KIND_OF_SUFFIX.get(path.suffix.lower())
     if is_folder(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmunet.io.sniffing import SUFFIXES, is_dicom
+from napari_cmunet.util.safe_files import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -138,14 +139,6 @@ def _listed_in(dicomdir: Path) -> list[InputFile]:
 
     folder = dicomdir.parent
     return [InputFile(folder / name, Path(name)) for name in listed_images(dicomdir)]
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; False for invalid names."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # reading it reports the problem
-        return False
 
 
 def _identity(path: Path) -> object:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from napari_cmunet.errors import ReadError
-from napari_cmunet.io.discovery import holds_images, is_folder
+from napari_cmunet.io.discovery import holds_images
 from napari_cmunet.io.formats.decoded import (
     DEFAULT_LIMITS,
     DecodedImage,
@@ -27,6 +27,7 @@ from napari_cmunet.io.formats.tiff import decode_tiff
 from napari_cmunet.io.lazy_frames import LazyFrames
 from napari_cmunet.io.polarity import has_bright_vessels, invert, invert_window
 from napari_cmunet.io.sniffing import SUFFIXES, SniffedFile, open_sniffed, read_reason
+from napari_cmunet.util.safe_files import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -51,6 +51,14 @@ def read_plain(path: Path, limit: int) -> bytes | None:
     return None if len(data) > limit else data
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False for invalid names."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # reading it reports the problem
+        return False
+
+
 def hash_file(path: Path, should_stop: Callable[[], bool] = lambda: False) -> str:
     """Return the SHA-256 of a file; raises OSError, Cancelled."""
     digest = hashlib.sha256()

@@ -21,11 +21,11 @@ from napari_cmunet.cli.segment.one import (
 )
 from napari_cmunet.errors import UnknownModelError, UsageError, WriteError, display_name
 from napari_cmunet.io.dicom.identity import without_identity
-from napari_cmunet.io.discovery import find_images, is_folder, output_paths
+from napari_cmunet.io.discovery import find_images, output_paths
 from napari_cmunet.model.device import choose_device
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
-from napari_cmunet.util.safe_files import make_folder, write_table
+from napari_cmunet.util.safe_files import is_folder, make_folder, write_table
 
 if TYPE_CHECKING:
     import argparse

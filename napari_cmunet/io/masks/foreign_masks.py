@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmunet.errors import CMUNetError, ReadError, printable
-from napari_cmunet.io.discovery import find_images, is_folder, stem_of
+from napari_cmunet.io.discovery import find_images, stem_of
 from napari_cmunet.io.masks.coco import draw_mask, read_coco
 from napari_cmunet.io.masks.files import (
     BESIDE_MASK,
@@ -30,7 +30,7 @@ from napari_cmunet.io.masks.files import (
     read_provenance,
 )
 from napari_cmunet.io.sniffing import is_dicom, open_sniffed
-from napari_cmunet.util.safe_files import hash_file, read_plain
+from napari_cmunet.util.safe_files import hash_file, is_folder, read_plain
 from napari_cmunet.util.text import parse_json
 
 if TYPE_CHECKING:
