@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_cmunet.gui.images.layers import METADATA, geometry, insert_above
+from napari_cmunet.gui.images.layers import (
+    METADATA,
+    geometry,
+    insert_above,
+    remove_layer,
+    set_visible,
+)
 
 if TYPE_CHECKING:
     from napari.components import LayerList
 
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
+    from napari_cmunet.gui.prediction.prediction import Source
 
 FOUND, GONE = 1, 2
 # Apart from each other, from the orange mask and from the cyan prediction, for every
@@ -36,7 +43,10 @@ class Difference:
 
 
 class DifferenceLayer:
-    """The layer, made once there is something to show, over its image's others."""
+    """The layer, made once there is something to show, over its image's others.
+
+    It is visible while its image is.
+    """
 
     def __init__(
         self,
@@ -65,10 +75,14 @@ class DifferenceLayer:
         return int(found.sum()), int(gone.sum())
 
     def remove(self) -> None:
-        """Take the layer out of the viewer."""
-        if self.layer is not None and self.layer in self._layers:
-            self._layers.remove(self.layer)
+        """Take the layer out of the viewer. Idempotent."""
+        if self.layer is not None and (viewer := self._controller.viewer) is not None:
+            self._image_state.image.events.visible.disconnect(self._follow_image)
+            remove_layer(viewer, self.layer)
         self.layer = None
+
+    def _follow_image(self, event: Any = None) -> None:
+        set_visible(self.layer, self._image_state.image.visible)
 
     def _draw(self, frame: int, pixels: np.ndarray) -> None:
         image_state = self._image_state
@@ -85,6 +99,8 @@ class DifferenceLayer:
                 **geometry(image_state.image),
             )
             self.layer.editable = False
+            image_state.image.events.visible.connect(self._follow_image)
+            self._follow_image()
             # Not over all: another image may lie above this one by now.
             own = [layer for layer in image_state.layers() if layer in self._layers]
             highest = max(own, key=self._layers.index, default=None)
@@ -98,7 +114,8 @@ class ModelChange:
     """Compares an image's predictions before and after a change of model.
 
     From its construction on, the frames that are predicted already keep their masks,
-    corrected or not.
+    corrected or not. Further changes of the model are compared with the predictions
+    that these masks began with, so that going back leaves nothing to show.
 
     Parameters
     ----------
@@ -109,37 +126,51 @@ class ModelChange:
     def __init__(self, controller: Controller, image_state: ImageState) -> None:
         self._image_state = image_state
         self._shown = DifferenceLayer(controller, image_state)
-        self._before = {
-            f: (image_state.found(f), s) for f, s in image_state.sources.items()
-        }
+        self._before: dict[int, tuple[np.ndarray, Source]] = {}
         self._differences: dict[int, Difference] = {}
-        if image_state.usable_mask:
-            for frame in self._before:
-                image_state.own_masks.setdefault(
-                    frame, image_state.mask_frame(frame) != 0
-                )
+        self.restart()
 
     @property
     def layer(self) -> Labels | None:
         """The layer that shows it; None while there is nothing to show."""
         return self._shown.layer
 
+    def restart(self) -> None:
+        """Get ready to compare: the model is about to change."""
+        self.hide()
+        self._hidden = False
+        image_state = self._image_state
+        for frame, source in image_state.sources.items():
+            self._before.setdefault(frame, (image_state.found(frame), source))
+            if image_state.usable_mask:
+                image_state.own_masks.setdefault(
+                    frame, image_state.mask_frame(frame) != 0
+                )
+
     def update(self, frame: int) -> None:
         """Compare a frame, once its new prediction is there."""
         image_state = self._image_state
-        if frame in self._differences or frame not in self._before:
+        if self._hidden or frame in self._differences or frame not in self._before:
             return
         if not image_state.predicted[frame]:
             return
-        before, source = self._before[frame]
+        before, former = self._before[frame]
+        source = image_state.sources[frame]
+        if (source.model, source.sha256) == (former.model, former.sha256):
+            return
         found, gone = self._shown.show(frame, before, image_state.found(frame))
-        model = image_state.sources[frame].model
-        self._differences[frame] = Difference(source.model, model, found, gone)
+        self._differences[frame] = Difference(former.model, source.model, found, gone)
 
     def difference(self, frame: int) -> Difference | None:
         """How a frame's predictions differ; None if that is not known yet."""
         return self._differences.get(frame)
 
-    def remove(self) -> None:
-        """Take the layer out of the viewer."""
+    def accept(self, frame: int) -> None:
+        """Note that a frame's mask is its new prediction by now."""
+        self._before.pop(frame, None)
+
+    def hide(self) -> None:
+        """Remove the layer, until the model changes again."""
+        self._hidden = True
+        self._differences.clear()
         self._shown.remove()

@@ -220,15 +220,15 @@ class ModelPreview:
 
     def _clear(self) -> None:
         """Remove what is shown of the new model."""
-        if self._shown is not None and self._workspace.controller.viewer is not None:
+        if self._shown is not None:
             self._shown.remove()
         self._shown = self._image_state = None
         self._known.clear()
 
     def on_image_left(self) -> None:
-        """Remove all differences: another image is being opened."""
+        """Remove all differences: another image is being opened, or this one closed."""
         if self.change is not None:
-            self.change.remove()
+            self.change.hide()
             self.change = None
         self._clear()
 
@@ -239,9 +239,11 @@ class ModelPreview:
         controller, opened = self._workspace.controller, self._navigator.current
         self.stop()
         if opened is not None and opened.image_state.sources:
-            self.hide_change()
             controller.queue.remove(opened.image_state)
-            self.change = ModelChange(controller, opened.image_state)
+            if self.change is None:
+                self.change = ModelChange(controller, opened.image_state)
+            else:
+                self.change.restart()
             opened.image_state.discard_predictions()
             controller.queue.add(opened.image_state, first=True)
             controller.start_next()
@@ -249,21 +251,23 @@ class ModelPreview:
     def hide_change(self) -> None:
         """Hide the differences to the former model."""
         if self.change is not None:
-            self.change.remove()
-            self.change = None
+            self.change.hide()
             self._workspace.changed.emit()
 
     def use_new_prediction(self) -> None:
         """Replace the shown frame's mask by the new prediction. Can be undone."""
-        if self._navigator.is_shown:
+        if self._navigator.is_shown and self.change is not None:
             self._workspace.controller.editor.reset_frame()
+            self.change.accept(self._navigator.frame)
             self.hide_change()
 
     # -- comparing ------------------------------------------------------------
 
     def update(self) -> None:
         """Compare the shown frame, once the model in use has predicted it."""
-        if self.change is not None and self._navigator.is_shown:
+        if not self._navigator.is_shown:
+            self.on_image_left()
+        elif self.change is not None:
             self.change.update(self._navigator.frame)
         if not self.model:
             return

@@ -15,10 +15,10 @@ from tests.gui.project.conftest import name, stroke
 def promoted(project, ready, model, monkeypatch):
     """A better model takes over: it finds more."""
 
-    def promote(offset: int = 60) -> None:
+    def promote(offset: int = 60, name: str = "tuned") -> None:
         model.offset = offset
         monkeypatch.setattr(
-            "napari_cmunet.gui.project.session.model_in_use", lambda _: ("tuned", "")
+            "napari_cmunet.gui.project.session.model_in_use", lambda _: (name, "")
         )
         project.use_current_model()
 
@@ -181,3 +181,47 @@ def test_the_difference_does_not_lie_over_another_image(
         project.navigator.current.image_state.mask,
     )
     assert layers.index(mask) < layers.index(change) < layers.index(other)
+
+
+def test_going_back_leaves_no_difference(project, ready, promoted, viewer):
+    promoted()
+    ready(project)
+    project.preview.update()
+    assert project.preview.change.layer in viewer.layers
+    promoted(0, name="cmunet-artery")
+    ready(project)
+    project.preview.update()
+    assert not describe_project(project).change
+    assert "found now, gone now" not in viewer.layers
+
+
+def test_a_taken_prediction_is_what_the_next_model_is_compared_with(
+    project, ready, promoted
+):
+    promoted()
+    ready(project)
+    project.preview.update()
+    project.preview.use_new_prediction()
+    promoted(0, name="cmunet-artery")
+    ready(project)
+    project.preview.update()
+    difference = project.preview.change.difference(0)
+    assert (difference.before, difference.now) == ("tuned", "cmunet-artery")
+    assert difference.gone > 0
+
+
+def test_the_difference_is_hidden_with_its_image(project, ready, promoted, viewer):
+    other = viewer.add_image(frame(7), name="another")
+    ready(project)
+    project.controller.show_image(project.navigator.current.image_state)
+    promoted()
+    ready(project)
+    project.preview.update()
+    layer = project.preview.change.layer
+    project.controller.show_image(project.controller.images.of(other))
+    assert not layer.visible
+    project.controller.show_image(project.navigator.current.image_state)
+    assert layer.visible
+    project.controller.close_image(project.navigator.current.image_state)
+    project.preview.update()
+    assert layer not in viewer.layers
