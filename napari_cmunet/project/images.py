@@ -149,6 +149,11 @@ class ProjectImages:
             )
         return path
 
+    def id_of(self, path: Path) -> str | None:
+        """Return the image of a file; None if it is not in the project."""
+        wanted = os.path.normcase(os.path.abspath(path))  # noqa: PTH100
+        return next((r.id for r in self if wanted in self.roots.files([r])), None)
+
     def files(self) -> set[str]:
         """Return the files of all images, to compare with ``os.path.normcase``."""
         return self.roots.files(self)

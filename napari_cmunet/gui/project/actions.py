@@ -207,9 +207,6 @@ class ProjectActions:
         session = self._session
         if session.busy:
             return
-        if session.project is not None and session.workspace.writable is None:
-            session.messages.show("The project is open for reading only.")
-            return
         title = "Masks of other programs: files or a folder"
         chosen = ask_what(self._parent, self._last or self._working_folder(), title)
         if not chosen:
@@ -223,6 +220,7 @@ class ProjectActions:
 
     def _import(self, masks: list[Path]) -> None:
         if self._session.workspace.writable is None:
+            self._session.messages.show("The project is open for reading only.")
             return
         dialog = ImportMasksDialog(self._session, masks, self._parent)
         if dialog.exec() and dialog.plan is not None:

@@ -66,8 +66,8 @@ class Annotation:
         if workspace.project.read_only:
             return "The project is open for reading only."
         image_state, images = opened.image_state, workspace.controller.images
-        if not navigator.is_shown or self.other_is_selected:
-            return "Another image is selected."
+        if other := self.other_selected:
+            return other
         if image_state.image_replaced:
             return (
                 "The pixels of this image layer were replaced. Open the image again "
@@ -307,19 +307,31 @@ class Annotation:
             return navigator.stuck
         if navigator.current is None or navigator.opening is not None:
             return None
-        if self.other_is_selected:
-            self._messages.show("Another image is selected.")
+        if other := self.other_selected:
+            self._messages.show(other)
             return None
         return navigator.current.id
 
     @property
-    def other_is_selected(self) -> bool:
-        """Whether an image is looked at that is not the shown one of the project."""
+    def other_selected(self) -> str:
+        """That an image is looked at which is not the project's; empty if it is."""
         navigator, images = self._navigator, self._workspace.controller.images
-        opened = navigator.current
-        if opened is None or not navigator.is_shown:
-            return False
-        return images.active is not opened.image_state
+        opened, active = navigator.current, images.active
+        if opened is None:
+            return ""
+        if not navigator.is_shown:
+            return "This image was closed. Open it again from the list."
+        if active is None or active is opened.image_state:
+            return ""
+        return (
+            f"{active.image.name} is not an image of the project. Add it, or go back to "
+            f"{self._workspace.overview.name(opened.id)}."
+        )
+
+    def go_back(self) -> None:
+        """Show the project's image again, after another one was selected."""
+        if (opened := self._navigator.current) is not None:
+            self._navigator.go(opened.id)
 
     def _submit(self, image: str, act: Callable[..., None]) -> None:
         project = self._workspace.project

@@ -182,6 +182,12 @@ class ProjectPage(QWidget):
             widget.setMinimumHeight(34)
         self.label = text_label()
         self.label.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.add_other = button(
+            "Add to project", "Make the selected image one of the project's"
+        )
+        self.leave_other = button(
+            "Back to project", "Show the project's image again; the other stays open"
+        )
         self.previous = button("Pre&vious", "The image before this one (Shift+N)")
         self.next = button(
             "Ne&xt   [N]", "The next image without a label, pre-segmented (N)"
@@ -234,6 +240,7 @@ class ProjectPage(QWidget):
         self.changes = group(
             column(self.change, row(self.take_over, self.hide_change, stretch=0))
         )
+        self.others = group(row(self.leave_other, self.add_other, stretch=0))
         self.setLayout(
             column(
                 row(self.title, self.to_training, self.menu, stretch=0),
@@ -243,6 +250,7 @@ class ProjectPage(QWidget):
                 self.name,
                 row(self.accept, self.accept_next, stretch=0),
                 self.label,
+                self.others,
                 self.review,
                 row(self.previous, self.next, stretch=1),
                 row(self.skip, self.flag, self.back, stretch=2),
@@ -264,6 +272,8 @@ class ProjectPage(QWidget):
         self.skip.clicked.connect(session.annotation.skip)
         self.flag.clicked.connect(session.annotation.flag)
         self.back.clicked.connect(session.annotation.take_back)
+        self.add_other.clicked.connect(session.add_selected)
+        self.leave_other.clicked.connect(session.annotation.go_back)
         self.box.clicked.connect(lambda: session.annotation.draw_area(BOX))
         self.lasso.clicked.connect(lambda: session.annotation.draw_area(LASSO))
         self.looked.clicked.connect(session.annotation.review_looked_at)
@@ -310,6 +320,8 @@ class ProjectPage(QWidget):
         lines = QFontMetrics(font).boundingRect(0, 0, 400, 400, 0, "A\nA").height()
         self.label.setMinimumHeight(lines + 2)
         embolden(self.label, state.saved)
+        self.others.setVisible(state.other_is_selected)
+        self.add_other.setEnabled(state.can_add)
         for widget in (self.previous, self.next):
             widget.setEnabled(state.can_move)
         for marked in (self.skip, self.flag, self.comment):

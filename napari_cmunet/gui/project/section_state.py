@@ -50,6 +50,8 @@ class SectionState:
     skipped: bool = False
     flagged: bool = False
     comment: str = ""
+    other_is_selected: bool = False
+    can_add: bool = False
     is_part: bool = False
     is_by_looking: bool = False
     can_draw: bool = False
@@ -91,7 +93,7 @@ def describe_project(session: ProjectSession) -> SectionState:
         can_flag=writable
         and bool(image)
         and navigator.opening is None
-        and (navigator.stuck is not None or not session.annotation.other_is_selected),
+        and (navigator.stuck is not None or not session.annotation.other_selected),
         skipped=status.state == "skipped",
         flagged=status.flagged,
         comment=status.comment,
@@ -146,11 +148,11 @@ def _label(session: ProjectSession) -> dict[str, Any]:
         return {"label": "Opening the image…"}
     if opened is None:
         return {}
-    if not navigator.is_shown:
-        return {"label": "This image was closed. Open it again from the list."}
-    if annotation.other_is_selected:
+    if other := annotation.other_selected:
         return {
-            "label": "Another image is selected. Choose one from the list to go on."
+            "label": other,
+            "other_is_selected": navigator.is_shown,
+            "can_add": session.workspace.writable is not None and not session.busy,
         }
     why_not = annotation.why_not()
     frame = navigator.frame

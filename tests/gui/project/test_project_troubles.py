@@ -9,11 +9,13 @@ import shutil
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers import Image
 
 from napari_cmunet.errors import WriteError
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
+from tests.gui.conftest import frame
 from tests.gui.project.conftest import name, stroke
 
 
@@ -359,3 +361,49 @@ def test_cancelling_a_new_project(session, pictures, tmp_path, ready):
     session.job.cancel()
     ready(session)
     assert session.project is None or len(session.overview.ids) == 5
+
+
+def test_what_was_to_follow_comes_after_a_question(project, elsewhere, ready):
+    done = []
+    elsewhere.open(project.project.folder, lambda: done.append(elsewhere.project))
+    ready(elsewhere)
+    assert not done
+    way(elsewhere, "Take over")
+    ready(elsewhere)
+    assert done == [elsewhere.project]
+
+
+def test_an_image_of_no_project_can_be_added(project, ready, tmp_path):
+    file = tmp_path / "other.npy"
+    np.save(file, frame(8))
+    project.controller.images.add([(file, Image(frame(8), name="other"))])
+    ready(project)
+    state = describe_project(project)
+    assert state.other_is_selected
+    assert state.label == (
+        "other is not an image of the project. Add it, or go back to p0."
+    )
+    project.annotation.accept()
+    assert project.messages.text == state.label
+    project.annotation.go_back()
+    assert not describe_project(project).other_is_selected
+    project.controller.show_image(project.controller.image_states[-1])
+    mine = project.controller.active
+    mine.mask.paint((9, 9), 1)
+    drawn = mine.mask.data.copy()
+    for _ in range(2):  # the second time it is in the project already
+        project.add_selected()
+        ready(project)
+        assert len(project.overview.ids) == 6
+        assert name(project) == "other"
+        assert describe_project(project).can_accept
+        assert project.controller.active is mine
+        np.testing.assert_array_equal(mine.mask.data, drawn)
+
+
+def test_an_image_of_no_file_cannot_be_added(project, ready, viewer):
+    viewer.add_image(frame(8), name="made")
+    ready(project)
+    project.add_selected()
+    assert "come from no file" in project.messages.alert.text
+    assert len(project.overview.ids) == 5
