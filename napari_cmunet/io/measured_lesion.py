@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cmunet.io.measurements import lesion_row, ranked, rounded, segment_of
 from napari_cmunet.vessels.borders import Borders
+from napari_cmunet.vessels.naming import segment_near
 from napari_cmunet.vessels.segments import SEGMENTS
 
 if TYPE_CHECKING:
@@ -210,8 +211,18 @@ def change_record(
     }
 
 
-def recorded_lesion(record: object) -> MeasuredLesion | None:
-    """The lesion of a :func:`change_record`, None if it is none."""
+def recorded_lesion(
+    record: object, names: Sequence[SegmentName] = ()
+) -> MeasuredLesion | None:
+    """The lesion of a :func:`change_record`, None if it is none.
+
+    Parameters
+    ----------
+    record : object
+        JSON of a label.
+    names : sequence of SegmentName
+        Of the label; they tell whether a reader has confirmed the lesion's segment.
+    """
     if not isinstance(record, dict):
         return None
     model, corrected = record.get("model"), record.get("corrected")
@@ -219,7 +230,17 @@ def recorded_lesion(record: object) -> MeasuredLesion | None:
         return None
     model = model if isinstance(model, dict) else None
     stretch = Stretch.from_json(record.get("stretch"))
-    return MeasuredLesion(corrected, stretch, model, by_reader=True)
+    lesion = MeasuredLesion(corrected, stretch, model, by_reader=True)
+    return replace(lesion, is_proposed=_is_proposed(lesion, names))
+
+
+def _is_proposed(lesion: MeasuredLesion, names: Sequence[SegmentName]) -> bool:
+    """Whether the names that nobody has confirmed give a lesion its segment."""
+    place, segment = lesion.place, lesion.numbers.get("segment")
+    if not segment or place is None:
+        return False
+    confirmed = [name for name in names if not name.doubt]
+    return segment_near(names, place) == segment != segment_near(confirmed, place)
 
 
 def tree_lesions(
@@ -228,18 +249,13 @@ def tree_lesions(
     names: Sequence[SegmentName] = (),
 ) -> list[MeasuredLesion]:
     """The lesions of a tree by rank; last, those too thin to be measured."""
-    confirmed = [name for name in names if not name.doubt]
     lesions = []
     for number, lesion in ranked(segments):
         analysis = segments[number]
         segment = segment_of(analysis, lesion.at, names)
-        lesions.append(
-            MeasuredLesion(
-                {"segment": segment} | lesion_row(lesion, analysis, calibration),
-                Stretch.of(analysis, lesion),
-                is_proposed=segment != segment_of(analysis, lesion.at, confirmed),
-            )
-        )
+        row = {"segment": segment} | lesion_row(lesion, analysis, calibration)
+        found = MeasuredLesion(row, Stretch.of(analysis, lesion))
+        lesions.append(replace(found, is_proposed=_is_proposed(found, names)))
     return lesions
 
 

@@ -223,6 +223,18 @@ def test_a_proposed_segment_is_said_to_be_one(measured, source, tmp_path):
         assert (note in texts) == (doubt > 0)
 
 
+def test_a_readers_lesion_says_whether_its_segment_was_confirmed(measured):
+    lesion = measured.lesions[0]
+    record = {"corrected": lesion.numbers, "model": None}
+    for doubt in (0.2, 0.0):
+        named = [SegmentName("7", ((80, 80),), doubt)]
+        again = replace(measured, lesions=[recorded_lesion(record, named)])
+        page = frame_section(again, "frame", [], "one")
+        assert ("LAD mid (7) (proposed)" in page) == (doubt > 0)
+    # Labels of earlier versions do not tell.
+    assert not recorded_lesion(record).is_proposed
+
+
 @pytest.mark.slow
 def test_highdicom_reads_the_structured_report(measured, source, tmp_path):
     sr = pytest.importorskip("highdicom").sr

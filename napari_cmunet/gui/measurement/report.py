@@ -130,7 +130,7 @@ class ReportRequest:
             self.window,
             _shows_text(self.source, pixels),
             self.mask,
-            reported(recorded_lesion(self.record), found),
+            reported(recorded_lesion(self.record, self.names), found),
             self.calibration,
             replace(self.provenance, corrected=bool(drawn is None or drawn.any())),
         )

@@ -176,8 +176,10 @@ def _label(session: ProjectSession) -> dict[str, Any]:
         return {**known, "label": "Saving…"}
     if frame in opened.labels:
         if not annotation.is_unchanged(opened, frame):
-            text = f"{which} has changed since it was accepted. Accept it again."
-            return {**known, "label": text}
+            what = f"{which} has changed since it was"
+            if opened.has_label_mask(frame) and not area.is_changed(frame):
+                what = "Vessel names have changed since the mask was"
+            return {**known, "label": f"{what} accepted. Accept it again."}
         rejection = session.project and session.project.rejection(*key)
         if rejection:
             reason = f": {rejection.reason}" if rejection.reason else ""

@@ -152,7 +152,7 @@ def _measured_frames(
         )
         names = label.names
         found = tree_lesions(analyse_tree(pixels, label.mask), calibration, names)
-        lesions = reported(recorded_lesion(record), found)
+        lesions = reported(recorded_lesion(record, names), found)
         yield (
             ref,
             label,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from napari_cmunet.io.masks.files import is_large
 from napari_cmunet.io.masks.label_file import read_label
 from napari_cmunet.project.annotation_time import AnnotationTime
 from napari_cmunet.project.project import Project
+from napari_cmunet.vessels.naming import SegmentName
 from tests.gui.conftest import cine, expected, frame
 from tests.gui.project.conftest import name, stroke
 
@@ -665,3 +667,20 @@ def test_the_trend_is_shown(project):
     state = describe_project(project)
     assert state.annotation_time == "62 s → 19 s a frame; more may not pay"
     assert "not better beyond chance" in state.annotation_time_tip
+
+
+def test_names_alone_are_said_to_have_changed(project, ready):
+    proposed = (SegmentName("6", ((7, 5), (7, 20)), doubt=0.3),)
+    history = project.navigator.current.image_state.history
+    history.set_names(0, proposed)
+    project.annotation.accept()
+    ready(project)
+    assert describe_project(project).saved
+    history.set_names(0, (replace(proposed[0], doubt=0.0),))
+    assert describe_project(project).label == (
+        "Vessel names have changed since the mask was accepted. Accept it again."
+    )
+    stroke(project)
+    assert describe_project(project).label == (
+        "This image has changed since it was accepted. Accept it again."
+    )

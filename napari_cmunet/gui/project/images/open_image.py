@@ -246,6 +246,11 @@ class OpenImage:
                 return max(known)
         return (count - 1) // 2
 
+    def has_label_mask(self, frame: int) -> bool:
+        """Whether a frame's mask is the one of its label."""
+        mask, label = self.mask(frame), self.labels.get(frame)
+        return label is not None and np.array_equal(mask, label.mask)
+
     def is_changed(self, frame: int) -> bool:
         """Whether a frame is other than its label, or than its prediction."""
         mask, names = self.mask(frame), self.image_state.names.get(frame, ())
