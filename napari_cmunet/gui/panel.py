@@ -50,6 +50,7 @@ from napari_cmunet.gui.widgets import (
     group,
     heading,
     labelled,
+    narrow_dock,
     one_place,
     row,
     text_label,
@@ -100,9 +101,8 @@ class CMUNetPanel(QWidget):
         self.controller = controller or Controller(viewer)
         self._viewer = viewer
         self.project = ProjectSession.of(self.controller)
-        self._docked = False
+        self._docked = self._shown_once = False
         self._key_focus = KeyFocus(self)
-        self._shown_once = False
         self._build()
         self._connect()
         self._bind_keys()
@@ -363,6 +363,7 @@ class CMUNetPanel(QWidget):
             CloseQuestion(window, self.controller, self.project)
             window.destroyed.connect(partial(close_session, weakref.ref(self.project)))
             self.model.look_for_models()
+            narrow_dock(self)
             QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
 
     def _warm_up(self) -> None:

@@ -6,14 +6,16 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDockWidget,
     QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -81,6 +83,26 @@ def lay_out_again(widget: QWidget) -> None:
             layout.invalidate()
         changed.updateGeometry()
         changed = changed.parentWidget()
+
+
+def narrow_dock(content: QWidget) -> None:
+    """Let the dock of a widget be no wider than it needs: the image gets the rest.
+
+    Before napari styles it, the widget has asked for more.
+    """
+    styled = QTimer(content)
+    styled.setSingleShot(True)
+    styled.timeout.connect(partial(_narrow_dock, content))
+    styled.start(50)
+
+
+def _narrow_dock(content: QWidget) -> None:
+    dock, window = content.parentWidget(), content.window()
+    if isinstance(dock, QDockWidget) and isinstance(window, QMainWindow):
+        lay_out_again(content)
+        width = content.minimumSizeHint().width()
+        dock.setMinimumWidth(width)  # Qt itself only ever raises it
+        window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
 
 
 def plain_tip(text: str) -> str:

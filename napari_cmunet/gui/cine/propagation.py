@@ -111,10 +111,13 @@ class MaskPropagation:
             return
         image_state, source = here[0], corrected_frame(*here)
         if source is None:
-            self._say(
+            text = (
                 f"No frame within {MAX_FRAMES} is corrected. Correct one first: its "
                 "changes and names are propagated to the frames around it."
             )
+            if here[0].names.get(here[1]):
+                text += " Proposed names are, once confirmed (Confirm all)."
+            self._say(text)
             return
         before = image_state.thresholded(source)
         after = image_state.mask_frame(source) != 0

@@ -324,8 +324,8 @@ class Annotation:
         if active is None or active is opened.image_state:
             return ""
         return (
-            f"{active.image.name} is not an image of the project. Add it, or go back to "
-            f"{self._workspace.overview.name(opened.id)}."
+            f"{active.image.name} is not an image of the project. Add it, or go back "
+            f"to {self._workspace.overview.name(opened.id)}."
         )
 
     def go_back(self) -> None:

@@ -217,3 +217,10 @@ def test_a_vessel_tool_takes_its_place(image_state, panel, press):
     press()
     assert panel.vessels.tools.tool is None
     assert "Escape" in {str(key) for key in image_state.mask.keymap}
+
+
+def test_proposed_names_are_to_be_confirmed_first(image_state, panel, press):
+    image_state.undo()
+    image_state.history.set_names(SOURCE, (SegmentName("7", ((64, 50),), doubt=0.3),))
+    press()
+    assert "Confirm all" in panel.cine.propagation.propagation.message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import line
 
-from napari_cmunet.gui.vessel_tools.vessel_names import shown_names
+from napari_cmunet.gui.vessel_tools.names_layer import placed_names
 from napari_cmunet.vessels.naming import SegmentName
 
 TRUNK, DISTAL, SIDE = (40, 60), (120, 60), (105, 95)
@@ -177,6 +177,57 @@ def test_short_proposals_beside_a_longer_one_have_no_text():
     twig = SegmentName("13", ((10, 30), (15, 30)), doubt=0.7)
     own = SegmentName("13", ((10, 50), (15, 50)))
     other = SegmentName("14", ((10, 70), (15, 70)), doubt=0.7)
-    shown = shown_names((trunk, twig, own, other), mask)
-    assert [text for _, text in shown] == ["13", "13", "14 ?"]
-    assert [column for (_, column), _ in shown] == [10, 50, 70]
+    shown = placed_names((trunk, twig, own, other), mask)
+    assert [name.text for name in shown] == ["13", "13", "14 ?"]
+    assert [name.place[1] for name in shown] == [10, 50, 70]
+
+
+def crowded(doubt: float) -> tuple[SegmentName, ...]:
+    """Long stretches side by side, of two segments, with twigs."""
+    long = [("6", 100), ("6", 130), ("7", 160), ("7", 190)]
+    names = [
+        SegmentName(segment, tuple((row, column) for row in range(100, 400, 10)), doubt)
+        for segment, column in long
+    ]
+    for row in range(110, 390, 30):
+        names.append(SegmentName("6", ((row, 105), (row, 115)), doubt))
+    return tuple(names)
+
+
+@pytest.mark.parametrize("zoom", [0.25, 0.5, 2.0])
+def test_no_name_lies_over_another(zoom):
+    mask = np.ones((512, 512), bool)
+    placed = placed_names(crowded(0.7), mask, zoom)
+    assert {name.segment for name in placed if name.text} == {"6", "7"}
+    # A confirmed name needs no more room than its proposal.
+    assert len(placed_names(crowded(0.0), mask, zoom)) >= len(placed)
+    boxes = []
+    for (row, column), text, *_ in placed:
+        half = np.array([9, 4.5 * len(text)]) / zoom  # as napari draws them
+        place = np.array([row, column])
+        low, high = place - half, place + half
+        assert (low >= 0).all() and (high <= 512).all()
+        assert all((low >= b).any() or (high <= a).any() for a, b in boxes)
+        boxes.append((low, high))
+
+
+def test_twigs_of_a_vessel_share_its_name_also_when_confirmed():
+    mask = np.ones((512, 512), bool)
+    placed = placed_names(crowded(0.0), mask)
+    assert [name.text for name in placed] == ["6 LAD proximal", "6", "7 LAD mid", "7"]
+
+
+def test_what_has_no_room_is_named_after_zooming_in(reader, controller, viewer, qtbot):
+    names = tuple(
+        SegmentName(segment, ((row, 60), (row + 12, 60)))
+        for segment, row in (("5", 15), ("6", 30), ("7", 45), ("8", 60))
+    )
+    controller.active.history.set_names(0, names)
+    viewer.scene.camera.zoom = 0.6
+    reader.section.refresh()
+    hidden = reader.texts.count("")
+    assert hidden > 0
+    assert reader.section.message.text() == f"4 named. Zoom in for {hidden} more."
+    viewer.scene.camera.zoom = 8
+    qtbot.waitUntil(lambda: reader.texts == ["5", "6", "7", "8"])
+    assert reader.section.message.text() == "4 named"
