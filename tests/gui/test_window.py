@@ -439,3 +439,9 @@ def test_a_stroke_stays_in_its_frame(window, qtbot, settled):
     reader.key(Qt.Key.Key_Z, CTRL)
     np.testing.assert_array_equal(mask.data, before)
     assert viewer.dims.current_step[0] == 2
+
+
+def test_the_panel_is_no_wider_than_it_needs(window, qtbot):
+    _, panel, _ = window
+    qtbot.waitUntil(lambda: panel.width() == panel.minimumSizeHint().width())
+    assert panel.width() < 340
