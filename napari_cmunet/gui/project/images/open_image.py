@@ -249,7 +249,9 @@ class OpenImage:
     def has_label_mask(self, frame: int) -> bool:
         """Whether a frame's mask is the one of its label."""
         mask, label = self.mask(frame), self.labels.get(frame)
-        return label is not None and np.array_equal(mask, label.mask)
+        if mask is None or label is None:
+            return False
+        return np.array_equal(mask, label.mask)
 
     def is_changed(self, frame: int) -> bool:
         """Whether a frame is other than its label, or than its prediction."""
