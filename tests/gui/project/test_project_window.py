@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QAbstractButton, QApplication, QWidget
 from napari_cmunet.gui.project import annotation as annotation
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
-from tests.gui.conftest import LEFT, SHIFT, Reader, frame
+from tests.gui.conftest import CTRL, LEFT, SHIFT, Reader, frame
 from tests.gui.project.conftest import name
 
 pytestmark = pytest.mark.slow
@@ -240,3 +240,47 @@ def test_fine_tune_is_one_click_away_at_1000_pixels(loop, qtbot):
     assert not go.visibleRegion().isEmpty()
     QTest.mouseClick(go, LEFT)
     qtbot.waitUntil(lambda: start.visibleRegion().boundingRect() == start.rect())
+
+
+def test_a_model_takes_over_during_a_stroke(loop, window, ready, qtbot, monkeypatch):
+    viewer, panel, session, hand = loop
+    model = window[2]
+    state = session.navigator.current.image_state
+    mask, before = state.mask, state.mask.data.copy()
+    hand.key(Qt.Key.Key_P)
+    mask.brush_size = 5
+    canvas, points = hand.canvas, [hand.at(20, column) for column in (10, 30, 50)]
+    QTest.mouseMove(canvas, points[0])
+    QTest.mousePress(canvas, LEFT, pos=points[0])
+    hand.move(canvas, points[1])
+    model.offset = 60
+    use = ("tuned", "")
+    monkeypatch.setattr("napari_cmunet.gui.project.session.model_in_use", lambda _: use)
+    session.use_current_model()
+    ready(session)
+    qtbot.waitUntil(lambda: "found now, gone now" in viewer.layers)
+    hand.move(canvas, points[2])
+    QTest.mouseRelease(canvas, LEFT, pos=points[2])
+    QApplication.processEvents()
+    drawn = mask.data.copy()
+    assert (drawn[20, 10:51] == 1).all()
+    changed = before != drawn
+    assert not changed[:17].any()
+    assert not changed[24:].any()
+    assert "tuned finds" in panel.project_section.page.change.text()
+    assert session.controller.viewer.layers.selection.active is mask
+    assert mask.mode == "paint"
+    hand.key(Qt.Key.Key_Z, CTRL)
+    np.testing.assert_array_equal(mask.data, before)
+    hand.key(Qt.Key.Key_Z, CTRL | SHIFT)
+    np.testing.assert_array_equal(mask.data, drawn)
+    # The draft on the disk is the whole stroke, of the model that the mask began with.
+    session.navigator.draft_saver.flush()
+    ready(session)
+    (key,) = session.project.drafts.keys()
+    draft = session.project.drafts.load(*key)
+    np.testing.assert_array_equal(draft.mask, drawn != 0)
+    assert draft.provenance.model == "cmunet-artery"
+    hand.key(Qt.Key.Key_K)
+    ready(session)
+    np.testing.assert_array_equal(session.project.labels.get(*key).mask, drawn != 0)
