@@ -68,7 +68,6 @@ _TOOLS = (
     ("fill", "Fill", "Fill an enclosed area with one click (F)"),
     ("pan_zoom", "Move", "Drag to move the image (Z); or hold Space"),
 )
-_WARM_UP_AFTER_MS = 500
 _ACCEPTED = "This mask is a label now. N opens the next image."
 _ALL_DONE = "This mask is a label now, and no image is left without one."
 NOT_A_DEVICE = "Research use only. Not a medical device."
@@ -364,7 +363,7 @@ class CMUNetPanel(QWidget):
             window.destroyed.connect(partial(close_session, weakref.ref(self.project)))
             self.model.look_for_models()
             narrow_dock(self)
-            QTimer.singleShot(_WARM_UP_AFTER_MS, self._warm_up)
+            QTimer.singleShot(500, self._warm_up)
 
     def _warm_up(self) -> None:
         # Load the model while the user looks for a file.

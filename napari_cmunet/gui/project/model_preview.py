@@ -239,6 +239,8 @@ class ModelPreview:
         controller, opened = self._workspace.controller, self._navigator.current
         self.stop()
         if opened is not None and opened.image_state.sources:
+            for frame in opened.image_state.sources:
+                opened.origins.setdefault(frame, opened.provenance(frame))
             controller.queue.remove(opened.image_state)
             if self.change is None:
                 self.change = ModelChange(controller, opened.image_state)
@@ -256,9 +258,12 @@ class ModelPreview:
 
     def use_new_prediction(self) -> None:
         """Replace the shown frame's mask by the new prediction. Can be undone."""
-        if self._navigator.is_shown and self.change is not None:
+        opened = self._navigator.shown
+        if opened is not None and self.change is not None:
+            frame = self._navigator.frame
             self._workspace.controller.editor.reset_frame()
-            self.change.accept(self._navigator.frame)
+            opened.origins.pop(frame, None)
+            self.change.accept(frame)
             self.hide_change()
 
     # -- comparing ------------------------------------------------------------
