@@ -172,6 +172,15 @@ class ProjectActions:
             self._session.messages.dismiss("missing")
             self._session.add_images([folder])
 
+    def add_selected(self) -> None:
+        """Add the selected image to the project, and go on with it there."""
+        state = self._session.controller.active
+        file = None if state is None else source_file(state)
+        if file is None:
+            alerts.no_files(self._session.messages)
+        else:
+            self._session.add_images([file], shown=file)
+
     def export(self) -> None:
         """Ask which accepted masks go where, and export them."""
         session = self._session

@@ -75,6 +75,7 @@ class ProjectSection(QWidget):
     def _connect(self) -> None:
         commands, menu = self.commands, self.page.menu_items
         self.work.cancel.clicked.connect(self._on_cancel)
+        self.page.add_other.clicked.connect(commands.add_selected)
         self.start.new.clicked.connect(commands.choose_folder)
         self.start.these.clicked.connect(commands.use_open_images)
         self.start.masks.clicked.connect(commands.import_masks)
@@ -272,7 +273,6 @@ class ProjectPage(QWidget):
         self.skip.clicked.connect(session.annotation.skip)
         self.flag.clicked.connect(session.annotation.flag)
         self.back.clicked.connect(session.annotation.take_back)
-        self.add_other.clicked.connect(session.add_selected)
         self.leave_other.clicked.connect(session.annotation.go_back)
         self.box.clicked.connect(lambda: session.annotation.draw_area(BOX))
         self.lasso.clicked.connect(lambda: session.annotation.draw_area(LASSO))

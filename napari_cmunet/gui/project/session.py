@@ -16,7 +16,6 @@ from psygnal import Signal
 from qtpy.QtCore import QCoreApplication, QTimer
 
 from napari_cmunet.gui.canvas import ActivityTracker
-from napari_cmunet.gui.export import source_file
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.gui.project import alerts
 from napari_cmunet.gui.project.annotation import Annotation
@@ -304,25 +303,14 @@ class ProjectSession:
             self.messages.dismiss()
             self.messages.show(f"All images are there again: {result.found} found.")
 
-    def add_selected(self) -> None:
-        """Add the selected image to the project, and go on with it there."""
-        state = self.controller.active
-        file = None if state is None else source_file(state)
-        if file is None:
-            alerts.no_files(self.messages)
-        else:
-            self.add_images([file], shown=file)
-
     def add_images(self, inputs: list[Path], shown: Path | None = None) -> None:
         """Add further files and folders to the project, and show one of them."""
-        project = self.project
-        if project is None:
+        if (project := self.project) is None:
             return
 
         def add(_: Report, should_stop: ShouldStop) -> object:
             added = project.images.add(inputs, None, should_stop)
-            image = None if shown is None else project.images.id_of(shown)
-            return added, read_overview(project), image
+            return added, read_overview(project), shown and project.images.id_of(shown)
 
         self.run("Adding images", add, self._on_added)
 
@@ -332,13 +320,13 @@ class ProjectSession:
         elif outcome.result is not None and self.project is not None:
             added, overview, image = outcome.result
             self.workspace.set_overview(overview)
+            if image is not None:
+                self.navigator.go(image)
             known = f" {added.known} were in it already." if added.known else ""
             count = len(added.images)
             new = "1 image was added." if count == 1 else f"{count} images were added."
             self.messages.show(f"{new}{known} {some_of(added.problems)}".strip())
-            if image is not None:
-                self.navigator.go(image)
-            elif self.navigator.current is None:
+            if image is None and self.navigator.current is None:
                 self.navigator.next()
 
     # -- the model in use -----------------------------------------------------
@@ -348,8 +336,7 @@ class ProjectSession:
 
         Its mask is not changed; the differences are shown.
         """
-        project = self.project
-        if project is not None:
+        if (project := self.project) is not None:
             self.workspace.writer.submit(lambda: model_in_use(project), self._on_model)
 
     def _on_model(self, found: tuple[str, str]) -> None:

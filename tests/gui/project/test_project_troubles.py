@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_cmunet.errors import WriteError
+from napari_cmunet.gui.project.actions import ProjectActions
 from napari_cmunet.gui.project.section_state import describe_project
 from napari_cmunet.gui.project.workspace import NewProject
 from napari_cmunet.project.project import Project
@@ -392,7 +393,7 @@ def test_an_image_of_no_project_can_be_added(project, ready, tmp_path):
     mine.mask.paint((9, 9), 1)
     drawn = mine.mask.data.copy()
     for _ in range(2):  # the second time it is in the project already
-        project.add_selected()
+        ProjectActions(project, None, list).add_selected()
         ready(project)
         assert len(project.overview.ids) == 6
         assert name(project) == "other"
@@ -404,6 +405,6 @@ def test_an_image_of_no_project_can_be_added(project, ready, tmp_path):
 def test_an_image_of_no_file_cannot_be_added(project, ready, viewer):
     viewer.add_image(frame(8), name="made")
     ready(project)
-    project.add_selected()
+    ProjectActions(project, None, list).add_selected()
     assert "come from no file" in project.messages.alert.text
     assert len(project.overview.ids) == 5
