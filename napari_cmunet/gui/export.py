@@ -114,15 +114,21 @@ def same_file(one: Path, other: Path) -> bool:
 
 def origin(image_state: ImageState) -> Provenance:
     """Return the provenance of the mask as it is now."""
-    sources = set(image_state.sources.values())
-    loaded = {x.imported_from for x in image_state.origins.values()}
-    # A cine with frames of two models, after a cancelled second run, names neither.
-    made_by = sources.pop() if len(sources) == 1 and not loaded else None
+    origins = image_state.origins
+    loaded = {x.imported_from for x in origins.values() if x.imported_from}
+    made_by = {(x.model, x.model_sha256, x.device) for x in origins.values()}
+    made_by |= {
+        (source.model, source.sha256 or None, source.device)
+        for frame, source in image_state.sources.items()
+        if frame not in origins
+    }
+    # A cine with frames of two models names neither.
+    one = made_by.pop() if len(made_by) == 1 and not loaded else (None, None, None)
     return Provenance(
         imported_from=loaded.pop() if len(loaded) == 1 else None,
-        model=made_by.model if made_by else None,
-        model_sha256=(made_by.sha256 or None) if made_by else None,
-        device=made_by.device if made_by else None,
+        model=one[0],
+        model_sha256=one[1],
+        device=one[2],
         threshold=image_state.threshold if image_state.sources else None,
         source_sha256=record_of(image_state.image).get("source_sha256"),
         inverted=is_inverted(image_state.image),

@@ -94,7 +94,14 @@ def _run_worker(
 ) -> int:
     """Go on from an input; returns where to go on after the worker has ended."""
     with tempfile.TemporaryDirectory(dir=_memory_disk()) as folder:
-        command = [sys.executable, "-m", "tests.fuzzing.run", total.reader, folder]
+        command = [
+            sys.executable,
+            "-B",
+            "-m",
+            "tests.fuzzing.run",
+            total.reader,
+            folder,
+        ]
         command += [str(total.seed), str(begin), str(end), str(keep or "")]
         root = Path(__file__).parents[2]
         errors = Path(folder, "stderr")

@@ -116,7 +116,7 @@ class MaskPropagation:
                 "changes and names are propagated to the frames around it."
             )
             if here[0].names.get(here[1]):
-                text += " Proposed names are, once confirmed (Confirm all)."
+                text += " Proposed names are propagated once confirmed (Confirm all)."
             self._say(text)
             return
         before = image_state.thresholded(source)

@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from napari_cmunet.io.provenance import Provenance
     from napari_cmunet.vessels.naming import SegmentName
 
 
@@ -30,6 +31,7 @@ class EditedMask(Protocol):
     corrections: Corrections
     #: By frame, of its vessels.
     names: dict[int, Names]
+    origins: dict[int, Provenance]
     #: Signals: frames that may have changed; an undone step, as ImageState has them.
     mask_changed: Any
     undone: Any
@@ -55,6 +57,7 @@ class State:
     shown_threshold: float
     kept: np.ndarray | None
     shown_kept: np.ndarray | None
+    origin: Provenance | None  # see ``ImageState.origins``
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class ImageState:
         self.sources: dict[int, Source] = {}
         #: Masks of the user's own, such as accepted ones, (Y, X) bool by frame.
         self.own_masks: dict[int, np.ndarray] = {}
-        #: Where masks come from that were loaded from files, by frame.
+        #: Where masks come from that are not of the last prediction, by frame: of a
+        #: file, a label, or a former model.
         self.origins: dict[int, Provenance] = {}
         #: By frame: fingerprint of a mask, analyses of the model's mask and of it.
         self.measured: dict[int, tuple[int, Analysis | None, Analysis]] = {}

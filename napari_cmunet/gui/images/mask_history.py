@@ -117,6 +117,7 @@ class MaskHistory:
         """Reset a frame's mask to its prediction, in one undo step."""
         edited = self._edited
         before = self._state(frame, frame)
+        edited.origins.pop(frame, None)
         wanted = mask_at(edited.probability[frame], edited.threshold)
         rows, columns = np.nonzero((edited.mask_frame(frame) != 0) != wanted)
         if not len(rows):
@@ -160,6 +161,7 @@ class MaskHistory:
             shown_threshold=float(edited.thresholds[shown]),
             kept=self._kept.get(frame),
             shown_kept=self._kept.get(shown),
+            origin=edited.origins.get(frame),
         )
 
     def _record(
@@ -364,6 +366,12 @@ class MaskHistory:
             edited.thresholds[step.frame] = state.frame_threshold
             self._set_kept(step.shown, state.shown_kept)
             self._set_kept(step.frame, state.kept)
+            origin = step.before.origin
+            if origin is not None and step.after.origin is None:  # a reset
+                if back:
+                    edited.origins[step.frame] = origin
+                else:
+                    edited.origins.pop(step.frame, None)
         # At once, not when idle: the next undo may be in one of these frames.
         for frame in edited.corrections.in_history:
             self.bring_up_to_date(frame)

@@ -214,7 +214,7 @@ class ProjectActions:
         Without one they become the masks of open images.
         """
         session = self._session
-        if session.busy:
+        if session.busy or (session.project is not None and not self._can_import()):
             return
         title = "Masks of other programs: files or a folder"
         chosen = ask_what(self._parent, self._last or self._working_folder(), title)
@@ -227,9 +227,14 @@ class ProjectActions:
         active = session.controller.active
         self.masks.load(chosen, None if active is None else source_file(active))
 
-    def _import(self, masks: list[Path]) -> None:
+    def _can_import(self) -> bool:
         if self._session.workspace.writable is None:
             self._session.messages.show("The project is open for reading only.")
+            return False
+        return True
+
+    def _import(self, masks: list[Path]) -> None:
+        if not self._can_import():
             return
         dialog = ImportMasksDialog(self._session, masks, self._parent)
         if dialog.exec() and dialog.plan is not None:

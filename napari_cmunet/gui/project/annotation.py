@@ -173,7 +173,7 @@ class Annotation:
         self.times[key] = time.strftime("%H:%M")
         self._accepted[key] = accepted
         opened.labels[accepted.frame] = label
-        opened.origins[accepted.frame] = label.provenance
+        opened.image_state.origins[accepted.frame] = label.provenance
         # Later predictions do not replace this mask.
         opened.image_state.own_masks[accepted.frame] = label.mask
         self._messages.dismiss("draft")
@@ -324,8 +324,8 @@ class Annotation:
         if active is None or active is opened.image_state:
             return ""
         return (
-            f"{active.image.name} is not an image of the project. Add it, or go back "
-            f"to {self._workspace.overview.name(opened.id)}."
+            f"{active.image.name} is selected, not the project's image "
+            f"{self._workspace.overview.name(opened.id)}. Go back, or add it."
         )
 
     def go_back(self) -> None:

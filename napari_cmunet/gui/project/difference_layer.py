@@ -141,7 +141,8 @@ class ModelChange:
         self._hidden = False
         image_state = self._image_state
         for frame, source in image_state.sources.items():
-            self._before.setdefault(frame, (image_state.found(frame), source))
+            if frame not in self._before:
+                self._before[frame] = image_state.found(frame), source
             if image_state.usable_mask:
                 image_state.own_masks.setdefault(
                     frame, image_state.mask_frame(frame) != 0

@@ -239,8 +239,10 @@ class ModelPreview:
         controller, opened = self._workspace.controller, self._navigator.current
         self.stop()
         if opened is not None and opened.image_state.sources:
+            origins = opened.image_state.origins
             for frame in opened.image_state.sources:
-                opened.origins.setdefault(frame, opened.provenance(frame))
+                if frame not in origins:
+                    origins[frame] = opened.provenance(frame)
             controller.queue.remove(opened.image_state)
             if self.change is None:
                 self.change = ModelChange(controller, opened.image_state)
@@ -262,7 +264,6 @@ class ModelPreview:
         if opened is not None and self.change is not None:
             frame = self._navigator.frame
             self._workspace.controller.editor.reset_frame()
-            opened.origins.pop(frame, None)
             self.change.accept(frame)
             self.hide_change()
 

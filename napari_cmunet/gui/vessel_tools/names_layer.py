@@ -54,7 +54,8 @@ class NamesLayer:
         self.layer: Points | None = None
         #: The names that the mask has, also those that there is no room for.
         self.placed: tuple[PlacedName, ...] = ()
-        self._shown: object = None
+        #: Image, place, names and texts of the layer.
+        self._shown: tuple[Any, ...] = ()
         self._of: tuple[ImageState, int] | None = None
         self._zoomed = QTimer()
         self._zoomed.setSingleShot(True)
@@ -73,10 +74,11 @@ class NamesLayer:
             return
         self._of = image_state, frame
         first = [frame] if image_state.is_cine else []
-        shown = image_state.image, tuple(first), self.placed
+        shown = image_state.image, tuple(first), names, self.placed
         if self.layer is not None and self.layer not in self._viewer.layers:
             self.layer = None  # the user has removed it: it comes with the next name
-            self._shown = self._shown or shown
+        if self.layer is None and self._shown[:3] == shown[:3]:
+            return
         if shown == self._shown:
             return
         self._remove()
@@ -99,7 +101,7 @@ class NamesLayer:
     def hide(self) -> None:
         """Remove the layer. Idempotent."""
         self._remove()
-        self._shown, self.placed = None, ()
+        self._shown, self._of, self.placed = (), None, ()
 
     def _remove(self) -> None:
         self._zoomed.stop()

@@ -67,6 +67,17 @@ def test_taking_over_the_new_prediction_can_be_undone(project, ready, promoted):
     assert project.navigator.current.provenance(0).model == "tuned"
     project.navigator.current.image_state.mask.undo()
     np.testing.assert_array_equal(project.navigator.current.mask(0), mine)
+    stroke(project, 20, 20)
+    assert project.navigator.current.provenance(0).model == "cmunet-artery"
+
+
+def test_a_reset_mask_is_of_the_model_in_use(project, ready, promoted):
+    stroke(project)
+    promoted()
+    ready(project)
+    project.controller.editor.reset_frame()
+    stroke(project, 20, 20)
+    assert project.navigator.current.provenance(0).model == "tuned"
 
 
 @pytest.mark.slow

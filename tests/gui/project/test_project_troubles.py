@@ -382,7 +382,7 @@ def test_an_image_of_no_project_can_be_added(project, ready, tmp_path):
     state = describe_project(project)
     assert state.other_is_selected
     assert state.label == (
-        "other is not an image of the project. Add it, or go back to p0."
+        "other is selected, not the project's image p0. Go back, or add it."
     )
     project.annotation.accept()
     assert project.messages.text == state.label

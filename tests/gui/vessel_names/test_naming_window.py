@@ -231,3 +231,21 @@ def test_what_has_no_room_is_named_after_zooming_in(reader, controller, viewer, 
     viewer.scene.camera.zoom = 8
     qtbot.waitUntil(lambda: reader.texts == ["5", "6", "7", "8"])
     assert reader.section.message.text() == "4 named"
+
+
+def test_a_removed_layer_does_not_come_back_at_another_zoom(
+    reader, controller, viewer, qtbot
+):
+    names = (SegmentName("5", ((15, 60), (27, 60))), SegmentName("6", ((30, 60),)))
+    controller.active.history.set_names(0, names)
+    viewer.scene.camera.zoom = 0.3
+    reader.section.refresh()
+    viewer.layers.remove(reader.naming.layer.layer)
+    viewer.scene.camera.zoom = 8
+    before = len(viewer.layers)
+    qtbot.wait(300)
+    assert len(viewer.layers) == before
+    other = (SegmentName("7", ((15, 60), (27, 60))),)
+    controller.active.history.set_names(0, other)
+    reader.section.refresh()
+    assert reader.texts == ["7"]

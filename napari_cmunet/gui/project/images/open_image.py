@@ -186,7 +186,6 @@ class OpenImage:
         self.labels: dict[int, Label] = dict(loaded.labels)
         self.drafts: dict[int, Label] = dict(loaded.drafts)
         self.readings: dict[int, Readings] = dict(loaded.readings)
-        self.origins: dict[int, Provenance] = dict(self.image_state.origins)
         self.clock = AnnotationClock()
         first = {f: r.first for f, r in self.readings.items()}
         for frame, label in (first | loaded.labels | loaded.drafts).items():
@@ -198,7 +197,7 @@ class OpenImage:
         if image_state.usable_mask and image_state.is_corrected(frame):
             return  # corrections in the window come first
         image_state.own_masks[frame] = label.mask.copy()
-        self.origins[frame] = label.provenance
+        image_state.origins[frame] = label.provenance
         image_state.names[frame] = label.names
         threshold = label.provenance.threshold
         if threshold is not None:
@@ -217,7 +216,7 @@ class OpenImage:
         """Let a frame's mask be this label, in one undo step with the companion."""
         image_state = self.image_state
         image_state.own_masks[frame] = label.mask.copy()
-        self.origins[frame] = label.provenance
+        image_state.origins[frame] = label.provenance
         if image_state.usable_mask:
             image_state.replace(frame, label.mask, label.names, companion)
         else:
@@ -277,7 +276,8 @@ class OpenImage:
 
     def provenance(self, frame: int) -> Provenance:
         """Where a frame's mask comes from: a prediction, or the file it was in."""
-        origin, image_state = self.origins.get(frame), self.image_state
+        image_state = self.image_state
+        origin = image_state.origins.get(frame)
         source = image_state.sources.get(frame)
         if source is not None and (origin is None or self._is_prediction(frame)):
             origin = Provenance(
