@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from skimage.measure import find_contours
 
 from napari_cmunet.io.measured_lesion import tree_lesions
 from napari_cmunet.util.safe_files import atomic_write
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 # Orange that lets the vessel through and suits every kind of colour vision.
 COLOUR, _OPACITY = (255, 140, 0), 0.45
+# Apart for every kind of colour vision, on a dark picture and on paper.
 _BORDER, _LESION = (86, 180, 233), (230, 159, 0)
 
 
@@ -123,8 +123,7 @@ def _points(curve: np.ndarray) -> list[tuple[float, float]]:
     return [(2 * column + 0.5, 2 * row + 0.5) for row, column in curve]
 
 
-# Apart for every kind of colour vision, on a dark picture and on paper.
-_MASK, _STENOSIS = "#56b4e9", "#e69f00"
+_MASK, _STENOSIS = (f"#{bytes(c).hex()}" for c in (_BORDER, _LESION))
 _BLUE, _ORANGE, _INK, _FAINT = "#0072b2", "#aa5a00", "#222", "#bbb"
 _WIDTH, _HEIGHT, _AGREEMENT_HEIGHT = 520, 170, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 36
@@ -157,6 +156,8 @@ def frame_picture(
     lesions: Sequence[MeasuredLesion],
 ) -> str:
     """A frame with the outline of its mask, and its lesions by number."""
+    from skimage.measure import find_contours  # slow to import
+
     height, width = frame.shape
     size = max(height, width) / 512  # of a line, in pixels
     parts = [

@@ -1,4 +1,9 @@
-"""The pixel data of a DICOM image: how it is stored, and where its frames are."""
+"""The pixel data of a DICOM image: how it is stored, and where its frames are.
+
+pydicom's ``get_frame`` goes through all fragments for every frame, and allocates as
+much memory as an offset table or fragment declares. Here the fragments are located
+once and checked against the file's size; each frame is then read directly.
+"""
 
 from __future__ import annotations
 
