@@ -312,9 +312,7 @@ def test_a_notice_s_buttons(qtbot, panel, project, ready, monkeypatch):
 
 
 def test_in_a_project_the_panel_speaks_of_accepting(panel, page, project):
-    assert panel.status.text() == (
-        "Arteries found. Correct the mask (brush, Add or Remove), then accept it."
-    )
+    assert panel.status.text() == ("Arteries found. Correct the mask, then accept it.")
     assert panel.exporting.saved.isHidden()
     assert panel.image.isHidden()
     assert panel.on_opening.isHidden()
