@@ -146,6 +146,8 @@ def run(
         report = LoadReport(stage, 0, 0, True)
         model = LoadedModel(network.eval(), card, report)
         rows.append(row(stage, measured(model, rest), seconds))
+        if corrected:
+            rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
         rows[-1]["threshold"] = card.threshold
         model = LoadedModel(network, own, report)
         rows[-1]["at_start_threshold"] = means(measured(model, rest))
@@ -157,9 +159,6 @@ def run(
             for x in (verdict.gain, verdict.gain_low, verdict.gain_high)
             if x is not None
         ]
-        if corrected:
-            model = LoadedModel(network, card, report)
-            rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
         if quick_only:
             break
         began, cpu = time.monotonic() - seconds[0], time.process_time() - seconds[1]

@@ -77,9 +77,8 @@ class NamesLayer:
         shown = image_state.image, tuple(first), names, self.placed
         if self.layer is not None and self.layer not in self._viewer.layers:
             self.layer = None  # the user has removed it: it comes with the next name
-        if self.layer is None and self._shown[:3] == shown[:3]:
-            return
-        if shown == self._shown:
+        known = shown if self.layer is not None else shown[:3]
+        if self._shown[: len(known)] == known:
             return
         self._remove()
         self._shown = shown
