@@ -33,6 +33,12 @@ that fills is kept.
 KEPT_PROBABILITY = 0.25
 """Share of its probability that a suppressed pixel keeps."""
 
+MAX_BRANCH_MARGIN = 2.0
+"""Most that one branch adds to a frame's sum of margins, divided by the longer side.
+
+Arteries branch; one long confident line without a branch is a catheter or a lead.
+"""
+
 _HALO = 16  # pixels
 
 
@@ -101,7 +107,8 @@ def find_uncertain(
     -------
     uncertain : bool array (Y, X)
     margins : float
-        Sum of the margins along the centreline.
+        Sum of the margins along the centreline, each branch's up to
+        :data:`MAX_BRANCH_MARGIN`.
     """
     cut = _log_odds(threshold)
     mask, core = logit >= cut, logit >= cut + how.core_margin
@@ -112,13 +119,16 @@ def find_uncertain(
     skeleton = skeletonize(kept)
     margins = float((logit[skeleton] - cut).sum())
     tree = build_tree(kept, skeleton)
-    twigs = [
-        branch.number
-        for branch in tree.branches
-        if min(branch.joints) < 0
-        and branch.length < how.twig_length * max(mask.shape)
-        and logit[tuple(branch.points.T)].mean() < cut + how.twig_margin
-    ]
+    twigs = []
+    for branch in tree.branches:
+        along = logit[tuple(branch.points.T)] - cut
+        margins -= max(0.0, float(along.sum()) - MAX_BRANCH_MARGIN * max(mask.shape))
+        if (
+            min(branch.joints) < 0
+            and branch.length < how.twig_length * max(mask.shape)
+            and along.mean() < how.twig_margin
+        ):
+            twigs.append(branch.number)
     if twigs:
         kept &= ~_lumen_of_twigs(tree, set(twigs))
     dropped = mask & ~kept

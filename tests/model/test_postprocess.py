@@ -104,6 +104,7 @@ def test_margins_follow_the_threshold():
 def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
     logit = torch.full((2, 1, 128, 128), -8.0)
     logit[0, 0, 62:66, 4:124] = 6.0
+    logit[0, 0, 66:124, 60:64] = 6.0
     logit[1, 0, 62:66, 4:50] = 6.0  # a catheter, say
     out, contrast = suppress_uncertain(logit, 0.7, HOW)
     assert contrast == [True, False]
@@ -113,10 +114,18 @@ def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
     assert probability[1].max() > 0.2  # a low threshold still shows it
 
 
+def test_one_long_line_without_a_branch_is_no_contrast():
+    logit = torch.full((2, 1, 128, 128), -8.0)
+    logit[:, 0, 62:66, 4:124] = 6.0  # a lead, say
+    logit[1, 0, 66:124, 60:64] = 6.0
+    assert suppress_uncertain(logit, 0.7, HOW)[1] == [False, True]
+
+
 def test_a_long_uncertain_tree_shows_contrast_as_a_shorter_certain_one_does():
     logit = torch.full((2, 1, 128, 128), -8.0)
     logit[0, 0, 30:34, 4:124] = 3.0
     logit[0, 0, 34:124, 60:64] = 3.0
     logit[0, 0, 32, 20:24] = 6.0  # confident here alone
     logit[1, 0, 30:34, 4:104] = 6.0
+    logit[1, 0, 34:64, 60:64] = 6.0
     assert suppress_uncertain(logit, 0.7, HOW)[1] == [True, True]
