@@ -27,9 +27,14 @@ from napari_cmunet.model.postprocess import (
 from napari_cmunet.model.preprocess import prepare, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
 
+    from napari_cmunet.model.card import Postprocessing
+    from napari_cmunet.model.preprocess import Geometry
     from napari_cmunet.model.registry import LoadedModel
+
+    T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +143,21 @@ class Predictor:
         """
         return self._predict_batch(np.asarray(frame)[None])[0][0]
 
+    def predict_logit(self, frame: np.ndarray) -> tuple[torch.Tensor, Geometry]:
+        """Artery logit of one frame on the network's grid, for :func:`finish`.
+
+        Parameters
+        ----------
+        frame : array (Y, X)
+            See :meth:`predict`.
+
+        Returns
+        -------
+        logit : float tensor (1, 1, H, W)
+        geo : Geometry
+        """
+        return self._with_memory(lambda: self._logit(np.asarray(frame)[None]))
+
     def predict_frames(
         self, frames: np.ndarray, *, exact: bool = False
     ) -> Iterator[FramePrediction]:
@@ -208,21 +228,28 @@ class Predictor:
     def _predict_batch(
         self, frames: np.ndarray, exact: bool = False
     ) -> tuple[np.ndarray, list[bool]]:
+        def run() -> tuple[np.ndarray, list[bool]]:
+            parts = [
+                self._run(frames[i : i + self.batch], exact)
+                for i in range(0, len(frames), self.batch)
+            ]
+            return (
+                np.concatenate([probability for probability, _ in parts]),
+                [one for _, contrast in parts for one in contrast],
+            )
+
+        return self._with_memory(run)
+
+    def _with_memory(self, run: Callable[[], T]) -> T:
+        """Run until it fits into memory, with less at a time."""
         while True:
             try:
-                parts = [
-                    self._run(frames[i : i + self.batch], exact)
-                    for i in range(0, len(frames), self.batch)
-                ]
-                return (
-                    np.concatenate([probability for probability, _ in parts]),
-                    [one for _, contrast in parts for one in contrast],
-                )
+                return run()
             except RuntimeError as exc:  # torch: memory, lost devices
                 self._step_down(exc)
 
     @torch.inference_mode()
-    def _run(self, frames: np.ndarray, exact: bool) -> tuple[np.ndarray, list[bool]]:
+    def _logit(self, frames: np.ndarray) -> tuple[torch.Tensor, Geometry]:
         x, geo = prepare(frames, self.card.preprocessing, self.device)
         if self.dtype != torch.int8:
             x = x.to(self.dtype, memory_format=torch.channels_last)
@@ -230,19 +257,13 @@ class Predictor:
             logit = torch.cat([_forward_tiled(self._network, one[None]) for one in x])
         else:
             logit = self._network(x).float()
-        logit = suppress_small_components(logit)
-        contrast = [True] * len(frames)
-        if self.card.postprocessing is not None:
-            logit, contrast = suppress_uncertain(
-                logit, self.card.threshold, self.card.postprocessing
-            )
-        own = restore(logit, geo)[:, 0]
-        # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
-        own = own.sigmoid_()
-        if exact:
-            return own.float().cpu().numpy(), contrast
-        own = own.mul_(255).round_()
-        return own.to(torch.uint8).cpu().numpy(), contrast
+        return suppress_small_components(logit), geo
+
+    def _run(self, frames: np.ndarray, exact: bool) -> tuple[np.ndarray, list[bool]]:
+        logit, geo = self._logit(frames)
+        return finish(
+            logit, geo, self.card.threshold, self.card.postprocessing, exact=exact
+        )
 
     def _step_down(self, exc: RuntimeError) -> None:
         """Use smaller batches, then tiles, then the CPU, with a notice for each."""
@@ -274,6 +295,47 @@ class Predictor:
         # Whoever runs the predictor shows the notices; a warning would double them.
         logger.info("%s", text)
         self.notices.append(text)
+
+
+@torch.inference_mode()
+def finish(
+    logit: torch.Tensor,
+    geo: Geometry,
+    threshold: float,
+    how: Postprocessing | None,
+    *,
+    exact: bool = False,
+) -> tuple[np.ndarray, list[bool]]:
+    """Clean up a prediction and bring it to the frames' own grid.
+
+    Parameters
+    ----------
+    logit : float tensor (B, 1, H, W)
+        Of :meth:`Predictor.predict_logit`; changed in place.
+    geo : Geometry
+    threshold : float
+        Probability from which the model calls a pixel artery.
+    how : Postprocessing or None
+        None: no clean-up.
+    exact : bool
+        float32, 0 to 1, instead of uint8.
+
+    Returns
+    -------
+    probability : array (B, Y, X)
+    contrast : list of bool
+        See :class:`FramePrediction`.
+    """
+    contrast = [True] * len(logit)
+    if how is not None:
+        logit, contrast = suppress_uncertain(logit, threshold, how)
+    own = restore(logit, geo)[:, 0]
+    # In place: a frame of 10,000 x 10,000 is 0.4 GB in float32.
+    own = own.sigmoid_()
+    if exact:
+        return own.float().cpu().numpy(), contrast
+    own = own.mul_(255).round_()
+    return own.to(torch.uint8).cpu().numpy(), contrast
 
 
 def to_uint8(probability: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from napari_cmunet.training.augment import Augmentation
 if TYPE_CHECKING:
     import torch
 
+    from napari_cmunet.model.card import Postprocessing
+
 RANDOM_RATE = 2e-3
 """Peak learning rate for random weights."""
 
@@ -104,6 +106,20 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """What makes masks of a network's probabilities at one hospital.
+
+    Parameters
+    ----------
+    threshold : float
+    postprocessing : Postprocessing or None
+    """
+
+    threshold: float
+    postprocessing: Postprocessing | None
+
+
+@dataclass(frozen=True)
 class FinetuneResult:
     """Result of one training.
 
@@ -121,7 +137,7 @@ class FinetuneResult:
     left_out : dict of str to (float, float)
         With few patients: Dice and clDice of each, by a network that was trained
         without that patient, on the image's own grid.
-    threshold : float or None
+    operating_point : OperatingPoint or None
         That suits the left-out patients; None where no patient was.
     """
 
@@ -133,7 +149,7 @@ class FinetuneResult:
     reason: str
     wise_ft_alpha: float = 0.0
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
-    threshold: float | None = None
+    operating_point: OperatingPoint | None = None
 
 
 def default_steps(labels: int) -> int:

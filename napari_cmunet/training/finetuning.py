@@ -217,6 +217,7 @@ def model_card(
             else "patients held out of this training, on the network's grid; used to "
             "choose the step",
         }
+    point = result.operating_point
     parent = start.model.card if start.model else None
     description = f"Fine-tuned on {labels} labels."
     if result.wise_ft_alpha:
@@ -228,9 +229,9 @@ def model_card(
         kind="artery",
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
-        threshold=result.threshold or start.threshold(result.wise_ft_alpha),
+        threshold=point.threshold if point else start.threshold(result.wise_ft_alpha),
         preprocessing=start.preprocessing,
-        postprocessing=start.postprocessing,
+        postprocessing=point.postprocessing if point else start.postprocessing,
         description=options.description or description,
         parent=parent.name if parent else None,
         parent_sha256=parent.sha256 if parent else None,

@@ -23,7 +23,7 @@ from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
-    THRESHOLD_PRIOR,
+    OPERATING_POINT_PRIOR,
     LeftOutPredictions,
     folds_of,
     split_by_patient,
@@ -159,7 +159,7 @@ def train_in_stages(
         "start": start,
         "folds": folds,
         "read": read,
-        "threshold_prior": math.inf if options.partial_labels else THRESHOLD_PRIOR,
+        "prior": math.inf if options.partial_labels else OPERATING_POINT_PRIOR,
         "device": device,
         "should_stop": should_stop,
     }
@@ -231,7 +231,7 @@ def train_stage(
     start: StartModel,
     folds: Sequence[tuple[list[int], list[int]]],
     read: ReadLabels,
-    threshold_prior: float = THRESHOLD_PRIOR,
+    prior: float = OPERATING_POINT_PRIOR,
     starts: Sequence[Weights] = (),
     final: bool = False,
     auxiliary: LabelledFrames | None = None,
@@ -248,7 +248,7 @@ def train_stage(
     start : StartModel
     folds : sequence of (list of int, list of int)
         See :func:`napari_cmunet.training.evaluation.validation.folds_of`.
-    read, threshold_prior
+    read, prior
         See :class:`LeftOutPredictions`.
     starts : sequence of dict, optional
         Weights that each fold goes on from.
@@ -279,7 +279,7 @@ def train_stage(
         if views is None:
             return None
     weights: list[Weights] = []
-    left_out = LeftOutPredictions(start, read, device, threshold_prior)
+    left_out = LeftOutPredictions(start, read, device, prior)
     made, reason = 0, "done"
     for number, (train, held_out) in enumerate(trainings):
         if should_stop():
@@ -333,9 +333,12 @@ def train_stage(
         dice, cldice = (
             sum(s[i] for s in scores.values()) / len(scores) for i in (0, 1)
         )
-        threshold = left_out.threshold(alpha)
         found = replace(
-            found, dice=dice, cldice=cldice, left_out=scores, threshold=threshold
+            found,
+            dice=dice,
+            cldice=cldice,
+            left_out=scores,
+            operating_point=left_out.operating_point(alpha),
         )
     return StageResult(found, weights)
 

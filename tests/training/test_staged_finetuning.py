@@ -100,7 +100,7 @@ def test_a_quick_model_comes_first_and_everybody_is_left_out_once(start, short):
         assert result.dice == pytest.approx(
             np.mean([dice for dice, _ in result.left_out.values()])
         )
-        assert 0 < result.threshold < 1
+        assert 0 < result.operating_point.threshold < 1
     own = start.network().state_dict()
     quick, deep = (r.weights for r in results)
     assert torch.equal(quick["down_conv1.double_conv.double_conv.0.weight"],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,10 @@ import torch
 from napari_cmunet.model.card import ModelCard
 from napari_cmunet.model.device import training_autocast
 from napari_cmunet.model.network import artery_logit
-from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.predictor import Predictor, finish
 from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at, threshold_byte
+from napari_cmunet.training.config import OperatingPoint
 from napari_cmunet.training.dataset import REVIEWED, TARGET, WHOLE
 from napari_cmunet.training.evaluation.metrics import bootstrap_interval, cldice, dice
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from napari_cmunet.model.card import Postprocessing
     from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.model.preprocess import Geometry
     from napari_cmunet.training.dataset import Label, LabelledFrames
     from napari_cmunet.training.evaluation.comparison import Scores
     from napari_cmunet.training.finetuning import StartModel
@@ -45,8 +47,13 @@ _VALIDATING = 0.2  # expected share of the patients
 THRESHOLDS = np.arange(0.2, 0.91, 0.05).round(2)
 """Thresholds that a hospital's own is chosen from."""
 
-THRESHOLD_PRIOR = 4.0
-"""Number of labels that the start's threshold counts for."""
+TWIG_MARGINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
+"""Margins of twigs that a hospital's own is chosen from: how many side branches its
+readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
+"""
+
+OPERATING_POINT_PRIOR = 4.0
+"""Number of labels that the start's operating point counts for."""
 
 
 def validates(patient: str) -> bool:
@@ -102,9 +109,18 @@ def folds_of(frames: LabelledFrames) -> list[Fold]:
 class _Predicted:
     fold: int
     patient: str
-    packed: bytes  # probability, mask and reviewed, uint8
-    shape: tuple[int, int]
-    dice: np.ndarray  # at each of THRESHOLDS
+    logit: torch.Tensor  # float16, before the clean-up
+    geo: Geometry
+    packed: np.ndarray  # truth and reviewed, a bit a pixel
+    dice: np.ndarray  # (margins, THRESHOLDS)
+
+    def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+        """The mask at an operating point and its truth, without unreviewed pixels."""
+        logit = self.logit.float()
+        probability = finish(logit, self.geo, at.threshold, at.postprocessing)[0][0]
+        both = np.unpackbits(self.packed, count=2 * probability.size).astype(bool)
+        truth, reviewed = both.reshape(2, *probability.shape)
+        return mask_at(probability, at.threshold) & reviewed, truth & reviewed
 
 
 class LeftOutPredictions:
@@ -117,7 +133,7 @@ class LeftOutPredictions:
         Labels of indices.
     device : torch.device
     prior : float
-        See :data:`THRESHOLD_PRIOR`.
+        See :data:`OPERATING_POINT_PRIOR`.
     """
 
     def __init__(
@@ -125,12 +141,18 @@ class LeftOutPredictions:
         start: StartModel,
         read: ReadLabels,
         device: torch.device,
-        prior: float = THRESHOLD_PRIOR,
+        prior: float = OPERATING_POINT_PRIOR,
     ) -> None:
         self._start, self._read, self._device = start, read, device
         self._prior = prior
         self._found: list[_Predicted] = []
         self._folds = 0
+        self._ways: list[Postprocessing | None] = [start.postprocessing]
+        if start.postprocessing is not None and not math.isinf(prior):
+            self._ways += [
+                replace(start.postprocessing, twig_margin=margin)
+                for margin in TWIG_MARGINS
+            ]
 
     def predict(self, network: CMUNet, indices: Sequence[int], alpha: float) -> None:
         """Predict the labels that a fold left out.
@@ -142,36 +164,41 @@ class LeftOutPredictions:
         alpha : float
             Share of the start in the network.
         """
+        threshold = self._start.threshold(alpha)
         card = ModelCard(
             "fold",
             "artery",
             self._start.width,
-            threshold=self._start.threshold(alpha),
+            threshold=threshold,
             preprocessing=self._start.preprocessing,
-            postprocessing=self._start.postprocessing,
         )
         model = LoadedModel(network.eval(), card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, self._device)
         for label in self._read(indices):
-            probability = predictor.predict(label.frame)
+            logit, geo = predictor.predict_logit(label.frame)
+            logit = logit.cpu()
             truth = label.mask > 0
             reviewed = np.ones_like(truth)
             if label.reviewed is not None:
                 reviewed = label.reviewed > 0
-            every = np.stack([probability, truth, reviewed]).astype(np.uint8)
+            curves = []
+            for how in self._ways:
+                probability = finish(logit.clone(), geo, threshold, how)[0][0]
+                curves.append(_dice_curve(probability[reviewed], truth[reviewed]))
             self._found.append(
                 _Predicted(
                     self._folds,
                     label.patient,
-                    zlib.compress(every.tobytes(), 1),
-                    truth.shape,
-                    _dice_curve(probability[reviewed], truth[reviewed]),
+                    logit.half(),
+                    geo,
+                    np.packbits([truth, reviewed]),
+                    np.stack(curves),
                 )
             )
         self._folds += 1
 
-    def threshold(self, alpha: float, but: int | None = None) -> float:
-        """The threshold that suits these labels, drawn towards the start's.
+    def operating_point(self, alpha: float, but: int | None = None) -> OperatingPoint:
+        """The operating point that suits these labels, drawn towards the start's.
 
         Parameters
         ----------
@@ -180,29 +207,30 @@ class LeftOutPredictions:
         but : int, optional
             A fold that is not to tell.
         """
-        own = self._start.threshold(alpha)
+        own, how = self._start.threshold(alpha), self._start.postprocessing
         curves = [x.dice for x in self._found if x.fold != but]
         if not curves or math.isinf(self._prior):
-            return own
+            return OperatingPoint(own, how)
         mean = np.mean(curves, 0).round(3)
-        best = min(THRESHOLDS[mean == mean.max()], key=lambda t: abs(t - own))
+        way, best = min(  # of equal ones the nearest to the start's
+            np.argwhere(mean == mean.max()).tolist(),
+            key=lambda at: (at[0] > 0, abs(THRESHOLDS[at[1]] - own)),
+        )
         share = len(curves) / (len(curves) + self._prior)
-        logit = (1 - share) * _log_odds(own) + share * _log_odds(best)
-        return round(1 / (1 + math.exp(-logit)), 2)
+        cut = (1 - share) * _log_odds(own) + share * _log_odds(THRESHOLDS[best])
+        threshold = round(1 / (1 + math.exp(-cut)), 2)
+        chosen = self._ways[way]
+        if how is not None and chosen is not None:
+            margin = (1 - share) * how.twig_margin + share * chosen.twig_margin
+            # It was chosen from the start's threshold on.
+            margin += share * (_log_odds(own) - _log_odds(threshold))
+            how = replace(how, twig_margin=round(max(margin, 0.0), 2))
+        return OperatingPoint(threshold, how)
 
     def scores(self, alpha: float) -> Scores:
-        """Dice and clDice of each patient, at the threshold of the other folds."""
-        at = {fold: self.threshold(alpha, fold) for fold in range(self._folds)}
-        return score_masks(self._masks(at))
-
-    def _masks(
-        self, at: dict[int, float]
-    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        for x in self._found:
-            every = np.frombuffer(zlib.decompress(x.packed), np.uint8)
-            probability, truth, reviewed = every.reshape(3, *x.shape)
-            seen = reviewed > 0
-            yield x.patient, mask_at(probability, at[x.fold]) & seen, (truth > 0) & seen
+        """Dice and clDice of each patient, at the operating point of other folds."""
+        at = {fold: self.operating_point(alpha, fold) for fold in range(self._folds)}
+        return score_masks((x.patient, *x.masks(at[x.fold])) for x in self._found)
 
 
 def _dice_curve(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Folds by patient, and the threshold that left-out patients choose."""
+"""Folds by patient, and the operating point that left-out patients choose."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_cmunet.model.predictor import Predictor
+from napari_cmunet.model.preprocess import Geometry
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.evaluation.validation import (
     LeftOutPredictions,
@@ -30,10 +31,11 @@ def start(tiny_model):
 def faint(monkeypatch):
     """Every network calls a vessel 0.45 and its surroundings 0.1."""
 
-    def predict(self, frame):
-        return np.where(frame < 100, 115, 26).astype(np.uint8)
+    def predict_logit(self, frame):
+        logit = torch.from_numpy(np.where(frame < 100, 0.45, 0.1)).logit()[None, None]
+        return logit, Geometry(frame.shape, frame.shape, frame.shape)
 
-    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
 
 
 def faint_labels(count: int) -> list[Label]:
@@ -55,9 +57,10 @@ def test_labels_draw_the_threshold_to_where_they_want_it(start, faint):
     own = start.threshold(0.0)
     few, many = left_out(start, faint_labels(2)), left_out(start, faint_labels(60))
     assert own == 0.5
-    assert 0.45 < few.threshold(0.0) < own
-    assert many.threshold(0.0) == 0.45
-    assert left_out(start, faint_labels(60), prior=np.inf).threshold(0.0) == own
+    assert 0.45 < few.operating_point(0.0).threshold < own
+    assert many.operating_point(0.0).threshold == 0.45
+    held = left_out(start, faint_labels(60), prior=np.inf)
+    assert held.operating_point(0.0).threshold == own
 
 
 def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
@@ -66,8 +69,8 @@ def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
         labels[i] = replace(labels[i], mask=np.zeros((32, 32), bool))
     found = left_out(start, labels)
     scores = found.scores(0.0)
-    assert found.threshold(0.0, but=1) <= 0.46
-    assert found.threshold(0.0, but=0) == 0.5  # nothing helps
+    assert found.operating_point(0.0, but=1).threshold <= 0.46
+    assert found.operating_point(0.0, but=0).threshold == 0.5  # nothing helps
     assert scores["p0"] == (0.0, 0.0)  # missed, at what the others chose
 
 
