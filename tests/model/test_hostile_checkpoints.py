@@ -1,7 +1,8 @@
 """Checkpoints made to run something, or to take memory: more shapes of them.
 
 Each of some 130 files is refused, says why, and runs nothing; what calls it would have
-made is in ``test_pickle_screen.py``, here it is by which tricks a call is brought about.
+made is in ``test_pickle_screen.py``, here it is by which tricks a call is brought
+about.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cmunet.model.card import ModelCard, Postprocessing
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import Geometry
 from napari_cmunet.training.dataset import Label
@@ -61,6 +62,34 @@ def test_labels_draw_the_threshold_to_where_they_want_it(start, faint):
     assert many.operating_point(0.0).threshold == 0.45
     held = left_out(start, faint_labels(60), prior=np.inf)
     assert held.operating_point(0.0).threshold == own
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_labels_choose_how_many_side_branches_are_kept(start, monkeypatch, traced):
+    logit = np.full((64, 64), -8.0, np.float32)
+    logit[28:36, 2:62] = 0.5
+    logit[30:34, 2:62] = 8.0
+    main = logit > 0
+    logit[36:46, 30:33] = 1.8  # a twig, kept by the start
+    start = replace(start, model=replace(start.model, card=cleaned(start.model.card)))
+
+    def predict_logit(self, frame):
+        geo = Geometry(frame.shape, frame.shape, frame.shape)
+        return torch.from_numpy(logit)[None, None].clone(), geo
+
+    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+    mask = logit > 0 if traced else main
+    frame = np.zeros((64, 64), np.uint8)
+    found = left_out(start, [Label(frame, mask, None, f"p{i}", "") for i in range(60)])
+    chosen = found.operating_point(0.0).postprocessing
+    assert (chosen.twig_margin > 1.8) != traced
+    assert start.postprocessing == replace(chosen, twig_margin=1.35)
+    dice, cldice = found.scores(0.0)["p0"]
+    assert dice > 0.99 and cldice == 1.0  # but for the pixels at its joint
+
+
+def cleaned(card: ModelCard) -> ModelCard:
+    return replace(card, postprocessing=Postprocessing(contrast_margin=0.0))
 
 
 def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
