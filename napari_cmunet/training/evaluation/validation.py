@@ -47,7 +47,7 @@ _VALIDATING = 0.2  # expected share of the patients
 THRESHOLDS = np.arange(0.2, 0.91, 0.05).round(2)
 """Thresholds that a hospital's own is chosen from."""
 
-TWIG_MARGINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
+TWIG_MARGINS = (0.5, 2.0, 2.75, 3.5)
 """Margins of twigs that a hospital's own is chosen from: how many side branches its
 readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 """
