@@ -23,7 +23,7 @@ from napari_cmunet.util.text import duration
 if TYPE_CHECKING:
     from napari_cmunet.training.finetuning import StartModel
 
-QUICK_STEPS, QUICK_VIEWS = 60, 4
+QUICK_STEPS, QUICK_VIEWS = 36, 3
 """Steps of the quick stage, all folds together, and views of each label."""
 
 LEAST_STEPS = 24

@@ -43,7 +43,12 @@ from napari_cmunet.training.events import (
 from napari_cmunet.training.finetuning import config_for, prepare
 from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
-from napari_cmunet.training.plan import Plan, make_plan, seconds_per_view
+from napari_cmunet.training.plan import (
+    QUICK_VIEWS,
+    Plan,
+    make_plan,
+    seconds_per_view,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -61,9 +66,9 @@ _SHARE_OF_STEPS = 0.8
 
 QUICK = FinetuneConfig(
     batch=8,
-    learning_rate=2e-3,
+    learning_rate=2.5e-3,
     trained_blocks=2,
-    views=4,
+    views=QUICK_VIEWS,
     crop=128,
     frozen_batchnorm=True,
 )

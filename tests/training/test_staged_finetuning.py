@@ -158,10 +158,10 @@ def test_the_plan_fits_its_time():
     assert "all would take" in str(some)
     quick = make_plan(18, 2, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
-    half = make_plan(18, 4.5, minutes=5)
+    half = make_plan(18, 6.5, minutes=5)
     assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)
     assert "left out" in str(quick)
-    none = make_plan(18, 7, minutes=5)
+    none = make_plan(18, 8, minutes=5)
     assert not none.possible
     assert "too short" in str(none)
 
