@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 QUICK_STEPS, QUICK_VIEWS = 36, 3
 """Steps of the quick stage, all folds together, and views of each label."""
 
+DEEP_CROP = 0.8
+"""Side of the views of a deep stage after a quick one, as a share of the frame's."""
+
 LEAST_STEPS = 24
 """Fewer steps of the whole network teach too little to begin them."""
 
 # In units of one view in a step of the whole network.
-_FEATURES, _LATE_STEP, _PREDICTION = 0.2, 0.5, 0.35
+_FEATURES, _LATE_STEP, _PREDICTION = 0.2, 0.4, 0.35
 _REGRESSION_FRAMES = 6
 _OVERHEAD = 1.15  # reading, augmenting, saving
 
@@ -123,7 +126,9 @@ def make_plan(
             room,
             comparing,
         )
-    # After the quick stage, small batches do.
+    # After the quick stage, small batches of smaller views do.
+    if quick:
+        unit *= DEEP_CROP**2
     for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
             seconds = first + wanted * batch * unit + comparing

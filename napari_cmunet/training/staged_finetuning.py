@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.network import STRIDE
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
 from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.validation import (
@@ -44,6 +45,7 @@ from napari_cmunet.training.finetuning import config_for, prepare
 from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.plan import (
+    DEEP_CROP,
     QUICK_VIEWS,
     Plan,
     make_plan,
@@ -69,7 +71,7 @@ QUICK = FinetuneConfig(
     learning_rate=2.5e-3,
     trained_blocks=2,
     views=QUICK_VIEWS,
-    crop=128,
+    crop=112,
     frozen_batchnorm=True,
 )
 """The quick stage, but for its steps."""
@@ -186,6 +188,9 @@ def train_in_stages(
         starts = [quick.result.weights] if validation is not None else quick.folds
     config = replace(config_for(start, options), steps=deep_steps)
     config = replace(config, batch=options.batch or plan.batch)
+    if plan.quick:
+        side = round(DEEP_CROP * start.preprocessing.grid)
+        config = replace(config, crop=max(STRIDE, side // STRIDE * STRIDE))
     if options.minutes:
         left = options.minutes - (time.monotonic() - began + comparing) / 60
         config = replace(config, minutes=max(left, 0.05))
