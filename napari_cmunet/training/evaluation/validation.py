@@ -112,7 +112,7 @@ class _Predicted:
     logit: torch.Tensor  # float16, before the clean-up
     geo: Geometry
     packed: np.ndarray  # truth and reviewed, a bit a pixel
-    dice: np.ndarray  # (margins, THRESHOLDS)
+    dice: np.ndarray  # for each margin of twigs, at each of THRESHOLDS
 
     def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
         """The mask at an operating point and its truth, without unreviewed pixels."""
@@ -147,9 +147,9 @@ class LeftOutPredictions:
         self._prior = prior
         self._found: list[_Predicted] = []
         self._folds = 0
-        self._ways: list[Postprocessing | None] = [start.postprocessing]
+        self._candidates: list[Postprocessing | None] = [start.postprocessing]
         if start.postprocessing is not None and not math.isinf(prior):
-            self._ways += [
+            self._candidates += [
                 replace(start.postprocessing, twig_margin=margin)
                 for margin in TWIG_MARGINS
             ]
@@ -165,13 +165,8 @@ class LeftOutPredictions:
             Share of the start in the network.
         """
         threshold = self._start.threshold(alpha)
-        card = ModelCard(
-            "fold",
-            "artery",
-            self._start.width,
-            threshold=threshold,
-            preprocessing=self._start.preprocessing,
-        )
+        width, preprocessing = self._start.width, self._start.preprocessing
+        card = ModelCard("fold", "artery", width, preprocessing=preprocessing)
         model = LoadedModel(network.eval(), card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, self._device)
         for label in self._read(indices):
@@ -182,7 +177,7 @@ class LeftOutPredictions:
             if label.reviewed is not None:
                 reviewed = label.reviewed > 0
             curves = []
-            for how in self._ways:
+            for how in self._candidates:
                 probability = finish(logit.clone(), geo, threshold, how)[0][0]
                 curves.append(_dice_curve(probability[reviewed], truth[reviewed]))
             self._found.append(
@@ -212,14 +207,14 @@ class LeftOutPredictions:
         if not curves or math.isinf(self._prior):
             return OperatingPoint(own, how)
         mean = np.mean(curves, 0).round(3)
-        way, best = min(  # of equal ones the nearest to the start's
+        margin_at, best = min(  # of equal ones the nearest to the start's
             np.argwhere(mean == mean.max()).tolist(),
             key=lambda at: (at[0] > 0, abs(THRESHOLDS[at[1]] - own)),
         )
         share = len(curves) / (len(curves) + self._prior)
         cut = (1 - share) * _log_odds(own) + share * _log_odds(THRESHOLDS[best])
         threshold = round(1 / (1 + math.exp(-cut)), 2)
-        chosen = self._ways[way]
+        chosen = self._candidates[margin_at]
         if how is not None and chosen is not None:
             margin = (1 - share) * how.twig_margin + share * chosen.twig_margin
             # It was chosen from the start's threshold on.
