@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.7, 0.3
 """Probabilities from which, and below which, the model is confident."""
 
+NOTICEABLE_MARGIN = 0.5
+"""Change of the margin of twigs from which a new model's card mentions it."""
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -224,6 +227,11 @@ def model_card(
         description += (
             f" {result.wise_ft_alpha:.0%} of it is the model it started from."
         )
+    if point and point.postprocessing and start.postprocessing:
+        change = point.postprocessing.twig_margin - start.postprocessing.twig_margin
+        if abs(change) >= NOTICEABLE_MARGIN:
+            kept = "fewer" if change > 0 else "more"
+            description += f" Like its labels, it keeps {kept} side branches."
     return ModelCard(
         name=name,
         kind="artery",

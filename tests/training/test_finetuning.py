@@ -1,16 +1,24 @@
-"""Masks of main branches, completed: the rest is added where sure, else unknown."""
+"""Completing masks of main branches, and the card of a new model."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from napari_cmunet.model.card import Postprocessing
+from napari_cmunet.model.registry import load_model
+from napari_cmunet.training.config import FinetuneResult, OperatingPoint
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.finetuning import (
     CONFIDENT_ARTERY,
     CONFIDENT_BACKGROUND,
+    StartModel,
     completed,
+    model_card,
 )
+from napari_cmunet.training.options import FinetuneOptions
 
 
 class Knows:
@@ -57,3 +65,20 @@ def test_labels_are_taken_one_by_one():
     next(found)
     with pytest.raises(AssertionError):
         next(found)
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"), [(2.5, "fewer side"), (0.5, "more side"), (1.6, None)]
+)
+def test_a_card_says_when_labels_change_the_side_branches(tiny_model, margin, said):
+    model = load_model(tiny_model)
+    own = Postprocessing()
+    model = replace(model, card=replace(model.card, postprocessing=own))
+    options = FinetuneOptions()
+    start = replace(StartModel.load(options, tiny_model), model=model)
+    point = OperatingPoint(0.6, replace(own, twig_margin=margin))
+    result = FinetuneResult({}, 1, 1, 0.8, 0.8, "done", operating_point=point)
+    card = model_card("new", start, options, 18, result)
+    assert (card.threshold, card.postprocessing) == (0.6, point.postprocessing)
+    assert ("side branches" in card.description) == (said is not None)
+    assert (said or "") in card.description
