@@ -9,9 +9,9 @@ DATA holds a folder with images/ and masks/ for each hospital; ica_nj also index
 (stem, split, patient) and fewshot18.json. At the others, 18 frames of a seeded draw
 are learned from, and patients of the rest are measured. Each model is one line in
 RESULTS.jsonl: the start, the quick model, the deep one; with Dice, clDice and wrong
-places a frame on these patients, at the threshold that the labels chose and at the
-start's, and the verdict from the patients left out in turn. With ``--readers``, also
-the mean seconds that a simulated reader needs to correct so many of these frames.
+places a frame on these patients, at the operating point that the labels chose and at
+the start's, and the verdict from the patients left out in turn. With ``--readers``,
+also the mean seconds that a simulated reader needs to correct so many of these frames.
 """
 
 from __future__ import annotations
@@ -142,7 +142,11 @@ def run(
         network.load_state_dict(item.weights)
         stage = "quick" if len(rows) == 1 else "deep"
         card = model_card(stage, start, options, len(train), item)
-        own = replace(card, threshold=start.threshold(item.wise_ft_alpha))
+        own = replace(
+            card,
+            threshold=start.threshold(item.wise_ft_alpha),
+            postprocessing=start.postprocessing,
+        )
         report = LoadReport(stage, 0, 0, True)
         model = LoadedModel(network.eval(), card, report)
         rows.append(row(stage, measured(model, rest), seconds))
@@ -150,7 +154,7 @@ def run(
             rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
         rows[-1]["threshold"] = card.threshold
         model = LoadedModel(network, own, report)
-        rows[-1]["at_start_threshold"] = means(measured(model, rest))
+        rows[-1]["at_start_point"] = means(measured(model, rest))
         pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
         verdict = judge("new", "start", "", pairs, left_out=True)
         rows[-1]["verdict"] = verdict.outcome

@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
+from napari_cmunet.model.threshold import log_odds
 from napari_cmunet.vessels.tree import build_tree
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ that fills is kept.
 KEPT_PROBABILITY = 0.25
 """Share of its probability that a suppressed pixel keeps."""
 
-MAX_BRANCH_MARGIN = 2.0
-"""Most that one branch adds to a frame's sum of margins, divided by the longer side.
+BRANCH_MARGIN, BRANCH_EXCESS = 2.0, 0.25
+"""Sum of the margins along one branch, divided by the longer side, from which on they
+count for a quarter towards the contrast of a frame.
 
-Arteries branch; one long confident line without a branch is a catheter or a lead.
+Arteries branch; one long line without a branch is mostly a catheter or a lead.
 """
 
 _HALO = 16  # pixels
@@ -58,7 +60,7 @@ def suppress_small_components(logit: torch.Tensor) -> torch.Tensor:
     tensor (B, 1, H, W)
         The same tensor.
     """
-    artery = (logit > _log_odds(JOIN_PROBABILITY)).cpu()
+    artery = (logit > log_odds(JOIN_PROBABILITY)).cpu()
     for one, mask in zip(logit[:, 0], artery[:, 0].numpy(), strict=True):
         _suppress(one, find_small_components(mask))
     return logit
@@ -107,10 +109,10 @@ def find_uncertain(
     -------
     uncertain : bool array (Y, X)
     margins : float
-        Sum of the margins along the centreline, each branch's up to
-        :data:`MAX_BRANCH_MARGIN`.
+        Sum of the margins along the centreline, with less weight along long branches;
+        see :data:`BRANCH_MARGIN`.
     """
-    cut = _log_odds(threshold)
+    cut = log_odds(threshold)
     mask, core = logit >= cut, logit >= cut + how.core_margin
     pieces, count = ndimage.label(mask, np.ones((3, 3)))
     confident = np.zeros(count + 1, bool)
@@ -122,7 +124,8 @@ def find_uncertain(
     twigs = []
     for branch in tree.branches:
         along = logit[tuple(branch.points.T)] - cut
-        margins -= max(0.0, float(along.sum()) - MAX_BRANCH_MARGIN * max(mask.shape))
+        excess = float(along.sum()) - BRANCH_MARGIN * max(mask.shape)
+        margins -= (1 - BRANCH_EXCESS) * max(0.0, excess)
         if (
             min(branch.joints) < 0
             and branch.length < how.twig_length * max(mask.shape)
@@ -144,7 +147,7 @@ def find_uncertain(
         ~mask[near], return_distances=False, return_indices=True
     )
     dropped[near] = dropped[near][tuple(nearest)] & (
-        logit[near] > _log_odds(JOIN_PROBABILITY)
+        logit[near] > log_odds(JOIN_PROBABILITY)
     )
     return dropped, margins
 
@@ -200,7 +203,3 @@ def _suppress(logit: torch.Tensor, where: np.ndarray) -> None:
         at = torch.from_numpy(where).to(logit.device)
         lowered = torch.sigmoid(logit[at].float()) * KEPT_PROBABILITY
         logit[at] = torch.logit(lowered).to(logit)
-
-
-def _log_odds(probability: float) -> float:
-    return float(np.log(probability / (1 - probability)))

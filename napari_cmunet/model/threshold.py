@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 DEFAULT_THRESHOLD = 0.5
@@ -10,6 +12,11 @@ DEFAULT_THRESHOLD = 0.5
 def threshold_byte(threshold: float) -> int:
     """Smallest probability byte (0 to 255) that counts as artery."""
     return int(np.clip(np.ceil(threshold * 255), 1, 255))
+
+
+def log_odds(probability: float) -> float:
+    """Logit of a probability between 0 and 1."""
+    return math.log(probability / (1 - probability))
 
 
 def mask_at(probability: np.ndarray, threshold: float) -> np.ndarray:

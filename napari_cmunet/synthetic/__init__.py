@@ -5,7 +5,6 @@ from napari_cmunet.synthetic.cine import (
     PhantomConfig,
     make_cine,
     make_frame,
-    make_frame_with_devices,
 )
 
 __all__ = [
@@ -13,5 +12,4 @@ __all__ = [
     "PhantomConfig",
     "make_cine",
     "make_frame",
-    "make_frame_with_devices",
 ]

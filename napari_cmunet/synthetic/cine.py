@@ -126,7 +126,6 @@ class Scene:
     view: CArm
     anatomy: Anatomy
     clutter: np.ndarray
-    clutter_mask: np.ndarray
     catheter: Catheter | None
     wire: Vessel | None
     reflux: float
@@ -135,8 +134,8 @@ class Scene:
 
     def attenuation_at(
         self, beat: float, breath: np.ndarray, bolus: Bolus, time: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return total attenuation, arteries and devices at one moment."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return total attenuation and arteries at one moment."""
         view = self.view
         heart = self.heart.contracted(beat).moved(breath)
         tubes, seen = [], []
@@ -161,7 +160,6 @@ class Scene:
                 & (shown >= LEAST_CONTRAST * self.detector.noise)
             )
             arteries, mask = draw(samples, view.size, seen)
-        devices = self.clutter_mask.copy()
         total = self.anatomy.fixed + self.clutter
         total += self._moved_background(beat, breath)
         total += self.attenuation * view.pitch * arteries
@@ -169,8 +167,7 @@ class Scene:
             trunk = self.vessels[0].local[:1]
             shift = heart.to_patient(trunk)[0] - self.heart.to_patient(trunk)[0]
             filled = float(bolus.density(time + 0.15, np.zeros(1))[0])
-            held, catheter = self.catheter.thickness(view, shift, filled)
-            devices |= catheter
+            held = self.catheter.thickness(view, shift, filled)
             if self.reflux * filled > 1:
                 start = heart.to_patient(self.vessels[0].local[:9])
                 back = (start[0] - start[-1]) / np.linalg.norm(start[0] - start[-1])
@@ -179,14 +176,13 @@ class Scene:
         if self.wire is not None:
             points = heart.to_patient(self.wire.local)
             line = tube(view, points, np.full(len(points), WIRE_RADIUS))
-            drawn, wire = draw(line, view.size, np.ones(len(line.radius), bool))
+            drawn, _ = draw(line, view.size)
             total += 0.6 * view.pitch * drawn
-            devices |= wire
         # Behind the blades nothing is seen, so nothing is to be found.
         open_field = self.detector.blades > 0.6
         if self.detector.outside is not None:
             open_field &= ~self.detector.outside[0]
-        return total, mask & open_field, devices & ~mask & open_field
+        return total, mask & open_field
 
     def _moved_background(self, beat: float, breath: np.ndarray) -> np.ndarray:
         view = self.view
@@ -233,7 +229,7 @@ def make_cine(config: PhantomConfig) -> PhantomCine:
         beat = vigour * float(contraction(phase + rate * time))
         lift = breathing * np.sin(2 * np.pi * breath_rate * time + breath_phase)
         breath = np.array([0.1, -0.25, 1.0]) * lift
-        return scene.attenuation_at(beat, breath, bolus, time)[:2]
+        return scene.attenuation_at(beat, breath, bolus, time)
 
     window = None
     with ThreadPoolExecutor(THREADS) as pool:
@@ -255,27 +251,16 @@ def make_frame(config: PhantomConfig) -> tuple[np.ndarray, np.ndarray]:
     ``config.frames`` and ``config.fps`` are not used. The mask follows the rule of
     `make_cine`.
     """
-    return make_frame_with_devices(config)[:2]
-
-
-def make_frame_with_devices(
-    config: PhantomConfig,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make the frame of :func:`make_frame`, its mask and that of the devices.
-
-    The latter holds catheters, wires, leads, electrodes and clips, but for the pixels
-    of arteries.
-    """
     rng = np.random.default_rng(config.seed)
     scene = make_scene(rng, config, wide=True)
     bolus = Bolus(0.0, 3.0, rng.uniform(110, 260), 1.0)
     beat = rng.uniform(0.5, 1.0) * float(contraction(rng.uniform(0, 1)))
     breath = np.array([0.1, -0.25, 1.0]) * rng.normal(0, 4)
     time = rng.uniform(1.0, 3.2)
-    total, mask, devices = scene.attenuation_at(beat, breath, bolus, time)
+    total, mask = scene.attenuation_at(beat, breath, bolus, time)
     tones = scene.detector.expose(total, rng)
     frame = scene.detector.show(tones, scene.detector.window(tones))
-    return frame, mask, devices
+    return frame, mask
 
 
 def make_scene(rng: np.random.Generator, config: PhantomConfig, *, wide: bool) -> Scene:
@@ -295,7 +280,7 @@ def make_scene(rng: np.random.Generator, config: PhantomConfig, *, wide: bool) -
         rng, view, heart, float(np.clip(rng.lognormal(0.3, spread), 0.5, 2.6))
     )
     usual = 1.5 if wide else 1.0
-    clutter, clutter_mask = make_clutter(rng, view, usual * config.clutter)
+    clutter = make_clutter(rng, view, usual * config.clutter)
     catheter = None
     if not wide or rng.random() < 0.92:
         trunk = heart.to_patient(vessels[0].local)
@@ -306,7 +291,6 @@ def make_scene(rng: np.random.Generator, config: PhantomConfig, *, wide: bool) -
         view,
         anatomy,
         clutter,
-        clutter_mask,
         catheter,
         vessels[0 if side == "right" else 1] if rng.random() < 0.1 else None,
         float(rng.choice([0.0, rng.uniform(6, 16)])),

@@ -34,17 +34,15 @@ class Catheter:
         way = 0.5 * np.arange(len(self.points))
         return self.points + np.exp(-((way / 28) ** 2))[:, None] * shift
 
-    def thickness(
-        self, view: CArm, shift: np.ndarray, filled: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return its thickness map (mm of full contrast) and its mask."""
+    def thickness(self, view: CArm, shift: np.ndarray, filled: float) -> np.ndarray:
+        """Return its thickness map (mm of full contrast)."""
         points = self.at(shift)
         outer = tube(view, points, self.radius)
-        total, mask = draw(outer, view.size, np.ones(len(outer.radius), bool))
+        total, _ = draw(outer, view.size)
         inner = tube(view, points, self.radius * 0.7)
         lumen, _ = draw(inner, view.size)
         hollow = self.wall * (total - 0.55 * lumen)
-        return (hollow + filled * (0.8 * lumen - 0.25 * hollow)) * view.pitch, mask
+        return (hollow + filled * (0.8 * lumen - 0.25 * hollow)) * view.pitch
 
 
 def make_catheter(
@@ -103,15 +101,12 @@ def _curve(stops: np.ndarray, step: float) -> np.ndarray:
     return np.stack([np.interp(even, way, axis) for axis in fine.T], axis=1)
 
 
-def make_clutter(
-    rng: np.random.Generator, view: CArm, amount: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return attenuation and mask of leads, electrodes, wires and clips now and then.
+def make_clutter(rng: np.random.Generator, view: CArm, amount: float) -> np.ndarray:
+    """Return the attenuation of leads, electrodes, wires and clips now and then.
 
     ``amount`` scales how often each of them is there.
     """
     field = np.zeros((view.size, view.size), dtype=np.float32)
-    mask = field > 0
     tubes = []
     if rng.random() < 0.03 * amount:  # sternal wires: a row of twisted loops
         across = rng.normal(0, 25)
@@ -129,13 +124,11 @@ def make_clutter(
         tubes.append(_flat_tube(view, line, 0.35, 4.0))
     if tubes:
         samples = join(tubes)
-        drawn, mask = draw(samples, view.size, np.ones(len(samples.radius), bool))
+        drawn, _ = draw(samples, view.size)
         field += 0.25 * view.pitch * drawn
     if rng.random() < 0.06 * amount:
-        electrode = _electrode(rng, view)
-        field += electrode
-        mask |= electrode > 0.5 * electrode.max()
-    return field, mask
+        field += _electrode(rng, view)
+    return field
 
 
 def _flat_tube(view: CArm, line: np.ndarray, radius: float, dense: float):

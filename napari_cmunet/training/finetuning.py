@@ -24,7 +24,7 @@ from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import LoadedModel, find_model, load_model
-from napari_cmunet.model.threshold import mask_at
+from napari_cmunet.model.threshold import log_odds, mask_at
 from napari_cmunet.training import events
 from napari_cmunet.training.config import (
     BATCH,
@@ -48,7 +48,7 @@ CONFIDENT_ARTERY, CONFIDENT_BACKGROUND = 0.7, 0.3
 """Probabilities from which, and below which, the model is confident."""
 
 NOTICEABLE_MARGIN = 0.5
-"""Change of the margin of twigs from which a new model's card mentions it."""
+"""Change of the log-odds from which twigs are kept that a new card mentions."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -228,7 +228,9 @@ def model_card(
             f" {result.wise_ft_alpha:.0%} of it is the model it started from."
         )
     if point and point.postprocessing and start.postprocessing:
-        change = point.postprocessing.twig_margin - start.postprocessing.twig_margin
+        own = start.threshold(result.wise_ft_alpha)
+        change = log_odds(point.threshold) + point.postprocessing.twig_margin
+        change -= log_odds(own) + start.postprocessing.twig_margin
         if abs(change) >= NOTICEABLE_MARGIN:
             kept = "fewer" if change > 0 else "more"
             description += f" Like its labels, it keeps {kept} side branches."

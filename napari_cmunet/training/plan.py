@@ -35,6 +35,7 @@ LEAST_STEPS = 24
 # In units of one view in a step of the whole network.
 _FEATURES, _LATE_STEP, _PREDICTION = 0.2, 0.4, 0.35
 _REGRESSION_FRAMES = 6
+_CLEAN_UP = 0.05  # seconds a prediction, on any device
 _OVERHEAD = 1.15  # reading, augmenting, saving
 
 
@@ -51,6 +52,7 @@ class Plan:
     #: done.
     quick_seconds: float
     seconds: float
+    comparing: float  # seconds of these, at the end of each stage
     #: What was left out for want of time and what would help; empty if nothing.
     advice: str = ""
     trainings: int = 1  # of the deep stage, where patients are left out in turn
@@ -104,7 +106,8 @@ def make_plan(
     """
     unit = seconds_per_view * _OVERHEAD
     budget = 60 * minutes if minutes else math.inf
-    comparing = unit * _PREDICTION * 2 * (labels + _REGRESSION_FRAMES)
+    predictions = 2 * (labels + _REGRESSION_FRAMES)
+    comparing = (unit * _PREDICTION + _CLEAN_UP) * predictions
     views = min(labels * QUICK_VIEWS, max(MOST_VIEWS, labels))
     first, quick_steps = 0.0, 0
     for quick_steps in (QUICK_STEPS, QUICK_STEPS // 2) if quick else ():
@@ -113,7 +116,7 @@ def make_plan(
             break
     wanted = steps or default_steps(labels)
     if first > budget:
-        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, _impossible(first))
+        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, 0.0, _impossible(first))
     room = budget - first - comparing
     if trainings > 1:
         return _with_folds(
@@ -132,7 +135,7 @@ def make_plan(
     for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
             seconds = first + wanted * batch * unit + comparing
-            return Plan(labels, quick_steps, wanted, batch, first, seconds)
+            return Plan(labels, quick_steps, wanted, batch, first, seconds, comparing)
     whole = first + comparing + wanted * SMALL_BATCH * unit
     fitting = int(room / (SMALL_BATCH * unit))
     if fitting >= min(wanted, LEAST_STEPS):
@@ -140,14 +143,23 @@ def make_plan(
             f"Of {wanted} steps {fitting} fit in {duration(budget)}; all would take "
             f"{duration(whole)}."
         )
-        return Plan(labels, quick_steps, fitting, SMALL_BATCH, first, budget, advice)
+        return Plan(
+            labels,
+            quick_steps,
+            fitting,
+            SMALL_BATCH,
+            first,
+            budget,
+            comparing,
+            advice,
+        )
     if not quick:
-        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, _impossible(whole))
+        return Plan(labels, 0, 0, BATCH, 0.0, 0.0, 0.0, _impossible(whole))
     advice = (
         f"The training of all layers is left out: it needs {duration(whole)} on this "
         "machine now. Allow more time, or close other programs."
     )
-    return Plan(labels, quick_steps, 0, BATCH, first, first, advice)
+    return Plan(labels, quick_steps, 0, BATCH, first, first, comparing, advice)
 
 
 def _with_folds(
@@ -169,6 +181,7 @@ def _with_folds(
                 batch,
                 0.0,
                 seconds + comparing,
+                comparing,
                 trainings=trainings,
             )
     advice = (

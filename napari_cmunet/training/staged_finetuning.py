@@ -63,9 +63,6 @@ if TYPE_CHECKING:
 
     Weights = dict[str, torch.Tensor]
 
-_SHARE_OF_STEPS = 0.8
-"""Of the time of the quick stage; the rest is the comparison."""
-
 QUICK = FinetuneConfig(
     batch=8,
     learning_rate=2.5e-3,
@@ -74,7 +71,10 @@ QUICK = FinetuneConfig(
     crop=112,
     frozen_batchnorm=True,
 )
-"""The quick stage, but for its steps."""
+"""The quick stage, but for its steps.
+
+Folds of a third of the steps are as long as the warm-up: their rate only rises.
+"""
 
 
 def plan_stages(
@@ -173,9 +173,8 @@ def train_in_stages(
     deep_steps = plan.deep * (len(folds) + 1 if final else 1)
     total = plan.quick + deep_steps
     starts: list[Weights] = []
-    comparing = (1 - _SHARE_OF_STEPS) * plan.quick_seconds
     if plan.quick:
-        after = plan.seconds - _SHARE_OF_STEPS * plan.quick_seconds
+        after = plan.seconds - plan.quick_seconds + plan.comparing
         yield Stage(QUICK_STAGE, 0, total, after)
         config = replace(QUICK, steps=plan.quick, seed=options.seed)
         config = replace(config, wise_ft_prior=start.wise_ft_prior)
@@ -189,12 +188,11 @@ def train_in_stages(
     config = replace(config_for(start, options), steps=deep_steps)
     config = replace(config, batch=options.batch or plan.batch)
     if plan.quick:
-        side = round(DEEP_CROP * start.preprocessing.grid)
-        config = replace(config, crop=max(STRIDE, side // STRIDE * STRIDE))
+        config = replace(config, crop=_deep_crop(start.preprocessing.grid))
     if options.minutes:
-        left = options.minutes - (time.monotonic() - began + comparing) / 60
+        left = options.minutes - (time.monotonic() - began + plan.comparing) / 60
         config = replace(config, minutes=max(left, 0.05))
-    yield Stage(DEEP_STAGE, plan.quick, total, comparing)
+    yield Stage(DEEP_STAGE, plan.quick, total, plan.comparing)
     if validation is not None:
         network = start.network()
         if starts:
@@ -217,6 +215,12 @@ def train_in_stages(
     )
     if deep is not None:
         yield deep.result
+
+
+def _deep_crop(grid: int) -> int:
+    """Side of the views of the deep stage: a multiple of the network's stride."""
+    whole, some = (math.ceil(x / STRIDE) for x in (grid, DEEP_CROP * grid))
+    return STRIDE * min(whole, max(2, some))
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,12 @@ def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
     assert probability[1].max() > 0.2  # a low threshold still shows it
 
 
-def test_one_long_line_without_a_branch_is_no_contrast():
-    logit = torch.full((2, 1, 128, 128), -8.0)
-    logit[:, 0, 62:66, 4:124] = 6.0  # a lead, say
+def test_one_long_line_without_a_branch_is_no_contrast_unless_it_is_certain():
+    logit = torch.full((3, 1, 128, 128), -8.0)
+    logit[:2, 0, 62:66, 4:124] = 6.0  # a lead, say
     logit[1, 0, 66:124, 60:64] = 6.0
-    assert suppress_uncertain(logit, 0.7, HOW)[1] == [False, True]
+    logit[2, 0, 62:66, 4:124] = 9.0
+    assert suppress_uncertain(logit, 0.7, HOW)[1] == [False, True, True]
 
 
 def test_a_long_uncertain_tree_shows_contrast_as_a_shorter_certain_one_does():

@@ -120,8 +120,7 @@ def test_the_catheter_is_not_in_the_mask(monkeypatch):
 
     class Absent(module.Catheter):
         def thickness(self, view, shift, filled):
-            nothing = np.zeros((view.size, view.size), dtype=np.float32)
-            return nothing, nothing > 0
+            return np.zeros((view.size, view.size), dtype=np.float32)
 
     def absent(rng, trunk, calibre):
         made = make_catheter(rng, trunk, calibre)

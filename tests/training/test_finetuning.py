@@ -68,17 +68,25 @@ def test_labels_are_taken_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("margin", "said"), [(2.5, "fewer side"), (0.5, "more side"), (1.6, None)]
+    ("threshold", "margin", "said"),
+    [
+        (0.5, 2.5, "fewer side"),
+        (0.5, 0.5, "more side"),
+        (0.7, 0.6, None),  # as log-odds of the network these are the start's
+        (0.7, 1.5, "fewer side"),
+    ],
 )
-def test_a_card_says_when_labels_change_the_side_branches(tiny_model, margin, said):
+def test_a_card_says_when_labels_change_the_side_branches(
+    tiny_model, threshold, margin, said
+):
     model = load_model(tiny_model)
     own = Postprocessing()
     model = replace(model, card=replace(model.card, postprocessing=own))
     options = FinetuneOptions()
     start = replace(StartModel.load(options, tiny_model), model=model)
-    point = OperatingPoint(0.6, replace(own, twig_margin=margin))
+    point = OperatingPoint(threshold, replace(own, twig_margin=margin))
     result = FinetuneResult({}, 1, 1, 0.8, 0.8, "done", operating_point=point)
     card = model_card("new", start, options, 18, result)
-    assert (card.threshold, card.postprocessing) == (0.6, point.postprocessing)
+    assert (card.threshold, card.postprocessing) == (threshold, point.postprocessing)
     assert ("side branches" in card.description) == (said is not None)
     assert (said or "") in card.description

@@ -156,7 +156,7 @@ def test_the_plan_fits_its_time():
     assert LEAST_STEPS <= some.deep < 76
     assert some.seconds <= 300
     assert "all would take" in str(some)
-    quick = make_plan(18, 2, minutes=5)
+    quick = make_plan(18, 3, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
     half = make_plan(18, 6.5, minutes=5)
     assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)

@@ -13,9 +13,10 @@ import torch
 from napari_cmunet.model.card import ModelCard
 from napari_cmunet.model.device import training_autocast
 from napari_cmunet.model.network import artery_logit
+from napari_cmunet.model.postprocess import find_uncertain
 from napari_cmunet.model.predictor import Predictor, finish
 from napari_cmunet.model.registry import LoadedModel, LoadReport
-from napari_cmunet.model.threshold import mask_at, threshold_byte
+from napari_cmunet.model.threshold import log_odds, mask_at, threshold_byte
 from napari_cmunet.training.config import OperatingPoint
 from napari_cmunet.training.dataset import REVIEWED, TARGET, WHOLE
 from napari_cmunet.training.evaluation.metrics import bootstrap_interval, cldice, dice
@@ -44,13 +45,16 @@ MANY_PATIENTS = 100
 
 _VALIDATING = 0.2  # expected share of the patients
 
-THRESHOLDS = np.arange(0.2, 0.91, 0.05).round(2)
-"""Thresholds that a hospital's own is chosen from."""
+THRESHOLDS = np.arange(0.3, 0.91, 0.05).round(2)
+"""Thresholds that a hospital's own is chosen from; lower ones undo the clean-up."""
 
 TWIG_MARGINS = (0.5, 2.0, 2.75, 3.5)
 """Margins of twigs that a hospital's own is chosen from: how many side branches its
 readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 """
+
+CONTRAST_SHARE = 0.9
+"""A frame shows contrast from this share of the least of the labelled ones on."""
 
 OPERATING_POINT_PRIOR = 4.0
 """Number of labels that the start's operating point counts for."""
@@ -109,18 +113,24 @@ def folds_of(frames: LabelledFrames) -> list[Fold]:
 class _Predicted:
     fold: int
     patient: str
-    logit: torch.Tensor  # float16, before the clean-up
+    logit: torch.Tensor  # float16, of Predictor.predict_logit
     geo: Geometry
     packed: np.ndarray  # truth and reviewed, a bit a pixel
     dice: np.ndarray  # for each margin of twigs, at each of THRESHOLDS
+    has_artery: bool
 
     def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
         """The mask at an operating point and its truth, without unreviewed pixels."""
         logit = self.logit.float()
         probability = finish(logit, self.geo, at.threshold, at.postprocessing)[0][0]
-        both = np.unpackbits(self.packed, count=2 * probability.size).astype(bool)
+        both = np.unpackbits(self.packed, count=2 * probability.size).view(bool)
         truth, reviewed = both.reshape(2, *probability.shape)
         return mask_at(probability, at.threshold) & reviewed, truth & reviewed
+
+    def contrast_margin(self, threshold: float, how: Postprocessing) -> float:
+        """What tells that the frame shows contrast; see Postprocessing."""
+        logit = self.logit[0, 0].float().numpy()
+        return find_uncertain(logit, threshold, how)[1] / max(logit.shape)
 
 
 class LeftOutPredictions:
@@ -147,11 +157,13 @@ class LeftOutPredictions:
         self._prior = prior
         self._found: list[_Predicted] = []
         self._folds = 0
-        self._candidates: list[Postprocessing | None] = [start.postprocessing]
-        if start.postprocessing is not None and not math.isinf(prior):
-            self._candidates += [
-                replace(start.postprocessing, twig_margin=margin)
-                for margin in TWIG_MARGINS
+        how = start.postprocessing
+        self._candidates: list[Postprocessing | None] = [None]
+        if how is not None:
+            # Labels are of frames with contrast.
+            self._candidates = [
+                replace(how, twig_margin=margin, contrast_margin=0.0)
+                for margin in (how.twig_margin, *TWIG_MARGINS)
             ]
 
     def predict(self, network: CMUNet, indices: Sequence[int], alpha: float) -> None:
@@ -176,10 +188,10 @@ class LeftOutPredictions:
             reviewed = np.ones_like(truth)
             if label.reviewed is not None:
                 reviewed = label.reviewed > 0
-            curves = []
+            curves, seen = [], truth[reviewed]
             for how in self._candidates:
                 probability = finish(logit.clone(), geo, threshold, how)[0][0]
-                curves.append(_dice_curve(probability[reviewed], truth[reviewed]))
+                curves.append(_dice_curve(probability[reviewed], seen))
             self._found.append(
                 _Predicted(
                     self._folds,
@@ -188,6 +200,7 @@ class LeftOutPredictions:
                     geo,
                     np.packbits([truth, reviewed]),
                     np.stack(curves),
+                    bool(seen.any()),
                 )
             )
         self._folds += 1
@@ -203,24 +216,30 @@ class LeftOutPredictions:
             A fold that is not to tell.
         """
         own, how = self._start.threshold(alpha), self._start.postprocessing
-        curves = [x.dice for x in self._found if x.fold != but]
-        if not curves or math.isinf(self._prior):
+        found = [x for x in self._found if x.fold != but]
+        if not found or math.isinf(self._prior):
             return OperatingPoint(own, how)
-        mean = np.mean(curves, 0).round(3)
-        margin_at, best = min(  # of equal ones the nearest to the start's
+        mean = np.mean([x.dice for x in found], 0).round(3)
+        # Of equal ones the start's margin, and the threshold nearest to its own.
+        margin_at, best = min(
             np.argwhere(mean == mean.max()).tolist(),
             key=lambda at: (at[0] > 0, abs(THRESHOLDS[at[1]] - own)),
         )
-        share = len(curves) / (len(curves) + self._prior)
-        cut = (1 - share) * _log_odds(own) + share * _log_odds(THRESHOLDS[best])
+        share = len(found) / (len(found) + self._prior)
+        cut = (1 - share) * log_odds(own) + share * log_odds(THRESHOLDS[best])
         threshold = round(1 / (1 + math.exp(-cut)), 2)
         chosen = self._candidates[margin_at]
-        if how is not None and chosen is not None:
-            margin = (1 - share) * how.twig_margin + share * chosen.twig_margin
+        if how is None or chosen is None:
+            return OperatingPoint(threshold, how)
+        if margin_at:
             # It was chosen from the start's threshold on.
-            margin += share * (_log_odds(own) - _log_odds(threshold))
+            wanted = chosen.twig_margin + log_odds(own) - log_odds(threshold)
+            margin = (1 - share) * how.twig_margin + share * wanted
             how = replace(how, twig_margin=round(max(margin, 0.0), 2))
-        return OperatingPoint(threshold, how)
+        shown = [x.contrast_margin(threshold, how) for x in found if x.has_artery]
+        least = CONTRAST_SHARE * min(shown, default=math.inf)
+        least = round(min(how.contrast_margin, max(least, 0.0)), 2)
+        return OperatingPoint(threshold, replace(how, contrast_margin=least))
 
     def scores(self, alpha: float) -> Scores:
         """Dice and clDice of each patient, at the operating point of other folds."""
@@ -236,10 +255,6 @@ def _dice_curve(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     hit = artery[::-1].cumsum()[::-1][cuts]
     found = every[::-1].cumsum()[::-1][cuts]
     return 2 * hit / np.maximum(found + artery.sum(), 1)
-
-
-def _log_odds(probability: float) -> float:
-    return math.log(probability / (1 - probability))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,31 @@ def test_labels_choose_how_many_side_branches_are_kept(start, monkeypatch, trace
     assert dice > 0.99 and cldice == 1.0  # but for the pixels at its joint
 
 
+def test_a_margin_that_the_labels_keep_does_not_drift(start, faint):
+    start = replace(start, model=replace(start.model, card=cleaned(start.model.card)))
+    point = left_out(start, faint_labels(60)).operating_point(0.0)
+    assert point.threshold < start.threshold(0.0)
+    assert point.postprocessing == start.postprocessing
+
+
+def test_labels_of_one_unbranched_vessel_show_contrast(start, monkeypatch):
+    logit = np.full((64, 64), -8.0, np.float32)
+    logit[30:34, 2:62] = 4.0
+    card = replace(start.model.card, postprocessing=Postprocessing())
+    start = replace(start, model=replace(start.model, card=card))
+
+    def predict_logit(self, frame):
+        geo = Geometry(frame.shape, frame.shape, frame.shape)
+        return torch.from_numpy(logit)[None, None].clone(), geo
+
+    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+    frame = np.zeros((64, 64), np.uint8)
+    labels = [Label(frame, logit > 0, None, f"p{i}", "") for i in range(6)]
+    found = left_out(start, labels)
+    assert found.scores(0.0)["p0"] == (1.0, 1.0)
+    assert 0 < found.operating_point(0.0).postprocessing.contrast_margin < 3.0
+
+
 def cleaned(card: ModelCard) -> ModelCard:
     return replace(card, postprocessing=Postprocessing(contrast_margin=0.0))
 
