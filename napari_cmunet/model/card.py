@@ -82,8 +82,8 @@ class Preprocessing:
 class Postprocessing:
     """How a prediction is cleaned up; written into the model's card.
 
-    Margins are in log-odds above the model's threshold, so that they keep their meaning
-    when fine-tuning moves the threshold.
+    Margins are in log-odds above the model's threshold. Fine-tuning sets that of twigs
+    with the labels, and lowers that of contrast where labelled frames need it.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ class Postprocessing:
         removed.
     contrast_margin : float
         Least sum of the margins along the centreline, divided by the longer side. A
-        frame with less shows no contrast: what lies across ribs is uncertain, a
-        catheter alone is short.
+        frame with less shows no contrast: what lies across ribs is uncertain; what a
+        long branch adds is limited, as a catheter or a lead has no branches.
     """
 
     __pydantic_config__: ClassVar = _CLOSED

@@ -146,6 +146,8 @@ class Predictor:
     def predict_logit(self, frame: np.ndarray) -> tuple[torch.Tensor, Geometry]:
         """Artery logit of one frame on the network's grid, for :func:`finish`.
 
+        Small components are lowered already.
+
         Parameters
         ----------
         frame : array (Y, X)
@@ -154,7 +156,13 @@ class Predictor:
         Returns
         -------
         logit : float tensor (1, 1, H, W)
+            On the predictor's device.
         geo : Geometry
+
+        Raises
+        ------
+        DeviceError
+            See :meth:`predict`.
         """
         return self._with_memory(lambda: self._logit(np.asarray(frame)[None]))
 

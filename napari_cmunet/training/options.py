@@ -37,7 +37,8 @@ class FinetuneOptions:
     )
     steps: int = option(0, "optimiser steps (default: by the number of labels)")
     batch: int = option(
-        0, "views in a step (default: 8, or 4 where --minutes is short)"
+        0,
+        "views in a step (default: 4 after a quick stage or if time is short, else 8)",
     )
     learning_rate: float | None = option(
         None, "default: 0.0005, for --start random 0.002", "R", above=0

@@ -116,7 +116,7 @@ class _Predicted:
     logit: torch.Tensor  # float16, of Predictor.predict_logit
     geo: Geometry
     packed: np.ndarray  # truth and reviewed, a bit a pixel
-    dice: np.ndarray  # for each margin of twigs, at each of THRESHOLDS
+    dice: np.ndarray  # for the start's margin and TWIG_MARGINS, at each of THRESHOLDS
     has_artery: bool
 
     def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
