@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 QUICK_STEPS, QUICK_VIEWS = 36, 3
 """Steps of the quick stage, all folds together, and views of each label."""
 
-DEEP_CROP = 0.8
-"""Side of the views of a deep stage after a quick one, as a share of the frame's."""
-
 LEAST_STEPS = 24
 """Fewer steps of the whole network teach too little to begin them."""
 
@@ -129,9 +126,7 @@ def make_plan(
             room,
             comparing,
         )
-    # After the quick stage, small batches of smaller views do.
-    if quick:
-        unit *= DEEP_CROP**2
+    # After the quick stage, small batches do.
     for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
             seconds = first + wanted * batch * unit + comparing

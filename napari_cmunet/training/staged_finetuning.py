@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.model.network import STRIDE
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
 from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.validation import (
@@ -45,7 +44,6 @@ from napari_cmunet.training.finetuning import config_for, prepare
 from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.plan import (
-    DEEP_CROP,
     QUICK_VIEWS,
     Plan,
     make_plan,
@@ -187,8 +185,6 @@ def train_in_stages(
         starts = [quick.result.weights] if validation is not None else quick.folds
     config = replace(config_for(start, options), steps=deep_steps)
     config = replace(config, batch=options.batch or plan.batch)
-    if plan.quick:
-        config = replace(config, crop=_deep_crop(start.preprocessing.grid))
     if options.minutes:
         left = options.minutes - (time.monotonic() - began + plan.comparing) / 60
         config = replace(config, minutes=max(left, 0.05))
@@ -215,12 +211,6 @@ def train_in_stages(
     )
     if deep is not None:
         yield deep.result
-
-
-def _deep_crop(grid: int) -> int:
-    """Side of the views of the deep stage: a multiple of the network's stride."""
-    whole, some = (math.ceil(x / STRIDE) for x in (grid, DEEP_CROP * grid))
-    return STRIDE * min(whole, max(2, some))
 
 
 @dataclass(frozen=True)

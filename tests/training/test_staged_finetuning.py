@@ -152,11 +152,11 @@ def test_the_plan_fits_its_time():
     assert make_plan(18, 0.4, quick=False).batch == 8
     tight = make_plan(18, 0.4, quick=False, minutes=4)
     assert (tight.deep, tight.batch) == (76, 4)
-    some = make_plan(18, 1.4, minutes=5)
+    some = make_plan(18, 1.0, minutes=5)
     assert LEAST_STEPS <= some.deep < 76
     assert some.seconds <= 300
     assert "all would take" in str(some)
-    quick = make_plan(18, 3, minutes=5)
+    quick = make_plan(18, 2, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
     half = make_plan(18, 6.5, minutes=5)
     assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)

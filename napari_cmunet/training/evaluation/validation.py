@@ -56,7 +56,7 @@ readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 CONTRAST_SHARE = 0.9
 """A frame shows contrast from this share of the least of the labelled ones on."""
 
-OPERATING_POINT_PRIOR = 4.0
+OPERATING_POINT_PRIOR = 6.0
 """Number of labels that the start's operating point counts for."""
 
 
