@@ -96,8 +96,8 @@ class Postprocessing:
         removed.
     contrast_margin : float
         Least sum of the margins along the centreline, divided by the longer side. A
-        frame with less shows no contrast: what lies across ribs is uncertain; what a
-        long branch adds is limited, as a catheter or a lead has no branches.
+        frame with less shows no contrast: what lies across ribs is uncertain; what one
+        very long branch adds counts less, as a catheter or a lead has no branches.
     """
 
     __pydantic_config__: ClassVar = _CLOSED

@@ -35,8 +35,8 @@ KEPT_PROBABILITY = 0.25
 """Share of its probability that a suppressed pixel keeps."""
 
 BRANCH_MARGIN, BRANCH_EXCESS = 2.0, 0.25
-"""Sum of the margins along one branch, divided by the longer side, from which on they
-count for a quarter towards the contrast of a frame.
+"""Limit of the sum of the margins along one branch, divided by the longer side: what is
+beyond it counts for a quarter towards the contrast of a frame.
 
 Arteries branch; one long line without a branch is mostly a catheter or a lead.
 """

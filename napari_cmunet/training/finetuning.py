@@ -228,10 +228,11 @@ def model_card(
             f" {result.wise_ft_alpha:.0%} of it is the model it started from."
         )
     if point and point.postprocessing and start.postprocessing:
-        own = start.threshold(result.wise_ft_alpha)
+        own, before = start.threshold(result.wise_ft_alpha), start.postprocessing
         change = log_odds(point.threshold) + point.postprocessing.twig_margin
-        change -= log_odds(own) + start.postprocessing.twig_margin
-        if abs(change) >= NOTICEABLE_MARGIN:
+        change -= log_odds(own) + before.twig_margin
+        chosen = point.postprocessing.twig_margin != before.twig_margin
+        if chosen and abs(change) >= NOTICEABLE_MARGIN:
             kept = "fewer" if change > 0 else "more"
             description += f" Like its labels, it keeps {kept} side branches."
     return ModelCard(

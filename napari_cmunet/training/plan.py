@@ -32,7 +32,7 @@ LEAST_STEPS = 24
 # In units of one view in a step of the whole network.
 _FEATURES, _LATE_STEP, _PREDICTION = 0.2, 0.4, 0.35
 _REGRESSION_FRAMES = 6
-_CLEAN_UP = 0.05  # seconds a prediction, on any device
+_CLEAN_UP = 0.25  # seconds a label, for all candidates, on any device
 _OVERHEAD = 1.15  # reading, augmenting, saving
 
 
@@ -104,7 +104,7 @@ def make_plan(
     unit = seconds_per_view * _OVERHEAD
     budget = 60 * minutes if minutes else math.inf
     predictions = 2 * (labels + _REGRESSION_FRAMES)
-    comparing = (unit * _PREDICTION + _CLEAN_UP) * predictions
+    comparing = unit * _PREDICTION * predictions + _CLEAN_UP * labels
     views = min(labels * QUICK_VIEWS, max(MOST_VIEWS, labels))
     first, quick_steps = 0.0, 0
     for quick_steps in (QUICK_STEPS, QUICK_STEPS // 2) if quick else ():

@@ -53,8 +53,11 @@ TWIG_MARGINS = (0.5, 2.0, 2.75, 3.5)
 readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 """
 
+FOUND_DICE = 0.5
+"""Dice from which on a labelled frame shows contrast, whatever its margins."""
+
 CONTRAST_SHARE = 0.9
-"""A frame shows contrast from this share of the least of the labelled ones on."""
+"""Share of the least margins of such frames that is the limit, if that lowers it."""
 
 OPERATING_POINT_PRIOR = 6.0
 """Number of labels that the start's operating point counts for."""
@@ -117,7 +120,11 @@ class _Predicted:
     geo: Geometry
     packed: np.ndarray  # truth and reviewed, a bit a pixel
     dice: np.ndarray  # for the start's margin and TWIG_MARGINS, at each of THRESHOLDS
-    has_artery: bool
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the network finds most of an artery at any of these."""
+        return float(self.dice.max()) >= FOUND_DICE
 
     def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
         """The mask at an operating point and its truth, without unreviewed pixels."""
@@ -159,8 +166,8 @@ class LeftOutPredictions:
         self._folds = 0
         how = start.postprocessing
         self._candidates: list[Postprocessing | None] = [None]
-        if how is not None:
-            # Labels are of frames with contrast.
+        if how is not None and not math.isinf(prior):
+            # Whether a frame shows contrast is not chosen here.
             self._candidates = [
                 replace(how, twig_margin=margin, contrast_margin=0.0)
                 for margin in (how.twig_margin, *TWIG_MARGINS)
@@ -200,7 +207,6 @@ class LeftOutPredictions:
                     geo,
                     np.packbits([truth, reviewed]),
                     np.stack(curves),
-                    bool(seen.any()),
                 )
             )
         self._folds += 1
@@ -219,27 +225,32 @@ class LeftOutPredictions:
         found = [x for x in self._found if x.fold != but]
         if not found or math.isinf(self._prior):
             return OperatingPoint(own, how)
-        mean = np.mean([x.dice for x in found], 0).round(3)
-        # Of equal ones the start's margin, and the threshold nearest to its own.
+        mean = np.mean([x.dice for x in found], 0)
+        margins = [c.twig_margin if c else 0.0 for c in self._candidates]
+        # Of equal ones the margin, then the threshold, nearest to the start's.
         margin_at, best = min(
-            np.argwhere(mean == mean.max()).tolist(),
-            key=lambda at: (at[0] > 0, abs(THRESHOLDS[at[1]] - own)),
+            np.argwhere(mean >= mean.max() - 0.001).tolist(),
+            key=lambda at: (
+                abs(margins[at[0]] - margins[0]),
+                abs(THRESHOLDS[at[1]] - own),
+            ),
         )
         share = len(found) / (len(found) + self._prior)
         cut = (1 - share) * log_odds(own) + share * log_odds(THRESHOLDS[best])
         threshold = round(1 / (1 + math.exp(-cut)), 2)
-        chosen = self._candidates[margin_at]
-        if how is None or chosen is None:
+        if how is None:
             return OperatingPoint(threshold, how)
-        if margin_at:
+        if margin_at:  # else the start's stays, whatever the threshold: no drift
             # It was chosen from the start's threshold on.
-            wanted = chosen.twig_margin + log_odds(own) - log_odds(threshold)
+            wanted = margins[margin_at] + log_odds(own) - log_odds(threshold)
             margin = (1 - share) * how.twig_margin + share * wanted
             how = replace(how, twig_margin=round(max(margin, 0.0), 2))
-        shown = [x.contrast_margin(threshold, how) for x in found if x.has_artery]
-        least = CONTRAST_SHARE * min(shown, default=math.inf)
-        least = round(min(how.contrast_margin, max(least, 0.0)), 2)
-        return OperatingPoint(threshold, replace(how, contrast_margin=least))
+        shown = [x.contrast_margin(threshold, how) for x in found if x.is_found]
+        least = min(shown, default=math.inf)
+        if least < how.contrast_margin:
+            limit = round(max(CONTRAST_SHARE * least, 0.0), 2)
+            how = replace(how, contrast_margin=limit)
+        return OperatingPoint(threshold, how)
 
     def scores(self, alpha: float) -> Scores:
         """Dice and clDice of each patient, at the operating point of other folds."""

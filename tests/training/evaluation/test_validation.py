@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.model.card import ModelCard, Postprocessing
+from napari_cmunet.model.card import Postprocessing
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.preprocess import Geometry
 from napari_cmunet.training.dataset import Label
@@ -37,6 +37,21 @@ def faint(monkeypatch):
         return logit, Geometry(frame.shape, frame.shape, frame.shape)
 
     monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+
+
+def predict_always(monkeypatch, logit: np.ndarray) -> None:
+    """Let every network predict this logit."""
+
+    def predict_logit(self, frame):
+        geo = Geometry(frame.shape, frame.shape, frame.shape)
+        return torch.from_numpy(logit)[None, None].clone(), geo
+
+    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+
+
+def with_cleanup(start: StartModel, how: Postprocessing) -> StartModel:
+    card = replace(start.model.card, postprocessing=how)
+    return replace(start, model=replace(start.model, card=card))
 
 
 def faint_labels(count: int) -> list[Label]:
@@ -71,13 +86,8 @@ def test_labels_choose_how_many_side_branches_are_kept(start, monkeypatch, trace
     logit[30:34, 2:62] = 8.0
     main = logit > 0
     logit[36:46, 30:33] = 1.8  # a twig, kept by the start
-    start = replace(start, model=replace(start.model, card=cleaned(start.model.card)))
-
-    def predict_logit(self, frame):
-        geo = Geometry(frame.shape, frame.shape, frame.shape)
-        return torch.from_numpy(logit)[None, None].clone(), geo
-
-    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+    start = with_cleanup(start, Postprocessing(contrast_margin=0.0))
+    predict_always(monkeypatch, logit)
     mask = logit > 0 if traced else main
     frame = np.zeros((64, 64), np.uint8)
     found = left_out(start, [Label(frame, mask, None, f"p{i}", "") for i in range(60)])
@@ -89,7 +99,7 @@ def test_labels_choose_how_many_side_branches_are_kept(start, monkeypatch, trace
 
 
 def test_a_margin_that_the_labels_keep_does_not_drift(start, faint):
-    start = replace(start, model=replace(start.model, card=cleaned(start.model.card)))
+    start = with_cleanup(start, Postprocessing(contrast_margin=0.0))
     point = left_out(start, faint_labels(60)).operating_point(0.0)
     assert point.threshold < start.threshold(0.0)
     assert point.postprocessing == start.postprocessing
@@ -98,23 +108,32 @@ def test_a_margin_that_the_labels_keep_does_not_drift(start, faint):
 def test_labels_of_one_unbranched_vessel_show_contrast(start, monkeypatch):
     logit = np.full((64, 64), -8.0, np.float32)
     logit[30:34, 2:62] = 4.0
-    card = replace(start.model.card, postprocessing=Postprocessing())
-    start = replace(start, model=replace(start.model, card=card))
-
-    def predict_logit(self, frame):
-        geo = Geometry(frame.shape, frame.shape, frame.shape)
-        return torch.from_numpy(logit)[None, None].clone(), geo
-
-    monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
+    start = with_cleanup(start, Postprocessing())
+    predict_always(monkeypatch, logit)
     frame = np.zeros((64, 64), np.uint8)
     labels = [Label(frame, logit > 0, None, f"p{i}", "") for i in range(6)]
     found = left_out(start, labels)
     assert found.scores(0.0)["p0"] == (1.0, 1.0)
-    assert 0 < found.operating_point(0.0).postprocessing.contrast_margin < 3.0
+    limit = found.operating_point(0.0).postprocessing.contrast_margin
+    assert 0 < limit < 3.0
+    # A frame that the network misses does not lower it further.
+    missed = replace(labels[0], mask=np.roll(logit > 0, 20, 0), patient="missed")
+    found = left_out(start, [*labels, missed])
+    assert found.operating_point(0.0).postprocessing.contrast_margin == limit
 
 
-def cleaned(card: ModelCard) -> ModelCard:
-    return replace(card, postprocessing=Postprocessing(contrast_margin=0.0))
+def test_labels_that_pass_leave_the_limit_of_contrast(start, monkeypatch):
+    logit = np.full((64, 64), -8.0, np.float32)
+    logit[30:34, 2:62] = 4.0
+    logit[34:62, 30:34] = 4.0
+    how = Postprocessing(contrast_margin=2.9)
+    start = with_cleanup(start, how)
+    predict_always(monkeypatch, logit)
+    frame = np.zeros((64, 64), np.uint8)
+    found = left_out(
+        start, [Label(frame, logit > 0, None, f"p{i}", "") for i in (0, 1)]
+    )
+    assert found.operating_point(0.0).postprocessing == how
 
 
 def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
