@@ -74,7 +74,7 @@ def make_known_catheter(
     """Make one frame before an injection, or during one."""
     rng = np.random.default_rng(config.seed)
     scene = make_scene(rng, config, wide=False)
-    total, _, _ = scene.attenuation_at(
+    total, _ = scene.attenuation_at(
         0.0, np.zeros(3), Bolus(0.0, 3.0, 180.0, 1.0), _DURING if filled else _BEFORE
     )
     tones = scene.detector.expose(total, rng)

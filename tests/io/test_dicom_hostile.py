@@ -156,6 +156,17 @@ def test_video_and_deflated_files(tmp_path):
     refused(save(tmp_path, made), "which this version does not read")
 
 
+def test_a_damaged_transfer_syntax_is_named_in_one_line(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", CINE, "JPEG lossless SV1", bits=12)
+    syntax = b"1.2.840.10008.1.2.4.70"
+    content = path.read_bytes()
+    assert content.count(syntax) == 1
+    path.write_bytes(content.replace(syntax, syntax[:1] + b"\n" + syntax[2:]))
+    with pytest.raises(ReadError, match="which this version does not read") as info:
+        read_angiogram(path)
+    assert "\n" not in str(info.value)
+
+
 def test_a_file_that_changes_after_it_was_opened(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", np.tile(CINE, (10, 1, 1)), bits=12)
     frames = read_angiogram(path).frames

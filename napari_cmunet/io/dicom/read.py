@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom.encaps import encapsulate
 
-from napari_cmunet.errors import ReadError
+from napari_cmunet.errors import ReadError, printable
 from napari_cmunet.io.dicom.codecs import PLUGIN, check_size, decoder_for
 from napari_cmunet.io.dicom.header import number, numbers, read_header, text
 from napari_cmunet.io.dicom.identity import shielded
@@ -222,8 +222,8 @@ def _with_true_bits(
 
 
 def _unsupported(file: SniffedFile, syntax: uid.UID) -> ReadError:
-    name = syntax.name
-    shown = "video" if "MPEG" in name or "HEVC" in name else f"'{name[:60]}'"
+    name = printable(syntax.name[:60])
+    shown = "video" if "MPEG" in name or "HEVC" in name else f"'{name}'"
     return file.error(
         f"its pixels are stored as {shown}, which this version does not read. Export "
         f"it without compression."
