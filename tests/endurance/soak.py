@@ -150,6 +150,12 @@ def count(hand: Hand, images: int, trainings: int) -> dict[str, float]:
     hand.live(0.5)
     gc.collect()
     here = Path("/proc/self")
+    # Workers that are about to end hold threads and handles for a moment.
+    held: dict[str, list[int]] = {"fd": [], "task": []}
+    for _ in range(4):
+        hand.live(0.4)
+        for name, counts in held.items():
+            counts.append(len(list((here / name).iterdir())))
     pages = int((here / "statm").read_text().split()[1])
     children = 0
     for task in (here / "task").iterdir():
@@ -159,8 +165,8 @@ def count(hand: Hand, images: int, trainings: int) -> dict[str, float]:
         "images": images,
         "trainings": trainings,
         "memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1),
-        "handles": len(list((here / "fd").iterdir())),
-        "threads": len(list((here / "task").iterdir())),
+        "handles": min(held["fd"]),
+        "threads": min(held["task"]),
         "processes": children,
         "layers": len(hand.viewer.layers),
     }
