@@ -247,7 +247,7 @@ def _found(image_state: ImageState, frame: int) -> tuple[str, str]:
         return EMPTY, (
             f"No artery found in {where}; the mask is what you drew. You can {then} it."
         )
-    return FOUND, (f"Arteries found. Correct the mask, then {then} it.")
+    return FOUND, f"Arteries found. Correct the mask, then {then} it."
 
 
 def _empty(image_state: ImageState, frame: int) -> str:
