@@ -95,7 +95,7 @@ def add_fields(
         if field.name == "device":
             more["choices"] = DEVICES
         elif field.default is True:
-            name, more["dest"] = "--no-validation", field.name
+            name, more["dest"] = field.metadata["off"], field.name
             more["action"] = "store_false"
         elif field.default is False:
             more["action"] = "store_true"

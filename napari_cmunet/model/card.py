@@ -82,8 +82,9 @@ class Preprocessing:
 class Postprocessing:
     """How a prediction is cleaned up; written into the model's card.
 
-    Margins are in log-odds above the model's threshold. Fine-tuning sets that of twigs
-    with the labels, and lowers that of contrast where labelled frames need it.
+    Margins are in log-odds above the model's threshold, that of contrast above a
+    probability of 0.7. Fine-tuning sets that of twigs with the labels, and lowers that
+    of contrast where labelled frames need it.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ shows it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,12 @@ beyond it counts for a quarter towards the contrast of a frame.
 Arteries branch; one long line without a branch is mostly a catheter or a lead.
 """
 
+CONTRAST_PROBABILITY = 0.7
+"""What the margins that tell contrast are above.
+
+The same for each model: a hospital that wants a higher threshold has no less contrast.
+"""
+
 _HALO = 16  # pixels
 
 
@@ -62,7 +69,7 @@ def suppress_small_components(logit: torch.Tensor) -> torch.Tensor:
     """
     artery = (logit > log_odds(JOIN_PROBABILITY)).cpu()
     for one, mask in zip(logit[:, 0], artery[:, 0].numpy(), strict=True):
-        _suppress(one, find_small_components(mask))
+        suppress(one, find_small_components(mask))
     return logit
 
 
@@ -87,69 +94,105 @@ def suppress_uncertain(
     """
     contrast = []
     for one in logit[:, 0]:
-        values = one.float().cpu().numpy()
-        uncertain, margins = find_uncertain(values, threshold, how)
-        contrast.append(margins >= how.contrast_margin * max(values.shape))
-        _suppress(one, uncertain if contrast[-1] else np.ones(values.shape, bool))
+        tree = predicted_tree(one.float().cpu().numpy(), threshold, how)
+        contrast.append(tree.contrast >= how.contrast_margin)
+        if contrast[-1]:
+            suppress(one, tree.uncertain(how.twig_margin))
+        else:
+            suppress(one, np.ones(one.shape, bool))
     return logit, contrast
 
 
-def find_uncertain(
+@dataclass(frozen=True)
+class PredictedTree:
+    """The tree of a prediction, and how certain its parts are.
+
+    Parameters
+    ----------
+    mask : bool array (Y, X)
+        Pixels from the threshold on.
+    joined : bool array (Y, X)
+        Pixels from :data:`JOIN_PROBABILITY` on.
+    kept : bool array (Y, X)
+        Components of the mask with a confident pixel.
+    tree : VesselTree
+        Of ``kept``.
+    twigs : dict of int to float
+        Mean margin along each short branch with a free end, by its number.
+    contrast : float
+        Sum of the margins above :data:`CONTRAST_PROBABILITY` along the centreline, with
+        less weight along long branches (:data:`BRANCH_MARGIN`), divided by the longer
+        side.
+    """
+
+    mask: np.ndarray
+    joined: np.ndarray
+    kept: np.ndarray
+    tree: VesselTree
+    twigs: dict[int, float]
+    contrast: float
+
+    def uncertain(self, twig_margin: float) -> np.ndarray:
+        """Components and twigs that are too uncertain to be kept, (Y, X) bool.
+
+        Parameters
+        ----------
+        twig_margin : float
+            Least mean margin of a twig that is kept.
+        """
+        kept = self.kept
+        twigs = {n for n, margin in self.twigs.items() if margin < twig_margin}
+        if twigs:
+            kept = kept & ~_lumen_of_twigs(self.tree, twigs)
+        dropped = self.mask & ~kept
+        if not dropped.any():
+            return dropped
+        # The halo below the threshold goes with the part that it surrounds.
+        rows, columns = (
+            slice(max(0, at.min() - _HALO), at.max() + _HALO + 1)
+            for at in np.nonzero(dropped)
+        )
+        near = np.s_[rows, columns]
+        nearest = ndimage.distance_transform_edt(
+            ~self.mask[near], return_distances=False, return_indices=True
+        )
+        dropped[near] = dropped[near][tuple(nearest)] & self.joined[near]
+        return dropped
+
+
+def predicted_tree(
     logit: np.ndarray, threshold: float, how: Postprocessing
-) -> tuple[np.ndarray, float]:
-    """Find components and free-ending twigs that are too uncertain to be kept.
+) -> PredictedTree:
+    """Find the tree of a prediction and the margins of its branches.
 
     Parameters
     ----------
     logit : float array (Y, X)
     threshold : float
     how : Postprocessing
-
-    Returns
-    -------
-    uncertain : bool array (Y, X)
-    margins : float
-        Sum of the margins along the centreline, with less weight along long branches;
-        see :data:`BRANCH_MARGIN`.
     """
-    cut = log_odds(threshold)
+    cut, side = log_odds(threshold), max(logit.shape)
     mask, core = logit >= cut, logit >= cut + how.core_margin
     pieces, count = ndimage.label(mask, np.ones((3, 3)))
     confident = np.zeros(count + 1, bool)
     confident[pieces[core]] = True
     kept = confident[pieces]
     skeleton = skeletonize(kept)
-    margins = float((logit[skeleton] - cut).sum())
+    above = np.maximum(logit - log_odds(CONTRAST_PROBABILITY), 0)
+    margins = float(above[skeleton].sum())
     tree = build_tree(kept, skeleton)
-    twigs = []
+    twigs = {}
     for branch in tree.branches:
-        along = logit[tuple(branch.points.T)] - cut
-        excess = float(along.sum()) - BRANCH_MARGIN * max(mask.shape)
+        at = tuple(branch.points.T)
+        excess = float(above[at].sum()) - BRANCH_MARGIN * side
         margins -= (1 - BRANCH_EXCESS) * max(0.0, excess)
-        if (
-            min(branch.joints) < 0
-            and branch.length < how.twig_length * max(mask.shape)
-            and along.mean() < how.twig_margin
-        ):
-            twigs.append(branch.number)
-    if twigs:
-        kept &= ~_lumen_of_twigs(tree, set(twigs))
-    dropped = mask & ~kept
-    if not dropped.any():
-        return dropped, margins
-    # The halo below the threshold goes with the part that it surrounds.
-    rows, columns = (
-        slice(max(0, at.min() - _HALO), at.max() + _HALO + 1)
-        for at in np.nonzero(dropped)
-    )
-    near = np.s_[rows, columns]
-    nearest = ndimage.distance_transform_edt(
-        ~mask[near], return_distances=False, return_indices=True
-    )
-    dropped[near] = dropped[near][tuple(nearest)] & (
-        logit[near] > log_odds(JOIN_PROBABILITY)
-    )
-    return dropped, margins
+        if min(branch.joints) < 0 and branch.length < how.twig_length * side:
+            twigs[branch.number] = float(logit[at].mean()) - cut
+    contrast = margins / side
+    if threshold > CONTRAST_PROBABILITY:
+        contrast = predicted_tree(logit, CONTRAST_PROBABILITY, how).contrast
+    joined = logit > log_odds(JOIN_PROBABILITY)
+    return PredictedTree(mask, joined, kept, tree, twigs, contrast)
 
 
 def _lumen_of_twigs(tree: VesselTree, twigs: set[int]) -> np.ndarray:
@@ -198,7 +241,8 @@ def find_small_components(mask: np.ndarray) -> np.ndarray:
     return np.concatenate([[False], small])[pieces]
 
 
-def _suppress(logit: torch.Tensor, where: np.ndarray) -> None:
+def suppress(logit: torch.Tensor, where: np.ndarray) -> None:
+    """Lower the artery logit (H, W) of some pixels (bool) in place."""
     if where.any():
         at = torch.from_numpy(where).to(logit.device)
         lowered = torch.sigmoid(logit[at].float()) * KEPT_PROBABILITY

@@ -139,6 +139,8 @@ class FinetuneResult:
         without that patient, on the image's own grid.
     operating_point : OperatingPoint or None
         That suits the left-out patients; None where no patient was.
+    grid : int or None
+        Longer side of the frames as the network sees them; None: as the start.
     """
 
     weights: dict[str, torch.Tensor]
@@ -150,6 +152,7 @@ class FinetuneResult:
     wise_ft_alpha: float = 0.0
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
     operating_point: OperatingPoint | None = None
+    grid: int | None = None
 
 
 def default_steps(labels: int) -> int:

@@ -122,6 +122,10 @@ class StartModel:
             return own
         return round(own + alpha * (self.model.card.threshold - own), 2)
 
+    def on_grid(self, grid: int) -> StartModel:
+        """The same weights, fed with frames of another longer side."""
+        return replace(self, preprocessing=replace(self.preprocessing, grid=grid))
+
     def network(self) -> CMUNet:
         """Return a new network with the weights to start from."""
         with torch.random.fork_rng(devices=[]):
@@ -211,19 +215,26 @@ def model_card(
     """Describe the new model: all but the hash of its weights."""
     metrics = {}
     if result.dice is not None:
+        protocol = (
+            "patients held out of this training, on the network's grid; used to choose "
+            "the step"
+        )
+        if result.left_out:
+            by = "network trained without it" if result.steps else "operating point"
+            protocol = f"patients left out in turn, each by a {by}"
+            if not result.steps:
+                protocol += " that the others' labels chose"
         metrics["validation"] = {
             "dice": round(result.dice, 4),
             "cldice": round(result.cldice or 0.0, 4),
-            "protocol": "patients left out in turn, each by a network trained without "
-            "it"
-            if result.left_out
-            else "patients held out of this training, on the network's grid; used to "
-            "choose the step",
+            "protocol": protocol,
         }
     point = result.operating_point
     parent = start.model.card if start.model else None
     description = f"Fine-tuned on {labels} labels."
-    if result.wise_ft_alpha:
+    if not result.steps:
+        description = f"Adapted to {labels} labels without a training."
+    elif result.wise_ft_alpha:
         description += (
             f" {result.wise_ft_alpha:.0%} of it is the model it started from."
         )
@@ -235,13 +246,14 @@ def model_card(
         if chosen and abs(change) >= NOTICEABLE_MARGIN:
             kept = "fewer" if change > 0 else "more"
             description += f" Like its labels, it keeps {kept} side branches."
+    preprocessing = start.on_grid(result.grid or start.preprocessing.grid).preprocessing
     return ModelCard(
         name=name,
         kind="artery",
         width=start.width,
         parameters=parameter_count(CMUNet(start.width)),
         threshold=point.threshold if point else start.threshold(result.wise_ft_alpha),
-        preprocessing=start.preprocessing,
+        preprocessing=preprocessing,
         postprocessing=point.postprocessing if point else start.postprocessing,
         description=options.description or description,
         parent=parent.name if parent else None,

@@ -24,7 +24,7 @@ class FinetuneOptions:
     """How to fine-tune.
 
     Each field's metadata holds its ``help``, from which the command line makes its
-    options and the window its tooltips.
+    options and the window its tooltips; ``off`` is the option of what is on.
     """
 
     start: str = option(
@@ -49,11 +49,21 @@ class FinetuneOptions:
         False, "the masks leave out arteries: the start completes them"
     )
     validate: bool = option(
-        True, "learn from every label; keep the last averaged weights"
+        True,
+        "learn from every label; keep the last averaged weights",
+        off="--no-validation",
+    )
+    train: bool = option(
+        True,
+        "train nothing: let the labels choose threshold, side branches and grid",
+        off="--no-training",
     )
     width: int | None = option(None, "channels of the first level, for --start random")
     grid: int | None = option(
-        None, "longer side of the frames as the network sees them", "PX"
+        None,
+        "longer side of the frames as the network sees them (default: as the labels "
+        "choose)",
+        "PX",
     )
     device: str = option("auto", "default: auto, the fastest there is")
     cluster: str = option(

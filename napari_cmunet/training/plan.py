@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 QUICK_STEPS, QUICK_VIEWS = 36, 3
 """Steps of the quick stage, all folds together, and views of each label."""
 
+GRID_LABELS = 9
+"""Labels that choose the grid of a training."""
+
 LEAST_STEPS = 24
 """Fewer steps of the whole network teach too little to begin them."""
 
@@ -105,10 +108,13 @@ def make_plan(
     budget = 60 * minutes if minutes else math.inf
     predictions = 2 * (labels + _REGRESSION_FRAMES)
     comparing = unit * _PREDICTION * predictions + _CLEAN_UP * labels
+    sample = min(labels, GRID_LABELS)
+    choosing = 2 * unit * _PREDICTION * sample + _CLEAN_UP * sample
     views = min(labels * QUICK_VIEWS, max(MOST_VIEWS, labels))
     first, quick_steps = 0.0, 0
     for quick_steps in (QUICK_STEPS, QUICK_STEPS // 2) if quick else ():
-        first = unit * (_FEATURES * views + _LATE_STEP * quick_steps) + comparing
+        first = unit * (_FEATURES * views + _LATE_STEP * quick_steps)
+        first += choosing + comparing
         if first <= budget:
             break
     wanted = steps or default_steps(labels)

@@ -1,5 +1,7 @@
 """Fine-tuning in two stages: the late decoder in seconds, then all layers.
 
+Labels choose the grid first: that needs no training.
+
 Unless there are many patients, each stage trains one network for each of a few folds of
 patients, and measures it on the patients that it never saw, so that a verdict costs no
 further training. The mean of the folds' weights is the model, and a fold of the deep
@@ -12,54 +14,52 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.training.config import FinetuneConfig, FinetuneResult, wise_ft_alpha
+from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import prepare_labels
+from napari_cmunet.training.evaluation.operating_point import (
+    OPERATING_POINT_PRIOR,
+    adapt,
+)
 from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
-    OPERATING_POINT_PRIOR,
-    LeftOutPredictions,
     folds_of,
+    mean_scores,
     split_by_patient,
 )
 from napari_cmunet.training.events import (
     DEEP_STAGE,
     QUICK_STAGE,
     Event,
-    Finished,
-    Fold,
     Note,
     Planned,
     Stage,
-    Started,
-    Step,
 )
 from napari_cmunet.training.finetuning import config_for, prepare
-from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
 from napari_cmunet.training.plan import (
+    GRID_LABELS,
     QUICK_VIEWS,
     Plan,
     make_plan,
     seconds_per_view,
 )
+from napari_cmunet.training.stage import train_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable
+
+    import torch
 
     from napari_cmunet.training.dataset import Label, LabelledFrames
-    from napari_cmunet.training.evaluation.validation import ReadLabels
+    from napari_cmunet.training.evaluation.operating_point import ReadLabels
     from napari_cmunet.training.finetuning import StartModel
-    from napari_cmunet.training.late_decoder import FeatureViews
     from napari_cmunet.training.options import FinetuneOptions
-
-    Weights = dict[str, torch.Tensor]
+    from napari_cmunet.training.stage import Weights
 
 QUICK = FinetuneConfig(
     batch=8,
@@ -94,6 +94,10 @@ def plan_stages(
         quick=start.segments,
         trainings=trainings,
     )
+
+
+def _grid_is_fixed(options: FinetuneOptions) -> bool:
+    return bool(options.grid or options.phantoms or options.partial_labels)
 
 
 def train_in_stages(
@@ -135,6 +139,12 @@ def train_in_stages(
     TrainingError
         If the time is too short to learn anything.
     """
+    if not options.train:
+        frames = prepare_labels(labels, start.preprocessing)
+        result = adapt_only(start, options, frames, read, device, should_stop)
+        if result is not None:
+            yield result
+        return
     frames, auxiliary = yield from prepare(start, options, labels, device)
     validation = None
     if validation_labels:
@@ -159,6 +169,19 @@ def train_in_stages(
                 "All labels are of one patient, or all but one without an artery: how "
                 "well the model does on others cannot be known."
             )
+    if start.segments and len(folds) > 1 and not _grid_is_fixed(options):
+        sample = [held_out[: GRID_LABELS // len(folds)] for _, held_out in folds]
+        chosen = adapt(start, sample, read, device, should_stop)
+        if chosen is None:
+            return
+        share = (chosen.start.preprocessing.grid / start.preprocessing.grid) ** 2
+        if share < 1:
+            start = chosen.start
+            frames = prepare_labels(read(range(len(frames))), start.preprocessing)
+            plan = plan_stages(
+                start, alone, len(frames), patients, share * view_seconds
+            )
+            yield Planned(len(frames), True, str(plan), plan.seconds)
     final = not start.segments and len(folds) > 1
     common: dict[str, Any] = {
         "start": start,
@@ -213,172 +236,40 @@ def train_in_stages(
         yield deep.result
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage leaves.
-
-    Parameters
-    ----------
-    result : FinetuneResult
-    folds : list of dict
-        The weights of each fold.
-    """
-
-    result: FinetuneResult
-    folds: list[Weights]
-
-
-def train_stage(
-    frames: LabelledFrames,
-    config: FinetuneConfig,
-    *,
+def adapt_only(
     start: StartModel,
-    folds: Sequence[tuple[list[int], list[int]]],
+    options: FinetuneOptions,
+    frames: LabelledFrames,
     read: ReadLabels,
-    prior: float = OPERATING_POINT_PRIOR,
-    starts: Sequence[Weights] = (),
-    final: bool = False,
-    auxiliary: LabelledFrames | None = None,
     device: torch.device,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Event, None, StageResult | None]:
-    """Train a network for each fold.
+    should_stop: Callable[[], bool],
+) -> FinetuneResult | None:
+    """The start, with the grid and the operating point that labels choose.
 
-    Parameters
-    ----------
-    frames : LabelledFrames
-    config : FinetuneConfig
-        ``steps`` and ``minutes`` are those of all trainings together.
-    start : StartModel
-    folds : sequence of (list of int, list of int)
-        See :func:`napari_cmunet.training.evaluation.validation.folds_of`.
-    read, prior
-        See :class:`LeftOutPredictions`.
-    starts : sequence of dict, optional
-        Weights that each fold goes on from.
-    final : bool
-        Whether all labels train one more network, which is the result; else it is the
-        mean of the folds' weights.
-
-    Yields
+    Raises
     ------
-    Event
-        Steps are counted through all trainings.
-
-    Returns
-    -------
-    StageResult or None
-        None if stopped before the first step.
+    TrainingError
+        If the start does not segment arteries, or the masks leave some out.
     """
-    began = time.monotonic()
-    everything: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
-    trainings = [*folds, *everything] if final else [*folds]
-    count = len(trainings)
-    each = max(1, config.steps // count)
-    known = len(set(frames.patients))
-    yield Started(each * count, len(frames), known, 0, 0, str(device), start.receipt)
-    views: FeatureViews | None = None
-    if config.trained_blocks:
-        views = feature_views(start.network(), frames, config, device, should_stop)
-        if views is None:
-            return None
-    weights: list[Weights] = []
-    left_out = LeftOutPredictions(start, read, device, prior)
-    made, reason = 0, "done"
-    for number, (train, held_out) in enumerate(trainings):
-        if should_stop():
-            reason = "stopped"
-            break
-        if count > 1:
-            yield Fold(number + 1, count)
-        network = start.network()
-        if starts:
-            network.load_state_dict(starts[number % len(starts)])
-        minutes = None
-        if config.minutes:
-            left = config.minutes - (time.monotonic() - began) / 60
-            minutes = max(0.01, left / (count - number))
-        training = finetune(
-            network,
-            views.subset(train) if views is not None else frames.subset(train),
-            replace(config, steps=each, minutes=minutes, seed=config.seed + number),
-            auxiliary=auxiliary,
-            device=device,
-            should_stop=should_stop,
+    if not start.segments or options.partial_labels:
+        raise TrainingError(
+            "Without a training, labels choose the threshold, the side branches and "
+            "the grid of a model that segments arteries; their masks must be whole."
         )
-        result = yield from _counted(training, number, count, each, began)
-        if result.steps == 0:
-            reason = "stopped"
-            break
-        made += result.steps
-        weights.append(result.weights)
-        if result.reason == "stopped":
-            reason = "stopped"
-            break
-        if held_out:
-            network = start.network()
-            network.load_state_dict(result.weights)
-            left_out.predict(network, held_out, result.wise_ft_alpha)
-    if not weights:
+    held_out = [held_out for _, held_out in folds_of(frames)]
+    if not options.validate or len(held_out) < 2:
+        held_out = [list(range(len(frames)))]
+    found = adapt(start, held_out, read, device, should_stop)
+    if found is None:
         return None
-    yield Finished(reason, made, time.monotonic() - began, made, None)
-    alpha = wise_ft_alpha(config.wise_ft_prior, len(frames))
-    found = FinetuneResult(
-        weights[-1] if final else average_weights(weights),
-        made,
-        made,
-        None,
-        None,
-        reason,
-        alpha,
+    return FinetuneResult(
+        start.network().state_dict(),
+        0,
+        0,
+        *mean_scores(found.scores),
+        "done",
+        1.0,
+        found.scores,
+        found.operating_point,
+        found.start.preprocessing.grid,
     )
-    if len(folds) > 1 and len(weights) >= len(folds):  # else not trained alike
-        scores = left_out.scores(alpha)
-        dice, cldice = (
-            sum(s[i] for s in scores.values()) / len(scores) for i in (0, 1)
-        )
-        found = replace(
-            found,
-            dice=dice,
-            cldice=cldice,
-            left_out=scores,
-            operating_point=left_out.operating_point(alpha),
-        )
-    return StageResult(found, weights)
-
-
-def _counted(
-    training: Generator[Event, None, FinetuneResult],
-    number: int,
-    count: int,
-    each: int,
-    began: float,
-) -> Generator[Event, None, FinetuneResult]:
-    """Pass on steps and notes of a fold, counted through all folds."""
-    while True:
-        try:
-            event = next(training)
-        except StopIteration as end:
-            return end.value
-        if isinstance(event, Step):
-            share = event.step / max(event.steps, 1)
-            per_fold = event.seconds + event.seconds_left
-            yield replace(
-                event,
-                step=round((number + share) * each),
-                steps=count * each,
-                seconds=time.monotonic() - began,
-                seconds_left=event.seconds_left + (count - number - 1) * per_fold,
-            )
-        elif isinstance(event, Note):
-            yield event
-
-
-def average_weights(weights: Sequence[Weights]) -> Weights:
-    """The mean of each tensor; of counters, the first one's."""
-    return {
-        name: torch.stack([w[name] for w in weights]).mean(0)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in weights[0].items()
-    }

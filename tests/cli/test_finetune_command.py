@@ -21,7 +21,7 @@ from napari_cmunet.model.registry import load_model, save_model
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import events
 from napari_cmunet.training import loop as engine
-from napari_cmunet.training import staged_finetuning as command
+from napari_cmunet.training import stage as command
 from napari_cmunet.training.config import WISE_FT_PRIOR
 from napari_cmunet.training.evaluation.metrics import score
 from napari_cmunet.training.evaluation.validation import (

@@ -5,7 +5,7 @@ import torch
 from napari_cmunet.model.card import Postprocessing
 from napari_cmunet.model.postprocess import (
     find_small_components,
-    find_uncertain,
+    predicted_tree,
     suppress_small_components,
     suppress_uncertain,
 )
@@ -64,12 +64,16 @@ def test_a_faint_stretch_holds_a_branch_to_its_tree():
 HOW = Postprocessing()
 
 
+def uncertain(logit: np.ndarray, threshold: float) -> np.ndarray:
+    return predicted_tree(logit, threshold, HOW).uncertain(HOW.twig_margin)
+
+
 def test_an_uncertain_twig_goes_and_the_vessel_stays():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 4:124] = 6.0  # a vessel across the frame
     logit[40:62, 70:73] = 1.0  # a faint twig on it
     logit[66:90, 30:33] = 6.0  # a clear one
-    found, _ = find_uncertain(logit, 0.7, HOW)
+    found = uncertain(logit, 0.7)
     assert found[42:58, 70:73].all()
     assert found[62:66].sum() <= 12  # but for pixels at the bifurcation
     assert not found[66:90].any()
@@ -79,7 +83,7 @@ def test_a_component_without_a_confident_pixel_goes():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 4:124] = 6.0
     logit[20:23, 4:124] = 2.0
-    found, _ = find_uncertain(logit, 0.7, HOW)
+    found = uncertain(logit, 0.7)
     assert found[20:23, 4:124].all()
     assert not found[62:66].any()
 
@@ -88,17 +92,18 @@ def test_where_there_are_only_twigs_all_goes():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 50:60] = 1.0
     logit[63, 55] = 6.0
-    found, margins = find_uncertain(logit, 0.7, HOW)
+    found = uncertain(logit, 0.7)
     assert found[62:66, 50:60].all()
-    assert margins <= 10 * 0.2 + 5.2  # of the faint pixels and of the clear one
-    assert not find_uncertain(np.full((64, 64), -8.0, np.float32), 0.7, HOW)[0].any()
+    contrast = 128 * predicted_tree(logit, 0.7, HOW).contrast
+    assert 5.1 < contrast <= 10 * 0.2 + 5.2  # of the faint pixels and of the clear one
+    assert not uncertain(np.full((64, 64), -8.0, np.float32), 0.7).any()
 
 
 def test_margins_follow_the_threshold():
     logit = np.full((128, 128), -8.0, np.float32)
     logit[62:66, 4:124] = HOW.core_margin + 0.3
-    assert not find_uncertain(logit, 0.5, HOW)[0].any()
-    assert find_uncertain(logit, 0.7, HOW)[0][62:66, 4:124].all()
+    assert not uncertain(logit, 0.5).any()
+    assert uncertain(logit, 0.7)[62:66, 4:124].all()
 
 
 def test_a_frame_without_contrast_is_left_empty_and_said_to_be():
@@ -130,3 +135,16 @@ def test_a_long_uncertain_tree_shows_contrast_as_a_shorter_certain_one_does():
     logit[1, 0, 30:34, 4:104] = 6.0
     logit[1, 0, 34:64, 60:64] = 6.0
     assert suppress_uncertain(logit, 0.7, HOW)[1] == [True, True]
+
+
+def test_a_hospital_that_wants_a_higher_threshold_has_no_less_contrast():
+    logit = torch.full((1, 1, 128, 128), -8.0)
+    logit[0, 0, 30:34, 4:124] = 3.0
+    logit[0, 0, 34:124, 60:64] = 3.0
+    logit[0, 0, 32, 20:24] = 8.0
+    low, high = (
+        predicted_tree(logit[0, 0].numpy(), threshold, HOW).contrast
+        for threshold in (0.7, 0.9)
+    )
+    assert low == high > HOW.contrast_margin
+    assert suppress_uncertain(logit, 0.9, HOW)[1] == [True]

@@ -10,16 +10,20 @@ import torch
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training import events, staged_finetuning
-from napari_cmunet.training.config import FinetuneResult
+from napari_cmunet.training.config import FinetuneResult, OperatingPoint
 from napari_cmunet.training.dataset import Label, prepare_labels
+from napari_cmunet.training.evaluation.operating_point import Adaptation
 from napari_cmunet.training.evaluation.validation import folds_of
-from napari_cmunet.training.finetuning import StartModel
+from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import FinetuneOptions
-from napari_cmunet.training.plan import LEAST_STEPS, QUICK_STEPS, make_plan
-from napari_cmunet.training.staged_finetuning import (
-    average_weights,
-    train_in_stages,
+from napari_cmunet.training.plan import (
+    GRID_LABELS,
+    LEAST_STEPS,
+    QUICK_STEPS,
+    make_plan,
 )
+from napari_cmunet.training.stage import average_weights
+from napari_cmunet.training.staged_finetuning import train_in_stages
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +162,7 @@ def test_the_plan_fits_its_time():
     assert "all would take" in str(some)
     quick = make_plan(18, 2, minutes=5)
     assert (quick.quick, quick.deep) == (QUICK_STEPS, 0)
-    half = make_plan(18, 6.5, minutes=5)
+    half = make_plan(18, 5.5, minutes=5)
     assert (half.quick, half.deep) == (QUICK_STEPS // 2, 0)
     assert "left out" in str(quick)
     none = make_plan(18, 8, minutes=5)
@@ -185,3 +189,41 @@ def test_folds_are_left_out_before_steps():
     none = make_plan(9, 1, quick=False, trainings=5, minutes=1)
     assert not none.possible
     assert not none.no_folds
+
+
+def test_labels_that_are_seen_better_on_a_coarser_grid_are_learned_there(
+    start, short, monkeypatch
+):
+    chosen = []
+
+    def adapt(start, folds, *args):
+        chosen.append([i for fold in folds for i in fold])
+        return Adaptation(start.on_grid(48), OperatingPoint(0.5, None), {})
+
+    monkeypatch.setattr(staged_finetuning, "adapt", adapt)
+    labels = [draw(i, f"p{i}") for i in range(12)]
+    found, (quick, deep) = run(start, labels, steps=6, batch=2)
+    assert [len(sample) for sample in chosen] == [GRID_LABELS]
+    assert (quick.grid, deep.grid) == (48, 48)
+    card = model_card("new", start, FinetuneOptions(), 12, deep)
+    assert card.preprocessing == replace(start.preprocessing, grid=48)
+    first, second = (x.seconds for x in found if isinstance(x, events.Planned))
+    assert second < first
+    _, results = run(start, labels, steps=6, batch=2, grid=64)
+    assert [r.grid for r in results] == [start.preprocessing.grid] * 2
+    assert len(chosen) == 1
+
+
+def test_without_a_training_the_weights_stay(start):
+    labels = [draw(i, f"p{i}") for i in range(4)]
+    _, (result,) = run(start, labels, train=False)
+    own = start.network().state_dict()
+    assert all(torch.equal(result.weights[name], own[name]) for name in own)
+    assert set(result.left_out) == {"p0", "p1", "p2", "p3"}
+    card = model_card("new", start, FinetuneOptions(), 4, result)
+    assert card.description == "Adapted to 4 labels without a training."
+    assert card.threshold == result.operating_point.threshold
+    _, (result,) = run(start, labels[:1], train=False)
+    assert result.left_out == {} and result.dice is None
+    with pytest.raises(TrainingError, match="segments arteries"):
+        run(StartModel.load(FinetuneOptions(start="random")), labels, train=False)

@@ -1,0 +1,318 @@
+"""The operating point of a network at one hospital, chosen with its labels.
+
+Needs no training: the labels were left out of what predicts them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cmunet.model.card import ModelCard
+from napari_cmunet.model.postprocess import predicted_tree, suppress
+from napari_cmunet.model.predictor import Predictor, finish
+from napari_cmunet.model.registry import LoadedModel, LoadReport
+from napari_cmunet.model.threshold import log_odds, mask_at, threshold_byte
+from napari_cmunet.training.config import OperatingPoint
+from napari_cmunet.training.evaluation.validation import score_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import torch
+
+    from napari_cmunet.model.card import Postprocessing
+    from napari_cmunet.model.network import CMUNet
+    from napari_cmunet.model.preprocess import Geometry
+    from napari_cmunet.training.dataset import Label
+    from napari_cmunet.training.evaluation.comparison import Scores
+    from napari_cmunet.training.finetuning import StartModel
+
+    ReadLabels = Callable[[Sequence[int]], Iterable[Label]]
+
+THRESHOLDS = np.arange(0.3, 0.91, 0.05).round(2)
+"""Thresholds that a hospital's own is chosen from; lower ones undo the clean-up."""
+
+TWIG_MARGINS = (0.5, 2.0, 2.75, 3.5)
+"""Margins of twigs that a hospital's own is chosen from: how many side branches its
+readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
+"""
+
+FOUND_DICE = 0.5
+"""Dice from which on a labelled frame shows contrast, whatever its margins."""
+
+CONTRAST_SHARE = 0.9
+"""Share of the least margins of such frames that is the limit, if that lowers it."""
+
+OPERATING_POINT_PRIOR = 6.0
+"""Number of labels that the start's operating point counts for."""
+
+GRIDS = (256,)
+"""Grids that are tried beside the start's own if they are coarser.
+
+Where arteries look larger than those that the start learned from, it sees them better.
+"""
+
+GRID_GAIN = 0.005
+"""Least gain of Dice for another grid, which must exceed its standard error, too."""
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    fold: int
+    patient: str
+    logit: torch.Tensor  # float16, of Predictor.predict_logit
+    geo: Geometry
+    packed: np.ndarray  # truth and reviewed, a bit a pixel
+    dice: np.ndarray  # for each margin of twigs, at each of THRESHOLDS
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the network finds most of an artery at any of these."""
+        return float(self.dice.max()) >= FOUND_DICE
+
+    def masks(self, at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+        """The mask at an operating point and its truth, without unreviewed pixels."""
+        logit = self.logit.float()
+        probability = finish(logit, self.geo, at.threshold, at.postprocessing)[0][0]
+        both = np.unpackbits(self.packed, count=2 * probability.size).view(bool)
+        truth, reviewed = both.reshape(2, *probability.shape)
+        return mask_at(probability, at.threshold) & reviewed, truth & reviewed
+
+    def contrast_margin(self, threshold: float, how: Postprocessing) -> float:
+        """What tells that the frame shows contrast; see Postprocessing."""
+        logit = self.logit[0, 0].float().numpy()
+        return predicted_tree(logit, threshold, how).contrast
+
+
+class LeftOutPredictions:
+    """Predictions of labels by networks that were trained without their patients.
+
+    Parameters
+    ----------
+    start : StartModel
+    read : callable
+        Labels of indices.
+    device : torch.device
+    prior : float
+        See :data:`OPERATING_POINT_PRIOR`.
+    """
+
+    def __init__(
+        self,
+        start: StartModel,
+        read: ReadLabels,
+        device: torch.device,
+        prior: float = OPERATING_POINT_PRIOR,
+    ) -> None:
+        self.start = start
+        self._read, self._device, self._prior = read, device, prior
+        self._found: list[_Predicted] = []
+        self._folds = 0
+        how = start.postprocessing
+        own = how.twig_margin if how else 0.0
+        is_chosen = how is not None and not math.isinf(prior)
+        self._margins = (own, *(TWIG_MARGINS if is_chosen else ()))
+
+    def predict(self, network: CMUNet, indices: Sequence[int], alpha: float) -> None:
+        """Predict the labels that a fold left out.
+
+        Parameters
+        ----------
+        network : CMUNet
+        indices : sequence of int
+        alpha : float
+            Share of the start in the network.
+        """
+        width, preprocessing = self.start.width, self.start.preprocessing
+        card = ModelCard("fold", "artery", width, preprocessing=preprocessing)
+        model = LoadedModel(network.eval(), card, LoadReport("fold", 0, 0, True))
+        predictor = Predictor(model, self._device)
+        for label in self._read(indices):
+            logit, geo = predictor.predict_logit(label.frame)
+            logit = logit.cpu()
+            truth = label.mask > 0
+            reviewed = np.ones_like(truth)
+            if label.reviewed is not None:
+                reviewed = label.reviewed > 0
+            curves = [
+                _dice_curve(probability[reviewed], truth[reviewed])
+                for probability in self._probabilities(logit, geo, alpha)
+            ]
+            self._found.append(
+                _Predicted(
+                    self._folds,
+                    label.patient,
+                    logit.half(),
+                    geo,
+                    np.packbits([truth, reviewed]),
+                    np.stack(curves),
+                )
+            )
+        self._folds += 1
+
+    def _probabilities(
+        self, logit: torch.Tensor, geo: Geometry, alpha: float
+    ) -> Iterator[np.ndarray]:
+        """For each margin of twigs; whether the frame shows contrast is left open."""
+        threshold, how = self.start.threshold(alpha), self.start.postprocessing
+        tree = predicted_tree(logit[0, 0].numpy(), threshold, how) if how else None
+        for margin in self._margins:
+            cleaned = logit.clone()
+            if tree is not None:
+                suppress(cleaned[0, 0], tree.uncertain(margin))
+            yield finish(cleaned, geo, threshold, None)[0][0]
+
+    def operating_point(self, alpha: float, but: int | None = None) -> OperatingPoint:
+        """The operating point that suits these labels, drawn towards the start's.
+
+        Parameters
+        ----------
+        alpha : float
+            Share of the start in the network.
+        but : int, optional
+            A fold that is not to tell.
+        """
+        own, how = self.start.threshold(alpha), self.start.postprocessing
+        found = [x for x in self._found if x.fold != but]
+        if not found or math.isinf(self._prior):
+            return OperatingPoint(own, how)
+        margins = self._margins
+        margin_at, best = self._best(alpha, found)
+        share = len(found) / (len(found) + self._prior)
+        cut = (1 - share) * log_odds(own) + share * log_odds(THRESHOLDS[best])
+        threshold = round(1 / (1 + math.exp(-cut)), 2)
+        if how is None:
+            return OperatingPoint(threshold, how)
+        if margin_at:  # else the start's stays, whatever the threshold: no drift
+            # It was chosen from the start's threshold on.
+            wanted = margins[margin_at] + log_odds(own) - log_odds(threshold)
+            margin = (1 - share) * how.twig_margin + share * wanted
+            how = replace(how, twig_margin=round(max(margin, 0.0), 2))
+        shown = [x.contrast_margin(threshold, how) for x in found if x.is_found]
+        least = min(shown, default=math.inf)
+        if least < how.contrast_margin:
+            limit = round(max(CONTRAST_SHARE * least, 0.0), 2)
+            how = replace(how, contrast_margin=limit)
+        return OperatingPoint(threshold, how)
+
+    def _best(self, alpha: float, found: Sequence[_Predicted]) -> tuple[int, int]:
+        """Indices of the margin and the threshold with the best mean Dice.
+
+        Of equal ones the margin, then the threshold, nearest to the start's.
+        """
+        mean = np.mean([x.dice for x in found], 0)
+        own = self.start.threshold(alpha)
+        margin, threshold = min(
+            np.argwhere(mean >= mean.max() - 0.001).tolist(),
+            key=lambda at: (
+                abs(self._margins[at[0]] - self._margins[0]),
+                abs(THRESHOLDS[at[1]] - own),
+            ),
+        )
+        return margin, threshold
+
+    def best_dice(self, but: int | None = None) -> np.ndarray:
+        """Dice of each label at the best common threshold, at the start's margin."""
+        dice = np.array([x.dice[0] for x in self._found if x.fold != but])
+        return dice[:, dice.mean(0).argmax()]
+
+    def scores(self, alpha: float, fold: int | None = None) -> Scores:
+        """Dice and clDice of each patient, at the operating point of other folds.
+
+        Parameters
+        ----------
+        alpha : float
+        fold : int, optional
+            Score this fold alone.
+        """
+        folds = range(self._folds) if fold is None else [fold]
+        at = {fold: self.operating_point(alpha, fold) for fold in folds}
+        return score_masks(
+            (x.patient, *x.masks(at[x.fold])) for x in self._found if x.fold in at
+        )
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What labels choose for a model without training it.
+
+    Parameters
+    ----------
+    start : StartModel
+        On the grid that suits them.
+    operating_point : OperatingPoint
+    scores : dict of str to (float, float)
+        Dice and clDice of each patient, as the labels of the other folds choose.
+    """
+
+    start: StartModel
+    operating_point: OperatingPoint
+    scores: Scores
+
+
+def adapt(
+    start: StartModel,
+    folds: Sequence[Sequence[int]],
+    read: ReadLabels,
+    device: torch.device,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Adaptation | None:
+    """Choose the grid and the operating point of a model that segments arteries.
+
+    Parameters
+    ----------
+    start : StartModel
+        That has not learned from the labels.
+    folds : sequence of sequence of int
+        Labels of other patients each. With one fold there are no scores.
+    read : callable
+        Labels of indices.
+    device : torch.device
+    should_stop : callable
+        Asked before each fold; None is returned then.
+    """
+    network, own = start.network(), start.preprocessing.grid
+    tried = [
+        LeftOutPredictions(start.on_grid(grid), read, device)
+        for grid in (own, *(grid for grid in GRIDS if grid < own))
+    ]
+    for fold in folds:
+        for predictions in tried:
+            if should_stop():
+                return None
+            predictions.predict(network, fold, 1.0)
+    scores: Scores = {}
+    for number in range(len(folds)) if len(folds) > 1 else ():
+        scores |= _best_grid(tried, number).scores(1.0, number)
+    best = _best_grid(tried)
+    return Adaptation(best.start, best.operating_point(1.0), scores)
+
+
+def _best_grid(
+    tried: Sequence[LeftOutPredictions], but: int | None = None
+) -> LeftOutPredictions:
+    """The first of these, the start's own grid, unless another is clearly better."""
+    best, most = tried[0], GRID_GAIN
+    before = tried[0].best_dice(but)
+    for predictions in tried[1:]:
+        gains = predictions.best_dice(but) - before
+        if len(gains) < 2:
+            break
+        error = gains.std(ddof=1) / math.sqrt(len(gains))
+        if gains.mean() > max(most, error):
+            best, most = predictions, float(gains.mean())
+    return best
+
+
+def _dice_curve(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Dice at each of :data:`THRESHOLDS`, of uint8 probabilities."""
+    artery = np.bincount(probability[truth], minlength=256)
+    every = np.bincount(probability, minlength=256)
+    cuts = [threshold_byte(t) for t in THRESHOLDS]
+    hit = artery[::-1].cumsum()[::-1][cuts]
+    found = every[::-1].cumsum()[::-1][cuts]
+    return 2 * hit / np.maximum(found + artery.sum(), 1)

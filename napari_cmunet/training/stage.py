@@ -1,0 +1,200 @@
+"""One stage of a fine-tuning: a network for each fold of patients, and their mean."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_cmunet.training.config import FinetuneResult, wise_ft_alpha
+from napari_cmunet.training.evaluation.operating_point import (
+    OPERATING_POINT_PRIOR,
+    LeftOutPredictions,
+)
+from napari_cmunet.training.evaluation.validation import mean_scores
+from napari_cmunet.training.events import Event, Finished, Fold, Note, Started, Step
+from napari_cmunet.training.late_decoder import feature_views
+from napari_cmunet.training.loop import finetune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from napari_cmunet.training.config import FinetuneConfig
+    from napari_cmunet.training.dataset import LabelledFrames
+    from napari_cmunet.training.evaluation.operating_point import ReadLabels
+    from napari_cmunet.training.finetuning import StartModel
+    from napari_cmunet.training.late_decoder import FeatureViews
+
+    Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves.
+
+    Parameters
+    ----------
+    result : FinetuneResult
+    folds : list of dict
+        The weights of each fold.
+    """
+
+    result: FinetuneResult
+    folds: list[Weights]
+
+
+def train_stage(
+    frames: LabelledFrames,
+    config: FinetuneConfig,
+    *,
+    start: StartModel,
+    folds: Sequence[tuple[list[int], list[int]]],
+    read: ReadLabels,
+    prior: float = OPERATING_POINT_PRIOR,
+    starts: Sequence[Weights] = (),
+    final: bool = False,
+    auxiliary: LabelledFrames | None = None,
+    device: torch.device,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, StageResult | None]:
+    """Train a network for each fold.
+
+    Parameters
+    ----------
+    frames : LabelledFrames
+    config : FinetuneConfig
+        ``steps`` and ``minutes`` are those of all trainings together.
+    start : StartModel
+    folds : sequence of (list of int, list of int)
+        See :func:`napari_cmunet.training.evaluation.validation.folds_of`.
+    read, prior
+        See :class:`LeftOutPredictions`.
+    starts : sequence of dict, optional
+        Weights that each fold goes on from.
+    final : bool
+        Whether all labels train one more network, which is the result; else it is the
+        mean of the folds' weights.
+
+    Yields
+    ------
+    Event
+        Steps are counted through all trainings.
+
+    Returns
+    -------
+    StageResult or None
+        None if stopped before the first step.
+    """
+    began = time.monotonic()
+    everything: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
+    trainings = [*folds, *everything] if final else [*folds]
+    count = len(trainings)
+    each = max(1, config.steps // count)
+    known = len(set(frames.patients))
+    yield Started(each * count, len(frames), known, 0, 0, str(device), start.receipt)
+    views: FeatureViews | None = None
+    if config.trained_blocks:
+        views = feature_views(start.network(), frames, config, device, should_stop)
+        if views is None:
+            return None
+    weights: list[Weights] = []
+    left_out = LeftOutPredictions(start, read, device, prior)
+    made, reason = 0, "done"
+    for number, (train, held_out) in enumerate(trainings):
+        if should_stop():
+            reason = "stopped"
+            break
+        if count > 1:
+            yield Fold(number + 1, count)
+        network = start.network()
+        if starts:
+            network.load_state_dict(starts[number % len(starts)])
+        minutes = None
+        if config.minutes:
+            left = config.minutes - (time.monotonic() - began) / 60
+            minutes = max(0.01, left / (count - number))
+        training = finetune(
+            network,
+            views.subset(train) if views is not None else frames.subset(train),
+            replace(config, steps=each, minutes=minutes, seed=config.seed + number),
+            auxiliary=auxiliary,
+            device=device,
+            should_stop=should_stop,
+        )
+        result = yield from _counted(training, number, count, each, began)
+        if result.steps == 0:
+            reason = "stopped"
+            break
+        made += result.steps
+        weights.append(result.weights)
+        if result.reason == "stopped":
+            reason = "stopped"
+            break
+        if held_out:
+            network = start.network()
+            network.load_state_dict(result.weights)
+            left_out.predict(network, held_out, result.wise_ft_alpha)
+    if not weights:
+        return None
+    yield Finished(reason, made, time.monotonic() - began, made, None)
+    alpha = wise_ft_alpha(config.wise_ft_prior, len(frames))
+    found = FinetuneResult(
+        weights[-1] if final else average_weights(weights),
+        made,
+        made,
+        None,
+        None,
+        reason,
+        alpha,
+        grid=start.preprocessing.grid,
+    )
+    if len(folds) > 1 and len(weights) >= len(folds):  # else not trained alike
+        scores = left_out.scores(alpha)
+        dice, cldice = mean_scores(scores)
+        found = replace(
+            found,
+            dice=dice,
+            cldice=cldice,
+            left_out=scores,
+            operating_point=left_out.operating_point(alpha),
+        )
+    return StageResult(found, weights)
+
+
+def _counted(
+    training: Generator[Event, None, FinetuneResult],
+    number: int,
+    count: int,
+    each: int,
+    began: float,
+) -> Generator[Event, None, FinetuneResult]:
+    """Pass on steps and notes of a fold, counted through all folds."""
+    while True:
+        try:
+            event = next(training)
+        except StopIteration as end:
+            return end.value
+        if isinstance(event, Step):
+            share = event.step / max(event.steps, 1)
+            per_fold = event.seconds + event.seconds_left
+            yield replace(
+                event,
+                step=round((number + share) * each),
+                steps=count * each,
+                seconds=time.monotonic() - began,
+                seconds_left=event.seconds_left + (count - number - 1) * per_fold,
+            )
+        elif isinstance(event, Note):
+            yield event
+
+
+def average_weights(weights: Sequence[Weights]) -> Weights:
+    """The mean of each tensor; of counters, the first one's."""
+    return {
+        name: torch.stack([w[name] for w in weights]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in weights[0].items()
+    }
