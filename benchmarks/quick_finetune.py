@@ -35,7 +35,11 @@ from napari_cmunet.model.registry import LoadedModel, LoadReport
 from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label
-from napari_cmunet.training.evaluation.comparison import Pair, judge
+from napari_cmunet.training.evaluation.comparison import (
+    TRAINED_WITHOUT,
+    Pair,
+    judge,
+)
 from napari_cmunet.training.evaluation.metrics import cldice, dice, wrong_places
 from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import FinetuneOptions
@@ -156,7 +160,7 @@ def run(
         model = LoadedModel(network, own, report)
         rows[-1]["at_start_point"] = means(measured(model, rest))
         pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
-        verdict = judge("new", "start", "", pairs, left_out=True)
+        verdict = judge("new", "start", "", pairs, left_out=TRAINED_WITHOUT)
         rows[-1]["verdict"] = verdict.outcome
         rows[-1]["gain"] = [
             round(x, 4)

@@ -166,6 +166,8 @@ class Settings:
     start: ModelName = FinetuneOptions.start
     #: Newly accepted labels after which fine-tuning starts by itself; 0: never.
     finetune_every: _Count = 0
+    #: Whether the model in use is adapted to the first labels, without a training.
+    adapt: Annotated[bool, Field(strict=True)] = False
     #: Time budget of a training; None: no limit.
     minutes: (
         Annotated[float, Field(strict=True, gt=0, lt=10_000, allow_inf_nan=False)]
@@ -189,6 +191,7 @@ _WORDS = {
     "title": "The title",
     "start": "The start model",
     "finetune_every": "The number of labels until a training",
+    "adapt": "Whether the model is adapted",
     "phantoms": "The number of phantoms",
     "next_image": "The order of images",
     "minutes": "The time budget",

@@ -153,7 +153,7 @@ def create_project(new: NewProject, should_stop: Callable[[], bool]) -> OpenedPr
     project = Project.create(new.folder, user=reader_name())
     try:
         # Nearer to the goal than cmunet-ssl, while labels and time are few.
-        project.change_settings(start=DEFAULT_MODEL)
+        project.change_settings(start=DEFAULT_MODEL, adapt=True)
         added = project.images.add(new.inputs, new.patient_of, should_stop)
         notices = [some_of(added.problems)] if added.problems else []
         if new.model != DEFAULT_MODEL:

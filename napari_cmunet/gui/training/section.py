@@ -61,6 +61,13 @@ _FORM: dict[str, tuple[str, list[tuple[str, Any]], str]] = {
         + [(f"every {n} new labels", n) for n in (3, 5, 10, 20, 50)],
         "Whether trainings start automatically as labels are accepted",
     ),
+    "adapt": (
+        "First labels",
+        [("adapt the model", True), ("wait for a training", False)],
+        "From the labels of three patients on, choose the threshold, the side branches "
+        "and the grid of the model anew, without a training. It takes seconds, and is "
+        "used if it is better on patients that did not choose",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from napari.qt.threading import create_worker
 from psygnal import Signal
 
 from napari_cmunet.gui.jobs import Job, JobResult, spare_thread
+from napari_cmunet.gui.training.adaptation import ModelAdaptation
 from napari_cmunet.gui.training.state import (
     TrainingProgress,
     TrainingState,
@@ -104,6 +105,9 @@ class TrainingSession:
         self._learned: set[str] = set()  # and of those that the newest model knows
         self._unused: tuple[ModelVersion, ...] = ()
         self._closed = False
+        self._adaptation = ModelAdaptation(project, self._device)
+        self._adaptation.changed.connect(self.changed.emit)
+        self._adaptation.promoted.connect(self._on_adapted)
         self._change(self._read_models, self._on_models_read)
 
     @property
@@ -148,6 +152,7 @@ class TrainingSession:
             plan=self._plan if self._planned_for == self._plan_key() else None,
             first=run.first if run else None,
             problem=self._problem,
+            adapting=self._adaptation.running,
         )
 
     def _hashes(self) -> set[str]:
@@ -159,6 +164,7 @@ class TrainingSession:
         """Train, as the project's settings say; False if a training runs already."""
         if self._run is not None or self._closed or self.project.read_only:
             return False
+        self._adaptation.cancel()
         minutes = self.options.get("minutes", self.project.settings.minutes)
         progress = TrainingProgress(limit=60 * (minutes or math.inf))
         run = self._run = _Run(self._process(), progress)
@@ -241,6 +247,8 @@ class TrainingSession:
         waiting = self._hashes() - self._begun - self._learned
         if every and not self.running and len(waiting) >= every:
             self.start()
+        if not self.running:
+            self._adaptation.on_accepted()
         self.changed.emit()
 
     def close(self) -> None:
@@ -250,6 +258,7 @@ class TrainingSession:
             signal.disconnect()
         if self._prepared is not None:
             self._prepared.cancel()
+        self._adaptation.cancel()
         self.cancel()
 
     # -- from the worker, on the GUI thread -----------------------------------
@@ -290,6 +299,12 @@ class TrainingSession:
             self.model_changed.emit(self.project.models.current)
         if not result.failed and result.kind != CANCELLED:
             self.on_accepted()  # those that came in during this training
+
+    def _on_adapted(self, result: TrainingResult) -> None:
+        if not self._closed:
+            self._result = result
+            self._change(self._read_models, self._on_models_read)
+            self.model_changed.emit(self.project.models.current)
 
     # -- which model is in use ------------------------------------------------
 
@@ -358,17 +373,8 @@ class TrainingSession:
         Job("Changing the project", lambda *_: change(), ended).start()
 
     def _read_models(self) -> tuple[set[str], tuple[ModelVersion, ...]]:
-        """Labels that the newest model learned from, and models never in use."""
-        from napari_cmunet.model.registry import list_models
-
         models = self.project.models
-        names = models.names()
-        learned = models.learned_labels(names[-1]) if names else set()
-        installed = [(c, f.name) for c, f in list_models() if c.kind == "artery"]
-        every = [ModelVersion(name, card.sha256, True) for card, name in installed]
-        every += [ModelVersion(n, models.card(n).sha256) for n in names]
-        used = {(v.name, v.installed) for v in models.history.versions}
-        return learned, tuple(v for v in every if (v.name, v.installed) not in used)
+        return models.labels_of_newest(), models.unused_versions()
 
     def was_used(self, version: ModelVersion) -> bool:
         """Whether a version comes with the program or was in use in the project."""

@@ -187,6 +187,7 @@ class TrainingState:
     plan: events.Planned | None = None  # what a training would do now, if that is known
     #: Of the quick stage, while the deep one is at work.
     first: TrainingResult | None = None
+    adapting: bool = False  # the model in use is being adapted
 
     # -- what can be done -----------------------------------------------------
 
@@ -272,6 +273,11 @@ class TrainingState:
         """What is at work, how the last training ended, or what the next would do."""
         if self.progress is not None:
             return "Cancelling…" if self.cancelling else self._working(self.progress)
+        if self.adapting:
+            return (
+                f"Adapting the model to {counted(self.labels, 'label')}: threshold, "
+                "side branches and grid…"
+            )
         if self.problem:
             return self.problem
         if self.result is not None:

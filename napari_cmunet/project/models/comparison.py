@@ -12,9 +12,12 @@ from napari_cmunet.errors import Cancelled, CMUNetError
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
+from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.training import events
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.evaluation.comparison import (
+    ADAPTED_WITHOUT,
+    TRAINED_WITHOUT,
     Pair,
     judge,
     regression_frames,
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from napari_cmunet.project.models.history import ModelVersion
     from napari_cmunet.project.project import Project
     from napari_cmunet.project.training.labels import LabelRef, ProjectLabel
 
@@ -126,13 +128,15 @@ def compare(
         for patient in dict.fromkeys(r.patient for r in refs)
         if patient in new_scores and patient in old_scores
     }
+    trained = project.models.is_trained(ModelVersion(name))
+    how = TRAINED_WITHOUT if trained else ADAPTED_WITHOUT
     return judge(
         name,
         current.name,
         old.card.sha256,
         pairs,
         regression,
-        left_out=bool(left_out),
+        left_out=how if left_out else "",
         why_none=_why_none(pairs, label_hashes, parent_learned),
     )
 

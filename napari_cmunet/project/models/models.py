@@ -21,7 +21,7 @@ from napari_cmunet.errors import (
     ProjectVersionError,
 )
 from napari_cmunet.model.card import CARD, ModelCard, is_model_name, read_card
-from napari_cmunet.model.registry import WEIGHTS, find_model
+from napari_cmunet.model.registry import WEIGHTS, find_model, list_models
 from napari_cmunet.project.files import CURRENT, MODELS, TRAINING, inside, read_json
 from napari_cmunet.project.models.history import (
     ModelHistory,
@@ -143,12 +143,12 @@ class ProjectModels:
             )
         return ModelVersion(name, card.sha256, installed)
 
-    def free_name(self) -> str:
+    def free_name(self, kind: str = "tuned") -> str:
         """Return a name that no model of the project has: ``tuned-001`` and so on."""
         base = inside(self._context.folder, MODELS)
         taken = {p.name.casefold() for p in base.iterdir()} if base.is_dir() else set()
         number = 1
-        while (name := f"tuned-{number:03d}").casefold() in taken:
+        while (name := f"{kind}-{number:03d}").casefold() in taken:
             number += 1
         return name
 
@@ -214,6 +214,25 @@ class ProjectModels:
     def learned_labels(self, name: str) -> set[str]:
         """Return the hashes of the labels that a model was trained or selected on."""
         return _texts(self.training(name).get("labels"), "sha256")
+
+    def is_trained(self, version: ModelVersion) -> bool:
+        """Whether its weights were trained in this project, not only adapted."""
+        return not version.installed and self.figures(version.name).get("steps") != 0
+
+    def labels_of_newest(self) -> set[str]:
+        """Return the hashes of the labels that the newest trained model knows."""
+        for name in reversed(self.names()):
+            if self.is_trained(ModelVersion(name)):
+                return self.learned_labels(name)
+        return set()
+
+    def unused_versions(self) -> tuple[ModelVersion, ...]:
+        """Return installed models and those of the project that never were in use."""
+        installed = [(c, f.name) for c, f in list_models() if c.kind == "artery"]
+        every = [ModelVersion(name, card.sha256, True) for card, name in installed]
+        every += [ModelVersion(n, self.card(n).sha256) for n in self.names()]
+        used = {(v.name, v.installed) for v in self.history.versions}
+        return tuple(v for v in every if (v.name, v.installed) not in used)
 
     def learned_patients(self, version: ModelVersion) -> set[str]:
         """Return the patients a model, or the model it started from, was trained on.

@@ -189,6 +189,27 @@ def promote_if_better(project: Project, result: TrainingResult) -> TrainingResul
         return replace(result, decision=decision, problem=str(error))
 
 
+def use_if_better(project: Project, result: TrainingResult) -> TrainingResult | None:
+    """Put a model to use if it is better; discard it if it is not.
+
+    For a model that nobody asked for. Writes to the project.
+
+    Returns
+    -------
+    TrainingResult or None
+        None if the model is not in use.
+    """
+    verdict = result.verdict
+    if verdict is not None and verdict.outcome == BETTER and result.kind == DONE:
+        decided = promote_if_better(project, result)
+        if decided.decision == PROMOTED:
+            return decided
+    if result.model:
+        with suppress(CMUNetError):
+            project.models.discard(result.model)
+    return None
+
+
 def _decide(project: Project, result: TrainingResult) -> str:
     name, verdict = result.model, result.verdict
     if not name:

@@ -204,7 +204,7 @@ def _save(
     result: FinetuneResult,
     seconds: float,
 ) -> Path:
-    name = name or project.models.free_name()
+    name = name or project.models.free_name("tuned" if result.steps else "adapted")
     before = project.models.learned_patients(parent) if parent else set()
     hashes = used.hashes()
     card = model_card(name, start, options, len(used.records), result)

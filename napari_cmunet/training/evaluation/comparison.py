@@ -45,6 +45,16 @@ destroyed its start 5 %.
 """
 
 
+TRAINED_WITHOUT = (
+    "Each patient was measured with a model trained without that patient; the new "
+    "model itself has learned from all of them."
+)
+ADAPTED_WITHOUT = (
+    "Nothing was trained: labels chose the threshold, the side branches and the grid; "
+    "each patient was measured with what the others chose."
+)
+
+
 @dataclass(frozen=True)
 class Pair:
     """One patient, measured with both models.
@@ -94,7 +104,7 @@ def judge(
     pairs: Mapping[str, Pair],
     sentinels: tuple[float, float] | None = None,
     *,
-    left_out: bool = False,
+    left_out: str = "",
     why_none: str = "",
 ) -> Verdict:
     """Decide whether a new model is better than the old one.
@@ -107,9 +117,9 @@ def judge(
         By patient; the new model never saw any of them.
     sentinels : (float, float), optional
         Dice of the new and of the old model on synthetic angiograms.
-    left_out : bool
-        The figures are of models trained like the new one, each without the patients
-        that it was measured on.
+    left_out : str
+        How each patient was left out of the new model's figures, for people:
+        :data:`TRAINED_WITHOUT` or :data:`ADAPTED_WITHOUT`. Empty: it never saw them.
     why_none : str
         Why there are no pairs, or few; for people.
     """
@@ -199,7 +209,7 @@ def _means(scores: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
     return float(first), float(second)
 
 
-def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
+def _in_words(v: Verdict, reason: str, learned: int, left_out: str) -> str:
     """Verdict in words, for the user and the journal."""
     head = {
         BETTER: "Better",
@@ -229,10 +239,7 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: bool) -> str:
             f"{v.gain_high:+.3f})."
         )
     if left_out and v.patients:
-        parts.append(
-            "Each patient was measured with a model trained without that patient; the "
-            "new model itself has learned from all of them."
-        )
+        parts.append(left_out)
     if v.sentinels is not None and v.sentinels_before is not None:
         parts.append(
             f"Synthetic angiograms: Dice {v.sentinels:.3f}, "

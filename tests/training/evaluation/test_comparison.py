@@ -7,6 +7,7 @@ import pytest
 
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.evaluation.comparison import (
+    TRAINED_WITHOUT,
     Pair,
     interval,
     judge,
@@ -85,7 +86,10 @@ def test_a_model_that_lost_its_way_is_refused_whatever_else():
 
 
 def test_models_that_stand_for_the_new_one_are_named():
-    assert "trained without" in verdict(pairs(0.1, 0.1, 0.1), left_out=True).text
+    assert (
+        "trained without"
+        in verdict(pairs(0.1, 0.1, 0.1), left_out=TRAINED_WITHOUT).text
+    )
 
 
 def test_why_nothing_can_be_known():

@@ -1,0 +1,128 @@
+"""A model that adapts to the first labels by itself, in a real process."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_cmunet.model.card import read_card
+from napari_cmunet.model.registry import load_model, save_model, user_models_folder
+from napari_cmunet.project.models.promotion import PROMOTED
+from tests.gui.training.conftest import accept, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def timid(tiny_model):
+    """An installed model that finds arteries, at a threshold that misses many."""
+    model = load_model(tiny_model)
+    folder = user_models_folder() / "timid"
+    folder.mkdir(parents=True)
+    card = replace(model.card, name="timid", threshold=0.98)
+    save_model(folder, model.network.state_dict(), card)
+    yield "timid"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def adapting(make_project, make_training, timid, phantoms):
+    """A project whose model misses much, no label yet; and how to accept the next."""
+    project = make_project(9, accepted=0)
+    project.models.promote(timid, installed=True)
+    project.change_settings(adapt=True)
+    training = make_training(project)
+    images = iter(project.images.ids())
+
+    def accept_next(count: int = 1) -> None:
+        for _ in range(count):
+            accept(project, next(images), phantoms)
+        training.on_accepted()
+
+    return project, training, accept_next
+
+
+def test_the_first_labels_adapt_the_model_without_a_training(adapting):
+    project, training, accept_next = adapting
+    used = []
+    training.model_changed.connect(lambda version: used.append(version.name))
+    accept_next(2)
+    assert not training.state().adapting
+    accept_next(4)
+    state = training.state()
+    assert state.adapting and not state.running and state.can_start
+    assert "Adapting the model to 6 labels" in state.status
+    assert wait_until(lambda: used)
+    assert used == ["adapted-001"]
+    folder, before = project.models.path("adapted-001"), user_models_folder() / "timid"
+    own, other = load_model(folder), load_model(before)
+    for name, tensor in other.network.state_dict().items():
+        assert own.network.state_dict()[name].equal(tensor)
+    assert own.card.threshold < read_card(before).threshold
+    state = training.state()
+    assert state.result.decision == PROMOTED
+    assert "Nothing was trained" in state.result.text
+    assert state.new_labels == 6  # no training has learned from them
+    # Not at each label: once there are half as many more.
+    accept_next(2)
+    assert not training.state().adapting
+    accept_next()
+    assert training.state().adapting
+
+
+def test_an_adapted_model_that_is_not_better_leaves_nothing(
+    make_project, make_training, phantoms, tiny_model
+):
+    project = make_project(3)
+    project.change_settings(adapt=True)
+    masks = [np.zeros_like(mask) for _, mask in phantoms]  # nothing to gain
+    for image in project.images.ids():
+        accept(project, image, phantoms, masks)
+    training = make_training(project)
+    training.on_accepted()
+    assert training.state().adapting
+    assert wait_until(lambda: not training.state().adapting)
+    assert project.models.names() == []
+    assert project.models.current.name == tiny_model.name
+    assert training.state().result is None
+
+
+def test_a_training_comes_before_it(adapting):
+    project, training, accept_next = adapting
+    accept_next(3)
+    assert training.state().adapting
+    assert training.start()
+    assert training.running and not training.state().adapting
+    assert wait_until(lambda: not training.running)
+    assert "adapted-001" not in project.models.names()
+
+
+def test_who_goes_back_is_left_alone(adapting):
+    project, training, accept_next = adapting
+    accept_next(6)
+    assert wait_until(lambda: project.models.current.name == "adapted-001")
+    assert wait_until(
+        lambda: not training.state().adapting and not training.state().busy
+    )
+    training.back()
+    assert wait_until(lambda: project.models.current.name == "timid")
+    accept_next(3)
+    assert not training.state().adapting
+
+
+def test_a_trained_model_is_not_adapted(adapting, add_model):
+    project, training, accept_next = adapting
+    add_model(project, "trained", knows_arteries=True)
+    accept_next(3)
+    assert wait_until(lambda: not training.state().adapting)
+    assert project.models.names() == ["trained"]
+
+
+def test_only_where_the_project_wants_it(adapting):
+    project, training, accept_next = adapting
+    project.change_settings(adapt=False)
+    accept_next(4)
+    assert not training.state().adapting
