@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_SECONDS = 1800
-FIRST = "cmunet-artery"
 LARGEST_PICTURE = 300_000
 DOCUMENTED = ("accepted", "training", "before-it-is-decided")
 
@@ -110,9 +109,10 @@ class Loop:
         """Whether the open image can be corrected and accepted."""
         return self.opened is not None and not self.reader.annotation.why_not()
 
-    def uses(self, model: str) -> bool:
-        """Whether the project has this model in use."""
-        return self.reader.project.models.current.name == model
+    @property
+    def model(self) -> str:
+        """The model that the project has in use."""
+        return self.reader.project.models.current.name
 
     def predicted_by(self, model: str) -> bool:
         """Whether the open image is predicted by this model."""
@@ -232,6 +232,9 @@ def read(loop: Loop, truth: Truth, args: argparse.Namespace, report: dict) -> No
         loop.click(loop.panel.project_section.page.next)
         loop.until(lambda b=before: loop.opened is not b, "next")
     loop.until(loop.ready, "the next image")
+    training = reader.training.session
+    loop.until(lambda: not training.state().adapting, "the adaptation")
+    report["model_before"] = loop.model
 
 
 def _accept(loop: Loop, truth: Truth, pictures: bool = False) -> int:
@@ -259,6 +262,7 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
     training = reader.training.session
     report["start"] = reader.project.settings.start
     report["minutes"] = reader.project.settings.minutes
+    before = reader.project.models.folder()
     loop.picture("before-training", section.options.form)
     loop.click(section.start)
     began = time.monotonic()
@@ -290,28 +294,31 @@ def fine_tune(loop: Loop, truth: Truth, report: dict) -> None:
         else:
             versions = training.state().versions
             section.version.chosen.emit([v.name for v in versions].index(model))
-    loop.until(lambda: loop.uses(model), "the new model in use")
+    loop.until(lambda: loop.model == model, "the new model in use")
     report["seconds_to_new_model"] = round(time.monotonic() - began, 1)
     loop.until(lambda: loop.predicted_by(model), "predicting anew")
     loop.picture("found-now-gone-now", loop.panel.project_section.page.changes)
-    for name, version in (("before", FIRST), ("after", reader.project.models.folder())):
+    for name, version in (
+        ("before", before),
+        ("after", reader.project.models.folder()),
+    ):
         report[f"val_{name}"] = truth.measure(version)
 
 
 def change_models(loop: Loop, truth: Truth, report: dict) -> None:
     """The next unseen image by the new model, by the old one, by the new one again."""
-    model, before = report["model"], loop.opened
+    model, former, before = report["model"], report["model_before"], loop.opened
     loop.click(loop.panel.project_section.page.next)
     loop.until(lambda: loop.opened is not before and loop.ready(), "the reveal")
     loop.until(lambda: loop.predicted_by(model), "the reveal")
     loop.picture("next-image-by-new-model", loop.panel.project_section.page.accept)
     dice = report["dice_on_next_image"] = {model: truth.dice_of_prediction(loop)}
     loop.click(loop.panel.finetune.back)
-    loop.until(lambda: loop.uses(FIRST) and loop.predicted_by(FIRST), "back")
-    dice[FIRST] = truth.dice_of_prediction(loop)
+    loop.until(lambda: loop.model == former and loop.predicted_by(former), "back")
+    dice[former] = truth.dice_of_prediction(loop)
     loop.picture("rolled-back", loop.panel.finetune.version)
     loop.click(loop.panel.finetune.forward)
-    loop.until(lambda: loop.uses(model) and loop.predicted_by(model), "forward")
+    loop.until(lambda: loop.model == model and loop.predicted_by(model), "forward")
     assert truth.dice_of_prediction(loop) == dice[model]
 
 
@@ -343,7 +350,7 @@ def finish(loop: Loop, truth: Truth, report: dict) -> None:
     loop.until(lambda: reader.project is not None and loop.ready(), "opened again")
     loop.picture("opened-again")
     assert reader.project.labels.keys() == labels
-    assert loop.uses(report["model"])
+    assert loop.model == report["model"]
     _accept(loop, truth)
     report["labels_in_the_end"] = len(reader.project.labels.keys())
     assert report["labels_in_the_end"] == len(labels) + 1
