@@ -265,6 +265,9 @@ def load_weights(
     return LoadReport(source, len(loaded), len(body), head_loaded)
 
 
+_OPERATING_POINT = ("threshold", "preprocessing", "postprocessing")
+
+
 def save_model(
     folder: Path, weights: dict[str, torch.Tensor], card: ModelCard
 ) -> ModelCard:
@@ -289,8 +292,11 @@ def save_model(
     for name, value in half.items():
         if not torch.isfinite(value).all():
             raise ModelError(f"{name} does not fit half precision; model not saved.")
-    data = save(half)
-    values = card_to_json(card) | {"sha256": hashlib.sha256(data).hexdigest()}
+    values = card_to_json(card)
+    # So that the hash tells models of the same weights apart.
+    used = {name: values[name] for name in _OPERATING_POINT}
+    data = save(half, {"operating_point": json.dumps(used, sort_keys=True)})
+    values |= {"sha256": hashlib.sha256(data).hexdigest()}
     # Whatever may fail comes before the first byte is written.
     try:
         made = card_from_json(values)

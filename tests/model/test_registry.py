@@ -110,6 +110,18 @@ def test_saving_gives_the_card_with_the_hash_of_what_was_written(folder):
     assert load_model(folder).card.labels == 18
 
 
+def test_the_hash_tells_models_of_the_same_weights_apart(tmp_path):
+    cards = [card_of(), card_of(), card_of(threshold=0.8)]
+    cards.append(card_of(preprocessing=Preprocessing(grid=256)))
+    made = [
+        save_model(tmp_path / f"{number}", weights_of(), card).sha256
+        for number, card in enumerate(cards)
+    ]
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
+    assert load_model(tmp_path / "3").card.preprocessing.grid == 256
+
+
 def test_receipt_says_what_was_loaded(folder):
     text = "134 of 134 encoder and decoder tensors from a-model, with conv_last"
     assert str(load_model(folder).report) == text

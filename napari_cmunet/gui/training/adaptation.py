@@ -83,6 +83,7 @@ class ModelAdaptation:
                 if outcome.result is not None:
                     self.promoted.emit(outcome.result)
                 self.changed.emit()
+                self.on_accepted()  # those that came in meanwhile
 
         self._job = Job("Adapting the model", act, ended).start()
         self.changed.emit()

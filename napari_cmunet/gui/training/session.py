@@ -1,7 +1,7 @@
 """The fine-tuning of one open project: start, stop, and which model is in use.
 
-Qt-free but for napari's workers: whatever reads or writes the project's files runs in
-one. A view shows a :class:`~napari_cmunet.gui.training.state.TrainingState`.
+Whatever reads or writes the project's files runs in a worker. A view shows a
+:class:`~napari_cmunet.gui.training.state.TrainingState`.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ class TrainingSession:
             return False
         self._adaptation.cancel()
         minutes = self.options.get("minutes", self.project.settings.minutes)
-        progress = TrainingProgress(limit=60 * (minutes or math.inf))
-        run = self._run = _Run(self._process(), progress)
+        limit = 60 * (minutes or math.inf)
+        run = self._run = _Run(self._process(), TrainingProgress(limit=limit))
         self._result, self._problem = None, ""
         self._begun |= self._hashes()
         run.worker = create_worker(
@@ -206,7 +206,8 @@ class TrainingSession:
 
     def _on_planned(self, plan: Planned | None) -> None:
         if not self._closed and plan is not None:
-            self._plan = plan
+            fits = plan.labels == len(self.project.reference.keys())
+            self._plan, self._planned_for = plan, self._planned_for if fits else None
             self.changed.emit()
 
     def _plan_key(self) -> object:

@@ -66,7 +66,7 @@ def test_the_first_labels_adapt_the_model_without_a_training(adapting):
     assert state.result.decision == PROMOTED
     assert "Nothing was trained" in state.result.text
     assert state.new_labels == 6  # no training has learned from them
-    # Not at each label: once there are half as many more.
+    # Not at each label, but once there are half as many patients more.
     accept_next(2)
     assert not training.state().adapting
     accept_next()
@@ -126,3 +126,14 @@ def test_only_where_the_project_wants_it(adapting):
     project.change_settings(adapt=False)
     accept_next(4)
     assert not training.state().adapting
+
+
+def test_labels_that_come_in_meanwhile_are_not_forgotten(adapting):
+    _, training, accept_next = adapting
+    accept_next(3)
+    accept_next(3)
+    assert training.state().adapting
+    adaptations = []
+    training.changed.connect(lambda: adaptations.append(training.state().adapting))
+    assert wait_until(lambda: False in adaptations)
+    assert wait_until(lambda: True in adaptations[adaptations.index(False) :])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,8 @@ from napari_cmunet.project.models.promotion import (
     STOPPED,
     UNDECIDED,
 )
+from napari_cmunet.project.training.worker import TrainingProcess
+from napari_cmunet.training import events
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 from tests.gui.training.conftest import BARE, accept, settled, wait_until
 
@@ -315,3 +319,22 @@ def test_cancelled_after_the_first_model_that_stays(
     assert result.decision == PROMOTED
     assert result.text.endswith("The second stage was cancelled.")
     assert project.models.current.name == "tuned-001"
+
+
+def test_a_plan_of_former_labels_is_not_shown_and_made_anew(
+    make_project, make_training, phantoms, monkeypatch
+):
+    project = make_project(4, accepted=3)
+    training = make_training(project)
+    former = events.Planned(3, True, "three labels", 60.0)
+    accept(project, project.images.ids()[3], phantoms)
+    plans = iter([former, replace(former, labels=4, text="four labels")])
+    monkeypatch.setattr(TrainingProcess, "plan", lambda self, order: next(plans))
+    changes = []
+    training.changed.connect(lambda: changes.append(training.state().plan))
+    training.prepare()
+    assert wait_until(lambda: changes)
+    assert changes == [None]
+    training.prepare()
+    assert wait_until(lambda: training.state().plan is not None)
+    assert training.state().plan.text == "four labels"
