@@ -163,6 +163,26 @@ def make_plan(
     return Plan(labels, quick_steps, 0, BATCH, first, first, comparing, advice)
 
 
+def fitting_steps(
+    plan: Plan, wanted: int, seconds_per_view: float, seconds: float
+) -> int:
+    """Steps of the deep stage that fit now; never fewer than planned.
+
+    Parameters
+    ----------
+    plan : Plan
+    wanted : int
+        Steps if there were time enough.
+    seconds_per_view : float
+        Measured anew.
+    seconds : float
+        That are left, with the comparison.
+    """
+    of_step = SMALL_BATCH * seconds_per_view * _OVERHEAD
+    fitting = min(wanted, int((seconds - plan.comparing) / of_step))
+    return fitting if fitting >= max(plan.deep, LEAST_STEPS) else plan.deep
+
+
 def _with_folds(
     alone: Plan,
     trainings: int,

@@ -18,7 +18,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
+from napari_cmunet.training.config import (
+    FinetuneConfig,
+    FinetuneResult,
+    default_steps,
+)
 from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.operating_point import (
     OPERATING_POINT_PRIOR,
@@ -45,6 +49,7 @@ from napari_cmunet.training.plan import (
     GRID_LABELS,
     QUICK_VIEWS,
     Plan,
+    fitting_steps,
     make_plan,
     seconds_per_view,
 )
@@ -203,7 +208,17 @@ def train_in_stages(
         if quick is None:
             return
         yield quick.result
-        if not plan.deep or should_stop() or quick.result.reason == "stopped":
+        if should_stop() or quick.result.reason == "stopped":
+            return
+        wanted = options.steps or default_steps(len(frames))
+        if options.minutes and plan.deep < wanted:
+            # Other programs may have been busy when it was planned.
+            spent = time.monotonic() - began
+            view_seconds = seconds_per_view(start, device)
+            left = 60 * options.minutes - spent
+            deep_steps = fitting_steps(plan, wanted, view_seconds, left)
+            total = plan.quick + deep_steps
+        if not deep_steps:
             return
         starts = [quick.result.weights] if validation is not None else quick.folds
     config = replace(config_for(start, options), steps=deep_steps)

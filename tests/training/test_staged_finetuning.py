@@ -20,6 +20,7 @@ from napari_cmunet.training.plan import (
     GRID_LABELS,
     LEAST_STEPS,
     QUICK_STEPS,
+    fitting_steps,
     make_plan,
 )
 from napari_cmunet.training.stage import average_weights
@@ -227,3 +228,27 @@ def test_without_a_training_the_weights_stay(start):
     assert result.left_out == {} and result.dice is None
     with pytest.raises(TrainingError, match="segments arteries"):
         run(StartModel.load(FinetuneOptions(start="random")), labels, train=False)
+
+
+def test_a_machine_that_is_less_busy_later_gets_the_steps_that_fit_then(
+    start, monkeypatch
+):
+    speeds = iter([3.0, 0.001])
+    monkeypatch.setattr(
+        staged_finetuning, "seconds_per_view", lambda start, device: next(speeds)
+    )
+    labels = [draw(i, f"p{i}") for i in range(4)]
+    found, results = run(start, labels, steps=30, minutes=5)
+    (planned,) = (x for x in found if isinstance(x, events.Planned))
+    assert "left out" in planned.text
+    assert [r.steps for r in results] == [QUICK_STEPS, 30]
+    stages = [x for x in found if isinstance(x, events.Stage)]
+    assert [s.steps_total for s in stages] == [QUICK_STEPS, QUICK_STEPS + 30]
+
+
+def test_a_plan_is_never_cut_later():
+    plan = make_plan(18, 1.0, minutes=5)
+    assert LEAST_STEPS <= plan.deep < 76
+    assert fitting_steps(plan, 76, 10.0, 100) == plan.deep
+    assert fitting_steps(plan, 76, 0.1, 250) == 76
+    assert fitting_steps(replace(plan, deep=0), 76, 1.0, 60) == 0

@@ -185,9 +185,9 @@ class TrainingSession:
 
     def prepare(self) -> None:
         """Start the process ahead of time: it imports torch, and plans the training."""
-        possible = not (self.running or self._closed or self.project.read_only)
-        if not possible or is_address(self._device()):  # whose speed is not known here
-            return
+        busy = self.running or self._adaptation.running  # a step would be timed wrong
+        if busy or self._closed or self.project.read_only or is_address(self._device()):
+            return  # the speed of a cluster is not known here
         if self._prepared is None:
             self._prepared = TrainingProcess()
         elif self._planned_for == self._plan_key() or self._prepared.exit_code:
