@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("give a PROJECT, or --images, --masks and -o")
     if args.project is not None and args.large_masks == "invert":
         args.usage_error("with PROJECT, --large-masks is refuse or keep")
+    if args.val_masks and not getattr(args, "train", True):
+        args.usage_error("with --no-training, leave out --val-masks")
     tune_malloc()
     chosen = {
         f.name: getattr(args, f.name)

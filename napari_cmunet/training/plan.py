@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 QUICK_STEPS, QUICK_VIEWS = 36, 3
 """Steps of the quick stage, all folds together, and views of each label."""
 
-GRID_LABELS = 9
+GRID_LABELS = 12
 """Labels that choose the grid of a training."""
 
 LEAST_STEPS = 24
@@ -160,7 +160,7 @@ def make_plan(
         f"The training of all layers is left out: it needs {duration(whole)} on this "
         "machine now. Allow more time, or close other programs."
     )
-    return Plan(labels, quick_steps, 0, BATCH, first, first, comparing, advice)
+    return Plan(labels, quick_steps, 0, SMALL_BATCH, first, first, comparing, advice)
 
 
 def fitting_steps(

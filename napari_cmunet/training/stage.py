@@ -135,7 +135,7 @@ def train_stage(
         if held_out:
             network = start.network()
             network.load_state_dict(result.weights)
-            left_out.predict(network, held_out, result.wise_ft_alpha)
+            left_out.predict(network, [held_out], result.wise_ft_alpha)
     if not weights:
         return None
     yield Finished(reason, made, time.monotonic() - began, made, None)

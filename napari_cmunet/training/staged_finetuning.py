@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import TrainingError
+from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.training.config import (
     FinetuneConfig,
     FinetuneResult,
@@ -27,6 +28,7 @@ from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.operating_point import (
     OPERATING_POINT_PRIOR,
     adapt,
+    choose_grid,
 )
 from napari_cmunet.training.evaluation.validation import (
     FOLDS,
@@ -34,6 +36,7 @@ from napari_cmunet.training.evaluation.validation import (
     folds_of,
     mean_scores,
     split_by_patient,
+    spread_over_patients,
 )
 from napari_cmunet.training.events import (
     DEEP_STAGE,
@@ -78,6 +81,9 @@ QUICK = FinetuneConfig(
 
 Folds of a third of the steps are as long as the warm-up: their rate only rises.
 """
+
+ADAPTING_LABELS = 36
+"""Labels at most that choose without a training; more would take long."""
 
 
 def plan_stages(
@@ -146,9 +152,7 @@ def train_in_stages(
     """
     if not options.train:
         frames = prepare_labels(labels, start.preprocessing)
-        result = adapt_only(start, options, frames, read, device, should_stop)
-        if result is not None:
-            yield result
+        yield adapt_only(start, options, frames, read, device)
         return
     frames, auxiliary = yield from prepare(start, options, labels, device)
     validation = None
@@ -175,18 +179,17 @@ def train_in_stages(
                 "well the model does on others cannot be known."
             )
     if start.segments and len(folds) > 1 and not _grid_is_fixed(options):
-        sample = [held_out[: GRID_LABELS // len(folds)] for _, held_out in folds]
-        chosen = adapt(start, sample, read, device, should_stop)
-        if chosen is None:
-            return
-        share = (chosen.start.preprocessing.grid / start.preprocessing.grid) ** 2
+        count = GRID_LABELS // len(folds)
+        sample = [spread_over_patients(x, frames.patients, count) for _, x in folds]
+        chosen = choose_grid(start, sample, read, device)
+        share = (chosen.preprocessing.grid / start.preprocessing.grid) ** 2
         if share < 1:
-            start = chosen.start
-            frames = prepare_labels(read(range(len(frames))), start.preprocessing)
-            plan = plan_stages(
-                start, alone, len(frames), patients, share * view_seconds
-            )
-            yield Planned(len(frames), True, str(plan), plan.seconds)
+            again = prepare_labels(read(range(len(frames))), chosen.preprocessing)
+            if again.names == frames.names:  # none was withdrawn meanwhile
+                frames, start = again, chosen
+                view_seconds *= share
+                plan = plan_stages(start, alone, len(frames), patients, view_seconds)
+                yield Planned(len(frames), True, str(plan), plan.seconds)
     final = not start.segments and len(folds) > 1
     common: dict[str, Any] = {
         "start": start,
@@ -213,9 +216,8 @@ def train_in_stages(
         wanted = options.steps or default_steps(len(frames))
         if options.minutes and plan.deep < wanted:
             # Other programs may have been busy when it was planned.
-            spent = time.monotonic() - began
             view_seconds = seconds_per_view(start, device)
-            left = 60 * options.minutes - spent
+            left = 60 * options.minutes - (time.monotonic() - began)
             deep_steps = fitting_steps(plan, wanted, view_seconds, left)
             total = plan.quick + deep_steps
         if not deep_steps:
@@ -257,8 +259,7 @@ def adapt_only(
     frames: LabelledFrames,
     read: ReadLabels,
     device: torch.device,
-    should_stop: Callable[[], bool],
-) -> FinetuneResult | None:
+) -> FinetuneResult:
     """The start, with the grid and the operating point that labels choose.
 
     Raises
@@ -266,17 +267,22 @@ def adapt_only(
     TrainingError
         If the start does not segment arteries, or the masks leave some out.
     """
-    if not start.segments or options.partial_labels:
+    if options.partial_labels:
+        raise TrainingError(
+            "Masks that leave arteries out cannot choose a threshold. Leave "
+            "--no-training out, or give whole masks."
+        )
+    if not start.segments:
         raise TrainingError(
             "Without a training, labels choose the threshold, the side branches and "
-            "the grid of a model that segments arteries; their masks must be whole."
+            f"the grid of a model that segments arteries: --start {DEFAULT_MODEL}."
         )
-    held_out = [held_out for _, held_out in folds_of(frames)]
-    if not options.validate or len(held_out) < 2:
-        held_out = [list(range(len(frames)))]
-    found = adapt(start, held_out, read, device, should_stop)
-    if found is None:
-        return None
+    folds = [held_out for _, held_out in folds_of(frames)]
+    if not options.validate or len(folds) < 2:
+        folds = [list(range(len(frames)))]
+    count = ADAPTING_LABELS // len(folds)
+    sample = [spread_over_patients(x, frames.patients, count) for x in folds]
+    found = adapt(start, sample, read, device, keep_grid=bool(options.grid))
     return FinetuneResult(
         start.network().state_dict(),
         0,

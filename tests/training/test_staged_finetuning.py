@@ -10,9 +10,8 @@ import torch
 
 from napari_cmunet.errors import TrainingError
 from napari_cmunet.training import events, staged_finetuning
-from napari_cmunet.training.config import FinetuneResult, OperatingPoint
+from napari_cmunet.training.config import FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
-from napari_cmunet.training.evaluation.operating_point import Adaptation
 from napari_cmunet.training.evaluation.validation import folds_of
 from napari_cmunet.training.finetuning import StartModel, model_card
 from napari_cmunet.training.options import FinetuneOptions
@@ -197,11 +196,11 @@ def test_labels_that_are_seen_better_on_a_coarser_grid_are_learned_there(
 ):
     chosen = []
 
-    def adapt(start, folds, *args):
+    def choose_grid(start, folds, *args):
         chosen.append([i for fold in folds for i in fold])
-        return Adaptation(start.on_grid(48), OperatingPoint(0.5, None), {})
+        return start.on_grid(48)
 
-    monkeypatch.setattr(staged_finetuning, "adapt", adapt)
+    monkeypatch.setattr(staged_finetuning, "choose_grid", choose_grid)
     labels = [draw(i, f"p{i}") for i in range(12)]
     found, (quick, deep) = run(start, labels, steps=6, batch=2)
     assert [len(sample) for sample in chosen] == [GRID_LABELS]
@@ -226,8 +225,27 @@ def test_without_a_training_the_weights_stay(start):
     assert card.threshold == result.operating_point.threshold
     _, (result,) = run(start, labels[:1], train=False)
     assert result.left_out == {} and result.dice is None
-    with pytest.raises(TrainingError, match="segments arteries"):
+    with pytest.raises(TrainingError, match="--start cmunet-artery"):
         run(StartModel.load(FinetuneOptions(start="random")), labels, train=False)
+    with pytest.raises(TrainingError, match="whole masks"):
+        run(start, labels, train=False, partial_labels=True)
+
+
+def test_a_label_that_is_withdrawn_meanwhile_keeps_the_grid(start, short, monkeypatch):
+    labels = [draw(i, f"p{i}") for i in range(6)]
+    monkeypatch.setattr(
+        staged_finetuning, "choose_grid", lambda start, *args: start.on_grid(48)
+    )
+    found = train_in_stages(
+        start,
+        FinetuneOptions(steps=6, batch=2),
+        labels,
+        [],
+        read=lambda at: [labels[i] for i in at if i != 5],
+        device=CPU,
+    )
+    results = [x for x in found if isinstance(x, FinetuneResult)]
+    assert [r.grid for r in results] == [start.preprocessing.grid] * 2
 
 
 def test_a_machine_that_is_less_busy_later_gets_the_steps_that_fit_then(
@@ -252,3 +270,5 @@ def test_a_plan_is_never_cut_later():
     assert fitting_steps(plan, 76, 10.0, 100) == plan.deep
     assert fitting_steps(plan, 76, 0.1, 250) == 76
     assert fitting_steps(replace(plan, deep=0), 76, 1.0, 60) == 0
+    # Where it was left out, its batches are those that are counted with.
+    assert make_plan(18, 2, minutes=5).batch == make_plan(18, 0.4).batch == 4

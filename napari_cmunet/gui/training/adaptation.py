@@ -7,16 +7,20 @@ over if it is better on patients that did not choose, and is discarded if it is 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from napari_cmunet.errors import Cancelled
 from napari_cmunet.gui.jobs import Job, JobResult
-from napari_cmunet.model.registry import DEFAULT_MODEL
-from napari_cmunet.project.models.promotion import TrainingResult, use_if_better
+from napari_cmunet.project.models.promotion import (
+    CANCELLED,
+    TrainingResult,
+    use_if_better,
+)
 from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import ENOUGH_PATIENTS
+from napari_cmunet.training.options import CURRENT
 from napari_cmunet.util.cluster import is_address
 
 if TYPE_CHECKING:
@@ -52,7 +56,6 @@ class ModelAdaptation:
         self._project, self._device = project, device
         self._tried = 0  # patients
         self._process: TrainingProcess | None = None
-        self._job: Job | None = None
 
     @property
     def running(self) -> bool:
@@ -80,40 +83,45 @@ class ModelAdaptation:
         def ended(outcome: JobResult) -> None:
             if process is self._process:
                 self._process = None
-                if outcome.result is not None:
-                    self.promoted.emit(outcome.result)
+            if outcome.result is not None:
+                self.promoted.emit(outcome.result)
+            if not process.cancelled:
                 self.changed.emit()
                 self.on_accepted()  # those that came in meanwhile
 
-        self._job = Job("Adapting the model", act, ended).start()
+        Job("Adapting the model", act, ended).start()
         self.changed.emit()
 
     def cancel(self) -> None:
         """End it within two seconds; nothing is kept."""
         process, self._process = self._process, None
-        if process is not None and self._job is not None:
-            self._job.cancel()
+        if process is not None:
             process.cancel()
+            self._tried = 0
+            self.changed.emit()
+
+    def pause_briefly(self) -> None:
+        """Pause it for a moment: the window is used."""
+        if self._process is not None:
+            self._process.pause_briefly()
 
 
 def _adapt(
     project: Project, process: TrainingProcess, device: str, should_stop: ShouldStop
 ) -> TrainingResult | None:
     """The comparison that an adapted model has won; None if there is none."""
-    models = project.models
-    current = models.current
-    if models.is_trained(current):
+    if project.models.is_trained(project.models.current):
         return None
-    start = current.name
-    if not current.installed:  # adapted before: once more from what it was
-        start = models.training(current.name).get("start", DEFAULT_MODEL)
-    options = {"train": False, "start": start, "device": device}
+    options = {"train": False, "start": CURRENT, "device": device}
     run = process.run(TrainingOrder(project.folder, options))
     while True:
         try:
             next(run)
         except StopIteration as end:
-            return use_if_better(project, end.value)
+            result: TrainingResult = end.value
+            break
         if should_stop():
-            run.close()
-            raise Cancelled
+            process.cancel()
+    if process.cancelled:
+        result = replace(result, kind=CANCELLED)
+    return use_if_better(project, result)

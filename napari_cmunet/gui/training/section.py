@@ -308,7 +308,9 @@ class FinetuneSection(QWidget):
             slow_spinner(self.window())
         if self._training is None:
             self.labels.setText("Open or make a project first.")
-            self._show_rows(running=False, undecided=False, plot=False)
+            self._show_rows(
+                running=False, can_cancel=False, undecided=False, plot=False
+            )
             self._show_comparison()
             self.status.setVisible(False)
             self.details.setVisible(False)
@@ -319,6 +321,7 @@ class FinetuneSection(QWidget):
             self.plot.show_progress(state.progress)
         self._show_rows(
             running=state.running,
+            can_cancel=state.running or state.adapting,
             undecided=bool(state.undecided),
             # The curve stays to be looked at when the training is over.
             plot=self.plot.has_content,
@@ -366,10 +369,12 @@ class FinetuneSection(QWidget):
             self.compare.setToolTip(shown.tip)
             self.comparison.setText(shown.text)
 
-    def _show_rows(self, *, running: bool, undecided: bool, plot: bool) -> None:
+    def _show_rows(
+        self, *, running: bool, can_cancel: bool, undecided: bool, plot: bool
+    ) -> None:
         self.start.setVisible(not running)
         self.stop.setVisible(running)
-        self.cancel.setVisible(running)
+        self.cancel.setVisible(can_cancel)
         self.plot.setVisible(plot)
         self.use.setVisible(undecided)
         self.keep.setVisible(undecided)

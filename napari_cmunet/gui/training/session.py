@@ -193,7 +193,8 @@ class TrainingSession:
         elif self._planned_for == self._plan_key() or self._prepared.exit_code:
             return  # one that has died, too: it might again, and for ever
         process, order = self._prepared, self._order()
-        self._planned_for, self._plan = self._plan_key(), None
+        key = self._planned_for = self._plan_key()
+        self._plan = None
 
         def plan() -> Planned | None:
             with spare_thread(), contextlib.suppress(OSError):
@@ -201,13 +202,12 @@ class TrainingSession:
             return None  # the reason is shown when a training is wanted
 
         worker = create_worker(plan)
-        worker.returned.connect(self._on_planned)
+        worker.returned.connect(functools.partial(self._on_planned, key))
         worker.start()
 
-    def _on_planned(self, plan: Planned | None) -> None:
-        if not self._closed and plan is not None:
-            fits = plan.labels == len(self.project.reference.keys())
-            self._plan, self._planned_for = plan, self._planned_for if fits else None
+    def _on_planned(self, key: object, plan: Planned | None) -> None:
+        if not self._closed and plan is not None and key == self._planned_for:
+            self._plan = plan
             self.changed.emit()
 
     def _plan_key(self) -> object:
@@ -221,9 +221,7 @@ class TrainingSession:
     def _process(self) -> TrainingProcess:
         """The one that was prepared, if it is there; else another one."""
         process, self._prepared = self._prepared, None
-        if process is None or process.exit_code is not None:
-            return TrainingProcess()
-        return process
+        return process if process and process.exit_code is None else TrainingProcess()
 
     def stop(self) -> None:
         """End the training soon and keep the best model so far."""
@@ -233,11 +231,13 @@ class TrainingSession:
 
     def pause_briefly(self) -> None:
         """Pause the training for a moment: a hand paints, drags or scrubs."""
+        self._adaptation.pause_briefly()
         if self._run is not None:
             self._run.process.pause_briefly()
 
     def cancel(self) -> None:
-        """End the training within two seconds; nothing is kept."""
+        """End the training or the adaptation within two seconds; nothing is kept."""
+        self._adaptation.cancel()
         if self._run is not None:
             self._run.process.cancel()
             self.changed.emit()
@@ -248,7 +248,7 @@ class TrainingSession:
         waiting = self._hashes() - self._begun - self._learned
         if every and not self.running and len(waiting) >= every:
             self.start()
-        if not self.running:
+        if not self.running and not self.state().undecided:
             self._adaptation.on_accepted()
         self.changed.emit()
 
@@ -259,7 +259,6 @@ class TrainingSession:
             signal.disconnect()
         if self._prepared is not None:
             self._prepared.cancel()
-        self._adaptation.cancel()
         self.cancel()
 
     # -- from the worker, on the GUI thread -----------------------------------
@@ -303,7 +302,8 @@ class TrainingSession:
 
     def _on_adapted(self, result: TrainingResult) -> None:
         if not self._closed:
-            self._result = result
+            if not self.running:
+                self._result, self._problem = result, result.problem
             self._change(self._read_models, self._on_models_read)
             self.model_changed.emit(self.project.models.current)
 
@@ -340,6 +340,8 @@ class TrainingSession:
 
     def change_settings(self, **changes: Any) -> None:
         """Change how the project is trained, and keep that with it."""
+        if not changes.get("adapt", True):
+            self._adaptation.cancel()
         self._change(functools.partial(self.project.change_settings, **changes))
 
     def _use(self, change: Callable[[], Any]) -> None:
@@ -352,8 +354,6 @@ class TrainingSession:
 
         if not self._changes:
             self._change(change, on_changed)
-
-    # -- off the GUI thread ---------------------------------------------------
 
     def _change(
         self, change: Callable[[], Any], then: Callable[[Any], None] = lambda _: None

@@ -100,7 +100,7 @@ def progress_after(progress: TrainingProgress, event: events.Event) -> TrainingP
     """The progress after an event."""
     staged = bool(progress.stage)
     match event:
-        case events.Planned():
+        case events.Planned(possible=True):
             return replace(progress, **_time_left(progress, event.seconds))
         case events.Stage():
             return replace(
@@ -221,8 +221,8 @@ class TrainingState:
 
     @property
     def can_cancel(self) -> bool:
-        """Whether a training runs that is not cancelled yet."""
-        return self.running and not self.cancelling
+        """Whether a training or an adaptation runs that is not cancelled yet."""
+        return (self.running and not self.cancelling) or self.adapting
 
     @property
     def can_go_back(self) -> bool:

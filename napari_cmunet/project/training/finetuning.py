@@ -7,12 +7,15 @@ meanwhile. Labels that are accepted during the training are for the next one.
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
-from napari_cmunet.model.registry import save_model
+from napari_cmunet.model.registry import DEFAULT_MODEL, save_model
 from napari_cmunet.project.models.comparison import as_label, compare
 from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.patients import TRAIN, VALIDATION
@@ -55,6 +58,10 @@ def load_start(
         parent = project.models.current
     elif options.start in project.models.names():
         parent = ModelVersion(options.start)
+    if parent and not (parent.installed or project.models.is_trained(parent)):
+        # Its weights are those of the model that was adapted; that had seen no label.
+        name = project.models.training(parent.name).get("start", DEFAULT_MODEL)
+        return StartModel.load(replace(options, start=name)), None
     folder = project.models.folder(parent) if parent else None
     return StartModel.load(options, folder), parent
 
@@ -140,7 +147,7 @@ def finetune_project(
         start, parent = load_start(project, chosen)
         device = _device(chosen.device, write, any_device)
         used = UsedLabels(project, write, should_stop, large_masks)
-        labels, validation = used.split(chosen.validate)
+        labels, validation = used.split(chosen.validate and chosen.train)
         with project.models.new_folder():
             pass  # raises now, not after the training, where nothing can be written
 
@@ -169,20 +176,32 @@ def finetune_project(
             name = ""
             write(events.Saved(str(saved)))
             if compare_models:
-                verdict = compare(
-                    project,
-                    saved.name,
-                    held_out=used.held_out,
-                    label_hashes=used.hashes(),
-                    left_out=item.left_out,
-                    parent=parent,
-                    device=device,
-                    write=write,
-                    check=check,
-                    known=known,
-                )
+                with _discarded_if_cancelled(saved, adapted=not chosen.train):
+                    verdict = compare(
+                        project,
+                        saved.name,
+                        held_out=used.held_out,
+                        label_hashes=used.hashes(),
+                        left_out=item.left_out,
+                        parent=parent,
+                        device=device,
+                        write=write,
+                        check=check,
+                        known=known,
+                    )
                 write(verdict)
     return saved, used.problems
+
+
+@contextmanager
+def _discarded_if_cancelled(model: Path, *, adapted: bool) -> Iterator[None]:
+    """Delete an adapted model whose comparison is cancelled: nobody asked for it."""
+    try:
+        yield
+    except Cancelled:
+        if adapted:
+            shutil.rmtree(model, ignore_errors=True)
+        raise
 
 
 def _device(name: str, write: Write, any_device: bool) -> torch.device:

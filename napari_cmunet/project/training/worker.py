@@ -55,6 +55,8 @@ _SECONDS_FOR_LAST_LINES = 0.5
 _SECONDS_OF_MEASUREMENT = 60
 _SECONDS_FOR_PLAN = 120
 
+_NO_PLAN = events.Planned(0, False, "", 0.0)
+
 
 @dataclass(frozen=True)
 class TrainingOrder:
@@ -141,17 +143,19 @@ def main() -> int:
         signal.signal(number, control.stop)
     from napari_cmunet.model.device import tune_malloc
     from napari_cmunet.project.training.finetuning import finetune_project, plan_project
+    from napari_cmunet.training.evaluation.comparison import regression_frames
     from napari_cmunet.training.finetuning import failure_events
 
     tune_malloc()
     view_seconds, measured = None, 0.0
     try:
         while (order := control.wait_for_order()).plan_only:
-            # What is wrong is shown when a training is wanted.
+            plan = _NO_PLAN  # what is wrong is shown when a training is wanted
             with contextlib.suppress(CMUNetError, RuntimeError, MemoryError):
                 plan, view_seconds = plan_project(order.project, order.options)
                 measured = time.monotonic()
-                _write(plan)
+            _write(plan)
+            regression_frames()  # kept for the comparisons
         fresh = time.monotonic() - measured < _SECONDS_OF_MEASUREMENT
         with failure_events(_write), _usage_as_failure():
             folder, problems = finetune_project(
@@ -196,7 +200,7 @@ class TrainingProcess:
         self._stderr: collections.deque[str] = collections.deque(maxlen=40)
         self._listeners: list[threading.Thread] = []
         self._plan: events.Planned | None = None
-        self._planned = threading.Event()
+        self._planned, self._planning = threading.Event(), threading.Lock()
         self._pauser: Pauser | None = None
         self._on_cpu = True
 
@@ -237,11 +241,12 @@ class TrainingProcess:
         For a worker's thread: it takes seconds. Raises OSError.
         """
         self.start()
-        self._planned.clear()
-        self._plan = None
-        self.send(replace(order, plan_only=True))
-        self._planned.wait(_SECONDS_FOR_PLAN)
-        return self._plan
+        with self._planning:  # one question at a time: an answer does not name its own
+            self._planned.clear()
+            self._plan = None
+            self.send(replace(order, plan_only=True))
+            self._planned.wait(_SECONDS_FOR_PLAN)
+            return self._plan if self._plan != _NO_PLAN else None
 
     def stop(self) -> None:
         """End soon and keep the best model so far."""
@@ -337,9 +342,8 @@ class TrainingProcess:
     @property
     def ended(self) -> bool:
         """Whether it does not run and all its events were taken."""
-        if self._process is None:
-            return True
-        return self._process.poll() is not None and self._events.empty()
+        process = self._process
+        return process is None or (process.poll() is not None and self._events.empty())
 
     @property
     def exit_code(self) -> int | None:

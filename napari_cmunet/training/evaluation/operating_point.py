@@ -57,7 +57,7 @@ Where arteries look larger than those that the start learned from, it sees them 
 """
 
 GRID_GAIN = 0.005
-"""Least gain of Dice for another grid, which must exceed its standard error, too."""
+"""Least mean gain of Dice for another grid; it must exceed its standard error, too."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,16 @@ class LeftOutPredictions:
         is_chosen = how is not None and not math.isinf(prior)
         self._margins = (own, *(TWIG_MARGINS if is_chosen else ()))
 
-    def predict(self, network: CMUNet, indices: Sequence[int], alpha: float) -> None:
-        """Predict the labels that a fold left out.
+    def predict(
+        self, network: CMUNet, folds: Sequence[Sequence[int]], alpha: float
+    ) -> None:
+        """Predict labels that the network has not learned from.
 
         Parameters
         ----------
         network : CMUNet
-        indices : sequence of int
+        folds : sequence of sequence of int
+            Labels of other patients each.
         alpha : float
             Share of the start in the network.
         """
@@ -131,28 +134,30 @@ class LeftOutPredictions:
         card = ModelCard("fold", "artery", width, preprocessing=preprocessing)
         model = LoadedModel(network.eval(), card, LoadReport("fold", 0, 0, True))
         predictor = Predictor(model, self._device)
-        for label in self._read(indices):
-            logit, geo = predictor.predict_logit(label.frame)
-            logit = logit.cpu()
-            truth = label.mask > 0
-            reviewed = np.ones_like(truth)
-            if label.reviewed is not None:
-                reviewed = label.reviewed > 0
-            curves = [
-                _dice_curve(probability[reviewed], truth[reviewed])
-                for probability in self._probabilities(logit, geo, alpha)
-            ]
-            self._found.append(
-                _Predicted(
-                    self._folds,
-                    label.patient,
-                    logit.half(),
-                    geo,
-                    np.packbits([truth, reviewed]),
-                    np.stack(curves),
-                )
-            )
-        self._folds += 1
+        for indices in folds:
+            for label in self._read(indices):
+                self._found.append(self._predict(predictor, label, alpha))
+            self._folds += 1
+
+    def _predict(self, predictor: Predictor, label: Label, alpha: float) -> _Predicted:
+        logit, geo = predictor.predict_logit(label.frame)
+        logit = logit.cpu()
+        truth = label.mask > 0
+        reviewed = np.ones_like(truth)
+        if label.reviewed is not None:
+            reviewed = label.reviewed > 0
+        curves = [
+            _dice_curve(probability[reviewed], truth[reviewed])
+            for probability in self._probabilities(logit, geo, alpha)
+        ]
+        return _Predicted(
+            self._folds,
+            label.patient,
+            logit.half(),
+            geo,
+            np.packbits([truth, reviewed]),
+            np.stack(curves),
+        )
 
     def _probabilities(
         self, logit: torch.Tensor, geo: Geometry, alpha: float
@@ -215,10 +220,16 @@ class LeftOutPredictions:
         )
         return margin, threshold
 
-    def best_dice(self, but: int | None = None) -> np.ndarray:
-        """Dice of each label at the best common threshold, at the start's margin."""
-        dice = np.array([x.dice[0] for x in self._found if x.fold != but])
-        return dice[:, dice.mean(0).argmax()]
+    def best_dice(self, but: int | None = None) -> dict[str, float]:
+        """Dice of each patient at the best common threshold, at the start's margin."""
+        found = [x for x in self._found if x.fold != but]
+        if not found:
+            return {}
+        best = np.mean([x.dice[0] for x in found], 0).argmax()
+        of: dict[str, list[float]] = {}
+        for x in found:
+            of.setdefault(x.patient, []).append(x.dice[0, best])
+        return {patient: float(np.mean(values)) for patient, values in of.items()}
 
     def scores(self, alpha: float, fold: int | None = None) -> Scores:
         """Dice and clDice of each patient, at the operating point of other folds.
@@ -259,8 +270,9 @@ def adapt(
     folds: Sequence[Sequence[int]],
     read: ReadLabels,
     device: torch.device,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Adaptation | None:
+    *,
+    keep_grid: bool = False,
+) -> Adaptation:
     """Choose the grid and the operating point of a model that segments arteries.
 
     Parameters
@@ -272,24 +284,53 @@ def adapt(
     read : callable
         Labels of indices.
     device : torch.device
-    should_stop : callable
-        Asked before each fold; None is returned then.
+    keep_grid : bool
+        Choose the operating point alone.
     """
-    network, own = start.network(), start.preprocessing.grid
-    tried = [
-        LeftOutPredictions(start.on_grid(grid), read, device)
-        for grid in (own, *(grid for grid in GRIDS if grid < own))
-    ]
-    for fold in folds:
-        for predictions in tried:
-            if should_stop():
-                return None
-            predictions.predict(network, fold, 1.0)
+    grids = () if keep_grid else GRIDS
+    tried = _predict(start, grids, folds, read, device, OPERATING_POINT_PRIOR)
     scores: Scores = {}
     for number in range(len(folds)) if len(folds) > 1 else ():
         scores |= _best_grid(tried, number).scores(1.0, number)
     best = _best_grid(tried)
     return Adaptation(best.start, best.operating_point(1.0), scores)
+
+
+def choose_grid(
+    start: StartModel,
+    folds: Sequence[Sequence[int]],
+    read: ReadLabels,
+    device: torch.device,
+) -> StartModel:
+    """The start on the grid that suits labels, whichever fold of them is left out.
+
+    So that no patient has a say in the grid on which it is left out.
+
+    Parameters
+    ----------
+    start, folds, read, device
+        See :func:`adapt`.
+    """
+    tried = _predict(start, GRIDS, folds, read, device, math.inf)
+    best = {_best_grid(tried, number) for number in range(len(folds))}
+    return best.pop().start if len(best) == 1 else start
+
+
+def _predict(
+    start: StartModel,
+    grids: Sequence[int],
+    folds: Sequence[Sequence[int]],
+    read: ReadLabels,
+    device: torch.device,
+    prior: float,
+) -> list[LeftOutPredictions]:
+    """Predict labels on the start's own grid and on those of these that are coarser."""
+    own = start.preprocessing.grid
+    tried = []
+    for grid in (own, *(grid for grid in grids if grid < own)):
+        tried.append(LeftOutPredictions(start.on_grid(grid), read, device, prior))
+        tried[-1].predict(start.network(), folds, 1.0)
+    return tried
 
 
 def _best_grid(
@@ -299,7 +340,8 @@ def _best_grid(
     best, most = tried[0], GRID_GAIN
     before = tried[0].best_dice(but)
     for predictions in tried[1:]:
-        gains = predictions.best_dice(but) - before
+        now = predictions.best_dice(but)
+        gains = np.array([now[patient] - before[patient] for patient in before])
         if len(gains) < 2:
             break
         error = gains.std(ddof=1) / math.sqrt(len(gains))

@@ -84,6 +84,27 @@ def folds_of(frames: LabelledFrames) -> list[Fold]:
     return folds
 
 
+def spread_over_patients(
+    indices: Sequence[int], patients: Sequence[str], count: int
+) -> list[int]:
+    """So many of some labels, of as many patients as possible.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        The labels to choose from.
+    patients : sequence of str
+        The patient of each label.
+    count : int
+    """
+    seen: dict[str, int] = {}
+    turns = []
+    for i in indices:
+        seen[patients[i]] = seen.get(patients[i], 0) + 1
+        turns.append((seen[patients[i]], i))
+    return sorted(i for _, i in sorted(turns)[:count])
+
+
 @dataclass(frozen=True)
 class Measured:
     """Mean Dice and clDice over frames, with the 95 % interval of Dice by patient."""

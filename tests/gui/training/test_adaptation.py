@@ -10,10 +10,19 @@ import pytest
 
 from napari_cmunet.model.card import read_card
 from napari_cmunet.model.registry import load_model, save_model, user_models_folder
-from napari_cmunet.project.models.promotion import PROMOTED
+from napari_cmunet.project.models.promotion import (
+    DONE,
+    PROMOTED,
+    UNDECIDED,
+    TrainingResult,
+)
+from napari_cmunet.project.training.worker import TrainingProcess
+from napari_cmunet.training import events
 from tests.gui.training.conftest import accept, wait_until
 
 pytestmark = pytest.mark.slow
+
+UNDECIDED_RESULT = TrainingResult(DONE, "", "tuned-001", decision=UNDECIDED)
 
 
 @pytest.fixture
@@ -98,6 +107,47 @@ def test_a_training_comes_before_it(adapting):
     assert training.running and not training.state().adapting
     assert wait_until(lambda: not training.running)
     assert "adapted-001" not in project.models.names()
+
+
+@pytest.mark.parametrize("after", [events.Saved, events.Comparing, events.Verdict])
+def test_cancelled_at_any_time_it_leaves_nothing(adapting, monkeypatch, after):
+    project, training, accept_next = adapting
+    next_event, cancelled = TrainingProcess.next_event, []
+
+    def spy(self):
+        event = next_event(self)
+        if isinstance(event, after):
+            cancelled.append(event)
+            self.cancel()
+        return event
+
+    monkeypatch.setattr(TrainingProcess, "next_event", spy)
+    accept_next(6)
+    assert wait_until(lambda: cancelled)
+    assert wait_until(lambda: not project.models.names())
+    wait_until(lambda: False, 0.5)
+    assert project.models.current.name == "timid"
+    assert training.state().result is None
+
+
+def test_a_decision_that_is_due_is_not_taken_away(adapting, monkeypatch):
+    _, training, accept_next = adapting
+    undecided = replace(training.state(), result=UNDECIDED_RESULT)
+    monkeypatch.setattr(training, "state", lambda: undecided)
+    accept_next(6)
+    monkeypatch.undo()
+    assert not training.state().adapting
+
+
+def test_who_does_not_want_it_ends_it(adapting):
+    project, training, accept_next = adapting
+    accept_next(3)
+    assert training.state().can_cancel
+    training.change_settings(adapt=False)
+    assert not training.state().adapting
+    accept_next(3)
+    assert not training.state().adapting
+    assert wait_until(lambda: not project.settings.adapt)
 
 
 def test_who_goes_back_is_left_alone(adapting):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
 
 import numpy as np
 import pytest
@@ -321,20 +321,26 @@ def test_cancelled_after_the_first_model_that_stays(
     assert project.models.current.name == "tuned-001"
 
 
-def test_a_plan_of_former_labels_is_not_shown_and_made_anew(
+def test_a_plan_of_former_labels_is_not_shown(
     make_project, make_training, phantoms, monkeypatch
 ):
     project = make_project(4, accepted=3)
     training = make_training(project)
-    former = events.Planned(3, True, "three labels", 60.0)
+    answered = []
+
+    def plan(self, order):
+        labels = len(project.reference.keys())
+        time.sleep(0.2 if labels == 3 else 0.6)
+        answered.append(labels)
+        return events.Planned(labels, True, f"{labels} labels", 60.0)
+
+    monkeypatch.setattr(TrainingProcess, "plan", plan)
+    training.prepare()
+    wait_until(lambda: False, 0.05)  # it has begun
     accept(project, project.images.ids()[3], phantoms)
-    plans = iter([former, replace(former, labels=4, text="four labels")])
-    monkeypatch.setattr(TrainingProcess, "plan", lambda self, order: next(plans))
-    changes = []
-    training.changed.connect(lambda: changes.append(training.state().plan))
     training.prepare()
-    assert wait_until(lambda: changes)
-    assert changes == [None]
-    training.prepare()
+    assert wait_until(lambda: answered == [3])
+    wait_until(lambda: False, 0.1)
+    assert training.state().plan is None
     assert wait_until(lambda: training.state().plan is not None)
-    assert training.state().plan.text == "four labels"
+    assert training.state().plan.text == "4 labels"

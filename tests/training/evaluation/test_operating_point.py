@@ -16,6 +16,7 @@ from napari_cmunet.training.evaluation.operating_point import (
     GRIDS,
     LeftOutPredictions,
     adapt,
+    choose_grid,
 )
 from napari_cmunet.training.finetuning import StartModel
 from napari_cmunet.training.options import FinetuneOptions
@@ -64,8 +65,8 @@ def faint_labels(count: int) -> list[Label]:
 def left_out(start, labels, **more):
     found = LeftOutPredictions(start, lambda at: [labels[i] for i in at], CPU, **more)
     half = len(labels) // 2
-    found.predict(start.network(), range(half), 0.0)
-    found.predict(start.network(), range(half, len(labels)), 0.0)
+    folds = [range(half), range(half, len(labels))]
+    found.predict(start.network(), folds, 0.0)
     return found
 
 
@@ -174,14 +175,28 @@ def sharp(monkeypatch):
     return on
 
 
+def adapted(start, labels, folds, **more):
+    return adapt(start, folds, lambda at: [labels[i] for i in at], CPU, **more)
+
+
+def grid_of_training(start, labels, folds) -> int:
+    found = choose_grid(start, folds, lambda at: [labels[i] for i in at], CPU)
+    return found.preprocessing.grid
+
+
+PAIRS = [[0, 1], [2, 3], [4, 5]]
+
+
 @pytest.mark.parametrize("grid", [320, *GRIDS])
 def test_labels_choose_the_grid_without_a_training(start, sharp, grid):
     sharp(grid)
     labels = faint_labels(6)
-    folds = [[0, 1], [2, 3], [4, 5]]
-    found = adapt(start.on_grid(320), folds, lambda at: [labels[i] for i in at], CPU)
+    found = adapted(start.on_grid(320), labels, PAIRS)
     assert found.start.preprocessing.grid == grid
     assert found.scores == {f"p{i}": (1.0, 1.0) for i in range(6)}
+    assert grid_of_training(start.on_grid(320), labels, PAIRS) == grid
+    kept = adapted(start.on_grid(320), labels, PAIRS, keep_grid=True)
+    assert kept.start.preprocessing.grid == 320
 
 
 def test_a_fold_does_not_choose_the_grid_that_it_is_scored_on(start, sharp):
@@ -189,16 +204,30 @@ def test_a_fold_does_not_choose_the_grid_that_it_is_scored_on(start, sharp):
     labels = faint_labels(6)
     for i in range(4):  # nothing is to be found, on either grid
         labels[i] = replace(labels[i], mask=np.zeros((32, 32), bool))
-    folds = [[0, 1], [2, 3], [4, 5]]
-    found = adapt(start.on_grid(320), folds, lambda at: [labels[i] for i in at], CPU)
+    found = adapted(start.on_grid(320), labels, PAIRS)
     assert found.scores["p4"][0] == pytest.approx(2 / 3)  # on the start's own grid
+    # Only those of the last fold are seen better on the other.
+    assert grid_of_training(start.on_grid(320), labels, PAIRS) == 320
+
+
+def test_frames_of_one_patient_have_one_say(start, sharp):
+    sharp(GRIDS[0])
+    labels = [replace(x, patient="same") for x in faint_labels(6)]
+    labels.append(replace(faint_labels(1)[0], patient="other"))
+    labels[6] = replace(labels[6], mask=np.zeros((32, 32), bool))
+    found = adapted(start.on_grid(320), labels, [list(range(7))])
+    assert found.start.preprocessing.grid == 320  # one gains, the other does not
+    assert found.scores == {}
+
+
+def test_labels_that_cannot_be_read_choose_nothing(start, sharp):
+    sharp(GRIDS[0])
+    found = adapted(start.on_grid(320), [], [[], []])
+    assert found.start.preprocessing.grid == 320
 
 
 def test_a_finer_grid_than_the_start_has_is_not_tried(start, sharp):
     sharp(GRIDS[0])
-    labels = faint_labels(4)
     own = GRIDS[0] // 2
-    found = adapt(
-        start.on_grid(own), [[0, 1], [2, 3]], lambda at: [labels[i] for i in at], CPU
-    )
+    found = adapted(start.on_grid(own), faint_labels(4), [[0, 1], [2, 3]])
     assert found.start.preprocessing.grid == own

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from napari_cmunet.training.evaluation.validation import split_by_patient, validates
+from napari_cmunet.training.evaluation.validation import (
+    split_by_patient,
+    spread_over_patients,
+    validates,
+)
 
 
 def test_a_patient_is_never_on_both_sides():
@@ -12,3 +16,10 @@ def test_a_patient_is_never_on_both_sides():
     assert held_out
     assert all(validates(patients[i]) for i in held_out)
     assert not {patients[i] for i in train} & {patients[i] for i in held_out}
+
+
+def test_a_sample_has_as_many_patients_as_possible():
+    patients = ["a", "a", "a", "b", "c", "b"]
+    assert spread_over_patients(range(6), patients, 3) == [0, 3, 4]
+    assert spread_over_patients([0, 1, 2, 5], patients, 3) == [0, 1, 5]
+    assert spread_over_patients(range(6), patients, 9) == list(range(6))
