@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Fine-tuning in stages from 18 labels at three hospitals.
+"""Adaptation and fine-tuning in stages from 18 labels at three hospitals.
 
 usage: python -m benchmarks.quick_finetune DATA RESULTS.jsonl [--hospitals ica_nj
-           hospital_b hospital_c] [--draws 0] [--frames 20] [--start cmunet-artery]
-           [--quick-only] [--readers 0]
+           hospital_b hospital_c] [--draws 0] [--labels 18] [--frames 20]
+           [--start cmunet-artery] [--until deep] [--readers 0]
 
 DATA holds a folder with images/ and masks/ for each hospital; ica_nj also index.csv
 (stem, split, patient) and fewshot18.json. At the others, 18 frames of a seeded draw
 are learned from, and patients of the rest are measured. Each model is one line in
-RESULTS.jsonl: the start, the quick model, the deep one; with Dice, clDice and wrong
-places a frame on these patients, at the operating point that the labels chose and at
-the start's, and the verdict from the patients left out in turn. With ``--readers``,
-also the mean seconds that a simulated reader needs to correct so many of these frames.
+RESULTS.jsonl: the start, the adapted model, the quick one and the deep one; with Dice,
+clDice and wrong places a frame on these patients, at the operating point that the
+labels chose and at the start's, and the verdict from the patients left out in turn.
+With ``--readers``, also the mean seconds that a simulated reader needs to correct so many of these frames.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 
 LABELS = 18
+STAGES = ("adapted", "quick", "deep")
 CPU = torch.device("cpu")
 
 
@@ -99,7 +100,8 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, nargs="+", default=[0])
     parser.add_argument("--frames", type=int, default=20, help="to measure on")
-    parser.add_argument("--quick-only", action="store_true")
+    parser.add_argument("--labels", type=int, default=LABELS, help="of the draw")
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
     parser.add_argument("--readers", type=int, default=0, help="frames to correct")
     args = parser.parse_args()
     tune_malloc()
@@ -109,8 +111,10 @@ def main() -> None:
             rest = rest[:: max(1, len(rest) // args.frames)][: args.frames]
             corrected = rest[:: max(1, len(rest) // max(args.readers, 1))]
             corrected = corrected[: args.readers]
-            for row in run(args.start, train, rest, number, args.quick_only, corrected):
-                line = json.dumps({"hospital": hospital, "draw": number} | row)
+            train = train[: args.labels]
+            for row in run(args.start, train, rest, number, args.until, corrected):
+                drawn = {"hospital": hospital, "draw": number, "labels": len(train)}
+                line = json.dumps(drawn | row)
                 print(line, flush=True)
                 with args.results.open("a", encoding="utf-8") as file:
                     print(line, file=file)
@@ -121,10 +125,10 @@ def run(
     train: list[Label],
     rest: list[Label],
     seed: int,
-    quick_only: bool,
+    until: str,
     corrected: Sequence[Label] = (),
 ) -> list[dict]:
-    """One fine-tuning: rows for the start, the quick and the deep model."""
+    """One fine-tuning: rows for the start and for each stage's model."""
     options = FinetuneOptions(start=name, seed=seed)
     start = StartModel.load(options)
     assert start.model is not None
@@ -135,42 +139,64 @@ def run(
         label.patient: scores[:2]
         for label, scores in zip(train, measured(start.model, train), strict=True)
     }
-    began, cpu = time.monotonic(), time.process_time()
-    for item in train_in_stages(
-        start, options, train, [], read=lambda at: [train[i] for i in at], device=CPU
-    ):
-        if not isinstance(item, FinetuneResult):
-            continue
-        seconds = (time.monotonic() - began, time.process_time() - cpu)
-        network = start.network()
-        network.load_state_dict(item.weights)
-        stage = "quick" if len(rows) == 1 else "deep"
-        card = model_card(stage, start, options, len(train), item)
-        own = replace(
-            card,
-            threshold=start.threshold(item.wise_ft_alpha),
-            postprocessing=start.postprocessing,
-        )
-        report = LoadReport(stage, 0, 0, True)
-        model = LoadedModel(network.eval(), card, report)
-        rows.append(row(stage, measured(model, rest), seconds))
-        if corrected:
-            rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
-        rows[-1]["threshold"] = card.threshold
-        model = LoadedModel(network, own, report)
-        rows[-1]["at_start_point"] = means(measured(model, rest))
-        pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
-        verdict = judge("new", "start", "", pairs, left_out=TRAINED_WITHOUT)
-        rows[-1]["verdict"] = verdict.outcome
-        rows[-1]["gain"] = [
-            round(x, 4)
-            for x in (verdict.gain, verdict.gain_low, verdict.gain_high)
-            if x is not None
-        ]
-        if quick_only:
-            break
-        began, cpu = time.monotonic() - seconds[0], time.process_time() - seconds[1]
+    stages = iter(STAGES)
+    for chosen in (replace(options, train=False), options):
+        began, cpu = time.monotonic(), time.process_time()
+        for item in train_in_stages(
+            start, chosen, train, [], read=lambda at: [train[i] for i in at], device=CPU
+        ):
+            if not isinstance(item, FinetuneResult):
+                continue
+            seconds = (time.monotonic() - began, time.process_time() - cpu)
+            stage = next(stages)
+            rows.append(measured_stage(stage, start, chosen, item, rest, seconds))
+            pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
+            verdict = judge("new", "start", "", pairs, left_out=TRAINED_WITHOUT)
+            rows[-1]["verdict"] = verdict.outcome
+            rows[-1]["gain"] = [
+                round(x, 4)
+                for x in (verdict.gain, verdict.gain_low, verdict.gain_high)
+                if x is not None
+            ]
+            if corrected:
+                model = model_of(stage, start, chosen, item)
+                rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
+            if stage == until:
+                return rows
+            began = time.monotonic() - seconds[0]
+            cpu = time.process_time() - seconds[1]
     return rows
+
+
+def model_of(
+    stage: str, start: StartModel, options: FinetuneOptions, result: FinetuneResult
+) -> LoadedModel:
+    """The model of a stage."""
+    network = start.network()
+    network.load_state_dict(result.weights)
+    card = model_card(stage, start, options, len(result.left_out), result)
+    return LoadedModel(network.eval(), card, LoadReport(stage, 0, 0, True))
+
+
+def measured_stage(
+    stage: str,
+    start: StartModel,
+    options: FinetuneOptions,
+    result: FinetuneResult,
+    rest: list[Label],
+    seconds: tuple[float, float],
+) -> dict:
+    """The row of a stage, also at the start's operating point."""
+    model = model_of(stage, start, options, result)
+    own = replace(
+        model.card,
+        threshold=start.threshold(result.wise_ft_alpha),
+        postprocessing=start.postprocessing,
+    )
+    made = row(stage, measured(model, rest), seconds)
+    made |= {"grid": model.card.preprocessing.grid, "threshold": model.card.threshold}
+    at_own = measured(replace(model, card=own), rest)
+    return made | {"at_start_point": means(at_own)}
 
 
 def measured(
