@@ -11,7 +11,8 @@ are learned from, and patients of the rest are measured. Each model is one line 
 RESULTS.jsonl: the start, the adapted model, the quick one and the deep one; with Dice,
 clDice and wrong places a frame on these patients, at the operating point that the
 labels chose and at the start's, and the verdict from the patients left out in turn.
-With ``--readers``, also the mean seconds that a simulated reader needs to correct so many of these frames.
+With ``--readers``, also the mean seconds that a simulated reader needs to correct so
+many of these frames.
 """
 
 from __future__ import annotations
