@@ -35,6 +35,9 @@ SAFE = "No label is lost, and the model in use stays in use."
 
 _NO_MEMORY = ("MemoryError", "bad_alloc", "out of memory", "Cannot allocate memory")
 
+NOTICEABLE_GAIN = 0.005
+"""Mean gain of Dice and clDice that is worth a change which nobody asked for."""
+
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"
 
 
@@ -190,7 +193,7 @@ def promote_if_better(project: Project, result: TrainingResult) -> TrainingResul
 
 
 def use_if_better(project: Project, result: TrainingResult) -> TrainingResult | None:
-    """Put a model to use if it is better; discard it if it is not.
+    """Put a model to use if it is better by :data:`NOTICEABLE_GAIN`; else discard it.
 
     For a model that nobody asked for. Writes to the project.
 
@@ -200,7 +203,9 @@ def use_if_better(project: Project, result: TrainingResult) -> TrainingResult | 
         None if the model is not in use.
     """
     verdict = result.verdict
-    if verdict is not None and verdict.outcome == BETTER and result.kind == DONE:
+    better = verdict is not None and verdict.outcome == BETTER
+    noticed = verdict is not None and (verdict.gain or 0.0) >= NOTICEABLE_GAIN
+    if better and noticed and result.kind == DONE:
         decided = promote_if_better(project, result)
         if decided.decision == PROMOTED:
             return decided

@@ -11,13 +11,18 @@ import pytest
 from napari_cmunet.model.card import read_card
 from napari_cmunet.model.registry import load_model, save_model, user_models_folder
 from napari_cmunet.project.models.promotion import (
+    CANCELLED,
     DONE,
+    NOTICEABLE_GAIN,
     PROMOTED,
     UNDECIDED,
     TrainingResult,
+    use_if_better,
 )
 from napari_cmunet.project.training.worker import TrainingProcess
 from napari_cmunet.training import events
+from napari_cmunet.training.evaluation.comparison import judge
+from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
 from tests.gui.training.conftest import accept, wait_until
 
 pytestmark = pytest.mark.slow
@@ -187,3 +192,34 @@ def test_labels_that_come_in_meanwhile_are_not_forgotten(adapting):
     training.changed.connect(lambda: adaptations.append(training.state().adapting))
     assert wait_until(lambda: False in adaptations)
     assert wait_until(lambda: True in adaptations[adaptations.index(False) :])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "gain", "kind", "used"),
+    [
+        (BETTER, NOTICEABLE_GAIN, DONE, True),
+        (BETTER, NOTICEABLE_GAIN / 2, DONE, False),  # nothing that anybody would see
+        (NOT_BETTER, -0.1, DONE, False),
+        (CANNOT_TELL, 0.1, DONE, False),
+        (BETTER, 0.1, CANCELLED, False),
+    ],
+)
+def test_what_nobody_asked_for_is_used_if_it_helps_and_else_discarded(
+    make_project, add_model, outcome, gain, kind, used
+):
+    project = make_project(1)
+    current = project.models.current
+    add_model(project, "adapted-001", knows_arteries=True)
+    project.models.roll_back()
+    with project.models.new_folder() as new:  # one that was never in use
+        shutil.copytree(
+            project.models.path("adapted-001"), new.folder, dirs_exist_ok=True
+        )
+        new.finish("adapted-002")
+    verdict = judge("adapted-002", current.name, "", {})
+    verdict = replace(verdict, outcome=outcome, gain=gain)
+    result = TrainingResult(kind, "", "adapted-002", verdict)
+    decided = use_if_better(project, result)
+    assert (decided is not None) == used
+    assert (project.models.current.name == "adapted-002") == used
+    assert ("adapted-002" in project.models.names()) == used
