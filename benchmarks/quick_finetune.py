@@ -50,6 +50,8 @@ from napari_cmunet.vessels.vesselness import compute_features
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_cmunet.model.card import ModelCard
+
 
 LABELS = 18
 STAGES = ("adapted", "quick", "deep")
@@ -150,7 +152,9 @@ def run(
                 continue
             seconds = (time.monotonic() - began, time.process_time() - cpu)
             stage = next(stages)
-            rows.append(measured_stage(stage, start, chosen, item, rest, seconds))
+            card = model_card(stage, start, chosen, len(train), item)
+            model = model_of(start, item, card)
+            rows.append(measured_stage(model, start, item, rest, seconds))
             pairs = {p: Pair(s, before[p]) for p, s in sorted(item.left_out.items())}
             verdict = judge("new", "start", "", pairs, left_out=TRAINED_WITHOUT)
             rows[-1]["verdict"] = verdict.outcome
@@ -160,7 +164,6 @@ def run(
                 if x is not None
             ]
             if corrected:
-                model = model_of(stage, start, chosen, item)
                 rows[-1]["reader_seconds"] = reader_seconds(model, corrected)
             if stage == until:
                 return rows
@@ -169,32 +172,27 @@ def run(
     return rows
 
 
-def model_of(
-    stage: str, start: StartModel, options: FinetuneOptions, result: FinetuneResult
-) -> LoadedModel:
+def model_of(start: StartModel, result: FinetuneResult, card: ModelCard) -> LoadedModel:
     """The model of a stage."""
     network = start.network()
     network.load_state_dict(result.weights)
-    card = model_card(stage, start, options, len(result.left_out), result)
-    return LoadedModel(network.eval(), card, LoadReport(stage, 0, 0, True))
+    return LoadedModel(network.eval(), card, LoadReport(card.name, 0, 0, True))
 
 
 def measured_stage(
-    stage: str,
+    model: LoadedModel,
     start: StartModel,
-    options: FinetuneOptions,
     result: FinetuneResult,
     rest: list[Label],
     seconds: tuple[float, float],
 ) -> dict:
     """The row of a stage, also at the start's operating point."""
-    model = model_of(stage, start, options, result)
     own = replace(
         model.card,
         threshold=start.threshold(result.wise_ft_alpha),
         postprocessing=start.postprocessing,
     )
-    made = row(stage, measured(model, rest), seconds)
+    made = row(model.card.name, measured(model, rest), seconds)
     made |= {"grid": model.card.preprocessing.grid, "threshold": model.card.threshold}
     at_own = measured(replace(model, card=own), rest)
     return made | {"at_start_point": means(at_own)}

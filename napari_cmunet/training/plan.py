@@ -180,7 +180,8 @@ def fitting_steps(
     """
     of_step = SMALL_BATCH * seconds_per_view * _OVERHEAD
     fitting = min(wanted, int((seconds - plan.comparing) / of_step))
-    return fitting if fitting >= max(plan.deep, LEAST_STEPS) else plan.deep
+    enough = max(plan.deep, min(wanted, LEAST_STEPS))
+    return fitting if fitting >= enough else plan.deep
 
 
 def _with_folds(

@@ -34,6 +34,7 @@ from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
     folds_of,
+    labels_of_some,
     mean_scores,
     split_by_patient,
     spread_over_patients,
@@ -83,7 +84,7 @@ Folds of a third of the steps are as long as the warm-up: their rate only rises.
 """
 
 ADAPTING_LABELS = 36
-"""Labels at most that choose without a training; more would take long."""
+"""Labels that choose without a training; more would take long."""
 
 
 def plan_stages(
@@ -281,7 +282,7 @@ def adapt_only(
     if not options.validate or len(folds) < 2:
         folds = [list(range(len(frames)))]
     count = ADAPTING_LABELS // len(folds)
-    sample = [spread_over_patients(x, frames.patients, count) for x in folds]
+    sample = [labels_of_some(x, frames.patients, count) for x in folds]
     found = adapt(start, sample, read, device, keep_grid=bool(options.grid))
     return FinetuneResult(
         start.network().state_dict(),

@@ -23,9 +23,16 @@ from napari_cmunet.training import events
 class Models:
     """Records what is done to the models of a project."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "old") -> None:
         self.done: list[tuple[str, str]] = []
-        self.name = "old"
+        self.name = name
+
+    @property
+    def installed(self) -> bool:
+        return self.name == "old"
+
+    def is_trained(self, version) -> bool:
+        return self.name not in ("old", "adapted")
 
     @property
     def current(self):
@@ -46,8 +53,8 @@ class Models:
 
 
 class Project:
-    def __init__(self) -> None:
-        self.models = Models()
+    def __init__(self, in_use: str) -> None:
+        self.models = Models(in_use)
 
 
 def verdict(model, against, outcome, gain=0.01):
@@ -59,12 +66,12 @@ def verdict(model, against, outcome, gain=0.01):
     return events.Verdict(model, against, "", outcome, f"{text} Figures.", 5, gain=gain)
 
 
-def follow(*given, end):
+def follow(*given, end, in_use="old"):
     def run():
         yield from given
         return end
 
-    project, found = Project(), []
+    project, found = Project(in_use), []
     steps = promote_each(project, run())
     while True:
         try:
@@ -119,6 +126,25 @@ def test_between_the_stages_the_mean_gain_decides(gain, decision, head):
     end = TrainingResult(DONE, second.text, "b", second)
     _, _, result = follow(*QUICK, *DEEP, second, end=end)
     assert (result.decision, result.text) == (decision, head)
+
+
+@pytest.mark.parametrize(("gain", "decision"), [(0.01, PROMOTED), (-0.01, REFUSED)])
+def test_against_an_adapted_model_the_mean_gain_decides(gain, decision):
+    first = verdict("a", "adapted", events.CANNOT_TELL, gain)
+    stage = (events.Stage("quick", 0, 80, 9.0), events.Saved("a"), first)
+    end = TrainingResult(DONE, first.text, "a", first)
+    _, found, _ = follow(*stage, end=end, in_use="adapted")
+    (result,) = [x for x in found if isinstance(x, TrainingResult)]
+    assert result.decision == decision
+    assert "than adapted. Figures." in result.text
+    _, _, result = follow(first, end=end, in_use="adapted")  # without stages
+    assert result.decision == decision
+    # Against a model that somebody trained or installed it does not.
+    for other in ("old", "tuned"):
+        first = verdict("a", other, events.CANNOT_TELL, gain)
+        end = TrainingResult(DONE, first.text, "a", first)
+        _, _, result = follow(first, end=end, in_use=other)
+        assert result.decision == UNDECIDED
 
 
 def test_a_gain_of_one_measure_does_not_outweigh_the_fall_of_the_other():

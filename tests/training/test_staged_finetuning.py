@@ -270,5 +270,13 @@ def test_a_plan_is_never_cut_later():
     assert fitting_steps(plan, 76, 10.0, 100) == plan.deep
     assert fitting_steps(plan, 76, 0.1, 250) == 76
     assert fitting_steps(replace(plan, deep=0), 76, 1.0, 60) == 0
+    assert fitting_steps(replace(plan, deep=0), 10, 0.1, 250) == 10
     # Where it was left out, its batches are those that are counted with.
     assert make_plan(18, 2, minutes=5).batch == make_plan(18, 0.4).batch == 4
+
+
+def test_of_many_labels_whole_patients_adapt(start, monkeypatch):
+    monkeypatch.setattr(staged_finetuning, "ADAPTING_LABELS", 9)
+    labels = [draw(i, f"p{i // 2}") for i in range(12)]
+    _, (result,) = run(start, labels, train=False)
+    assert len(result.left_out) == 3  # one of two labels in each fold: two do not fit

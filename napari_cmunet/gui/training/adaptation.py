@@ -100,6 +100,11 @@ class ModelAdaptation:
             self._tried = 0
             self.changed.emit()
 
+    def on_settings(self, _: object = None) -> None:
+        """End it if the project does not want it any more."""
+        if not self._project.settings.adapt:
+            self.cancel()
+
     def pause_briefly(self) -> None:
         """Pause it for a moment: the window is used."""
         if self._process is not None:

@@ -340,12 +340,12 @@ class TrainingSession:
 
     def change_settings(self, **changes: Any) -> None:
         """Change how the project is trained, and keep that with it."""
-        if not changes.get("adapt", True):
-            self._adaptation.cancel()
-        self._change(functools.partial(self.project.change_settings, **changes))
+        change = functools.partial(self.project.change_settings, **changes)
+        self._change(change, self._adaptation.on_settings)
 
     def _use(self, change: Callable[[], Any]) -> None:
         before = self.project.models.current
+        self._adaptation.cancel()  # it would overrule the choice
 
         def on_changed(_: Any) -> None:
             if self.project.models.current != before:

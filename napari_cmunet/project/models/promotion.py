@@ -140,14 +140,14 @@ def promote_each(
             staged |= isinstance(event, events.Stage)
             if staged and first is None and isinstance(event, events.Verdict):
                 done = TrainingResult(DONE, event.text, event.model, event)
-                first = promote_if_better(project, done)
+                first = promote_if_better(project, _on_average(project, done))
                 yield first
     finally:
         run.close()
     if first is None:
-        return promote_if_better(project, result)
+        return promote_if_better(project, _on_average(project, result))
     if result.model not in ("", first.model):
-        second = promote_if_better(project, _after(first, result))
+        second = promote_if_better(project, _on_average(project, result, first))
         if second.verdict is not None:
             return second
         first = replace(first, problem=first.problem or second.problem)
@@ -159,21 +159,29 @@ def promote_each(
     return replace(first, kind=result.kind)
 
 
-def _after(first: TrainingResult, result: TrainingResult) -> TrainingResult:
-    """Let the mean gain decide between the two stages' models if the verdict cannot.
+def _on_average(
+    project: Project, result: TrainingResult, first: TrainingResult | None = None
+) -> TrainingResult:
+    """Let the mean gain decide where the verdict cannot.
 
-    The first one is in use already, and both have learned from the same labels.
+    Only against a model of the same labels, that of the first stage or an adapted one:
+    it is in use already, but is no more certain than the new one.
     """
     verdict = result.verdict
-    if first.decision != PROMOTED or verdict is None or verdict.gain is None:
+    if verdict is None or verdict.gain is None or verdict.outcome != CANNOT_TELL:
         return result
-    if verdict.outcome != CANNOT_TELL or verdict.against != first.model:
+    current = project.models.current
+    adapted = not (current.installed or project.models.is_trained(current))
+    rivals = [current.name] if adapted else []
+    if first is not None and first.decision == PROMOTED:
+        rivals.append(first.model)
+    if verdict.against not in rivals:
         return result
     figures = verdict.text.partition(". ")[2]
     if verdict.gain > 0 and verdict.worst_change >= -TOLERATED_LOSS:
-        head, outcome = f"Better on average than {first.model}", BETTER
+        head, outcome = f"Better on average than {verdict.against}", BETTER
     else:
-        head, outcome = f"Not better than {first.model}", NOT_BETTER
+        head, outcome = f"Not better than {verdict.against}", NOT_BETTER
     text = f"{head}. {figures}"
     return replace(
         result, text=text, verdict=replace(verdict, outcome=outcome, text=text)

@@ -10,12 +10,11 @@ import itertools
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.model.device import choose_device, choose_device_or_fallback
-from napari_cmunet.model.registry import DEFAULT_MODEL, save_model
+from napari_cmunet.model.registry import DEFAULT_MODEL, list_models, save_model
 from napari_cmunet.project.models.comparison import as_label, compare
 from napari_cmunet.project.models.history import ModelVersion
 from napari_cmunet.project.patients import TRAIN, VALIDATION
@@ -58,12 +57,25 @@ def load_start(
         parent = project.models.current
     elif options.start in project.models.names():
         parent = ModelVersion(options.start)
-    if parent and not (parent.installed or project.models.is_trained(parent)):
-        # Its weights are those of the model that was adapted; that had seen no label.
-        name = project.models.training(parent.name).get("start", DEFAULT_MODEL)
-        return StartModel.load(replace(options, start=name)), None
+    if parent and project.models.is_trained(parent) and not options.train:
+        raise TrainingError(
+            f"{parent.name} has learned from labels of this project, so that they "
+            f"cannot adapt it. Choose another model: --start {DEFAULT_MODEL}."
+        )
+    if parent and (adapted := _adapted(project, parent)):
+        return StartModel.load(options, adapted), None
     folder = project.models.folder(parent) if parent else None
     return StartModel.load(options, folder), parent
+
+
+def _adapted(project: Project, version: ModelVersion) -> Path | None:
+    """The installed model whose weights an adapted one has; None if it has others."""
+    if version.installed or project.models.is_trained(version):
+        return None
+    sha256 = project.models.training(version.name).get("start_sha256")
+    return next(
+        (folder for card, folder in list_models() if card.sha256 == sha256), None
+    )
 
 
 def plan_project(

@@ -38,7 +38,7 @@ from napari_cmunet.project.training.priority import (
 from napari_cmunet.training import events
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from napari_cmunet.training.events import Event
 
@@ -157,29 +157,23 @@ def main() -> int:
             _write(plan)
             regression_frames()  # kept for the comparisons
         fresh = time.monotonic() - measured < _SECONDS_OF_MEASUREMENT
-        with failure_events(_write), _usage_as_failure():
-            folder, problems = finetune_project(
-                order.project,
-                order.options,
-                write=_write,
-                view_seconds=view_seconds if fresh else None,
-                any_device=True,
-                should_stop=control.should_stop,
-                check=control.check,
-            )
+        with failure_events(_write):
+            try:
+                folder, problems = finetune_project(
+                    order.project,
+                    order.options,
+                    write=_write,
+                    view_seconds=view_seconds if fresh else None,
+                    any_device=True,
+                    should_stop=control.should_stop,
+                    check=control.check,
+                )
+            except UsageError as error:  # which is for a command line to tell
+                raise TrainingError(str(error)) from error
     except CMUNetError as error:
         print(error, file=sys.stderr)
         return 1
     return 1 if folder is None or problems else 0
-
-
-@contextlib.contextmanager
-def _usage_as_failure() -> Iterator[None]:
-    """The window shows failures; bad usage is for a command line to tell."""
-    try:
-        yield
-    except UsageError as error:
-        raise TrainingError(str(error)) from error
 
 
 def _write(event: Event) -> None:
@@ -245,7 +239,10 @@ class TrainingProcess:
             self._planned.clear()
             self._plan = None
             self.send(replace(order, plan_only=True))
-            self._planned.wait(_SECONDS_FOR_PLAN)
+            end = time.monotonic() + _SECONDS_FOR_PLAN
+            while not (self._planned.wait(_SECONDS_FOR_EVENT) or self.cancelled):
+                if self.exit_code is not None or end < time.monotonic():
+                    break
             return self._plan if self._plan != _NO_PLAN else None
 
     def stop(self) -> None:
@@ -342,8 +339,9 @@ class TrainingProcess:
     @property
     def ended(self) -> bool:
         """Whether it does not run and all its events were taken."""
-        process = self._process
-        return process is None or (process.poll() is not None and self._events.empty())
+        return self._process is None or (
+            self._process.poll() is not None and self._events.empty()
+        )
 
     @property
     def exit_code(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The operating point of a network at one hospital, chosen with its labels.
+"""The operating point and the grid that suit a hospital, chosen with its labels.
 
 Needs no training: the labels were left out of what predicts them.
 """
@@ -341,7 +341,9 @@ def _best_grid(
     before = tried[0].best_dice(but)
     for predictions in tried[1:]:
         now = predictions.best_dice(but)
-        gain = float(np.mean([now[x] - before[x] for x in before])) if before else 0.0
+        # A label may have been withdrawn meanwhile.
+        gains = [now[patient] - before[patient] for patient in before if patient in now]
+        gain = float(np.mean(gains)) if gains else 0.0
         if gain > most:
             best, most = predictions, gain
     return best

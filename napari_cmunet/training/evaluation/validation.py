@@ -105,6 +105,28 @@ def spread_over_patients(
     return sorted(i for _, i in sorted(turns)[:count])
 
 
+def labels_of_some(
+    indices: Sequence[int], patients: Sequence[str], count: int
+) -> list[int]:
+    """All labels of some patients: so many that they are not more than ``count``.
+
+    Those of one patient at least.
+
+    Parameters
+    ----------
+    indices, patients, count
+        See :func:`spread_over_patients`.
+    """
+    of: dict[str, list[int]] = {}
+    for i in indices:
+        of.setdefault(patients[i], []).append(i)
+    chosen: list[int] = []
+    for labels in of.values():
+        if not chosen or len(chosen) + len(labels) <= count:
+            chosen += labels
+    return chosen
+
+
 @dataclass(frozen=True)
 class Measured:
     """Mean Dice and clDice over frames, with the 95 % interval of Dice by patient."""

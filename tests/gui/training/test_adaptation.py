@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.card import read_card
 from napari_cmunet.model.registry import load_model, save_model, user_models_folder
 from napari_cmunet.project.models.promotion import (
@@ -19,10 +20,12 @@ from napari_cmunet.project.models.promotion import (
     TrainingResult,
     use_if_better,
 )
+from napari_cmunet.project.training.finetuning import load_start
 from napari_cmunet.project.training.worker import TrainingProcess
 from napari_cmunet.training import events
 from napari_cmunet.training.evaluation.comparison import judge
 from napari_cmunet.training.events import BETTER, CANNOT_TELL, NOT_BETTER
+from napari_cmunet.training.options import CURRENT, FinetuneOptions
 from tests.gui.training.conftest import accept, wait_until
 
 pytestmark = pytest.mark.slow
@@ -149,10 +152,10 @@ def test_who_does_not_want_it_ends_it(adapting):
     accept_next(3)
     assert training.state().can_cancel
     training.change_settings(adapt=False)
-    assert not training.state().adapting
+    assert wait_until(lambda: not training.state().adapting)
+    assert not project.settings.adapt
     accept_next(3)
     assert not training.state().adapting
-    assert wait_until(lambda: not project.settings.adapt)
 
 
 def test_who_goes_back_is_left_alone(adapting):
@@ -166,6 +169,44 @@ def test_who_goes_back_is_left_alone(adapting):
     assert wait_until(lambda: project.models.current.name == "timid")
     accept_next(3)
     assert not training.state().adapting
+
+
+def test_a_choice_of_the_reader_is_not_overruled(adapting):
+    project, training, accept_next = adapting
+    accept_next(6)
+    assert wait_until(lambda: project.models.current.name == "adapted-001")
+    assert wait_until(lambda: not training.state().adapting)
+    accept_next(3)
+    assert training.state().adapting
+    assert wait_until(lambda: not training.state().busy)
+    training.back()
+    assert not training.state().adapting
+    assert wait_until(lambda: project.models.current.name == "timid")
+    wait_until(lambda: False, 1)
+    assert project.models.current.name == "timid"
+
+
+def test_an_adapted_model_is_trained_and_adapted_from_what_it_was(adapting):
+    project, _, accept_next = adapting
+    accept_next(6)
+    assert wait_until(lambda: project.models.current.name == "adapted-001")
+    options = FinetuneOptions(start=CURRENT)
+    start, parent = load_start(project, options)
+    assert start.model.card.name == "timid" and parent is None
+    add_trained(project, "adapted-001")
+    with pytest.raises(TrainingError, match="has learned from labels"):
+        load_start(project, replace(options, train=False))
+    start, parent = load_start(project, options)
+    assert parent.name == "trained"
+
+
+def add_trained(project, name: str) -> None:
+    """Put a model to use that a training made of another one."""
+    with project.models.new_folder() as new:
+        shutil.copytree(project.models.path(name), new.folder, dirs_exist_ok=True)
+        new.note_training({"version": 1, "figures": {"steps": 9}})
+        new.finish("trained")
+    project.models.promote("trained")
 
 
 def test_a_trained_model_is_not_adapted(adapting, add_model):

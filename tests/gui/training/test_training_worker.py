@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,16 @@ def test_no_pipe_stays_open(tmp_path, monkeypatch):
     assert process.stderr() == ["2"]
     child = process._process
     assert all(pipe.closed for pipe in (child.stdin, child.stdout, child.stderr))
+
+
+def test_nobody_waits_for_the_plan_of_a_process_that_has_ended(
+    spawned, tmp_path, monkeypatch
+):
+    read_one = ("-c", "import sys; sys.stdin.readline()")
+    monkeypatch.setattr(training_worker, "COMMAND", read_one)
+    process, order = TrainingProcess(), TrainingOrder(tmp_path)
+    began = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        plans = [pool.submit(process.plan, order) for _ in range(3)]
+        assert [plan.result(30) for plan in plans] == [None] * 3
+    assert time.monotonic() - began < 20

@@ -233,3 +233,17 @@ def test_a_finer_grid_than_the_start_has_is_not_tried(start, sharp):
     own = GRIDS[0] // 2
     found = adapted(start.on_grid(own), faint_labels(4), [[0, 1], [2, 3]])
     assert found.start.preprocessing.grid == own
+
+
+def test_a_label_that_is_withdrawn_between_the_grids_has_no_say(start, sharp):
+    sharp(GRIDS[0])
+    labels, reads = faint_labels(6), []
+
+    def read(at):
+        reads.append(at)
+        # Three folds on the start's grid, then three on the other.
+        return [labels[i] for i in at if len(reads) <= 3 or i != 5]
+
+    found = adapt(start.on_grid(320), PAIRS, read, CPU)
+    assert found.start.preprocessing.grid == GRIDS[0]
+    assert set(found.scores) == {f"p{i}" for i in range(5)}

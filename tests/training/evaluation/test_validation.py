@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_cmunet.training.evaluation.validation import (
+    labels_of_some,
     split_by_patient,
     spread_over_patients,
     validates,
@@ -23,3 +24,10 @@ def test_a_sample_has_as_many_patients_as_possible():
     assert spread_over_patients(range(6), patients, 3) == [0, 3, 4]
     assert spread_over_patients([0, 1, 2, 5], patients, 3) == [0, 1, 5]
     assert spread_over_patients(range(6), patients, 9) == list(range(6))
+
+
+def test_patients_are_sampled_whole():
+    patients = ["a", "a", "a", "b", "c", "b"]
+    assert labels_of_some(range(6), patients, 4) == [0, 1, 2, 4]
+    assert labels_of_some([3, 4, 5], patients, 2) == [3, 5]
+    assert labels_of_some(range(6), patients, 1) == [0, 1, 2]  # one at least
