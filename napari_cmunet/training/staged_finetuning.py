@@ -34,7 +34,7 @@ from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
     folds_of,
-    labels_of_some,
+    labels_of_whole_patients,
     mean_scores,
     split_by_patient,
     spread_over_patients,
@@ -282,7 +282,7 @@ def adapt_only(
     if not options.validate or len(folds) < 2:
         folds = [list(range(len(frames)))]
     count = ADAPTING_LABELS // len(folds)
-    sample = [labels_of_some(x, frames.patients, count) for x in folds]
+    sample = [labels_of_whole_patients(x, frames.patients, count) for x in folds]
     found = adapt(start, sample, read, device, keep_grid=bool(options.grid))
     return FinetuneResult(
         start.network().state_dict(),

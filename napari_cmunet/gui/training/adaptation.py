@@ -16,7 +16,7 @@ from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.project.models.promotion import (
     CANCELLED,
     TrainingResult,
-    use_if_better,
+    promote_or_discard,
 )
 from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import ENOUGH_PATIENTS
@@ -129,4 +129,4 @@ def _adapt(
             process.cancel()
     if process.cancelled:
         result = replace(result, kind=CANCELLED)
-    return use_if_better(project, result)
+    return promote_or_discard(project, result)

@@ -200,7 +200,9 @@ def promote_if_better(project: Project, result: TrainingResult) -> TrainingResul
         return replace(result, decision=decision, problem=str(error))
 
 
-def use_if_better(project: Project, result: TrainingResult) -> TrainingResult | None:
+def promote_or_discard(
+    project: Project, result: TrainingResult
+) -> TrainingResult | None:
     """Put a model to use if it is better by :data:`NOTICEABLE_GAIN`; else discard it.
 
     For a model that nobody asked for. Writes to the project.

@@ -105,7 +105,7 @@ def spread_over_patients(
     return sorted(i for _, i in sorted(turns)[:count])
 
 
-def labels_of_some(
+def labels_of_whole_patients(
     indices: Sequence[int], patients: Sequence[str], count: int
 ) -> list[int]:
     """All labels of some patients: so many that they are not more than ``count``.

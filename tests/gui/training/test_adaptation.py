@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_cmunet.errors import TrainingError
+from napari_cmunet.gui.training.section import FinetuneSection
 from napari_cmunet.model.card import read_card
 from napari_cmunet.model.registry import load_model, save_model, user_models_folder
 from napari_cmunet.project.models.promotion import (
@@ -18,7 +20,7 @@ from napari_cmunet.project.models.promotion import (
     PROMOTED,
     UNDECIDED,
     TrainingResult,
-    use_if_better,
+    promote_or_discard,
 )
 from napari_cmunet.project.training.finetuning import load_start
 from napari_cmunet.project.training.worker import TrainingProcess
@@ -171,6 +173,22 @@ def test_who_goes_back_is_left_alone(adapting):
     assert not training.state().adapting
 
 
+def test_the_panel_says_so_and_can_cancel_it(adapting, qtbot):
+    _, training, accept_next = adapting
+    section = FinetuneSection(training)
+    qtbot.addWidget(section)
+    section.show()
+    assert not section.cancel.isVisible()
+    accept_next(3)
+    qtbot.waitUntil(section.cancel.isVisible)
+    assert section.start.isEnabled() and not section.stop.isVisible()
+    assert "Adapting the model to 3 labels" in section.status.text()
+    qtbot.mouseClick(section.cancel, Qt.MouseButton.LeftButton)
+    assert not training.state().adapting
+    qtbot.waitUntil(lambda: not section.cancel.isVisible())
+    assert "Adapting" not in section.status.text()
+
+
 def test_a_choice_of_the_reader_is_not_overruled(adapting):
     project, training, accept_next = adapting
     accept_next(6)
@@ -260,7 +278,7 @@ def test_what_nobody_asked_for_is_used_if_it_helps_and_else_discarded(
     verdict = judge("adapted-002", current.name, "", {})
     verdict = replace(verdict, outcome=outcome, gain=gain)
     result = TrainingResult(kind, "", "adapted-002", verdict)
-    decided = use_if_better(project, result)
+    decided = promote_or_discard(project, result)
     assert (decided is not None) == used
     assert (project.models.current.name == "adapted-002") == used
     assert ("adapted-002" in project.models.names()) == used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_cmunet.training.evaluation.validation import (
-    labels_of_some,
+    labels_of_whole_patients,
     split_by_patient,
     spread_over_patients,
     validates,
@@ -28,6 +28,6 @@ def test_a_sample_has_as_many_patients_as_possible():
 
 def test_patients_are_sampled_whole():
     patients = ["a", "a", "a", "b", "c", "b"]
-    assert labels_of_some(range(6), patients, 4) == [0, 1, 2, 4]
-    assert labels_of_some([3, 4, 5], patients, 2) == [3, 5]
-    assert labels_of_some(range(6), patients, 1) == [0, 1, 2]  # one at least
+    assert labels_of_whole_patients(range(6), patients, 4) == [0, 1, 2, 4]
+    assert labels_of_whole_patients([3, 4, 5], patients, 2) == [3, 5]
+    assert labels_of_whole_patients(range(6), patients, 1) == [0, 1, 2]  # one at least
