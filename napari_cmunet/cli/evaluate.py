@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the mean of each measure with its 95 % interval; returns the exit code."""
     model = load_model(args.model)
     if model.card.kind != "artery":
-        raise ModelError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
+        raise ModelError(
+            f"'{model.card.name}' knows no arteries (kind {model.card.kind})."
+        )
     found = read_label_folders(args.images, args.masks, args.patients, args.large_masks)
     for text in (*found.problems, *(f"note: {n}" for n in found.notes)):
         print(text, file=sys.stderr)

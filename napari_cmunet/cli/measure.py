@@ -281,7 +281,8 @@ def _predicted_masks(args: argparse.Namespace) -> MaskOf:
 
     model = load_model(args.model)
     if model.card.kind != "artery":
-        raise UsageError(f"'{model.card.name}' knows no arteries: fine-tune it first.")
+        kind = model.card.kind
+        raise UsageError(f"'{model.card.name}' knows no arteries (kind {kind}).")
     predictor = Predictor(model, choose_device(args.device))
 
     def mask_of(path: Path, image: Angiogram) -> tuple[int, np.ndarray, Provenance]:

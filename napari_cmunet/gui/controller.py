@@ -19,6 +19,7 @@ from napari_cmunet.gui.prediction.prediction import (
     EngineFactory,
     FrameReady,
     ModelChoice,
+    SeenBefore,
     Source,
     load_engine,
 )
@@ -111,6 +112,7 @@ class Controller:
             (images.redrawn, self.editor.start_idle),
             (self.editor.changed, self.changed.emit),
             (queue.frame_ready, self._on_frame),
+            (queue.seen_before, self._on_seen_before),
             (queue.engine_ready, self._on_engine),
             (queue.noticed, self._on_notice),
             (queue.failed, self._on_failed),
@@ -303,6 +305,7 @@ class Controller:
         if event.bright is not None:
             image_state.bright_vessels = event.bright
         shown = self.shown(image_state)
+        image_state.seen_before.clear(event.frame)
         filled = image_state.set_prediction(
             event.frame, event.probability, source, shown
         )
@@ -316,6 +319,16 @@ class Controller:
             self.message = "Your own mask was kept. The line shows the new prediction."
         if event.bright and opened and image_state is self.active:
             self.message = f"{BRIGHT_NOTE[0].upper()}{BRIGHT_NOTE[1:]}."
+        self.changed.emit()
+
+    def _on_seen_before(self, event: SeenBefore) -> None:
+        image_state = self.queue.current
+        if image_state is None or not image_state.predicted[event.frame]:
+            return
+        image_state.seen_before[event.frame] = event.found
+        source = image_state.sources[event.frame]
+        shown = self.shown(image_state)
+        image_state.set_prediction(event.frame, event.probability, source, shown)
         self.changed.emit()
 
     def _on_notice(self, message: str) -> None:

@@ -23,7 +23,13 @@ from napari_cmunet.model.card import ModelCard, Preprocessing
 from napari_cmunet.model.device import is_out_of_memory
 from napari_cmunet.model.network import CMUNet, parameter_count
 from napari_cmunet.model.predictor import Predictor
-from napari_cmunet.model.registry import LoadedModel, find_model, load_model
+from napari_cmunet.model.registry import (
+    DEFAULT_MODEL,
+    START_MODEL,
+    LoadedModel,
+    find_model,
+    load_model,
+)
 from napari_cmunet.model.threshold import log_odds, mask_at
 from napari_cmunet.training import events
 from napari_cmunet.training.config import (
@@ -71,7 +77,7 @@ class StartModel:
         ------
         ModelError
         TrainingError
-            If the width asked for is not the model's.
+            If the model is none of arteries, or of another width than asked for.
         """
         if folder is None and options.start == RANDOM:
             preprocessing = Preprocessing(grid=options.grid or Preprocessing().grid)
@@ -79,6 +85,11 @@ class StartModel:
             receipt = f"random weights, width {width}, seed {options.seed}"
             return cls(None, width, preprocessing, receipt, options.seed)
         model = load_model(folder or find_model(options.start))
+        if model.card.kind not in ("ssl", "artery"):
+            raise TrainingError(
+                f"'{model.card.name}' does not start a training: it is no model of "
+                f"arteries. Start from {START_MODEL} or {DEFAULT_MODEL}."
+            )
         width = model.card.width
         if options.width and options.width != width:
             raise TrainingError(

@@ -56,6 +56,8 @@ class EditContext:
     tree: VesselTree  # of the mask
     #: bool array (Y, X), optional; marked as not artery by the user.
     background: np.ndarray | None = None
+    #: bool array (Y, X), optional; what was there before the contrast: no artery.
+    seen_before: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -69,8 +71,10 @@ class EditContext:
 
     @cached_property
     def missing(self) -> list[Segment]:
-        """Missing branches, most likely first."""
-        return likely_missing(self.features, self.mask, self.background)
+        """Missing branches, most likely first; not what was seen before contrast."""
+        known = [a for a in (self.background, self.seen_before) if a is not None]
+        background = np.logical_or.reduce(known) if known else None
+        return likely_missing(self.features, self.mask, background)
 
     @cached_property
     def uncertain(self) -> list[Segment]:
@@ -78,13 +82,29 @@ class EditContext:
         segments = mask_segments(self.features, self.tree) + self.missing
         return sorted(segments, key=lambda s: s.expected_error, reverse=True)
 
+    @cached_property
+    def seen_before_tree(self) -> VesselTree | None:
+        """Centrelines of what was there before the contrast, outside the mask."""
+        if self.seen_before is None or not self.seen_before.any():
+            return None
+        return build_tree(self.seen_before & ~self.mask)
+
     def branch_at(self, point: Point) -> Branch | None:
         """Branch under a point or within reach of it."""
         return self.tree.branch_at(point, REACH * self.features.step)
 
+    def was_seen_before(self, branch: Branch) -> bool:
+        """Whether most of a branch of the mask was there before the contrast."""
+        if self.seen_before is None:
+            return False
+        return bool(self.seen_before[tuple(branch.points.T)].mean() > 0.5)
+
 
 def prepare_context(
-    features: FrameFeatures, mask: np.ndarray, background: np.ndarray | None = None
+    features: FrameFeatures,
+    mask: np.ndarray,
+    background: np.ndarray | None = None,
+    seen_before: np.ndarray | None = None,
 ) -> EditContext:
     """Make the context of a mask, with everything computed that hovering needs.
 
@@ -94,12 +114,17 @@ def prepare_context(
         Copied; above 0 is artery.
     background : bool array (Y, X), optional
         Marked as not artery by the user.
+    seen_before : bool array (Y, X), optional
+        What was there before the contrast, and is no artery.
     """
-    context = EditContext(features, build_tree(np.array(mask) > 0), background)
+    tree = build_tree(np.array(mask) > 0)
+    context = EditContext(features, tree, background, seen_before)
     for name in ("numbers", "components"):
         getattr(context.tree, name)
     for name in ("gaps", "uncertain"):
         getattr(context, name)
+    if context.seen_before_tree is not None:
+        _ = context.seen_before_tree.numbers
     return context
 
 
@@ -149,12 +174,12 @@ class VesselTool(ABC):
 
 
 class AddTool(VesselTool):
-    """Adds vessels: between two clicks, a missing branch, or across a gap."""
+    """Adds vessels: between clicks, a missing branch, a gap, what was left out."""
 
     name, title, key = "add", "Add", "A"
     tooltip = (
         "Two clicks add the vessel between them, with its width; one click adds a "
-        "yellow branch or closes a gap"
+        "yellow branch, closes a gap, or takes what is outlined in blue for artery"
     )
     hint = "Click where a missing vessel begins, or on a yellow branch, or on a gap."
     summary = "add a vessel: click, click"
@@ -165,7 +190,11 @@ class AddTool(VesselTool):
         """Close the gap or add the branch at a point; Shift starts a path instead."""
         if shift:
             return None
-        return propose_bridge(context, point) or propose_branch(context, point)
+        return (
+            propose_bridge(context, point)
+            or propose_branch(context, point)
+            or propose_seen_before(context, point)
+        )
 
     def start_path(self, context: EditContext, point: Point) -> Tracer:
         """Start at the tree, or at the vessel under the point."""
@@ -194,11 +223,12 @@ class RemoveTool(VesselTool):
     def propose(
         self, context: EditContext, point: Point, *, shift: bool = False
     ) -> Proposal | None:
-        """Remove the branch at a point, or the run if detached or with Shift."""
+        """Remove the branch at a point, or the whole run; see the tooltip."""
         branch = context.branch_at(point)
         if branch is None:
             return None
-        if shift or context.tree.is_detached(branch):
+        detached = context.tree.is_detached(branch)
+        if shift or detached or context.was_seen_before(branch):
             return propose_run_removal(context, point)
         return propose_removal(context, point)
 
@@ -267,6 +297,22 @@ def propose_branch(context: EditContext, point: Point) -> Proposal | None:
         edit,
         f"Click: add this branch ({segment.length:.0f} px long, "
         f"{100 * segment.artery_probability:.0f} % likely artery)",
+    )
+
+
+def propose_seen_before(context: EditContext, point: Point) -> Proposal | None:
+    """Propose to add what was left out as seen before the contrast at a point."""
+    tree = context.seen_before_tree
+    if tree is None:
+        return None
+    branch = tree.branch_at(point, _REACH_MISSING * context.features.step)
+    if branch is None:
+        return None
+    path = smooth(resample(branch.points.astype(float)), 2.0 * context.features.step)
+    return Proposal(
+        draw_vessel(context.features, context.mask, path),
+        f"Click: take this for artery, though it was there before the contrast "
+        f"({branch.length:.0f} px long). Shift+click: a vessel of your own",
     )
 
 

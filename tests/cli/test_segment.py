@@ -431,7 +431,7 @@ def test_a_self_supervised_model_is_refused(run, images, tiny_model, tmp_path):
     (ssl / "card.json").write_text(json.dumps(values))
     code, printed, errors = run(images, "-o", tmp_path / "out", model=ssl)
     assert (code, printed, len(errors)) == (2, [], 1)
-    assert "knows no arteries yet. Fine-tune it" in errors[0]
+    assert "knows no arteries (kind ssl). Fine-tune" in errors[0]
 
 
 def test_an_altered_model_segments_nothing(run, images, tiny_model, tmp_path):

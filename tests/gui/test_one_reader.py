@@ -268,7 +268,7 @@ def fake_segmentation(monkeypatch):
 
     class Predictor:
         notices = ()
-        card = SimpleNamespace(name="fake", sha256="a" * 64)
+        card = SimpleNamespace(name="fake", sha256="a" * 64, postprocessing=True)
         device = SimpleNamespace(type="cpu")
 
         def predict_frames(self, frames, *, exact):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_cmunet.errors import TrainingError
 from napari_cmunet.model.card import Postprocessing
 from napari_cmunet.model.registry import load_model
 from napari_cmunet.training.config import FinetuneResult, OperatingPoint
@@ -90,3 +91,9 @@ def test_a_card_says_when_labels_change_the_side_branches(
     assert (card.threshold, card.postprocessing) == (threshold, point.postprocessing)
     assert ("side branches" in card.description) == (said is not None)
     assert (said or "") in card.description
+
+
+@pytest.mark.parametrize("name", ["syntax-names"])
+def test_a_model_of_something_else_starts_no_training(name):
+    with pytest.raises(TrainingError, match="no model of arteries"):
+        StartModel.load(FinetuneOptions(start=name))

@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     if model.card.kind != "artery":
         raise UnknownModelError(
-            f"'{model.card.name}' is a self-supervised model: it knows no arteries "
-            "yet. Fine-tune it, or choose another with --model."
+            f"'{model.card.name}' knows no arteries (kind {model.card.kind}). "
+            "Fine-tune a self-supervised model, or choose another with --model."
         )
     if args.output.resolve() in {path.resolve() for path in args.inputs}:
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from napari_cmunet.cine.best_frame import find_best_frame
+from napari_cmunet.cine.subtraction import subtract, suppressed
 from napari_cmunet.errors import CMUNetError, ReadError
 from napari_cmunet.io.dicom.derived import why_not
 from napari_cmunet.io.dicom.secondary_capture import write_secondary_capture
@@ -25,7 +26,7 @@ from napari_cmunet.io.pictures import write_overlay
 from napari_cmunet.io.polarity import BRIGHT_NOTE
 from napari_cmunet.io.provenance import Provenance, program_version, write_record
 from napari_cmunet.model.predictor import to_uint8
-from napari_cmunet.model.threshold import mask_at
+from napari_cmunet.model.threshold import mask_at, threshold_byte
 from napari_cmunet.util.safe_files import make_folder
 
 if TYPE_CHECKING:
@@ -163,6 +164,12 @@ def write_outputs(
     for frame in predictor.predict_frames(frames, exact=exact):
         probability[frame.index] = frame.probability
     steps = to_uint8(probability) if exact else probability
+    if predictor.card.postprocessing is not None:
+        byte = threshold_byte(how.threshold)
+        for index, found in subtract(frames, steps, byte):
+            steps[index] = suppressed(steps[index], found)
+            if exact:
+                probability[index] = suppressed(probability[index], found)
     masks = mask_at(steps, how.threshold)
     provenance = Provenance(
         model=predictor.card.name,

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from napari_cmunet.gui.images import layers
 from napari_cmunet.gui.images.corrections import Corrections, frames_of
-from napari_cmunet.gui.images.layers import (
-    frame_shape,
-    is_cine,
-    make_mask_layer,
-    make_prediction_layer,
-    unsupported,
-    unwatch_undo,
-    watch_undo,
-)
+from napari_cmunet.gui.images.frame_masks import FrameMasks
 from napari_cmunet.gui.images.mask_history import MaskHistory
 from napari_cmunet.model.threshold import DEFAULT_THRESHOLD, mask_at
 
@@ -62,7 +55,7 @@ class ImageState:
     ) -> None:
         self.image = image
         #: Why the image cannot be segmented; None if it can.
-        self.unsupported = problem or unsupported(image)
+        self.unsupported = problem or layers.unsupported(image)
         self.prediction: Labels | None = None
         self.mask: Labels | None = None
         self.mask_was_deleted = self.prediction_was_deleted = False
@@ -77,13 +70,15 @@ class ImageState:
         self.fullest_frame: int | None = None
         #: Whether the pixels of the image layer were replaced.
         self.image_replaced = False
-        self.shape = frame_shape(image) if self.unsupported is None else (0, 0, 0)
+        self.shape = (0, 0, 0) if self.unsupported else layers.frame_shape(image)
         self._reset()
 
     def _reset(self) -> None:
         frames = self.shape[0]
         self.probability = np.zeros(self.shape, np.uint8)
         self.predicted = np.zeros(frames, bool)
+        #: What was there before the contrast, and is no artery.
+        self.seen_before = FrameMasks(self.shape[1:])
         #: Frames whose pixels are all alike.
         self.flat: set[int] = set()
         #: Whether the arteries seem bright as the image is shown.
@@ -106,7 +101,7 @@ class ImageState:
     @property
     def is_cine(self) -> bool:
         """Whether the image has a time axis."""
-        return is_cine(self.image)
+        return layers.is_cine(self.image)
 
     @property
     def count(self) -> int:
@@ -134,8 +129,8 @@ class ImageState:
 
     def layers(self) -> list[Layer]:
         """Return the layers that exist, the lowest first."""
-        layers = (self.image, self.prediction, self.mask)
-        return [layer for layer in layers if layer is not None]
+        every = (self.image, self.prediction, self.mask)
+        return [layer for layer in every if layer is not None]
 
     def overlays(self) -> list[Layer]:
         """Return the layers over the image."""
@@ -143,17 +138,21 @@ class ImageState:
 
     def new_prediction_layer(self) -> Labels:
         """Make the layer of the prediction."""
-        self.prediction = make_prediction_layer(self.image, self.prediction_pixels())
+        pixels = self.prediction_pixels()
+        self.prediction = layers.make_prediction_layer(self.image, pixels)
         self.prediction.visible = self.show_prediction and self.image.visible
         self.prediction_was_deleted = False
         return self.prediction
 
     def prediction_pixels(self) -> np.ndarray:
-        """Predicted masks of all frames, of the image layer's shape."""
+        """Values of the prediction layer, of the image layer's shape."""
         found = np.zeros(self.shape, np.uint8)
         for frame in self.sources:
-            found[frame] = self.found(frame)
+            found[frame] = self._prediction_frame(frame)
         return self._as_layer_data(found)
+
+    def _prediction_frame(self, frame: int) -> np.ndarray:
+        return layers.prediction_values(self.found(frame), self.seen_before[frame])
 
     def found(self, frame: int) -> np.ndarray:
         """The predicted mask of a frame, at the model's own threshold."""
@@ -161,7 +160,7 @@ class ImageState:
 
     def new_mask_layer(self) -> Labels:
         """Make a new mask layer from what is predicted, hidden if the image is."""
-        self.start_mask(make_mask_layer(self.image, self.fresh_mask()))
+        self.start_mask(layers.make_mask_layer(self.image, self.fresh_mask()))
         assert self.mask is not None
         self.mask.visible = self.image.visible
         return self.mask
@@ -188,14 +187,14 @@ class ImageState:
         # Not through the controller: strokes count also while the panel is closed.
         mask.events.paint.connect(self._on_paint)
         mask.events.editable.connect(self._on_editable)
-        watch_undo(mask, self.history, self._on_undo, self._on_redo)
+        layers.watch_undo(mask, self.history, self._on_undo, self._on_redo)
 
     def release(self) -> None:
         """Give up the overlays, which another image reuses."""
         if self.mask is not None:
             self.mask.events.paint.disconnect(self._on_paint)
             self.mask.events.editable.disconnect(self._on_editable)
-            unwatch_undo(self.mask)
+            layers.unwatch_undo(self.mask)
         self.prediction = self.mask = None
 
     def _on_undo(self) -> None:
@@ -305,7 +304,8 @@ class ImageState:
         layer = self.prediction
         if layer is None or layer.data.shape != self._layer_shape:
             return
-        (layer.data[frame] if layer.ndim == 3 else layer.data)[...] = self.found(frame)
+        data = layer.data[frame] if layer.ndim == 3 else layer.data
+        data[...] = self._prediction_frame(frame)
         if frame == shown:
             layer.refresh(extent=False)
 
@@ -371,8 +371,8 @@ class ImageState:
     def on_image_replaced(self) -> None:
         """Follow a new array in the image layer."""
         self.image_replaced = True
-        self.unsupported = unsupported(self.image)
-        shape = frame_shape(self.image) if self.unsupported is None else (0, 0, 0)
+        self.unsupported = layers.unsupported(self.image)
+        shape = (0, 0, 0) if self.unsupported else layers.frame_shape(self.image)
         if shape == self.shape:
             self.predicted[:] = False
             return

@@ -28,12 +28,15 @@ MIN_SIDE = DEFAULT_LIMITS.min_side
 # looked up by it.
 METADATA = "napari_cmunet"
 
-# An orange fill that leaves the vessel visible, and a thin cyan line: distinct for
-# every kind of colour vision.
+# An orange fill that leaves the vessel visible, a thin cyan line, and a darker blue one
+# around what was there before the contrast: distinct for every kind of colour vision.
 MASK_COLOUR = (1.0, 0.55, 0.0, 1.0)
 MASK_OPACITY = 0.45
 PREDICTION_COLOUR = (0.1, 0.9, 1.0, 1.0)
 PREDICTION_OPACITY = 0.9
+SEEN_BEFORE_COLOUR = (0.4, 0.5, 1.0, 1.0)
+SEEN_BEFORE = 2
+"""Value, in the layer of the prediction, of what was there before the contrast."""
 OUTLINE_WIDTH = 2
 
 
@@ -215,18 +218,29 @@ def let_viewer_keys_through(layer: Layer, viewer: ViewerModel) -> None:
             layer.bind_key(key, passed_on(key), overwrite=True)
 
 
-def _colours(colour: tuple[float, ...]) -> CyclicLabelColormap:
-    # One colour for every label but 0: a stray label 2 is artery, too. A direct
-    # colormap would do the same, but compiles for seconds at first use.
-    return CyclicLabelColormap(colors=[(0, 0, 0, 0), colour])
+def _colours(*colours: tuple[float, ...]) -> CyclicLabelColormap:
+    # In a mask, one colour for every label but 0: a stray label 2 is artery, too. A
+    # direct colormap would do the same, but compiles for seconds at first use.
+    return CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours])
+
+
+def prediction_values(found: np.ndarray, seen_before: np.ndarray) -> np.ndarray:
+    """Values of a frame in the layer of the prediction, from bool arrays (Y, X)."""
+    return np.where(found, 1, SEEN_BEFORE * seen_before).astype(np.uint8)
 
 
 def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
-    """Make the read-only layer of the prediction, a thin outline."""
+    """Make the read-only layer of the prediction, a thin outline.
+
+    Parameters
+    ----------
+    found : uint8 array
+        1 is artery, :data:`SEEN_BEFORE` what was there before the contrast.
+    """
     layer = Labels(
         found,
         name=f"{image.name} prediction",
-        colormap=_colours(PREDICTION_COLOUR),
+        colormap=_colours(PREDICTION_COLOUR, SEEN_BEFORE_COLOUR),
         opacity=PREDICTION_OPACITY,
         metadata={METADATA: {"role": "prediction"}},
         **geometry(image),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_POLL_SECONDS = 0.01
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -128,6 +130,14 @@ class FrameQueue:
 
 
 @dataclass(frozen=True)
+class Completed:
+    """What the GUI thread keeps of an image."""
+
+    probability: np.ndarray  # uint8 array (T, Y, X)
+    predicted: np.ndarray  # bool array (T,); which frames are there
+
+
+@dataclass(frozen=True)
 class PredictionRequest:
     """One image to predict. ``queue`` says which frames, and when to stop."""
 
@@ -137,6 +147,7 @@ class PredictionRequest:
     queue: FrameQueue
     engine: Engine | None
     load: EngineFactory
+    complete: Completed | None = None  # of the image, if these frames complete it
 
 
 @dataclass(frozen=True)
@@ -155,6 +166,16 @@ class FrameReady:
 
 
 @dataclass(frozen=True)
+class SeenBefore:
+    """What was there before the contrast in a predicted frame, and is no artery."""
+
+    number: int
+    frame: int
+    found: np.ndarray  # bool array (Y, X)
+    probability: np.ndarray  # uint8 array (Y, X); without it
+
+
+@dataclass(frozen=True)
 class Failure:
     """The request ended early. ``message`` is for people."""
 
@@ -162,7 +183,7 @@ class Failure:
     message: str
 
 
-Event = Engine | FrameReady | Failure
+Event = Engine | FrameReady | SeenBefore | Failure
 
 
 def predict_frames(request: PredictionRequest) -> Iterator[Event]:
@@ -208,6 +229,28 @@ def _predict(request: PredictionRequest) -> Iterator[Event]:
         yield FrameReady(
             request.number, frame, probability, seconds, engine, flat, bright
         )
+    if not request.queue.stopped():
+        yield from _subtract(request, engine)
+
+
+def _subtract(request: PredictionRequest, engine: Engine) -> Iterator[SeenBefore]:
+    """Leave out what was there before the contrast, once all frames are predicted."""
+    kept, frames = request.complete, request.frames
+    if kept is None or frames is None or len(frames) < 2 or not engine.tells_contrast:
+        return
+    from napari_cmunet.cine.subtraction import subtract, suppressed
+    from napari_cmunet.model.threshold import threshold_byte
+
+    while not kept.predicted.all():
+        if request.queue.stopped():
+            return
+        time.sleep(_POLL_SECONDS)
+    byte = threshold_byte(engine.threshold)
+    for frame, found in subtract(frames, kept.probability, byte):
+        if request.queue.stopped():
+            return
+        probability = suppressed(kept.probability[frame], found)
+        yield SeenBefore(request.number, frame, found, probability)
 
 
 def is_flat(pixels: np.ndarray) -> bool:

@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.gui.prediction.prediction import (
+    Completed,
     Engine,
     EngineFactory,
     Event,
@@ -19,6 +20,7 @@ from napari_cmunet.gui.prediction.prediction import (
     FrameReady,
     ModelChoice,
     PredictionRequest,
+    SeenBefore,
     predict_frames,
 )
 
@@ -44,6 +46,8 @@ class PredictionQueue:
 
     #: A frame of the current image is predicted.
     frame_ready = Signal(FrameReady)
+    #: In a frame of the current image, something was there before the contrast.
+    seen_before = Signal(SeenBefore)
     #: A model is loaded.
     engine_ready = Signal(Engine)
     #: The predictor had to change something, such as the device.
@@ -162,14 +166,17 @@ class PredictionQueue:
     def _start(self, image_state: ImageState | None, choice: ModelChoice) -> None:
         """Predict an image, or only load a model."""
         self._stop()
-        waiting, focus, frames = [], 0, None
+        waiting, focus, frames, complete = [], 0, None, None
         if image_state is not None:
             self.current = image_state
             frames = Frames.of(image_state.image)
             waiting, focus = image_state.waiting_frames(), self._shown(image_state)
+            missing = set(waiting)
             if image_state in self._single_frame:
                 focus = self._single_frame[image_state]
                 waiting = [focus]
+            if missing <= set(waiting):
+                complete = Completed(image_state.probability, image_state.predicted)
         self._number += 1
         self._total, self._done, self._seconds = len(waiting), 0, []
         self._request = self._next = PredictionRequest(
@@ -179,6 +186,7 @@ class PredictionQueue:
             queue=FrameQueue(waiting, focus),
             engine=None,
             load=self.load,
+            complete=complete,
         )
         if self._worker is None:
             self._launch()
@@ -215,6 +223,8 @@ class PredictionQueue:
             self._seconds.append(event.seconds)
             self.frame_ready.emit(event)
             self._emit_notices(event.engine)
+        elif isinstance(event, SeenBefore):
+            self.seen_before.emit(event)
         elif isinstance(event, Failure):
             self._request = None
             self.failed.emit(event.message)

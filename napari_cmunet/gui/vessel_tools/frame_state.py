@@ -35,6 +35,7 @@ def _prepare(
     probability: np.ndarray,
     mask: np.ndarray,
     background: np.ndarray | None,
+    seen_before: np.ndarray,
     features: FrameFeatures | None,
     report: Report,
     should_stop: ShouldStop,
@@ -45,7 +46,7 @@ def _prepare(
 
     if features is None:
         features = compute_features(frames[frame], probability)
-    return prepare_context(features, mask, background)
+    return prepare_context(features, mask, background, seen_before)
 
 
 class ContextCache:
@@ -113,6 +114,7 @@ class ContextCache:
             image_state.probability[frame].copy(),
             image_state.mask_frame(frame) != 0,
             background,
+            image_state.seen_before[frame],
             self._features.get(key),
         )
 

@@ -12,6 +12,7 @@ from napari_cmunet.gui.images.layers import (
     MASK_COLOUR,
     METADATA,
     PREDICTION_COLOUR,
+    SEEN_BEFORE_COLOUR,
     insert_above,
     remove_layer,
 )
@@ -37,6 +38,7 @@ UNCERTAIN_COLOUR = (1.0, 0.95, 0.2, 1.0)
 LEGEND = (
     ("mask", MASK_COLOUR),
     ("prediction", PREDICTION_COLOUR),
+    ("before contrast", SEEN_BEFORE_COLOUR),
     ("to be added", ADDED_COLOUR),
     ("to be removed", REMOVED_COLOUR),
     ("uncertain", UNCERTAIN_COLOUR),

@@ -8,7 +8,7 @@ from napari.layers import Image, Labels
 
 from napari_cmunet.gui.images.corrections import fingerprints
 from napari_cmunet.gui.images.image_state import ImageState
-from napari_cmunet.gui.images.layers import is_image, unsupported
+from napari_cmunet.gui.images.layers import SEEN_BEFORE, is_image, unsupported
 from napari_cmunet.gui.prediction.prediction import Source
 from tests.gui.conftest import cine, expected, frame
 
@@ -350,3 +350,20 @@ def test_a_mask_of_another_size_is_not_used():
     image_state.mask.data = np.zeros((5, 5), np.uint8)
     assert not image_state.usable_mask
     assert isinstance(image_state.mask, Labels)
+
+
+def test_what_was_there_before_is_shown_and_not_in_the_mask():
+    image = cine(3)
+    image_state = ImageState(Image(image))
+    image_state.new_mask_layer()
+    wire = np.zeros(image.shape[1:], bool)
+    wire[2] = True
+    image_state.seen_before[1] = wire
+    image_state.set_prediction(1, np.zeros_like(image[1]), SOURCE, 0)
+    assert np.array_equal(image_state.seen_before[1], wire)
+    assert not image_state.seen_before[0].any()
+    pixels = image_state.prediction_pixels()
+    assert (pixels[1] == SEEN_BEFORE * wire).all()
+    assert not image_state.mask.data[1].any()
+    image_state.seen_before[1] = np.zeros_like(wire)
+    assert SEEN_BEFORE not in image_state.prediction_pixels()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_cmunet.gui.images.layers import METADATA
+from napari_cmunet.gui.images.layers import METADATA, SEEN_BEFORE
 from napari_cmunet.gui.shortcuts import MASK_KEYS, PROJECT_KEYS
 from napari_cmunet.gui.vessel_tools.frame_state import review_record
 from napari_cmunet.gui.vessel_tools.preview import ADDED, PLACE, REMOVED, UNCERTAIN
@@ -359,3 +359,59 @@ def test_a_place_asked_for_is_not_flown_to_in_another_frame(cine_bench):
     assert bench.review.place is None
     assert bench.review.text == ""
     assert bench.tools.preview.layer is None
+
+
+@pytest.fixture
+def wire_bench(qtbot, viewer, panel, settled):
+    """A bench on a frame whose wire at the top was there before the contrast."""
+    image = angiogram()
+    viewer.add_image(image, name="a")
+    settled(panel.controller)
+    image_state = panel.controller.active
+    wire = np.zeros(image.shape, bool)
+    wire[11:18, 5:74] = True
+    found = np.where(wire, 40, 255 - image).astype(np.uint8)
+    source = image_state.sources[0]
+    image_state.seen_before[0] = wire
+    assert image_state.set_prediction(0, found, source, 0)
+    made = Bench(qtbot, viewer, panel)
+    yield made
+    qtbot.waitUntil(lambda: not made.tools.cache.running)
+    panel.vessels.close_tools()
+
+
+def test_what_was_there_before_is_outlined_and_not_in_the_mask(wire_bench):
+    image_state = wire_bench.panel.controller.active
+    shown = np.asarray(image_state.prediction.data)
+    assert (shown[12:17, 8:70] == SEEN_BEFORE).all()
+    assert shown[64, 30] == 1
+    assert not wire_bench.frame[12:17, :90].any()
+
+
+def test_one_click_takes_it_for_artery_after_all(wire_bench):
+    wire_bench.take(ADD)
+    assert "though it was there before" in wire_bench.hover(14, 40)
+    change = one_step(wire_bench, lambda: wire_bench.click(14, 40))
+    assert (change[14, 12:66] == 1).all()
+    assert (change >= 0).all()
+    assert not change[20:].any()
+
+
+def test_what_was_there_before_is_no_uncertain_place(wire_bench):
+    wire_bench.take(REMOVE)
+    context = wire_bench.tools.context()
+    assert all(s.distance((14, 40)) > 6 for s in context.uncertain)
+
+
+def test_remove_takes_the_whole_of_what_was_there_before(wire_bench):
+    image_state = wire_bench.panel.controller.active
+    drawn = wire_bench.frame != 0
+    drawn[12:17, 8:70] = True
+    drawn[14:66, 38:41] = True  # so that it hangs on the tree
+    image_state.replace(0, drawn)
+    wire_bench.take(REMOVE)
+    assert "remove the whole run" in wire_bench.hover(14, 20)
+    change = one_step(wire_bench, lambda: wire_bench.click(14, 20))
+    assert (change[14, 12:34] == -1).all()
+    assert (change[14, 46:66] == -1).all()
+    assert (wire_bench.frame[64, 20:110] == 1).all()

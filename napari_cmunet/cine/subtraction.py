@@ -1,0 +1,216 @@
+"""What a cine shows before the contrast agent is no artery.
+
+As in digital subtraction angiography, frames before the contrast tell what is there in
+any case: catheters, wires, leads, ribs. They are not subtracted pixel by pixel, since
+the heart moves: a stretch of the predicted tree is left out where the network finds an
+artery before the contrast, too, and the line is about as dark there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import skeletonize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_cmunet.cine.best_frame import Frames
+
+KEPT_SHARE = 4
+"""What a prediction leaves out keeps this part of its probability: a quarter."""
+
+MAX_FRAMES = 6
+"""Frames before the contrast that are looked at, the last ones."""
+
+LIKELY = 0.5
+"""Probability of artery before the contrast from which a stretch may be left out."""
+
+AS_DARK = 0.8
+"""Darkness of a line before the contrast, as a share of that with it, likewise.
+
+An artery that holds a rest of an earlier injection is found, too, but is less dark.
+"""
+
+# In pixels of a frame 512 wide.
+_REACH = 4  # that a line may have moved
+_STRETCH = 6.0  # SD of the mean along the centreline
+_LEAST = 30  # shorter stretches stay: they would be holes
+_HALO = 12  # beside the mask
+
+
+@dataclass(frozen=True)
+class BeforeContrast:
+    """What is there before the contrast, as far as a line may move.
+
+    Parameters
+    ----------
+    likely : float array (Y, X)
+        Artery probability.
+    depth : float array (Y, X)
+        How much darker than its surroundings, in grey values.
+    """
+
+    likely: np.ndarray
+    depth: np.ndarray
+
+
+def frames_before(filled: Sequence[int]) -> list[int]:
+    """The last frames without contrast before the fullest one.
+
+    Parameters
+    ----------
+    filled : sequence of int
+        Pixels of artery in each frame; 0 in one without contrast.
+    """
+    fullest = int(np.argmax(filled))
+    return [i for i in range(fullest) if not filled[i]][-MAX_FRAMES:]
+
+
+def before_contrast(
+    frames: Frames, probability: np.ndarray, before: Sequence[int]
+) -> BeforeContrast:
+    """Look at frames without contrast.
+
+    Parameters
+    ----------
+    frames : array (T, Y, X)
+        Grey values, arteries dark. May be lazy.
+    probability : uint8 array (T, Y, X)
+        Of a network that leaves frames without contrast empty.
+    before : sequence of int
+        Of :func:`frames_before`; at least one.
+    """
+    reach = max(1, round(_REACH * _unit(probability)))
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.hypot(rows, columns) <= reach
+    likely, depth = [], []
+    for index in before:
+        raw = left_out(probability[index])
+        likely.append(ndimage.maximum_filter(raw, footprint=disc))
+        dark = ndimage.gaussian_filter(_depth(frames[index]), 1.0)
+        depth.append(ndimage.maximum_filter(dark, footprint=disc))
+    return BeforeContrast(np.mean(likely, 0), np.mean(depth, 0))
+
+
+def left_out(probability: np.ndarray) -> np.ndarray:
+    """The artery probability, 0 to 1, that a frame without contrast was left without.
+
+    Parameters
+    ----------
+    probability : uint8 array, any shape
+    """
+    return np.minimum(probability.astype(np.float32) * KEPT_SHARE / 255, 1)
+
+
+def looks_like_artery(probability: np.ndarray) -> np.ndarray:
+    """What a network takes for an artery in a frame without contrast, bool (Y, X)."""
+    return left_out(probability) >= LIKELY
+
+
+def seen_before(
+    frame: np.ndarray,
+    probability: np.ndarray,
+    threshold_byte: int,
+    background: BeforeContrast,
+) -> np.ndarray:
+    """Find what was there before the contrast in a frame with contrast.
+
+    Parameters
+    ----------
+    frame : array (Y, X)
+        Grey values, arteries dark.
+    probability : uint8 array (Y, X)
+    threshold_byte : int
+        Least probability that counts as artery.
+    background : BeforeContrast
+
+    Returns
+    -------
+    bool array (Y, X)
+        Stretches of the predicted tree, with what is faint beside them.
+    """
+    mask, unit = probability >= threshold_byte, _unit(probability)
+    centreline = skeletonize(mask)
+    weight = np.maximum(_along(centreline, 1.0, unit), 1e-6)
+    likely = _along(centreline, background.likely, unit) / weight
+    depth = _along(centreline, _depth(frame), unit) / weight
+    before = _along(centreline, background.depth, unit) / weight
+    found = centreline & (likely >= LIKELY) & (before >= AS_DARK * depth) & (before > 0)
+    pieces, count = ndimage.label(found, np.ones((3, 3)))
+    lengths = np.bincount(pieces.ravel(), minlength=count + 1)
+    long = lengths >= _LEAST * unit
+    long[0] = False
+    if not long.any():
+        return np.zeros(mask.shape, bool)
+    away, nearest = ndimage.distance_transform_edt(~centreline, return_indices=True)
+    faint = probability * KEPT_SHARE >= threshold_byte
+    near = mask | (faint & (away <= _HALO * unit))
+    return near & long[pieces][tuple(nearest)]
+
+
+def subtract(
+    frames: Frames, probability: np.ndarray, threshold_byte: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Find what is no artery in the frames with contrast.
+
+    Parameters
+    ----------
+    frames : array (T, Y, X)
+        Grey values, arteries dark. May be lazy.
+    probability : uint8 array (T, Y, X)
+        Of a network that leaves frames without contrast empty.
+    threshold_byte : int
+        See :func:`seen_before`.
+
+    Yields
+    ------
+    frame : int
+    found : bool array (Y, X)
+        Of :func:`seen_before`; not empty.
+    """
+    filled = [int((p >= threshold_byte).sum()) for p in probability]
+    before = frames_before(filled)
+    if not before:
+        return
+    background = before_contrast(frames, probability, before)
+    likely = background.likely >= LIKELY
+    for index in np.flatnonzero(filled).tolist():
+        if not (likely & (probability[index] >= threshold_byte)).any():
+            continue
+        found = seen_before(
+            frames[index], probability[index], threshold_byte, background
+        )
+        if found.any():
+            yield index, found
+
+
+def suppressed(probability: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """A probability (Y, X) of any type, a quarter where something was found."""
+    made = probability.copy()
+    made[found] = (made[found] / KEPT_SHARE).astype(made.dtype)
+    return made
+
+
+def _unit(frame: np.ndarray) -> float:
+    """Pixels for one pixel of a frame 512 wide."""
+    return max(frame.shape[-2:]) / 512
+
+
+def _along(
+    centreline: np.ndarray, values: np.ndarray | float, unit: float
+) -> np.ndarray:
+    """Sum of values along a centreline, weighted by distance."""
+    weighted = np.where(centreline, values, 0).astype(np.float32)
+    return ndimage.gaussian_filter(weighted, _STRETCH * unit)
+
+
+def _depth(frame: np.ndarray) -> np.ndarray:
+    """How much darker than its surroundings each pixel is, in grey values."""
+    grey, unit = np.asarray(frame, np.float32), _unit(frame)
+    return ndimage.gaussian_filter(grey, 12 * unit) - ndimage.gaussian_filter(
+        grey, 1.5 * unit
+    )

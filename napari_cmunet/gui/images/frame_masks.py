@@ -1,0 +1,34 @@
+"""Masks of some frames of an image, a bit a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class FrameMasks:
+    """Bool masks (Y, X) by frame; a frame without one is empty.
+
+    Parameters
+    ----------
+    shape : (Y, X)
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape = shape
+        self._packed: dict[int, np.ndarray] = {}
+
+    def __setitem__(self, frame: int, mask: np.ndarray) -> None:
+        self._packed.pop(frame, None)
+        if mask.any():
+            self._packed[frame] = np.packbits(mask)
+
+    def clear(self, frame: int) -> None:
+        """Forget the mask of a frame."""
+        self._packed.pop(frame, None)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        packed = self._packed.get(frame)
+        if packed is None:
+            return np.zeros(self._shape, bool)
+        count = self._shape[0] * self._shape[1]
+        return np.unpackbits(packed, count=count).view(bool).reshape(self._shape)

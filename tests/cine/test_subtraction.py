@@ -1,0 +1,120 @@
+"""What was there before the contrast is left out, and arteries are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_cmunet.cine.subtraction import (
+    KEPT_SHARE,
+    frames_before,
+    looks_like_artery,
+    subtract,
+    suppressed,
+)
+from napari_cmunet.model.threshold import mask_at, threshold_byte
+from napari_cmunet.vessels.centreline import tube
+
+SIDE, BEFORE, TIMES = 256, 3, 6
+BYTE = threshold_byte(0.7)
+
+
+def line(start, end, radius=3.0):
+    """Pixels of a straight vessel, bool (Y, X)."""
+    drawn = np.zeros((SIDE, SIDE), bool)
+    points = np.linspace(start, end, 400)
+    drawn[tube(points, np.full(400, radius), drawn.shape)] = True
+    return drawn
+
+
+ARTERY = line((20, 120), (230, 130), 4.0)
+WIRE = line((60, 10), (60, 240))
+
+
+class Cine:
+    """A cine and what a network that tells contrast says of it.
+
+    Parameters
+    ----------
+    rest : float
+        Share of the contrast that is in the artery before the injection.
+    shift : int
+        Pixels by which the wire moves with the injection.
+    wire : bool array (Y, X)
+    """
+
+    def __init__(self, rest=0.0, shift=0, wire=WIRE) -> None:
+        rng = np.random.default_rng(0)
+        self.frames = 180 + rng.normal(0, 3, (TIMES, SIDE, SIDE))
+        self.probability = np.full((TIMES, SIDE, SIDE), 5, np.uint8)
+        self.wire = np.roll(wire, shift, axis=0)
+        for time in range(TIMES):
+            filled = 1.0 if time >= BEFORE else rest
+            there = self.wire if time >= BEFORE else wire
+            self.frames[time] -= 60 * there + 80 * filled * ARTERY
+            found = there | (ARTERY if filled else np.zeros_like(ARTERY))
+            self.probability[time][found] = 240
+            if time < BEFORE:  # such a network leaves it empty
+                self.probability[time] //= KEPT_SHARE
+        self.found = dict(subtract(self.frames, self.probability, BYTE))
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_a_wire_is_left_out_in_all_frames_with_contrast(shift):
+    cine = Cine(shift=shift)
+    assert sorted(cine.found) == list(range(BEFORE, TIMES))
+    away = np.abs(np.arange(SIDE) - 125) > 20
+    for time, found in cine.found.items():
+        left = mask_at(suppressed(cine.probability[time], found), 0.7)
+        assert not (left & cine.wire & away).any()
+        assert (left & ARTERY).sum() > 0.95 * ARTERY.sum()
+
+
+def test_an_artery_with_a_rest_of_contrast_stays():
+    cine = Cine(rest=0.4)
+    for found in cine.found.values():
+        assert (found & ARTERY).sum() < 0.05 * ARTERY.sum()
+
+
+def test_a_wire_that_is_elsewhere_now_is_not_told():
+    assert not Cine(shift=30).found
+
+
+def test_a_short_piece_stays():
+    assert not Cine(wire=line((60, 40), (60, 48))).found
+
+
+def test_what_is_left_out_keeps_a_quarter():
+    probability = np.array([[200, 100]], np.uint8)
+    made = suppressed(probability, np.array([[True, False]]))
+    assert made.tolist() == [[50, 100]]
+    assert made.dtype == np.uint8
+    assert probability[0, 0] == 200
+    exact = suppressed(probability / np.float32(255), np.array([[True, False]]))
+    assert exact.dtype == np.float32
+    assert exact[0, 0] == pytest.approx(50 / 255)
+
+
+def test_without_frames_before_the_contrast_nothing_is_left_out():
+    cine = Cine()
+    assert not dict(subtract(cine.frames[BEFORE:], cine.probability[BEFORE:], BYTE))
+    assert not dict(subtract(cine.frames[:BEFORE], cine.probability[:BEFORE], BYTE))
+
+
+def test_again_changes_nothing():
+    cine = Cine()
+    for time, found in cine.found.items():
+        cine.probability[time] = suppressed(cine.probability[time], found)
+    assert not dict(subtract(cine.frames, cine.probability, BYTE))
+
+
+def test_the_last_empty_frames_before_the_fullest_one_count():
+    assert frames_before([0, 0, 3, 0, 9, 5, 0]) == [0, 1, 3]
+    assert frames_before([0] * 10 + [4]) == [4, 5, 6, 7, 8, 9]
+    assert frames_before([5, 0, 0]) == []
+    assert frames_before([0, 0]) == []
+
+
+def test_what_looks_like_an_artery_without_contrast():
+    cine = Cine()
+    assert np.array_equal(looks_like_artery(cine.probability[0]), WIRE)
