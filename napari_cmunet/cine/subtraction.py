@@ -40,6 +40,7 @@ _REACH = 4  # that a line may have moved
 _STRETCH = 6.0  # SD of the mean along the centreline
 _LEAST = 30  # shorter stretches stay: they would be holes
 _HALO = 12  # beside the mask
+_SCRAP = 48  # extent below which a piece that was cut off goes, too
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,19 @@ def seen_before(
     away, nearest = ndimage.distance_transform_edt(~centreline, return_indices=True)
     faint = probability * KEPT_SHARE >= threshold_byte
     near = mask | (faint & (away <= _HALO * unit))
-    return near & long[pieces][tuple(nearest)]
+    gone = near & long[pieces][tuple(nearest)]
+    return gone | _scraps(mask & ~gone, gone, _SCRAP * unit)
+
+
+def _scraps(mask: np.ndarray, gone: np.ndarray, extent: float) -> np.ndarray:
+    """Small pieces of a mask that what is left out has cut off, bool (Y, X)."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3)))
+    beside = np.unique(pieces[ndimage.binary_dilation(gone, np.ones((3, 3)))])
+    small = np.zeros(count + 1, bool)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(pieces), 1):
+        size = np.hypot(rows.stop - rows.start, columns.stop - columns.start)
+        small[number] = number in beside and size < extent
+    return small[pieces]
 
 
 def subtract(

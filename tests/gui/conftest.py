@@ -19,6 +19,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
+from napari_cmunet.cine.subtraction import KEPT_SHARE
 from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.panel import CMUNetPanel
@@ -275,3 +276,23 @@ def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
     panel.stop()
     assert panel.controller.queue.wait()
     qtbot.waitUntil(lambda: panel.exporting.idle)
+
+
+class TellsContrast:
+    """Dark is artery; in frames whose corner is dark there is no contrast."""
+
+    def __call__(self, frame):
+        probability = 255 - frame
+        return probability // KEPT_SHARE if frame[0, 0] < 128 else probability
+
+
+@pytest.fixture
+def injection(viewer, model):
+    """A cine of a wire, and of an artery from the fourth of six frames on."""
+    frames = np.full((6, 128, 128), 215, np.uint8)
+    frames[:, 30:34, 10:120] = 60
+    frames[3:, 50:120, 60:66] = 40
+    frames[:3, :2, :2] = 0
+    model.predict = TellsContrast()
+    viewer.add_image(frames)
+    return frames

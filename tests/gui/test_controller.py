@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 
 from napari_cmunet.errors import ModelError
 from napari_cmunet.gui.controller import Controller
+from napari_cmunet.gui.images.layers import SEEN_BEFORE
 from napari_cmunet.gui.panel_state import describe
 from tests.gui.conftest import cine, expected, frame, pause
 
@@ -485,3 +486,48 @@ def test_a_dead_viewer_is_let_go(model, qtbot):
     gc.collect()
     assert gone() is None
     controller.images.take_new()
+
+
+def test_what_was_there_before_the_contrast_is_left_out(
+    injection, controller, settled, viewer
+):
+    settled(controller)
+    image_state = controller.active
+    mask, prediction = image_state.mask.data, image_state.prediction.data
+    assert not mask[:, 28:36].any()
+    assert (mask[3:, 52:118, 61:65] == 1).all()
+    assert (prediction[3:, 31:33, 20:110] == SEEN_BEFORE).all()
+    assert not (prediction[3:, 52:118] == SEEN_BEFORE).any()
+    assert not any(image_state.is_corrected(frame) for frame in range(6))
+    # Predicted again, it is found again.
+    controller.segment()
+    settled(controller)
+    assert not mask[:, 28:36].any()
+    assert (image_state.prediction.data[3:, 31:33, 20:110] == SEEN_BEFORE).all()
+
+
+def test_a_frame_that_was_corrected_keeps_what_was_there_before(
+    injection, viewer, controller, model, settled, qtbot
+):
+    settled(controller)
+    image_state = controller.active
+    mask = image_state.mask
+    viewer.dims.set_point(0, 4)
+    paint(mask, (4, 100, 20))
+    kept = mask.data[4].copy()
+    controller.segment()
+    settled(controller)
+    np.testing.assert_array_equal(mask.data[4], kept)
+    assert not mask.data[5, 28:36].any()
+
+
+def test_a_model_that_does_not_tell_contrast_leaves_nothing_out(
+    viewer, controller, model, settled
+):
+    model.tells_contrast = False
+    frames = np.full((6, 128, 128), 215, np.uint8)
+    frames[:, 30:34, 10:120] = 60
+    frames[3:, 50:120, 60:66] = 40
+    viewer.add_image(frames)
+    settled(controller)
+    assert (controller.active.mask.data[:, 31:33, 20:110] == 1).all()

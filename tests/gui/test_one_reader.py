@@ -18,7 +18,7 @@ from napari_cmunet.gui.images.layers import Frames
 from napari_cmunet.io.images import read_angiogram
 from napari_cmunet.io.masks.files import read_mask
 from napari_cmunet.reader import read_layers
-from tests.gui.conftest import FakeModel, cine, frame
+from tests.gui.conftest import FakeModel, TellsContrast, cine, frame
 from tests.io.dicom_making import make_dataset, write_dicom
 
 pytestmark = pytest.mark.slow
@@ -262,9 +262,24 @@ def test_window_and_command_line_agree(
         assert np.array_equal(np.stack(drawn), mask)
 
 
-def fake_segmentation(monkeypatch):
+def test_window_and_command_line_leave_out_the_same(
+    tmp_path, injection, viewer, controller, settled, monkeypatch
+):
+    """What was there before the contrast, in a cine."""
+    settled(controller)
+    np.save(tmp_path / "cine.npy", injection)
+    fake_segmentation(monkeypatch, TellsContrast())
+    assert main(["segment", str(tmp_path / "cine.npy"), "-o", str(tmp_path)]) == 0
+    mask = read_mask(tmp_path / "cine.tif")
+    assert mask[4, 100, 62]
+    assert not mask[:, 28:36].any()
+    assert np.array_equal(controller.active.mask.data > 0, mask)
+
+
+def fake_segmentation(monkeypatch, predict=None):
     """Let the command line predict as the window's fake model does."""
     model = FakeModel()
+    model.predict = predict or model.predict
 
     class Predictor:
         notices = ()
