@@ -66,8 +66,8 @@ def main() -> None:
     change = np.subtract(scores["with"], scores["without"])[:, 2]
     print(
         f"{len(change)} frames: {(change < 0).sum()} with fewer wrong places, "
-        f"{(change > 0).sum()} with more; left out of the centreline: {gone[0]} px true, "
-        f"{gone[1]} px false"
+        f"{(change > 0).sum()} with more; left out of the centreline: "
+        f"{gone[0]} px true, {gone[1]} px false"
     )
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.optimize import least_squares
-
-from napari_cmunet.vessels.centreline import smooth
-from napari_cmunet.vessels.tree import build_tree
 
 FRENCH_MM = 1 / 3
 """Outer diameter of one French, in millimetres."""
@@ -27,8 +23,6 @@ _USUAL_WALL, _USUAL_BLUR = (0.74, 0.1), (1.0, 0.5)  # mean and SD; blur in pixel
 _PRIOR_WEIGHT = 0.04  # of usual values, against the profile
 _MAX_FILLED = 0.15  # of the wall's darkness; negative for an empty lumen
 _MAX_SPREAD = 0.1  # of the diameter
-_SHAFT, _STRAIGHT = 0.09, 1.02  # length of a proposed line: of a frame, of its chord
-_TRIES = 6  # lines that are measured
 
 
 class CatheterNotFoundError(ValueError):
@@ -123,52 +117,6 @@ def measure_catheter(
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1) * diameter / 2
     return CatheterWidth(diameter, spread, np.stack([axis - normal, axis + normal]))
-
-
-@dataclass(frozen=True)
-class Shaft:
-    """A straight part of a catheter's shaft."""
-
-    start: tuple[float, float]  # (row, column)
-    end: tuple[float, float]
-    width: CatheterWidth
-
-
-def find_shaft(frame: np.ndarray, lines: np.ndarray) -> Shaft | None:
-    """Find where a catheter is best measured, among lines of a frame.
-
-    Parameters
-    ----------
-    frame : array (Y, X)
-        Grey values, the catheter dark.
-    lines : bool array (Y, X)
-        Catheters, wires and leads.
-
-    Returns
-    -------
-    Shaft or None
-        The widest that can be measured: wires and most leads are thinner than a
-        catheter. None if there is none.
-    """
-    tree = build_tree(lines)
-    length = max(SHORTEST, _SHAFT * max(frame.shape))
-    parts = []
-    for branch in tree.branches:
-        points = smooth(branch.points.astype(float), 4.0)
-        step = max(1, int(length / 3))
-        for first in range(0, len(points) - int(length), step):
-            part = points[first : first + int(length) + 1]
-            chord = float(np.hypot(*(part[-1] - part[0])))
-            if chord >= length / _STRAIGHT:
-                radii = branch.radii[first : first + len(part)]
-                parts.append((float(np.median(radii)), part[0], part[-1]))
-    parts.sort(key=lambda part: part[0], reverse=True)
-    found = []
-    for _, start, end in parts[:_TRIES]:
-        ends = (float(start[0]), float(start[1])), (float(end[0]), float(end[1]))
-        with suppress(CatheterNotFoundError):
-            found.append(Shaft(*ends, measure_catheter(frame, *ends)))
-    return max(found, key=lambda shaft: shaft.width.pixels, default=None)
 
 
 def _profiles(

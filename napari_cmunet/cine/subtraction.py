@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from napari_cmunet.cine.best_frame import Frames
 
-KEPT_SHARE = 4
-"""What a prediction leaves out keeps this part of its probability: a quarter."""
+KEPT_PROBABILITY = 0.25
+"""Share of its probability that a pixel keeps when a prediction leaves it out."""
 
 MAX_FRAMES = 6
 """Frames before the contrast that are looked at, the last ones."""
@@ -85,31 +85,15 @@ def before_contrast(
     before : sequence of int
         Of :func:`frames_before`; at least one.
     """
-    reach = max(1, round(_REACH * _unit(probability)))
-    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.hypot(rows, columns) <= reach
+    size = 2 * max(1, round(_REACH * _unit(probability))) + 1
     likely, depth = [], []
     for index in before:
-        raw = left_out(probability[index])
-        likely.append(ndimage.maximum_filter(raw, footprint=disc))
+        # As it was before the frame was left empty.
+        raw = probability[index] / np.float32(255 * KEPT_PROBABILITY)
+        likely.append(ndimage.maximum_filter(raw.clip(0, 1), size))
         dark = ndimage.gaussian_filter(_depth(frames[index]), 1.0)
-        depth.append(ndimage.maximum_filter(dark, footprint=disc))
+        depth.append(ndimage.maximum_filter(dark, size))
     return BeforeContrast(np.mean(likely, 0), np.mean(depth, 0))
-
-
-def left_out(probability: np.ndarray) -> np.ndarray:
-    """The artery probability, 0 to 1, that a frame without contrast was left without.
-
-    Parameters
-    ----------
-    probability : uint8 array, any shape
-    """
-    return np.minimum(probability.astype(np.float32) * KEPT_SHARE / 255, 1)
-
-
-def looks_like_artery(probability: np.ndarray) -> np.ndarray:
-    """What a network takes for an artery in a frame without contrast, bool (Y, X)."""
-    return left_out(probability) >= LIKELY
 
 
 def seen_before(
@@ -148,7 +132,7 @@ def seen_before(
     if not long.any():
         return np.zeros(mask.shape, bool)
     away, nearest = ndimage.distance_transform_edt(~centreline, return_indices=True)
-    faint = probability * KEPT_SHARE >= threshold_byte
+    faint = probability >= KEPT_PROBABILITY * threshold_byte
     near = mask | (faint & (away <= _HALO * unit))
     gone = near & long[pieces][tuple(nearest)]
     return gone | _scraps(mask & ~gone, gone, _SCRAP * unit)
@@ -189,22 +173,38 @@ def subtract(
     before = frames_before(filled)
     if not before:
         return
-    background = before_contrast(frames, probability, before)
+    step = max(1, round(_unit(probability)))
+    coarse = probability[:, ::step, ::step]
+    small = _Coarse(frames, step)
+    background = before_contrast(small, coarse, before)
     likely = background.likely >= LIKELY
     for index in np.flatnonzero(filled).tolist():
-        if not (likely & (probability[index] >= threshold_byte)).any():
+        if not (likely & (coarse[index] >= threshold_byte)).any():
             continue
-        found = seen_before(
-            frames[index], probability[index], threshold_byte, background
-        )
+        found = seen_before(small[index], coarse[index], threshold_byte, background)
         if found.any():
-            yield index, found
+            fine = found.repeat(step, 0).repeat(step, 1)
+            yield index, fine[: probability.shape[1], : probability.shape[2]]
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """Frames of which every so many pixels are taken: as many as of 512 suffice."""
+
+    frames: Frames
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.asarray(self.frames[index])[:: self.step, :: self.step]
 
 
 def suppressed(probability: np.ndarray, found: np.ndarray) -> np.ndarray:
     """A probability (Y, X) of any type, a quarter where something was found."""
     made = probability.copy()
-    made[found] = (made[found] / KEPT_SHARE).astype(made.dtype)
+    made[found] = (made[found] * KEPT_PROBABILITY).astype(made.dtype)
     return made
 
 

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
+from napari_cmunet.cine.subtraction import KEPT_PROBABILITY
 from napari_cmunet.model.threshold import log_odds
 from napari_cmunet.vessels.tree import build_tree
 
@@ -31,9 +32,6 @@ MIN_RELATIVE_EXTENT = 0.5
 Relative to the largest component and not to the frame, so that the first part of a tree
 that fills is kept.
 """
-
-KEPT_PROBABILITY = 0.25
-"""Share of its probability that a suppressed pixel keeps."""
 
 BRANCH_MARGIN, BRANCH_EXCESS = 2.0, 0.25
 """Limit of the sum of the margins along one branch, divided by the longer side: what is

@@ -5,11 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.catheter_table import make_known_catheter
-from napari_cmunet.cine.catheter import (
-    CatheterNotFoundError,
-    find_shaft,
-    measure_catheter,
-)
+from napari_cmunet.cine.catheter import CatheterNotFoundError, measure_catheter
 from napari_cmunet.synthetic import PhantomConfig
 
 
@@ -79,25 +75,3 @@ def test_a_catheter_full_of_contrast_is_not_measured():
     frame, start, end = tube(10, lumen=4.0)
     with pytest.raises(CatheterNotFoundError, match="full of contrast"):
         measure_catheter(frame, start, end)
-
-
-def test_a_shaft_is_found_among_lines():
-    frame, start, end = tube(9.5)
-    rows, columns = np.indices(frame.shape)
-    along = (end - start) / np.linalg.norm(end - start)
-    off = (rows - 80) * along[1] - (columns - 80) * along[0]
-    wire = np.abs(columns - 150) <= 1  # nothing to be measured there
-    shaft = find_shaft(frame, (np.abs(off) < 4) | wire)
-    assert shaft is not None
-    assert shaft.width.pixels == pytest.approx(9.5, rel=0.05)
-    for point in (shaft.start, shaft.end):
-        assert abs(np.dot(np.subtract(point, 80), [along[1], -along[0]])) < 2
-
-
-def test_no_shaft_is_found_where_there_is_no_line():
-    frame, _, _ = tube(9.5)
-    nothing = np.zeros(frame.shape, bool)
-    assert find_shaft(frame, nothing) is None
-    dot = nothing.copy()
-    dot[40:44, 40:44] = True
-    assert find_shaft(frame, dot) is None

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from napari_cmunet.cine.subtraction import (
-    KEPT_SHARE,
+    KEPT_PROBABILITY,
     frames_before,
-    looks_like_artery,
     subtract,
     suppressed,
 )
@@ -55,7 +54,7 @@ class Cine:
             found = there | (ARTERY if filled else np.zeros_like(ARTERY))
             self.probability[time][found] = 240
             if time < BEFORE:  # such a network leaves it empty
-                self.probability[time] //= KEPT_SHARE
+                self.probability[time] = self.probability[time] * KEPT_PROBABILITY
         self.found = dict(subtract(self.frames, self.probability, BYTE))
 
 
@@ -115,6 +114,16 @@ def test_the_last_empty_frames_before_the_fullest_one_count():
     assert frames_before([0, 0]) == []
 
 
-def test_what_looks_like_an_artery_without_contrast():
+def test_a_large_frame_is_looked_at_more_coarsely():
     cine = Cine()
-    assert np.array_equal(looks_like_artery(cine.probability[0]), WIRE)
+    frames, probability = (
+        a.repeat(5, 1).repeat(5, 2)[:, :1278, :1275]
+        for a in (cine.frames, cine.probability)
+    )
+    found = dict(subtract(frames, probability, BYTE))
+    assert sorted(found) == sorted(cine.found)
+    for time, mask in found.items():
+        assert mask.shape == (1278, 1275)
+        wanted = cine.found[time].repeat(5, 0).repeat(5, 1)[:1278, :1275]
+        assert (mask & wanted).sum() > 0.8 * mask.sum()
+        assert (mask & wanted).sum() > 0.8 * wanted.sum()

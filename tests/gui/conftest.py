@@ -19,7 +19,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
-from napari_cmunet.cine.subtraction import KEPT_SHARE
+from napari_cmunet.cine.subtraction import KEPT_PROBABILITY
 from napari_cmunet.gui import controller as controller_module
 from napari_cmunet.gui.controller import Controller
 from napari_cmunet.gui.panel import CMUNetPanel
@@ -283,7 +283,9 @@ class TellsContrast:
 
     def __call__(self, frame):
         probability = 255 - frame
-        return probability // KEPT_SHARE if frame[0, 0] < 128 else probability
+        if frame[0, 0] < 128:
+            probability = (probability * KEPT_PROBABILITY).astype(np.uint8)
+        return probability
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_cmunet.cine.catheter import CatheterWidth, Shaft
+    from napari_cmunet.cine.catheter import CatheterWidth
     from napari_cmunet.gui.controller import Controller
     from napari_cmunet.gui.images.image_state import ImageState
     from napari_cmunet.gui.jobs import Report, ShouldStop
@@ -54,23 +54,6 @@ def _measure(
         return measure_catheter(frames[frame], *line)
     except CatheterNotFoundError as error:
         return str(error)
-
-
-def _find(
-    frames: Frames,
-    frame: int,
-    lines: np.ndarray,
-    probability: np.ndarray,
-    report: Report,
-    stop: ShouldStop,
-) -> Shaft | None:
-    """Find a shaft to measure in a worker."""
-    from napari_cmunet.cine.catheter import find_shaft
-    from napari_cmunet.cine.subtraction import looks_like_artery
-
-    if not lines.any():  # a frame without contrast has its own
-        lines = looks_like_artery(probability)
-    return find_shaft(frames[frame], lines)
 
 
 class CatheterCalibration:
@@ -99,7 +82,7 @@ class CatheterCalibration:
     # -- actions ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Add a layer to draw the line in; propose one if a catheter was found."""
+        """Add a layer to draw the line in."""
         image_state = self._controller.active
         if image_state is None or image_state.unsupported is not None or self.active:
             return
@@ -127,14 +110,6 @@ class CatheterCalibration:
             set_visible(layer, False)
         self.layer.events.data.connect(self._on_data)
         self._say(HINT)
-        frame = self._controller.shown(image_state)
-        lines = image_state.seen_before[frame]
-        if not lines.any() and not image_state.is_empty(frame):
-            return
-        probability = image_state.probability[frame].copy()
-        find = partial(_find, Frames.of(image_state.image), frame, lines, probability)
-        # Without one, the line is drawn by hand.
-        self.jobs.start(find, on_result=self._on_found, on_error=lambda _: None)
 
     def set_french(self, french: int) -> None:
         """Set the outer diameter in French."""
@@ -216,16 +191,6 @@ class CatheterCalibration:
         measure = partial(_measure, Frames.of(image_state.image), frame, line[:, -2:])
         self._say("Measuring…")
         self.jobs.start(measure, on_result=self._on_measured, on_error=self._say)
-
-    def _on_found(self, shaft: Shaft | None) -> None:
-        if self.layer is None or self.image_state is None or shaft is None:
-            return
-        shown = self._controller.shown(self.image_state)
-        lead = (shown,) if self.layer.ndim > 2 else ()
-        line = np.array([(*lead, *shaft.start), (*lead, *shaft.end)])
-        self.width = shaft.width
-        self._show(line, shaft.width.edges)
-        self._show_width()
 
     def _on_measured(self, found: CatheterWidth | str) -> None:
         if self.layer is None:

@@ -128,31 +128,3 @@ def test_no_mask_hides_the_edges_meanwhile(viewer, controller, panel, settled):
     assert not any(layer.visible for layer in image_state.overlays())
     row.calibration.cancel()
     assert [layer for layer in image_state.overlays() if layer.visible] == shown
-
-
-def test_a_line_is_proposed_where_a_catheter_was_found(
-    viewer, controller, panel, settled, qtbot
-):
-    viewer.add_image(np.stack([TUBE] * 3), name="a")
-    settled(controller)
-    image_state = controller.active
-    rows, columns = np.indices(TUBE.shape)
-    along = (END - START) / np.linalg.norm(END - START)
-    shaft = np.abs((rows - 80) * along[1] - (columns - 80) * along[0]) < 4
-    shown = controller.shown(image_state)
-    source = image_state.sources[shown]
-    nothing = np.zeros(TUBE.shape, np.uint8)
-    image_state.seen_before[shown] = shaft
-    image_state.set_prediction(shown, nothing, source, shown)
-    row = panel.cine.pixel_size
-    row.start.click()
-    qtbot.waitUntil(lambda: row.calibration.width is not None)
-    assert row.calibration.width.pixels == pytest.approx(DIAMETER, rel=0.05)
-    assert "px between the white lines" in row.message.text()
-    lines = row.calibration.layer.data
-    assert len(lines) == 3
-    assert all(line[0, 0] == shown for line in lines)
-    # Another line may still be drawn.
-    row.calibration.layer.add_lines([[[shown, *START], [shown, *END]]])
-    qtbot.waitUntil(lambda: row.calibration.width is not None)
-    row.cancel.click()
