@@ -126,7 +126,8 @@ class ModelChange:
     def __init__(self, controller: Controller, image_state: ImageState) -> None:
         self._image_state = image_state
         self._shown = DifferenceLayer(controller, image_state)
-        self._before: dict[int, tuple[np.ndarray, Source]] = {}
+        #: What was found, which model found it, and what it left out.
+        self._before: dict[int, tuple[np.ndarray, Source, np.ndarray]] = {}
         self._differences: dict[int, Difference] = {}
         self.restart()
 
@@ -142,7 +143,8 @@ class ModelChange:
         image_state = self._image_state
         for frame, source in image_state.sources.items():
             if frame not in self._before:
-                self._before[frame] = image_state.found(frame), source
+                left_out = image_state.seen_before[frame]
+                self._before[frame] = image_state.found(frame), source, left_out
             if image_state.usable_mask:
                 image_state.own_masks.setdefault(
                     frame, image_state.mask_frame(frame) != 0
@@ -155,11 +157,13 @@ class ModelChange:
             return
         if not image_state.predicted[frame]:
             return
-        before, former = self._before[frame]
+        before, former, left_out = self._before[frame]
         source = image_state.sources[frame]
         if (source.model, source.sha256) == (former.model, former.sha256):
             return
-        found, gone = self._shown.show(frame, before, image_state.found(frame))
+        # The new model leaves it out, too, once all frames are predicted.
+        now = image_state.found(frame) & ~left_out
+        found, gone = self._shown.show(frame, before, now)
         self._differences[frame] = Difference(former.model, source.model, found, gone)
 
     def difference(self, frame: int) -> Difference | None:

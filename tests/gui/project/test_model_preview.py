@@ -106,6 +106,20 @@ def test_what_it_would_change_is_shown_and_nothing_is_changed(
     assert trying.state().text == ""
 
 
+def test_what_was_there_before_the_contrast_is_no_difference(project, trained, seen):
+    image_state = project.navigator.current.image_state
+    image = np.asarray(image_state.image.data)
+    more = found_by_new(image) & ~found_before(image)
+    left_out = more.copy()
+    left_out[: len(image) // 2] = False
+    assert left_out.any() and (more & ~left_out).any()
+    image_state.seen_before[0] = left_out
+    preview = trained()
+    preview.toggle()
+    seen()
+    assert np.array_equal(np.asarray(layer(preview).data) > 0, more & ~left_out)
+
+
 @pytest.mark.parametrize("use", [True, False])
 def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, use):
     trying = trained()
