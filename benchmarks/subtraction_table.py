@@ -1,6 +1,6 @@
 """Measure what leaving out what was there before the contrast does to masks of cines.
 
-usage: python -m benchmarks.subtraction_table [--cines 24] [--seed 200]
+usage: python -m benchmarks.subtraction_table [--cines 24] [--frames 24]
 
 Synthetic cines, whose true masks are known: the fullest frame and the third after it,
 with and without. Prints Dice, clDice and wrong places, and what was left out of the
@@ -23,15 +23,14 @@ from napari_cmunet.model.threshold import mask_at, threshold_byte
 from napari_cmunet.synthetic import PhantomConfig, make_cine
 from napari_cmunet.training.evaluation.metrics import cldice, dice, wrong_places
 
-FRAMES, LATER = 24, 3
-BEFORE = 6
-"""Frames without contrast that are predicted, the last ones."""
+LATER = 3
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cines", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=24, help="of each cine")
     parser.add_argument("--seed", type=int, default=200)
     args = parser.parse_args()
     predictor = Predictor(load_model(DEFAULT_MODEL), choose_device("auto"))
@@ -39,17 +38,17 @@ def main() -> None:
     scores: dict[str, list[tuple[float, float, int]]] = {"without": [], "with": []}
     gone = np.zeros(2, int)
     for seed in range(args.seed, args.seed + args.cines):
-        cine = make_cine(PhantomConfig(frames=FRAMES, size=512, seed=seed))
-        area = cine.masks.reshape(FRAMES, -1).sum(1)
+        cine = make_cine(PhantomConfig(frames=args.frames, size=512, seed=seed))
+        area = cine.masks.reshape(args.frames, -1).sum(1)
         fullest = int(area.argmax())
-        chosen = [i for i in range(fullest) if not area[i]][-BEFORE:]
-        chosen += sorted({fullest, min(fullest + LATER, FRAMES - 1)})
+        chosen = [*range(fullest + 1)]
+        chosen += sorted({min(fullest + LATER, args.frames - 1)} - {fullest})
         frames, masks = cine.frames[chosen], cine.masks[chosen]
         probability = np.stack(
             [p.probability for p in predictor.predict_frames(frames)]
         )
         found = dict(subtract(frames, probability, threshold_byte(threshold)))
-        for index in np.flatnonzero(masks.reshape(len(masks), -1).any(1)).tolist():
+        for index in range(fullest, len(chosen)):
             true, left_out = masks[index], found.get(index)
             mask = mask_at(probability[index], threshold)
             scores["without"].append(_score(mask, true))

@@ -12,6 +12,8 @@ METADATA_KEY = "napari_cmunet"
 def write_mask_tiff(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
     """Write a Labels layer as mask TIFF; any label above 0 counts as artery.
 
+    Of a prediction, 1 alone: 2 is what was there before the contrast.
+
     ``attributes["metadata"]["napari_cmunet"]`` may hold the provenance, as
     ``Provenance.to_dict`` gives it, and beside it ``"pixel_size_mm": [y, x]`` or
     ``"scale_unit": "mm"``. The layer's scale is taken for a pixel size only with the
@@ -49,7 +51,7 @@ def write_mask_tiff(path: str, data: Any, attributes: Mapping[str, Any]) -> list
     record = record if isinstance(record, Mapping) else {}
     write_mask(
         target,
-        labels > 0,
+        labels == 1 if record.get("role") == "prediction" else labels > 0,
         _provenance(record),
         _pixel_size_mm(record, attributes),
     )

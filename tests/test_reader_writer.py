@@ -119,6 +119,17 @@ def pixel_size(tmp_path, attributes, labels=LABELS):
         return json.loads(tif.pages[0].description)["pixel_size_mm"]
 
 
+def test_of_a_prediction_the_arteries_alone_are_written(tmp_path):
+    """2 is what was there before the contrast; in a mask, any label is artery."""
+    labels = np.array([[0, 1], [2, 1]], np.uint8)
+    path = str(tmp_path / "m.tif")
+    for role, wanted in (("prediction", [[0, 1], [0, 1]]), ("mask", [[0, 1], [1, 1]])):
+        attributes = {"metadata": {"napari_cmunet": {"role": role}}}
+        write_mask_tiff(path, labels, attributes)
+        assert (read_mask(path) > 0).astype(int).tolist() == wanted
+
+
+
 def test_scale_is_a_size_only_where_it_says_so(tmp_path):
     scale = (0.31, 0.25)
     assert pixel_size(tmp_path, {"scale": scale}) is None

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 KEPT_PROBABILITY = 0.25
 """Share of its probability that a pixel keeps when a prediction leaves it out."""
 
-MAX_FRAMES = 6
-"""Frames before the contrast that are looked at, the last ones."""
+MIN_FRAMES, MAX_FRAMES = 3, 6
+"""Frames before the contrast that are looked at: the first ones.
+
+The last ones hold the first of the contrast, too little of it to be told. What is there
+before is in all of them.
+"""
 
 LIKELY = 0.5
 """Probability of artery before the contrast from which a stretch may be left out."""
@@ -34,6 +38,8 @@ AS_DARK = 0.8
 
 An artery that holds a rest of an earlier injection is found, too, but is less dark.
 """
+
+_EMPTIED = round(255 * KEPT_PROBABILITY)
 
 # In pixels of a frame 512 wide.
 _REACH = 4  # that a line may have moved
@@ -59,16 +65,20 @@ class BeforeContrast:
     depth: np.ndarray
 
 
-def frames_before(filled: Sequence[int]) -> list[int]:
-    """The last frames without contrast before the fullest one.
+def frames_before(probability: np.ndarray, threshold_byte: int) -> list[int]:
+    """The first frames without contrast, before the fullest one; none if too few.
 
     Parameters
     ----------
-    filled : sequence of int
-        Pixels of artery in each frame; 0 in one without contrast.
+    probability : uint8 array (T, Y, X)
+        Of a network that leaves frames without contrast empty: no pixel keeps more than
+        :data:`KEPT_PROBABILITY`.
+    threshold_byte : int
+        Least probability that counts as artery.
     """
-    fullest = int(np.argmax(filled))
-    return [i for i in range(fullest) if not filled[i]][-MAX_FRAMES:]
+    fullest = int(np.argmax([(p >= threshold_byte).sum() for p in probability]))
+    empty = [i for i in range(fullest) if probability[i].max() <= _EMPTIED]
+    return empty[:MAX_FRAMES] if len(empty) >= MIN_FRAMES else []
 
 
 def before_contrast(
@@ -83,7 +93,7 @@ def before_contrast(
     probability : uint8 array (T, Y, X)
         Of a network that leaves frames without contrast empty.
     before : sequence of int
-        Of :func:`frames_before`; at least one.
+        Of :func:`frames_before`; not empty.
     """
     size = 2 * max(1, round(_REACH * _unit(probability))) + 1
     likely, depth = [], []
@@ -93,7 +103,7 @@ def before_contrast(
         likely.append(ndimage.maximum_filter(raw.clip(0, 1), size))
         dark = ndimage.gaussian_filter(_depth(frames[index]), 1.0)
         depth.append(ndimage.maximum_filter(dark, size))
-    return BeforeContrast(np.mean(likely, 0), np.mean(depth, 0))
+    return BeforeContrast(np.min(likely, 0), np.min(depth, 0))
 
 
 def seen_before(
@@ -151,8 +161,8 @@ def _scraps(mask: np.ndarray, gone: np.ndarray, extent: float) -> np.ndarray:
 
 def subtract(
     frames: Frames, probability: np.ndarray, threshold_byte: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Find what is no artery in the frames with contrast.
+) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Find what is no artery in each frame.
 
     Parameters
     ----------
@@ -166,11 +176,10 @@ def subtract(
     Yields
     ------
     frame : int
-    found : bool array (Y, X)
-        Of :func:`seen_before`; not empty.
+    found : bool array (Y, X) or None
+        Of :func:`seen_before`; None for nothing.
     """
-    filled = [int((p >= threshold_byte).sum()) for p in probability]
-    before = frames_before(filled)
+    before = frames_before(probability, threshold_byte)
     if not before:
         return
     step = max(1, round(_unit(probability)))
@@ -178,13 +187,14 @@ def subtract(
     small = _Coarse(frames, step)
     background = before_contrast(small, coarse, before)
     likely = background.likely >= LIKELY
-    for index in np.flatnonzero(filled).tolist():
-        if not (likely & (coarse[index] >= threshold_byte)).any():
-            continue
-        found = seen_before(small[index], coarse[index], threshold_byte, background)
-        if found.any():
-            fine = found.repeat(step, 0).repeat(step, 1)
-            yield index, fine[: probability.shape[1], : probability.shape[2]]
+    for index, one in enumerate(coarse):
+        fine = None
+        if (likely & (one >= threshold_byte)).any():
+            found = seen_before(small[index], one, threshold_byte, background)
+            if found.any():
+                fine = found.repeat(step, 0).repeat(step, 1)
+                fine = fine[: probability.shape[1], : probability.shape[2]]
+        yield index, fine
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ it and calls the methods below; nobody else changes its attributes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_warning
@@ -325,8 +326,11 @@ class Controller:
         image_state = self.queue.current
         if image_state is None or not image_state.predicted[event.frame]:
             return
+        if image_state.usable_mask and image_state.is_corrected(event.frame):
+            return  # the mask holds it: the prediction, too, stays as it was
         image_state.seen_before[event.frame] = event.found
-        source = image_state.sources[event.frame]
+        # Another object, as for every prediction: what was made of the former is old.
+        source = replace(image_state.sources[event.frame])
         shown = self.shown(image_state)
         image_state.set_prediction(event.frame, event.probability, source, shown)
         self.changed.emit()

@@ -213,6 +213,8 @@ def _status(
         if not image_state.is_cine:
             return kind, "Segmenting the arteries…"
         done, total = queue.progress
+        if done >= total:
+            return kind, "Leaving out what was there before the contrast…"
         left = queue.seconds_left
         about = "" if left is None else f", about {duration(left)} left"
         progress = f"Segmenting: {done} of {total} frames{about}."

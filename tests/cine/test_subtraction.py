@@ -30,6 +30,12 @@ ARTERY = line((20, 120), (230, 130), 4.0)
 WIRE = line((60, 10), (60, 240))
 
 
+def found_in(frames, probability):
+    """What is left out, by frame."""
+    every = subtract(frames, probability, BYTE)
+    return {time: found for time, found in every if found is not None}
+
+
 class Cine:
     """A cine and what a network that tells contrast says of it.
 
@@ -54,8 +60,9 @@ class Cine:
             found = there | (ARTERY if filled else np.zeros_like(ARTERY))
             self.probability[time][found] = 240
             if time < BEFORE:  # such a network leaves it empty
-                self.probability[time] = self.probability[time] * KEPT_PROBABILITY
-        self.found = dict(subtract(self.frames, self.probability, BYTE))
+                one = self.probability[time]
+                self.probability[time] = one * KEPT_PROBABILITY
+        self.found = found_in(self.frames, self.probability)
 
 
 @pytest.mark.parametrize("shift", [0, 2])
@@ -96,22 +103,48 @@ def test_what_is_left_out_keeps_a_quarter():
 
 def test_without_frames_before_the_contrast_nothing_is_left_out():
     cine = Cine()
-    assert not dict(subtract(cine.frames[BEFORE:], cine.probability[BEFORE:], BYTE))
-    assert not dict(subtract(cine.frames[:BEFORE], cine.probability[:BEFORE], BYTE))
+    assert not found_in(cine.frames[BEFORE:], cine.probability[BEFORE:])
+    assert not found_in(cine.frames[:BEFORE], cine.probability[:BEFORE])
 
 
 def test_again_changes_nothing():
     cine = Cine()
     for time, found in cine.found.items():
         cine.probability[time] = suppressed(cine.probability[time], found)
-    assert not dict(subtract(cine.frames, cine.probability, BYTE))
+    assert not found_in(cine.frames, cine.probability)
 
 
-def test_the_last_empty_frames_before_the_fullest_one_count():
-    assert frames_before([0, 0, 3, 0, 9, 5, 0]) == [0, 1, 3]
-    assert frames_before([0] * 10 + [4]) == [4, 5, 6, 7, 8, 9]
-    assert frames_before([5, 0, 0]) == []
-    assert frames_before([0, 0]) == []
+def test_the_first_empty_frames_before_the_fullest_one_count():
+    def before(*sizes):
+        """Frames with so many pixels of artery each; None for an emptied one."""
+        probability = np.full((len(sizes), 4, 4), 60, np.uint8)
+        for one, size in zip(probability, sizes, strict=True):
+            one.ravel()[: size or 0] = 240
+        return frames_before(probability, BYTE)
+
+    assert before(0, 0, 3, 0, 9, 5, 0) == [0, 1, 3]
+    assert before(*[0] * 10, 4) == [0, 1, 2, 3, 4, 5]
+    assert before(0, 0, 9) == []
+    assert before(5, 0, 0, 0) == []
+    assert before(0, 0, 0, 0) == []
+
+
+def test_a_frame_that_was_not_emptied_tells_nothing():
+    cine = Cine()
+    cine.probability[:BEFORE] = 100  # below the threshold, but no quarter
+    assert not found_in(cine.frames, cine.probability)
+
+
+def test_a_trunk_that_fills_before_the_contrast_is_told_stays():
+    """Its first frames with contrast are left empty, too, as so little is filled."""
+    cine = Cine()
+    frames, probability = cine.frames[[0, 1, 2, 2, 2, 2, 3, 4]], cine.probability
+    probability = probability[[0, 1, 2, 2, 2, 2, 3, 4]]
+    frames[3:6] -= 80 * ARTERY
+    probability[3:6][:, ARTERY] = 240 // 4
+    for found in found_in(frames, probability).values():
+        assert (found & WIRE).sum() > 0.5 * WIRE.sum()
+        assert (found & ARTERY).sum() < 0.05 * ARTERY.sum()
 
 
 def test_a_large_frame_is_looked_at_more_coarsely():
@@ -120,7 +153,7 @@ def test_a_large_frame_is_looked_at_more_coarsely():
         a.repeat(5, 1).repeat(5, 2)[:, :1278, :1275]
         for a in (cine.frames, cine.probability)
     )
-    found = dict(subtract(frames, probability, BYTE))
+    found = found_in(frames, probability)
     assert sorted(found) == sorted(cine.found)
     for time, mask in found.items():
         assert mask.shape == (1278, 1275)

@@ -279,10 +279,19 @@ def window(make_napari_viewer_proxy, monkeypatch, qtbot, settled):
 
 
 class TellsContrast:
-    """Dark is artery; in frames whose corner is dark there is no contrast."""
+    """Dark is artery; in frames whose corner is dark there is no contrast.
+
+    While it is not open, it waits before the frame that is darkest there.
+    """
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
 
     def __call__(self, frame):
         probability = 255 - frame
+        if frame[0, 0] == 0:
+            self.open.wait(60)
         if frame[0, 0] < 128:
             probability = (probability * KEPT_PROBABILITY).astype(np.uint8)
         return probability
@@ -294,7 +303,8 @@ def injection(viewer, model):
     frames = np.full((6, 128, 128), 215, np.uint8)
     frames[:, 30:34, 10:120] = 60
     frames[3:, 50:120, 60:66] = 40
-    frames[:3, :2, :2] = 0
+    frames[:3, :2, :2] = 9
+    frames[0, :2, :2] = 0
     model.predict = TellsContrast()
     viewer.add_image(frames)
     return frames

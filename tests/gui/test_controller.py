@@ -506,19 +506,44 @@ def test_what_was_there_before_the_contrast_is_left_out(
     assert (image_state.prediction.data[3:, 31:33, 20:110] == SEEN_BEFORE).all()
 
 
-def test_a_frame_that_was_corrected_keeps_what_was_there_before(
-    injection, viewer, controller, model, settled, qtbot
+def test_a_frame_that_was_corrected_meanwhile_stays_as_it_is(
+    injection, viewer, controller, model, qtbot, settled
+):
+    """Its correction comes between its prediction and that of the last frame."""
+    image_state = controller.active
+    settled(controller)
+    model.predict.open.clear()
+    controller.segment()
+    qtbot.waitUntil(lambda: image_state.predicted[4])
+    mask = image_state.mask
+    assert (mask.data[4, 31:33, 20:110] == 1).all()
+    paint(mask, (4, 100, 20))
+    kept = mask.data[4].copy()
+    model.predict.open.set()
+    settled(controller)
+    np.testing.assert_array_equal(mask.data[4], kept)
+    assert image_state.is_corrected(4)
+    changed = (mask.data[4] != 0) != image_state.thresholded(4)
+    assert changed.sum() < 20  # the stroke alone
+    assert not mask.data[5, 28:36].any()
+
+
+def test_an_interrupted_image_is_gone_on_with(
+    injection, viewer, controller, model, qtbot, settled
 ):
     settled(controller)
     image_state = controller.active
-    mask = image_state.mask
-    viewer.dims.set_point(0, 4)
-    paint(mask, (4, 100, 20))
-    kept = mask.data[4].copy()
-    controller.segment()
+    for frame_number in range(6):
+        image_state.seen_before.clear(frame_number)
+    image_state.set_prediction(
+        4, model.predict(injection[4]), image_state.sources[4], 0
+    )
+    assert image_state.mask.data[4, 31:33, 20:110].any()
+    controller.queue.add(image_state)
+    controller.start_next()
     settled(controller)
-    np.testing.assert_array_equal(mask.data[4], kept)
-    assert not mask.data[5, 28:36].any()
+    assert not image_state.mask.data[4, 28:36].any()
+    assert 4 in image_state.seen_before
 
 
 def test_a_model_that_does_not_tell_contrast_leaves_nothing_out(

@@ -165,8 +165,10 @@ def write_outputs(
         probability[frame.index] = frame.probability
     steps = to_uint8(probability) if exact else probability
     if predictor.card.postprocessing is not None:
-        byte = threshold_byte(how.threshold)
+        byte = threshold_byte(predictor.card.threshold)
         for index, found in subtract(frames, steps, byte):
+            if found is None:
+                continue
             steps[index] = suppressed(steps[index], found)
             if exact:
                 probability[index] = suppressed(probability[index], found)

@@ -26,9 +26,19 @@ class FrameMasks:
         """Forget the mask of a frame."""
         self._packed.pop(frame, None)
 
+    def __contains__(self, frame: int) -> bool:
+        return frame in self._packed
+
     def __getitem__(self, frame: int) -> np.ndarray:
         packed = self._packed.get(frame)
         if packed is None:
             return np.zeros(self._shape, bool)
         count = self._shape[0] * self._shape[1]
         return np.unpackbits(packed, count=count).view(bool).reshape(self._shape)
+
+    def drawn(self, frame: int, found: np.ndarray, value: int) -> np.ndarray:
+        """Values uint8 (Y, X): 1 where found, ``value`` where the mask is besides."""
+        pixels = found.astype(np.uint8)
+        if frame in self:
+            pixels[self[frame] & ~found] = value
+        return pixels

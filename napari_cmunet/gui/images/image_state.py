@@ -152,7 +152,7 @@ class ImageState:
         return self._as_layer_data(found)
 
     def _prediction_frame(self, frame: int) -> np.ndarray:
-        return layers.prediction_values(self.found(frame), self.seen_before[frame])
+        return self.seen_before.drawn(frame, self.found(frame), layers.SEEN_BEFORE)
 
     def found(self, frame: int) -> np.ndarray:
         """The predicted mask of a frame, at the model's own threshold."""

@@ -224,11 +224,6 @@ def _colours(*colours: tuple[float, ...]) -> CyclicLabelColormap:
     return CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours])
 
 
-def prediction_values(found: np.ndarray, seen_before: np.ndarray) -> np.ndarray:
-    """Values of a frame in the layer of the prediction, from bool arrays (Y, X)."""
-    return np.where(found, 1, SEEN_BEFORE * seen_before).astype(np.uint8)
-
-
 def make_prediction_layer(image: Image, found: np.ndarray) -> Labels:
     """Make the read-only layer of the prediction, a thin outline.
 

@@ -249,8 +249,9 @@ def _subtract(request: PredictionRequest, engine: Engine) -> Iterator[SeenBefore
     for frame, found in subtract(frames, kept.probability, byte):
         if request.queue.stopped():
             return
-        probability = suppressed(kept.probability[frame], found)
-        yield SeenBefore(request.number, frame, found, probability)
+        if found is not None:
+            probability = suppressed(kept.probability[frame], found)
+            yield SeenBefore(request.number, frame, found, probability)
 
 
 def is_flat(pixels: np.ndarray) -> bool:

@@ -175,7 +175,8 @@ class PredictionQueue:
             if image_state in self._single_frame:
                 focus = self._single_frame[image_state]
                 waiting = [focus]
-            if missing <= set(waiting):
+            # With nothing to predict, an interrupted image is gone on with.
+            if missing <= set(waiting) and (missing or not waiting):
                 complete = Completed(image_state.probability, image_state.predicted)
         self._number += 1
         self._total, self._done, self._seconds = len(waiting), 0, []

@@ -129,6 +129,8 @@ class ModelChange:
         #: What was found, which model found it, and what it left out.
         self._before: dict[int, tuple[np.ndarray, Source, np.ndarray]] = {}
         self._differences: dict[int, Difference] = {}
+        #: Frames whose difference is known since something was left out of them.
+        self._left_out: set[int] = set()
         self.restart()
 
     @property
@@ -153,7 +155,11 @@ class ModelChange:
     def update(self, frame: int) -> None:
         """Compare a frame, once its new prediction is there."""
         image_state = self._image_state
-        if self._hidden or frame in self._differences or frame not in self._before:
+        left_out_now = frame in image_state.seen_before
+        known = frame in self._differences and (
+            not left_out_now or frame in self._left_out
+        )
+        if self._hidden or known or frame not in self._before:
             return
         if not image_state.predicted[frame]:
             return
@@ -162,7 +168,11 @@ class ModelChange:
         if (source.model, source.sha256) == (former.model, former.sha256):
             return
         # The new model leaves it out, too, once all frames are predicted.
-        now = image_state.found(frame) & ~left_out
+        now = image_state.found(frame)
+        if source.tells_contrast:
+            now &= ~left_out
+        if left_out_now:
+            self._left_out.add(frame)
         found, gone = self._shown.show(frame, before, now)
         self._differences[frame] = Difference(former.model, source.model, found, gone)
 
@@ -178,4 +188,5 @@ class ModelChange:
         """Remove the layer, until the model changes again."""
         self._hidden = True
         self._differences.clear()
+        self._left_out.clear()
         self._shown.remove()

@@ -340,7 +340,8 @@ class ModelPreview:
         elif wanted and outcome.result is not None and (shown := self._layer()):
             self._engine, now = outcome.result
             if image_state.sources.get(frame) == source:
-                now &= ~image_state.seen_before[frame]
+                if self._engine.tells_contrast:
+                    now &= ~image_state.seen_before[frame]
                 counts = shown.show(frame, image_state.found(frame), now)
                 difference = Difference(source.model, name, *counts)
                 self._known[frame] = source, difference
