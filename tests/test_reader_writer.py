@@ -129,7 +129,6 @@ def test_of_a_prediction_the_arteries_alone_are_written(tmp_path):
         assert (read_mask(path) > 0).astype(int).tolist() == wanted
 
 
-
 def test_scale_is_a_size_only_where_it_says_so(tmp_path):
     scale = (0.31, 0.25)
     assert pixel_size(tmp_path, {"scale": scale}) is None

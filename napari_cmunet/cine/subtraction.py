@@ -26,8 +26,7 @@ KEPT_PROBABILITY = 0.25
 MIN_FRAMES, MAX_FRAMES = 3, 6
 """Frames before the contrast that are looked at: the first ones.
 
-The last ones hold the first of the contrast, too little of it to be told. What is there
-before is in all of them.
+The last ones hold the first of the contrast, too little of it to be told.
 """
 
 LIKELY = 0.5
@@ -44,7 +43,7 @@ _EMPTIED = round(255 * KEPT_PROBABILITY)
 # In pixels of a frame 512 wide.
 _REACH = 4  # that a line may have moved
 _STRETCH = 6.0  # SD of the mean along the centreline
-_LEAST = 30  # shorter stretches stay: they would be holes
+_LEAST, _HOLE = 30, 60  # shorter stretches stay; if they would be holes, these
 _HALO = 12  # beside the mask
 _SCRAP = 48  # extent below which a piece that was cut off goes, too
 
@@ -103,7 +102,7 @@ def before_contrast(
         likely.append(ndimage.maximum_filter(raw.clip(0, 1), size))
         dark = ndimage.gaussian_filter(_depth(frames[index]), 1.0)
         depth.append(ndimage.maximum_filter(dark, size))
-    return BeforeContrast(np.min(likely, 0), np.min(depth, 0))
+    return BeforeContrast(np.mean(likely, 0), np.mean(depth, 0))
 
 
 def seen_before(
@@ -144,8 +143,30 @@ def seen_before(
     away, nearest = ndimage.distance_transform_edt(~centreline, return_indices=True)
     faint = probability >= KEPT_PROBABILITY * threshold_byte
     near = mask | (faint & (away <= _HALO * unit))
-    gone = near & long[pieces][tuple(nearest)]
+    owner = np.where(near, pieces[tuple(nearest)], 0)
+    _keep_holes(mask, owner, long, lengths < _HOLE * unit)
+    gone = long[owner]
     return gone | _scraps(mask & ~gone, gone, _SCRAP * unit)
+
+
+def _keep_holes(
+    mask: np.ndarray, owner: np.ndarray, left_out: np.ndarray, short: np.ndarray
+) -> None:
+    """Do not leave out short pieces that would part what stays.
+
+    Parameters
+    ----------
+    mask : bool array (Y, X)
+    owner : int array (Y, X)
+        The piece that each pixel belongs to.
+    left_out, short : bool arrays
+        For each piece; the former is changed in place.
+    """
+    rest, _ = ndimage.label(mask & ~left_out[owner], np.ones((3, 3)))
+    for piece in np.flatnonzero(left_out & short):
+        around = ndimage.binary_dilation(owner == piece, np.ones((3, 3)))
+        if len(np.unique(rest[around & (rest > 0)])) > 1:
+            left_out[piece] = False
 
 
 def _scraps(mask: np.ndarray, gone: np.ndarray, extent: float) -> np.ndarray:
