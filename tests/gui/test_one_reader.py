@@ -283,7 +283,9 @@ def fake_segmentation(monkeypatch, predict=None):
 
     class Predictor:
         notices = ()
-        card = SimpleNamespace(name="fake", sha256="a" * 64, postprocessing=True)
+        card = SimpleNamespace(
+            name="fake", sha256="a" * 64, threshold=0.5, postprocessing=True
+        )
         device = SimpleNamespace(type="cpu")
 
         def predict_frames(self, frames, *, exact):
