@@ -43,7 +43,7 @@ _EMPTIED = round(255 * KEPT_PROBABILITY)
 # In pixels of a frame 512 wide.
 _REACH = 4  # that a line may have moved
 _STRETCH = 6.0  # SD of the mean along the centreline
-_LEAST, _HOLE = 30, 60  # shorter stretches stay; if they would be holes, these
+_LEAST, _CONNECTION = 30, 60  # shorter pieces stay; these if they connect others
 _HALO = 12  # beside the mask
 _SCRAP = 48  # extent below which a piece that was cut off goes, too
 
@@ -144,15 +144,15 @@ def seen_before(
     faint = probability >= KEPT_PROBABILITY * threshold_byte
     near = mask | (faint & (away <= _HALO * unit))
     owner = np.where(near, pieces[tuple(nearest)], 0)
-    _keep_holes(mask, owner, long, lengths < _HOLE * unit)
+    _keep_connections(mask, owner, long, lengths < _CONNECTION * unit)
     gone = long[owner]
     return gone | _scraps(mask & ~gone, gone, _SCRAP * unit)
 
 
-def _keep_holes(
+def _keep_connections(
     mask: np.ndarray, owner: np.ndarray, left_out: np.ndarray, short: np.ndarray
 ) -> None:
-    """Do not leave out short pieces that would part what stays.
+    """Keep short pieces that connect what stays: a hole in an artery is worse.
 
     Parameters
     ----------
