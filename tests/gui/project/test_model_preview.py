@@ -121,7 +121,9 @@ def test_what_was_there_before_the_contrast_is_no_difference(project, trained, s
 
 
 @pytest.mark.parametrize("use", [True, False])
-def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, use):
+def test_it_goes_when_the_reader_decides(
+    project, trained, seen, ready, viewer, qtbot, use
+):
     trying = trained()
     trying.toggle()
     seen()
@@ -132,16 +134,24 @@ def test_it_goes_when_the_reader_decides(project, trained, seen, ready, viewer, 
     assert not trying.model
     assert shown not in viewer.layers
     assert (trying.state() is not None) is not use  # what was refused can be seen
-    assert project.project.models.current.name == (NEW if use else "cmunet-artery")
+    wanted = NEW if use else "cmunet-artery"
+    # A thread of its own writes that down.
+    qtbot.waitUntil(lambda: project.project.models.current.name == wanted)
 
 
-def test_it_goes_on_with_the_next_image(project, trained, seen, viewer):
+def test_it_goes_on_with_the_next_image(project, trained, seen, viewer, qtbot):
     trying = trained()
     trying.toggle()
     seen()
     former = layer(trying)
     project.navigator.next()
     seen()
+
+    def compared() -> bool:
+        trying.update()  # as the panel's refreshes would
+        return layer(trying) is not None
+
+    qtbot.waitUntil(compared)
     assert former not in viewer.layers
     before, now = found_before(frame(1)), found_by_new(frame(1))
     # The next image was predicted ahead, by the model in use.
