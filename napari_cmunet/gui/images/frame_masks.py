@@ -18,7 +18,7 @@ class FrameMasks:
         self._packed: dict[int, np.ndarray] = {}
 
     def __setitem__(self, frame: int, mask: np.ndarray) -> None:
-        self._packed.pop(frame, None)
+        self.clear(frame)
         if mask.any():
             self._packed[frame] = np.packbits(mask)
 

@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
+from napari_cmunet.gui.images.frame_masks import FrameMasks
 from napari_cmunet.gui.images.layers import (
     METADATA,
     geometry,
@@ -126,11 +127,13 @@ class ModelChange:
     def __init__(self, controller: Controller, image_state: ImageState) -> None:
         self._image_state = image_state
         self._shown = DifferenceLayer(controller, image_state)
-        #: What was found, which model found it, and what it left out.
-        self._before: dict[int, tuple[np.ndarray, Source, np.ndarray]] = {}
+        #: What was found, and which model found it.
+        self._before: dict[int, tuple[np.ndarray, Source]] = {}
+        #: What that model left out as there before the contrast.
+        self._left_out = FrameMasks(image_state.shape[1:])
         self._differences: dict[int, Difference] = {}
-        #: Frames whose difference is known since something was left out of them.
-        self._left_out: set[int] = set()
+        #: Frames whose difference is known since the new model left something out.
+        self._final: set[int] = set()
         self.restart()
 
     @property
@@ -145,8 +148,8 @@ class ModelChange:
         image_state = self._image_state
         for frame, source in image_state.sources.items():
             if frame not in self._before:
-                left_out = image_state.seen_before[frame]
-                self._before[frame] = image_state.found(frame), source, left_out
+                self._before[frame] = image_state.found(frame), source
+                self._left_out[frame] = image_state.seen_before[frame]
             if image_state.usable_mask:
                 image_state.own_masks.setdefault(
                     frame, image_state.mask_frame(frame) != 0
@@ -155,24 +158,22 @@ class ModelChange:
     def update(self, frame: int) -> None:
         """Compare a frame, once its new prediction is there."""
         image_state = self._image_state
-        left_out_now = frame in image_state.seen_before
-        known = frame in self._differences and (
-            not left_out_now or frame in self._left_out
-        )
+        final = frame in image_state.seen_before
+        known = frame in self._differences and (not final or frame in self._final)
         if self._hidden or known or frame not in self._before:
             return
         if not image_state.predicted[frame]:
             return
-        before, former, left_out = self._before[frame]
+        before, former = self._before[frame]
         source = image_state.sources[frame]
         if (source.model, source.sha256) == (former.model, former.sha256):
             return
         # The new model leaves it out, too, once all frames are predicted.
         now = image_state.found(frame)
         if source.tells_contrast:
-            now &= ~left_out
-        if left_out_now:
-            self._left_out.add(frame)
+            now &= ~self._left_out[frame]
+        if final:
+            self._final.add(frame)
         found, gone = self._shown.show(frame, before, now)
         self._differences[frame] = Difference(former.model, source.model, found, gone)
 
@@ -188,5 +189,5 @@ class ModelChange:
         """Remove the layer, until the model changes again."""
         self._hidden = True
         self._differences.clear()
-        self._left_out.clear()
+        self._final.clear()
         self._shown.remove()
