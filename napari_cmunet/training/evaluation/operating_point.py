@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,8 +45,11 @@ readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 FOUND_DICE = 0.5
 """Dice from which on a labelled frame shows contrast, whatever its margins."""
 
-CONTRAST_SHARE = 0.9
-"""Share of the least margins of such frames that is the limit, if that lowers it."""
+CONTRAST_SHARE, TYPICAL_SHARE = 0.9, 0.2
+"""The limit is at most these shares of the least and of the median margins of such
+frames. What was fine-tuned is less confident than the bundled model, whose limit is
+about a fifth of the median.
+"""
 
 OPERATING_POINT_PRIOR = 6.0
 """Number of labels that the start's operating point counts for."""
@@ -198,9 +202,9 @@ class LeftOutPredictions:
             margin = (1 - share) * how.twig_margin + share * wanted
             how = replace(how, twig_margin=round(max(margin, 0.0), 2))
         shown = [x.contrast_margin(threshold, how) for x in found if x.is_found]
-        least = min(shown, default=math.inf)
-        if least < how.contrast_margin:
-            limit = round(max(CONTRAST_SHARE * least, 0.0), 2)
+        if shown:
+            limit = min(CONTRAST_SHARE * min(shown), TYPICAL_SHARE * median(shown))
+            limit = min(how.contrast_margin, round(limit, 2))
             how = replace(how, contrast_margin=limit)
         return OperatingPoint(threshold, how)
 

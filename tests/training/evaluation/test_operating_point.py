@@ -41,11 +41,12 @@ def faint(monkeypatch):
 
 
 def predict_always(monkeypatch, logit: np.ndarray) -> None:
-    """Let every network predict this logit."""
+    """Let every network predict this logit, times the frame's first pixel if not 0."""
 
     def predict_logit(self, frame):
         geo = Geometry(frame.shape, frame.shape, frame.shape)
-        return torch.from_numpy(logit)[None, None].clone(), geo
+        scale = int(frame[0, 0]) or 1
+        return torch.from_numpy(logit)[None, None] * scale, geo
 
     monkeypatch.setattr(Predictor, "predict_logit", predict_logit)
 
@@ -123,18 +124,39 @@ def test_labels_of_one_unbranched_vessel_show_contrast(start, monkeypatch):
     assert found.operating_point(0.0).postprocessing.contrast_margin == limit
 
 
-def test_labels_that_pass_leave_the_limit_of_contrast(start, monkeypatch):
+@pytest.mark.parametrize(("confidence", "limit"), [(40.0, 2.9), (5.0, 1.12)])
+def test_less_confident_networks_have_a_lower_limit_of_contrast(
+    start, monkeypatch, confidence, limit
+):
     logit = np.full((64, 64), -8.0, np.float32)
-    logit[30:34, 2:62] = 4.0
-    logit[34:62, 30:34] = 4.0
-    how = Postprocessing(contrast_margin=2.9)
-    start = with_cleanup(start, how)
+    logit[30:34, 2:62] = confidence
+    logit[34:62, 30:34] = confidence
+    start = with_cleanup(start, Postprocessing(contrast_margin=2.9))
     predict_always(monkeypatch, logit)
     frame = np.zeros((64, 64), np.uint8)
     found = left_out(
         start, [Label(frame, logit > 0, None, f"p{i}", "") for i in (0, 1)]
     )
-    assert found.operating_point(0.0).postprocessing == how
+    how = found.operating_point(0.0).postprocessing
+    assert how.contrast_margin == limit
+    assert replace(how, contrast_margin=2.9) == start.postprocessing
+
+
+def test_a_left_out_frame_of_less_contrast_than_others_is_not_called_empty(
+    start, monkeypatch
+):
+    logit = np.full((64, 64), -2.0, np.float32)
+    logit[30:34, 2:62] = 2.0
+    logit[34:62, 30:34] = 2.0
+    start = with_cleanup(start, Postprocessing(core_margin=0.5))
+    predict_always(monkeypatch, logit)
+    labels = []
+    for i, confidence in enumerate([1, 3, 3, 3]):
+        frame = np.full((64, 64), confidence, np.uint8)
+        labels.append(Label(frame, logit > 0, None, f"p{i}", ""))
+    found = left_out(start, labels)
+    assert found.operating_point(0.0, 0).postprocessing.contrast_margin > 0
+    assert found.scores(0.0)["p0"] == (1.0, 1.0)
 
 
 def test_no_fold_is_scored_at_a_threshold_that_it_chose(start, faint):
