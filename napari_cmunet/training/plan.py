@@ -117,6 +117,8 @@ def make_plan(
         first += choosing + comparing
         if first <= budget:
             break
+    if quick:  # the deep stage's mixture with the quick model is measured, too
+        comparing += (unit * _PREDICTION + _CLEAN_UP) * labels
     wanted = steps or default_steps(labels)
     if first > budget:
         return Plan(labels, 0, 0, BATCH, 0.0, 0.0, 0.0, _impossible(first))

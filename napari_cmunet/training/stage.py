@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,11 +13,14 @@ from napari_cmunet.training.config import FinetuneResult, wise_ft_alpha
 from napari_cmunet.training.evaluation.operating_point import (
     OPERATING_POINT_PRIOR,
     LeftOutPredictions,
+    best_of,
+    scores_of_best,
 )
 from napari_cmunet.training.evaluation.validation import mean_scores
 from napari_cmunet.training.events import Event, Finished, Fold, Note, Started, Step
 from napari_cmunet.training.late_decoder import feature_views
 from napari_cmunet.training.loop import finetune
+from napari_cmunet.training.optim import interpolate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
     from napari_cmunet.training.late_decoder import FeatureViews
 
     Weights = dict[str, torch.Tensor]
+
+MIXED_SHARE = 0.5
+"""Share of the stage before in a mixture that is tried beside the new weights.
+
+Few steps on all layers can lose what the quick stage has won, where the start is good.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,29 @@ class StageResult:
 
     result: FinetuneResult
     folds: list[Weights]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What the result can be made of.
+
+    Parameters
+    ----------
+    share : float
+        Of the weights that a fold goes on from.
+    left_out : LeftOutPredictions
+    weights : list of dict
+        Of each fold.
+    """
+
+    share: float
+    left_out: LeftOutPredictions
+    weights: list[Weights]
+
+    def add(self, trained: Weights, start: Weights) -> None:
+        """Add the weights of a fold."""
+        mixed = interpolate(trained, start, self.share) if self.share else trained
+        self.weights.append(mixed)
 
 
 def train_stage(
@@ -72,7 +105,8 @@ def train_stage(
     read, prior
         See :class:`LeftOutPredictions`.
     starts : sequence of dict, optional
-        Weights that each fold goes on from.
+        Weights that each fold goes on from. Half-way between these and the new ones
+        are the result's where those segment the left-out patients better.
     final : bool
         Whether all labels train one more network, which is the result; else it is the
         mean of the folds' weights.
@@ -99,8 +133,12 @@ def train_stage(
         views = feature_views(start.network(), frames, config, device, should_stop)
         if views is None:
             return None
-    weights: list[Weights] = []
-    left_out = LeftOutPredictions(start, read, device, prior)
+    mixed = (MIXED_SHARE,) if starts and math.isfinite(prior) else ()
+    candidates = [
+        _Candidate(share, LeftOutPredictions(start, read, device, prior), [])
+        for share in (0.0, *mixed)
+    ]
+    weights = candidates[0].weights
     made, reason = 0, "done"
     for number, (train, held_out) in enumerate(trainings):
         if should_stop():
@@ -110,7 +148,7 @@ def train_stage(
             yield Fold(number + 1, count)
         network = start.network()
         if starts:
-            network.load_state_dict(starts[number % len(starts)])
+            network.load_state_dict(starts[number])
         minutes = None
         if config.minutes:
             left = config.minutes - (time.monotonic() - began) / 60
@@ -128,14 +166,15 @@ def train_stage(
             reason = "stopped"
             break
         made += result.steps
-        weights.append(result.weights)
+        for candidate in candidates:
+            candidate.add(result.weights, starts[number] if starts else {})
         if result.reason == "stopped":
             reason = "stopped"
             break
-        if held_out:
+        for candidate in candidates if held_out else ():
             network = start.network()
-            network.load_state_dict(result.weights)
-            left_out.predict(network, [held_out], result.wise_ft_alpha)
+            network.load_state_dict(candidate.weights[-1])
+            candidate.left_out.predict(network, [held_out], result.wise_ft_alpha)
     if not weights:
         return None
     yield Finished(reason, made, time.monotonic() - began, made, None)
@@ -151,14 +190,19 @@ def train_stage(
         grid=start.preprocessing.grid,
     )
     if len(folds) > 1 and len(weights) >= len(folds):  # else not trained alike
-        scores = left_out.scores(alpha)
+        tried = [candidate.left_out for candidate in candidates]
+        best = best_of(tried)
+        scores = scores_of_best(tried, alpha)
         dice, cldice = mean_scores(scores)
+        if not final:
+            chosen = candidates[tried.index(best)]
+            found = replace(found, weights=average_weights(chosen.weights))
         found = replace(
             found,
             dice=dice,
             cldice=cldice,
             left_out=scores,
-            operating_point=left_out.operating_point(alpha),
+            operating_point=best.operating_point(alpha),
         )
     return StageResult(found, weights)
 

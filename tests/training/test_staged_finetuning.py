@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from napari_cmunet.errors import TrainingError
-from napari_cmunet.training import events, staged_finetuning
-from napari_cmunet.training.config import FinetuneResult
+from napari_cmunet.training import events, stage, staged_finetuning
+from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
 from napari_cmunet.training.evaluation.validation import folds_of
 from napari_cmunet.training.finetuning import StartModel, model_card
@@ -118,6 +118,43 @@ def test_a_quick_model_comes_first_and_everybody_is_left_out_once(start, short):
     ]
     steps = [x.step for x in found if isinstance(x, events.Step)]
     assert max(steps) == QUICK_STEPS
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_a_later_stage_loses_is_half_taken_back(start, short, monkeypatch, lost):
+    labels = [draw(i, f"p{i}") for i in range(6)]
+    good = run(start, labels, steps=1)[1][0].weights
+    shift = torch.zeros_like(good["conv_last.bias"])
+    shift[1] = 20.0  # artery everywhere
+
+    def shifted(times: float) -> dict[str, torch.Tensor]:
+        return good | {"conv_last.bias": good["conv_last.bias"] + times * shift}
+
+    made, before = (shifted(1), shifted(-1)) if lost else (good, shifted(-2))
+
+    def train(*args, **kwargs):
+        return FinetuneResult(made, 2, 2, None, None, "done")
+        yield
+
+    monkeypatch.setattr(stage, "finetune", train)
+    folds = folds_of(prepare_labels(labels, start.preprocessing))
+    training = stage.train_stage(
+        prepare_labels(labels, start.preprocessing),
+        FinetuneConfig(steps=6),
+        start=start,
+        folds=folds,
+        read=lambda at: [labels[i] for i in at],
+        starts=[before] * len(folds),
+        device=CPU,
+    )
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(training)
+    result = end.value.value.result
+    bias = result.weights["conv_last.bias"]
+    torch.testing.assert_close(bias, good["conv_last.bias"])
+    assert result.dice > 0.5
+    assert set(result.left_out) == {label.patient for label in labels}
 
 
 def test_with_held_out_patients_all_others_are_learned(start, short):

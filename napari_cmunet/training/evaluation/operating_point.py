@@ -60,8 +60,8 @@ GRIDS = (256,)
 Where arteries look larger than those that the start learned from, it sees them better.
 """
 
-GRID_GAIN = 0.005
-"""Least gain of Dice, as a mean over patients, for another grid."""
+LEAST_GAIN = 0.005
+"""Least gain of Dice, as a mean over patients, for another choice than the first."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,11 @@ class LeftOutPredictions:
     device : torch.device
     prior : float
         See :data:`OPERATING_POINT_PRIOR`.
+
+    Attributes
+    ----------
+    folds : int
+        How many have been predicted.
     """
 
     def __init__(
@@ -115,7 +120,7 @@ class LeftOutPredictions:
         self.start = start
         self._read, self._device, self._prior = read, device, prior
         self._found: list[_Predicted] = []
-        self._folds = 0
+        self.folds = 0
         how = start.postprocessing
         own = how.twig_margin if how else 0.0
         is_chosen = how is not None and not math.isinf(prior)
@@ -141,7 +146,7 @@ class LeftOutPredictions:
         for indices in folds:
             for label in self._read(indices):
                 self._found.append(self._predict(predictor, label, alpha))
-            self._folds += 1
+            self.folds += 1
 
     def _predict(self, predictor: Predictor, label: Label, alpha: float) -> _Predicted:
         logit, geo = predictor.predict_logit(label.frame)
@@ -155,7 +160,7 @@ class LeftOutPredictions:
             for probability in self._probabilities(logit, geo, alpha)
         ]
         return _Predicted(
-            self._folds,
+            self.folds,
             label.patient,
             logit.half(),
             geo,
@@ -244,7 +249,7 @@ class LeftOutPredictions:
         fold : int, optional
             Score this fold alone.
         """
-        folds = range(self._folds) if fold is None else [fold]
+        folds = range(self.folds) if fold is None else [fold]
         at = {fold: self.operating_point(alpha, fold) for fold in folds}
         return score_masks(
             (x.patient, *x.masks(at[x.fold])) for x in self._found if x.fold in at
@@ -293,10 +298,8 @@ def adapt(
     """
     grids = () if keep_grid else GRIDS
     tried = _predict(start, grids, folds, read, device, OPERATING_POINT_PRIOR)
-    scores: Scores = {}
-    for number in range(len(folds)) if len(folds) > 1 else ():
-        scores |= _best_grid(tried, number).scores(1.0, number)
-    best = _best_grid(tried)
+    best = best_of(tried)
+    scores = scores_of_best(tried, 1.0) if len(folds) > 1 else {}
     return Adaptation(best.start, best.operating_point(1.0), scores)
 
 
@@ -316,7 +319,7 @@ def choose_grid(
         See :func:`adapt`.
     """
     tried = _predict(start, GRIDS, folds, read, device, math.inf)
-    best = {_best_grid(tried, number) for number in range(len(folds))}
+    best = {best_of(tried, number) for number in range(len(folds))}
     return best.pop().start if len(best) == 1 else start
 
 
@@ -337,11 +340,19 @@ def _predict(
     return tried
 
 
-def _best_grid(
+def best_of(
     tried: Sequence[LeftOutPredictions], but: int | None = None
 ) -> LeftOutPredictions:
-    """The first of these, the start's own grid, unless another is better."""
-    best, most = tried[0], GRID_GAIN
+    """The first of these, unless another is better by :data:`LEAST_GAIN`.
+
+    Parameters
+    ----------
+    tried : sequence of LeftOutPredictions
+        Of the same labels.
+    but : int, optional
+        A fold that is not to tell.
+    """
+    best, most = tried[0], LEAST_GAIN
     before = tried[0].best_dice(but)
     for predictions in tried[1:]:
         now = predictions.best_dice(but)
@@ -351,6 +362,14 @@ def _best_grid(
         if gain > most:
             best, most = predictions, gain
     return best
+
+
+def scores_of_best(tried: Sequence[LeftOutPredictions], alpha: float) -> Scores:
+    """Dice and clDice of each patient, by what the other folds choose."""
+    scores: Scores = {}
+    for fold in range(tried[0].folds):
+        scores |= best_of(tried, fold).scores(alpha, fold)
+    return scores
 
 
 def _dice_curve(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
