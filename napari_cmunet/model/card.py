@@ -84,7 +84,7 @@ class Postprocessing:
 
     Margins are in log-odds above the model's threshold, that of contrast above a
     probability of 0.7. Fine-tuning sets that of twigs with the labels, and lowers that
-    of contrast where labelled frames need it.
+    of contrast as the new model is less confident.
 
     Parameters
     ----------

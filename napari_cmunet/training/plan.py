@@ -88,6 +88,7 @@ def make_plan(
     steps: int = 0,
     quick: bool = True,
     trainings: int = 1,
+    interpolated: bool = False,
 ) -> Plan:
     """Plan a training so that it fits its time.
 
@@ -103,6 +104,8 @@ def make_plan(
         Whether there is a quick stage.
     trainings : int
         Of the deep stage, without a quick one: patients are left out in turn.
+    interpolated : bool
+        Whether left-out patients are segmented half-way between the stages, too.
     """
     unit = seconds_per_view * _OVERHEAD
     budget = 60 * minutes if minutes else math.inf
@@ -117,12 +120,11 @@ def make_plan(
         first += choosing + comparing
         if first <= budget:
             break
-    if quick:  # the deep stage's mixture with the quick model is measured, too
-        comparing += (unit * _PREDICTION + _CLEAN_UP) * labels
     wanted = steps or default_steps(labels)
     if first > budget:
         return Plan(labels, 0, 0, BATCH, 0.0, 0.0, 0.0, _impossible(first))
-    room = budget - first - comparing
+    deep = (unit * _PREDICTION + _CLEAN_UP) * labels if interpolated else 0.0
+    room = budget - first - deep - comparing
     if trainings > 1:
         return _with_folds(
             make_plan(
@@ -137,9 +139,9 @@ def make_plan(
     # After the quick stage, small batches do.
     for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
-            seconds = first + wanted * batch * unit + comparing
+            seconds = first + deep + wanted * batch * unit + comparing
             return Plan(labels, quick_steps, wanted, batch, first, seconds, comparing)
-    whole = first + comparing + wanted * SMALL_BATCH * unit
+    whole = first + deep + comparing + wanted * SMALL_BATCH * unit
     fitting = int(room / (SMALL_BATCH * unit))
     if fitting >= min(wanted, LEAST_STEPS):
         advice = (

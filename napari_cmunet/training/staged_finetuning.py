@@ -4,8 +4,9 @@ Labels choose the grid first: that needs no training.
 
 Unless there are many patients, each stage trains one network for each of a few folds of
 patients, and measures it on the patients that it never saw, so that a verdict costs no
-further training. The mean of the folds' weights is the model, and a fold of the deep
-stage goes on from the same fold of the quick one. A start that does not segment
+further training. The mean of the folds' weights is the model. A fold of the deep stage
+goes on from the same fold of the quick one; half-way between the two are the weights
+where that segments the left-out patients better. A start that does not segment
 arteries yet has no quick stage, and its folds no common mean: all labels train one more
 network.
 """
@@ -95,8 +96,8 @@ def plan_stages(
     view_seconds: float,
 ) -> Plan:
     """Plan a training; see :func:`napari_cmunet.training.plan.make_plan`."""
-    trainings = 1
-    if not start.segments and options.validate and 1 < patients < MANY_PATIENTS:
+    trainings, leaves_out = 1, options.validate and 1 < patients < MANY_PATIENTS
+    if leaves_out and not start.segments:
         trainings += min(FOLDS, patients)
     return make_plan(
         labels,
@@ -105,6 +106,7 @@ def plan_stages(
         steps=options.steps,
         quick=start.segments,
         trainings=trainings,
+        interpolated=leaves_out and start.segments and not options.partial_labels,
     )
 
 

@@ -120,41 +120,78 @@ def test_a_quick_model_comes_first_and_everybody_is_left_out_once(start, short):
     assert max(steps) == QUICK_STEPS
 
 
-@pytest.mark.parametrize("lost", [True, False])
-def test_what_a_later_stage_loses_is_half_taken_back(start, short, monkeypatch, lost):
-    labels = [draw(i, f"p{i}") for i in range(6)]
-    good = run(start, labels, steps=1)[1][0].weights
-    shift = torch.zeros_like(good["conv_last.bias"])
-    shift[1] = 20.0  # artery everywhere
-
-    def shifted(times: float) -> dict[str, torch.Tensor]:
-        return good | {"conv_last.bias": good["conv_last.bias"] + times * shift}
-
-    made, before = (shifted(1), shifted(-1)) if lost else (good, shifted(-2))
+def train_to(monkeypatch, start, labels, made, starts, reason="done", **more):
+    """Run a stage whose folds end at these weights, and return its result."""
+    ends = iter(made)
 
     def train(*args, **kwargs):
-        return FinetuneResult(made, 2, 2, None, None, "done")
+        weights = next(ends)
+        last = weights is made[-1]
+        return FinetuneResult(weights, 2, 2, None, None, reason if last else "done")
         yield
 
     monkeypatch.setattr(stage, "finetune", train)
-    folds = folds_of(prepare_labels(labels, start.preprocessing))
+    frames = prepare_labels(labels, start.preprocessing)
     training = stage.train_stage(
-        prepare_labels(labels, start.preprocessing),
+        frames,
         FinetuneConfig(steps=6),
         start=start,
-        folds=folds,
+        folds=folds_of(frames),
         read=lambda at: [labels[i] for i in at],
-        starts=[before] * len(folds),
+        starts=starts,
         device=CPU,
+        **more,
     )
     with pytest.raises(StopIteration) as end:
         while True:
             next(training)
-    result = end.value.value.result
-    bias = result.weights["conv_last.bias"]
-    torch.testing.assert_close(bias, good["conv_last.bias"])
+    return end.value.value.result
+
+
+@pytest.fixture
+def shifted(start, short):
+    """Return a trained network's weights that call more pixels artery."""
+    labels = [draw(i, f"p{i}") for i in range(6)]
+    good = run(start, labels, steps=1)[1][0].weights
+
+    def weights(by: float) -> dict[str, torch.Tensor]:
+        bias = good["conv_last.bias"] + by * torch.tensor([0.0, 1.0])
+        return good | {"conv_last.bias": bias}
+
+    return labels, weights
+
+
+def bias_of(weights: dict[str, torch.Tensor]) -> float:
+    return float(weights["conv_last.bias"][1])
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_a_later_stage_loses_is_half_taken_back(start, shifted, monkeypatch, lost):
+    labels, weights = shifted
+    made = [weights(20 + fold if lost else 0) for fold in range(3)]
+    before = [weights(-20 - fold if lost else -40) for fold in range(3)]
+    result = train_to(monkeypatch, start, labels, made, before)
+    assert bias_of(result.weights) == pytest.approx(bias_of(weights(0)), abs=1e-4)
     assert result.dice > 0.5
     assert set(result.left_out) == {label.patient for label in labels}
+
+
+def test_nothing_is_taken_back_where_masks_leave_arteries_out(
+    start, shifted, monkeypatch
+):
+    labels, weights = shifted
+    made, before = [weights(20)] * 3, [weights(-20)] * 3
+    result = train_to(monkeypatch, start, labels, made, before, prior=np.inf)
+    assert bias_of(result.weights) == pytest.approx(bias_of(weights(20)), abs=1e-4)
+
+
+def test_a_stage_that_is_stopped_in_its_last_fold_has_no_scores(
+    start, shifted, monkeypatch
+):
+    labels, weights = shifted
+    made, before = [weights(0), weights(0), weights(1)], [weights(0)] * 3
+    result = train_to(monkeypatch, start, labels, made, before, reason="stopped")
+    assert (result.reason, result.dice, result.left_out) == ("stopped", None, {})
 
 
 def test_with_held_out_patients_all_others_are_learned(start, short):

@@ -45,10 +45,10 @@ readers trace; see :class:`napari_cmunet.model.card.Postprocessing`.
 FOUND_DICE = 0.5
 """Dice from which on a labelled frame shows contrast, whatever its margins."""
 
-CONTRAST_SHARE, TYPICAL_SHARE = 0.9, 0.2
-"""The limit is at most these shares of the least and of the median margins of such
-frames. What was fine-tuned is less confident than the bundled model, whose limit is
-about a fifth of the median.
+CONTRAST_SHARE, MEDIAN_SHARE = 0.9, 0.2
+"""The limit is at most these shares of the least and, after a training, of the median
+margins of such frames. What was fine-tuned is less confident than the bundled model,
+whose limit is about a fifth of the median.
 """
 
 OPERATING_POINT_PRIOR = 6.0
@@ -60,7 +60,7 @@ GRIDS = (256,)
 Where arteries look larger than those that the start learned from, it sees them better.
 """
 
-LEAST_GAIN = 0.005
+MIN_GAIN = 0.005
 """Least gain of Dice, as a mean over patients, for another choice than the first."""
 
 
@@ -208,9 +208,10 @@ class LeftOutPredictions:
             how = replace(how, twig_margin=round(max(margin, 0.0), 2))
         shown = [x.contrast_margin(threshold, how) for x in found if x.is_found]
         if shown:
-            limit = min(CONTRAST_SHARE * min(shown), TYPICAL_SHARE * median(shown))
-            limit = min(how.contrast_margin, round(limit, 2))
-            how = replace(how, contrast_margin=limit)
+            limits = [how.contrast_margin, round(CONTRAST_SHARE * min(shown), 2)]
+            if alpha < 1:  # else these are the start's own predictions
+                limits.append(round(MEDIAN_SHARE * median(shown), 2))
+            how = replace(how, contrast_margin=min(limits))
         return OperatingPoint(threshold, how)
 
     def _best(self, alpha: float, found: Sequence[_Predicted]) -> tuple[int, int]:
@@ -343,16 +344,16 @@ def _predict(
 def best_of(
     tried: Sequence[LeftOutPredictions], but: int | None = None
 ) -> LeftOutPredictions:
-    """The first of these, unless another is better by :data:`LEAST_GAIN`.
+    """The first of these, unless another is better by :data:`MIN_GAIN`.
 
     Parameters
     ----------
     tried : sequence of LeftOutPredictions
         Of the same labels.
     but : int, optional
-        A fold that is not to tell.
+        A fold that is left out of the choice.
     """
-    best, most = tried[0], LEAST_GAIN
+    best, most = tried[0], MIN_GAIN
     before = tried[0].best_dice(but)
     for predictions in tried[1:]:
         now = predictions.best_dice(but)
