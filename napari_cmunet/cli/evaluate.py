@@ -55,11 +55,15 @@ def run(args: argparse.Namespace) -> int:
     scores = [s for _, _, s in rows]
     summary = summarise(scores, [label.patient for label in found.labels])
     patients = counted(len({x.patient for x in found.labels}), "patient")
-    print(f"{counted(len(rows), 'frame')} of {patients}")
+    print(f"{model.card.name}: {counted(len(rows), 'frame')} of {patients}")
     for name in MEASURES:
         mean, low, high = summary[name]
         unit = " px" if name == "hd95" else ""
-        print(f"{name:10} {mean:.4f}{unit}  (95 % {low:.4f} to {high:.4f})")
+        line = f"{name:10} {mean:.4f}{unit}  (95 % {low:.4f} to {high:.4f})"
+        empty = sum(not np.isfinite(getattr(s, name)) for s in scores)
+        if empty:
+            line += f"; without {counted(empty, 'frame')} where one mask is empty"
+        print(line)
     if args.json:
         result = {
             "model": model.card.name,

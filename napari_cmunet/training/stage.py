@@ -202,8 +202,8 @@ def train_stage(
         if chosen.share:
             found = replace(found, weights=average_weights(chosen.weights))
             yield Note(
-                "Half-way between the first model and this one, patients left out are "
-                "segmented better: those weights are used."
+                "The new model is half-way between the quick one and the training of "
+                "all layers: patients left out are segmented better there."
             )
         found = replace(
             found,

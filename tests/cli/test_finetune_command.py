@@ -398,7 +398,9 @@ def test_evaluate_agrees_with_the_masks_that_segment_writes(
     )
 
     assert code == 0
-    assert "4 frames of 4 patients" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{tiny_model.name}: 4 frames of 4 patients" in said
+    assert "where one mask is empty" not in said
     result = json.loads(report.read_text())
     segmented = main(
         ["segment", str(images), "-o", str(tmp_path / "o"), "--model", str(tiny_model)]
@@ -431,3 +433,14 @@ def test_what_segment_writes_beside_masks_is_no_mask(
     (tmp_path / "o" / "case0_overlay.png").rename(tmp_path / "o" / "b_overlay.png")
     assert main([*words, "--large-masks", "keep"]) == 1
     assert "b_overlay.png" in capsys.readouterr().err
+
+
+def test_frames_without_a_distance_are_said(folders, tmp_path, tiny_model, capsys):
+    images, masks = folders(2)
+    path = sorted(masks.iterdir())[0]
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    words = ["evaluate", "--images", str(images), "--masks", str(masks)]
+    assert main([*words, "--model", str(tiny_model)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("hd95")
+    assert lines[-1].endswith("without 1 frame where one mask is empty")

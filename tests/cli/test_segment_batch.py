@@ -137,6 +137,9 @@ def test_a_second_run_keeps_what_is_there(tree, tmp_path, tiny_model, capsys):
     assert "were there already" not in said
     _, _, said = run(tree, out, tiny_model, capsys, "--threshold", "0.3")
     assert "were there already" not in said
+    # What lies beside a mask is done anew with it, wanted or not.
+    records = [json.loads(path.read_text()) for path in out.rglob("*.json")]
+    assert records and {record["threshold"] for record in records} == {0.3}
     # So is an image that has changed.
     run(tree, out, tiny_model, capsys)
     tifffile.imwrite(next(tree.rglob("*.tif")), CINE.frames[2])

@@ -17,6 +17,7 @@ from napari_cmunet.cli.segment.one import (
     Segmented,
     attempt,
     find_done,
+    outputs_for,
     write_outputs,
 )
 from napari_cmunet.errors import UnknownModelError, UsageError, WriteError, display_name
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     how = How(args.threshold or model.card.threshold, args.invert)
     found = find_images(args.inputs, skip=[args.output])
     files = without_identity(found)
-    outputs = [Outputs(args.output / name, extras) for name in output_paths(files)]
+    outputs = [outputs_for(args.output / name, extras) for name in output_paths(files)]
     taken = _Taken(files, outputs)
     report = _Report(args.output, len(files))
     jobs = []

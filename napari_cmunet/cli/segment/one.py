@@ -79,6 +79,22 @@ class Outputs:
         return [*(self.path(extra) for extra in self.extras), self.mask]
 
 
+def outputs_for(mask: Path, extras: tuple[str, ...]) -> Outputs:
+    """What is written for an image.
+
+    What an earlier run wrote beside its mask is written anew, wanted or not: it would
+    tell of another mask, or of another model.
+    """
+    try:
+        before = mask.is_file() and read_provenance(mask) is not None
+    except ReadError:
+        before = False
+    if before:
+        there = Outputs(mask)
+        extras = tuple(x for x in EXTRAS if x in extras or there.path(x).is_file())
+    return Outputs(mask, extras)
+
+
 @dataclass(frozen=True)
 class Job:
     """An image that is to be segmented."""

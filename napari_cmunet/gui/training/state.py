@@ -273,13 +273,15 @@ class TrainingState:
         """What is at work, how the last training ended, or what the next would do."""
         if self.progress is not None:
             return "Cancelling…" if self.cancelling else self._working(self.progress)
-        if self.adapting:
-            return (
-                f"Adapting the model to {counted(self.labels, 'label')}: threshold, "
-                "side branches and grid…"
-            )
         if self.problem:
             return self.problem
+        adapting = (
+            f"Adapting the model to {counted(self.labels, 'label')}: threshold, side "
+            "branches and grid…"
+        )
+        if self.adapting:
+            ended = [self._ended(self.result)] if self.result is not None else []
+            return "\n".join([*ended, adapting])
         if self.result is not None:
             plan = f"\nNext training: {self.plan.text}" if self.plan else ""
             return self._ended(self.result) + plan

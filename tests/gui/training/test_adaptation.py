@@ -117,6 +117,10 @@ def test_a_training_comes_before_it(adapting):
     assert training.running and not training.state().adapting
     assert wait_until(lambda: not training.running)
     assert "adapted-001" not in project.models.names()
+    # It is tried again, and the verdict stays to be read.
+    state = replace(training.state(), adapting=True)
+    assert state.status.startswith(replace(state, adapting=False).status.split("\n")[0])
+    assert "Adapting the model to 3 labels" in state.status
 
 
 @pytest.mark.parametrize("after", [events.Saved, events.Comparing, events.Verdict])
