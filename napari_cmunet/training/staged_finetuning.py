@@ -44,6 +44,7 @@ from napari_cmunet.training.events import (
     DEEP_STAGE,
     QUICK_STAGE,
     Event,
+    Finished,
     Note,
     Planned,
     Stage,
@@ -213,8 +214,14 @@ def train_in_stages(
         quick = yield from train_stage(frames, config, **common)
         if quick is None:
             return
-        yield quick.result
-        if should_stop() or quick.result.reason == "stopped":
+        made = quick.result
+        yield made
+        if made.reason == "stopped":
+            return
+        if should_stop():  # between the stages
+            if deep_steps:
+                seconds = time.monotonic() - began
+                yield Finished("stopped", made.steps, seconds, made.steps, made.dice)
             return
         wanted = options.steps or default_steps(len(frames))
         if options.minutes and plan.deep < wanted:

@@ -165,6 +165,25 @@ def bias_of(weights: dict[str, torch.Tensor]) -> float:
     return float(weights["conv_last.bias"][1])
 
 
+def test_a_stop_between_the_stages_is_told(start, short):
+    labels = [draw(i, f"p{i}") for i in range(3)]
+    found = []
+    training = train_in_stages(
+        start,
+        FinetuneOptions(steps=3),
+        labels,
+        [],
+        read=lambda at: [labels[i] for i in at],
+        device=CPU,
+        should_stop=lambda: any(isinstance(x, FinetuneResult) for x in found),
+    )
+    for item in training:
+        found.append(item)
+    ended = [x for x in found if isinstance(x, events.Finished)]
+    assert [x.reason for x in ended] == ["done", "stopped"]
+    assert sum(isinstance(x, FinetuneResult) for x in found) == 1
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_what_a_later_stage_loses_is_half_taken_back(start, shifted, monkeypatch, lost):
     labels, weights = shifted
