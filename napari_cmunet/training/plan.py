@@ -123,8 +123,8 @@ def make_plan(
     wanted = steps or default_steps(labels)
     if first > budget:
         return Plan(labels, 0, 0, BATCH, 0.0, 0.0, 0.0, _impossible(first))
-    deep = (unit * _PREDICTION + _CLEAN_UP) * labels if interpolated else 0.0
-    room = budget - first - deep - comparing
+    halfway = (unit * _PREDICTION + _CLEAN_UP) * labels if interpolated else 0.0
+    room = budget - first - halfway - comparing
     if trainings > 1:
         return _with_folds(
             make_plan(
@@ -139,9 +139,9 @@ def make_plan(
     # After the quick stage, small batches do.
     for batch in (SMALL_BATCH,) if quick else (BATCH, SMALL_BATCH):
         if wanted * batch * unit <= room:
-            seconds = first + deep + wanted * batch * unit + comparing
+            seconds = first + halfway + wanted * batch * unit + comparing
             return Plan(labels, quick_steps, wanted, batch, first, seconds, comparing)
-    whole = first + deep + comparing + wanted * SMALL_BATCH * unit
+    whole = first + halfway + comparing + wanted * SMALL_BATCH * unit
     fitting = int(room / (SMALL_BATCH * unit))
     if fitting >= min(wanted, LEAST_STEPS):
         advice = (

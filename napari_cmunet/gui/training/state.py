@@ -275,13 +275,12 @@ class TrainingState:
             return "Cancelling…" if self.cancelling else self._working(self.progress)
         if self.problem:
             return self.problem
-        adapting = (
-            f"Adapting the model to {counted(self.labels, 'label')}: threshold, side "
-            "branches and grid…"
-        )
         if self.adapting:
-            ended = [self._ended(self.result)] if self.result is not None else []
-            return "\n".join([*ended, adapting])
+            ended = f"{self._ended(self.result)}\n" if self.result is not None else ""
+            return (
+                f"{ended}Adapting the model to {counted(self.labels, 'label')}: "
+                "threshold, side branches and grid…"
+            )
         if self.result is not None:
             plan = f"\nNext training: {self.plan.text}" if self.plan else ""
             return self._ended(self.result) + plan
