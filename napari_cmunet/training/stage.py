@@ -144,6 +144,7 @@ def train_stage(
     ]
     weights = candidates[0].weights
     made, reason = 0, "done"
+    folds_began = time.monotonic()
     for number, (train, held_out) in enumerate(trainings):
         if should_stop():
             reason = "stopped"
@@ -165,7 +166,7 @@ def train_stage(
             device=device,
             should_stop=should_stop,
         )
-        result = yield from _counted(training, number, count, each, began)
+        result = yield from _counted(training, number, count, each, folds_began)
         if result.steps == 0:
             reason = "stopped"
             break
@@ -222,21 +223,22 @@ def _counted(
     each: int,
     began: float,
 ) -> Generator[Event, None, FinetuneResult]:
-    """Pass on steps and notes of a fold, counted through all folds."""
+    """Pass on steps and notes of a fold, counted and timed through all folds."""
     while True:
         try:
             event = next(training)
         except StopIteration as end:
             return end.value
         if isinstance(event, Step):
-            share = event.step / max(event.steps, 1)
-            per_fold = event.seconds + event.seconds_left
+            done = (number + event.step / max(event.steps, 1)) / count
+            seconds = time.monotonic() - began
             yield replace(
                 event,
-                step=round((number + share) * each),
+                step=round(done * count * each),
                 steps=count * each,
-                seconds=time.monotonic() - began,
-                seconds_left=event.seconds_left + (count - number - 1) * per_fold,
+                seconds=seconds,
+                # With the predictions between the folds, and no fold's slow start.
+                seconds_left=seconds * (1 - done) / done,
             )
         elif isinstance(event, Note):
             yield event

@@ -165,6 +165,40 @@ def bias_of(weights: dict[str, torch.Tensor]) -> float:
     return float(weights["conv_last.bias"][1])
 
 
+def test_the_time_left_falls_from_fold_to_fold(start, monkeypatch):
+    """A fold's first step is slow, and between folds there are predictions."""
+    now = 0.0
+    monkeypatch.setattr(stage.time, "monotonic", lambda: now)
+
+    def train(*args, **kwargs):
+        nonlocal now
+        began = now
+        for step in range(1, 11):
+            now += 2.0 if step == 1 else 1.0
+            spent = now - began
+            yield events.Step(step, 10, 0.5, spent, (10 - step) * spent / step)
+        now += 2.0
+        return FinetuneResult(args[0].state_dict(), 10, 10, None, None, "done")
+
+    monkeypatch.setattr(stage, "finetune", train)
+    frames = prepare_labels([draw(i, f"p{i}") for i in range(3)], start.preprocessing)
+    training = stage.train_stage(
+        frames,
+        FinetuneConfig(steps=30),
+        start=start,
+        folds=folds_of(frames),
+        read=lambda at: [],
+        device=CPU,
+    )
+    steps = [x for x in training if isinstance(x, events.Step)]
+    assert [x.step for x in steps] == list(range(1, 31))
+    left = [x.seconds_left for x in steps]
+    assert max(np.diff(left)) < 5
+    assert left[-1] == 0
+    # Halfway, what is left is about what has been spent.
+    assert left[14] == pytest.approx(steps[14].seconds)
+
+
 def test_a_stop_between_the_stages_is_told(start, short):
     labels = [draw(i, f"p{i}") for i in range(3)]
     found = []

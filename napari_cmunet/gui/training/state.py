@@ -56,6 +56,7 @@ class TrainingProgress:
     #: Steps and their losses, of the fold or training at hand.
     losses: tuple[tuple[int, float], ...] = ()
     validations: tuple[events.Validated, ...] = ()
+    plan: str = ""  # what it will do and how long it takes, once that is known
     #: The last note of this fold or training, such as that memory was short.
     note: str = ""
     stage: str = ""
@@ -101,7 +102,8 @@ def progress_after(progress: TrainingProgress, event: events.Event) -> TrainingP
     staged = bool(progress.stage)
     match event:
         case events.Planned(possible=True):
-            return replace(progress, **_time_left(progress, event.seconds))
+            planned = replace(progress, plan=event.text)
+            return replace(planned, **_time_left(progress, event.seconds))
         case events.Stage():
             return replace(
                 progress,
@@ -298,14 +300,17 @@ class TrainingState:
         if self.stopping and progress.phase != COMPARING:
             return "Stopping; the best model so far is kept."
         labels = counted(progress.labels, "label")
-        if progress.phase == COMPARING:
+        quick = progress.stage == events.QUICK_STAGE
+        if quick and self.first is not None and progress.step < progress.steps:
+            text = "Starting the training of all layers…"
+        elif progress.phase == COMPARING:
             text = f"Comparing with {self.current.name}…"
-        elif progress.stage == events.QUICK_STAGE:
+        elif quick:
             text = f"Training a first model on {labels} (last layers only)."
         elif progress.stage:
             text = f"Training all layers on {labels}."
         elif progress.phase == STARTING:
-            text = "Starting: labels are read…"
+            text = progress.plan or "Starting: labels are read…"
         elif progress.phase == LEAVING_OUT:
             text = (
                 "Few patients: all are left out in turn, to measure on those left out "
@@ -319,7 +324,7 @@ class TrainingState:
                     f"{counted(progress.validation_patients, 'other patient')}"
                 )
             text += "."
-        if progress.seconds_left is not None:
+        if progress.seconds_left is not None and progress.phase != STARTING:
             text += f" {duration(progress.seconds_left)} left."
         if self.first is not None:
             text += f" {self._decision(self.first)}"

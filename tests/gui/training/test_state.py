@@ -197,18 +197,24 @@ def test_stages_make_one_curve_and_a_time_left_that_falls():
 
 
 def test_the_first_model_is_told_while_all_layers_are_trained():
-    progress = TrainingProgress()
-    for event in STAGES[:3]:
+    progress = progress_after(TrainingProgress(), STAGES[0])
+    assert replace(IDLE, progress=progress).status == "About 3 min: 84 steps."
+    for event in STAGES[1:3]:
         progress = progress_after(progress, event)
     shown = replace(IDLE, progress=progress).status
     assert (
         shown == "Training a first model on 12 labels (last layers only). 3 min left."
     )
-    for event in STAGES[3:12]:
+    for event in STAGES[3:9]:
         progress = progress_after(progress, event)
     first = TrainingResult(DONE, "Better. On 8.", "tuned-001", decision=PROMOTED)
     used = ModelVersion("tuned-001")
     state = replace(IDLE, progress=progress, first=first, current=used)
+    assert state.status.startswith("Starting the training of all layers… 3 min left. ")
+    assert replace(state, first=None).status.startswith("Comparing with tuned-001…")
+    for event in STAGES[9:12]:
+        progress = progress_after(progress, event)
+    state = replace(state, progress=progress)
     shown = state
     assert shown.status == (
         "Training all layers on 12 labels. 2 min left. Better: tuned-001 is "
