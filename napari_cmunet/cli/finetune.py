@@ -14,7 +14,7 @@ from napari_cmunet.cli.label_folders import (
 )
 from napari_cmunet.cli.progress import event_writer, stop_on_signals
 from napari_cmunet.errors import CMUNetError, TrainingError
-from napari_cmunet.model.card import name_for
+from napari_cmunet.model.card import CARD, name_for
 from napari_cmunet.model.device import choose_device, tune_malloc
 from napari_cmunet.model.registry import save_model
 from napari_cmunet.project.project import Project
@@ -114,6 +114,9 @@ def _folders(
         raise TrainingError(
             "No label could be read: --masks needs files with the stems of --images."
         )
+    if (args.output / CARD).exists():
+        text = f"{args.output} holds a model already. The new one will replace it."
+        write(events.Note(text))
     everything = number_patients([*found.labels, *validation])
     labels = everything[: len(found.labels)]
     train = train_on_cluster if options.cluster else train_in_stages

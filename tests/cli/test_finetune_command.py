@@ -79,6 +79,8 @@ def read_events(path):
 def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     images, masks = folders(10)
     out, log = tmp_path / "mine", tmp_path / "log.jsonl"
+    out.mkdir()
+    (out / "card.json").write_text("that of an older model")
 
     assert finetune(images, masks, out, "--events", log) == 0
 
@@ -87,6 +89,8 @@ def test_a_model_with_its_lineage_comes_out(folders, tmp_path, capsys):
     assert (card.name, card.kind, card.width, card.labels) == ("mine", "artery", 2, 10)
     assert card.preprocessing.grid == 32
     told = read_events(log)
+    replaced = f"{out} holds a model already. The new one will replace it."
+    assert events.Note(replaced) in told
     started = next(e for e in told if isinstance(e, events.Started))
     assert (started.labels, started.patients) == (10, 10)
     assert 0 <= card.metrics["validation"]["dice"] <= 1
