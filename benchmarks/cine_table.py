@@ -17,7 +17,6 @@ from napari_cmunet.cine.propagation import (
     Changes,
     estimate_motion,
     propagate_changes,
-    propagate_mask,
     warp,
 )
 from napari_cmunet.model.device import choose_device
@@ -90,12 +89,13 @@ def main() -> None:
         note("area of the best frame, of the largest", area[best] / area.max())
         note("area of the frame in the middle, of the largest", area[20] / area.max())
         start = min(best, len(cine.frames) - args.frames - 1)
-        for step in (1, 2, 3):
-            way = cine.frames[start : start + step + 1]
-            mask, truth = cine.masks[start], cine.masks[start + step]
-            note(f"Dice, mask copied {step} frame(s) on", dice(mask, truth))
-            moved = propagate_mask(mask, *way)
-            note(f"Dice, mask propagated {step} frame(s) on", dice(moved, truth))
+        mask = cine.masks[start]
+        whole = Changes(mask, np.zeros_like(mask))
+        way = range(start, start + 4)
+        for n, moved in propagate_changes(whole, cine.frames.__getitem__, way):
+            far, truth = f"{n - start} frame(s) on", cine.masks[n]
+            note(f"Dice, mask copied {far}", dice(mask, truth))
+            note(f"Dice, mask propagated {far}", dice(moved.added, truth))
         propagated(cine, start, note)
         part = slice(max(0, start - 1), start + args.frames + 1)
         frames, truth = cine.frames[part], cine.masks[part]

@@ -1,4 +1,4 @@
-"""Mask propagation between the frames of a cine, by optical flow."""
+"""Propagation of changes between the frames of a cine, by optical flow."""
 
 from __future__ import annotations
 
@@ -32,41 +32,6 @@ MIN_CONFIDENCE = 0.6
 
 _AROUND = 8  # pixels of a frame 512 wide around the changes that are compared
 _SHARE = 0.6  # of a branch that must be covered for it to be removed whole
-
-
-def propagate_mask(mask: np.ndarray, *frames: np.ndarray) -> np.ndarray:
-    """Move the mask of a frame with the vessels to a nearby frame.
-
-    Parameters
-    ----------
-    mask : bool array (Y, X)
-        Of the first of ``frames``.
-    *frames : array (Y, X)
-        The frame of the mask, those between, and the target frame last.
-
-    Returns
-    -------
-    bool array (Y, X)
-        Mask for the last frame. Vessels filled since then are missing.
-
-    Notes
-    -----
-    Iterative Lucas-Kanade optical flow [1]_ on band-passed frames, from frame to frame:
-    over several at once the heart moves too far.
-
-    References
-    ----------
-    .. [1] G. Le Besnerais and F. Champagnat, "Dense optical flow by iterative local
-       window registration", ICIP 2005.
-    """
-    flow = np.zeros((2, *mask.shape), np.float32)
-    # Composed from the last frame backwards.
-    for later, earlier in zip(frames[:0:-1], frames[-2::-1], strict=True):
-        step = estimate_motion(earlier, later)
-        flow += (
-            step if not flow.any() else np.stack([warp(part, flow) for part in step])
-        )
-    return warp(mask.astype(np.float32), flow) > 0.5
 
 
 @dataclass(frozen=True)
@@ -125,6 +90,16 @@ def propagate_changes(
     frame : int
     Changes
         The changes at their place in that frame.
+
+    Notes
+    -----
+    Iterative Lucas-Kanade optical flow [1]_ on band-passed frames, from frame to frame:
+    over several at once the heart moves too far.
+
+    References
+    ----------
+    .. [1] G. Le Besnerais and F. Champagnat, "Dense optical flow by iterative local
+       window registration", ICIP 2005.
     """
     first = before = read(order[0])
     shape = first.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     for label in found.labels:
         progress.show(label.name)
         mask = mask_at(predictor.predict(label.frame), threshold)
+        if label.reviewed is not None:
+            mask &= label.reviewed
+            label = replace(label, mask=label.mask & label.reviewed)
         rows.append((label, mask, score(mask, label.mask)))
         progress.advance()
     progress.clear()

@@ -140,6 +140,9 @@ def _folders(
             card = model_card(name, start, options, len(found.labels), best)
             save_model(args.output, best.weights, card)
             write(events.Saved(str(args.output)))
+        elif item.dice is None:
+            text = "Stopped before all layers could be measured; the quick model stays."
+            write(events.Note(text))
         else:
             write(events.Note("All layers were not better; the quick model stays."))
     if best is None:

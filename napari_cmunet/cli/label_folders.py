@@ -16,9 +16,10 @@ from napari_cmunet.io.masks.files import (
     LargeMaskError,
     LargeMasks,
     is_beside_mask,
-    read_mask_for,
     read_provenance,
 )
+from napari_cmunet.io.masks.foreign_masks import find_masks
+from napari_cmunet.project.labels.mask_matching import read_for_image
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.evaluation.validation import validates
@@ -47,8 +48,8 @@ def read_label_folders(
     """Read every mask that has an image of the same stem.
 
     An image without a mask is passed over: it is simply not labelled. A mask
-    without an image, or of another size, is a problem. What ``segment`` and ``export``
-    write beside a mask is passed over.
+    without an image, or of another size, is a problem. Of what ``segment`` and
+    ``export`` write beside a mask, the reviewed area is read.
 
     Parameters
     ----------
@@ -90,7 +91,11 @@ def read_label_folders(
     if patients is None and len(found.labels) > 1:
         found.notes.append(
             "no --patients CSV: every file counts as another patient. If several are "
-            "of one patient, validation flatters."
+            "of one patient, the figures may be too good."
+        )
+    if partly := sum(label.reviewed is not None for label in found.labels):
+        found.notes.append(
+            f"{counted(partly, 'label')} reviewed in part; the rest is left out."
         )
     missing = [x.name for x in found.labels if patients and x.name not in patient_of]
     if missing:
@@ -135,21 +140,24 @@ def _read_one(
     if len(candidates) > 1:
         raise ReadError(path, f"{len(candidates)} images have this stem; keep one.")
     image = read_angiogram(candidates[0])
-    mask = read_mask_for(path, image.shape, large=large_masks)
-    masks = mask.reshape(image.frames.shape)
-    made = read_provenance(path)
+    made = read_provenance(path)  # refuses DICOM and JSON
+    found = find_masks([path])
+    if found.problems:
+        raise CMUNetError(found.problems[0])
+    fitted = read_for_image(found.masks[0], image, large_masks=large_masks)
+    if made is not None and made.source_sha256 not in (None, image.sha256):
+        notes.append(
+            f"{display_name(path)}: made of another image file than "
+            f"{display_name(candidates[0])}; do both show the same?"
+        )
     if made is not None and made.inverted:
         image = image.inverted()
     name = display_name(path.stem)
     # What a DICOM file says of its patient; only to be compared, never written or sent.
     patient = patient_of.get(path.stem) or by_dicom(candidates[0]) or path.stem
     labels = []
-    for index, artery in enumerate(masks):
+    for index, artery in fitted.frames.items():
         frame = np.asarray(image.frames[index])
-        if image.is_cine and not artery.any():
-            continue  # a frame of the stack that nobody labelled
-        if not artery.any():
-            notes.append(f"{name}: no artery in this label; learned as background.")
         digest = hashlib.sha256(frame.tobytes()).hexdigest()
         if digest in seen:
             notes.append(f"{name}: the same image as {seen[digest]}; left out.")
@@ -159,8 +167,13 @@ def _read_one(
             Label(
                 frame,
                 artery,
+                fitted.reviewed[index],
                 patient=patient,
                 name=f"{name}#{index}" if image.is_cine else name,
             )
+        )
+    if empty := sum(not label.mask.any() for label in labels):
+        notes.append(
+            f"{name}: no artery in {counted(empty, 'label')}; counts as background."
         )
     return labels

@@ -62,18 +62,31 @@ class Progress:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop; the best model so far is kept."""
+    """Ctrl-C and SIGTERM ask for a stop; the best model so far is kept.
+
+    The second one ends the program as it would without this.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
+    before = {s: signal.getsignal(s) for s in signals}
+
+    def restore() -> None:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    def ask(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for s in signals:
+        signal.signal(s, ask)
     try:
         yield stop.is_set
     finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+        restore()
 
 
 @contextmanager

@@ -133,7 +133,9 @@ class FinetuneResult:
     reason : str
         See :class:`napari_cmunet.training.events.Finished`.
     wise_ft_alpha : float
-        Share of the starting weights in these.
+        Share of the weights that the training, or each fold, went on from in these.
+    start_share : float
+        Share of the model to start from in these.
     left_out : dict of str to (float, float)
         With few patients: Dice and clDice of each, by a network that was trained
         without that patient, on the image's own grid.
@@ -153,6 +155,7 @@ class FinetuneResult:
     left_out: dict[str, tuple[float, float]] = field(default_factory=dict)
     operating_point: OperatingPoint | None = None
     grid: int | None = None
+    start_share: float = 0.0
 
 
 def default_steps(labels: int) -> int:

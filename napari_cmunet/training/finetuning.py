@@ -164,8 +164,8 @@ def prepare(
         yield events.Note(notice)
     if start.wise_ft_prior:
         yield events.Note(
-            f"The start stays in the new model as if it were {start.wise_ft_prior:.0f}"
-            " of the labels."
+            "Each stage keeps the weights that it begins with as if they were "
+            f"{start.wise_ft_prior:.0f} of the labels."
         )
     if not options.phantoms:
         return frames, None
@@ -245,10 +245,8 @@ def model_card(
     description = f"Fine-tuned on {labels} labels."
     if not result.steps:
         description = f"Adapted to {labels} labels without a training."
-    elif result.wise_ft_alpha:
-        description += (
-            f" {result.wise_ft_alpha:.0%} of it is the model it started from."
-        )
+    elif percent := round(100 * result.start_share):
+        description += f" {percent}% of it is the model it started from."
     if point and point.postprocessing and start.postprocessing:
         own, before = start.threshold(result.wise_ft_alpha), start.postprocessing
         change = log_odds(point.threshold) + point.postprocessing.twig_margin

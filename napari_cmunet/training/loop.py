@@ -164,6 +164,7 @@ def _train(
         best.cldice,
         reason,
         trainer.wise_ft_alpha,
+        start_share=trainer.wise_ft_alpha,
     )
 
 

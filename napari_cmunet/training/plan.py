@@ -144,10 +144,9 @@ def make_plan(
     whole = first + halfway + comparing + wanted * SMALL_BATCH * unit
     fitting = int(room / (SMALL_BATCH * unit))
     if fitting >= min(wanted, LEAST_STEPS):
-        advice = (
-            f"Of {wanted} steps {fitting} fit in {duration(budget)}; all would take "
-            f"{duration(whole)}."
-        )
+        limit, needed = duration(budget), duration(whole)
+        advice = f"Of {wanted} steps {fitting} fit in {limit}"
+        advice += f"; all would take {needed}." if needed != limit else "."
         return Plan(
             labels,
             quick_steps,
@@ -170,7 +169,11 @@ def make_plan(
 def fitting_steps(
     plan: Plan, wanted: int, seconds_per_view: float, seconds: float
 ) -> int:
-    """Steps of the deep stage that fit now; never fewer than planned.
+    """Steps of the deep stage for the time that is left after the quick one.
+
+    More than planned, where other programs were busy then; 0 where they are busier now
+    and fewer than :data:`LEAST_STEPS` fit. In between, those planned: the training
+    shortens itself to its time.
 
     Parameters
     ----------
@@ -184,8 +187,7 @@ def fitting_steps(
     """
     of_step = SMALL_BATCH * seconds_per_view * _OVERHEAD
     fitting = min(wanted, int((seconds - plan.comparing) / of_step))
-    enough = max(plan.deep, min(wanted, LEAST_STEPS))
-    return fitting if fitting >= enough else plan.deep
+    return max(fitting, plan.deep) if fitting >= min(wanted, LEAST_STEPS) else 0
 
 
 def _with_folds(

@@ -184,6 +184,8 @@ def train_stage(
         return None
     yield Finished(reason, made, time.monotonic() - began, made, None)
     alpha = wise_ft_alpha(config.wise_ft_prior, len(frames))
+    # The stage before kept its start in the same way.
+    share = alpha**2 if starts else alpha
     found = FinetuneResult(
         weights[-1] if final else average_weights(weights),
         made,
@@ -193,6 +195,7 @@ def train_stage(
         reason,
         alpha,
         grid=start.preprocessing.grid,
+        start_share=share,
     )
     if len(folds) > 1 and candidates[0].left_out.folds == len(folds):  # none stopped
         tried = [candidate.left_out for candidate in candidates]
@@ -201,7 +204,11 @@ def train_stage(
         dice, cldice = mean_scores(scores)
         chosen = candidates[tried.index(best)]
         if chosen.share:
-            found = replace(found, weights=average_weights(chosen.weights))
+            found = replace(
+                found,
+                weights=average_weights(chosen.weights),
+                start_share=(1 - chosen.share) * share + chosen.share * alpha,
+            )
             yield Note(
                 "The new model is half-way between the quick one and the training of "
                 "all layers: patients left out are segmented better there."

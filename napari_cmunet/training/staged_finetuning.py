@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import TrainingError
+from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.model.registry import DEFAULT_MODEL
 from napari_cmunet.training.config import (
     FinetuneConfig,
@@ -62,7 +62,7 @@ from napari_cmunet.training.plan import (
 from napari_cmunet.training.stage import train_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     import torch
 
@@ -154,8 +154,10 @@ def train_in_stages(
     TrainingError
         If the time is too short to learn anything.
     """
+    began = time.monotonic()
     if not options.train:
         frames = prepare_labels(labels, start.preprocessing)
+        read = _until_stopped(read, should_stop)
         yield adapt_only(start, options, frames, read, device)
         return
     frames, auxiliary = yield from prepare(start, options, labels, device)
@@ -167,7 +169,6 @@ def train_in_stages(
         frames, validation = frames.subset(at), frames.subset(held_out)
     if view_seconds is None:
         view_seconds = seconds_per_view(start, device)
-    began = time.monotonic()
     alone = replace(options, validate=options.validate and validation is None)
     patients = len(set(frames.patients))
     plan = plan_stages(start, alone, len(frames), patients, view_seconds)
@@ -218,11 +219,6 @@ def train_in_stages(
         yield made
         if made.reason == "stopped":
             return
-        if should_stop():  # between the stages
-            if deep_steps:
-                seconds = time.monotonic() - began
-                yield Finished("stopped", made.steps, seconds, made.steps, made.dice)
-            return
         wanted = options.steps or default_steps(len(frames))
         if options.minutes and plan.deep < wanted:
             # Other programs may have been busy when it was planned.
@@ -230,6 +226,11 @@ def train_in_stages(
             left = 60 * options.minutes - (time.monotonic() - began)
             deep_steps = fitting_steps(plan, wanted, view_seconds, left)
             total = plan.quick + deep_steps
+            if plan.deep and not deep_steps:
+                yield Note(
+                    "The machine is busier than it was: the training of all layers no "
+                    "longer fits in the time and is left out."
+                )
         if not deep_steps:
             return
         starts = [quick.result.weights] if validation is not None else quick.folds
@@ -243,24 +244,39 @@ def train_in_stages(
         network = start.network()
         if starts:
             network.load_state_dict(starts[0])
-        yield (
-            yield from finetune(
-                network,
-                frames,
-                config,
-                validation=validation,
-                auxiliary=auxiliary,
-                device=device,
-                receipt=start.receipt,
-                should_stop=should_stop,
-            )
+        result = yield from finetune(
+            network,
+            frames,
+            config,
+            validation=validation,
+            auxiliary=auxiliary,
+            device=device,
+            receipt=start.receipt,
+            should_stop=should_stop,
         )
+        if result.steps:
+            share = result.start_share * (made.start_share if starts else 1.0)
+            yield replace(result, start_share=share)
         return
     deep = yield from train_stage(
         frames, config, starts=starts, final=final, auxiliary=auxiliary, **common
     )
     if deep is not None:
         yield deep.result
+    else:  # stopped before its first step
+        yield Finished("stopped", 0, time.monotonic() - began, 0, None)
+
+
+def _until_stopped(read: ReadLabels, should_stop: Callable[[], bool]) -> ReadLabels:
+    """Reads labels; raises Cancelled once a stop is asked for."""
+
+    def read_on(at: Sequence[int]) -> Iterator[Label]:
+        for label in read(at):
+            if should_stop():
+                raise Cancelled("Stopped before the model was adapted.")
+            yield label
+
+    return read_on
 
 
 def adapt_only(

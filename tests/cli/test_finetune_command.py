@@ -18,6 +18,7 @@ from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.model.card import read_card
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model, save_model
+from napari_cmunet.model.threshold import mask_at
 from napari_cmunet.synthetic import PhantomConfig, make_frame
 from napari_cmunet.training import events
 from napari_cmunet.training import loop as engine
@@ -169,7 +170,7 @@ def test_a_start_that_finds_arteries_is_kept_in_part(folders, tmp_path, monkeypa
     card = read_card(second)
     assert card.threshold == 0.65  # half way
     assert card.description == (
-        "Fine-tuned on 2 labels. 50% of it is the model it started from."
+        "Fine-tuned on 2 labels. 25% of it is the model it started from."
     )
 
 
@@ -323,6 +324,78 @@ def test_a_mask_of_the_inverted_image_comes_with_inverted_pixels(folders):
         assert np.array_equal(label.frame, 255 - stored if turned else stored)
 
 
+@pytest.mark.parametrize(("corrected", "frames"), [(True, [0, 1, 2]), (False, [0, 2])])
+def test_an_empty_frame_that_a_reader_corrected_is_a_label(
+    folders, phantoms, corrected, frames
+):
+    images, masks = folders(0)
+    pixels, stack = map(np.stack, zip(*phantoms[:3], strict=True))
+    stack[1] = False
+    np.save(images / "run.npy", pixels)
+    write_mask(masks / "run.tif", stack, Provenance(corrected=corrected))
+    found = read_label_folders([images], [masks])
+    assert [label.name for label in found.labels] == [f"run#{n}" for n in frames]
+    for label, frame in zip(found.labels, frames, strict=True):
+        assert np.array_equal(label.frame, pixels[frame])
+        assert np.array_equal(label.mask, stack[frame])
+    empty = "run: no artery in 1 label; counts as background."
+    assert (empty in found.notes) == corrected
+
+
+def test_only_the_reviewed_part_is_learned(folders, phantoms):
+    images, masks = folders(2)
+    (masks / "case0.png").unlink()
+    seen = np.ones((64, 64), bool)
+    seen[:20] = False
+    write_mask(masks / "case0.tif", phantoms[0][1], Provenance())
+    write_mask(masks / "case0_reviewed.tif", seen, Provenance())
+    found = read_label_folders([images], [masks])
+    part, whole = found.labels
+    assert np.array_equal(part.reviewed, seen)
+    assert whole.reviewed is None
+    assert any(note.startswith("1 label reviewed in part") for note in found.notes)
+
+
+def test_only_the_reviewed_part_is_scored(folders, phantoms, tmp_path, tiny_model):
+    images, masks = folders(1)
+    (masks / "case0.png").unlink()
+    model = load_model(tiny_model)
+    predictor = Predictor(model, torch.device("cpu"))
+    found = mask_at(predictor.predict(phantoms[0][0]), model.card.threshold)
+    seen = np.zeros((64, 64), bool)
+    seen[:32] = True
+    assert (found & seen).any()
+    write_mask(masks / "case0.tif", found ^ ~seen, Provenance())
+    write_mask(masks / "case0_reviewed.tif", seen, Provenance())
+    out = tmp_path / "scores.json"
+    words = ["evaluate", "--images", images, "--masks", masks, "--json", out]
+    words += ["--model", tiny_model, "--large-masks", "keep"]
+    assert main([*map(str, words)]) == 0
+    assert json.loads(out.read_text())["images"]["case0"]["dice"] == 1.0
+
+
+def test_a_mask_of_another_image_file_is_told(folders, phantoms):
+    images, masks = folders(2)
+    (masks / "case0.png").unlink()
+    other = Provenance(source_sha256="0" * 64)
+    write_mask(masks / "case0.tif", phantoms[0][1], other)
+    found = read_label_folders([images], [masks])
+    assert found.problems == []
+    note = (
+        "case0.tif: made of another image file than case0.png; do both show the same?"
+    )
+    assert note in found.notes
+
+
+def test_a_mask_of_some_frames_is_of_those(folders, phantoms):
+    images, masks = folders(0)
+    pixels, stack = map(np.stack, zip(*phantoms[:3], strict=True))
+    np.save(images / "run.npy", pixels)
+    write_mask(masks / "run.tif", stack[1:], Provenance(frames=(1, 2)))
+    labels = read_label_folders([images], [masks]).labels
+    assert [label.name for label in labels] == ["run#1", "run#2"]
+
+
 def test_patients_are_numbered_on_the_same_side(tmp_path, phantoms):
     images, masks = tmp_path / "images", tmp_path / "masks"
     images.mkdir()
@@ -347,6 +420,17 @@ def test_the_same_image_twice_counts_once(folders, tmp_path, capsys):
 
     assert "the same image as" in capsys.readouterr().err
     assert load_model(tmp_path / "out").card.labels == 3
+
+
+def test_a_mask_that_is_left_out_is_not_said_to_be_background(folders):
+    images, masks = folders(1)
+    (images / "again.png").write_bytes((images / "case0.png").read_bytes())
+    for name in ("again", "case0"):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(masks / f"{name}.png")
+    assert read_label_folders([images], [masks]).notes == [
+        "again: no artery in 1 label; counts as background.",
+        "case0: the same image as again; left out.",
+    ]
 
 
 def test_background_alone_teaches_nothing(folders, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from napari_cmunet import __version__
 from napari_cmunet.cli.main import build_parser, main
-from napari_cmunet.cli.progress import Progress, duration
+from napari_cmunet.cli.progress import Progress, duration, stop_on_signals
 
 
 def refused(argv: list[str], capsys) -> str:
@@ -97,6 +98,17 @@ def test_the_module_runs_as_a_program():
 )
 def test_durations_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_one_signal_asks_for_a_stop_and_two_end_the_program():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_progress_is_silent_where_nobody_looks(capsys):

@@ -77,6 +77,12 @@ def test_finetune_adds_a_model_that_says_what_it_learned_from(project, capsys):
     )
     assert code == 0
     assert load_model(project.models.path("b")).card.parent == "tuned-001"
+    # Said before the training, which would be lost.
+    capsys.readouterr()
+    assert main(["finetune", str(project.folder), "--name", "b", *EVENTS]) == 1
+    told = capsys.readouterr()
+    assert "already has a model named 'b'" in told.err
+    assert not any(e["event"] == "started" for e in events(told.out))
 
 
 def test_few_patients_are_left_out_in_turn(project, capsys):

@@ -156,6 +156,10 @@ def tiff_of_this_program(folder):
     write_mask(folder / "still.tif", TRUTH, Provenance(model="mine", threshold=0.5))
 
 
+def tiff_that_names_no_frame(folder):
+    write_mask(folder / "still.tif", TRUTH, Provenance(frames=()))
+
+
 def named_with_mask(folder):
     png(folder, name="still_mask.png")
 
@@ -179,6 +183,7 @@ KINDS = [
     tiff_with_an_inverting_lut,
     tiff_of_16_bits,
     tiff_of_this_program,
+    tiff_that_names_no_frame,
     named_with_mask,
     named_as_the_file,
 ]

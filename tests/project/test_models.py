@@ -14,7 +14,7 @@ from napari_cmunet.errors import (
 )
 from napari_cmunet.model.card import CARD
 from napari_cmunet.model.registry import DEFAULT_MODEL, WEIGHTS
-from napari_cmunet.project.files import read_json
+from napari_cmunet.project.files import TRAINING, read_json
 from napari_cmunet.project.models import models as models_module
 from napari_cmunet.project.models.history import (
     ModelHistory,
@@ -126,6 +126,20 @@ def test_another_model_of_the_same_name_is_told_apart(project, models, make_mode
     make_model(project, "tuned-001", b"different")
     with pytest.raises(ModelError, match="not the one"):
         models.folder()
+
+
+def test_the_newest_model_is_the_one_trained_last(project, make_model):
+    for name, trained_at in (("zoo", 1000), ("tuned-001", 2000)):
+        record = make_model(project, name) / TRAINING
+        write_json(record, {"labels": [{"sha256": name}]})
+        os.utime(record, (trained_at, trained_at))
+    assert project.models.labels_of_newest() == {"tuned-001"}
+
+
+def test_a_damaged_card_does_not_hide_the_other_models(project, models):
+    (models.path("tuned-002") / CARD).write_text("{")
+    names = [v.name for v in models.unused_versions() if not v.installed]
+    assert names == ["tuned-001", "tuned-003"]
 
 
 def test_a_model_counts_when_it_is_whole(project):

@@ -16,6 +16,7 @@ from napari_cmunet.project.models.promotion import (
     UNDECIDED,
     TrainingResult,
     promote_each,
+    result_of,
 )
 from napari_cmunet.training import events
 
@@ -187,6 +188,26 @@ def test_a_second_stage_without_a_model_leaves_the_first(kind, words):
     assert result.text.endswith(words)
     assert result.failed == (kind == DIED)
     assert models.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"), [("stopped", STOPPED), ("cancelled", CANCELLED), ("", DIED)]
+)
+def test_a_later_stage_that_ends_before_its_first_step(asked, kind):
+    flags = {"stopped": False, "cancelled": False}
+    if asked:
+        flags[asked] = True
+    last = {events.Stage: events.Stage(events.DEEP_STAGE, 36, 112, 9.0)}
+    assert result_of(last, 0, [], **flags).kind == kind
+
+
+def test_cancelled_after_the_verdict_nothing_is_kept():
+    told = verdict("new", "old", events.BETTER)
+    last = {events.Saved: events.Saved("models/new"), events.Verdict: told}
+    end = result_of(last, 0, [], stopped=False, cancelled=True)
+    models, _, result = follow(end=end)
+    assert (result.kind, result.decision) == (CANCELLED, "")
+    assert models.done == [("discard", "new")]
 
 
 def test_without_stages_nothing_is_decided_before_the_end():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmunet.errors import TrainingError
+from napari_cmunet.errors import Cancelled, TrainingError
 from napari_cmunet.training import events, stage, staged_finetuning
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
@@ -23,7 +23,7 @@ from napari_cmunet.training.plan import (
     make_plan,
 )
 from napari_cmunet.training.stage import average_weights
-from napari_cmunet.training.staged_finetuning import train_in_stages
+from napari_cmunet.training.staged_finetuning import plan_stages, train_in_stages
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ def train_to(monkeypatch, start, labels, made, starts, reason="done", **more):
     frames = prepare_labels(labels, start.preprocessing)
     training = stage.train_stage(
         frames,
-        FinetuneConfig(steps=6),
+        FinetuneConfig(steps=6, wise_ft_prior=2.0),
         start=start,
         folds=folds_of(frames),
         read=lambda at: [labels[i] for i in at],
@@ -199,17 +199,25 @@ def test_the_time_left_falls_from_fold_to_fold(start, monkeypatch):
     assert left[14] == pytest.approx(steps[14].seconds)
 
 
-def test_a_stop_between_the_stages_is_told(start, short):
+@pytest.mark.parametrize("after", [FinetuneResult, events.Stage])
+@pytest.mark.parametrize("others", [[], [draw(9, "q")]])
+def test_a_stop_between_the_stages_is_told(start, short, after, others):
+    """No untrained model comes of it, whether or not patients are held out."""
     labels = [draw(i, f"p{i}") for i in range(3)]
     found = []
+
+    def should_stop() -> bool:
+        made = any(isinstance(x, FinetuneResult) for x in found)
+        return made and isinstance(found[-1], after | events.Started)
+
     training = train_in_stages(
         start,
         FinetuneOptions(steps=3),
         labels,
-        [],
+        others,
         read=lambda at: [labels[i] for i in at],
         device=CPU,
-        should_stop=lambda: any(isinstance(x, FinetuneResult) for x in found),
+        should_stop=should_stop,
     )
     for item in training:
         found.append(item)
@@ -225,6 +233,9 @@ def test_what_a_later_stage_loses_is_half_taken_back(start, shifted, monkeypatch
     before = [weights(-20 - fold if lost else -40) for fold in range(3)]
     result = train_to(monkeypatch, start, labels, made, before)
     assert bias_of(result.weights) == pytest.approx(bias_of(weights(0)), abs=1e-4)
+    # Of six labels, the start counts as two in each stage.
+    share = (1 / 16 + 1 / 4) / 2 if lost else 1 / 16
+    assert result.start_share == pytest.approx(share)
     assert result.dice > 0.5
     assert set(result.left_out) == {label.patient for label in labels}
 
@@ -349,6 +360,18 @@ def test_without_a_training_the_weights_stay(start):
     assert set(result.left_out) == {"p0", "p1", "p2", "p3"}
     card = model_card("new", start, FinetuneOptions(), 4, result)
     assert card.description == "Adapted to 4 labels without a training."
+    with pytest.raises(Cancelled):
+        list(
+            train_in_stages(
+                start,
+                FinetuneOptions(train=False),
+                labels,
+                [],
+                read=lambda at: [labels[i] for i in at],
+                device=CPU,
+                should_stop=lambda: True,
+            )
+        )
     assert card.threshold == result.operating_point.threshold
     _, (result,) = run(start, labels[:1], train=False)
     assert result.left_out == {} and result.dice is None
@@ -391,11 +414,27 @@ def test_a_machine_that_is_less_busy_later_gets_the_steps_that_fit_then(
     assert [s.steps_total for s in stages] == [QUICK_STEPS, QUICK_STEPS + 30]
 
 
-def test_a_plan_is_never_cut_later():
+def test_on_a_machine_that_is_busier_later_the_quick_model_stays(start, monkeypatch):
+    speeds = iter([0.001, 60.0])
+    monkeypatch.setattr(
+        staged_finetuning, "seconds_per_view", lambda start, device: next(speeds)
+    )
+    plan = plan_stages(start, FinetuneOptions(minutes=5), 4, 4, 1.2)
+    monkeypatch.setattr(staged_finetuning, "plan_stages", lambda *args: plan)
+    assert LEAST_STEPS <= plan.deep < 48
+    found, results = run(start, [draw(i, f"p{i}") for i in range(4)], minutes=5)
+    assert [r.steps for r in results] == [QUICK_STEPS]
+    assert any("busier" in x.text for x in found if isinstance(x, events.Note))
+
+
+def test_the_deep_stage_is_planned_anew_for_the_time_that_is_left():
     plan = make_plan(18, 1.0, minutes=5)
     assert LEAST_STEPS <= plan.deep < 76
-    assert fitting_steps(plan, 76, 10.0, 100) == plan.deep
+    assert fitting_steps(plan, 76, 1.1, 250) == plan.deep
     assert fitting_steps(plan, 76, 0.1, 250) == 76
+    # Too little time to teach anything: the quick model stays.
+    assert fitting_steps(plan, 76, 10.0, 100) == 0
+    assert fitting_steps(plan, 76, 1.0, -30) == 0
     assert fitting_steps(replace(plan, deep=0), 76, 1.0, 60) == 0
     assert fitting_steps(replace(plan, deep=0), 10, 0.1, 250) == 10
     # Where it was left out, its batches are those that are counted with.

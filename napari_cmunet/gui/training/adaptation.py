@@ -92,12 +92,19 @@ class ModelAdaptation:
         Job("Adapting the model", act, ended).start()
         self.changed.emit()
 
-    def cancel(self) -> None:
-        """End it within two seconds; nothing is kept."""
+    def cancel(self, *, again: bool = True) -> None:
+        """End it within two seconds; nothing is kept.
+
+        Parameters
+        ----------
+        again : bool
+            Whether the next label may begin it again; else only many more patients do.
+        """
         process, self._process = self._process, None
         if process is not None:
             process.cancel()
-            self._tried = 0
+            if again:
+                self._tried = 0
             self.changed.emit()
 
     def on_settings(self, _: object = None) -> None:

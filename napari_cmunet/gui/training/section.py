@@ -349,6 +349,8 @@ class FinetuneSection(QWidget):
         self._show_comparison()
         self.use.setText(f"Use {state.undecided}")
         self.keep.setText(f"Keep {state.current.name}")
+        for choice in (self.use, self.keep):
+            choice.setEnabled(not state.busy)
         current = state.current
         self.version.show_names(
             [v.name for v in state.versions],

@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
@@ -19,6 +19,7 @@ from psygnal import Signal
 
 from napari_cmunet.gui.jobs import Job, JobResult, spare_thread
 from napari_cmunet.gui.training.adaptation import ModelAdaptation
+from napari_cmunet.gui.training.run import TrainingRun, TrainingTask, train
 from napari_cmunet.gui.training.state import (
     TrainingProgress,
     TrainingState,
@@ -33,35 +34,18 @@ from napari_cmunet.project.models.promotion import (
     UNDECIDED,
     TrainingResult,
     figures,
-    promote_each,
 )
 from napari_cmunet.project.training.worker import TrainingOrder, TrainingProcess
 from napari_cmunet.training.events import OTHER_FAILURE, Planned
 from napari_cmunet.util.cluster import is_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from napari_cmunet.project.project import Project
     from napari_cmunet.training.events import Event
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Run:
-    """One training at work."""
-
-    process: TrainingProcess
-    progress: TrainingProgress  # as of the last event
-    last_event_at: float = field(default_factory=time.monotonic)
-    first: TrainingResult | None = None  # of the quick stage
-    result: TrainingResult | None = None
-    worker: Any = None
-
-    def progress_now(self) -> TrainingProgress:
-        """The progress, with the time since the last event."""
-        return self.progress.later(time.monotonic() - self.last_event_at)
 
 
 class TrainingSession:
@@ -94,12 +78,13 @@ class TrainingSession:
         self.project = project
         self.options = options or {}
         self._device = device
-        self._run: _Run | None = None
+        self._run: TrainingRun | None = None
         self._prepared: TrainingProcess | None = None
         self._plan: Planned | None = None
         self._planned_for: object = None  # labels and settings
         self._result: TrainingResult | None = None
         self._problem = ""
+        self._told = project.models.current  # what a view knows
         self._changes = 0  # of the project, at work
         self._begun: set[str] = set()  # hashes of labels that a training began with
         self._learned: set[str] = set()  # and of those that the newest model knows
@@ -167,11 +152,11 @@ class TrainingSession:
         self._adaptation.cancel()
         minutes = self.options.get("minutes", self.project.settings.minutes)
         limit = 60 * (minutes or math.inf)
-        run = self._run = _Run(self._process(), TrainingProgress(limit=limit))
+        run = self._run = TrainingRun(self._process(), TrainingProgress(limit=limit))
         self._result, self._problem = None, ""
         self._begun |= self._hashes()
         run.worker = create_worker(
-            _Task(train, run.process, self._order(), self.project),
+            TrainingTask(train, run.process, self._order(), self.project),
             _progress={"desc": "CM-UNet fine-tuning"},
         )
         run.worker.yielded.connect(self._on_event)
@@ -237,7 +222,7 @@ class TrainingSession:
 
     def cancel(self) -> None:
         """End the training or the adaptation within two seconds; nothing is kept."""
-        self._adaptation.cancel()
+        self._adaptation.cancel(again=False)
         if self._run is not None:
             self._run.process.cancel()
             self.changed.emit()
@@ -268,8 +253,7 @@ class TrainingSession:
             return
         if isinstance(event, TrainingResult):
             self._run.first = event
-            if event.decision == PROMOTED:
-                self.model_changed.emit(self.project.models.current)
+            self._tell_model()
         else:
             self._run.progress = progress_after(self._run.progress_now(), event)
             self._run.last_event_at = time.monotonic()
@@ -295,8 +279,7 @@ class TrainingSession:
         self._change(self._read_models, self._on_models_read)
         self.changed.emit()
         self.ended.emit(result)
-        if result.decision == PROMOTED and run.first != result:
-            self.model_changed.emit(self.project.models.current)
+        self._tell_model()
         if not result.failed and result.kind != CANCELLED:
             self.on_accepted()  # those that came in during this training
 
@@ -305,7 +288,13 @@ class TrainingSession:
             if not self.running:
                 self._result, self._problem = result, result.problem
             self._change(self._read_models, self._on_models_read)
-            self.model_changed.emit(self.project.models.current)
+            self._tell_model()
+
+    def _tell_model(self) -> None:
+        """Emit ``model_changed`` if another model is in use than was told last."""
+        before, self._told = self._told, self.project.models.current
+        if self._told != before:
+            self.model_changed.emit(self._told)
 
     # -- which model is in use ------------------------------------------------
 
@@ -316,14 +305,10 @@ class TrainingSession:
             return
         models = self.project.models
         details = figures(result.verdict) if result.verdict else {}
-        if use:
-            reason = f"The user chose it. {result.text}"
-            self._use(functools.partial(models.promote, name, reason=reason, **details))
-        else:
-            reason = f"The user kept the former one. {result.text}"
-            self._change(functools.partial(models.refuse, name, reason, **details))
-        self._result = replace(result, decision=PROMOTED if use else REFUSED)
-        self.changed.emit()
+        act: Callable[..., object] = models.promote if use else models.refuse
+        reason = f"The user {'chose it' if use else 'kept the former'}. {result.text}"
+        change = functools.partial(act, name, reason=reason, **details)
+        self._use(change, replace(result, decision=PROMOTED if use else REFUSED))
 
     def back(self) -> None:
         """Use the model before."""
@@ -343,13 +328,15 @@ class TrainingSession:
         change = functools.partial(self.project.change_settings, **changes)
         self._change(change, self._adaptation.on_settings)
 
-    def _use(self, change: Callable[[], Any]) -> None:
-        before = self.project.models.current
+    def _use(
+        self, change: Callable[[], Any], decided: TrainingResult | None = None
+    ) -> None:
+        """Change which model is in use, and then what is said of the last training."""
         self._adaptation.cancel()  # it would overrule the choice
 
         def on_changed(_: Any) -> None:
-            if self.project.models.current != before:
-                self.model_changed.emit(self.project.models.current)
+            self._result, self._problem = decided or self._result, ""
+            self._tell_model()
             self._change(self._read_models, self._on_models_read)
 
         if not self._changes:
@@ -383,18 +370,3 @@ class TrainingSession:
 
     def _on_models_read(self, found: tuple[set[str], tuple[ModelVersion, ...]]) -> None:
         self._learned, self._unused = found
-
-
-def train(
-    process: TrainingProcess, order: TrainingOrder, project: Project
-) -> Generator[Event | TrainingResult | None, None, TrainingResult]:
-    """Train to the end, and promote each new model that is better."""
-    with spare_thread():
-        return (yield from promote_each(project, process.run(order)))
-
-
-class _Task(functools.partial):
-    """A worker's function with words for napari's question before it closes."""
-
-    def __str__(self) -> str:
-        return "the fine-tuning of CM-UNet; what it has learned so far would be lost"

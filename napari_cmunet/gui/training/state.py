@@ -284,8 +284,10 @@ class TrainingState:
                 "threshold, side branches and grid…"
             )
         if self.result is not None:
-            plan = f"\nNext training: {self.plan.text}" if self.plan else ""
-            return self._ended(self.result) + plan
+            text = self._ended(self.result)
+            if self.plan is not None and self.new_labels:
+                text += f"\nNext training: {self.plan.text}"
+            return text
         if self.plan is not None and self.labels:
             return self.plan.text
         if self.labels and self.patients < events.ENOUGH_PATIENTS:

@@ -170,8 +170,40 @@ def fit_to_image(
     any_orientation: bool = False,
 ) -> FittedMask:
     """Read a mask and check that it fits its image; raises ReadError."""
+    try:
+        fitted = read_for_image(mask, angiogram, large_masks=large_masks)
+    except ReadError as error:
+        raise _explained(error, mask, angiogram) from error
+    made = fitted.pages.provenance
+    if made and made.source_sha256 not in (None, angiogram.sha256):
+        raise ReadError(mask.path, "it was made of another image file.")
+    if not any_orientation:
+        frames = fitted.frames
+        fullest = max(frames, key=lambda frame: int(frames[frame].sum()))
+        pixels = np.asarray(angiogram.frames[fullest])
+        if wrong := better_orientation(pixels, frames[fullest]):
+            raise ReadError(
+                mask.path,
+                f"it fits its image better {wrong} than as it is. Export it on the "
+                "image's own grid.",
+            )
+    return fitted
+
+
+def read_for_image(
+    mask: ForeignMask,
+    angiogram: Angiogram,
+    *,
+    large_masks: LargeMasks = "refuse",
+) -> FittedMask:
+    """Read a mask that may be turned, or of another file with the same picture.
+
+    Raises
+    ------
+    ReadError
+    """
     count, *size = angiogram.frames.shape
-    numbers = mask.frames
+    numbers = mask.frames or None
     if numbers is not None and len(numbers) > 1 and not angiogram.is_cine:
         raise ReadError(mask.path, "it has several frames, its image only one.")
     if numbers and max(numbers) >= count:
@@ -182,13 +214,8 @@ def fit_to_image(
         shape = angiogram.shape
     else:
         shape = (len(numbers), *size) if len(numbers) > 1 else tuple(size)
-    try:
-        pages = mask.read(shape, large_masks)
-    except ReadError as error:
-        raise _explained(error, mask, angiogram) from error
+    pages = mask.read(shape, large_masks)
     made = pages.provenance
-    if made and made.source_sha256 not in (None, angiogram.sha256):
-        raise ReadError(mask.path, "it was made of another image file.")
     stack = pages.mask.reshape(-1, *size)
     seen = None if pages.reviewed is None else pages.reviewed.reshape(stack.shape)
     named = range(count) if numbers is None else numbers
@@ -212,15 +239,6 @@ def fit_to_image(
         part = reviewed[frame]
         if part is not None and not part.any():
             raise ReadError(mask.path, f"nothing of frame {frame} was reviewed.")
-    if not any_orientation:
-        fullest = max(frames, key=lambda frame: int(frames[frame].sum()))
-        pixels = np.asarray(angiogram.frames[fullest])
-        if wrong := better_orientation(pixels, frames[fullest]):
-            raise ReadError(
-                mask.path,
-                f"it fits its image better {wrong} than as it is. Export it on the "
-                "image's own grid.",
-            )
     return FittedMask(angiogram, frames, pages, reviewed)
 
 

@@ -94,6 +94,13 @@ class ProjectModels:
         """
         return inside(self._context.folder, MODELS, check_model_name(name))
 
+    def new_path(self, name: str) -> Path:
+        """Return the folder of a new model; raises ProjectError if it exists."""
+        path = self.path(name)
+        if path.exists():
+            raise ProjectError(f"The project already has a model named '{name}'.")
+        return path
+
     def card(self, name: str) -> ModelCard:
         """Return the card of a model of this project; raises ModelError."""
         folder = self.path(name)
@@ -206,6 +213,11 @@ class ProjectModels:
         except (ProjectDamagedError, ProjectVersionError):
             return {}
 
+    def _trained_at(self, name: str) -> float:
+        with contextlib.suppress(OSError):
+            return (self.path(name) / TRAINING).stat().st_mtime
+        return 0.0
+
     def figures(self, name: str) -> dict[str, Any]:
         """Return the results of a training: labels, patients, Dice and so on."""
         figures = self.training(name).get("figures")
@@ -221,16 +233,17 @@ class ProjectModels:
 
     def labels_of_newest(self) -> set[str]:
         """Return the hashes of the labels that the newest trained model knows."""
-        for name in reversed(self.names()):
-            if self.is_trained(ModelVersion(name)):
-                return self.learned_labels(name)
-        return set()
+        trained = [n for n in self.names() if self.is_trained(ModelVersion(n))]
+        newest = max(trained, key=self._trained_at, default=None)
+        return self.learned_labels(newest) if newest else set()
 
     def unused_versions(self) -> tuple[ModelVersion, ...]:
         """Return installed models and those of the project that never were in use."""
         installed = [(c, f.name) for c, f in list_models() if c.kind == "artery"]
         every = [ModelVersion(name, card.sha256, True) for card, name in installed]
-        every += [ModelVersion(n, self.card(n).sha256) for n in self.names()]
+        for name in self.names():
+            with contextlib.suppress(ModelError):  # one that is damaged cannot be used
+                every.append(ModelVersion(name, self.card(name).sha256))
         used = {(v.name, v.installed) for v in self.history.versions}
         return tuple(v for v in every if (v.name, v.installed) not in used)
 
@@ -367,9 +380,7 @@ class NewModel:
             If the name is taken.
         WriteError
         """
-        target = self.models.path(name)
-        if target.exists():
-            raise ProjectError(f"The project already has a model named '{name}'.")
+        target = self.models.new_path(name)
         with write_errors(target):
             rename(self.folder, target)
             sync_folder(target.parent)

@@ -83,15 +83,16 @@ def result_of(
     """
     saved = last.get(events.Saved)
     model = os.path.basename(saved.model) if saved else ""  # noqa: PTH119
+    if cancelled:
+        return TrainingResult(CANCELLED, f"Cancelled. {SAFE}", model)
     if model and (verdict := last.get(events.Verdict)):
         finished = last.get(events.Finished)
         kind = STOPPED if finished and finished.reason == "stopped" else DONE
         return TrainingResult(kind, verdict.text, model, verdict)
-    if cancelled:
-        return TrainingResult(CANCELLED, f"Cancelled. {SAFE}", model)
     if failed := last.get(events.Failed):
         return TrainingResult(failed.kind, f"{failed.text} {SAFE}", model)
-    if stopped and exit_code == 1 and not model:
+    # 0: a stage before was finished.
+    if stopped and exit_code in (0, 1) and not model:
         text = f"Stopped before the first checkpoint; no model was saved. {SAFE}"
         return TrainingResult(STOPPED, text)
     if any(sign in line for line in stderr for sign in _NO_MEMORY):

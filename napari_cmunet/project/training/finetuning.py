@@ -155,7 +155,7 @@ def finetune_project(
             project.images.relink(moved, should_stop)
         chosen = project.settings.finetune_options(options)
         if name:
-            project.models.path(name)  # raises if it is no name
+            project.models.new_path(name)  # raises now, not after the training
         start, parent = load_start(project, chosen)
         device = _device(chosen.device, write, any_device)
         used = UsedLabels(project, write, should_stop, large_masks)

@@ -129,9 +129,9 @@ def test_it_goes_when_the_reader_decides(
     seen()
     shown = layer(trying)
     project.training.session.decide(use)
+    qtbot.waitUntil(lambda: not trying.model)  # once it is written
     seen()
     ready(project)
-    assert not trying.model
     assert shown not in viewer.layers
     assert (trying.state() is not None) is not use  # what was refused can be seen
     wanted = NEW if use else "cmunet-artery"
@@ -325,8 +325,7 @@ def test_the_end_of_a_training_is_told_where_the_reader_looks(
     assert panel.finetune_fold.title.isChecked()
     training.ended.emit(training.result)
     training.decide(False) if decision == UNDECIDED else training.start()
-    seen()
-    assert project.messages.alert is None
+    qtbot.waitUntil(lambda: project.messages.alert is None)  # once it is written
     training.cancel()
     qtbot.waitUntil(lambda: not training.running)
     panel.stop()

@@ -24,7 +24,7 @@ def scored(qtbot, ready):
 
     def wait(session) -> None:
         ready(session)
-        qtbot.waitUntil(lambda: not session.image_order.working)
+        qtbot.waitUntil(lambda: session.image_order._job is None)
 
     return wait
 
@@ -69,7 +69,7 @@ def test_scoring_waits_while_an_image_is_predicted(project, scored, model, qtbot
     project.controller.segment()
     qtbot.waitUntil(lambda: project.controller.queue.running)
     project.image_order.choose(UNSURE)
-    qtbot.waitUntil(lambda: project.image_order.working)
+    qtbot.waitUntil(lambda: project.image_order._job is not None)
     qtbot.wait(300)
     assert len(model.loaded) == 1  # not even its model is loaded
     model.open.set()
@@ -146,7 +146,7 @@ def test_closing_the_project_ends_the_scoring(project, scored, model, ready, qtb
     project.image_order.choose(UNSURE)
     qtbot.waitUntil(lambda: len(model.loaded) == 2)
     project.close()
-    assert not project.image_order.working
+    assert project.image_order._job is None
     model.open.set()
     ready(project)
     assert project.project is None

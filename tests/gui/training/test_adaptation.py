@@ -191,6 +191,8 @@ def test_the_panel_says_so_and_can_cancel_it(adapting, qtbot):
     assert not training.state().adapting
     qtbot.waitUntil(lambda: not section.cancel.isVisible())
     assert "Adapting" not in section.status.text()
+    accept_next()  # it is not wanted again for a single label more
+    assert not training.state().adapting
 
 
 def test_a_choice_of_the_reader_is_not_overruled(adapting):

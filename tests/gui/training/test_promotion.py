@@ -8,7 +8,7 @@ import pytest
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QThreadPool
 
-from napari_cmunet.gui.training.session import train
+from napari_cmunet.gui.training.run import train
 from napari_cmunet.project.models.promotion import TrainingResult
 from napari_cmunet.training.events import OTHER_FAILURE
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_cmunet.errors import WriteError
 from napari_cmunet.gui.training.state import LEARNING, LEAVING_OUT
 from napari_cmunet.model.predictor import Predictor
 from napari_cmunet.model.registry import load_model
@@ -114,7 +115,7 @@ def test_a_model_that_learned_too_little_is_refused_and_kept(
 
 
 def test_too_few_patients_leave_it_to_the_reader(
-    make_project, add_model, make_training, phantoms
+    make_project, add_model, make_training, monkeypatch
 ):
     project = make_project(2)
     add_model(project, "weak", knows_arteries=False)
@@ -127,9 +128,22 @@ def test_too_few_patients_leave_it_to_the_reader(
     assert training.state().undecided == result.model
     assert project.models.current.name == "weak"
 
+    def fail(*args, **kwargs):
+        raise WriteError("models", "The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project.models, "promote", fail)
+        training.decide(True)
+        settled(training)
+    assert "The disk is full." in training.state().status
+    assert training.state().undecided == result.model  # it is asked again
+
     training.decide(True)
+    training.decide(False)  # while that is at work
+    assert training.state().undecided == result.model
     settled(training)
     assert training.state().undecided == ""
+    assert "is used from now on" in training.state().status
     assert project.models.current.name == result.model
     assert "user chose it" in journalled(project, "promoted")[-1]["reason"]
 
@@ -311,6 +325,8 @@ def test_cancelled_after_the_first_model_that_stays(
     project = make_project(4)
     add_model(project, "weak", knows_arteries=False)
     training = make_training(project, **LONG)
+    used = []
+    training.model_changed.connect(lambda version: used.append(version.name))
     training.start()
     assert wait_until(lambda: training.state().first is not None, 120)
     with clock(2):
@@ -319,6 +335,7 @@ def test_cancelled_after_the_first_model_that_stays(
     assert result.decision == PROMOTED
     assert result.text.endswith("The second stage was cancelled.")
     assert project.models.current.name == "tuned-001"
+    assert used == ["tuned-001"]  # once: what is open is segmented again for it
 
 
 def test_a_plan_of_former_labels_is_not_shown(

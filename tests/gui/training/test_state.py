@@ -228,6 +228,8 @@ def test_the_plan_is_told_before_the_start():
     assert replace(IDLE, plan=plan).status == plan.text
     after = replace(ended(UNDECIDED), plan=plan).status
     assert after.splitlines()[-1] == f"Next training: {plan.text}"
+    learned = replace(ended(PROMOTED), plan=plan, new_labels=0)
+    assert "Next training" not in learned.status
 
 
 def test_the_time_left_stays_within_the_limit_and_falls_between_events():

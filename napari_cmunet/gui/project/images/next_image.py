@@ -66,11 +66,6 @@ class ImageOrder:
         labelled = {image for image, _ in project.labels.keys()}
         return len(scores), len((set(project.images.ids()) - labelled) | set(scores))
 
-    @property
-    def working(self) -> bool:
-        """Whether images are being scored."""
-        return self._job is not None
-
     def choose(self, order: str) -> None:
         """Change the order; it is saved with the project."""
         project = self._workspace.writable
