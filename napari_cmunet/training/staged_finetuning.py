@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_cmunet.errors import Cancelled, TrainingError
-from napari_cmunet.model.registry import DEFAULT_MODEL
+from napari_cmunet.errors import TrainingError
+from napari_cmunet.training.adaptation import adapt_only
 from napari_cmunet.training.config import (
     FinetuneConfig,
     FinetuneResult,
@@ -28,15 +28,12 @@ from napari_cmunet.training.config import (
 from napari_cmunet.training.dataset import prepare_labels
 from napari_cmunet.training.evaluation.operating_point import (
     OPERATING_POINT_PRIOR,
-    adapt,
     choose_grid,
 )
 from napari_cmunet.training.evaluation.validation import (
     FOLDS,
     MANY_PATIENTS,
     folds_of,
-    labels_of_whole_patients,
-    mean_scores,
     split_by_patient,
     spread_over_patients,
 )
@@ -62,7 +59,7 @@ from napari_cmunet.training.plan import (
 from napari_cmunet.training.stage import train_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     import torch
 
@@ -70,7 +67,7 @@ if TYPE_CHECKING:
     from napari_cmunet.training.evaluation.operating_point import ReadLabels
     from napari_cmunet.training.finetuning import StartModel
     from napari_cmunet.training.options import FinetuneOptions
-    from napari_cmunet.training.stage import Weights
+    from napari_cmunet.training.stage import StageResult
 
 QUICK = FinetuneConfig(
     batch=8,
@@ -85,8 +82,10 @@ QUICK = FinetuneConfig(
 Folds of a third of the steps are as long as the warm-up: their rate only rises.
 """
 
-ADAPTING_LABELS = 36
-"""Labels that choose without a training; more would take long."""
+SLOWER = 1.5
+"""Times its planned seconds that the quick stage takes before the deep one is planned
+anew.
+"""
 
 
 def plan_stages(
@@ -109,10 +108,6 @@ def plan_stages(
         trainings=trainings,
         interpolated=leaves_out and start.segments and not options.partial_labels,
     )
-
-
-def _grid_is_fixed(options: FinetuneOptions) -> bool:
-    return bool(options.grid or options.phantoms or options.partial_labels)
 
 
 def train_in_stages(
@@ -156,9 +151,7 @@ def train_in_stages(
     """
     began = time.monotonic()
     if not options.train:
-        frames = prepare_labels(labels, start.preprocessing)
-        read = _until_stopped(read, should_stop)
-        yield adapt_only(start, options, frames, read, device)
+        yield adapt_only(start, options, labels, read, device, should_stop)
         return
     frames, auxiliary = yield from prepare(start, options, labels, device)
     validation = None
@@ -167,156 +160,203 @@ def train_in_stages(
     elif options.validate and len(set(frames.patients)) >= MANY_PATIENTS:
         at, held_out = split_by_patient(frames.patients)
         frames, validation = frames.subset(at), frames.subset(held_out)
-    if view_seconds is None:
-        view_seconds = seconds_per_view(start, device)
-    alone = replace(options, validate=options.validate and validation is None)
-    patients = len(set(frames.patients))
-    plan = plan_stages(start, alone, len(frames), patients, view_seconds)
-    if not plan.possible:
-        raise TrainingError(plan.advice)
-    yield Planned(len(frames), True, str(plan), plan.seconds)
-    folds: list[tuple[list[int], list[int]]] = [(list(range(len(frames))), [])]
-    if alone.validate and not plan.no_folds:
-        folds = folds_of(frames)
-        if len(folds) == 1:
-            yield Note(
-                "All labels are of one patient, or all but one without an artery: how "
-                "well the model does on others cannot be known."
-            )
-    if start.segments and len(folds) > 1 and not _grid_is_fixed(options):
-        count = GRID_LABELS // len(folds)
-        sample = [spread_over_patients(x, frames.patients, count) for _, x in folds]
-        chosen = choose_grid(start, sample, read, device)
-        share = (chosen.preprocessing.grid / start.preprocessing.grid) ** 2
-        if share < 1:
-            again = prepare_labels(read(range(len(frames))), chosen.preprocessing)
-            if again.names == frames.names:  # none was withdrawn meanwhile
-                frames, start = again, chosen
-                view_seconds *= share
-                plan = plan_stages(start, alone, len(frames), patients, view_seconds)
-                yield Planned(len(frames), True, str(plan), plan.seconds)
-    final = not start.segments and len(folds) > 1
-    common: dict[str, Any] = {
-        "start": start,
-        "folds": folds,
-        "read": read,
-        "prior": math.inf if options.partial_labels else OPERATING_POINT_PRIOR,
-        "device": device,
-        "should_stop": should_stop,
-    }
-    deep_steps = plan.deep * (len(folds) + 1 if final else 1)
-    total = plan.quick + deep_steps
-    starts: list[Weights] = []
-    if plan.quick:
-        after = plan.seconds - plan.quick_seconds + plan.comparing
-        yield Stage(QUICK_STAGE, 0, total, after)
-        config = replace(QUICK, steps=plan.quick, seed=options.seed)
-        config = replace(config, wise_ft_prior=start.wise_ft_prior)
-        quick = yield from train_stage(frames, config, **common)
+    training = _StagedTraining(
+        start,
+        options,
+        frames,
+        validation,
+        auxiliary,
+        read,
+        device,
+        should_stop,
+        began,
+        view_seconds or seconds_per_view(start, device),
+    )
+    yield training.make_plan()
+    yield from training.choose_folds()
+    yield from training.choose_grid()
+    quick = None
+    if training.plan.quick:
+        quick = yield from training.train_late_decoder()
         if quick is None:
             return
-        made = quick.result
-        yield made
-        if made.reason == "stopped":
+        yield quick.result
+        if quick.result.reason == "stopped":
             return
-        wanted = options.steps or default_steps(len(frames))
-        if options.minutes and plan.deep < wanted:
-            # Other programs may have been busy when it was planned.
-            view_seconds = seconds_per_view(start, device)
-            left = 60 * options.minutes - (time.monotonic() - began)
-            deep_steps = fitting_steps(plan, wanted, view_seconds, left)
-            total = plan.quick + deep_steps
-            if plan.deep and not deep_steps:
+        yield from training.plan_again()
+    if training.deep_steps:
+        yield from training.train_all_layers(quick)
+
+
+@dataclass
+class _StagedTraining:
+    """What the stages of a training share; it changes as the training goes on."""
+
+    start: StartModel
+    options: FinetuneOptions
+    frames: LabelledFrames
+    validation: LabelledFrames | None
+    auxiliary: LabelledFrames | None
+    read: ReadLabels
+    device: torch.device
+    should_stop: Callable[[], bool]
+    began: float  # by time.monotonic
+    view_seconds: float  # see plan.seconds_per_view
+    folds: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    plan: Plan = field(init=False)
+    deep_steps: int = field(init=False)  # of all trainings together
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began."""
+        return time.monotonic() - self.began
+
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether patients are to be left out in turn."""
+        return self.options.validate and self.validation is None
+
+    @property
+    def _trains_on_all(self) -> bool:
+        """Whether the folds have no common mean, so that all labels train once more."""
+        return not self.start.segments and len(self.folds) > 1
+
+    def make_plan(self) -> Planned:
+        """Plan the stages; raises TrainingError if there is no time for any."""
+        patients = len(set(self.frames.patients))
+        options = replace(self.options, validate=self._leaves_out)
+        plan = plan_stages(
+            self.start, options, len(self.frames), patients, self.view_seconds
+        )
+        if not plan.possible:
+            raise TrainingError(plan.advice)
+        self.plan, self.deep_steps = plan, plan.deep
+        return Planned(len(self.frames), True, str(plan), plan.seconds)
+
+    def choose_folds(self) -> Iterator[Event]:
+        """Choose who is left out in turn."""
+        self.folds = [(list(range(len(self.frames))), [])]
+        if self._leaves_out and not self.plan.no_folds:
+            self.folds = folds_of(self.frames)
+            if len(self.folds) == 1:
                 yield Note(
-                    "The machine is busier than it was: the training of all layers no "
-                    "longer fits in the time and is left out."
+                    "All labels are of one patient, or all but one without an artery: "
+                    "how well the model does on others cannot be known."
                 )
-        if not deep_steps:
+        if self._trains_on_all:
+            self.deep_steps *= len(self.folds) + 1
+
+    def choose_grid(self) -> Iterator[Event]:
+        """Let the labels choose the grid, where it is not fixed."""
+        options, start, patients = self.options, self.start, self.frames.patients
+        fixed = options.grid or options.phantoms or options.partial_labels
+        if fixed or not start.segments or len(self.folds) == 1:
             return
-        starts = [quick.result.weights] if validation is not None else quick.folds
-    config = replace(config_for(start, options), steps=deep_steps)
-    config = replace(config, batch=options.batch or plan.batch)
-    if options.minutes:
-        left = options.minutes - (time.monotonic() - began + plan.comparing) / 60
-        config = replace(config, minutes=max(left, 0.05))
-    yield Stage(DEEP_STAGE, plan.quick, total, plan.comparing)
-    if validation is not None:
-        network = start.network()
-        if starts:
-            network.load_state_dict(starts[0])
+        count = GRID_LABELS // len(self.folds)
+        sample = [spread_over_patients(x, patients, count) for _, x in self.folds]
+        chosen = choose_grid(start, sample, self.read, self.device)
+        share = (chosen.preprocessing.grid / start.preprocessing.grid) ** 2
+        if share == 1:
+            return
+        frames = prepare_labels(
+            self.read(range(len(self.frames))), chosen.preprocessing
+        )
+        if frames.names == self.frames.names:  # none was withdrawn meanwhile
+            self.frames, self.start = frames, chosen
+            self.view_seconds *= share
+            yield self.make_plan()
+
+    def train_late_decoder(self) -> Generator[Event, None, StageResult | None]:
+        """Train the quick stage; None if stopped before its first step."""
+        plan = self.plan
+        after = plan.seconds - plan.quick_seconds + plan.comparing
+        yield Stage(QUICK_STAGE, 0, plan.quick + self.deep_steps, after)
+        config = replace(
+            QUICK,
+            steps=plan.quick,
+            seed=self.options.seed,
+            wise_ft_prior=self.start.wise_ft_prior,
+        )
+        return (yield from self._train_stage(config))
+
+    def plan_again(self) -> Iterator[Event]:
+        """Fit the deep stage to the time that is left after the quick one."""
+        minutes, plan = self.options.minutes, self.plan
+        wanted = self.options.steps or default_steps(len(self.frames))
+        slow = self.seconds > SLOWER * plan.quick_seconds
+        if not minutes or (plan.deep == wanted and not slow):
+            return
+        # Other programs may have become busy, or idle.
+        view_seconds = seconds_per_view(self.start, self.device)
+        left = 60 * minutes - self.seconds
+        self.deep_steps = fitting_steps(plan, wanted, view_seconds, left)
+        if plan.deep and not self.deep_steps:
+            yield Note(
+                "The machine is busier than it was: the training of all layers no "
+                "longer fits in the time and is left out."
+            )
+
+    def train_all_layers(
+        self, quick: StageResult | None
+    ) -> Generator[Event | FinetuneResult, None, None]:
+        """Train the deep stage from where the quick one, if there was one, ended."""
+        plan, options = self.plan, self.options
+        config = replace(
+            config_for(self.start, options),
+            steps=self.deep_steps,
+            batch=options.batch or plan.batch,
+        )
+        if options.minutes:
+            left = options.minutes - (self.seconds + plan.comparing) / 60
+            config = replace(config, minutes=max(left, 0.05))
+        total = plan.quick + self.deep_steps
+        yield Stage(DEEP_STAGE, plan.quick, total, plan.comparing)
+        if self.validation is not None:
+            yield from self._train_validated(config, quick)
+            return
+        deep = yield from self._train_stage(
+            config,
+            starts=quick.folds if quick else (),
+            final=self._trains_on_all,
+            auxiliary=self.auxiliary,
+        )
+        if deep is not None:
+            yield deep.result
+        else:  # stopped before its first step
+            yield Finished("stopped", 0, self.seconds, 0, None)
+
+    def _train_stage(
+        self, config: FinetuneConfig, **more: Any
+    ) -> Generator[Event, None, StageResult | None]:
+        return train_stage(
+            self.frames,
+            config,
+            start=self.start,
+            folds=self.folds,
+            read=self.read,
+            prior=math.inf if self.options.partial_labels else OPERATING_POINT_PRIOR,
+            device=self.device,
+            should_stop=self.should_stop,
+            **more,
+        )
+
+    def _train_validated(
+        self, config: FinetuneConfig, quick: StageResult | None
+    ) -> Generator[Event | FinetuneResult, None, None]:
+        """Train all layers on all labels but the validation patients'."""
+        network, before = self.start.network(), 1.0
+        if quick is not None:
+            network.load_state_dict(quick.result.weights)
+            before = quick.result.start_share
         result = yield from finetune(
             network,
-            frames,
+            self.frames,
             config,
-            validation=validation,
-            auxiliary=auxiliary,
-            device=device,
-            receipt=start.receipt,
-            should_stop=should_stop,
+            validation=self.validation,
+            auxiliary=self.auxiliary,
+            device=self.device,
+            receipt=self.start.receipt,
+            should_stop=self.should_stop,
         )
         if result.steps:
-            share = result.start_share * (made.start_share if starts else 1.0)
-            yield replace(result, start_share=share)
-        return
-    deep = yield from train_stage(
-        frames, config, starts=starts, final=final, auxiliary=auxiliary, **common
-    )
-    if deep is not None:
-        yield deep.result
-    else:  # stopped before its first step
-        yield Finished("stopped", 0, time.monotonic() - began, 0, None)
-
-
-def _until_stopped(read: ReadLabels, should_stop: Callable[[], bool]) -> ReadLabels:
-    """Reads labels; raises Cancelled once a stop is asked for."""
-
-    def read_on(at: Sequence[int]) -> Iterator[Label]:
-        for label in read(at):
-            if should_stop():
-                raise Cancelled("Stopped before the model was adapted.")
-            yield label
-
-    return read_on
-
-
-def adapt_only(
-    start: StartModel,
-    options: FinetuneOptions,
-    frames: LabelledFrames,
-    read: ReadLabels,
-    device: torch.device,
-) -> FinetuneResult:
-    """The start, with the grid and the operating point that labels choose.
-
-    Raises
-    ------
-    TrainingError
-        If the start does not segment arteries, or the masks leave some out.
-    """
-    if options.partial_labels:
-        raise TrainingError(
-            "Masks that leave arteries out cannot choose a threshold. Leave "
-            "--no-training out, or give whole masks."
-        )
-    if not start.segments:
-        raise TrainingError(
-            "Without a training, labels choose the threshold, the side branches and "
-            f"the grid of a model that segments arteries: --start {DEFAULT_MODEL}."
-        )
-    folds = [held_out for _, held_out in folds_of(frames)]
-    if not options.validate or len(folds) < 2:
-        folds = [list(range(len(frames)))]
-    count = ADAPTING_LABELS // len(folds)
-    sample = [labels_of_whole_patients(x, frames.patients, count) for x in folds]
-    found = adapt(start, sample, read, device, keep_grid=bool(options.grid))
-    return FinetuneResult(
-        start.network().state_dict(),
-        0,
-        0,
-        *mean_scores(found.scores),
-        "done",
-        1.0,
-        found.scores,
-        found.operating_point,
-        found.start.preprocessing.grid,
-    )
+            yield replace(result, start_share=before * result.start_share)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_cmunet.errors import Cancelled, TrainingError
-from napari_cmunet.training import events, stage, staged_finetuning
+from napari_cmunet.training import adaptation, events, stage, staged_finetuning
 from napari_cmunet.training.config import FinetuneConfig, FinetuneResult
 from napari_cmunet.training.dataset import Label, prepare_labels
 from napari_cmunet.training.evaluation.validation import folds_of
@@ -442,7 +442,7 @@ def test_the_deep_stage_is_planned_anew_for_the_time_that_is_left():
 
 
 def test_of_many_labels_whole_patients_adapt(start, monkeypatch):
-    monkeypatch.setattr(staged_finetuning, "ADAPTING_LABELS", 9)
+    monkeypatch.setattr(adaptation, "ADAPTING_LABELS", 9)
     labels = [draw(i, f"p{i // 2}") for i in range(12)]
     _, (result,) = run(start, labels, train=False)
     assert len(result.left_out) == 3  # one of two labels in each fold: two do not fit
