@@ -108,8 +108,8 @@ class TrainingPlot(QWidget):
             self._progress.losses or self._progress.validations
         )
 
-    def show_progress(self, progress: TrainingProgress) -> None:
-        """Draw this, a few times a second at most."""
+    def show_progress(self, progress: TrainingProgress | None) -> None:
+        """Draw this, or nothing, a few times a second at most."""
         self._progress = progress
         if not self._soon.isActive():
             self._soon.start(_REDRAW_MS)

@@ -104,7 +104,7 @@ def test_the_first_model_is_used_at_once_and_the_second_replaces_it():
 @pytest.mark.parametrize(
     ("kind", "text", "done"),
     [
-        (CANCELLED, "Better. Figures. The second stage was cancelled.", "discard"),
+        (CANCELLED, "Better. Figures.", "discard"),
         (DIED, "Better. Figures. It ended. The first model stays.", "register"),
     ],
 )
@@ -176,7 +176,7 @@ def test_against_the_former_model_it_does_not():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (CANCELLED, "The second stage was cancelled."),
+        (CANCELLED, "Better. Figures."),
         (DIED, "The first model stays."),
         (STOPPED, "Better. Figures."),
     ],
@@ -184,10 +184,28 @@ def test_against_the_former_model_it_does_not():
 def test_a_second_stage_without_a_model_leaves_the_first(kind, words):
     end = TrainingResult(kind, "What happened.")
     models, _, result = follow(*QUICK, DEEP[0], end=end)
-    assert (result.model, result.decision) == ("a", PROMOTED)
+    assert (result.model, result.decision, result.kind) == ("a", PROMOTED, kind)
     assert result.text.endswith(words)
     assert result.failed == (kind == DIED)
     assert models.name == "a"
+
+
+def test_cancelled_nothing_is_kept_but_what_is_in_use():
+    told = verdict("a", "old", events.CANNOT_TELL)
+    given = (QUICK[0], QUICK[1], told)
+    models, _, result = follow(*given, *DEEP, end=TrainingResult(CANCELLED, "", "b"))
+    assert (result.model, result.kind, result.decision) == ("", CANCELLED, "")
+    assert models.done == [("register", "a"), ("discard", "b"), ("discard", "a")]
+
+
+@pytest.mark.parametrize("gain", [None, 0.01])
+def test_a_stopped_second_model_that_was_not_measured_gives_way(gain):
+    second = verdict("b", "a", events.CANNOT_TELL, gain)
+    end = TrainingResult(STOPPED, second.text, "b", second)
+    models, _, result = follow(*QUICK, *DEEP, second, end=end)
+    assert result.kind == STOPPED
+    assert result.model == ("a" if gain is None else "b")
+    assert (("discard", "b") in models.done) == (gain is None)
 
 
 @pytest.mark.parametrize(

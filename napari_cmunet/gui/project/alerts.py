@@ -258,8 +258,8 @@ def project_beside(messages: Messages, name: str, open_it: Act, make: Act) -> No
 def training_ended(messages: Messages, result: TrainingResult, look: Act) -> None:
     """A training is over; nothing is shown where what followed is seen anyway."""
     text = {
-        UNDECIDED: "Fine-tuning has finished. There are not enough patients to compare "
-        f"{result.model}: look at what it would change, and decide.",
+        UNDECIDED: f"Fine-tuning has finished. Whether {result.model} is better cannot "
+        "be told: look at what it would change, and decide.",
         REFUSED: f"Fine-tuning has finished. {result.model} is not better, so it is "
         "not used.",
     }.get(result.decision)

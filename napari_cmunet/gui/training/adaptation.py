@@ -15,6 +15,7 @@ from psygnal import Signal
 from napari_cmunet.gui.jobs import Job, JobResult
 from napari_cmunet.project.models.promotion import (
     CANCELLED,
+    PROMOTED,
     TrainingResult,
     promote_or_discard,
 )
@@ -26,6 +27,7 @@ from napari_cmunet.util.cluster import is_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_cmunet.errors import CMUNetError
     from napari_cmunet.gui.jobs import Report, ShouldStop
     from napari_cmunet.project.project import Project
 
@@ -55,6 +57,7 @@ class ModelAdaptation:
     def __init__(self, project: Project, device: Callable[[], str]) -> None:
         self._project, self._device = project, device
         self._tried = 0  # patients
+        self.why_not = ""
         self._process: TrainingProcess | None = None
 
     @property
@@ -72,7 +75,7 @@ class ModelAdaptation:
             return
         if project.models.history.can_go_forward:
             return  # the reader went back to this model
-        self._tried = patients
+        self._tried, self.why_not = patients, ""
         process = self._process = TrainingProcess()
         # It takes seconds: not for a cluster.
         device = "auto" if is_address(self._device()) else self._device()
@@ -83,8 +86,14 @@ class ModelAdaptation:
         def ended(outcome: JobResult) -> None:
             if process is self._process:
                 self._process = None
-            if outcome.result is not None:
-                self.promoted.emit(outcome.result)
+            result: TrainingResult | None = outcome.result
+            if result is not None and result.verdict is not None:
+                # Labels that came in before the process had read them count.
+                self._tried = max(self._tried, result.verdict.patients)
+            if result is not None and result.decision == PROMOTED:
+                self.promoted.emit(result)
+            elif not process.cancelled:
+                self.why_not = _why_not(result, outcome.error)
             if not process.cancelled:
                 self.changed.emit()
                 self.on_accepted()  # those that came in meanwhile
@@ -121,7 +130,7 @@ class ModelAdaptation:
 def _adapt(
     project: Project, process: TrainingProcess, device: str, should_stop: ShouldStop
 ) -> TrainingResult | None:
-    """The comparison that an adapted model has won; None if there is none."""
+    """How the adaptation ended; None where it does not apply."""
     if project.models.is_trained(project.models.current):
         return None
     options = {"train": False, "start": CURRENT, "device": device}
@@ -137,3 +146,17 @@ def _adapt(
     if process.cancelled:
         result = replace(result, kind=CANCELLED)
     return promote_or_discard(project, result)
+
+
+def _why_not(result: TrainingResult | None, error: CMUNetError | None) -> str:
+    """Why the model in use stays as it is; empty where that goes without saying."""
+    if error is not None:
+        return f"The model could not be adapted. {error}"
+    if result is None:
+        return ""
+    if result.failed:
+        return f"The model could not be adapted. {result.text}"
+    return (
+        "Your labels chose no better threshold, side branches or grid: the model stays "
+        "as it is."
+    )

@@ -127,8 +127,7 @@ class FinetuneSection(QWidget):
         self._training: TrainingSession | None = None
         self._preview: ModelPreview | None = None
         self._shown_once = False
-        # After a press of Start, until there is something to see.
-        self._scroll_to_plot = False
+        self._scroll_to_plot = False  # after Start, until there is something to see
         self._build()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -149,7 +148,7 @@ class FinetuneSection(QWidget):
             "meanwhile",
         )
         self.stop = button("Stop, keep best", "End soon and keep the best model so far")
-        self.cancel = button("Cancel", "End now; nothing of this training is kept")
+        self.cancel = button("Cancel", "End now; only a first model in use is kept")
         self.options = TrainingOptions()
         self.plot = TrainingPlot()
         self.status, self.figures = text_label(), text_label()
@@ -219,6 +218,7 @@ class FinetuneSection(QWidget):
         if self._training is not None:
             self._training.changed.disconnect(self._on_changed, missing_ok=True)
         self._training = training
+        self.plot.show_progress(None)
         if training is not None:
             training.changed.connect(self._on_changed)
         self.refresh()

@@ -138,6 +138,7 @@ class TrainingSession:
             first=run.first if run else None,
             problem=self._problem,
             adapting=self._adaptation.running,
+            not_adapted=self._adaptation.why_not,
         )
 
     def _hashes(self) -> set[str]:

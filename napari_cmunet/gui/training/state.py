@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from napari_cmunet.project.models.promotion import TrainingResult
     from napari_cmunet.project.settings import Settings
 
-STARTING, LEAVING_OUT, LEARNING, COMPARING = (
+STARTING, LEAVING_OUT, LEARNING, COMPARING, COMPARED = (
     "starting",
     "leaving out",
     "learning",
     "comparing",
+    "compared",
 )
 """The phases of a training, in their order; the second with few patients alone."""
 
@@ -102,8 +103,9 @@ def progress_after(progress: TrainingProgress, event: events.Event) -> TrainingP
     staged = bool(progress.stage)
     match event:
         case events.Planned(possible=True):
-            planned = replace(progress, plan=event.text)
-            return replace(planned, **_time_left(progress, event.seconds))
+            left = min(event.seconds, progress.limit)
+            planned = replace(progress, plan=event.text, labels=event.labels)
+            return replace(planned, seconds_left=left, pace=1.0)
         case events.Stage():
             return replace(
                 progress,
@@ -150,7 +152,10 @@ def progress_after(progress: TrainingProgress, event: events.Event) -> TrainingP
         case events.Validated():
             measured = replace(event, step=progress.steps_before + event.step)
             return replace(progress, validations=(*progress.validations, measured))
-        case events.Verdict() if staged and event.dice is not None:
+        case events.Verdict():
+            progress = replace(progress, phase=COMPARED)
+            if not staged or event.dice is None:
+                return progress
             dice, cldice = event.dice, event.cldice or 0.0
             measured = events.Validated(progress.step, dice, dice, dice, cldice, True)
             return replace(progress, validations=(*progress.validations, measured))
@@ -190,6 +195,7 @@ class TrainingState:
     #: Of the quick stage, while the deep one is at work.
     first: TrainingResult | None = None
     adapting: bool = False  # the model in use is being adapted
+    not_adapted: str = ""  # why the last adaptation did not change the model in use
 
     # -- what can be done -----------------------------------------------------
 
@@ -219,7 +225,9 @@ class TrainingState:
     @property
     def can_stop(self) -> bool:
         """Whether the training can be stopped with a model."""
-        return self.has_model and not (self.stopping or self.cancelling)
+        asked = self.stopping or self.cancelling
+        ends = self.progress is not None and self.progress.phase == COMPARED
+        return self.has_model and not (asked or ends)
 
     @property
     def can_cancel(self) -> bool:
@@ -285,9 +293,11 @@ class TrainingState:
             )
         if self.result is not None:
             text = self._ended(self.result)
-            if self.plan is not None and self.new_labels:
+            if self.plan is not None and self.new_labels and not self.busy:
                 text += f"\nNext training: {self.plan.text}"
             return text
+        if self.not_adapted:
+            return f"{self.not_adapted}\n{self.plan.text if self.plan else ''}".strip()
         if self.plan is not None and self.labels:
             return self.plan.text
         if self.labels and self.patients < events.ENOUGH_PATIENTS:
@@ -299,11 +309,15 @@ class TrainingState:
         return ""
 
     def _working(self, progress: TrainingProgress) -> str:
-        if self.stopping and progress.phase != COMPARING:
+        if self.stopping and progress.phase not in (COMPARING, COMPARED):
             return "Stopping; the best model so far is kept."
         labels = counted(progress.labels, "label")
         quick = progress.stage == events.QUICK_STAGE
-        if quick and self.first is not None and progress.step < progress.steps:
+        goes_on = quick and progress.step < progress.steps and not self.stopping
+        finishing = progress.phase == COMPARED and not goes_on
+        if finishing:
+            text = "Finishing…"
+        elif progress.phase == COMPARED:
             text = "Starting the training of all layers…"
         elif progress.phase == COMPARING:
             text = f"Comparing with {self.current.name}…"
@@ -326,7 +340,8 @@ class TrainingState:
                     f"{counted(progress.validation_patients, 'other patient')}"
                 )
             text += "."
-        if progress.seconds_left is not None and progress.phase != STARTING:
+        told = finishing or progress.phase == STARTING  # the plan tells it
+        if progress.seconds_left is not None and not told:
             text += f" {duration(progress.seconds_left)} left."
         if self.first is not None:
             text += f" {self._decision(self.first)}"
@@ -335,10 +350,10 @@ class TrainingState:
         return text
 
     def _ended(self, result: TrainingResult) -> str:
-        if result.failed or result.kind == CANCELLED or not result.model:
+        if result.failed or not result.model:
             return result.text
-        stopped = "Stopped. " if result.kind == STOPPED else ""
-        text = f"{stopped}{self._decision(result)}"
+        ended = {STOPPED: "Stopped. ", CANCELLED: "Cancelled after the first model. "}
+        text = f"{ended.get(result.kind, '')}{self._decision(result)}"
         if result.decision == PROMOTED and self.current.name == result.model:
             text += " Next: open an unlabelled image and see what it has learned."
         elif result.decision == REFUSED and result.verdict and result.verdict.near_own:
@@ -355,8 +370,11 @@ class TrainingState:
     def _decision(self, result: TrainingResult) -> str:
         """The verdict in one line."""
         name, verdict = result.model, _split(result.text)[0]
-        if result.decision == PROMOTED and self.current.name != name:
+        in_use = self.current.name == name
+        if result.decision == PROMOTED and not in_use:
             return f"{verdict}: {name} was used, and set aside again."
+        if result.decision == REFUSED and in_use:
+            return f"{verdict}: {name} is used all the same."
         what = {
             PROMOTED: "used from now on",
             REFUSED: "not used; it stays in the list",

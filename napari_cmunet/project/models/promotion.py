@@ -147,7 +147,19 @@ def promote_each(
         run.close()
     if first is None:
         return promote_if_better(project, _on_average(project, result))
-    if result.model not in ("", first.model):
+    return _second(project, result, first)
+
+
+def _second(
+    project: Project, result: TrainingResult, first: TrainingResult
+) -> TrainingResult:
+    """How a training ended whose first stage is decided on."""
+    if result.kind == CANCELLED and first.decision != PROMOTED:
+        _discard(project, result.model, first.model)
+        return replace(result, model="")
+    if result.kind == STOPPED and _is_measured(first) and not _is_measured(result):
+        _discard(project, result.model)
+    elif result.model not in ("", first.model):
         second = promote_if_better(project, _on_average(project, result, first))
         if second.verdict is not None:
             return second
@@ -155,9 +167,18 @@ def promote_each(
     if result.failed:
         text = f"{first.text} {result.text} The first model stays."
         return replace(first, kind=result.kind, text=text)
-    if result.kind == CANCELLED:
-        return replace(first, text=f"{first.text} The second stage was cancelled.")
     return replace(first, kind=result.kind)
+
+
+def _is_measured(result: TrainingResult) -> bool:
+    """Whether its model was compared on patients that neither model learned from."""
+    return result.verdict is not None and result.verdict.gain is not None
+
+
+def _discard(project: Project, *names: str) -> None:
+    for name in filter(None, names):
+        with suppress(CMUNetError):
+            project.models.discard(name)
 
 
 def _on_average(
@@ -201,17 +222,15 @@ def promote_if_better(project: Project, result: TrainingResult) -> TrainingResul
         return replace(result, decision=decision, problem=str(error))
 
 
-def promote_or_discard(
-    project: Project, result: TrainingResult
-) -> TrainingResult | None:
+def promote_or_discard(project: Project, result: TrainingResult) -> TrainingResult:
     """Put a model to use if it is better by :data:`NOTICEABLE_GAIN`; else discard it.
 
     For a model that nobody asked for. Writes to the project.
 
     Returns
     -------
-    TrainingResult or None
-        None if the model is not in use.
+    TrainingResult
+        Without a decision if the model was discarded.
     """
     verdict = result.verdict
     better = verdict is not None and verdict.outcome == BETTER
@@ -220,10 +239,8 @@ def promote_or_discard(
         decided = promote_if_better(project, result)
         if decided.decision == PROMOTED:
             return decided
-    if result.model:
-        with suppress(CMUNetError):
-            project.models.discard(result.model)
-    return None
+    _discard(project, result.model)
+    return result
 
 
 def _decide(project: Project, result: TrainingResult) -> str:
@@ -231,8 +248,7 @@ def _decide(project: Project, result: TrainingResult) -> str:
     if not name:
         return ""
     if result.kind == CANCELLED:
-        with suppress(CMUNetError):
-            project.models.discard(name)
+        _discard(project, name)
         return ""
     project.models.register(name)
     if verdict is None:

@@ -222,6 +222,8 @@ def _in_words(v: Verdict, reason: str, learned: int, left_out: str) -> str:
     if v.dice is not None and v.dice_before is not None:
         who = counted(v.patients, "patient")
         never = "whom neither model learned from"
+        if left_out:
+            never = "left out in turn"
         if learned:
             never = f"of whom the model in use had seen {learned}"
         parts.append(

@@ -107,6 +107,7 @@ def test_an_adapted_model_that_is_not_better_leaves_nothing(
     assert project.models.names() == []
     assert project.models.current.name == tiny_model.name
     assert training.state().result is None
+    assert training.state().status.startswith("Your labels chose no better threshold")
 
 
 def test_a_training_comes_before_it(adapting):
@@ -285,6 +286,6 @@ def test_what_nobody_asked_for_is_used_if_it_helps_and_else_discarded(
     verdict = replace(verdict, outcome=outcome, gain=gain)
     result = TrainingResult(kind, "", "adapted-002", verdict)
     decided = promote_or_discard(project, result)
-    assert (decided is not None) == used
+    assert (decided.decision == PROMOTED) == used
     assert (project.models.current.name == "adapted-002") == used
     assert ("adapted-002" in project.models.names()) == used

@@ -55,6 +55,9 @@ def test_start_and_cancel_by_the_buttons(section, make_project, make_training, q
     refreshed(section)
     assert section.status.text().startswith("Cancelled.")
     assert not section.start.isHidden()
+    assert not section.plot.isHidden()  # to be looked at
+    section.set_training(make_training(project))  # another project is open
+    assert section.plot.isHidden()
 
 
 def test_options_are_kept_with_the_project(section, make_project, make_training):

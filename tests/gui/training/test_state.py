@@ -193,6 +193,10 @@ def test_stages_make_one_curve_and_a_time_left_that_falls():
     assert [(v.step, v.dice) for v in progress.validations] == [(30, 0.8)]
     assert left == sorted(left, reverse=True)
     assert left[0] == 180
+    # A later plan, after the choice of the grid, holds whatever the first one said.
+    later = progress_after(progress_after(TrainingProgress(), STAGES[0]),
+                           events.Planned(12, True, "", 300.0))  # fmt: skip
+    assert (later.seconds_left, later.pace, later.labels) == (300.0, 1.0, 12)
     assert left[-1] == 100
 
 
@@ -211,7 +215,7 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
     used = ModelVersion("tuned-001")
     state = replace(IDLE, progress=progress, first=first, current=used)
     assert state.status.startswith("Starting the training of all layers… 3 min left. ")
-    assert replace(state, first=None).status.startswith("Comparing with tuned-001…")
+    assert not replace(state, stopping=True).can_stop
     for event in STAGES[9:12]:
         progress = progress_after(progress, event)
     state = replace(state, progress=progress)
@@ -221,6 +225,26 @@ def test_the_first_model_is_told_while_all_layers_are_trained():
         "used from now on."
     )
     assert shown.can_stop
+
+
+def test_after_the_last_comparison_nothing_can_be_stopped():
+    progress = TrainingProgress()
+    for event in (*STAGES, replace(STAGES[8], model="tuned-002")):
+        progress = progress_after(progress, event)
+    state = replace(IDLE, progress=progress)
+    assert state.status == "Finishing…"
+    assert state.can_cancel and not state.can_stop
+
+
+def test_a_refused_model_that_is_chosen_is_said_to_be_in_use():
+    state = replace(ended(REFUSED), current=ModelVersion("tuned-001"))
+    assert state.status.startswith("Better: tuned-001 is used all the same.")
+
+
+def test_a_cancelled_second_stage_is_told_beside_the_first_model():
+    state = ended(PROMOTED, CANCELLED)
+    state = replace(state, current=ModelVersion("tuned-001"))
+    assert state.status.startswith("Cancelled after the first model. Better: tuned-001")
 
 
 def test_the_plan_is_told_before_the_start():
