@@ -350,7 +350,7 @@ class TrainingState:
         return text
 
     def _ended(self, result: TrainingResult) -> str:
-        if result.failed or not result.model:
+        if result.failed or not result.decision:
             return result.text
         ended = {STOPPED: "Stopped. ", CANCELLED: "Cancelled after the first model. "}
         text = f"{ended.get(result.kind, '')}{self._decision(result)}"

@@ -245,6 +245,8 @@ def test_a_cancelled_second_stage_is_told_beside_the_first_model():
     state = ended(PROMOTED, CANCELLED)
     state = replace(state, current=ModelVersion("tuned-001"))
     assert state.status.startswith("Cancelled after the first model. Better: tuned-001")
+    discarded = TrainingResult(CANCELLED, "Cancelled.", "tuned-001")
+    assert replace(IDLE, result=discarded).status == "Cancelled."
 
 
 def test_the_plan_is_told_before_the_start():
