@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from napari_cmunet.training.dataset import Label
 
 MEASURES = ("dice", "cldice", "precision", "recall", "hd95")
+MIN_PATIENTS = 3
+"""Of fewer, a 95 % interval would be a point, or their minimum and maximum."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     for name in MEASURES:
         mean, low, high = summary[name]
         unit = " px" if name == "hd95" else ""
-        line = f"{name:10} {mean:.4f}{unit}  (95 % {low:.4f} to {high:.4f})"
+        interval = f"95 % {low:.4f} to {high:.4f}"
+        if not np.isfinite(low):
+            interval = "too few patients for an interval"
+        line = f"{name:10} {mean:.4f}{unit}  ({interval})"
         empty = sum(not np.isfinite(getattr(s, name)) for s in scores)
         if empty:
             line += f"; without {counted(empty, 'frame')} where one mask is empty"
@@ -87,6 +92,7 @@ def summarise(
 ) -> dict[str, tuple[float, float, float]]:
     """Mean, and bounds of its 95 % interval by patient, of each measure.
 
+    The bounds are NaN with fewer than :data:`MIN_PATIENTS` patients.
     The distance is infinite where one mask is empty; those frames are left out of
     its mean, since Dice counts them as 0 already.
     """
@@ -98,7 +104,9 @@ def summarise(
             summary[name] = (float("nan"),) * 3
             continue
         groups = [p for p, k in zip(patients, known, strict=True) if k]
-        low, high = bootstrap_interval(values[known], groups)
+        low = high = float("nan")
+        if len(set(groups)) >= MIN_PATIENTS:
+            low, high = bootstrap_interval(values[known], groups)
         summary[name] = (float(values[known].mean()), low, high)
     return summary
 

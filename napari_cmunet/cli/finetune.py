@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from napari_cmunet.model.card import ModelCard
+
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune on folders or on a project; returns the exit code."""
@@ -132,6 +134,7 @@ def _folders(
     # Whatever the folder is called: nothing may fail after hours of training.
     name = name_for(args.output, "finetuned")
     best: FinetuneResult | None = None
+    card: ModelCard | None = None
     for item in stages:
         if not isinstance(item, FinetuneResult):
             write(item)
@@ -145,15 +148,26 @@ def _folders(
             write(events.Note(text))
         else:
             write(events.Note("All layers were not better; the quick model stays."))
-    if best is None:
+    if best is None or card is None:
         return None
+    if not options.train:
+        print(f"{name}: {_chosen(card)}", file=sys.stderr)
+    measured = "not compared on left-out patients"
     if best.dice is not None:
-        print(
-            f"{name}: Dice {best.dice:.3f}, clDice {best.cldice:.3f} on patients that "
-            "were left out",
-            file=sys.stderr,
+        measured = (
+            f"Dice {best.dice:.3f}, clDice {best.cldice:.3f} on patients that were "
+            "left out"
         )
+    print(f"{name}: {measured}", file=sys.stderr)
     return 1 if found.problems else 0
+
+
+def _chosen(card: ModelCard) -> str:
+    """What labels chose without a training."""
+    text = f"threshold {card.threshold:.2f}, grid {card.preprocessing.grid}"
+    if card.postprocessing:
+        text += f", side branches from a margin of {card.postprocessing.twig_margin:g}"
+    return text
 
 
 def _write_notes(found: LabelFolders, write: Callable[[events.Event], None]) -> None:

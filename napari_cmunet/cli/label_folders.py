@@ -19,10 +19,13 @@ from napari_cmunet.io.masks.files import (
     read_provenance,
 )
 from napari_cmunet.io.masks.foreign_masks import find_masks
+from napari_cmunet.io.sniffing import SUFFIXES
+from napari_cmunet.project.image_records import is_file
 from napari_cmunet.project.labels.mask_matching import read_for_image
 from napari_cmunet.project.patients import by_dicom, read_patients
 from napari_cmunet.training.dataset import Label
 from napari_cmunet.training.evaluation.validation import validates
+from napari_cmunet.util.safe_files import is_folder
 from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
@@ -64,10 +67,15 @@ def read_label_folders(
     Raises
     ------
     ReadError
-        If the CSV cannot be used.
+        If the CSV cannot be used, or ``images`` has a folder that is missing or empty.
     """
     by_stem: dict[str, list[Path]] = {}
     for file in find_images(images):
+        if is_folder(file.path):
+            raise ReadError(file.path, "there is no image in this folder.")
+        if file.path in images and not is_file(file.path):
+            what = "file" if file.path.suffix.lower() in SUFFIXES else "folder"
+            raise ReadError(file.path, f"there is no such {what}.")
         by_stem.setdefault(stem_of(file.path), []).append(file.path)
     patient_of = read_patients(patients) if patients else {}
     found = LabelFolders([], [], [])
@@ -132,8 +140,10 @@ def _read_one(
     notes: list[str],
     large_masks: LargeMasks,
 ) -> list[Label]:
+    if is_folder(path):
+        raise ReadError(path, "there is no mask in this folder.")
     if not path.is_file():
-        raise ReadError(path, "there is no such file, or no mask in this folder.")
+        raise ReadError(path, "there is no such file or folder.")
     candidates = by_stem.get(path.stem, [])
     if not candidates:
         raise ReadError(path, "no image has this stem.")

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,19 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Without ``argv`` that of the program, which is expected to end then.
+    """
+    try:
+        return _run(argv)
+    finally:
+        if argv is None:
+            # Another Ctrl-C would only break off what torch does at the exit.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     _take_any_file_name()
     args = build_parser().parse_args(argv)
     try:
@@ -275,7 +288,8 @@ def _add_evaluate(commands: Any) -> None:
         "evaluate",
         help="Dice, clDice, HD95, precision, recall of a model",
         description="Compare a model's masks with the truth, each on the image's own "
-        "grid; means with 95 % intervals, by patient where --patients is given.",
+        "grid; means with 95 % intervals from three patients on, by patient where "
+        "--patients is given.",
     )
     p.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     p.add_argument("--masks", nargs="+", required=True, type=Path, metavar="DIR")

@@ -41,6 +41,7 @@ from napari_cmunet.training.config import (
 )
 from napari_cmunet.training.dataset import phantom_labels, prepare_labels
 from napari_cmunet.training.options import RANDOM
+from napari_cmunet.util.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -242,9 +243,9 @@ def model_card(
         }
     point = result.operating_point
     parent = start.model.card if start.model else None
-    description = f"Fine-tuned on {labels} labels."
+    description = f"Fine-tuned on {counted(labels, 'label')}."
     if not result.steps:
-        description = f"Adapted to {labels} labels without a training."
+        description = f"Adapted to {counted(labels, 'label')} without a training."
     elif percent := round(100 * result.start_share):
         description += f" {percent}% of it is the model it started from."
     if point and point.postprocessing and start.postprocessing:

@@ -35,10 +35,24 @@ def folded(name: str) -> str:
 
 
 def some_of(sentences: Sequence[str], most: int = 3) -> str:
-    """Join the first sentences, each with its full stop, and count the rest."""
-    shown = [text.removesuffix(".") + "." for text in sentences[:most]]
-    if len(sentences) > most:
-        shown.append(f"And {len(sentences) - most} more.")
+    """Join the first sentences, each with its full stop, and count the rest.
+
+    Those that differ only before their colon are told as one: ``a.png and 2 more: …``.
+    """
+    alike: dict[str, list[str]] = {}
+    for text in sentences:
+        sentence = text.removesuffix(".") + "."
+        alike.setdefault(sentence.partition(": ")[2] or sentence, []).append(sentence)
+    groups = list(alike.values())
+    shown = []
+    for first, *others in groups[:most]:
+        subject, colon, reason = first.partition(": ")
+        several = colon and others
+        shown.append(
+            f"{subject} and {len(others)} more: {reason}" if several else first
+        )
+    if rest := sum(map(len, groups[most:])):
+        shown.append(f"And {rest} more.")
     return " ".join(shown)
 
 

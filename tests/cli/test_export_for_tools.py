@@ -234,7 +234,7 @@ def test_images_that_were_moved_are_shown_to_the_export(exported, capsys):
     assert main(command) == 1
     said = capsys.readouterr().err
     assert "is not where it was" in said
-    assert "Nothing was written as coco" in said
+    assert "Nothing was written as COCO: it can hold none of these labels." in said
     assert "--images DIR" in said
     assert not (again / "coco.json").exists()
     assert main([*command, "--overwrite", "--images", str(out.parent / "no")]) == 2

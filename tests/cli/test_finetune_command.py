@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_cmunet.cli import finetune as finetune_command
+from napari_cmunet.cli.evaluate import MEASURES
 from napari_cmunet.cli.label_folders import number_patients, read_label_folders
 from napari_cmunet.cli.main import main
 from napari_cmunet.io.masks.files import read_mask, write_mask
@@ -452,6 +455,36 @@ def test_a_missing_folder_is_named(folders, tmp_path, capsys):
     assert "nowhere: there is no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nope", "nope: there is no such folder."),
+        ("nope.png", "nope.png: there is no such file."),
+        ("empty", "empty: there is no image in this folder."),
+    ],
+)
+def test_images_that_are_not_there_are_no_wrong_names(
+    folders, tmp_path, tiny_model, capsys, name, said
+):
+    _, masks = folders(2)
+    (tmp_path / "empty").mkdir()
+    images = tmp_path / name
+    assert finetune(images, masks, tmp_path / "out") == 1
+    words = ["evaluate", "--images", images, "--masks", masks, "--model", tiny_model]
+    assert main([*map(str, words)]) == 1
+    assert capsys.readouterr().err == f"napari-cmunet: {said}\n" * 2
+
+
+def test_a_folder_without_masks_is_told_from_one_that_is_not_there(folders, tmp_path):
+    images, _ = folders(1)
+    (tmp_path / "empty").mkdir()
+    found = read_label_folders([images], [tmp_path / "empty", tmp_path / "nope"])
+    assert found.problems == [
+        "empty: there is no mask in this folder.",
+        "nope: there is no such file or folder.",
+    ]
+
+
 def test_a_patient_on_both_sides_is_refused(folders, tmp_path, capsys):
     images, masks = folders(4)
 
@@ -532,3 +565,61 @@ def test_frames_without_a_distance_are_said(folders, tmp_path, tiny_model, capsy
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("hd95")
     assert lines[-1].endswith("without 1 frame where one mask is empty")
+
+
+@pytest.mark.parametrize("patients", [1, 2, 3])
+def test_few_patients_have_no_interval(folders, tmp_path, tiny_model, capsys, patients):
+    images, masks = folders(3)
+    table, report = tmp_path / "patients.csv", tmp_path / "report.json"
+    rows = [f"case{i},p{i % patients}" for i in range(3)]
+    table.write_text("\n".join(["stem,patient", *rows]))
+    words = ["evaluate", "--images", images, "--masks", masks, "--model", tiny_model]
+    words += ["--patients", table, "--json", report]
+    assert main([*map(str, words)]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == len(MEASURES)
+    for line, name in zip(lines, MEASURES, strict=True):
+        mean, low, high = json.loads(report.read_text())["mean"][name]
+        unit = " px" if name == "hd95" else ""
+        if patients < 3:
+            assert (low, high) == (None, None)
+            interval = "too few patients for an interval"
+        else:
+            assert low < mean < high
+            interval = f"95 % {low:.4f} to {high:.4f}"
+        assert line == f"{name:10} {mean:.4f}{unit}  ({interval})"
+
+
+def test_what_is_adapted_without_a_training_is_told(
+    folders, tmp_path, tiny_model, capsys
+):
+    images, masks = folders(1)
+    out = tmp_path / "mine"
+    words = ["finetune", "--images", images, "--masks", masks, "-o", out]
+    words += ["--no-training", "--start", tiny_model]
+    assert main([*map(str, words)]) == 0
+    said = capsys.readouterr()
+    card = read_card(out)
+    chosen = f"threshold {card.threshold:.2f}, grid {card.preprocessing.grid}"
+    assert chosen in said.err
+    assert "mine: not compared on left-out patients" in said.err
+    assert said.out.strip() == str(out)
+
+
+def test_a_model_of_a_stopped_training_is_said_to_be_unmeasured(
+    folders, tmp_path, tiny_model, monkeypatch, capsys
+):
+    images, masks = folders(3)
+    log = tmp_path / "log.jsonl"
+
+    @contextmanager
+    def stop_soon():
+        yield lambda: any(isinstance(e, events.Step) for e in read_events(log))
+
+    monkeypatch.setattr(finetune_command, "stop_on_signals", stop_soon)
+    words = ["finetune", "--images", images, "--masks", masks, "-o", tmp_path / "mine"]
+    words += ["--start", tiny_model, "--events", log]
+    assert main([*map(str, words)]) == 0
+    said = capsys.readouterr().err
+    assert "stopped: " in said
+    assert "mine: not compared on left-out patients" in said

@@ -111,6 +111,28 @@ def test_one_signal_asks_for_a_stop_and_two_end_the_program():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_a_signal_at_the_exit_of_the_program_is_too_late(tmp_path):
+    program = (
+        "import atexit, signal, sys\n"
+        "from napari_cmunet.cli.main import main\n"
+        "atexit.register(signal.raise_signal, signal.SIGINT)\n"
+        "sys.argv[1:] = ['models', 'show', 'nowhere']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+
+
+def test_who_calls_main_keeps_the_signals(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["models", "show", "nowhere"]) == 2
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_progress_is_silent_where_nobody_looks(capsys):
     progress = Progress(3)
     progress.show("a.tif")

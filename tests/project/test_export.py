@@ -14,6 +14,7 @@ from napari_cmunet.io.masks.files import read_mask, read_provenance
 from napari_cmunet.io.provenance import Provenance
 from napari_cmunet.project.export.formats import ExportConflictError, export_masks
 from napari_cmunet.project.project import Project
+from tests.io.dicom_making import write_dicom
 from tests.project.project_making import SHAPE, events, mask_of
 
 
@@ -261,10 +262,41 @@ def test_nothing_is_written_where_no_label_can_be(labelled, tmp_path):
     before = events(labelled)
     exported = export_masks(labelled, tmp_path / "o", formats=formats)
     assert (exported.files, exported.labels, exported.formats) == ((), 0, ())
-    for name in formats:
-        assert any(f"Nothing was written as {name}" in p for p in exported.problems)
+    nothing = (
+        "Nothing was written as COCO or nnU-Net: it can hold none of these labels."
+    )
+    assert exported.problems[0] == nothing
+    assert len(exported.problems) == 3  # and each image, once
     assert not (tmp_path / "o").exists()
     assert events(labelled) == before
+
+
+def test_a_format_of_dicom_alone_says_that_no_image_is(labelled, tmp_path):
+    formats = ("tiff", "dicom-seg", "dicom-sr")
+    exported = export_masks(labelled, tmp_path / "o", formats=formats)
+    assert (exported.labels, exported.formats) == (2, ("tiff",))
+    assert exported.problems == (
+        "Nothing was written as DICOM Segmentation or DICOM Structured Report: none of "
+        "the 2 images is a DICOM file.",
+    )
+
+
+def test_a_problem_of_some_formats_names_them(labelled, tmp_path):
+    image, other = labelled.images.ids()[0], labelled.images.ids()[3]
+    dicom = write_dicom(tmp_path / "a.dcm", np.ones(SHAPE, np.uint8))
+    (added,) = labelled.images.add([dicom]).images
+    labelled.labels.accept(added, 0, mask_of(3))
+    formats = ("tiff", "dicom-seg")
+    exported = export_masks(labelled, tmp_path / "o", formats=formats)
+    assert exported.formats == formats
+    why = "as DICOM Segmentation: its image is no DICOM file."
+    assert exported.problems == (f"Label {image}#0 {why}", f"Label {other}#0 {why}")
+    # What hinders all formats is told once.
+    (labelled.folder / "labels" / image / "frame_0000.tif").write_bytes(b"II*\0")
+    again = export_masks(labelled, tmp_path / "p", formats=formats)
+    damaged, alone = again.problems
+    assert damaged.startswith(f"Label {image}#0: ")
+    assert alone == exported.problems[1]
 
 
 def test_the_index_has_size_area_changes_flag_and_comment(cine, tmp_path):

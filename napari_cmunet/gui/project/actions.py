@@ -333,5 +333,6 @@ def _summary(exported: ExportResult, folder: Path | str) -> str:
     elif not exported.labels:
         text = "Nothing was exported."
     if exported.problems:
-        text += f" Left out: {some_of(exported.problems, 2)}"
+        told = some_of(exported.problems, 2)
+        text += f" {told}" if told.startswith("Nothing ") else f" Left out: {told}"
     return text

@@ -15,12 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_cmunet.errors import (
-    ProjectError,
-    WriteError,
-    display_name,
-)
+from napari_cmunet.errors import CMUNetError, ProjectError, WriteError, display_name
 from napari_cmunet.io.masks.coco import CocoFile
+from napari_cmunet.io.sniffing import open_sniffed
 from napari_cmunet.project.export.dicom import write_dicom_sc, write_dicom_seg
 from napari_cmunet.project.export.report import write_dicom_sr, write_project_report
 from napari_cmunet.project.export.task import (
@@ -180,29 +177,42 @@ class ExportFormat:
     """An export format."""
 
     name: str  # on the command line
+    called: str  # in messages
     title: str  # in the window
     #: Writes the labels of an :class:`ExportTask`.
     write: Callable[[ExportTask], Written]
+    needs_dicom: bool = False  # only of images that are DICOM files
 
 
 FORMATS = (
-    ExportFormat("tiff", "Masks as TIFF, with an index.csv", write_tiff),
-    ExportFormat("coco", "COCO: coco.json with its pictures", write_coco),
-    ExportFormat("nnunet", "nnU-Net: a dataset, split by patients", write_nnunet),
+    ExportFormat("tiff", "TIFF", "Masks as TIFF, with an index.csv", write_tiff),
+    ExportFormat("coco", "COCO", "COCO: coco.json with its pictures", write_coco),
     ExportFormat(
-        "dicom-seg", "DICOM Segmentation, of DICOM frames and cines", write_dicom_seg
+        "nnunet", "nnU-Net", "nnU-Net: a dataset, split by patients", write_nnunet
+    ),
+    ExportFormat(
+        "dicom-seg",
+        "DICOM Segmentation",
+        "DICOM Segmentation, of DICOM frames and cines",
+        write_dicom_seg,
+        needs_dicom=True,
     ),
     ExportFormat(
         "dicom-sc",
+        "DICOM Secondary Capture",
         "DICOM Secondary Capture: frames with burnt-in contours",
         write_dicom_sc,
+        needs_dicom=True,
     ),
     ExportFormat(
         "dicom-sr",
+        "DICOM Structured Report",
         "DICOM Structured Report: measured lesions, with their pictures",
         write_dicom_sr,
+        needs_dicom=True,
     ),
     ExportFormat(
+        "report",
         "report",
         "Report of measurements, one HTML file to read or print",
         write_project_report,
@@ -239,7 +249,8 @@ class ExportResult:
 
     folder: Path
     files: tuple[str, ...]  # files written, relative to the folder, with ``/``
-    problems: tuple[str, ...]  # one sentence for each label that could not be exported
+    #: Sentences on formats in which nothing was written, then on each label left out.
+    problems: tuple[str, ...]
     complete: bool = True  # False if it was stopped
     labels: int = 0  # labels written; several in the file of a cine
     formats: tuple[str, ...] = ()  # names of the formats that any was written in
@@ -287,27 +298,66 @@ def export_masks(
     _check_folder(project, folder, targets, chosen.overwrite)
     is_new = not folder.exists()
     make_folder(folder)
-    done = {f.name: f.write(task) for f in FORMATS if f.name in chosen.formats}
+    done = {
+        f: (f.needs_dicom and _nothing_of_dicom(task)) or f.write(task)
+        for f in FORMATS
+        if f.name in chosen.formats
+    }
     labels = max((w.labels for w in done.values()), default=0)
     if labels:
         project.note("exported", labels)
     elif is_new:
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()
-    problems = [problem for w in done.values() for problem in w.problems]
-    problems += [
-        f"Nothing was written as {name}: it can hold none of these labels."
-        for name, w in done.items()
-        if w.complete and not w.labels
-    ]
     return ExportResult(
         folder,
         tuple(file for w in done.values() for file in w.files),
-        tuple(dict.fromkeys(problems)),
+        tuple(_problems(done)),
         all(w.complete for w in done.values()),
         labels,
-        tuple(name for name, w in done.items() if w.labels),
+        tuple(f.name for f, w in done.items() if w.labels),
     )
+
+
+def _nothing_of_dicom(task: ExportTask) -> Written | None:
+    """Why nothing can be written where no image is DICOM; None where it may be."""
+    images = list(dict.fromkeys(ref.image for ref in task.refs))
+    if len(images) == 1:
+        return None  # the format names it
+    try:
+        for image in images:
+            with open_sniffed(task.project.images.found_path(image)) as file:
+                if file.kind == "DICOM":
+                    return None
+    except CMUNetError:
+        return None  # the format tells of it
+    return Written([], [f"none of the {len(images)} images is a DICOM file."], 0)
+
+
+def _problems(done: dict[ExportFormat, Written]) -> list[str]:
+    """Return what was left out: first the formats that nothing was written in."""
+    nothing: dict[str, list[str]] = {}
+    single: dict[str, list[str]] = {}
+    for kind, written in done.items():
+        problems = [text.removesuffix(".") + "." for text in written.problems]
+        if written.complete and not written.labels:
+            why = "it can hold none of these labels."
+            reasons = {text.partition(": ")[2] or text for text in problems}
+            if len(reasons) == 1:
+                (why,) = reasons if len(problems) > 1 else problems
+                problems = []
+            nothing.setdefault(why, []).append(kind.called)
+        for text in problems:
+            single.setdefault(text, []).append(kind.called)
+    sentences = [
+        f"Nothing was written as {' or '.join(formats)}: {why}"
+        for why, formats in nothing.items()
+    ]
+    for text, formats in single.items():
+        # Of all formats: there is no need to name them.
+        kinds = "" if len(formats) == len(done) else f" as {' or '.join(formats)}"
+        sentences.append(text.replace(": ", f"{kinds}: ", 1))
+    return sentences
 
 
 def _check_folder(
