@@ -40,8 +40,20 @@ class PropagatedChanges:
 
     image_state: ImageState
     source: int  # the corrected frame
+    origin: tuple[int, Names]  # its mask, as a fingerprint, and its names
     changes: dict[int, Changes]  # by frame
     ready: bool = False  # whether they are computed
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the corrected frame has changed since."""
+        state = self.image_state
+        return not state.usable_mask or _origin(state, self.source) != self.origin
+
+
+def _origin(image_state: ImageState, source: int) -> tuple[int, Names]:
+    mask, names = image_state.mask_frame(source), image_state.names.get(source, ())
+    return fingerprint(mask), names
 
 
 def _propagate(
@@ -130,7 +142,8 @@ class MaskPropagation:
         propagate = partial(
             _propagate, Frames.of(image_state.image), before, after, names, orders
         )
-        self.proposal = PropagatedChanges(image_state, source, {})
+        origin = _origin(image_state, source)
+        self.proposal = PropagatedChanges(image_state, source, origin, {})
         self._bind_escape(image_state.mask)
         self._say(f"Propagating the changes of frame {source}…")
         self.jobs.start(propagate, on_result=self._on_result, on_error=self._on_error)
@@ -144,6 +157,8 @@ class MaskPropagation:
         if proposal is None or not proposal.ready:
             return
         self.dismiss()
+        if proposal.is_stale:
+            return
         image_state = proposal.image_state
         record = review_record(image_state)
         source = image_state.mask_frame(proposal.source)
@@ -179,8 +194,7 @@ class MaskPropagation:
             if self.message and self._message_place != place:
                 self._say("")
             return
-        image_state = proposal.image_state
-        if place is None or place[0] != id(image_state) or not image_state.usable_mask:
+        if place is None or place[0] != id(proposal.image_state) or proposal.is_stale:
             self.dismiss()
         elif proposal.ready:
             self._draw(proposal, place[1])
@@ -297,7 +311,10 @@ _PROPOSE = (
     f"one, to the frames around it, as far as they match ({PROPAGATE}). It is a "
     "preview at first."
 )
-_ACCEPT = f"Apply the changes to these frames ({PROPAGATE}). Undo with Ctrl+Z."
+_ACCEPT = (
+    f"Apply the changes to these frames ({PROPAGATE}). Ctrl+Z undoes them, one frame "
+    "at a time."
+)
 
 
 class PropagationRow(QWidget):

@@ -192,11 +192,23 @@ def _keep_pixel_size(layer: Layer) -> None:
         layer.metadata[METADATA] = {**record_of(layer), "pixel_size_mm": size}
 
 
+def _note_eye(image_state: ImageState) -> None:
+    """Take over whether the user has hidden the prediction by the layer's eye.
+
+    Where the mask is hidden as well, the program may have done it: another image is in
+    front, or a catheter is measured.
+    """
+    prediction = image_state.prediction
+    if prediction is not None and any(o.visible for o in image_state.overlays()):
+        image_state.show_prediction = prediction.visible
+
+
 def show_alone(
     viewer: ViewerModel, images: Iterable[ImageState], chosen: ImageState
 ) -> None:
     """Show one image with its layers, hide the others; select what is edited."""
     for image_state in images:
+        _note_eye(image_state)
         shown = image_state is chosen
         layers.set_visible(image_state.image, shown)
         layers.set_visible(image_state.mask, shown)
@@ -298,7 +310,7 @@ def reuse_layers(former: ImageState, image_state: ImageState) -> None:
     """
     image, prediction, mask = former.image, former.prediction, former.mask
     assert prediction is not None and mask is not None
-    shown = former.show_prediction and prediction.visible
+    _note_eye(former)
     former.release()
     new = image_state.image
     image.data = source_array(new)
@@ -310,7 +322,7 @@ def reuse_layers(former: ImageState, image_state: ImageState) -> None:
     prediction.data = image_state.prediction_pixels()
     prediction.name = f"{image.name} prediction"
     image_state.prediction = prediction
-    image_state.show_prediction = shown
+    image_state.show_prediction = former.show_prediction
     mask.data = image_state.fresh_mask()
     mask.name = f"{image.name} mask"
     _forget_history(mask)

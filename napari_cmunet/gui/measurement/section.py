@@ -10,7 +10,7 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtCore import Signal as QtSignal
-from qtpy.QtWidgets import QLabel, QSizePolicy, QSpinBox, QWidget
+from qtpy.QtWidgets import QSpinBox, QWidget
 
 from napari_cmunet.gui.images.corrections import fingerprint
 from napari_cmunet.gui.images.layers import Frames
@@ -210,9 +210,8 @@ class MeasureSection(QWidget):
         )
         self.message = text_label(lines=2)
         self.plot = ProfilePlot()
-        self.numbers = QLabel()
+        self.numbers = text_label()
         self.numbers.setTextFormat(Qt.TextFormat.RichText)
-        self.numbers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.numbers.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse
         )
@@ -230,7 +229,8 @@ class MeasureSection(QWidget):
         self.setLayout(
             column(
                 row(self.points, self.branch, self.clear, self.report),
-                row(self.search, self.least, self.places, stretch=2),
+                row(self.search, self.least, stretch=0),
+                self.places,
                 self.message,
                 self.found,
                 self.names,
@@ -305,7 +305,7 @@ class MeasureSection(QWidget):
         self.report.setEnabled(usable and not self.saver.running)
         self._show_places()
         analysis = measurement.analysis
-        before = self.message.text(), self.found.isHidden(), self.source.text()
+        before = self._height()
         text = measurement.message or self.finder.message or self.saver.message
         if not text and measurement.running and analysis is None:
             text = "Measuring…"
@@ -318,8 +318,13 @@ class MeasureSection(QWidget):
             self.numbers.setText(_table(analysis, measurement.model, calibration))
             self.source.setText(_notes(analysis, calibration))
             self.reset.setEnabled(markers != Markers())
-        if before != (self.message.text(), self.found.isHidden(), self.source.text()):
+        if before != self._height():
             lay_out_again(self.found)
+
+    def _height(self) -> tuple[object, ...]:
+        """What the height depends on."""
+        wrapped = self.numbers.heightForWidth(self.numbers.width())
+        return self.message.text(), self.found.isHidden(), self.source.text(), wrapped
 
     def _show_places(self) -> None:
         places = self.finder.places or []
@@ -340,7 +345,7 @@ def _table(analysis: Analysis, model: Analysis | None, calibration: Calibration)
     rows = []
     for (name, text), (_, former) in zip(now, before, strict=True):
         shown = text if former == text else f"{former} → <b>{text}</b>"
-        title = f"<td style='padding-right:8px'>{escape(name)}</td>"
+        title = f"<td style='padding-right:8px; white-space:nowrap'>{escape(name)}</td>"
         rows.append(f"<tr>{title}<td>{shown}</td></tr>")
     return f"<table cellspacing='0'>{''.join(rows)}</table>"
 
@@ -353,11 +358,8 @@ def numbers(analysis: Analysis, calibration: Calibration) -> list[tuple[str, str
         ("%AS", _share(lesion.percent_area, lesion)),
         ("MLD", _length(lesion.mld, calibration)),
         ("Reference", _length(lesion.reference, calibration)),
-        (
-            "proximal, distal",
-            f"{_length(lesion.proximal, calibration)}, "
-            f"{_length(lesion.distal, calibration)}",
-        ),
+        ("proximal", _length(lesion.proximal, calibration)),
+        ("distal", _length(lesion.distal, calibration)),
         ("Lesion length", _length(lesion.length, calibration)),
         ("Mean diameter", _length(analysis.mean_diameter, calibration)),
     ]

@@ -69,6 +69,7 @@ def test_changes_are_shown_in_each_frame_and_accepted_as_one_step_each(
     press()
     assert (image_state.mask.data == before).all()
     assert row.propose.text() == "Accept"
+    assert "one frame at a time" in row.propose.toolTip()
     assert "Changes of frame 3 for frames 0 to 7" in row.message.text()
     assert preview(viewer) is None  # the corrected frame itself
     viewer.dims.set_point(0, 5)
@@ -196,6 +197,35 @@ def test_strokes_meanwhile_are_part_of_what_is_shown(image_state, panel, press, 
     image_state.replace(4, changes.apply(image_state.mask_frame(4)))
     panel.refresh()
     assert not (preview(viewer).data == 1).any()
+
+
+@pytest.mark.parametrize("change", ["undone", "painted", "named"])
+@pytest.mark.slow
+def test_a_preview_goes_when_its_frame_changes(image_state, panel, press, change):
+    row = panel.cine.propagation
+    press()
+    if change == "undone":
+        image_state.undo()
+    elif change == "painted":
+        image_state.write(SOURCE, (np.array([2]), np.array([2])), 1)
+    else:
+        image_state.history.set_names(SOURCE, (SegmentName("7", ((64, 50),)),))
+    panel.refresh()
+    assert row.propagation.proposal is None
+    assert row.propose.text() == "Propagate changes"
+    assert row.message.isHidden()
+    assert row.propagation.message == ""
+
+
+@pytest.mark.slow
+def test_what_was_undone_meanwhile_is_not_accepted(image_state, panel, press):
+    propagation = panel.cine.propagation.propagation
+    press()
+    image_state.undo()
+    before = image_state.mask.data.copy()
+    propagation.accept()
+    assert propagation.proposal is None
+    assert np.array_equal(image_state.mask.data, before)
 
 
 def test_without_a_corrected_frame_it_says_so(image_state, panel, press, viewer):

@@ -7,8 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QTextDocument
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QStyle, QStyleOptionComboBox
 
+from napari_cmunet.gui.images.layers import METADATA
 from tests.gui.conftest import LEFT, NONE, Reader
 from tests.gui.measurement.test_measurement import ROW, Measuring, angiogram, stenosed
 
@@ -58,6 +61,46 @@ def test_two_clicks_a_stroke_and_a_marker(window, qtbot, settled, monkeypatch):
     assert found.analysis.narrowest.start < start - 3
     assert gestures
     assert panel.measuring.reset.isEnabled()
+
+
+def test_a_search_neither_widens_the_panel_nor_cuts_a_text(window, qtbot, settled):
+    viewer, panel, _ = window
+    record = {"pixel_size_mm": (0.2, 0.2), "pixel_size_error": 0.03}
+    image, metadata = angiogram(stenosed()), {METADATA: record}
+    viewer.add_image(image, scale=(0.2, 0.2), metadata=metadata)
+    settled(panel.controller)
+    qtbot.waitUntil(lambda: panel.width() == panel.minimumSizeHint().width())
+    width, section = panel.width(), panel.measuring
+    measuring = Measuring(qtbot, panel.controller.viewer, panel)
+    section.search.click()
+    qtbot.waitUntil(section.places.isVisible)
+    qtbot.wait(100)
+    assert panel.width() == panel.minimumSizeHint().width() == width
+    section.places.activated.emit(1)
+    measuring.settle()
+    # A reader's change makes the table wider than the panel.
+    rows, columns = np.mgrid[ROW - 20 : ROW - 1, 74:87]
+    panel.controller.active.write(0, (rows.ravel(), columns.ravel()), 0)
+    measuring.settle()
+    assert "→" in measuring.number("MLD")
+    numbers, page = section.numbers, QTextDocument()
+    page.setDocumentMargin(0)
+    page.setDefaultFont(numbers.font())
+    page.setHtml(numbers.text())
+    page.setTextWidth(numbers.width())
+    qtbot.waitUntil(lambda: numbers.height() >= page.size().height())
+    assert page.size().width() <= numbers.width()
+    assert panel.width() == panel.minimumSizeHint().width() == width
+    option = QStyleOptionComboBox()
+    section.places.initStyleOption(option)
+    field = section.places.style().subControlRect(
+        QStyle.ComplexControl.CC_ComboBox,
+        option,
+        QStyle.SubControl.SC_ComboBoxEditField,
+        section.places,
+    )
+    for text in ("20 found: go to…", "20: 30 % of 10.12 ± 0.12 mm"):
+        assert section.places.fontMetrics().horizontalAdvance(text) < field.width()
 
 
 @pytest.mark.parametrize("opened_first", [True, False])
