@@ -101,14 +101,18 @@ def test_durations_as_people_say_them(seconds, text):
 
 
 def test_one_signal_asks_for_a_stop_and_two_end_the_program():
-    before = signal.getsignal(signal.SIGINT)
-    with stop_on_signals() as should_stop:
-        assert not should_stop()
-        signal.raise_signal(signal.SIGINT)
-        assert should_stop()
-        with pytest.raises(KeyboardInterrupt):
+    # In the background of a shell it is ignored.
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_on_signals() as should_stop:
+            assert not should_stop()
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+            assert should_stop()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outer)
 
 
 def test_a_signal_at_the_exit_of_the_program_is_too_late(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -249,11 +250,23 @@ def test_only_where_the_project_wants_it(adapting):
     assert not training.state().adapting
 
 
-def test_labels_that_come_in_meanwhile_are_not_forgotten(adapting):
+def test_labels_that_come_in_meanwhile_are_not_forgotten(adapting, monkeypatch):
     _, training, accept_next = adapting
+    next_event, is_saved, go_on = TrainingProcess.next_event, Event(), Event()
+
+    def spy(self):
+        event = next_event(self)
+        if isinstance(event, events.Saved):  # it has read its labels
+            is_saved.set()
+            go_on.wait(60)
+        return event
+
+    monkeypatch.setattr(TrainingProcess, "next_event", spy)
     accept_next(3)
+    assert wait_until(is_saved.is_set)
     accept_next(3)
     assert training.state().adapting
+    go_on.set()
     adaptations = []
     training.changed.connect(lambda: adaptations.append(training.state().adapting))
     assert wait_until(lambda: False in adaptations)
